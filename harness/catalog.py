@@ -1,0 +1,218 @@
+"""What may be named: models and tasks, and the facts about them that planning needs.
+
+Facts (fingerprints, split sizes) are learned once, by `tunebench fetch`, and kept in the cache, so that
+`check` and `plan` need neither torch nor lm-eval. Not covered: making the facts (`tasks.py`, `models.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness import sources
+from harness.errors import Problem, SuiteError, UserError, unknown
+from harness.records import digest
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that can be named. `sources` are parts of one file when there are several."""
+
+    name: str
+    kind: str  # causal | encoder
+    sources: tuple[str, ...]
+    sha256: tuple[str, ...] = ()
+    parameters: int = 0
+    licence: str = ""
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What fetching a model has shown: its folder, and the SHA-256 of its weights and tokenizer."""
+
+    name: str
+    fingerprint: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What fetching a task has shown. `unlearnable` is the reason why it cannot be trained on, or ""."""
+
+    name: str
+    path: str
+    fingerprint: str
+    output_type: str
+    n_train: int
+    n_validation: int
+    n_test: int
+    unlearnable: str = ""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Models and tasks by name, for one project folder (where `suites/` lies)."""
+
+    root: Path
+    models: dict[str, ModelEntry]
+    tasks: dict[str, Path]
+
+    # --- models ---
+
+    def model(self, name: str) -> ModelEntry:
+        """The entry of a name, or of a source given in its place. Raises UserError."""
+        if name in self.models:
+            return self.models[name]
+        if name.startswith(("hf:", "file:", "pypi:")):
+            sources.parse(name)
+            return ModelEntry(name=name, kind="causal", sources=(name,))
+        raise UserError(unknown("model", name, self.models, "A source works too: hf:org/name or file:folder."))
+
+    def model_facts(self, name: str) -> ModelFacts | None:
+        """The facts of a fetched model; None before it is fetched, or when its folder is gone."""
+        path = self.model_facts_path(name)
+        if not path.exists():
+            return None
+        facts = ModelFacts(**json.loads(path.read_text()))
+        return facts if (Path(facts.folder) / "config.json").exists() else None
+
+    def model_facts_path(self, name: str) -> Path:
+        entry = self.model(name)
+        local = [
+            local_stamp(self.root / sources.parse(text).name) for text in entry.sources if text.startswith("file:")
+        ]
+        return sources.cache_root() / "facts" / f"model-{digest([asdict(entry), str(self.root), local])[:32]}.json"
+
+    # --- tasks ---
+
+    def task_path(self, name: str) -> Path:
+        """The YAML of a task: the project's own first, then lm-eval's. Raises UserError."""
+        found = self.tasks.get(name) or lm_eval_tasks().get(name)
+        if found is None:
+            raise UserError(
+                unknown(
+                    "task",
+                    name,
+                    self.tasks,
+                    f"lm-eval's own tasks ({len(lm_eval_tasks())}) can be named too, and a YAML in suites/tasks/.",
+                )
+            )
+        return found
+
+    def task_facts(self, name: str) -> TaskFacts | None:
+        """The facts of a fetched task; None before it is fetched, or when its files have changed."""
+        path = self.task_facts_path(name)
+        return TaskFacts(**json.loads(path.read_text())) if path.exists() else None
+
+    def task_facts_path(self, name: str) -> Path:
+        return sources.cache_root() / "facts" / f"task-{definition(self.task_path(name))[:32]}.json"
+
+
+def definition(path: Path) -> str:
+    """A digest of everything that defines a task: its YAML, what it includes, its functions, local data."""
+    parts: list[Any] = [str(path.resolve()), importlib.metadata.version("lm_eval")]
+    for file in definition_files(path):
+        parts.append(hashlib.sha256(file.read_bytes()).hexdigest())
+    for reference in re.findall(r"file:([^\s\"',}\]]+)", path.read_text(encoding="utf-8")):
+        parts.append(local_stamp(path.parent / reference))
+    for reference in re.findall(r"[\w./-]+\.(?:csv|tsv|jsonl?|parquet|txt)\b", path.read_text(encoding="utf-8")):
+        parts.append(local_stamp(path.parent / reference))
+    return digest(parts)
+
+
+def definition_files(path: Path) -> Iterable[Path]:
+    """The YAML, the YAMLs it includes, and the Python files beside it whose functions it names."""
+    seen, queue = set(), [path]
+    while queue:
+        file = queue.pop()
+        if file in seen or not file.is_file():
+            continue
+        seen.add(file)
+        if file.suffix == ".py":
+            continue
+        text = file.read_text(encoding="utf-8")
+        for names in re.findall(r"^include:\s*(.+)$", text, re.M):
+            queue += [file.parent / name.strip("'\" ") for name in names.strip("[]").split(",")]
+        for module in re.findall(r"!function\s+([\w.]+)\.\w+", text):
+            queue.append(file.parent / f"{module.replace('.', '/')}.py")
+    own = Path(__file__).parent
+    return [*sorted(seen), own / "corpora.py", own / "generation.py", own / "tasks.py"]
+
+
+def local_stamp(path: Path) -> list[Any]:
+    """A local file's name, size and time of change: cheap, and enough to notice an edit."""
+    if not path.exists():
+        return [str(path)]
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+
+
+@cache
+def lm_eval_tasks() -> dict[str, Path]:
+    """lm-eval's own single tasks: name -> YAML. Found by reading the files once; importing lm-eval takes
+    seconds, and building its index more. The answer is cached per lm-eval version."""
+    version = importlib.metadata.version("lm_eval")
+    kept = sources.cache_root() / "facts" / f"lm-eval-{version}.json"
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    folder = Path(spec.submodule_search_locations[0]) / "tasks"
+    if kept.exists():
+        names = json.loads(kept.read_text())
+    else:
+        names = {}
+        for file in sorted(folder.rglob("*.yaml")):
+            match = re.search(r"^task:[ \t]*['\"]?([\w.:+-]+)['\"]?[ \t]*$", file.read_text(errors="replace"), re.M)
+            if match:
+                names.setdefault(match[1], str(file.relative_to(folder)))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(names))
+    return {name: folder / file for name, file in names.items()}
+
+
+def load_catalog(root: Path) -> Catalog:
+    """The catalog of a project folder: `suites/models.yaml` and `suites/tasks/*.yaml`. Raises SuiteError."""
+    import yaml
+
+    models: dict[str, ModelEntry] = {}
+    problems = []
+    path = root / "suites" / "models.yaml"
+    if path.exists():
+        try:
+            listed = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            for name, row in listed.items():
+                known = {key: value for key, value in row.items() if key not in ("source", "sha256")}
+                models[name] = ModelEntry(
+                    name, sources=as_tuple(row["source"]), sha256=as_tuple(row.get("sha256", ())), **known
+                )
+        except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+            problems.append(Problem(f"cannot be read: {error}", str(path)))
+    if problems:
+        raise SuiteError(problems)
+    tasks = {}
+    for file in sorted((root / "suites" / "tasks").glob("*.yaml")):
+        match = re.search(r"^task:[ \t]*['\"]?([\w.:+-]+)", file.read_text(encoding="utf-8"), re.M)
+        if match:
+            tasks[match[1]] = file
+    return Catalog(root, models, tasks)
+
+
+def as_tuple(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder upwards that holds `suites/`. Raises UserError."""
+    for folder in (start, *start.parents):
+        if (folder / "suites").is_dir():
+            return folder
+    raise UserError(f"no folder `suites` in {start} or above it. Run tunebench inside a project.")

@@ -1,0 +1,517 @@
+"""The commands. The only file that prints or exits.
+
+Exit codes: 0 all is well; 1 a cell did not end as done; 2 the input is wrong (one message, no traceback).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.errors import TunebenchError, UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.catalog import Catalog
+    from harness.plan import Plan
+    from harness.records import Environment
+    from harness.store.database import Store
+    from harness.suite import Suite
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="tunebench: which way of adapting a language model should I use?\n\n"
+    "Example: tunebench run quickstart",
+)
+
+SuiteName = Annotated[str, typer.Argument(help="a name in suites/, or a path to a YAML file")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Results = Annotated[
+    Path | None, typer.Option("--results", envvar="TUNEBENCH_RESULTS", help="results folder (default: results)")
+]
+
+
+def main() -> None:
+    """The entry point: errors that the user can mend become one message and exit code 2."""
+    try:
+        app()
+    except TunebenchError as error:
+        sys.exit(complain(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def complain(error: TunebenchError) -> int:
+    print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+    return 2 if isinstance(error, UserError) else 1
+
+
+# --- what commands share ---
+
+
+def project() -> Catalog:
+    from harness.catalog import find_root, load_catalog
+
+    return load_catalog(find_root(Path.cwd()))
+
+
+def results(folder: Path | None, catalog: Catalog) -> Store:
+    from harness.store.database import Store
+
+    return Store(folder or catalog.root / "results")
+
+
+def read_suite(name: str, catalog: Catalog) -> Suite:
+    from harness.suite import find_suite, load_suite
+
+    return load_suite(find_suite(name, catalog.root))
+
+
+def this_environment(threads: int | None, jobs: int = 1) -> tuple[Environment, int]:
+    from harness.environment import cores, environment
+
+    count = threads or max(1, cores() // jobs)
+    return environment(count), count
+
+
+def show_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+def show_table(title: str, columns: list[str], rows: list[list[Any]], right: frozenset[str] = frozenset()) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[str(value) for value in row])
+    Console().print(table)
+
+
+@contextmanager
+def download_bars() -> Iterator[Any]:
+    """A progress callback (description, done bytes, total bytes) that draws bars; lines where it is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def line(name: str, done: int, total: int) -> None:
+            if name not in seen:
+                seen.add(name)
+                print(f"fetching {name}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        ids: dict[str, Any] = {}
+
+        def draw(name: str, done: int, total: int) -> None:
+            if name not in ids:
+                ids[name] = bars.add_task(name, total=None)
+            bars.update(ids[name], completed=done, total=total or None)
+
+        yield draw
+
+
+def quiet_libraries() -> None:
+    """Libraries' own notices and bars would bury ours; what fails still raises."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+
+
+def get_facts(catalog: Catalog, suite: Suite) -> Any:
+    from harness.fetch import fetch, known_facts
+
+    facts, missing = known_facts(catalog, suite)
+    if not missing:
+        return facts
+    quiet_libraries()
+    with download_bars() as bars:
+        return fetch(catalog, suite, bars)
+
+
+# --- commands ---
+
+
+@app.command()
+def run(
+    suite: SuiteName,
+    jobs: Annotated[int, typer.Option(min=1, help="cells at a time; they then share the machine's threads")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="threads a cell (default: all cores / jobs)")] = None,
+    retry: Annotated[
+        list[str] | None, typer.Option(help="run cells again that ended so: failed, oom, diverged, …, done")
+    ] = None,
+    folder: Results = None,
+) -> None:
+    """Run every cell of a suite that is not done yet in this environment.
+
+    Example: tunebench run peft-vs-full --retry failed
+    """
+    from filelock import FileLock, Timeout
+
+    from harness.plan import make_plan
+    from harness.records import Status
+
+    catalog = project()
+    loaded = read_suite(suite, catalog)
+    again = frozenset(retry or ())
+    for status in again:
+        if status not in set(Status):
+            raise UserError(unknown("status", status, list(Status)))
+    plan = make_plan(loaded, get_facts(catalog, loaded))
+    store = results(folder, catalog)
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(store.folder / ".run.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        holder = store.folder / ".run.pid"
+        pid = holder.read_text() if holder.exists() else "unknown"
+        raise UserError(
+            f"another `tunebench run` (pid {pid}) is writing to {store.folder}. Wait for it, or name another "
+            "folder with --results."
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot write to the results folder {store.folder}: {error.strerror}.") from error
+    with lock:
+        (store.folder / ".run.pid").write_text(str(os.getpid()))
+        sys.exit(execute(plan, store, jobs, threads, again))
+
+
+def execute(plan: Plan, store: Store, jobs: int, threads: int | None, retry: frozenset[str]) -> int:
+    """Run what is to do and say how it ended; the exit code."""
+    from harness.environment import now
+    from harness.execute.local import LocalExecutor, Run, what_to_do
+    from harness.live import watcher
+    from harness.plan import Facts
+    from harness.records import Status
+    from harness.store.database import write_atomically
+
+    env, count = this_environment(threads, jobs)
+    states, done, complaints = what_to_do(plan, store, env.env_digest, retry)
+    for complaint in complaints:
+        print(f"warning: {complaint}", file=sys.stderr)
+    started = now()
+    run_id = started[:19].replace("-", "").replace(":", "") + "-" + uuid.uuid4().hex[:6]
+    record = {
+        "run_id": run_id,
+        "suite": plan.suite.name,
+        "question": plan.suite.question,
+        "env_digest": env.env_digest,
+        "started": started,
+        "finished": None,
+        "status": "running",
+        "command": " ".join(["tunebench", *sys.argv[1:]]),
+        "members": [{"key": c.key, "label": c.label, "spec_digest": c.spec_digest} for c in plan.cells],
+    }
+    record_path = store.folder / "runs" / f"{run_id}.json"
+    write_atomically(record_path, json.dumps(record, indent=1))
+    waiting = sum(state == "to do" for state in states.values())
+    print(f"{plan.suite.name}: {len(plan.cells)} cells, {len(plan.cells) - waiting} finished before, {waiting} to run")
+    facts: Facts = plan.facts
+    with watcher(plan, states) as watch:
+        executor = LocalExecutor(store, Run(run_id, env, facts, count, jobs), watch)
+        progress = executor.run(plan, states, done) if waiting else None
+    bad = [cell for cell in plan.cells if states[cell.spec_digest] != Status.DONE]
+    stopped = bool(progress and progress.stopping)
+    record |= {"finished": now(), "status": "interrupted" if stopped else "failed" if bad else "done"}
+    write_atomically(record_path, json.dumps(record, indent=1))
+    with store.open() as connection:
+        store.ingest(connection)
+        reasons = store.reasons(connection, [cell.spec_digest for cell in bad])
+    for cell in bad:
+        reason = reasons.get(cell.spec_digest, "")
+        print(f"{states[cell.spec_digest]}: {cell.key}" + (f": {reason}" if reason else ""), file=sys.stderr)
+    if stopped:
+        print("stopped; the same command goes on where this ended", file=sys.stderr)
+    return 1 if bad else 0
+
+
+@app.command(name="plan")
+def show_plan(suite: SuiteName, folder: Results = None, as_json: AsJson = False) -> None:
+    """What would run, what is done already, and what is not fetched yet.
+
+    Example: tunebench plan peft-vs-full
+    """
+    from harness.fetch import known_facts
+    from harness.plan import make_plan
+
+    catalog = project()
+    loaded = read_suite(suite, catalog)
+    facts, missing = known_facts(catalog, loaded)
+    if missing:
+        raise UserError(
+            f"not fetched yet: {', '.join(missing)}. Run `tunebench fetch {suite}` first: the plan needs the "
+            "sizes and fingerprints of its data."
+        )
+    plan = make_plan(loaded, facts)
+    store = results(folder, catalog)
+    env, _ = this_environment(None)
+    history: dict[str, tuple[str, float]] = {}
+    if store.path.exists():
+        with store.open(read_only=True) as connection:
+            history = store.history(connection, env.env_digest)
+    rows = []
+    for cell in plan.cells:
+        status, seconds = history.get(cell.spec_digest, ("to do", None))
+        needs = [plan.by_digest()[need].key for need in cell.needs.values()]
+        rows.append({"key": cell.key, "method": cell.method, "status": status, "seconds": seconds, "needs": needs})
+    if as_json:
+        show_json(rows)
+        return
+    show_table(
+        f"{loaded.name}: {len(rows)} cells, {sum(row['status'] == 'to do' for row in rows)} to run",
+        ["cell", "method", "status", "seconds", "needs"],
+        [
+            [r["key"], r["method"], r["status"], f"{r['seconds']:.0f}" if r["seconds"] else "", ", ".join(r["needs"])]
+            for r in rows
+        ],
+        right=frozenset({"seconds"}),
+    )
+
+
+@app.command()
+def check(suite: SuiteName, as_json: AsJson = False) -> None:
+    """Find every mistake in a suite, with file and line, without loading anything heavy.
+
+    Example: tunebench check quickstart
+    """
+    from harness.fetch import known_facts
+    from harness.plan import make_plan
+
+    catalog = project()
+    loaded = read_suite(suite, catalog)
+    facts, missing = known_facts(catalog, loaded)
+    cells = None if missing else len(make_plan(loaded, facts).cells)
+    if as_json:
+        show_json({"suite": loaded.name, "cells": cells, "not_fetched": missing})
+    elif missing:
+        print(f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: {', '.join(missing)}")
+    else:
+        print(f"{loaded.path}: no mistakes found, {cells} cells")
+
+
+@app.command()
+def fetch(suite: SuiteName) -> None:
+    """Download and prepare everything a suite needs, for a run with the network cut off.
+
+    Example: tunebench fetch peft-vs-full
+    """
+    from harness.sources import cache_root
+
+    catalog = project()
+    loaded = read_suite(suite, catalog)
+    facts = get_facts(catalog, loaded)
+    names = ", ".join([*facts.models, *facts.tasks])
+    print(f"{loaded.name}: {len(facts.models)} models and {len(facts.tasks)} tasks are in {cache_root()}: {names}")
+
+
+@app.command()
+def report(suite: SuiteName, folder: Results = None) -> None:
+    """Show a suite's results, and write reports/<suite>/index.html and report.md.
+
+    Example: tunebench report quickstart
+    """
+    from rich.console import Console
+
+    from harness.report import terminal, write_report
+
+    catalog = project()
+    store = results(folder, catalog)
+    name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
+    paths = write_report(store, name, catalog.root / "reports" / name)
+    Console().print(terminal(store, name))
+    print(f"report: {os.path.relpath(paths.html)}")
+
+
+@app.command()
+def show(
+    cell: Annotated[str, typer.Argument(help="a cell's key, the start of its digest, or an attempt id")],
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything stored about one cell.
+
+    Example: tunebench show lora/smollm2-135m/bbc-topic/n128/s0
+    """
+    from harness.store.queries import cell_detail, keys
+
+    store = results(folder, project())
+    with store.open(read_only=True) as connection:
+        detail = cell_detail(connection, cell)
+        known = keys(connection) if detail is None else []
+    if detail is None:
+        raise UserError(unknown("cell", cell, known))
+    if as_json:
+        show_json(detail)
+    else:
+        show_detail(detail)
+
+
+def show_detail(detail: dict[str, Any], indent: int = 0) -> None:
+    """A nested record as indented lines; lists of records as lines of their values."""
+    pad = "  " * indent
+    for key, value in detail.items():
+        if isinstance(value, dict) and value:
+            print(f"{pad}{key}:")
+            show_detail(value, indent + 1)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{pad}{key}:")
+            for row in value:
+                cells = [f"{name}={short(item)}" for name, item in row.items() if item not in (None, "", [], {})]
+                print(f"{pad}  - " + "  ".join(cells))
+        else:
+            print(f"{pad}{key}: {short(value)}")
+
+
+def short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """The ways of adapting a model, with their settings and defaults.
+
+    Example: tunebench methods --json
+    """
+    from harness.methods import all_methods
+
+    rows = []
+    for name, method in all_methods().items():
+        about = (method.__doc__ or "").strip().splitlines()[0]
+        rows.append({"name": name, "family": method.family, "about": about, "settings": method.fields()})
+    if as_json:
+        show_json(rows)
+        return
+    shown = []
+    for row in rows:
+        settings = ", ".join(f"{key}={value}" for key, value in row["settings"].items() if key != "init_text")
+        shown.append([row["name"], row["family"], row["about"], settings])
+    show_table("methods", ["method", "family", "what it does", "settings"], shown)
+
+
+@app.command()
+def tasks(
+    everything: Annotated[bool, typer.Option("--all", help="also lm-eval's own tasks")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The tasks that suites may learn or retain.
+
+    Example: tunebench tasks --all
+    """
+    from harness.catalog import lm_eval_tasks
+
+    catalog = project()
+    paths = {**(lm_eval_tasks() if everything else {}), **catalog.tasks}
+    rows = []
+    for name, path in sorted(paths.items()):
+        facts = catalog.task_facts(name) if name in catalog.tasks else None
+        rows.append({"name": name, "path": str(path), **({k: v for k, v in asdict(facts).items() if k not in ("name", "path")} if facts else {})})
+    if as_json:
+        show_json(rows)
+        return
+    show_table(
+        "tasks (sizes are known once fetched)",
+        ["task", "kind", "train", "validation", "test", "file"],
+        [
+            [r["name"], r.get("output_type", ""), r.get("n_train", ""), r.get("n_validation", ""),
+             r.get("n_test", ""), short_path(r["path"], catalog.root)]
+            for r in rows
+        ],
+        right=frozenset({"train", "validation", "test"}),
+    )  # fmt: skip
+    if not everything:
+        print(f"and {len(lm_eval_tasks())} of lm-eval's own (tunebench tasks --all)")
+
+
+def short_path(path: str, root: Path) -> str:
+    return os.path.relpath(path, root) if Path(path).is_relative_to(root) else "lm-eval"
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """The base models that suites may name; a source (hf:org/name, file:folder) works as well.
+
+    Example: tunebench models
+    """
+    catalog = project()
+    rows = [{**asdict(entry), "fetched": catalog.model_facts(name) is not None} for name, entry in catalog.models.items()]
+    if as_json:
+        show_json(rows)
+        return
+    show_table(
+        "models",
+        ["model", "kind", "parameters", "licence", "fetched", "about"],
+        [
+            [r["name"], r["kind"], f"{r['parameters'] / 1e6:.0f}M", r["licence"], "yes" if r["fetched"] else "no", r["about"]]
+            for r in rows
+        ],
+        right=frozenset({"parameters"}),
+    )  # fmt: skip
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="SQL, run read-only")],
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the results database a question of your own.
+
+    Example: tunebench sql "select status, count(*) from attempts group by 1"
+    """
+    import duckdb
+
+    store = results(folder, project())
+    with store.open(read_only=True) as connection:
+        try:
+            cursor = connection.execute(query)
+            columns = [column[0] for column in cursor.description or ()]
+            rows = cursor.fetchall()
+        except duckdb.Error as error:
+            raise UserError(f"the query failed: {error}") from error
+    if as_json:
+        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        show_table("", columns, [list(row) for row in rows])
+
+
+@app.command()
+def rebuild(folder: Results = None) -> None:
+    """Make the database again from the result files beside it.
+
+    Example: tunebench rebuild
+    """
+    store = results(folder, project())
+    count, complaints = store.rebuild()
+    for complaint in complaints:
+        print(f"warning: {complaint}", file=sys.stderr)
+    print(f"{store.path}: {count} attempts")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The environment of a run: what may change its results (`env_digest`), and the provenance beside it.
+
+Read without importing torch, so that `plan` can say what is done already.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from harness.records import RESULT_VERSION, Environment, digest
+
+# Packages that compute results. An upgrade of one of these runs the cells again; of any other, not.
+RESULT_PACKAGES = (
+    "accelerate", "bitsandbytes", "datasets", "lm_eval", "mergekit", "numpy", "peft", "rouge_score",
+    "sacrebleu", "safetensors", "scikit-learn", "sentence-transformers", "setfit", "tokenizers", "torch",
+    "transformers",
+)  # fmt: skip
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@cache
+def environment(threads: int) -> Environment:
+    """This machine and this installation. `threads` is the number that a cell computes with."""
+    packages = {
+        dist.metadata["Name"]: dist.version
+        for dist in sorted(importlib.metadata.distributions(), key=lambda dist: str(dist.metadata["Name"]).lower())
+        if dist.metadata["Name"]
+    }
+    accelerator, driver = accelerators()
+    what = {
+        "packages": {name: version_of(name) for name in RESULT_PACKAGES},
+        "device": accelerator or "cpu",
+        "threads": threads,
+        "result_version": RESULT_VERSION,
+    }
+    commit, dirty = git_state()
+    return Environment(
+        env_digest=digest(what),
+        created=now(),
+        python=platform.python_version(),
+        os=platform.platform(),
+        cpu=cpu_name(),
+        accelerator=accelerator,
+        driver=driver,
+        packages=packages,
+        commit=commit,
+        dirty=dirty,
+    )
+
+
+def version_of(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def accelerators() -> tuple[str, str]:
+    """(names of the visible NVIDIA devices, driver version), or two empty strings."""
+    if "+cpu" in version_of("torch") or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return "", ""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "", ""
+    rows = [line.split(", ") for line in done.stdout.strip().splitlines()]
+    return ", ".join(row[0] for row in rows), rows[0][1] if rows else ""
+
+
+def cpu_name() -> str:
+    """The processor's name and the number of cores this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return f"{name}, {cores()} cores"
+
+
+def cores() -> int:
+    """Cores this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def git_state() -> tuple[str, bool]:
+    """(commit of the harness, whether tracked files differ from it); ("", False) outside a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "", False

@@ -1,0 +1,118 @@
+"""The error tree.
+
+::
+
+    TunebenchError
+    ├── UserError              the caller can mend it: one message, exit code 2, no traceback
+    │   ├── SuiteError         every mistake of a suite at once, with file and line
+    │   ├── TaskError          a task that cannot be loaded, or cannot be learned
+    │   ├── SourceError        a source that is malformed, damaged or missing
+    │   │   └── OfflineError   ... because the network cannot be reached
+    │   └── StoreError         a results folder or database that cannot be used
+    │       ├── DamagedStore   ... because its files are not what we wrote
+    │       └── NewerStore     ... because a newer tunebench wrote it
+    └── CellError              ends one cell; the other cells go on
+        ├── OutOfMemory        status oom
+        ├── Diverged           status diverged
+        └── Unavailable        status skipped: a package or a device is missing
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class TunebenchError(Exception):
+    """Anything this package raises on purpose."""
+
+
+class UserError(TunebenchError):
+    """The caller can mend it; the message says how. The command exits with 2."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a file: what was found there, and what would be right."""
+
+    message: str
+    file: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
+        return place + self.message
+
+
+class SuiteError(UserError):
+    """All mistakes of one suite, gathered, in the order of their lines."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = tuple(sorted(problems, key=lambda problem: (problem.file, problem.line)))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class TaskError(UserError):
+    """A task that cannot be loaded, or whose shape cannot be learned; says which and why."""
+
+
+class SourceError(UserError):
+    """A source (pypi:, hf:, file:) that is malformed, missing or damaged."""
+
+
+class OfflineError(SourceError):
+    """A source that is not in the cache while the network cannot be reached."""
+
+
+class StoreError(UserError):
+    """A results folder or a database that cannot be used as it is."""
+
+
+class DamagedStore(StoreError):
+    """Files that are not what tunebench wrote; nothing is written over."""
+
+
+class NewerStore(StoreError):
+    """A database with a schema newer than this program knows."""
+
+
+class CellError(TunebenchError):
+    """Ends one cell. `status` is the word that the store keeps."""
+
+    status = "failed"
+
+
+class OutOfMemory(CellError):
+    """Memory ran out, and there is evidence for it."""
+
+    status = "oom"
+
+
+class Diverged(CellError):
+    """The loss became NaN or infinite."""
+
+    status = "diverged"
+
+
+class Unavailable(CellError):
+    """The cell cannot run here: a package or a device is missing."""
+
+    status = "skipped"
+
+
+def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> str:
+    """The one sentence for an unknown name: what was got, the nearest match, what is allowed.
+
+    Example: ``unknown("method", "lorra", ["lora", "full"])``.
+    """
+    names = sorted(str(name) for name in allowed)
+    near = difflib.get_close_matches(str(got), names, n=1, cutoff=0.5)
+    listed = ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
+    parts = [f"unknown {kind} {str(got)!r}."]
+    if near:
+        parts.append(f"Did you mean {near[0]!r}?")
+    parts.append(f"Known: {listed or 'none'}.")
+    if hint:
+        parts.append(hint)
+    return " ".join(parts)

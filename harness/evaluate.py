@@ -1,0 +1,196 @@
+"""Stage 5 of 7. In: what a method hands back (an lm-eval LM) and tasks. Out: scores and per-item values.
+
+lm-eval asks the questions and marks the answers; here its samples become items, and every standard error
+is computed from them (lm-eval gives none for perplexity).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from harness.models import logits_at
+from harness.records import Item, Score
+from harness.tasks import gold
+
+ROLLING = "log_likelihood_per_word"
+
+
+class TunedLM(HFLM):
+    """lm-eval's HFLM for a model in memory; equal (context, continuation[:-1]) pairs are run once, and
+    logits are computed only where a continuation token is predicted. The log-likelihoods are HFLM's."""
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int):
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
+
+    def _loglikelihood_tokens(
+        self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        inputs: dict[tuple[int, ...], list[int]] = {}  # model input -> the requests that share it
+        for number, (_, context, continuation) in enumerate(requests):
+            tokens = (context + continuation)[-(self.max_length + 1) :]
+            inputs.setdefault(tuple(tokens[:-1]), []).append(number)
+        answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
+        ranked = sorted(inputs, key=lambda tokens: (-len(tokens), tokens))
+        size = override_bs or int(self.batch_size)
+        for start in range(0, len(ranked), size):
+            batch = ranked[start : start + size]
+            length = len(batch[0])
+            longest = [max(len(requests[number][2]) for number in inputs[tokens]) for tokens in batch]
+            places = sorted(
+                {place - length for tokens, most in zip(batch, longest, strict=True)
+                 for place in range(len(tokens) - most, len(tokens))}
+            )  # fmt: skip
+            column = {place: rank for rank, place in enumerate(places)}
+            padded = torch.tensor([list(tokens) + [0] * (length - len(tokens)) for tokens in batch], device=self.device)
+            with torch.no_grad(), self.autocast():
+                logits = logits_at(self.model, padded, torch.tensor(places, device=self.device))
+            for row, tokens in enumerate(batch):
+                for number in inputs[tokens]:
+                    continuation = requests[number][2]
+                    first = len(tokens) - len(continuation) - length
+                    rows = [column[place] for place in range(first, first + len(continuation))]
+                    answers[number] = likelihood(logits[row, rows], continuation)
+        for (text, _, _), answer in zip(requests, answers, strict=True):
+            if text is not None:
+                self.cache_hook.add_partial("loglikelihood", text, answer)
+        return answers
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(
+            device_type=self.device.type,
+            dtype=self.mixed_precision_dtype,
+            enabled=self.mixed_precision_dtype is not None,
+        )
+
+
+def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
+    """(log-likelihood in nats, whether greedy decoding gives it) from logits [tokens, vocabulary]."""
+    wanted = torch.tensor(list(continuation), device=logits.device)
+    logs = torch.log_softmax(logits.float(), dim=-1)
+    value = logs.gather(1, wanted.unsqueeze(1)).sum()
+    return float(value), bool((logs.argmax(dim=-1) == wanted).all())
+
+
+def evaluate(lm: Any, tasks: dict[str, Any], roles: dict[str, str]) -> tuple[list[Score], list[Item], dict[str, Any]]:
+    """Score every task ({name: lm-eval task}) with its role ("task" or "retain").
+
+    Returns scores (each task's headline first), items, and documents {(task, doc_id): text}.
+    """
+    from lm_eval import evaluator
+
+    for task in tasks.values():
+        if task.config.num_fewshot is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=1234)
+    found = evaluator.evaluate(lm=lm, task_dict={"tasks": tasks}, bootstrap_iters=0, log_samples=True)
+    scores: list[Score] = []
+    items: list[Item] = []
+    documents: dict[tuple[str, str], str] = {}
+    for name, task in tasks.items():
+        samples = found["samples"][name]
+        kept = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+        more_scores, more_items = score_task(name, roles[name], task, kept)
+        scores += more_scores
+        items += more_items
+        for doc_id, sample in zip(doc_ids(kept), kept, strict=True):
+            documents[name, doc_id] = str(sample["arguments"][0][0])
+    return scores, items, documents
+
+
+def doc_ids(samples: list[Any]) -> list[str]:
+    """A document's hash and its occurrence: stable when other documents come or go."""
+    seen: Counter[str] = Counter()
+    names = []
+    for sample in samples:
+        short = sample["doc_hash"][:16]
+        names.append(f"{short}-{seen[short]}")
+        seen[short] += 1
+    return names
+
+
+def score_task(name: str, role: str, task: Any, samples: list[Any]) -> tuple[list[Score], list[Item]]:
+    """Scores and items of one task, from lm-eval's samples."""
+    ids = doc_ids(samples)
+    scores: list[Score] = []
+    items: list[Item] = []
+    better = {**task.higher_is_better()}
+    answers = [describe(task, sample) for sample in samples]
+
+    def add(metric: str, value: float, stderr: float | None, higher: bool, values: Sequence[float] | None) -> None:
+        scores.append(Score(name, role, metric, value, stderr, len(samples), higher))
+        for place, item in enumerate(values or ()):
+            items.append(Item(name, ids[place], metric, float(item), *answers[place]))
+
+    for metric in samples[0]["metrics"]:
+        values = [sample[metric] for sample in samples]
+        aggregate = task.aggregation().get(metric)
+        if all(isinstance(value, int | float | bool) for value in values):
+            add(metric, *mean_and_stderr(values), better.get(metric, True), values)
+        elif aggregate is not None:
+            if metric == "word_perplexity":
+                per_word = [total / words for total, words in values]
+                add(ROLLING, *jackknife(values, ratio), True, per_word)
+                for place, (total, _) in enumerate(values):
+                    items.append(Item(name, ids[place], "log_likelihood", float(total), *answers[place]))
+            add(metric, *jackknife(values, aggregate), better.get(metric, False), None)
+    if task.OUTPUT_TYPE == "multiple_choice":
+        losses = []
+        for place, sample in enumerate(samples):
+            choices = task.doc_to_choice(sample["doc"])
+            logs = [float(answer[0]) for answer in sample["filtered_resps"]][: len(choices)]
+            right = gold(task, sample["doc"])
+            losses.append(choice_cross_entropy(logs, right) if right is not None else math.nan)
+            for choice, value in zip(choices, logs, strict=True):
+                items.append(Item(name, ids[place], "log_likelihood", value, choice, answers[place][1]))
+        if not any(math.isnan(loss) for loss in losses):
+            add("choice_cross_entropy", *mean_and_stderr(losses), False, losses)
+    return scores, items
+
+
+def describe(task: Any, sample: Any) -> tuple[str, str]:
+    """(what the model answered, what was right), as text."""
+    if task.OUTPUT_TYPE == "multiple_choice":
+        choices = task.doc_to_choice(sample["doc"])
+        logs = [answer[0] for answer in sample["filtered_resps"]][: len(choices)]
+        right = gold(task, sample["doc"])
+        return choices[max(range(len(logs)), key=logs.__getitem__)], choices[right] if right is not None else ""
+    if task.OUTPUT_TYPE == "generate_until":
+        return str(sample["filtered_resps"][0]), str(sample["target"])
+    return "", "" if task.OUTPUT_TYPE == "loglikelihood_rolling" else str(sample["target"])
+
+
+def choice_cross_entropy(logs: Sequence[float], right: int) -> float:
+    """-log of the right choice's probability among the choices (nats)."""
+    top = max(logs)
+    return top + math.log(sum(math.exp(value - top) for value in logs)) - logs[right]
+
+
+def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean, and its standard error s/√n (None for a single value)."""
+    n = len(values)
+    mean = sum(values) / n
+    if n < 2:
+        return mean, None
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
+
+
+def ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """Sum of the first over sum of the second: log-likelihood per word over all texts."""
+    return sum(top for top, _ in pairs) / sum(bottom for _, bottom in pairs)
+
+
+def jackknife(values: Sequence[Any], aggregate: Callable[[Any], float]) -> tuple[float, float | None]:
+    """An aggregate of items and its delete-one jackknife standard error (Efron & Stein 1981)."""
+    values = list(values)
+    whole, n = float(aggregate(values)), len(values)
+    if n < 2:
+        return whole, None
+    parts = [float(aggregate(values[:place] + values[place + 1 :])) for place in range(n)]
+    mean = sum(parts) / n
+    return whole, math.sqrt((n - 1) / n * sum((part - mean) ** 2 for part in parts))

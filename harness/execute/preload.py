@@ -1,0 +1,20 @@
+"""What the fork server imports once, so that a cell's process starts in a second instead of ten.
+
+Importing must not start CUDA, and must not start threads: both do not survive a fork.
+"""
+
+import harness.corpora
+import harness.diagnose
+import harness.evaluate
+import harness.generation
+import harness.models
+import harness.tasks
+import harness.train
+import harness.worker  # noqa: F401
+import lm_eval.evaluator
+import peft
+import pyarrow.parquet
+import scipy.stats
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401

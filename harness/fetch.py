@@ -1,0 +1,68 @@
+"""Everything a suite needs, ahead of its run: after this, cells run with the network cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.catalog import Catalog
+from harness.errors import SuiteError, TaskError
+from harness.plan import Facts, check_names
+from harness.suite import Suite
+
+
+def known_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
+    """(facts of what has been fetched, names of what has not). Loads neither torch nor lm-eval.
+
+    Raises SuiteError for names that nobody knows.
+    """
+    problems = list(check_names(suite, {"model": catalog.model, "task": catalog.task_path}))
+    if problems:
+        raise SuiteError(dict.fromkeys(problems))
+    models = {name: catalog.model_facts(name) for name in suite.model_names()}
+    tasks = {name: catalog.task_facts(name) for name in suite.task_names()}
+    missing = [name for name, facts in {**models, **tasks}.items() if facts is None]
+    return (
+        Facts(
+            {name: facts for name, facts in models.items() if facts},
+            {name: facts for name, facts in tasks.items() if facts},
+        ),
+        missing,
+    )
+
+
+def fetch(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], None] | None = None) -> Facts:
+    """Download, verify and prepare whatever is missing. Raises SourceError, or SuiteError with the line of
+    each task that cannot be loaded."""
+    facts, missing = known_facts(catalog, suite)
+    if not missing:
+        return facts
+    from harness import models, tasks
+
+    tell = progress or (lambda name, done, total: None)
+    found_models = dict(facts.models)
+    found_tasks = dict(facts.tasks)
+    problems = []
+    for name in suite.model_names():
+        if name not in found_models:
+            tell(f"model {name}", 0, 0)
+            found_models[name] = models.prepare(catalog, name, progress)
+    for name in suite.task_names():
+        if name not in found_tasks:
+            tell(f"task {name}", 0, 0)
+            try:
+                found_tasks[name] = tasks.prepare(catalog, name)
+            except TaskError as error:
+                problems.append(suite.lines.problem(str(error), *place_of(suite, name)))
+    if problems:
+        raise SuiteError(problems)
+    return Facts(found_models, found_tasks)
+
+
+def place_of(suite: Suite, task: str) -> tuple[str | int, ...]:
+    """Where a suite names a task."""
+    for place, (name, _) in enumerate(suite.tasks):
+        if name == task:
+            return "tasks", place, "learn"
+    if task in suite.retain:
+        return "retain", suite.retain.index(task)
+    return ("methods",)

@@ -1,0 +1,232 @@
+"""What a cell costs: seconds, tokens and peak memory, phase by phase and step by step.
+
+On a GPU: peaks that torch allocated and reserved, and the whole device's, sampled. On a CPU: the resident
+peak of the phase (VmHWM, reset at its start through clear_refs). Measuring steps is a TrainerCallback, so
+that every trainer (transformers', setfit's) is measured in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from harness.errors import Diverged
+from harness.records import Fact, Phase, Step
+
+WARM_UP_STEPS = 2  # left out of throughput: the first steps allocate and tune kernels
+SAMPLE_SECONDS = 0.05
+
+
+class Meter:
+    """Collects the phases of one cell."""
+
+    def __init__(self) -> None:
+        self.phases: list[Phase] = []
+        self.tokens: int | None = None
+        self.samples: int | None = None
+
+    def count(self, tokens: int | None = None, samples: int | None = None) -> None:
+        """Add work done to the current phase. Tokens are without padding."""
+        if tokens is not None:
+            self.tokens = (self.tokens or 0) + tokens
+        if samples is not None:
+            self.samples = (self.samples or 0) + samples
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure a phase; it is kept also when it fails."""
+        self.tokens = self.samples = None
+        reset_peaks()
+        started = time.perf_counter()
+        sampler = DeviceSampler()
+        try:
+            yield
+        finally:
+            synchronise()
+            seconds = time.perf_counter() - started
+            allocated, reserved = cuda_peaks()
+            self.phases.append(
+                Phase(
+                    phase=name,
+                    seconds=seconds,
+                    tokens=self.tokens,
+                    samples=self.samples,
+                    allocated_bytes=allocated,
+                    reserved_bytes=reserved,
+                    device_bytes=sampler.stop(),
+                    rss_bytes=resident_peak(),
+                )
+            )
+
+
+def cuda_in_use() -> bool:
+    """Whether this process uses a GPU; asking must not start CUDA."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_initialized()
+
+
+def synchronise() -> None:
+    if cuda_in_use():
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def reset_peaks() -> None:
+    """Start new peaks: of torch's allocator, and of the resident memory (writing 5 resets VmHWM)."""
+    if cuda_in_use():
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # no such file on this system: the peak is then the process's
+
+
+def cuda_peaks() -> tuple[int | None, int | None]:
+    if not cuda_in_use():
+        return None, None
+    import torch
+
+    return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+
+def resident_peak() -> int | None:
+    """Peak resident bytes since the last reset. (`ru_maxrss` would be inherited across exec.)"""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+class DeviceSampler:
+    """The whole device's memory peak, read every 50 ms in a thread; None without a GPU."""
+
+    def __init__(self) -> None:
+        self.peak: int | None = None
+        self.stopped = threading.Event()
+        self.thread: threading.Thread | None = None
+        if cuda_in_use():
+            self.thread = threading.Thread(target=self.sample, daemon=True)
+            self.thread.start()
+
+    def sample(self) -> None:
+        import torch
+
+        while True:
+            free, total = torch.cuda.mem_get_info()
+            self.peak = max(self.peak or 0, total - free)
+            if self.stopped.wait(SAMPLE_SECONDS):
+                return
+
+    def stop(self) -> int | None:
+        self.stopped.set()
+        if self.thread:
+            self.thread.join()
+        return self.peak
+
+
+class StepRecorder(TrainerCallback):
+    """Loss, rate, tokens and seconds of every step; ends training when the loss is not a number.
+
+    Progress goes to an events file, a JSON line a step, for whoever watches.
+    """
+
+    def __init__(self, events: Path | None = None) -> None:
+        self.events = events
+        self.steps: list[Step] = []
+        self.step_tokens = 0
+        self.step_samples = 0
+        self.total_tokens = 0
+        self.total_samples = 0
+        self.seconds: dict[int, float] = {}
+        self.tokens: dict[int, int] = {}
+        self.samples: dict[int, int] = {}
+        self.began = 0.0
+
+    def count(self, tokens: int, samples: int) -> None:
+        """Called by the training loop for each batch of the current step."""
+        self.step_tokens += tokens
+        self.step_samples += samples
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step_tokens = self.step_samples = 0
+        self.began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        synchronise()
+        self.seconds[state.global_step] = time.perf_counter() - self.began
+        self.tokens[state.global_step] = self.step_tokens
+        self.samples[state.global_step] = self.step_samples
+        self.total_tokens += self.step_tokens
+        self.total_samples += self.step_samples
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        logs = logs or {}
+        loss = first(logs, "loss", "embedding_loss")
+        if loss is not None:
+            if not math.isfinite(loss):
+                raise Diverged(f"the training loss is {loss} at step {state.global_step} of {state.max_steps}")
+            rate = first(logs, "learning_rate", "embedding_learning_rate")
+            step = state.global_step
+            tokens = self.tokens.get(step) or None
+            self.steps.append(Step(step, "train", loss, rate, tokens, self.seconds.get(step)))
+            self.tell(step=step, steps=state.max_steps, loss=loss)
+        if "eval_loss" in logs:
+            if not math.isfinite(logs["eval_loss"]):
+                raise Diverged(f"the validation loss is {logs['eval_loss']} at step {state.global_step}")
+            self.steps.append(Step(state.global_step, "validation", logs["eval_loss"], None, None, None))
+
+    def tell(self, **event: Any) -> None:
+        if self.events:
+            with self.events.open("a") as file:
+                file.write(json.dumps(event) + "\n")
+
+    def facts(self) -> list[Fact]:
+        """Throughput and step times, without the warm-up steps (all steps when there are no others)."""
+        kept = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
+        times = [self.seconds[step] for step in kept]
+        if not times:
+            return []
+        facts = [
+            Fact("step_seconds_p50", statistics.median(times), "s", False),
+            Fact("step_seconds_p90", quantile(times, 0.9), "s", False),
+            Fact("step_seconds_max", max(times), "s", False),
+            Fact("optimizer_steps", len(self.seconds), "steps"),
+        ]
+        for name, counts in (("tokens", self.tokens), ("samples", self.samples)):
+            done = sum(counts[step] for step in kept)
+            if done:
+                facts.append(Fact(f"{name}_per_second", done / sum(times), f"{name}/s", True))
+        return facts
+
+
+def first(logs: dict[str, Any], *names: str) -> float | None:
+    for name in names:
+        if name in logs:
+            return float(logs[name])
+    return None
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which `share` of the values lie, interpolated. `values` is not empty."""
+    ranked = sorted(values)
+    place = share * (len(ranked) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ranked) - 1)
+    return ranked[low] + (ranked[high] - ranked[low]) * (place - low)

@@ -1,0 +1,69 @@
+"""LoRA and its close kin: a low-rank update beside each linear layer.
+
+LoRA: Hu et al. 2021, arXiv:2106.09685. rsLoRA: Kalajdzievski 2023, arXiv:2312.03732.
+DoRA: Liu et al. 2024, arXiv:2402.09353. QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from harness.methods.base import LogFloat, Method, Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class LoRA(Method):
+    """LoRA: a trained low-rank update beside each linear layer; the base stays frozen."""
+
+    name = "lora"
+    family = "reparameterised"
+    space = {"learning_rate": LogFloat(1e-5, 1e-2), "rank": Options((4, 8, 16, 32))}
+    use_dora = False
+
+    learning_rate: float = 1e-3
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: str | list[str] = "all-linear"
+    rslora: bool = False
+
+    def problems(self) -> Iterable[str]:
+        if self.rank < 1:
+            yield f"rank is {self.rank}; it must be at least 1."
+        if not 0 <= self.dropout < 1:
+            yield f"dropout is {self.dropout}; it must be at least 0 and below 1."
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+        if self.quantize:
+            # Checkpointing is the suite's choice (`train: gradient_checkpointing`), not the quantiser's.
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.targets,
+            use_rslora=self.rslora,
+            use_dora=self.use_dora,
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(model, config)
+
+
+class DoRA(LoRA):
+    """DoRA: LoRA for a weight's direction, with its magnitude trained apart."""
+
+    name = "dora"
+    use_dora = True
+
+
+class QLoRA(LoRA):
+    """QLoRA: LoRA on a base held in 4 bits (NF4 with double quantisation)."""
+
+    name = "qlora"
+
+    quantize: Literal["nf4", "fp4", "int8"] | None = "nf4"

@@ -1,0 +1,98 @@
+"""Model merging: experts trained on one task each, then combined without training, through mergekit.
+
+Task arithmetic: Ilharco et al. 2022, arXiv:2212.04089. TIES: Yadav et al. 2023, arXiv:2306.01708.
+DARE: Yu et al. 2023, arXiv:2311.03099.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.methods.base import Expert, Job, Method, Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Merge(Method):
+    """Merging: experts of several tasks combined into one model (linear, task arithmetic, TIES, DARE).
+
+    `experts` is {method, learn: [tasks], and that method's settings}: one expert a task, a cell of the
+    same plan. Adapters are folded into full weights first. `weight` is every expert's, `density` the
+    share of its changes that TIES and DARE keep.
+    """
+
+    name = "merge"
+    family = "merging"
+    trains = True  # its experts do: a merge has their data size and seed
+    space = {"weight": Options((0.3, 0.5, 0.7, 1.0)), "density": Options((0.2, 0.5, 0.8))}
+
+    how: Literal["linear", "task_arithmetic", "ties", "dare_ties", "dare_linear"] = "ties"
+    weight: float = 0.5
+    density: float = 0.5
+    experts: dict[str, Any] = {}  # noqa: RUF012  (never changed: a default is copied)
+
+    def problems(self) -> Iterable[str]:
+        learn = self.experts.get("learn")
+        if not isinstance(learn, list) or len(learn) < 2 or len(set(map(str, learn))) < len(learn):
+            yield (
+                f"experts.learn is {learn!r}; a merge wants a list of two or more different tasks: "
+                "experts: {method: lora, learn: [bbc-topic, reuters-r8]}."
+            )
+        if not isinstance(self.experts.get("method"), str):
+            yield "experts.method is missing: the method that trains each expert (experts: {method: lora, …})."
+        if not 0 < self.density <= 1:
+            yield f"density is {self.density}; it must be above 0 and at most 1."
+        if self.quantize:
+            yield "quantize does not go with merge: mergekit combines full weights. Drop it."
+
+    def wants(self, task: str) -> Iterable[Expert]:
+        settings = {key: value for key, value in self.experts.items() if key not in ("method", "learn")}
+        for learned in self.learns(task):
+            yield Expert(f"expert:{learned}", self.experts["method"], settings, learned)
+
+    def learns(self, task: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([task, *self.experts["learn"]]))
+
+    def load(self, job: Job) -> nn.Module:
+        from mergekit.config import MergeConfiguration
+        from mergekit.merge import run_merge
+        from mergekit.options import MergeOptions
+
+        parameters: dict[str, float] = {"weight": self.weight}
+        if self.how in ("ties", "dare_ties", "dare_linear"):
+            parameters["density"] = self.density
+        recipe: dict[str, Any] = {
+            "merge_method": self.how,
+            "dtype": "float32",
+            "models": [
+                {"model": str(fold(job, role, folder)), "parameters": parameters}
+                for role, folder in job.needs.items()
+            ],
+        }
+        if self.how != "linear":
+            recipe["base_model"] = str(job.base)
+        merged = job.scratch / "merged"
+        run_merge(
+            MergeConfiguration.model_validate(recipe),
+            out_path=str(merged),
+            options=MergeOptions(copy_tokenizer=False, random_seed=job.seed, quiet=True),
+        )
+        return job.load_model(merged)
+
+    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+        return model
+
+
+def fold(job: Job, role: str, weights: Path) -> Path:
+    """A folder of full weights: the expert's own, or its adapter folded into the base."""
+    if not (weights / "adapter_config.json").exists():
+        return weights
+    from peft import PeftModel
+
+    folder = job.scratch / role.replace(":", "-")
+    model = PeftModel.from_pretrained(job.load_model(), str(weights))
+    model.merge_and_unload().save_pretrained(folder)
+    return folder

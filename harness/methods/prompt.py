@@ -1,0 +1,66 @@
+"""Soft prompts: trained vectors in front of the input (Lester et al. 2021, arXiv:2104.08691)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from harness.methods.base import LogFloat, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class PromptTuning(Method):
+    """Prompt tuning: trained vectors before the input, started from a text or at random.
+
+    Without `virtual_tokens` the prompt is as long as its text (20 when it starts at random).
+    """
+
+    name = "prompt_tuning"
+    family = "additive"
+    mergeable = False
+    space = {"learning_rate": LogFloat(1e-3, 1e-1)}
+
+    learning_rate: float = 1e-2
+    init: Literal["text", "random"] = "text"
+    init_text: str = "Read the text below and answer with the one label that fits it best."
+    virtual_tokens: int | None = None
+
+    def problems(self) -> Iterable[str]:
+        if self.virtual_tokens is not None and self.virtual_tokens < 1:
+            yield f"virtual_tokens is {self.virtual_tokens}; it must be at least 1."
+        if self.init == "text" and not self.init_text.strip():
+            yield "init_text is empty. Give a text, or init: random."
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        from peft import PromptTuningConfig, PromptTuningInit, get_peft_model
+
+        folder = str(model.name_or_path)
+        if self.init == "random":
+            config = PromptTuningConfig(
+                task_type="CAUSAL_LM",
+                prompt_tuning_init=PromptTuningInit.RANDOM,
+                num_virtual_tokens=self.virtual_tokens or 20,
+            )
+        else:
+            config = PromptTuningConfig(
+                task_type="CAUSAL_LM",
+                prompt_tuning_init=PromptTuningInit.TEXT,
+                prompt_tuning_init_text=self.init_text,
+                num_virtual_tokens=self._length(folder),
+                tokenizer_name_or_path=folder,
+            )
+        return get_peft_model(model, config)
+
+    def _length(self, folder: str) -> int:
+        """Virtual tokens for the text. peft would silently cut a text that is longer than its tokens."""
+        from transformers import AutoTokenizer
+
+        needed = len(AutoTokenizer.from_pretrained(folder)(self.init_text)["input_ids"])
+        if self.virtual_tokens is not None and needed > self.virtual_tokens:
+            raise ValueError(
+                f"init_text is {needed} tokens long, virtual_tokens is {self.virtual_tokens}: the text would "
+                f"be cut. Shorten it, raise virtual_tokens to {needed}, or leave virtual_tokens out."
+            )
+        return self.virtual_tokens or needed

@@ -1,0 +1,243 @@
+"""Stage 2 of 7. In: a Suite and the facts of its tasks and models. Out: a Plan of frozen cells.
+
+Ids and seeds are settled here; nothing is run, fetched or looked up. A cell's `spec_digest` covers what
+the cell *is*: its method's settings, training settings, the fingerprints of model and tasks, data size,
+seed, and the spec digests of its needs. Labels, keys and suites are not part of it, so two suites that
+ask for the same thing share one cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
+from typing import Any
+
+from harness.catalog import ModelFacts, TaskFacts
+from harness.errors import Problem, SuiteError
+from harness.methods import Method, all_methods
+from harness.records import Cell, digest
+from harness.suite import BASE, Label, Suite, TrainSettings
+
+# Of the training settings, those that also change what an untrained model scores.
+SCORING = ("precision", "attention", "eval_batch_size")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `fetch` has found out, by name."""
+
+    models: dict[str, ModelFacts]
+    tasks: dict[str, TaskFacts]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells in an order in which every need comes before what needs it."""
+
+    suite: Suite
+    facts: Facts
+    cells: tuple[Cell, ...]
+
+    def by_digest(self) -> dict[str, Cell]:
+        return {cell.spec_digest: cell for cell in self.cells}
+
+
+def make_plan(suite: Suite, facts: Facts) -> Plan:
+    """Expand a suite. Raises SuiteError for what only the data can tell (sizes, tasks that cannot be learned)."""
+    problems = list(check_data(suite, facts))
+    if problems:
+        raise SuiteError(dict.fromkeys(problems))
+    cells: dict[str, Cell] = {}
+
+    def add(cell: Cell) -> Cell:
+        return cells.setdefault(cell.spec_digest, cell)
+
+    for model in suite.models:
+        for task, sizes in suite.tasks:
+            maker = CellMaker(suite, facts, task)
+            bare = add(maker.bare(model))
+            for label in suite.labels:
+                own = label.method.own_model()
+                if own and model != suite.models[0]:
+                    continue  # it does not use the suite's models: one row, not one a model
+                for n_train, seed in axes(label.method, sizes, suite.seeds, facts.tasks[task].n_train):
+                    if label.name == BASE:
+                        continue
+                    for cell in maker.cells(label, own or model, n_train, seed, bare.spec_digest):
+                        add(cell)
+    order = TopologicalSorter({cell.spec_digest: sorted(cell.needs.values()) for cell in cells.values()})
+    rank = {name: place for place, name in enumerate(cells)}
+    order.prepare()
+    ordered: list[Cell] = []
+    while order.is_active():
+        ready = sorted(order.get_ready(), key=lambda name: rank[name])
+        ordered += [cells[name] for name in ready]
+        order.done(*ready)
+    return Plan(suite, facts, tuple(unique_keys(ordered)))
+
+
+def axes(
+    method: Method, sizes: tuple[int | str, ...], seeds: tuple[int, ...], available: int
+) -> Iterator[tuple[int, int | None]]:
+    """(n_train, seed) pairs: one (0, None) for what is not trained."""
+    if not method.trains:
+        yield 0, None
+        return
+    for size in sizes:
+        for seed in seeds:
+            yield (available if size == "all" else int(size)), seed
+
+
+@dataclass(frozen=True)
+class CellMaker:
+    """Makes the cells of one task of a suite."""
+
+    suite: Suite
+    facts: Facts
+    task: str
+
+    def bare(self, model: str) -> Cell:
+        """The untouched base model, scored on every task that any label learns here: all gains start from it."""
+        label = next(label for label in self.suite.labels if label.name == BASE)
+        learned = [name for other in self.suite.labels for name in other.method.learns(self.task)]
+        retain = tuple(name for name in dict.fromkeys([*self.suite.retain, *learned]) if name != self.task)
+        return self.cell(label.name, label.method, label.train, model, self.task, 0, None, {}, "", retain)
+
+    def cells(self, label: Label, model: str, n_train: int, seed: int | None, baseline: str) -> Iterator[Cell]:
+        """A label's cell, after the cells that it needs."""
+        needs = {}
+        for expert in label.method.wants(self.task):
+            method = all_methods()[expert.method](**expert.settings)
+            name = self.label_of(method) or f"{label.name}.{expert.method}"
+            available = self.facts.tasks[expert.learn].n_train
+            cell = self.cell(name, method, label.train, model, expert.learn, min(n_train, available), seed, {}, baseline)
+            needs[expert.role] = cell.spec_digest
+            yield cell
+        yield self.cell(label.name, label.method, label.train, model, self.task, n_train, seed, needs, baseline)
+
+    def label_of(self, method: Method) -> str | None:
+        """The suite's own label for exactly this method, so that an expert that is also a row shares its name."""
+        for label in self.suite.labels:
+            if type(label.method) is type(method) and label.method.settings == method.settings:
+                return label.name
+        return None
+
+    def cell(
+        self,
+        label: str,
+        method: Method,
+        train: TrainSettings,
+        model: str,
+        task: str,
+        n_train: int,
+        seed: int | None,
+        needs: dict[str, str],
+        baseline: str,
+        retain: tuple[str, ...] | None = None,
+    ) -> Cell:
+        learn = method.learns(task) or (task,)
+        if retain is None:
+            retain = tuple(name for name in self.suite.retain if name not in learn)
+        if not method.is_language_model:
+            retain = ()
+        settings = train.model_dump()
+        if not method.trains:
+            settings = {name: settings[name] for name in SCORING}
+        fingerprints = {name: self.facts.tasks[name].fingerprint for name in (*learn, *retain)}
+        fingerprints["model"] = self.facts.models[model].fingerprint
+        what = {
+            "method": method.name,
+            "settings": method.settings,
+            "train": settings,
+            "fingerprints": [fingerprints["model"], *([name, fingerprints[name]] for name in (*learn, *retain))],
+            "learn": learn,
+            "retain": retain,
+            "n_train": n_train,
+            "seed": seed,
+            "needs": needs,
+        }
+        size = f"/n{n_train}/s{seed}" if method.trains else ""
+        return Cell(
+            key=f"{label}/{model}/{task}{size}",
+            spec_digest=digest(what),
+            label=label,
+            method=method.name,
+            family=method.family,
+            model=model,
+            task=task,
+            learn=learn,
+            n_train=n_train,
+            seed=seed,
+            retain=retain,
+            settings=method.settings,
+            train=settings,
+            needs=needs,
+            baseline=baseline,
+            fingerprints=fingerprints,
+        )
+
+
+def unique_keys(cells: list[Cell]) -> Iterator[Cell]:
+    """Cells with keys made different where two cells of a suite would share one (a digest's start is added)."""
+    taken: set[str] = set()
+    for cell in cells:
+        key = cell.key if cell.key not in taken else f"{cell.key}#{cell.spec_digest[:8]}"
+        taken.add(key)
+        yield replace(cell, key=key)
+
+
+def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """What only the data can tell: tasks that cannot be learned, sizes beyond the training split."""
+    problem: Callable[..., Problem] = suite.lines.problem
+    for place, (task, sizes) in enumerate(suite.tasks):
+        found = facts.tasks[task]
+        if found.unlearnable:
+            yield problem(f"task {task!r} cannot be learned: {found.unlearnable}", "tasks", place, "learn")
+            continue
+        for rank, size in enumerate(sizes):
+            if isinstance(size, int) and size > found.n_train:
+                yield problem(
+                    f"size {size} is more than the {found.n_train} training examples of {task!r}. "
+                    f"Lower it, or write all.",
+                    "tasks", place, "sizes", rank,
+                )  # fmt: skip
+        for label in suite.labels:
+            for learned in label.method.learns(task):
+                if reason := facts.tasks[learned].unlearnable:
+                    yield problem(f"task {learned!r} cannot be learned: {reason}", "methods", label.name)
+            if not label.method.is_language_model and found.output_type != "multiple_choice":
+                yield problem(
+                    f"label {label.name!r}: {label.method.name} classifies, and {task!r} is "
+                    f"{found.output_type}. Give it a suite of its own.",
+                    "methods", label.name,
+                )  # fmt: skip
+    for place, task in enumerate(suite.retain):
+        if facts.tasks[task].n_test == 0:
+            yield problem(f"task {task!r} has nothing to score on (no test or validation split).", "retain", place)
+
+
+def check_names(suite: Suite, resolve: dict[str, Callable[[str], Any]]) -> Iterator[Problem]:
+    """Models and tasks that nobody knows. `resolve` maps "model" and "task" to a look-up that raises."""
+    from harness.errors import UserError
+
+    def look(kind: str, name: str, *path: Any) -> Iterator[Problem]:
+        try:
+            resolve[kind](name)
+        except UserError as error:
+            yield suite.lines.problem(str(error), *path)
+
+    for place, model in enumerate(suite.models):
+        yield from look("model", model, "models", place)
+    for place, (task, _) in enumerate(suite.tasks):
+        yield from look("task", task, "tasks", place, "learn")
+    for place, task in enumerate(suite.retain):
+        yield from look("task", task, "retain", place)
+    for label in suite.labels:
+        if own := label.method.own_model():
+            yield from look("model", own, "methods", label.name, "encoder")
+        for task, _ in suite.tasks:
+            for learned in label.method.learns(task):
+                if learned != task:
+                    yield from look("task", learned, "methods", label.name, "experts")
+

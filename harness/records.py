@@ -1,0 +1,205 @@
+"""What travels between the stages: frozen records, to and from JSON.
+
+Nothing here computes a result or touches a disk. `digest` is the one way in which identities are made:
+SHA-256 of canonical JSON, never Python's salted `hash()`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+# Raised by hand when our own code changes what a cell's result would be.
+RESULT_VERSION = 1
+
+
+class Status(StrEnum):
+    """How an attempt ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    OOM = "oom"
+    DIVERGED = "diverged"
+    TIMEOUT = "timeout"
+    SKIPPED = "skipped"
+    INTERRUPTED = "interrupted"
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (64 hex digits) of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One label × model × task × data size × seed: the unit of work, of resuming and of comparing.
+
+    `key` is for people and joins history; `spec_digest` is what the cell *is* (see `plan.py`).
+    An untrained cell has `n_train` 0 and no seed. `needs` maps a role ("expert:bbc-topic") to the
+    spec digest of the cell that fills it. `baseline` is the bare base model's cell.
+    """
+
+    key: str
+    spec_digest: str
+    label: str
+    method: str
+    family: str
+    model: str
+    task: str
+    learn: tuple[str, ...]
+    n_train: int
+    seed: int | None
+    retain: tuple[str, ...]
+    settings: dict[str, Any]
+    train: dict[str, Any]
+    needs: dict[str, str] = field(default_factory=dict)
+    baseline: str = ""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Cell:
+        return cls(**{**data, "learn": tuple(data["learn"]), "retain": tuple(data["retain"])})
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What may change a result (`env_digest` covers it), and the provenance beside it (it does not).
+
+    `packages` lists every installed package; only those named in `environment.RESULT_PACKAGES` count.
+    """
+
+    env_digest: str
+    created: str
+    python: str
+    os: str
+    cpu: str
+    accelerator: str
+    driver: str
+    packages: dict[str, str]
+    commit: str
+    dirty: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """One document's value of one metric. `doc_id` is the document's hash and its occurrence."""
+
+    task: str
+    doc_id: str
+    metric: str
+    value: float
+    prediction: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric with its standard error over `n` items. `role` is "task" or "retain"."""
+
+    task: str
+    role: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One of load, train, evaluate, save. Bytes are peaks within the phase; None is "not measured"."""
+
+    phase: str
+    seconds: float
+    tokens: int | None = None
+    samples: int | None = None
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    device_bytes: int | None = None
+    rss_bytes: int | None = None
+    energy_j: float | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step (split "train") or one validation pass (split "validation")."""
+
+    step: int
+    split: str
+    loss: float
+    learning_rate: float | None
+    tokens: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Any other number about an attempt. `higher_is_better` is None where neither end is better."""
+
+    name: str
+    value: float
+    unit: str
+    higher_is_better: bool | None = None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A warning about an attempt, with the figures behind it."""
+
+    name: str
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One attempt at a cell: what `result.json` holds. Per-item values lie in `items.parquet` beside it."""
+
+    attempt_id: str
+    run_id: str
+    cell: Cell
+    environment: Environment
+    status: Status
+    reason: str
+    started: str
+    seconds: float
+    contended: bool
+    scores: tuple[Score, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    steps: tuple[Step, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    flags: tuple[Flag, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CellResult:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError on anything else."""
+
+        def many(kind: type, name: str) -> tuple[Any, ...]:
+            return tuple(kind(**row) for row in data.get(name, ()))
+
+        return cls(
+            **{
+                **data,
+                "cell": Cell.from_json(data["cell"]),
+                "environment": Environment(**data["environment"]),
+                "status": Status(data["status"]),
+                "scores": many(Score, "scores"),
+                "phases": many(Phase, "phases"),
+                "steps": many(Step, "steps"),
+                "facts": many(Fact, "facts"),
+                "flags": many(Flag, "flags"),
+            }
+        )

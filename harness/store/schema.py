@@ -1,0 +1,86 @@
+"""The tables: a public contract. Names are stable, and every change is a numbered migration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from harness.errors import NewerStore
+
+if TYPE_CHECKING:
+    import duckdb
+
+MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = []
+
+
+def migration(step: Callable[[duckdb.DuckDBPyConnection], None]) -> Callable[..., None]:
+    """Register the next schema version; its number is its place in the list."""
+    MIGRATIONS.append(step)
+    return step
+
+
+@migration
+def first_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE environments (
+            env_digest VARCHAR PRIMARY KEY, created TIMESTAMPTZ, python VARCHAR, os VARCHAR, cpu VARCHAR,
+            accelerator VARCHAR, driver VARCHAR, packages JSON, commit VARCHAR, dirty BOOLEAN);
+        CREATE TABLE runs (
+            run_id VARCHAR PRIMARY KEY, suite VARCHAR, question VARCHAR, env_digest VARCHAR,
+            started TIMESTAMPTZ, finished TIMESTAMPTZ, status VARCHAR, command VARCHAR);
+        CREATE TABLE cells (
+            spec_digest VARCHAR PRIMARY KEY, method VARCHAR, family VARCHAR, model VARCHAR, task VARCHAR,
+            n_train INTEGER, seed INTEGER, settings JSON, train JSON, learn VARCHAR[], retain VARCHAR[],
+            needs VARCHAR[], baseline VARCHAR, fingerprints JSON);
+        CREATE TABLE members (
+            run_id VARCHAR, suite VARCHAR, key VARCHAR, label VARCHAR, spec_digest VARCHAR,
+            position INTEGER, PRIMARY KEY (run_id, key));
+        CREATE TABLE attempts (
+            attempt_id VARCHAR PRIMARY KEY, run_id VARCHAR, spec_digest VARCHAR, env_digest VARCHAR,
+            status VARCHAR, reason VARCHAR, started TIMESTAMPTZ, seconds DOUBLE, contended BOOLEAN);
+        CREATE TABLE scores (
+            attempt_id VARCHAR, task VARCHAR, role VARCHAR, metric VARCHAR, value DOUBLE, stderr DOUBLE,
+            n INTEGER, higher_is_better BOOLEAN, base_value DOUBLE);
+        CREATE TABLE items (
+            attempt_id VARCHAR, task VARCHAR, doc_id VARCHAR, metric VARCHAR, value DOUBLE,
+            prediction VARCHAR, target VARCHAR);
+        CREATE TABLE documents (task VARCHAR, doc_id VARCHAR, text VARCHAR, PRIMARY KEY (task, doc_id));
+        CREATE TABLE phases (
+            attempt_id VARCHAR, phase VARCHAR, seconds DOUBLE, tokens BIGINT, samples BIGINT,
+            allocated_bytes BIGINT, reserved_bytes BIGINT, device_bytes BIGINT, rss_bytes BIGINT,
+            energy_j DOUBLE);
+        CREATE TABLE steps (
+            attempt_id VARCHAR, step INTEGER, split VARCHAR, loss DOUBLE, learning_rate DOUBLE,
+            tokens BIGINT, seconds DOUBLE);
+        CREATE TABLE trials (
+            study_digest VARCHAR, number INTEGER, params JSON, value DOUBLE, status VARCHAR, seconds DOUBLE,
+            peak_bytes BIGINT, intermediate JSON, PRIMARY KEY (study_digest, number));
+        CREATE TABLE facts (
+            attempt_id VARCHAR, name VARCHAR, value DOUBLE, unit VARCHAR, higher_is_better BOOLEAN);
+        CREATE TABLE flags (attempt_id VARCHAR, name VARCHAR, evidence JSON);
+        """
+    )
+
+
+def migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    """Bring a database to the newest schema, each step in a transaction of its own.
+
+    Raises NewerStore when a newer tunebench wrote the database.
+    """
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER, applied TIMESTAMPTZ)")
+    (version,) = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchall()[0]
+    if version > len(MIGRATIONS):
+        raise NewerStore(
+            f"the database has schema {version}, this tunebench knows {len(MIGRATIONS)}. "
+            "Upgrade tunebench, or move the database away and run `tunebench rebuild`."
+        )
+    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.execute("BEGIN")
+        try:
+            step(connection)
+            connection.execute("INSERT INTO schema_version VALUES (?, now())", [number])
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise

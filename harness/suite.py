@@ -1,0 +1,378 @@
+"""Stage 1 of 7. In: a suite's YAML. Out: a `Suite`, or every mistake in it, with file and line.
+
+Not covered: what a suite expands to (`plan.py`), and whether its tasks and models can be had (`catalog.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, create_model
+
+from harness.errors import Problem, SuiteError, UserError, unknown
+from harness.methods import Method, all_methods
+
+BASE = "base"
+
+
+class TrainSettings(pydantic.BaseModel):
+    """How a cell is trained, whatever its method: the suite's `train:` block, and a label's own `train:`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int | None = Field(None, ge=1, description="optimiser steps; use these when data sizes are compared")
+    epochs: float | None = Field(None, gt=0, description="passes over the data; instead of steps")
+    batch_size: int = Field(8, ge=1, description="examples per forward pass")
+    gradient_accumulation: int = Field(1, ge=1, description="forward passes per optimiser step")
+    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: fp32 on a CPU, bf16 on a GPU that has it, else fp16"
+    )
+    optimizer: Literal["adamw", "adafactor", "adamw8bit"] = Field("adamw", description="adamw is the fused one")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="of the learning rate")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_length: int = Field(512, ge=8, description="tokens; longer examples lose the start of their context")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    eval_every: int | None = Field(None, ge=1, description="steps between validation losses; None: never")
+    early_stopping: int | None = Field(
+        None, ge=1, description="stop after this many validations without a lower loss, and keep the best"
+    )
+    eval_batch_size: int = Field(16, ge=1, description="sequences per forward pass when scoring")
+
+
+class TaskEntry(pydantic.BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learn: str
+    sizes: list[Literal["all"] | int] = Field(min_length=1)
+
+
+class SuiteFile(pydantic.BaseModel):
+    """The top level of a suite's YAML."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1]
+    question: str = ""
+    models: list[str] = Field(min_length=1)
+    tasks: list[TaskEntry] = Field(min_length=1)
+    retain: list[str] = []
+    methods: dict[str, dict[str, Any] | None] = Field(min_length=1)
+    seeds: list[int] = Field([0], min_length=1)
+    train: dict[str, Any] = {}
+    time_limit: float | None = Field(None, gt=0, description="seconds a cell may take")
+
+
+@dataclass(frozen=True)
+class Label:
+    """A row of the report: a method with its settings, and the training settings it has of its own."""
+
+    name: str
+    method: Method
+    train: TrainSettings
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    path: Path
+    question: str
+    models: tuple[str, ...]
+    tasks: tuple[tuple[str, tuple[int | str, ...]], ...]  # (task, sizes)
+    retain: tuple[str, ...]
+    labels: tuple[Label, ...]
+    seeds: tuple[int, ...]
+    time_limit: float | None
+    lines: Lines = field(repr=False, compare=False)
+
+    def task_names(self) -> Iterator[str]:
+        """Every task that any cell may learn or be scored on, once each."""
+        names = [name for name, _ in self.tasks] + list(self.retain)
+        for label in self.labels:
+            for task, _ in self.tasks:
+                names += label.method.learns(task)
+        return iter(dict.fromkeys(names))
+
+    def model_names(self) -> Iterator[str]:
+        own = [name for label in self.labels if (name := label.method.own_model())]
+        return iter(dict.fromkeys([*self.models, *own]))
+
+
+class Lines:
+    """Where things stand in a YAML file: a path of keys -> its line (from 1)."""
+
+    def __init__(self, file: str = "", places: dict[tuple[Any, ...], int] | None = None):
+        self.file = file
+        self.places = places or {}
+
+    def problem(self, message: str, *path: Any) -> Problem:
+        """A Problem at the line of the deepest part of `path` that exists in the file."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.places:
+                return Problem(message, self.file, self.places[path[:length]])
+        return Problem(message, self.file, 1)
+
+
+def find_suite(name: str, root: Path) -> Path:
+    """`suites/<name>.yaml`, or `name` itself when it is a path. Raises UserError."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"no suite at {path}. Name a file, or one of suites/ ({', '.join(suite_names(root))}).")
+        return path
+    path = root / "suites" / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(unknown("suite", name, suite_names(root), f"A suite is a file in {root / 'suites'}."))
+    return path
+
+
+def suite_names(root: Path) -> list[str]:
+    return sorted(path.stem for path in (root / "suites").glob("*.yaml") if path.stem != "models")
+
+
+def load_suite(path: Path) -> Suite:
+    """Read and check a suite. Raises SuiteError with every mistake found."""
+    data, lines, problems = read_yaml(path)
+    if data is None:
+        raise SuiteError(problems)
+    try:
+        file = SuiteFile.model_validate(data, strict=False)
+    except pydantic.ValidationError as error:
+        problems += [explain(item, lines, SuiteFile) for item in error.errors()]
+        # Go on with what can be read, so that mistakes in methods and train show in the same message.
+        file = None
+    labels = []
+    block = data.get("train")
+    suite_train: dict[str, Any] = block if isinstance(block, dict) else {}
+    if suite_train:
+        problems += check_train(suite_train, lines, ("train",))
+    methods = data.get("methods")
+    if isinstance(methods, dict):
+        if BASE not in methods:
+            methods = {BASE: {}, **methods}
+        for name, settings in methods.items():
+            label, found = read_label(str(name), settings, suite_train, lines)
+            problems += found
+            if label:
+                labels.append(label)
+    if file:
+        problems += check_lists(file, lines)
+    if problems or file is None:
+        raise SuiteError(dict.fromkeys(problems))
+    return Suite(
+        name=path.stem,
+        path=path,
+        question=file.question,
+        models=tuple(file.models),
+        tasks=tuple((entry.learn, tuple(entry.sizes)) for entry in file.tasks),
+        retain=tuple(file.retain),
+        labels=tuple(labels),
+        seeds=tuple(file.seeds),
+        time_limit=file.time_limit,
+        lines=lines,
+    )
+
+
+def check_lists(file: SuiteFile, lines: Lines) -> Iterator[Problem]:
+    """Repeated and impossible entries, which would make cells that are the same."""
+    lists: list[tuple[tuple[Any, ...], list[Any]]] = [
+        (("models",), list(file.models)),
+        (("retain",), list(file.retain)),
+        (("seeds",), list(file.seeds)),
+        (("tasks",), [entry.learn for entry in file.tasks]),
+        *((("tasks", place, "sizes"), list(entry.sizes)) for place, entry in enumerate(file.tasks)),
+    ]
+    for path, values in lists:
+        for place, value in enumerate(values):
+            if value in values[:place]:
+                yield lines.problem(f"{value!r} is listed twice. Remove one.", *path, place)
+    for place, entry in enumerate(file.tasks):
+        for rank, size in enumerate(entry.sizes):
+            if isinstance(size, int) and size < 1:
+                yield lines.problem(
+                    f"size {size}: a size is a number of training examples, at least 1, or all.",
+                    "tasks", place, "sizes", rank,
+                )  # fmt: skip
+    for place, seed in enumerate(file.seeds):
+        if seed < 0:
+            yield lines.problem(f"seed {seed}: a seed is at least 0.", "seeds", place)
+
+
+def read_label(
+    name: str, settings: Any, suite_train: dict[str, Any], lines: Lines
+) -> tuple[Label | None, list[Problem]]:
+    """One entry of `methods:`: {method: …, train: {…}, and the method's own settings}."""
+    where = ("methods", name)
+    if settings is None:
+        settings = {}
+    if not isinstance(settings, dict):
+        return None, [lines.problem(f"label {name!r}: got {settings!r}, wanted settings or {{}}.", *where)]
+    settings = dict(settings)
+    method_name = settings.pop("method", name)
+    own_train = settings.pop("train", {}) or {}
+    known = all_methods()
+    if method_name not in known:
+        hint = "" if method_name != name else f"A label of your own names its method: {name}: {{method: lora}}."
+        return None, [lines.problem(unknown("method", method_name, known, hint), *where, "method")]
+    if name == BASE and (method_name != BASE or settings or own_train):
+        return None, [
+            lines.problem("base is the untouched model, with no settings: every gain is measured from it. "
+                          "Give the other row a name of its own (base-nf4: {method: base, quantize: nf4}).", *where)
+        ]  # fmt: skip
+    method, problems = build_method(method_name, settings, lines, where)
+    if not isinstance(own_train, dict):
+        problems.append(lines.problem(f"train: got {own_train!r}, wanted settings.", *where, "train"))
+        own_train = {}
+    problems += check_train(own_train, lines, (*where, "train"))
+    train = None
+    try:
+        train = TrainSettings.model_validate(merge_train(suite_train, own_train))
+    except pydantic.ValidationError:
+        pass  # already reported, at the block it stands in
+    return (Label(name, method, train) if method and train else None), problems
+
+
+def merge_train(suite: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """A label's training settings over the suite's; steps and epochs displace each other."""
+    merged = {**suite, **own}
+    if "steps" in own:
+        merged.pop("epochs", None)
+    if "epochs" in own:
+        merged.pop("steps", None)
+    if merged.get("steps") is None and merged.get("epochs") is None:
+        merged["epochs"] = 3.0
+    return merged
+
+
+def check_train(block: dict[str, Any], lines: Lines, where: tuple[Any, ...]) -> list[Problem]:
+    problems = []
+    try:
+        TrainSettings.model_validate(block)
+    except pydantic.ValidationError as error:
+        problems += [explain(item, lines, TrainSettings, where) for item in error.errors()]
+    if block.get("steps") is not None and block.get("epochs") is not None:
+        problems.append(lines.problem("steps and epochs are both given. Keep one.", *where, "epochs"))
+    if block.get("early_stopping") is not None and block.get("eval_every") is None:
+        problems.append(
+            lines.problem("early_stopping needs eval_every: the steps between validations.", *where, "early_stopping")
+        )
+    return problems
+
+
+def build_method(
+    name: str, settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
+) -> tuple[Method | None, list[Problem]]:
+    """A method with checked and coerced settings, or what is wrong with them."""
+    kind = all_methods()[name]
+    fields: dict[str, Any] = {
+        key: (annotation, getattr(kind, key)) for key, annotation in kind.annotations().items()
+    }
+    model = create_model(kind.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+    problems = [
+        lines.problem(f"{key}: got {value!r}, wanted a number.", *where, key)
+        for key, value in settings.items()
+        if isinstance(value, bool) and key in fields and not accepts_bool(fields[key][0])
+    ]
+    try:
+        checked = model.model_validate(settings)
+    except pydantic.ValidationError as error:
+        problems += [explain(item, lines, model, where, f"setting of {name}") for item in error.errors()]
+    if problems:
+        return None, problems
+    method = kind(**{key: getattr(checked, key) for key in fields})
+    problems = [lines.problem(f"label {where[-1]!r}: {message}", *where) for message in method.problems()]
+    if problems:
+        return None, problems
+    for expert in method.wants("?"):
+        if expert.method not in all_methods():
+            problems.append(lines.problem(unknown("method", expert.method, all_methods()), *where, "experts"))
+            continue
+        maker = all_methods()[expert.method]
+        if not (maker.trains and maker.mergeable):
+            problems.append(
+                lines.problem(f"{expert.method} leaves no weights that can be merged.", *where, "experts")
+            )
+        problems += build_method(expert.method, expert.settings, lines, (*where, "experts"))[1]
+    return (None if problems else method), list(dict.fromkeys(problems))
+
+
+def accepts_bool(annotation: Any) -> bool:
+    try:
+        TypeAdapter(annotation).validate_python(True, strict=True)
+    except pydantic.ValidationError:
+        return False
+    return True
+
+
+def explain(
+    item: Any, lines: Lines, model: type[pydantic.BaseModel], where: tuple[Any, ...] = (), kind: str = "key"
+) -> Problem:
+    """One pydantic error as one sentence: what was got, what is allowed, where."""
+    path = (*where, *(part for part in item["loc"] if not is_type_name(part)))
+    name = ".".join(str(part) for part in path[len(where) :])
+    got = item.get("input")
+    if item["type"] == "extra_forbidden":
+        holder = TaskEntry if path[:1] == ("tasks",) and not where else model
+        return lines.problem(unknown(kind, path[-1], holder.model_fields), *path)
+    if item["type"] == "missing":
+        return lines.problem(f"{name} is missing.", *path)
+    if item["type"] in ("too_short", "list_too_short"):
+        return lines.problem(f"{name} is empty: the grid would hold no cell. List at least one.", *path)
+    message = item["msg"].replace("Input should be ", "wanted ").replace("a valid ", "a ")
+    return lines.problem(f"{name}: got {got!r}, {message}.", *path)
+
+
+def is_type_name(part: Any) -> bool:
+    """pydantic adds the name of the branch of a union to a location; it is no key of the file."""
+    return isinstance(part, str) and (part.startswith(("literal[", "constrained-")) or part in ("int", "str", "float"))
+
+
+# --- YAML with lines ---
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any] | None, Lines, list[Problem]]:
+    """A mapping, its lines, and complaints (repeated keys). None when it is no YAML mapping at all."""
+    name = str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        return None, Lines(name), [Problem(f"not a text file ({error.reason} at byte {error.start}).", name, 1)]
+    except OSError as error:
+        return None, Lines(name), [Problem(f"cannot be read: {error.strerror}.", name)]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or str(error)
+        return None, Lines(name), [Problem(f"not valid YAML: {reason}.", name, mark.line + 1 if mark else 1)]
+    if not isinstance(data, dict) or node is None:
+        got = "nothing" if data is None else type(data).__name__
+        return None, Lines(name), [Problem(f"a suite is a mapping (version: 1, models: …), got {got}.", name, 1)]
+    places: dict[tuple[Any, ...], int] = {}
+    repeated: list[Problem] = []
+    walk(node, (), places, repeated, name)
+    return data, Lines(name, places), repeated
+
+
+def walk(
+    node: yaml.Node, path: tuple[Any, ...], places: dict[tuple[Any, ...], int], repeated: list[Problem], file: str
+) -> None:
+    places.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                repeated.append(Problem(f"key {key.value!r} is given twice. Remove one.", file, key.start_mark.line + 1))
+            seen.add(key.value)
+            places[(*path, key.value)] = key.start_mark.line + 1
+            walk(value, (*path, key.value), places, repeated, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for place, value in enumerate(node.value):
+            walk(value, (*path, place), places, repeated, file)

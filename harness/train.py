@@ -1,0 +1,205 @@
+"""Stage 4 of 7. In: a model with what is trainable marked, examples, settings. Out: the trained model.
+
+The only training loop, and it names no method: transformers.Trainer (accelerate underneath) with the loss
+on answer tokens and the method's own parameter groups. Measuring is a callback (`measure.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from harness.errors import Unavailable
+from harness.measure import StepRecorder
+from harness.models import logits_at, resolve_precision
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods import Method
+
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "adamw8bit": "adamw_bnb_8bit"}
+Row = dict[str, list[int]]
+
+
+def train(
+    model: nn.Module,
+    method: Method,
+    rows: list[Row],
+    validation: list[Row],
+    settings: dict[str, Any],
+    seed: int,
+    recorder: StepRecorder,
+    scratch: Path,
+) -> nn.Module:
+    """Train `model` in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
+
+    settings: the resolved `train:` block. Raises Diverged, Unavailable, or torch's out-of-memory error.
+    """
+    arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch)
+    callbacks: list[TrainerCallback] = [recorder, AfterStep(method)]
+    if settings["early_stopping"]:
+        callbacks.append(KeepBest(settings["early_stopping"]))
+    model.config.use_cache = False
+    trainer = CellTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,  # type: ignore[arg-type]
+        eval_dataset=validation if settings["eval_every"] else None,  # type: ignore[arg-type]
+        data_collator=Collator(pad=0),
+        callbacks=callbacks,
+        groups=method.parameter_groups(model),
+        recorder=recorder,
+    )
+    trainer.train()
+    model.config.use_cache = True
+    # accelerate leaves its autocast wrapper around `forward`, which would also change how the model scores.
+    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+
+
+def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int, scratch: Path) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
+    precision = resolve_precision(settings["precision"])
+    if settings["optimizer"] == "adamw8bit" and not cuda:
+        raise Unavailable("optimizer adamw8bit needs a GPU: bitsandbytes has no 8-bit optimiser for a CPU.")
+    every = settings["eval_every"]
+    return TrainingArguments(
+        output_dir=str(scratch),
+        max_steps=settings["steps"] or -1,
+        num_train_epochs=settings["epochs"] or 1,
+        per_device_train_batch_size=settings["batch_size"],
+        per_device_eval_batch_size=settings["eval_batch_size"],
+        gradient_accumulation_steps=settings["gradient_accumulation"],
+        gradient_checkpointing=settings["gradient_checkpointing"],
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings["gradient_checkpointing"] else None,
+        learning_rate=learning_rate,
+        lr_scheduler_type=settings["schedule"],
+        warmup_steps=settings["warmup"],
+        weight_decay=settings["weight_decay"],
+        max_grad_norm=settings["max_grad_norm"],
+        optim=OPTIMIZERS[settings["optimizer"]],
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=not cuda,
+        eval_strategy="steps" if every else "no",
+        eval_steps=every,
+        prediction_loss_only=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a NaN must be seen, not smoothed away
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=seed,
+        data_seed=seed,
+    )
+
+
+class CellTrainer(Trainer):
+    """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's groups."""
+
+    def __init__(self, *, groups: list[dict[str, Any]] | None, recorder: StepRecorder, **options: Any):
+        super().__init__(**options)
+        self.groups = groups
+        self.recorder = recorder
+        # compute_loss divides by the answer tokens of the whole step, so Trainer must not divide again.
+        self.model_accepts_loss_kwargs = True
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.groups is None:
+            return super().create_optimizer(model)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self.optimizer = kind(self.groups, **options)
+        return self.optimizer
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean cross-entropy per answer token, over all batches of a step."""
+        loss_sum, count = answer_loss(model, inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
+        if model.training:
+            self.recorder.count(int(inputs["attention_mask"].sum()), len(inputs["input_ids"]))
+        loss = loss_sum / (num_items_in_batch if num_items_in_batch is not None else count)
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+
+def answer_loss(
+    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(summed cross-entropy, number of answer tokens) of a right-padded batch [batch, length].
+
+    Only the places that predict an answer token are given to the output layer.
+    """
+    length = input_ids.shape[1]
+    wanted = (labels[:, 1:] != -100).any(dim=0).nonzero().squeeze(1)  # place i predicts token i + 1
+    logits = logits_at(model, input_ids, wanted - length, attention_mask)
+    targets = labels[:, wanted + 1]
+    loss = cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=-100, reduction="sum"
+    )
+    return loss, (targets != -100).sum()
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Rows -> a batch padded on the right. `pad` may be any token: it is masked."""
+
+    pad: int
+
+    def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
+        length = max(len(row["input_ids"]) for row in rows)
+
+        def padded(name: str, filler: int) -> torch.Tensor:
+            return torch.tensor([row[name] + [filler] * (length - len(row[name])) for row in rows])
+
+        mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows])
+        return {"input_ids": padded("input_ids", self.pad), "labels": padded("labels", -100), "attention_mask": mask}
+
+
+class AfterStep(TrainerCallback):
+    """Calls the method's own hook after each optimiser step."""
+
+    def __init__(self, method: Method):
+        self.method = method
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.method.after_step(model, state.global_step)
+
+
+class KeepBest(TrainerCallback):
+    """Early stopping: after `patience` validations without a lower loss, stop; in the end, take the best.
+
+    The best trainable weights are kept in memory: a checkpoint on disk would be timed as training.
+    """
+
+    def __init__(self, patience: int):
+        self.patience = patience
+        self.best = math.inf
+        self.waited = 0
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **kwargs: Any
+    ) -> None:
+        loss = metrics["eval_loss"]
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+            self.weights = {
+                name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad
+            }
+        else:
+            self.waited += 1
+            control.should_training_stop = self.waited >= self.patience
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if name in self.weights:
+                    value.copy_(self.weights[name])

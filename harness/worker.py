@@ -1,0 +1,242 @@
+"""One cell on one page: load -> attach -> train -> evaluate -> save -> result.
+
+In: a folder with `job.json`. Out, in the same folder: `result.json` (written last, by rename),
+`items.parquet`, `weights/`. Runs in a process of its own, so that its memory is its own; what it prints
+goes to `log.txt`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.environment import now
+from harness.errors import CellError, Diverged, OutOfMemory
+from harness.measure import Meter, StepRecorder
+from harness.methods import Method, all_methods
+from harness.records import Cell, CellResult, Environment, Fact, Flag, Item, Score, Status
+from harness.store.database import write_atomically
+
+
+def run(folder: Path) -> None:
+    """Do the job in `folder`; whatever happens, a result is written."""
+    job = json.loads((folder / "job.json").read_text())
+    cell = Cell.from_json(job["cell"])
+    started, clock = now(), time.perf_counter()
+    work = Work(folder, cell, job)
+    status, reason = Status.DONE, ""
+    try:
+        work.run()
+    except CellError as error:
+        status, reason = Status(error.status), str(error)
+    except MemoryError as error:
+        status, reason = Status.OOM, f"MemoryError: {error}"
+    except Exception as error:
+        status, reason = classify(error)
+        (folder / "traceback.txt").write_text(traceback.format_exc())
+    result = CellResult(
+        attempt_id=folder.name,
+        run_id=job["run_id"],
+        cell=cell,
+        environment=Environment(**job["environment"]),
+        status=status,
+        reason=reason,
+        started=started,
+        seconds=time.perf_counter() - clock,
+        contended=job["contended"],
+        scores=tuple(work.scores) if status is Status.DONE else (),
+        phases=tuple(work.meter.phases),
+        steps=tuple(work.recorder.steps),
+        facts=tuple(work.facts),
+        flags=tuple(work.flags),
+    )
+    write_atomically(folder / "result.json", json.dumps(result.to_json(), indent=1))
+
+
+def classify(error: Exception) -> tuple[Status, str]:
+    """The status of an exception that nobody here raised. Out of memory needs a device's own error."""
+    text = f"{type(error).__name__}: {error}".strip()
+    if type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text:
+        return Status(OutOfMemory.status), text.splitlines()[0]
+    if "DefaultCPUAllocator: can't allocate memory" in text or "not enough memory" in text:
+        return Status(OutOfMemory.status), text.splitlines()[0]
+    return Status.FAILED, text.splitlines()[0][:500]
+
+
+class Work:
+    """What the worker lends a method (see `methods.base.Job`), and the course of a cell."""
+
+    def __init__(self, folder: Path, cell: Cell, job: dict[str, Any]):
+        self.folder, self.cell, self.job = folder, cell, job
+        self.base = Path(job["model_folder"])
+        self.needs: Mapping[str, Path] = {role: Path(path) for role, path in job["needs"].items()}
+        self.seed = cell.seed if cell.seed is not None else 0
+        self.method: Method = all_methods()[cell.method](**cell.settings)
+        self.meter = Meter()
+        self.recorder = StepRecorder(folder / "events.jsonl")
+        self.scores: list[Score] = []
+        self.facts: list[Fact] = []
+        self.flags: list[Flag] = []
+        self.scratch = folder / "scratch"
+
+    def run(self) -> None:
+        self.scratch = Path(tempfile.mkdtemp(prefix="tunebench-"))
+        try:
+            self.course()
+        finally:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def course(self) -> None:
+        import torch
+        from transformers import set_seed
+
+        torch.set_num_threads(self.job["threads"])
+        set_seed(self.seed)
+        with self.meter.phase("load"):
+            self.recorder.tell(phase="load")
+            model = self.method.load(self)
+        if self.cell.n_train:
+            examples = self.examples()  # made before the clock of training starts
+            with self.meter.phase("train"):
+                self.recorder.tell(phase="train")
+                model = self.method.attach(model)
+                self.facts += parameter_facts(model)
+                model = self.method.fit(model, self)
+                tokens = self.recorder.total_tokens or None
+                self.meter.count(tokens, self.recorder.total_samples or None)
+            self.facts += self.recorder.facts()
+            self.facts.append(Fact("training_examples", len(examples), "examples"))
+        else:
+            self.facts += parameter_facts(model, trained=False)
+        with self.meter.phase("evaluate"):
+            self.recorder.tell(phase="evaluate")
+            self.evaluate(model)
+        with self.meter.phase("save"):
+            self.recorder.tell(phase="save")
+            self.save(model)
+
+    def evaluate(self, model: Any) -> None:
+        from harness.evaluate import evaluate
+
+        roles = {**dict.fromkeys(self.cell.retain, "retain"), **dict.fromkeys(self.cell.learn, "task")}
+        names = [*self.cell.learn, *self.cell.retain]
+        self.scores, items, documents = evaluate(
+            self.method.predictor(model, self), {name: self.tasks[name] for name in names}, roles
+        )
+        for score in self.scores:
+            if not all(map(is_number, (score.value, score.stderr or 0.0))):
+                raise Diverged(f"the score {score.metric} of {score.task} is {score.value}")
+        self.meter.count(samples=len(documents))
+        write_items(self.folder / "items.parquet", items)
+        self.write_documents(documents)
+        if self.job["baseline"]:
+            from harness.diagnose import learned_nothing
+
+            self.flags += learned_nothing(self.cell.learn, items, Path(self.job["baseline"]) / "items.parquet")
+
+    def save(self, model: Any) -> None:
+        """Keep the weights of what was trained or merged; the untouched base is on disk already."""
+        if not self.method.trains:
+            return
+        temporary = self.folder / ".weights"
+        self.method.save(model, temporary)
+        size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
+        self.facts.append(Fact("artifact_bytes", size, "B", False))
+        temporary.rename(self.folder / "weights")
+
+    def write_documents(self, documents: dict[Any, str]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for task in {task for task, _ in documents}:
+            path = self.folder.parent.parent / "documents" / f"{self.cell.fingerprints[task][:32]}.parquet"
+            if not path.exists():
+                rows = [(doc_id, text) for (name, doc_id), text in documents.items() if name == task]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_suffix(f".{os.getpid()}.tmp")
+                table = {"task": [task] * len(rows), "doc_id": [r[0] for r in rows], "text": [r[1] for r in rows]}
+                pq.write_table(pa.table(table), temporary)
+                temporary.replace(path)
+
+    # --- what methods use ---
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from harness.models import load_tokenizer
+
+        return load_tokenizer(self.base)
+
+    @cached_property
+    def tasks(self) -> dict[str, Any]:
+        from harness.tasks import load_task
+
+        return {name: load_task(Path(path)) for name, path in self.job["tasks"].items()}
+
+    def examples(self, split: str = "train") -> list[Any]:
+        from harness.tasks import examples
+
+        return examples(self.tasks[self.cell.task], split, self.cell.n_train, self.seed)
+
+    def load_model(self, folder: Path | None = None, quantize: str | None = None) -> Any:
+        from harness.models import load_model
+
+        return load_model(folder or self.base, self.cell.train, quantize)
+
+    def language_model(self, model: Any) -> Any:
+        from harness.evaluate import TunedLM
+
+        return TunedLM(model, self.tokenizer, self.cell.train["eval_batch_size"])
+
+    def callbacks(self) -> list[Any]:
+        return [self.recorder]
+
+    def train(self, model: Any, method: Method) -> Any:
+        from harness.tasks import encode
+        from harness.train import train
+
+        settings = self.cell.train
+        lm = self.language_model(model)
+
+        def rows(split: str) -> list[Any]:
+            return encode(self.examples(split), lm._encode_pair, lm.eot_token_id, settings["max_length"])
+
+        validation = rows("validation") if settings["eval_every"] else []
+        return train(model, method, rows("train"), validation, settings, self.seed, self.recorder, self.scratch)
+
+
+def parameter_facts(model: Any, trained: bool = True) -> list[Fact]:
+    """Trainable and total parameters. Packed 4-bit weights are counted as the weights they hold."""
+    body = getattr(model, "model_body", model)  # SetFit wraps its encoder
+    total = trainable = 0
+    for value in body.parameters():
+        state = getattr(value, "quant_state", None)
+        size = state.shape.numel() if state is not None else value.numel()
+        total += size
+        trainable += size if value.requires_grad else 0
+    return [
+        Fact("trainable_params", trainable if trained else 0, "parameters", False),
+        Fact("total_params", total, "parameters", False),
+    ]
+
+
+def write_items(path: Path, items: list[Item]) -> None:
+    """Per-item values as Parquet, by rename."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: [getattr(item, name) for item in items] for name in Item.__dataclass_fields__}
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(pa.table(columns), temporary)
+    temporary.replace(path)
+
+
+def is_number(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
