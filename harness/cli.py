@@ -1,4 +1,4 @@
-"""The commands. The only file that prints or exits.
+"""The commands. With `screen.py`, the only file that prints; the only one that exits.
 
 Exit codes: 0 all is well; 1 a cell did not end as done; 2 the input is wrong (one message, no traceback).
 """
@@ -9,8 +9,6 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.errors import TunebenchError, UserError, unknown
+from harness.screen import download_bars, show_detail, show_json, show_table
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog
@@ -31,14 +30,14 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="tunebench: which way of adapting a language model should I use?\n\n"
-    "Example: tunebench run quickstart",
+    help="tunebench: which way of adapting a language model should I use?\n\nExample: tunebench run quickstart",
 )
 
 SuiteName = Annotated[str, typer.Argument(help="a name in suites/, or a path to a YAML file")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Results = Annotated[
-    Path | None, typer.Option("--results", envvar="TUNEBENCH_RESULTS", help="results folder (default: results)")
+    Path | None,
+    typer.Option("--results", envvar="TUNEBENCH_RESULTS", help="results folder (default: results)"),
 ]
 
 
@@ -84,51 +83,6 @@ def this_environment(threads: int | None, jobs: int = 1) -> tuple[Environment, i
 
     count = threads or max(1, cores() // jobs)
     return environment(count), count
-
-
-def show_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))
-
-
-def show_table(title: str, columns: list[str], rows: list[list[Any]], right: frozenset[str] = frozenset()) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*[str(value) for value in row])
-    Console().print(table)
-
-
-@contextmanager
-def download_bars() -> Iterator[Any]:
-    """A progress callback (description, done bytes, total bytes) that draws bars; lines where it is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        seen: set[str] = set()
-
-        def line(name: str, done: int, total: int) -> None:
-            if name not in seen:
-                seen.add(name)
-                print(f"fetching {name}", file=sys.stderr, flush=True)
-
-        yield line
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        ids: dict[str, Any] = {}
-
-        def draw(name: str, done: int, total: int) -> None:
-            if name not in ids:
-                ids[name] = bars.add_task(name, total=None)
-            bars.update(ids[name], completed=done, total=total or None)
-
-        yield draw
 
 
 def quiet_libraries() -> None:
@@ -206,9 +160,9 @@ def execute(plan: Plan, store: Store, jobs: int, threads: int | None, retry: fro
     """Run what is to do and say how it ended; the exit code."""
     from harness.environment import now
     from harness.execute.local import LocalExecutor, Run, what_to_do
-    from harness.live import watcher
     from harness.plan import Facts
     from harness.records import Status
+    from harness.screen import watcher
     from harness.store.database import write_atomically
 
     env, count = this_environment(threads, jobs)
@@ -275,7 +229,7 @@ def show_plan(suite: SuiteName, folder: Results = None, as_json: AsJson = False)
     if store.path.exists():
         with store.open(read_only=True) as connection:
             history = store.history(connection, env.env_digest)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for cell in plan.cells:
         status, seconds = history.get(cell.spec_digest, ("to do", None))
         needs = [plan.by_digest()[need].key for need in cell.needs.values()]
@@ -287,7 +241,13 @@ def show_plan(suite: SuiteName, folder: Results = None, as_json: AsJson = False)
         f"{loaded.name}: {len(rows)} cells, {sum(row['status'] == 'to do' for row in rows)} to run",
         ["cell", "method", "status", "seconds", "needs"],
         [
-            [r["key"], r["method"], r["status"], f"{r['seconds']:.0f}" if r["seconds"] else "", ", ".join(r["needs"])]
+            [
+                r["key"],
+                r["method"],
+                r["status"],
+                f"{r['seconds']:.0f}" if r["seconds"] else "",
+                ", ".join(r["needs"]),
+            ]
             for r in rows
         ],
         right=frozenset({"seconds"}),
@@ -372,26 +332,6 @@ def show(
         show_detail(detail)
 
 
-def show_detail(detail: dict[str, Any], indent: int = 0) -> None:
-    """A nested record as indented lines; lists of records as lines of their values."""
-    pad = "  " * indent
-    for key, value in detail.items():
-        if isinstance(value, dict) and value:
-            print(f"{pad}{key}:")
-            show_detail(value, indent + 1)
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            print(f"{pad}{key}:")
-            for row in value:
-                cells = [f"{name}={short(item)}" for name, item in row.items() if item not in (None, "", [], {})]
-                print(f"{pad}  - " + "  ".join(cells))
-        else:
-            print(f"{pad}{key}: {short(value)}")
-
-
-def short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 @app.command()
 def methods(as_json: AsJson = False) -> None:
     """The ways of adapting a model, with their settings and defaults.
@@ -400,7 +340,7 @@ def methods(as_json: AsJson = False) -> None:
     """
     from harness.methods import all_methods
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, method in all_methods().items():
         about = (method.__doc__ or "").strip().splitlines()[0]
         rows.append({"name": name, "family": method.family, "about": about, "settings": method.fields()})
@@ -430,7 +370,7 @@ def tasks(
     rows = []
     for name, path in sorted(paths.items()):
         facts = catalog.task_facts(name) if name in catalog.tasks else None
-        rows.append({"name": name, "path": str(path), **({k: v for k, v in asdict(facts).items() if k not in ("name", "path")} if facts else {})})
+        rows.append({**(asdict(facts) if facts else {}), "name": name, "path": str(path)})
     if as_json:
         show_json(rows)
         return
@@ -459,7 +399,9 @@ def models(as_json: AsJson = False) -> None:
     Example: tunebench models
     """
     catalog = project()
-    rows = [{**asdict(entry), "fetched": catalog.model_facts(name) is not None} for name, entry in catalog.models.items()]
+    rows = [
+        {**asdict(entry), "fetched": catalog.model_facts(name) is not None} for name, entry in catalog.models.items()
+    ]
     if as_json:
         show_json(rows)
         return
@@ -467,7 +409,8 @@ def models(as_json: AsJson = False) -> None:
         "models",
         ["model", "kind", "parameters", "licence", "fetched", "about"],
         [
-            [r["name"], r["kind"], f"{r['parameters'] / 1e6:.0f}M", r["licence"], "yes" if r["fetched"] else "no", r["about"]]
+            [r["name"], r["kind"], f"{r['parameters'] / 1e6:.0f}M", r["licence"],
+             "yes" if r["fetched"] else "no", r["about"]]
             for r in rows
         ],
         right=frozenset({"parameters"}),

@@ -7,34 +7,50 @@ from pathlib import Path
 
 from harness.records import Flag, Item
 
-CRITERION = "choice_cross_entropy"  # accuracy is too noisy at 200 items; raw likelihood rises even when it falls
+LOSS = "choice_cross_entropy"  # accuracy is noisy at 200 items; raw likelihood rises even when accuracy falls
+HIT = "acc"
 LEVEL = 0.05
 
 
 def learned_nothing(tasks: Iterable[str], items: list[Item], base_items: Path) -> list[Flag]:
     """A flag for each learned task on which the cell is not better than the untouched base model.
 
-    The test is paired over items, on choice-normalised cross-entropy, one-sided at 0.05 (Student's t of
-    the differences). Tasks without choices are not judged.
+    Two paired one-sided tests over items, at 0.05 between them (Bonferroni): Student's t of the gain in
+    choice-normalised cross-entropy, and an exact sign test of accuracy (McNemar), since a classifier that
+    is right but unsure of itself has learned. Tasks without choices are not judged.
     """
     import pyarrow.parquet as pq
-    from scipy.stats import ttest_1samp
+    from scipy.stats import binomtest, ttest_1samp
 
     base = {
-        (row["task"], row["doc_id"]): row["value"]
-        for row in pq.read_table(base_items, filters=[("metric", "=", CRITERION)]).to_pylist()
+        (row["task"], row["doc_id"], row["metric"]): row["value"]
+        for row in pq.read_table(base_items, filters=[("metric", "in", [LOSS, HIT])]).to_pylist()
     }
+
+    def gains(task: str, metric: str, sign: int) -> list[float]:
+        return [
+            sign * (item.value - base[task, item.doc_id, metric])
+            for item in items
+            if item.task == task and item.metric == metric and (task, item.doc_id, metric) in base
+        ]
+
     flags = []
     for task in tasks:
-        gains = [
-            base[item.task, item.doc_id] - item.value
-            for item in items
-            if item.task == task and item.metric == CRITERION and (item.task, item.doc_id) in base
-        ]
-        if len(gains) < 2:
+        losses, hits = gains(task, LOSS, -1), gains(task, HIT, +1)
+        if len(losses) < 2:
             continue
-        p_value = float(ttest_1samp(gains, 0.0, alternative="greater").pvalue)
-        if not p_value < LEVEL:
-            evidence = {"task": task, "mean_gain_nats": sum(gains) / len(gains), "p_value": p_value, "n": len(gains)}
+        won, lost = sum(gain > 0 for gain in hits), sum(gain < 0 for gain in hits)
+        p_loss = float(ttest_1samp(losses, 0.0, alternative="greater").pvalue) if len(set(losses)) > 1 else 1.0
+        p_hit = float(binomtest(won, won + lost, alternative="greater").pvalue) if won + lost else 1.0
+        if not min(p_loss, p_hit) < LEVEL / 2:
+            evidence = {
+                "task": task,
+                "n": len(losses),
+                "mean_gain_nats": sum(losses) / len(losses),
+                "p_cross_entropy": p_loss,
+                "items_won": won,
+                "items_lost": lost,
+                "p_accuracy": p_hit,
+            }
             flags.append(Flag("learned_nothing", evidence))
     return flags

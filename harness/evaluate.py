@@ -77,7 +77,9 @@ def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float
     return float(value), bool((logs.argmax(dim=-1) == wanted).all())
 
 
-def evaluate(lm: Any, tasks: dict[str, Any], roles: dict[str, str]) -> tuple[list[Score], list[Item], dict[str, Any]]:
+def evaluate(
+    lm: Any, tasks: dict[str, Any], roles: dict[str, str]
+) -> tuple[list[Score], list[Item], dict[tuple[str, str], str]]:
     """Score every task ({name: lm-eval task}) with its role ("task" or "retain").
 
     Returns scores (each task's headline first), items, and documents {(task, doc_id): text}.

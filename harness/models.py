@@ -179,7 +179,10 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def logits_at(
-    model: nn.Module, input_ids: torch.Tensor, places: torch.Tensor, attention_mask: torch.Tensor | None = None
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    places: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Logits [batch, places, vocabulary] at some places of the sequence only.
 
@@ -194,5 +197,5 @@ def logits_at(
 
 
 def accepts_places(model: nn.Module) -> bool:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "logits_to_keep" in inspect.signature(inner.forward).parameters  # type: ignore[operator]
+    unwrap: Any = getattr(model, "get_base_model", lambda: model)
+    return "logits_to_keep" in inspect.signature(unwrap().forward).parameters

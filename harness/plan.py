@@ -111,7 +111,9 @@ class CellMaker:
             method = all_methods()[expert.method](**expert.settings)
             name = self.label_of(method) or f"{label.name}.{expert.method}"
             available = self.facts.tasks[expert.learn].n_train
-            cell = self.cell(name, method, label.train, model, expert.learn, min(n_train, available), seed, {}, baseline)
+            cell = self.cell(
+                name, method, label.train, model, expert.learn, min(n_train, available), seed, {}, baseline
+            )
             needs[expert.role] = cell.spec_digest
             yield cell
         yield self.cell(label.name, label.method, label.train, model, self.task, n_train, seed, needs, baseline)
@@ -150,7 +152,10 @@ class CellMaker:
             "method": method.name,
             "settings": method.settings,
             "train": settings,
-            "fingerprints": [fingerprints["model"], *([name, fingerprints[name]] for name in (*learn, *retain))],
+            "fingerprints": [
+                fingerprints["model"],
+                *([name, fingerprints[name]] for name in (*learn, *retain)),
+            ],
             "learn": learn,
             "retain": retain,
             "n_train": n_train,
@@ -240,4 +245,3 @@ def check_names(suite: Suite, resolve: dict[str, Callable[[str], Any]]) -> Itera
             for learned in label.method.learns(task):
                 if learned != task:
                     yield from look("task", learned, "methods", label.name, "experts")
-

@@ -162,8 +162,7 @@ def load_suite(path: Path) -> Suite:
             problems += found
             if label:
                 labels.append(label)
-    if file:
-        problems += check_lists(file, lines)
+    problems += check_lists(data, lines)
     if problems or file is None:
         raise SuiteError(dict.fromkeys(problems))
     return Suite(
@@ -180,29 +179,27 @@ def load_suite(path: Path) -> Suite:
     )
 
 
-def check_lists(file: SuiteFile, lines: Lines) -> Iterator[Problem]:
-    """Repeated and impossible entries, which would make cells that are the same."""
+def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
+    """Repeated and impossible entries of lists, whatever else is wrong with the file."""
+
+    def entries(holder: Any, key: str) -> list[Any]:
+        found = holder.get(key) if isinstance(holder, dict) else None
+        return found if isinstance(found, list) else []
+
+    tasks = entries(data, "tasks")
     lists: list[tuple[tuple[Any, ...], list[Any]]] = [
-        (("models",), list(file.models)),
-        (("retain",), list(file.retain)),
-        (("seeds",), list(file.seeds)),
-        (("tasks",), [entry.learn for entry in file.tasks]),
-        *((("tasks", place, "sizes"), list(entry.sizes)) for place, entry in enumerate(file.tasks)),
+        *(((key,), entries(data, key)) for key in ("models", "retain", "seeds")),
+        (("tasks",), [task.get("learn") if isinstance(task, dict) else None for task in tasks]),
+        *((("tasks", place, "sizes"), entries(task, "sizes")) for place, task in enumerate(tasks)),
     ]
     for path, values in lists:
         for place, value in enumerate(values):
-            if value in values[:place]:
+            if value is not None and value in values[:place]:
                 yield lines.problem(f"{value!r} is listed twice. Remove one.", *path, place)
-    for place, entry in enumerate(file.tasks):
-        for rank, size in enumerate(entry.sizes):
-            if isinstance(size, int) and size < 1:
-                yield lines.problem(
-                    f"size {size}: a size is a number of training examples, at least 1, or all.",
-                    "tasks", place, "sizes", rank,
-                )  # fmt: skip
-    for place, seed in enumerate(file.seeds):
-        if seed < 0:
-            yield lines.problem(f"seed {seed}: a seed is at least 0.", "seeds", place)
+            if path[-1] == "sizes" and isinstance(value, int) and value < 1:
+                yield lines.problem(f"size {value}: a size is a number of training examples, or all.", *path, place)
+            if path[-1] == "seeds" and isinstance(value, int) and value < 0:
+                yield lines.problem(f"seed {value}: a seed is at least 0.", *path, place)
 
 
 def read_label(
@@ -271,9 +268,7 @@ def build_method(
 ) -> tuple[Method | None, list[Problem]]:
     """A method with checked and coerced settings, or what is wrong with them."""
     kind = all_methods()[name]
-    fields: dict[str, Any] = {
-        key: (annotation, getattr(kind, key)) for key, annotation in kind.annotations().items()
-    }
+    fields: dict[str, Any] = {key: (annotation, getattr(kind, key)) for key, annotation in kind.annotations().items()}
     model = create_model(kind.__name__, __config__=ConfigDict(extra="forbid"), **fields)
     problems = [
         lines.problem(f"{key}: got {value!r}, wanted a number.", *where, key)
@@ -296,9 +291,7 @@ def build_method(
             continue
         maker = all_methods()[expert.method]
         if not (maker.trains and maker.mergeable):
-            problems.append(
-                lines.problem(f"{expert.method} leaves no weights that can be merged.", *where, "experts")
-            )
+            problems.append(lines.problem(f"{expert.method} leaves no weights that can be merged.", *where, "experts"))
         problems += build_method(expert.method, expert.settings, lines, (*where, "experts"))[1]
     return (None if problems else method), list(dict.fromkeys(problems))
 
@@ -345,7 +338,11 @@ def read_yaml(path: Path) -> tuple[dict[str, Any] | None, Lines, list[Problem]]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except UnicodeDecodeError as error:
-        return None, Lines(name), [Problem(f"not a text file ({error.reason} at byte {error.start}).", name, 1)]
+        return (
+            None,
+            Lines(name),
+            [Problem(f"not a text file ({error.reason} at byte {error.start}).", name, 1)],
+        )
     except OSError as error:
         return None, Lines(name), [Problem(f"cannot be read: {error.strerror}.", name)]
     except yaml.YAMLError as error:
@@ -354,7 +351,11 @@ def read_yaml(path: Path) -> tuple[dict[str, Any] | None, Lines, list[Problem]]:
         return None, Lines(name), [Problem(f"not valid YAML: {reason}.", name, mark.line + 1 if mark else 1)]
     if not isinstance(data, dict) or node is None:
         got = "nothing" if data is None else type(data).__name__
-        return None, Lines(name), [Problem(f"a suite is a mapping (version: 1, models: …), got {got}.", name, 1)]
+        return (
+            None,
+            Lines(name),
+            [Problem(f"a suite is a mapping (version: 1, models: …), got {got}.", name, 1)],
+        )
     places: dict[tuple[Any, ...], int] = {}
     repeated: list[Problem] = []
     walk(node, (), places, repeated, name)
@@ -362,14 +363,20 @@ def read_yaml(path: Path) -> tuple[dict[str, Any] | None, Lines, list[Problem]]:
 
 
 def walk(
-    node: yaml.Node, path: tuple[Any, ...], places: dict[tuple[Any, ...], int], repeated: list[Problem], file: str
+    node: yaml.Node,
+    path: tuple[Any, ...],
+    places: dict[tuple[Any, ...], int],
+    repeated: list[Problem],
+    file: str,
 ) -> None:
     places.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
-                repeated.append(Problem(f"key {key.value!r} is given twice. Remove one.", file, key.start_mark.line + 1))
+                repeated.append(
+                    Problem(f"key {key.value!r} is given twice. Remove one.", file, key.start_mark.line + 1)
+                )
             seen.add(key.value)
             places[(*path, key.value)] = key.start_mark.line + 1
             walk(value, (*path, key.value), places, repeated, file)

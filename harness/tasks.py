@@ -188,7 +188,11 @@ def examples(task: Any, split: str = "train", n: int | None = None, seed: int = 
         n = len(train)
     # Only as much of each document as the order needs; the text is made for the chosen ones alone.
     rows = [
-        {"hash": document_hash(document), "class": "" if closed else str(gold(task, document)), "place": str(place)}
+        {
+            "hash": document_hash(document),
+            "class": "" if closed else str(gold(task, document)),
+            "place": str(place),
+        }
         for place, document in enumerate(train)
     ]
     stable = [{"hash": row["hash"], "class": row["class"]} for row in rows]
@@ -202,7 +206,7 @@ def example(task: Any, document: Any, closed: bool) -> Example:
     context = task.fewshot_context(document, num_fewshot=0, gen_prefix=task.doc_to_prefix(document))
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(document)
-        answer = choices[gold(task, document)]  # type: ignore[index]
+        answer = choices[gold(task, document)]
         return Example(context, f"{task.config.target_delimiter}{answer}", closed)
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:

@@ -20,8 +20,6 @@ from harness.measure import StepRecorder
 from harness.models import logits_at, resolve_precision
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from harness.methods import Method
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "adamw8bit": "adamw_bnb_8bit"}
@@ -29,7 +27,7 @@ Row = dict[str, list[int]]
 
 
 def train(
-    model: nn.Module,
+    model: Any,
     method: Method,
     rows: list[Row],
     validation: list[Row],
@@ -37,8 +35,8 @@ def train(
     seed: int,
     recorder: StepRecorder,
     scratch: Path,
-) -> nn.Module:
-    """Train `model` in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
+) -> Any:
+    """Train `model` (a torch module) in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
 
     settings: the resolved `train:` block. Raises Diverged, Unavailable, or torch's out-of-memory error.
     """
@@ -50,8 +48,8 @@ def train(
     trainer = CellTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows,  # type: ignore[arg-type]
-        eval_dataset=validation if settings["eval_every"] else None,  # type: ignore[arg-type]
+        train_dataset=rows,
+        eval_dataset=validation if settings["eval_every"] else None,
         data_collator=Collator(pad=0),
         callbacks=callbacks,
         groups=method.parameter_groups(model),
@@ -160,7 +158,11 @@ class Collator:
             return torch.tensor([row[name] + [filler] * (length - len(row[name])) for row in rows])
 
         mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows])
-        return {"input_ids": padded("input_ids", self.pad), "labels": padded("labels", -100), "attention_mask": mask}
+        return {
+            "input_ids": padded("input_ids", self.pad),
+            "labels": padded("labels", -100),
+            "attention_mask": mask,
+        }
 
 
 class AfterStep(TrainerCallback):

@@ -162,7 +162,11 @@ class Work:
                 rows = [(doc_id, text) for (name, doc_id), text in documents.items() if name == task]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = path.with_suffix(f".{os.getpid()}.tmp")
-                table = {"task": [task] * len(rows), "doc_id": [r[0] for r in rows], "text": [r[1] for r in rows]}
+                table = {
+                    "task": [task] * len(rows),
+                    "doc_id": [r[0] for r in rows],
+                    "text": [r[1] for r in rows],
+                }
                 pq.write_table(pa.table(table), temporary)
                 temporary.replace(path)
 

@@ -193,9 +193,7 @@ class LocalExecutor:
             if running.process.exitcode is not None:
                 return
 
-    def _collect(
-        self, running: Running, progress: Progress, status: Status | None = None, reason: str = ""
-    ) -> None:
+    def _collect(self, running: Running, progress: Progress, status: Status | None = None, reason: str = "") -> None:
         """Take in one ended cell. A process that left no result gets one from the way it ended."""
         path = running.folder / "result.json"
         if not path.exists():
@@ -205,7 +203,10 @@ class LocalExecutor:
                 status, reason = Status.INTERRUPTED, f"the process was killed by signal {-code}"
             elif status is None:
                 how = f"signal {-code} ({signal.strsignal(-code)})" if code and code < 0 else f"exit code {code}"
-                status, reason = Status.FAILED, f"the process ended with {how}; see {running.folder / 'log.txt'}"
+                status, reason = (
+                    Status.FAILED,
+                    f"the process ended with {how}; see {running.folder / 'log.txt'}",
+                )
             self._write(running.cell, running.folder, status, reason, now(), running.seconds)
         result = CellResult.from_json(json.loads(path.read_text()))
         digest = running.cell.spec_digest

@@ -3,6 +3,8 @@
 Importing must not start CUDA, and must not start threads: both do not survive a fork.
 """
 
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
+
 import harness.corpora
 import harness.diagnose
 import harness.evaluate
@@ -11,10 +13,3 @@ import harness.models
 import harness.tasks
 import harness.train
 import harness.worker  # noqa: F401
-import lm_eval.evaluator
-import peft
-import pyarrow.parquet
-import scipy.stats
-import torch
-import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401

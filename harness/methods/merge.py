@@ -68,8 +68,7 @@ class Merge(Method):
             "merge_method": self.how,
             "dtype": "float32",
             "models": [
-                {"model": str(fold(job, role, folder)), "parameters": parameters}
-                for role, folder in job.needs.items()
+                {"model": str(fold(job, role, folder)), "parameters": parameters} for role, folder in job.needs.items()
             ],
         }
         if self.how != "linear":

@@ -62,9 +62,7 @@ class SetFit(Method):
             logging_steps=1,
             show_progress_bar=False,
         )
-        data = Dataset.from_dict(
-            {"text": [e.context for e in examples], "label": [e.target.strip() for e in examples]}
-        )
+        data = Dataset.from_dict({"text": [e.context for e in examples], "label": [e.target.strip() for e in examples]})
         trainer = Trainer(model=model, args=arguments, train_dataset=data, callbacks=job.callbacks())
         trainer.train()
         return model

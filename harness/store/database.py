@@ -113,7 +113,9 @@ class Store:
             try:
                 result = CellResult.from_json(json.loads(path.read_text(encoding="utf-8")))
             except (ValueError, KeyError, TypeError) as error:
-                complaints.append(f"{path} is damaged ({type(error).__name__}: {error}); left out, its cell will run again")
+                complaints.append(
+                    f"{path} is damaged ({type(error).__name__}: {error}); left out, its cell will run again"
+                )
                 continue
             self._insert(connection, result, path.parent / "items.parquet")
         self._fill_base_values(connection)
@@ -136,7 +138,14 @@ class Store:
             insert(
                 connection,
                 "environments",
-                [[*list(vars(environment).values())[:7], json.dumps(environment.packages), environment.commit, environment.dirty]],
+                [
+                    [
+                        *list(vars(environment).values())[:7],
+                        json.dumps(environment.packages),
+                        environment.commit,
+                        environment.dirty,
+                    ]
+                ],
             )
             insert(
                 connection,
@@ -151,11 +160,19 @@ class Store:
                 [[attempt, result.run_id, cell.spec_digest, environment.env_digest, str(result.status),
                   result.reason, result.started, result.seconds, result.contended]],
             )  # fmt: skip
-            insert(connection, "scores", [[attempt, *vars(score).values(), None] for score in result.scores])
+            insert(
+                connection,
+                "scores",
+                [[attempt, *vars(score).values(), None, place] for place, score in enumerate(result.scores)],
+            )
             insert(connection, "phases", [[attempt, *vars(phase).values()] for phase in result.phases])
             insert(connection, "steps", [[attempt, *vars(step).values()] for step in result.steps])
             insert(connection, "facts", [[attempt, *vars(fact).values()] for fact in result.facts])
-            insert(connection, "flags", [[attempt, flag.name, json.dumps(flag.evidence)] for flag in result.flags])
+            insert(
+                connection,
+                "flags",
+                [[attempt, flag.name, json.dumps(flag.evidence)] for flag in result.flags],
+            )
             if items.exists():
                 connection.execute(
                     "INSERT INTO items SELECT ?, task, doc_id, metric, value, prediction, target FROM read_parquet(?)",
@@ -245,7 +262,10 @@ class Store:
                FROM attempts WHERE env_digest = ? GROUP BY spec_digest""",
             [env_digest],
         ).fetchall()
-        return {spec: (newest[0], newest[1]) if isinstance(newest, tuple) else tuple(newest.values()) for spec, newest in rows}
+        return {
+            spec: (newest[0], newest[1]) if isinstance(newest, tuple) else tuple(newest.values())
+            for spec, newest in rows
+        }
 
     def reasons(self, connection: duckdb.DuckDBPyConnection, specs: list[str]) -> dict[str, str]:
         """spec_digest -> the reason of its newest attempt."""
@@ -257,9 +277,7 @@ class Store:
         return dict(rows)
 
 
-def insert(
-    connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[list[Any]], replace: bool = False
-) -> None:
+def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[list[Any]], replace: bool = False) -> None:
     """Add rows to a table; a row whose primary key exists is left as it is, unless `replace`."""
     rows = list(rows)
     if rows:

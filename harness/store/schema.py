@@ -41,7 +41,7 @@ def first_tables(connection: duckdb.DuckDBPyConnection) -> None:
             status VARCHAR, reason VARCHAR, started TIMESTAMPTZ, seconds DOUBLE, contended BOOLEAN);
         CREATE TABLE scores (
             attempt_id VARCHAR, task VARCHAR, role VARCHAR, metric VARCHAR, value DOUBLE, stderr DOUBLE,
-            n INTEGER, higher_is_better BOOLEAN, base_value DOUBLE);
+            n INTEGER, higher_is_better BOOLEAN, base_value DOUBLE, position INTEGER);
         CREATE TABLE items (
             attempt_id VARCHAR, task VARCHAR, doc_id VARCHAR, metric VARCHAR, value DOUBLE,
             prediction VARCHAR, target VARCHAR);

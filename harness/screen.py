@@ -1,18 +1,90 @@
-"""The live table of a run: which cells are done, what the running ones are at, how long it will take."""
+"""How things look on a terminal: tables, records, download bars, and the live table of a run."""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.execute.local import Progress, Running
-from harness.plan import Plan
-from harness.records import Cell, Status
+if TYPE_CHECKING:
+    from harness.execute.local import Progress, Running
+    from harness.plan import Plan
+    from harness.records import Cell
 
 REFRESH_SECONDS = 0.5
+
+
+def show_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+def show_table(title: str, columns: list[str], rows: list[list[Any]], right: frozenset[str] = frozenset()) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        narrow = column in ("cell", "method", "model", "task")  # names are copied from here: never broken
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=narrow)
+    for row in rows:
+        table.add_row(*[str(value) for value in row])
+    Console().print(table)
+
+
+@contextmanager
+def download_bars() -> Iterator[Any]:
+    """A progress callback (description, done bytes, total bytes) that draws bars; lines where it is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def line(name: str, done: int, total: int) -> None:
+            if name not in seen:
+                seen.add(name)
+                print(f"fetching {name}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        ids: dict[str, Any] = {}
+
+        def draw(name: str, done: int, total: int) -> None:
+            if name not in ids:
+                ids[name] = bars.add_task(name, total=None)
+            bars.update(ids[name], completed=done, total=total or None)
+
+        yield draw
+
+
+def show_detail(detail: dict[str, Any], indent: int = 0) -> None:
+    """A nested record as indented lines; lists of records as lines of their values."""
+    pad = "  " * indent
+    for key, value in detail.items():
+        if isinstance(value, dict) and value:
+            print(f"{pad}{key}:")
+            show_detail(value, indent + 1)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{pad}{key}:")
+            for row in value:
+                cells = [f"{name}={short(item)}" for name, item in row.items() if item not in (None, "", [], {})]
+                print(f"{pad}  - " + "  ".join(cells))
+        else:
+            print(f"{pad}{key}: {short(value)}")
+
+
+def short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# --- the live table ---
 
 
 @contextmanager
@@ -81,7 +153,7 @@ def time_left(progress: Progress) -> float | None:
     by_label: dict[str, list[float]] = {}
     cells = {cell.spec_digest: cell for cell in progress.plan.cells}
     for name, seconds in progress.seconds.items():
-        if progress.states[name] == Status.DONE:
+        if progress.states[name] == "done":
             by_label.setdefault(cells[name].label, []).append(seconds)
     everything = [seconds for group in by_label.values() for seconds in group]
     if not everything:

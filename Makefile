@@ -1,0 +1,40 @@
+# make bench [SUITE=quickstart]   set up if needed, run the suite, write its report
+# make report SUITE=...           the report of what has run
+# make test | test-all | lint     the first use of any of these makes .venv
+SUITE ?= quickstart
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: bench report test test-all lint setup clean
+.DEFAULT_GOAL := bench
+
+bench: $(STAMP)
+	@$(BIN)/tunebench run $(SUITE); status=$$?; \
+	if [ $$status -ne 2 ]; then $(BIN)/tunebench report $(SUITE) || exit $$?; fi; exit $$status
+
+report: $(STAMP)
+	@$(BIN)/tunebench report $(SUITE)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version}"'
+	$(PYTHON) -m venv $(VENV)
+	@# torch first: with its pin in place, no other package asks for a newer one
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

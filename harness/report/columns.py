@@ -1,0 +1,90 @@
+"""The columns of the main table, with their texts: what terminal, Markdown and HTML all show."""
+
+from __future__ import annotations
+
+from harness.report.format import NA, count, digits_of, seconds, share, size, with_error
+from harness.report.table import UNITS, Block, Figure, Report, Row
+
+# Left out one after another where there is no room for all (a narrow terminal).
+SPARE = ("tokens/s", "to ship", "trainable", "peak memory", "seeds")
+
+
+def headers(block: Block) -> list[str]:
+    names = ["method", "seeds", block.metric or "score", "gain"]
+    names += [f"Δ {task}" + unit(block, task) for task in block.retain]
+    return [*names, "train s", "tokens/s", "peak memory", "trainable", "to ship"]
+
+
+def unit(block: Block, task: str) -> str:
+    for row in block.rows:
+        figure = row.retained.get(task)
+        if figure:
+            return f" ({UNITS.get(figure.metric, figure.metric)})"
+    return ""
+
+
+def texts(block: Block, row: Row) -> list[str]:
+    """One row's texts, in the order of `headers`. Without a finished cell: its status, no number."""
+    if not row.seeds:
+        status = ", ".join(dict.fromkeys(status for _, status, _ in row.failures))
+        return [name(block, row), seeds(row), status, *[""] * (len(headers(block)) - 3)]
+    score, bare = row.score, row.label == "base"
+    cells = [
+        name(block, row),
+        seeds(row),
+        with_error(score.value, score.stderr, digits_of(score.metric)) if score else NA,
+        "" if bare else change(score),
+    ]
+    cells += ["" if bare else change(row.retained.get(task)) for task in block.retain]
+    trained = row.n_train > 0
+    timed = trained and row.train_seconds is not None
+    return [
+        *cells,
+        seconds(row.train_seconds) + (" ‡" if row.contended else "") if timed else "",
+        count(row.tokens_per_second) if row.tokens_per_second else "",
+        size(row.peak_bytes),
+        share(row.trainable) if trained else "",
+        size(row.artifact_bytes) if row.artifact_bytes else "",
+    ]
+
+
+def name(block: Block, row: Row) -> str:
+    mark = "" if row.learned or not row.n_train else " †"
+    return row.label + mark + (f" ({row.model})" if row.model != block.model else "")
+
+
+def seeds(row: Row) -> str:
+    """ "2", or "1 of 2" where a seed has not finished; nothing for what was not trained."""
+    if not row.n_train:
+        return ""
+    return f"{row.seeds} of {row.seeds + len(row.failures)}" if row.failures else str(row.seeds)
+
+
+def change(figure: Figure | None) -> str:
+    """The difference from the base model with its standard error."""
+    if figure is None:
+        return NA
+    return with_error(figure.gain, figure.gain_stderr, digits_of(figure.metric), signed=True)
+
+
+def problem(row: Row) -> str:
+    """ "oom: resident memory passed 7.5 GiB" for a row without a finished cell, else nothing."""
+    if row.seeds:
+        return ""
+    return "; ".join(dict.fromkeys(status + (f": {why}" if why else "") for _, status, why in row.failures))
+
+
+def footnotes(report: Report) -> list[str]:
+    """What the marks in the tables mean; only those that are there."""
+    rows = [row for block in report.blocks for row in block.rows]
+    notes = [
+        "± is one standard error, √(mean item error² + variance between seeds / seeds): the items are "
+        "the same for every seed, so more seeds do not shrink their share. One seed says nothing of others.",
+        "Gain and Δ are changes against the untouched base model, their errors paired item by item. "
+        "A negative Δ of nats/word or accuracy is something forgotten; n/a: no language model is left.",
+    ]
+    if any(row.n_train and not row.learned for row in rows):
+        notes.append("† in at least one seed not shown to be better than the base model (paired tests).")
+    if any(row.contended for row in rows):
+        notes.append("‡ other work shared the machine meanwhile: do not compare this time.")
+    return notes

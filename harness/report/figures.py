@@ -1,0 +1,62 @@
+"""What is read off one stored cell, and how figures of several seeds are joined. Pure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from harness.store.queries import CellRow, StoredScore
+
+
+def headline(cell: CellRow, task: str, role: str) -> StoredScore | None:
+    """The first score stored for a task. A task that was learned does not count as retained."""
+    return next((score for score in cell.scores if score.task == task and score.role == role), None)
+
+
+def joint_stderr(values: Sequence[float], item_errors: Sequence[float | None]) -> float | None:
+    """Standard error of a mean over seeds on the same items; sqrt(mean(item stderr²) + var(seeds) / seeds).
+
+    Averaging over seeds shrinks the spread between seeds, but not the error that the shared items make.
+
+    None when an item error is unknown.
+    """
+    known = [error for error in item_errors if error is not None]
+    if len(known) < len(values) or not values:
+        return None
+    variance = statistics.fmean(error**2 for error in known)
+    if len(values) > 1:
+        variance += statistics.variance(values) / len(values)
+    return math.sqrt(variance)
+
+
+def tokens_per_second(cell: CellRow) -> float | None:
+    """As measured without warm-up; else the whole training phase's."""
+    phase = cell.phases.get("train", {})
+    if "tokens_per_second" in cell.facts:
+        return cell.facts["tokens_per_second"]
+    return phase["tokens"] / phase["seconds"] if phase.get("tokens") and phase["seconds"] else None
+
+
+def peak_bytes(cell: CellRow) -> float | None:
+    """The highest peak of any phase: the device's on a GPU, else resident memory."""
+    for column in ("device_bytes", "rss_bytes"):
+        peaks = [phase[column] for phase in cell.phases.values() if phase[column] is not None]
+        if peaks:
+            return float(max(peaks))
+    return None
+
+
+def trainable_share(cell: CellRow) -> float | None:
+    total = cell.facts.get("total_params")
+    return cell.facts.get("trainable_params", 0.0) / total if total else None
+
+
+def mean_curve(cells: Sequence[CellRow]) -> list[tuple[int, float]]:
+    """Training loss by step, averaged over seeds; steps that are not finite are left out."""
+    by_step: dict[int, list[float]] = {}
+    for cell in cells:
+        for step, split, loss in cell.losses:
+            if split == "train" and loss is not None and math.isfinite(loss):
+                by_step.setdefault(step, []).append(loss)
+    return [(step, statistics.fmean(losses)) for step, losses in sorted(by_step.items())]

@@ -1,0 +1,59 @@
+"""Numbers as text, in one place, so that every report says the same."""
+
+from __future__ import annotations
+
+NA = "n/a"
+MINUS = "−"
+DIGITS = {"log_likelihood_per_word": 3, "choice_cross_entropy": 3}  # effects there are of the order of 0.01
+
+
+def digits_of(metric: str) -> int:
+    """Decimals to show; two where items are few hundred and the standard error is some hundredths."""
+    return DIGITS.get(metric, 2)
+
+
+def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
+    if value is None:
+        return NA
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.replace("-", "+" if signed else "")
+    return text.replace("-", MINUS)
+
+
+def with_error(value: float | None, stderr: float | None, digits: int = 2, signed: bool = False) -> str:
+    """ "0.81 ± 0.03", or "n/a"."""
+    if value is None:
+        return NA
+    return number(value, digits, signed) + (f" ± {stderr:.{digits}f}" if stderr is not None else "")
+
+
+def share(part: float | None) -> str:
+    """A fraction as a percentage with two significant digits."""
+    if part is None:
+        return NA
+    percent = 100 * part
+    if percent == 0 or percent >= 10:
+        return f"{percent:.0f}%"
+    return f"{percent:.1f}%" if percent >= 1 else f"{percent:.2g}%"
+
+
+def size(count: float | None) -> str:
+    """Bytes in binary units."""
+    if count is None:
+        return NA
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return NA
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def count(value: float | None) -> str:
+    return NA if value is None else f"{value:,.0f}".replace(",", " ")

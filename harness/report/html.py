@@ -1,0 +1,65 @@
+"""The report as one self-contained HTML file: no script, no request, light and dark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.report.answer import sentences
+from harness.report.columns import footnotes, headers, problem, texts
+from harness.report.losses import losses
+from harness.report.plots import learning_against_forgetting
+from harness.report.table import Report
+
+# The packages that a reader asks for first; the database has all of them.
+SHOWN = ("torch", "transformers", "peft", "accelerate", "lm_eval", "bitsandbytes", "setfit", "mergekit")
+
+
+def render(report: Report) -> str:
+    """The HTML text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def picture(drawn: str | None) -> Markup | None:
+        return Markup(drawn) if drawn else None  # our own SVG: the plot library has escaped its texts
+
+    blocks = [
+        {
+            "task": block.task,
+            "model": block.model,
+            "answer": sentences(block),
+            "headers": headers(block),
+            "sizes": [
+                {
+                    "n_train": size,
+                    "rows": [
+                        {"texts": texts(block, row), "untrained": not row.n_train, "problem": problem(row)}
+                        for row in block.at(size)
+                    ],
+                }
+                for size in block.sizes or (0,)
+            ],
+            "plot": picture(learning_against_forgetting(block)),
+            "losses": picture(losses(block)),
+        }
+        for block in report.blocks
+    ]
+    packages = report.run.environment.get("packages", {})
+    return templates.get_template("report.html.jinja").render(
+        run=report.run,
+        environment=report.run.environment,
+        packages={name: packages[name] for name in SHOWN if name in packages},
+        all_packages=packages,
+        blocks=blocks,
+        footnotes=footnotes(report),
+        failures=report.failures,
+        flags=report.flags,
+        cells=report.cells,
+    )

@@ -1,0 +1,50 @@
+"""Plot: training loss by step, one small plot a data size."""
+
+from __future__ import annotations
+
+from harness.report.picture import colours, svg
+from harness.report.table import Block
+
+
+def losses(block: Block) -> str | None:
+    """SVG: training loss by step, one small plot a data size. None when nothing was trained."""
+    rows = [
+        {"label": label, "size": f"{n_train} examples", "step": step, "loss": loss}
+        for (label, n_train), curve in block.curves.items()
+        for step, loss in smooth(curve)
+        if any(row.label == label and row.score and row.tokens_per_second for row in block.rows)
+    ]
+    if not rows:
+        return None
+    import altair as alt
+
+    labels = list(dict.fromkeys(str(row["label"]) for row in rows))
+    every = list(dict.fromkeys(row.label for row in block.rows))
+    scale = alt.Scale(domain=labels, range=colours(every, labels))
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(strokeWidth=1.6)
+        .encode(
+            x=alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1, tickCount=6)),
+            y=alt.Y(
+                "loss:Q",
+                title="training loss, nats per answer token",
+                scale=alt.Scale(type="symlog", constant=0.1),
+            ),
+            color=alt.Color("label:N", title=None, scale=scale, legend=alt.Legend(symbolType="stroke")),
+        )
+        .properties(width=300, height=220)
+        .facet(
+            facet=alt.Facet("size:N", title=None, sort=[f"{size} examples" for size in block.sizes]),
+            columns=2,
+        )
+    )
+    return svg(chart)
+
+
+def smooth(curve: list[tuple[int, float]], width: int = 5) -> list[tuple[int, float]]:
+    """A running mean over the last `width` steps: single batches of eight are too noisy to read."""
+    return [
+        (step, sum(loss for _, loss in curve[max(0, place - width + 1) : place + 1]) / min(place + 1, width))
+        for place, (step, _) in enumerate(curve)
+    ]

@@ -1,0 +1,65 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from harness.report.answer import sentences
+from harness.report.columns import footnotes, headers, problem, texts
+from harness.report.table import Block, Report
+
+
+def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
+    """Markdown text. `plots` maps (model, task) to the file name of a plot beside it."""
+    run = report.run
+    lines = [f"# {escape(run.suite)}", ""]
+    if run.question:
+        lines += [f"**{escape(run.question)}**", ""]
+    for block in report.blocks:
+        lines += [f"## {escape(block.task)}, {escape(block.model)}", ""]
+        lines += [*(f"- {escape(sentence)}" for sentence in sentences(block)), ""]
+        for size in block.sizes or (0,):
+            lines += [
+                f"### {size} training examples" if size else "### untrained",
+                "",
+                *table(block, size),
+                "",
+            ]
+        if (block.model, block.task) in plots:
+            name = plots[block.model, block.task]
+            lines += [
+                f"![Learning against forgetting: {escape(block.task)}, {escape(block.model)}]({name})",
+                "",
+            ]
+    lines += [*(f"{note}  " for note in footnotes(report)), ""]
+    if report.failures:
+        lines += ["## Not finished", ""]
+        lines += [f"- {escape(cell.key)}: {cell.status}. {escape(cell.reason)}" for cell in report.failures]
+        lines += [""]
+    if report.flags:
+        lines += ["## Flags", ""]
+        lines += [f"- {escape(key)}: {escape(name)}. {escape(evidence)}" for key, name, evidence in report.flags]
+        lines += [""]
+    environment = run.environment
+    lines += ["## How to reproduce", "", f"    make bench SUITE={run.suite}", ""]
+    if environment:
+        device = environment["accelerator"] or environment["cpu"]
+        dirty = " with uncommitted changes" if environment["dirty"] else ""
+        lines += [f"Run {run.run_id} on {escape(device)}, commit `{environment['commit'][:12]}`{dirty}.", ""]
+    return "\n".join(lines)
+
+
+def table(block: Block, size: int) -> list[str]:
+    names = headers(block)
+    aligned = ["---", *["---:"] * (len(names) - 1)]
+    lines = ["| " + " | ".join(line) + " |" for line in (map(escape, names), aligned)]
+    for row in block.at(size):
+        cells = texts(block, row)
+        cells[2] = problem(row) or cells[2]
+        lines.append("| " + " | ".join(map(escape, cells)) + " |")
+    return lines
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, in a table too."""
+    for sign in "\\`*[]|":
+        text = text.replace(sign, "\\" + sign)
+    return " ".join(text.replace("<", "&lt;").split())

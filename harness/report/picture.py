@@ -1,0 +1,48 @@
+"""What every plot shares: its colours, and the way from a chart to SVG, offline, by vl-convert.
+
+One SVG serves light and dark: a stylesheet inside it changes our colours where the reader prefers dark.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+INK, SOFT, FAINT = "#1f2328", "#57606a", "#d0d7de"
+DARK = {INK: "#e6edf3", SOFT: "#9aa4af", FAINT: "#30363d"}
+# Series, and their dark twins: at least 4.5 to 1 against the page, since names are set in them.
+COLOURS = {
+    "#2f62a8": "#79b0f2", "#b3541a": "#f0985a", "#23775a": "#5cc79b", "#a83a6b": "#ee8ab8",
+    "#6a52b5": "#b3a0f5", "#7a5f14": "#d6b354", "#1f7488": "#63c4da", "#b53830": "#ff8f86",
+    "#5a6b1d": "#b4c65f", "#7d4d32": "#d39b7c", "#4d5d7d": "#a0b2d6", "#8c4a9c": "#d895e6",
+}  # fmt: skip
+
+
+def colours(labels: list[str], chosen: list[str]) -> list[str]:
+    """A colour for each of the chosen labels, by its place among all: the same in every plot of a block."""
+    palette = list(COLOURS)
+    return [palette[labels.index(label) % len(palette)] for label in chosen]
+
+
+def svg(chart: Any) -> str:
+    """The SVG text, transparent, with its dark colours in a stylesheet."""
+    import vl_convert as vlc
+
+    styled = chart.configure(
+        background="transparent",
+        font="system-ui, sans-serif",
+        padding={"left": 5, "top": 5, "bottom": 5, "right": 36},
+    ).configure_view(stroke=None)
+    styled = styled.configure_axis(
+        labelColor=SOFT, titleColor=INK, titleFontWeight="normal", gridColor=FAINT, gridOpacity=0.6,
+        domainColor=FAINT, tickColor=FAINT, labelFontSize=11, titleFontSize=12, titlePadding=10,
+    )  # fmt: skip
+    styled = styled.configure_legend(labelColor=INK, titleColor=INK, labelFontSize=11.5)
+    styled = styled.configure_header(labelColor=INK)
+    text = str(vlc.vegalite_to_svg(styled.to_dict()))
+    rules = "".join(
+        f'.marks [fill="{light}"]{{fill:{dark}}}.marks [stroke="{light}"]{{stroke:{dark}}}'
+        for light, dark in (DARK | COLOURS).items()
+        if light in text
+    )
+    head, body = text.split(">", 1)
+    return f"{head}><style>@media screen and (prefers-color-scheme: dark){{{rules}}}</style>{body}"

@@ -1,0 +1,189 @@
+"""Stored cells -> the rows of the report. Every report (terminal, Markdown, HTML) is made from these.
+
+A row is label × data size; its figures are means over seeds. The standard error of a score joins two
+things: the items (the same for every seed, so averaging over seeds does not shrink it) and the spread
+between seeds: sqrt(mean(item stderr²) + var(seeds) / seeds). The standard error of a change against the base
+model is joined in the same way, from item errors paired with the base model's answers to the same items.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from harness.report.figures import (
+    headline,
+    joint_stderr,
+    mean_curve,
+    peak_bytes,
+    tokens_per_second,
+    trainable_share,
+)
+from harness.store.queries import CellRow, StoredRun
+
+# The headline of running text; what its change is called.
+ROLLING = "log_likelihood_per_word"
+UNITS = {ROLLING: "nats/word"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean over seeds, and its distance from the base model's (`gain`), each with its standard error."""
+
+    value: float
+    stderr: float | None
+    gain: float | None
+    metric: str
+    higher_is_better: bool
+    n: int
+    gain_stderr: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A label at a data size (0: untrained), over its finished seeds."""
+
+    label: str
+    method: str
+    family: str
+    model: str
+    n_train: int
+    seeds: int
+    score: Figure | None
+    retained: dict[str, Figure | None]  # retain task -> figure; None: not applicable
+    train_seconds: float | None
+    tokens_per_second: float | None
+    peak_bytes: float | None
+    trainable: float | None
+    artifact_bytes: float | None
+    learned: bool
+    contended: bool
+    failures: tuple[tuple[str, str, str], ...] = ()  # key, status, reason
+
+
+@dataclass(frozen=True)
+class Block:
+    """All rows of one base model on one learned task."""
+
+    model: str
+    task: str
+    metric: str
+    retain: tuple[str, ...]
+    rows: tuple[Row, ...]
+    curves: dict[tuple[str, int], list[tuple[int, float]]] = field(default_factory=dict)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(sorted({row.n_train for row in self.rows if row.n_train}))
+
+    def at(self, n_train: int) -> list[Row]:
+        """Rows of one data size, the untrained ones first."""
+        return [row for row in self.rows if row.n_train in (0, n_train)]
+
+    @property
+    def base(self) -> Row | None:
+        return next((row for row in self.rows if row.label == "base"), None)
+
+
+@dataclass(frozen=True)
+class Report:
+    run: StoredRun
+    blocks: tuple[Block, ...]
+    cells: tuple[CellRow, ...]
+
+    @property
+    def failures(self) -> list[CellRow]:
+        return [cell for cell in self.cells if cell.status != "done"]
+
+    @property
+    def flags(self) -> list[tuple[str, str, str]]:
+        """(key, flag, its evidence in a line)."""
+        return [
+            (
+                cell.key,
+                name,
+                ", ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in evidence.items()),
+            )
+            for cell in self.cells
+            for name, evidence in cell.flags.items()
+        ]
+
+
+def build(run: StoredRun, cells: Iterable[CellRow]) -> Report:
+    """Group the cells of a run into blocks."""
+    cells = tuple(cells)
+    blocks = []
+    for model, task in dict.fromkeys((cell.base_model, cell.task) for cell in cells):
+        members = [cell for cell in cells if (cell.base_model, cell.task) == (model, task)]
+        retain = [s.task for cell in members for s in cell.scores if s.role == "retain"]
+        untrained = [cell.label for cell in members if cell.n_train == 0]
+        names = tuple(name for name in dict.fromkeys(retain) if any(name_kept(cell, name) for cell in members))
+        groups: dict[tuple[int, str], list[CellRow]] = {}
+        for cell in sorted(members, key=lambda cell: cell.n_train):
+            groups.setdefault((cell.n_train, cell.label), []).append(cell)
+        rows = tuple(make_row(group, names) for group in groups.values())
+        metric = next((row.score.metric for row in rows if row.score), "")
+        curves = {}
+        for (n_train, label), group in groups.items():
+            done = [cell for cell in group if cell.status == "done"]
+            if n_train and label not in untrained and (curve := mean_curve(done)):
+                curves[label, n_train] = curve
+        blocks.append(Block(model, task, metric, names, rows, curves))
+    return Report(run, tuple(blocks), cells)
+
+
+def shown(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def name_kept(cell: CellRow, task: str) -> bool:
+    """Whether a trained cell retains a task (the base is also scored on what only others learn)."""
+    return cell.n_train > 0 and any(score.task == task and score.role == "retain" for score in cell.scores)
+
+
+def make_row(cells: Sequence[CellRow], retain: Sequence[str]) -> Row:
+    done = [cell for cell in cells if cell.status == "done"]
+    first = cells[0]
+
+    def mean(pick: Callable[[CellRow], float | None]) -> float | None:
+        values = [value for cell in done if (value := pick(cell)) is not None]
+        return statistics.fmean(values) if values else None
+
+    return Row(
+        label=first.label,
+        method=first.method,
+        family=first.family,
+        model=first.model,
+        n_train=first.n_train,
+        seeds=len(done),
+        score=figure(done, first.task, "task"),
+        retained={name: figure(done, name, "retain") for name in retain},
+        train_seconds=mean(lambda cell: cell.phases.get("train", {}).get("seconds")),
+        tokens_per_second=mean(tokens_per_second),
+        peak_bytes=max((peak for cell in done if (peak := peak_bytes(cell))), default=None),
+        trainable=mean(trainable_share),
+        artifact_bytes=mean(lambda cell: cell.facts.get("artifact_bytes")),
+        learned=not any("learned_nothing" in cell.flags for cell in done),
+        contended=any(cell.contended for cell in done),
+        failures=tuple((cell.key, cell.status, cell.reason) for cell in cells if cell.status != "done"),
+    )
+
+
+def figure(cells: Sequence[CellRow], task: str, role: str) -> Figure | None:
+    """The headline score of a task over seeds; None when no cell has one."""
+    scores = [score for cell in cells if (score := headline(cell, task, role))]
+    if not scores:
+        return None
+    values = [score.value for score in scores]
+    compared = [score for score in scores if score.base_value is not None]
+    gains = [score.value - (score.base_value or 0.0) for score in compared]
+    return Figure(
+        value=statistics.fmean(values),
+        stderr=joint_stderr(values, [score.stderr for score in scores]),
+        gain=statistics.fmean(gains) if gains else None,
+        metric=scores[0].metric,
+        higher_is_better=scores[0].higher_is_better,
+        n=scores[0].n,
+        gain_stderr=joint_stderr(gains, [score.change_stderr for score in compared]),
+    )

@@ -1,0 +1,82 @@
+"""The report on a terminal: the same texts, with the least important columns left out where it is narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.report.answer import sentences
+from harness.report.columns import SPARE, footnotes, headers, texts
+from harness.report.table import Block, Report
+
+GAP = 2  # blanks between columns
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A rich renderable: the width is known only when it is printed."""
+
+    report: Report
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.text import Text
+
+        report = self.report
+        if report.run.question:
+            yield Text(report.run.question + "\n", style="bold")
+        left_out: dict[str, None] = {}
+        for block in report.blocks:
+            for n_train in block.sizes or (0,):
+                shown, dropped = table(block, n_train, options.max_width)
+                left_out |= dict.fromkeys(dropped)
+                yield shown
+                yield ""
+            yield Text("".join(f"• {sentence}\n" for sentence in sentences(block)))
+        if left_out:
+            yield Text(
+                f"Left out for want of width: {', '.join(left_out)}. The written report has them.",
+                style="dim",
+            )
+        for note in footnotes(report):
+            yield Text(note, style="dim")
+        for cell in report.failures:
+            yield Text(f"{cell.status}: {cell.key}" + (f"  {cell.reason}" if cell.reason else ""), style="red")
+
+
+def table(block: Block, n_train: int, width: int) -> tuple[Any, list[str]]:
+    """A rich table no wider than `width` where that is possible, and the columns left out for it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = block.at(n_train)
+    names = headers(block)
+    cells = [texts(block, row) for row in rows]
+    wide = [max(*map(len, name.split()), *(len(line[place]) for line in cells)) for place, name in enumerate(names)]
+    kept = fit(names, wide, width)
+    title = f"{block.task}, {block.model}" + (f", {n_train} examples" if n_train else "")
+    shown = Table(
+        title=escape(title), title_justify="left", title_style="italic", box=None, pad_edge=False,
+        padding=(0, GAP, 0, 0), collapse_padding=True, header_style="bold",
+    )  # fmt: skip
+    for place in kept:
+        shown.add_column(escape(names[place]), justify="right" if place else "left", width=wide[place])
+    for row, line in zip(rows, cells, strict=True):
+        style = "dim" if not row.n_train else "" if row.seeds else "red"
+        shown.add_row(*(escape(line[place]) for place in kept), style=style)
+    return shown, [names[place] for place in range(len(names)) if place not in kept]
+
+
+def fit(names: list[str], wide: list[int], width: int) -> list[int]:
+    """The places of the columns that fit. Headers may wrap between words, values may not."""
+    kept = list(range(len(names)))
+    for spare in SPARE:
+        if sum(wide[place] + GAP for place in kept) - GAP <= width:
+            break
+        kept = [place for place in kept if names[place] != spare]
+    return kept
+
+
+def render(report: Report) -> Any:
+    """A rich renderable."""
+    return Shown(report)

@@ -1,0 +1,264 @@
+"""Questions that reports and commands ask of the database."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import StoreError
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """The newest run of a suite, with its environment."""
+
+    run_id: str
+    suite: str
+    question: str
+    env_digest: str
+    started: Any
+    status: str
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredScore:
+    """A score, and the base model's own. `change_stderr` is the standard error of value − base_value from
+    the items that both answered, paired; None where per-item values are not stored."""
+
+    task: str
+    role: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+    higher_is_better: bool
+    base_value: float | None
+    change_stderr: float | None = None
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """A member of a run with its decisive attempt: the newest finished one, else the newest.
+
+    `base_model` is the model of its baseline cell: the rows that it is compared with.
+    """
+
+    key: str
+    label: str
+    spec_digest: str
+    method: str
+    family: str
+    model: str
+    base_model: str
+    task: str
+    learn: tuple[str, ...]
+    n_train: int
+    seed: int | None
+    status: str
+    reason: str
+    attempt_id: str
+    contended: bool
+    scores: list[StoredScore] = field(default_factory=list)
+    phases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+    flags: dict[str, dict[str, Any]] = field(default_factory=dict)
+    losses: list[tuple[int, str, float]] = field(default_factory=list)  # step, split, loss
+
+
+def records(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: list[Any] | dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Rows as dicts by column name."""
+    cursor = connection.execute(query, parameters)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def suites(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT DISTINCT suite FROM runs ORDER BY 1").fetchall()]
+
+
+def latest_run(connection: duckdb.DuckDBPyConnection, suite: str) -> StoredRun | None:
+    """The newest run of a suite, or None when there is none."""
+    rows = records(
+        connection,
+        "SELECT run_id, suite, question, env_digest, started, status FROM runs WHERE suite = ? "
+        "ORDER BY started DESC, run_id DESC LIMIT 1",
+        [suite],
+    )
+    if not rows:
+        return None
+    environments = records(connection, "SELECT * FROM environments WHERE env_digest = ?", [rows[0]["env_digest"]])
+    environment = environments[0] if environments else {}
+    if environment:
+        environment["packages"] = json.loads(environment["packages"])
+    return StoredRun(**rows[0], environment=environment)
+
+
+def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[CellRow]:
+    """Every member of a run, in the order of its plan."""
+    found = records(
+        connection,
+        """
+        WITH decisive AS (
+            SELECT spec_digest, arg_max(attempt_id, (status = 'done', started, attempt_id)) AS attempt_id
+            FROM attempts WHERE env_digest = $env GROUP BY spec_digest)
+        SELECT members.key, members.label, members.spec_digest, cells.method, cells.family, cells.model,
+            coalesce(bare.model, cells.model) AS base_model,
+            cells.task, cells.learn, cells.n_train, cells.seed,
+            coalesce(status, 'missing') AS status, coalesce(reason, '') AS reason,
+            coalesce(attempts.attempt_id, '') AS attempt_id, coalesce(contended, false) AS contended
+        FROM members
+        LEFT JOIN cells USING (spec_digest)
+        LEFT JOIN cells AS bare ON bare.spec_digest = cells.baseline
+        LEFT JOIN decisive USING (spec_digest)
+        LEFT JOIN attempts ON attempts.attempt_id = decisive.attempt_id
+        WHERE members.run_id = $run ORDER BY members.position
+        """,
+        {"env": run.env_digest, "run": run.run_id},
+    )
+    rows = []
+    for record in found:
+        parts = record["key"].split("/")  # a cell that has not run yet is known by its key alone
+        record["model"] = record["model"] or (parts[1] if len(parts) > 1 else "")
+        record["base_model"] = record["base_model"] or record["model"]
+        record["task"] = record["task"] or (parts[2] if len(parts) > 2 else "")
+        record["learn"] = tuple(record["learn"] or ())
+        record["method"], record["family"] = record["method"] or "", record["family"] or ""
+        if record["n_train"] is None:
+            record["n_train"] = int(parts[3][1:]) if len(parts) > 3 and parts[3][1:].isdigit() else 0
+        rows.append(CellRow(**record))
+    by_attempt = {row.attempt_id: row for row in rows if row.attempt_id}
+    attempts = list(by_attempt)
+    paired = paired_errors(connection, run.env_digest, attempts)
+    for score in records(
+        connection,
+        "SELECT attempt_id, task, role, metric, value, stderr, n, higher_is_better, base_value FROM scores "
+        "WHERE list_contains(?, attempt_id) ORDER BY attempt_id, position",
+        [attempts],
+    ):
+        attempt = score.pop("attempt_id")
+        error = paired.get((attempt, score["task"], score["metric"]))
+        by_attempt[attempt].scores.append(StoredScore(**score, change_stderr=error))
+    for phase in records(connection, "SELECT * FROM phases WHERE list_contains(?, attempt_id)", [attempts]):
+        by_attempt[phase.pop("attempt_id")].phases[phase["phase"]] = phase
+    for fact in records(connection, "SELECT * FROM facts WHERE list_contains(?, attempt_id)", [attempts]):
+        by_attempt[fact["attempt_id"]].facts[fact["name"]] = fact["value"]
+    for flag in records(connection, "SELECT * FROM flags WHERE list_contains(?, attempt_id)", [attempts]):
+        by_attempt[flag["attempt_id"]].flags[flag["name"]] = json.loads(flag["evidence"])
+    for step in records(
+        connection,
+        "SELECT attempt_id, step, split, loss FROM steps WHERE list_contains(?, attempt_id) ORDER BY step",
+        [attempts],
+    ):
+        by_attempt[step["attempt_id"]].losses.append((step["step"], step["split"], step["loss"]))
+    return rows
+
+
+def paired_errors(
+    connection: duckdb.DuckDBPyConnection, env_digest: str, attempts: list[str]
+) -> dict[tuple[str, str, str], float]:
+    """(attempt_id, task, metric) -> standard error of the mean difference from the base model, item by item.
+
+    Only where every item of the score has its partner. A ratio such as log-likelihood per word is taken as
+    the mean over its texts.
+    """
+    rows = connection.execute(
+        """
+        WITH bare AS (
+            SELECT spec_digest, arg_max(attempt_id, (started, attempt_id)) AS attempt_id
+            FROM attempts WHERE env_digest = $env AND status = 'done' GROUP BY spec_digest)
+        SELECT scores.attempt_id, scores.task, scores.metric,
+            stddev_samp(tuned.value - untouched.value) / sqrt(count(*))
+        FROM scores
+        JOIN attempts USING (attempt_id)
+        JOIN cells USING (spec_digest)
+        JOIN bare ON bare.spec_digest = cells.baseline
+        JOIN items AS tuned ON tuned.attempt_id = scores.attempt_id
+            AND tuned.task = scores.task AND tuned.metric = scores.metric
+        JOIN items AS untouched ON untouched.attempt_id = bare.attempt_id
+            AND untouched.task = tuned.task AND untouched.metric = tuned.metric
+            AND untouched.doc_id = tuned.doc_id
+        WHERE list_contains($attempts, scores.attempt_id)
+        GROUP BY scores.attempt_id, scores.task, scores.metric, scores.n
+        HAVING count(*) > 1 AND count(*) = scores.n
+        """,
+        {"env": env_digest, "attempts": attempts},
+    ).fetchall()
+    return {(attempt, task, metric): error for attempt, task, metric, error in rows}
+
+
+def keys(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Every cell key of every run."""
+    return [row[0] for row in connection.execute("SELECT DISTINCT key FROM members ORDER BY 1").fetchall()]
+
+
+def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, Any] | None:
+    """Everything about one cell, named by key, by its digest's start (6 digits or more) or by an attempt.
+
+    A key may stand for several cells (another suite, other settings): the one of the newest run is shown.
+    None when nothing has that name. Raises StoreError when several digests start with it.
+    """
+    found = connection.execute(
+        """
+        SELECT spec_digest FROM members JOIN runs USING (run_id) WHERE key = $name
+        UNION ALL SELECT spec_digest FROM attempts WHERE attempt_id = $name
+        UNION ALL SELECT spec_digest FROM cells WHERE length($name) >= 6 AND starts_with(spec_digest, $name)
+        """,
+        {"name": name},
+    ).fetchall()
+    if not found:
+        return None
+    newest = connection.execute(
+        "SELECT spec_digest FROM members JOIN runs USING (run_id) WHERE key = ? ORDER BY started DESC LIMIT 1",
+        [name],
+    ).fetchall()
+    starts = sorted({row[0] for row in found})
+    if not newest and len(starts) > 1:
+        raise StoreError(
+            f"{name!r} stands for {len(starts)} cells: {', '.join(spec[:16] for spec in starts[:10])}. "
+            "Give more digits, or a key."
+        )
+    spec = (newest or found)[0][0]
+    cells = records(connection, "SELECT * FROM cells WHERE spec_digest = ?", [spec])
+    members = records(
+        connection,
+        "SELECT DISTINCT key, members.suite FROM members WHERE spec_digest = ? ORDER BY ALL",
+        [spec],
+    )
+    detail: dict[str, Any] = {
+        "key": members[0]["key"] if members else name,
+        "suites": [m["suite"] for m in members],
+    }
+    if not cells:
+        return {**detail, "spec_digest": spec, "attempts": []}
+    cell = cells[0]
+    for column in ("settings", "train", "fingerprints"):
+        cell[column] = json.loads(cell[column])
+    attempts = records(connection, "SELECT * FROM attempts WHERE spec_digest = ? ORDER BY started", [spec])
+    detail |= {**cell, "attempts": attempts}
+    if attempts:
+        last = max(attempts, key=lambda row: (row["status"] == "done", row["started"]))["attempt_id"]
+        for table, order in (
+            ("scores", "position"),
+            ("phases", "phase"),
+            ("facts", "name"),
+            ("flags", "name"),
+        ):
+            rows = records(connection, f"SELECT * FROM {table} WHERE attempt_id = ? ORDER BY {order}", [last])
+            detail[table] = [{k: v for k, v in row.items() if k not in ("attempt_id", "position")} for row in rows]
+        environment = records(
+            connection,
+            "SELECT environments.* FROM environments JOIN attempts USING (env_digest) WHERE attempt_id = ?",
+            [last],
+        )
+        detail["environment"] = environment[0] if environment else {}
+        if environment:
+            packages = json.loads(environment[0]["packages"])
+            detail["environment"]["packages"] = " ".join(f"{name}=={value}" for name, value in packages.items())
+    return detail

@@ -1,0 +1,222 @@
+"""Synthetic results for tests: cells with chosen numbers, written as the files that a run writes.
+
+Nothing is trained. Every number a test checks by hand is an argument here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.records import (
+    Cell,
+    CellResult,
+    Environment,
+    Fact,
+    Flag,
+    Item,
+    Phase,
+    Score,
+    Status,
+    Step,
+    digest,
+)
+from harness.store.database import Store, write_atomically
+
+MODEL, TASK, PROSE, OTHER = "tiny", "topic", "prose", "other"
+MIB = 1024**2
+
+
+def environment(**changes: Any) -> Environment:
+    values: dict[str, Any] = {
+        "created": "2026-01-01T00:00:00.000+00:00",
+        "python": "3.11.2",
+        "os": "Linux-test",
+        "cpu": "A test CPU",
+        "accelerator": "",
+        "driver": "",
+        "packages": {"torch": "2.9.0", "peft": "0.21.0", "left-pad": "1.0"},
+        "commit": "0123456789abcdef",
+        "dirty": True,
+        **changes,
+    }
+    return Environment(env_digest=digest([values["cpu"], values["packages"]]), **values)
+
+
+def cell(
+    label: str, n_train: int = 0, seed: int | None = None, *, method: str = "", family: str = "",
+    model: str = MODEL, task: str = TASK, retain: Sequence[str] = (PROSE, OTHER), baseline: str = "",
+    settings: dict[str, Any] | None = None,
+) -> Cell:  # fmt: skip
+    key = f"{label}/{model}/{task}" + (f"/n{n_train}/s{seed}" if n_train else "")
+    return Cell(
+        key=key,
+        spec_digest=digest([label, model, task, n_train, seed]),
+        label=label,
+        method=method or label,
+        family=family or "reparameterised",
+        model=model,
+        task=task,
+        learn=(task,),
+        n_train=n_train,
+        seed=seed,
+        retain=tuple(retain),
+        settings=settings or {"rank": 8},
+        train={"steps": 48},
+        baseline=baseline,
+        fingerprints={task: "f" * 8},
+    )
+
+
+def scores(
+    acc: float,
+    stderr: float | None = 0.03,
+    prose: float | None = None,
+    other: float | None = None,
+    n: int = 200,
+) -> tuple[Score, ...]:
+    """The headline of each task first, as `evaluate.py` writes them."""
+    found = [
+        Score(TASK, "task", "acc", acc, stderr, n, True),
+        Score(TASK, "task", "choice_cross_entropy", 1.6 - acc, 0.02, n, False),
+    ]
+    if prose is not None:
+        found += [
+            Score(PROSE, "retain", "log_likelihood_per_word", prose, 0.15, 4, True),
+            Score(PROSE, "retain", "word_perplexity", 200.0, 20.0, 4, False),
+        ]
+    if other is not None:
+        found.append(Score(OTHER, "retain", "acc", other, 0.035, n, True))
+    return tuple(found)
+
+
+def items(task: str, metric: str, values: Sequence[float]) -> list[Item]:
+    return [Item(task, f"doc{place}-0", metric, value, "p", "t") for place, value in enumerate(values)]
+
+
+@dataclass
+class Results:
+    """A results folder under construction: `add` cells, then `store()`."""
+
+    folder: Path
+    suite: str = "demo"
+    question: str = "Does it learn?"
+    environment: Environment = field(default_factory=environment)
+    run_id: str = "run-1"
+    started: str = "2026-01-02T10:00:00.000+00:00"
+    members: list[dict[str, str]] = field(default_factory=list)
+    attempts: int = 0
+
+    def member(self, of: Cell) -> Cell:
+        """Make a cell part of the run; without an attempt it counts as missing."""
+        entry = {"key": of.key, "label": of.label, "spec_digest": of.spec_digest}
+        if entry not in self.members:
+            self.members.append(entry)
+        return of
+
+    def add(
+        self, of: Cell, scored: Sequence[Score] = (), *, status: Status = Status.DONE, reason: str = "",
+        train_seconds: float | None = None, items: Sequence[Item] = (),
+        flags: Sequence[Flag] = (),
+        losses: Sequence[float] = (), trainable: float = 1e6, artifact: float = 4 * MIB,
+        contended: bool = False,
+        env: Environment | None = None,
+    ) -> str:  # fmt: skip
+        """One attempt at a cell; later calls are newer. Returns its attempt_id."""
+        self.member(of)
+        self.attempts += 1
+        attempt = f"{self.run_id}-a{self.attempts:03}"
+        done = status is Status.DONE
+        phases = [Phase("load", 1.0, rss_bytes=700 * MIB), Phase("evaluate", 9.0, rss_bytes=900 * MIB)]
+        facts = [Fact("total_params", 1e8, "parameters"), Fact("artifact_bytes", artifact, "B", False)]
+        if train_seconds is not None:
+            phases.append(Phase("train", train_seconds, tokens=6000, rss_bytes=1536 * MIB))
+            facts.append(Fact("tokens_per_second", 6000 / train_seconds, "tokens/s", True))
+            facts.append(Fact("trainable_params", trainable, "parameters", False))
+        result = CellResult(
+            attempt_id=attempt,
+            run_id=self.run_id,
+            cell=of,
+            environment=env or self.environment,
+            status=status,
+            reason=reason,
+            started=f"2026-01-02T10:{self.attempts // 60:02}:{self.attempts % 60:02}.000+00:00",
+            seconds=60.0,
+            contended=contended,
+            scores=tuple(scored) if done else (),
+            phases=tuple(phases) if done else (),
+            steps=tuple(Step(place + 1, "train", loss, 1e-3, 100, 0.5) for place, loss in enumerate(losses)),
+            facts=tuple(facts) if done else (),
+            flags=tuple(flags),
+        )
+        folder = self.folder / "attempts" / attempt
+        write_atomically(folder / "result.json", json.dumps(result.to_json(), default=str))
+        if items:
+            import pandas
+
+            pandas.DataFrame([vars(item) for item in items]).to_parquet(folder / "items.parquet")
+        return attempt
+
+    def store(self) -> Store:
+        """Write the run's file and take everything into a database."""
+        run = {
+            "run_id": self.run_id, "suite": self.suite, "question": self.question,
+            "env_digest": self.environment.env_digest, "started": self.started, "finished": self.started,
+            "status": "done", "command": f"tunebench run {self.suite}", "members": self.members,
+        }  # fmt: skip
+        write_atomically(self.folder / "runs" / f"{self.run_id}.json", json.dumps(run))
+        store = Store(self.folder)
+        with store.open() as connection:
+            assert store.ingest(connection) == []
+        return store
+
+
+def demo(folder: Path) -> Store:
+    """A small suite with every kind of row.
+
+    base (acc 0.60, prose −5.25, other 0.47); full and lora at 32 and 128 examples with two seeds;
+    `prompt` learned nothing; `setfit` has no retention; `qlora` ran out of memory; one seed of `dora` failed;
+    `late` has not run.
+    """
+    results = Results(folder, question="Does <b>parameter-efficient</b> tuning match full fine-tuning?")
+    words = [-5.0, -5.5, -5.1, -5.4]
+    base = cell("base", family="no training")
+    results.add(base, scores(0.60, 0.035, -5.25, 0.47), items=items(PROSE, "log_likelihood_per_word", words))
+
+    def trained(label: str, n_train: int, seed: int, **more: Any) -> Cell:
+        return cell(label, n_train, seed, baseline=base.spec_digest, **more)
+
+    for n_train, bonus in ((32, 0.0), (128, 0.08)):
+        for seed in (0, 1):
+            worse = [word - 0.3 - 0.1 * place for place, word in enumerate(words)]
+            results.add(
+                trained("full", n_train, seed, family="selective"),
+                scores(0.80 + bonus + 0.02 * seed, 0.03, -5.70, 0.30),
+                items=items(PROSE, "log_likelihood_per_word", worse), train_seconds=70.0, trainable=1e8,
+                artifact=512 * MIB, losses=[2.0, 1.4, 0.8, 0.5, 0.4, 0.3],
+            )  # fmt: skip
+            results.add(
+                trained("lora", n_train, seed), scores(0.79 + bonus + 0.02 * seed, 0.03, -5.35, 0.44),
+                items=items(PROSE, "log_likelihood_per_word", [word - 0.1 for word in words]),
+                train_seconds=50.0 + 4 * seed, losses=[2.1, 1.7, 1.2, 0.9, 0.7, 0.6],
+            )  # fmt: skip
+            results.add(
+                trained("prompt", n_train, seed, family="additive"), scores(0.61, 0.035, -5.26, 0.46),
+                train_seconds=61.0, trainable=1e4, artifact=0.1 * MIB, contended=True,
+                flags=[Flag("learned_nothing", {"p": 0.4, "task": TASK})],
+                losses=[2.2, 2.2, 2.1, 2.2, 2.1, 2.2],
+            )  # fmt: skip
+            encoder = trained("setfit", n_train, seed, model="encoder", family="few-shot", retain=())
+            results.add(encoder, scores(0.85 + bonus, 0.025), train_seconds=21.0, artifact=90 * MIB)
+            results.add(trained("qlora", n_train, seed), status=Status.OOM, reason="resident memory passed 7.5 GiB")
+        results.add(trained("dora", n_train, 0), scores(0.75 + bonus, 0.03, -5.45, 0.42), train_seconds=66.0)
+        results.add(
+            trained("dora", n_train, 1),
+            status=Status.FAILED,
+            reason="ValueError: <script>alert(1)</script> | pipe",
+        )
+        results.member(trained("late", n_train, 0))
+    return results.store()

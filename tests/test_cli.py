@@ -1,0 +1,164 @@
+"""The commands, as a user meets them: one clear message for bad input, exit code 2, nothing written over."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ["run", "plan", "check", "fetch", "report", "show", "methods", "tasks", "models", "sql", "rebuild"]
+
+
+def tunebench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = tunebench(command, "--help")
+    assert done.returncode == 0
+    assert f"Example: tunebench {command}" in done.stdout
+
+
+def test_the_list_of_commands_is_whole_and_in_the_readme() -> None:
+    listed = re.findall(r"^  (\w+)  ", tunebench("--help").stdout.split("Commands:")[1], re.M)
+    assert sorted(listed) == sorted(COMMANDS)
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert all(f"tunebench {command}" in readme for command in COMMANDS)
+
+
+def test_from_nothing_to_a_report(project: Path) -> None:
+    done = tunebench("run", "small")
+    assert done.returncode == 0, done.stderr
+    assert "5 cells, 0 finished before, 5 to run" in done.stdout
+    again = tunebench("run", "small")
+    assert again.returncode == 0
+    assert "5 finished before, 0 to run" in again.stdout
+    shown = tunebench("report", "small")
+    assert shown.returncode == 0, shown.stderr
+    assert "Which colours?" in shown.stdout
+    page = (project / "reports" / "small" / "index.html").read_text()
+    assert "colours" in page
+    assert (project / "reports" / "small" / "report.md").exists()
+    plan = json.loads(tunebench("plan", "small", "--json").stdout)
+    assert {row["status"] for row in plan} == {"done"}
+    detail = json.loads(tunebench("show", "lora/tiny/colours/n8/s0", "--json").stdout)
+    assert detail["settings"]["rank"] == 8
+    assert detail["attempts"][0]["status"] == "done"
+    assert "lora" in tunebench("show", "lora/tiny/colours/n8/s0").stdout
+    missed = tunebench("show", "lora/tiny/colours/n9/s0")
+    assert missed.returncode == 2
+    assert "Did you mean 'lora/tiny/colours/n8/s0'?" in missed.stderr
+    counted = tunebench("sql", "select status, count(*) as n from attempts group by 1", "--json")
+    assert json.loads(counted.stdout) == [{"status": "done", "n": 5}]
+    before = tunebench("sql", "from scores order by all", "--json").stdout
+    assert "5 attempts" in tunebench("rebuild").stdout
+    assert tunebench("sql", "from scores order by all", "--json").stdout == before
+
+
+def test_a_failed_cell_is_said_and_the_exit_code_is_1(project: Path) -> None:
+    path = project / "suites" / "small.yaml"
+    path.write_text(path.read_text().replace("full: {learning_rate: 1e-2}", "full: {learning_rate: 1e30}"))
+    path.write_text(path.read_text().replace("steps: 2", "steps: 9").replace("sizes: [8, 16]", "sizes: [8]"))
+    done = tunebench("run", "small")
+    assert done.returncode == 1
+    assert "diverged: full/tiny/colours/n8/s0: the training loss is" in done.stderr
+    assert tunebench("report", "small").returncode == 0
+
+
+def refused(done: subprocess.CompletedProcess[str], said: str) -> None:
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert said in done.stderr.replace("\n", " "), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("models: [tiny]", "models: [tyni]", "small.yaml:3: unknown model 'tyni'. Did you mean 'tiny'?"),
+        ("learn: colours", "learn: colors", "small.yaml:5: unknown task 'colors'. Did you mean 'colours'?"),
+        ("retain: [prose]", "retain: [porse]", "small.yaml:6: unknown task 'porse'. Did you mean 'prose'?"),
+        ("lora: {}", "lroa: {}", "small.yaml:10: unknown method 'lroa'. Did you mean 'lora'?"),
+        ("retain:", "retian:", "small.yaml:6: unknown key 'retian'. Did you mean 'retain'?"),
+        (
+            "[8, 16]",
+            "[8, 9999]",
+            "small.yaml:5: size 9999 is more than the 690 training examples of 'colours'.",
+        ),
+        ("learn: colours", "learn: prose", "small.yaml:5: task 'prose' cannot be learned"),
+        ("[8, 16]", "[]", "small.yaml:5: tasks.0.sizes is empty"),
+        ("version: 1", "version: one", "small.yaml:1: version: got 'one'"),
+    ],
+)
+def test_mistakes_in_a_suite(project: Path, old: str, new: str, said: str) -> None:
+    path = project / "suites" / "small.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    refused(tunebench("run", "small"), said)
+    assert not (project / "results").exists()
+
+
+def test_several_mistakes_at_once(project: Path) -> None:
+    path = project / "suites" / "small.yaml"
+    path.write_text(path.read_text().replace("tiny", "tyni").replace("learn: colours", "learn: colors"))
+    done = tunebench("check", "small")
+    refused(done, "unknown model 'tyni'")
+    refused(done, "unknown task 'colors'")
+
+
+def test_check_before_anything_is_fetched(project: Path) -> None:
+    done = tunebench("check", "small")
+    assert done.returncode == 0
+    assert "Not fetched yet" in done.stdout
+    refused(tunebench("plan", "small"), "tunebench fetch small")
+    assert tunebench("fetch", "small").returncode == 0
+    assert "no mistakes found, 5 cells" in tunebench("check", "small").stdout
+
+
+def test_things_that_are_not_there(project: Path) -> None:
+    refused(tunebench("run", "smal"), "unknown suite 'smal'. Did you mean 'small'?")
+    refused(tunebench("report", "small"), "no database at")
+    refused(tunebench("sql", "select 1"), "no database at")
+    refused(tunebench("show", "x"), "no database at")
+    refused(tunebench("run", "small", "--retry", "faild"), "unknown status 'faild'. Did you mean 'failed'?")
+
+
+def test_a_corrupt_database_is_not_written_over(project: Path) -> None:
+    (project / "results").mkdir()
+    path = project / "results" / "tunebench.duckdb"
+    path.write_bytes(b"no database at all")
+    for command in (["run", "small"], ["report", "small"], ["sql", "select 1"]):
+        refused(tunebench(*command), "cannot be read as a DuckDB database")
+    assert path.read_bytes() == b"no database at all"
+
+
+def test_a_query_that_is_wrong(project: Path) -> None:
+    assert "0 attempts" in tunebench("rebuild").stdout
+    refused(tunebench("sql", "select nothing"), "the query failed")
+
+
+def test_a_second_run_is_refused_with_the_holders_pid(project: Path) -> None:
+    from filelock import FileLock
+
+    (project / "results").mkdir()
+    (project / "results" / ".run.pid").write_text("4242")
+    with FileLock(project / "results" / ".run.lock"):
+        refused(tunebench("run", "small"), "another `tunebench run` (pid 4242)")
+
+
+def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(tunebench("run", "small"), "no folder `suites`")
+
+
+def test_listings(project: Path) -> None:
+    methods = json.loads(tunebench("methods", "--json").stdout)
+    assert {"base", "full", "lora", "merge"} <= {row["name"] for row in methods}
+    assert all(row["about"] for row in methods)
+    tasks = json.loads(tunebench("tasks", "--json").stdout)
+    assert {row["name"] for row in tasks} == {"colours", "names", "prose"}
+    everything = json.loads(tunebench("tasks", "--all", "--json").stdout)
+    assert "arc_easy" in {row["name"] for row in everything}
+    assert json.loads(tunebench("models", "--json").stdout)[0]["name"] == "tiny"

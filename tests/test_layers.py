@@ -1,0 +1,125 @@
+"""Imports never climb, planning stays light, and the README's tree is the disk's."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# A module may import those of lower rank, and its own package.
+RANK = {
+    "errors": 0, "records": 1, "methods": 2, "suite": 3, "sources": 3, "catalog": 4, "plan": 5, "environment": 5,
+    "corpora": 5, "generation": 5, "store": 6, "tasks": 6, "models": 6, "fetch": 7, "measure": 7, "diagnose": 7,
+    "train": 8, "evaluate": 8, "report": 8, "worker": 9, "execute": 10, "screen": 11, "cli": 12,
+}  # fmt: skip
+HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "lm_eval",
+    "duckdb",
+    "optuna",
+    "datasets",
+    "setfit",
+    "mergekit",
+    "pandas",
+}
+PURE = ["plan", "suite", "records", "errors", "catalog", "sources", "environment"]
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """(module, whether at the top level) for every import outside TYPE_CHECKING."""
+    tree = ast.parse(path.read_text())
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    nested = {id(x) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for x in ast.walk(f)}
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.append((node.module, id(node) not in nested))
+        elif isinstance(node, ast.Import):
+            found += [(alias.name, id(node) not in nested) for alias in node.names]
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT / "harness").parts[0].removesuffix(".py")
+
+
+def modules() -> list[Path]:
+    return [path for path in sorted((ROOT / "harness").rglob("*.py")) if path != ROOT / "harness" / "__init__.py"]
+
+
+def test_every_module_has_a_rank() -> None:
+    assert {room(path) for path in modules()} == set(RANK)
+
+
+def test_imports_never_climb() -> None:
+    climbing = []
+    for path in modules():
+        here = room(path)
+        for name, _ in imports(path):
+            parts = name.split(".")
+            if parts[0] == "harness" and len(parts) > 1 and parts[1] != here and RANK[parts[1]] >= RANK[here]:
+                climbing.append(f"{path.relative_to(ROOT)} imports {name}")
+    # worker and execute meet through a folder; the child's one import of the worker is the meeting.
+    assert climbing == []
+
+
+def test_methods_import_their_base_alone() -> None:
+    for path in (ROOT / "harness" / "methods").glob("*.py"):
+        if path.stem in ("__init__", "base"):
+            continue
+        for name, top in imports(path):
+            if name.startswith("harness"):
+                assert name == "harness.methods.base", f"{path.name} imports {name}"
+            assert not (top and name.split(".")[0] in HEAVY), f"{path.name} imports {name} at its top"
+
+
+def test_methods_are_named_nowhere_else() -> None:
+    from harness.methods import all_methods
+
+    names = set(all_methods()) - {"base"}
+    for path in modules():
+        if room(path) == "methods":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                for side in [node.left, *node.comparators]:
+                    if isinstance(side, ast.Constant):
+                        assert side.value not in names, f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def test_planning_loads_nothing_heavy() -> None:
+    code = "import sys\n" + "\n".join(f"import harness.{name}" for name in PURE)
+    code += f"\nprint(sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_report_and_help_load_no_torch() -> None:
+    code = "import sys, harness.cli, harness.report, harness.report.html, harness.report.plots\n"
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_readme_tree_is_the_disk() -> None:
+    text = (ROOT / "README.md").read_text()
+    tree = text.split("<!-- tree -->")[1]
+    drawn = set(re.findall(r"^\s+([\w/]+(?:\.py|/))", tree, re.M))
+    disk = {path.name for path in (ROOT / "harness").glob("*.py") if path.name != "__init__.py"}
+    disk |= {path.name + "/" for path in (ROOT / "harness").iterdir() if (path / "__init__.py").exists()}
+    assert drawn == disk
+
+
+def test_modules_keep_their_size() -> None:
+    long = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in modules()}
+    assert {name: count for name, count in long.items() if count > 500} == {}

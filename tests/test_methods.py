@@ -1,0 +1,218 @@
+"""One contract for every method found in harness/methods, on the tiny model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tools import cell_named, plan_of, run_here
+from transformers import AutoModelForCausalLM
+
+from harness.methods import LogFloat, Method, Options, all_methods
+
+METHODS = sorted(all_methods())
+# What a method cannot do without; everything else runs on its defaults.
+NEEDED: dict[str, dict[str, Any]] = {"merge": {"experts": {"method": "lora", "learn": ["colours", "names"]}}}
+WITHOUT_TINY = {"setfit"}  # wants a sentence encoder: see test_real.py
+
+
+def make(name: str, **settings: Any) -> Method:
+    return all_methods()[name](**{**NEEDED.get(name, {}), **settings})
+
+
+def tiny(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_describes_itself(name: str) -> None:
+    kind = all_methods()[name]
+    assert kind.name == name
+    assert kind.family
+    assert kind.__doc__
+    assert "." in kind.__doc__ or ":" in kind.__doc__
+    for key, space in kind.space.items():
+        assert key in kind.fields(), f"{name}.space names {key}, which is no setting"
+        assert isinstance(space, LogFloat | Options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_are_whole_and_defaults_sound(name: str) -> None:
+    method = make(name)
+    assert list(method.problems()) == []
+    assert all_methods()[name](**method.settings).settings == method.settings
+    with pytest.raises(ValueError, match="unknown setting"):
+        make(name, no_such_setting=1)
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if all_methods()[n].trains and n not in ("merge", *WITHOUT_TINY)])
+def test_it_trains_what_it_says_and_nothing_else(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    from harness.measure import StepRecorder
+    from harness.suite import TrainSettings
+    from harness.train import train
+
+    method = make(name)
+    torch.manual_seed(0)
+    base = tiny(tiny_model)
+    if method.quantize:
+        pytest.importorskip("bitsandbytes")
+        from harness.models import load_model
+
+        base = load_model(tiny_model, {"precision": "auto", "attention": "sdpa"}, method.quantize)
+    model = method.attach(base)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trainable
+    rows = [{"input_ids": [5, 6, 7, 8 + k], "labels": [-100, -100, -100, 8 + k]} for k in range(4)]
+    settings = TrainSettings(steps=3, batch_size=2, warmup=0.0).model_dump()
+    model = train(model, method, rows, [], settings, 0, StepRecorder(), tmp_path)
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed <= trainable
+    assert changed
+
+
+# --- as a cell, from suite to saved weights ---
+
+SUITE = """\
+version: 1
+models: [tiny]
+tasks:
+  - {{learn: colours, sizes: [8]}}
+retain: [prose]
+methods:
+  x: {settings}
+train: {{steps: 2, batch_size: 4}}
+"""
+AS_CELLS = {
+    "full": "{method: full, learning_rate: 1e-2}",
+    "layerwise": "{method: layerwise, layers: 1, learning_rate: 1e-2}",
+    "lora": "{method: lora, learning_rate: 1e-2}",
+    "dora": "{method: dora, learning_rate: 1e-2}",
+    "qlora": "{method: qlora, learning_rate: 1e-2}",
+    "prompt_tuning": "{method: prompt_tuning, init_text: 'the colour is'}",
+}
+
+
+def reload(name: str, base: Path, weights: Path) -> Any:
+    """The saved result, loaded by transformers and peft alone."""
+    if (weights / "adapter_config.json").exists():
+        from peft import PeftModel
+
+        from harness.models import load_model
+
+        quantize = make(name).quantize
+        return PeftModel.from_pretrained(
+            load_model(base, {"precision": "auto", "attention": "sdpa"}, quantize), weights
+        )
+    return tiny(weights)
+
+
+@pytest.mark.parametrize("name", sorted(AS_CELLS))
+def test_its_saved_weights_score_as_stored(name: str, project: Path, tiny_model: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+    from transformers import AutoTokenizer
+
+    plan = plan_of(project, SUITE.format(settings=AS_CELLS[name]))
+    result = run_here(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "results" / "attempts" / "a")
+    assert result.status == "done", result.reason
+    assert {phase.phase for phase in result.phases} == {"load", "train", "evaluate", "save"}
+    facts = {fact.name: fact.value for fact in result.facts}
+    assert 0 < facts["trainable_params"] <= facts["total_params"]
+    assert facts["artifact_bytes"] > 0
+    model = reload(name, tiny_model, tmp_path / "results" / "attempts" / "a" / "weights").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    documents = {
+        row["doc_id"]: row["text"]
+        for f in (tmp_path / "results" / "documents").iterdir()
+        for row in pq.read_table(f).to_pylist()
+    }
+    items = pq.read_table(tmp_path / "results" / "attempts" / "a" / "items.parquet").to_pylist()
+    stored = [item for item in items if item["task"] == "colours" and item["metric"] == "log_likelihood"]
+    assert len(stored) == 90
+    for item in stored[:12]:
+        context = tokenizer(documents[item["doc_id"]], return_tensors="pt")["input_ids"]
+        whole = tokenizer(documents[item["doc_id"]] + " " + item["prediction"], return_tensors="pt")["input_ids"]
+        answer = whole[0, context.shape[1] :]
+        with torch.no_grad():
+            logs = model(input_ids=whole).logits.log_softmax(-1)[0, -len(answer) - 1 : -1]
+        assert float(logs.gather(1, answer[:, None]).sum()) == pytest.approx(item["value"], rel=1e-5)
+
+
+def test_prompt_text_is_never_cut(tiny_model: Path) -> None:
+    method = make("prompt_tuning", init_text="a text that is longer than this", virtual_tokens=2)
+    with pytest.raises(ValueError, match="virtual_tokens is 2: the text would be cut"):
+        method.attach(tiny(tiny_model))
+
+
+def test_prompt_is_as_long_as_its_text(tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    text = "the colour is"
+    model = make("prompt_tuning", init_text=text).attach(tiny(tiny_model))
+    tokens = AutoTokenizer.from_pretrained(tiny_model)(text)["input_ids"]
+    assert model.peft_config["default"].num_virtual_tokens == len(tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("layerwise", {"layers": 1, "fraction": 0.5}, "layers and fraction are both given"),
+        ("layerwise", {"fraction": 1.5}, "fraction is 1.5"),
+        ("layerwise", {"layer_decay": 0.0}, "layer_decay is 0.0"),
+        ("layerwise", {"quantize": "nf4"}, "cannot train nf4 weights"),
+        ("lora", {"dropout": 1.0}, "dropout is 1.0"),
+        ("prompt_tuning", {"init_text": " "}, "init_text is empty"),
+        ("prompt_tuning", {"virtual_tokens": 0}, "virtual_tokens is 0"),
+        ("merge", {"density": 0.0}, "density is 0.0"),
+        ("merge", {"quantize": "nf4"}, "quantize does not go with merge"),
+        ("setfit", {"pairs": 0}, "pairs is 0"),
+    ],
+)
+def test_settings_that_cannot_be(name: str, settings: dict[str, Any], said: str) -> None:
+    assert any(said in problem for problem in make(name, **settings).problems())
+
+
+def test_more_layers_than_there_are(tiny_model: Path) -> None:
+    with pytest.raises(ValueError, match="layers is 3, but the model has 2"):
+        make("layerwise", layers=3).attach(tiny(tiny_model))
+
+
+# --- merging ---
+
+MERGE = """\
+version: 1
+models: [tiny]
+tasks:
+  - {{learn: colours, sizes: [8]}}
+methods:
+  lora: {{learning_rate: 1e-2}}
+  merged: {{method: merge, how: {how}, experts: {{method: lora, learning_rate: 1e-2, learn: [colours, names]}}}}
+train: {{steps: 2, batch_size: 4}}
+"""
+
+
+@pytest.mark.parametrize("how", ["linear", "task_arithmetic", "ties", "dare_ties", "dare_linear"])
+def test_a_merge_of_two_experts(how: str, project: Path, tmp_path: Path) -> None:
+    plan = plan_of(project, MERGE.format(how=how))
+    merged = cell_named(plan, "merged/tiny/colours/n8/s0")
+    needs = {}
+    for role, digest in merged.needs.items():
+        expert = plan.by_digest()[digest]
+        folder = tmp_path / "attempts" / expert.task
+        assert run_here(plan, expert, folder).status == "done"
+        needs[role] = folder / "weights"
+    result = run_here(plan, merged, tmp_path / "attempts" / "merged", needs)
+    assert result.status == "done", result.reason
+    assert {score.task for score in result.scores if score.role == "task"} == {"colours", "names"}
+    if how == "task_arithmetic":  # its formula, by hand: base + 0.5 (expert - base) for each expert
+        from peft import PeftModel
+
+        base = tiny(Path(plan.facts.models["tiny"].folder))
+        wanted = {n: p.detach().clone() for n, p in base.named_parameters()}
+        for folder in needs.values():
+            expert = PeftModel.from_pretrained(tiny(Path(plan.facts.models["tiny"].folder)), folder).merge_and_unload()
+            for name, value in expert.named_parameters():
+                wanted[name] += 0.5 * (value.detach() - dict(base.named_parameters())[name].detach())
+        made = dict(tiny(tmp_path / "attempts" / "merged" / "weights").named_parameters())
+        for name, value in wanted.items():
+            assert torch.allclose(made[name], value, atol=1e-6), name

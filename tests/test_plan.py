@@ -1,0 +1,168 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.catalog import ModelFacts, TaskFacts
+from harness.errors import SuiteError
+from harness.plan import Facts, Plan, make_plan
+from harness.suite import load_suite
+
+TASKS = {
+    "a": TaskFacts("a", "a.yaml", "fa", "multiple_choice", 200, 20, 50),
+    "b": TaskFacts("b", "b.yaml", "fb", "multiple_choice", 200, 20, 50),
+    "words": TaskFacts("words", "w.yaml", "fw", "generate_until", 50, 20, 50),
+    "prose": TaskFacts("prose", "p.yaml", "fp", "loglikelihood_rolling", 0, 0, 20, "it is running text."),
+}
+MODELS = {name: ModelFacts(name, f"f-{name}", "/m") for name in ("m1", "m2", "minilm-l6")}
+
+
+def plan(tmp_path: Path, **changes: Any) -> Plan:
+    suite: dict[str, Any] = {
+        "version": 1,
+        "models": ["m1"],
+        "tasks": [{"learn": "a", "sizes": [8, 16]}],
+        "retain": ["prose", "b"],
+        "methods": {"base": {}, "full": {}, "lora": {}},
+        "seeds": [0, 1],
+        "train": {"steps": 4},
+    }
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({**suite, **changes}))
+    return make_plan(load_suite(path), Facts(MODELS, TASKS))
+
+
+labels = st.dictionaries(
+    st.sampled_from(["full", "lora", "dora", "layerwise", "prompt_tuning"]),
+    st.fixed_dictionaries({"learning_rate": st.sampled_from([1e-5, 1e-4, 1e-3])}),
+    min_size=1,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@given(
+    methods=labels,
+    sizes=st.lists(st.integers(1, 200), min_size=1, max_size=3, unique=True),
+    seeds=st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
+    models=st.lists(st.sampled_from(["m1", "m2"]), min_size=1, unique=True),
+)
+def test_the_grid_is_complete_and_its_cells_distinct(
+    tmp_path: Path, methods: dict[str, Any], sizes: list[int], seeds: list[int], models: list[str]
+) -> None:
+    made = plan(tmp_path, methods=methods, tasks=[{"learn": "a", "sizes": sizes}], seeds=seeds, models=models)
+    assert len(made.cells) == len(models) * (1 + len(methods) * len(sizes) * len(seeds))
+    assert len({cell.spec_digest for cell in made.cells}) == len(made.cells)
+    assert len({cell.key for cell in made.cells}) == len(made.cells)
+    again = plan(tmp_path, methods=methods, tasks=[{"learn": "a", "sizes": sizes}], seeds=seeds, models=models)
+    assert again.cells == made.cells
+
+
+def test_keys_are_for_people(tmp_path: Path) -> None:
+    keys = [cell.key for cell in plan(tmp_path, seeds=[0]).cells]
+    assert keys == ["base/m1/a", "full/m1/a/n8/s0", "full/m1/a/n16/s0", "lora/m1/a/n8/s0", "lora/m1/a/n16/s0"]
+
+
+def test_a_label_is_no_part_of_what_a_cell_is(tmp_path: Path) -> None:
+    one = plan(tmp_path, methods={"lora": {"rank": 8}})
+    two = plan(tmp_path, methods={"mine": {"method": "lora"}})  # 8 is the default
+    assert {c.spec_digest for c in one.cells} == {c.spec_digest for c in two.cells}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"methods": {"lora": {"rank": 4}, "full": {}}},
+        {"train": {"steps": 5}},
+        {"retain": ["prose"]},
+        {"seeds": [2, 3]},
+    ],
+)
+def test_what_changes_a_result_changes_the_digest(tmp_path: Path, changes: dict[str, Any]) -> None:
+    before = {c.key: c.spec_digest for c in plan(tmp_path).cells if c.label == "lora"}
+    after = {c.key: c.spec_digest for c in plan(tmp_path, **changes).cells if c.label == "lora"}
+    assert before.keys() & after.keys() or changes.get("seeds")
+    assert not set(before.values()) & set(after.values())
+
+
+def test_training_settings_do_not_touch_the_untrained(tmp_path: Path) -> None:
+    assert plan(tmp_path).cells[0] == plan(tmp_path, train={"steps": 9, "warmup": 0.5}).cells[0]
+
+
+def test_fingerprints_count(tmp_path: Path) -> None:
+    before = plan(tmp_path)
+    changed = Facts({**MODELS, "m1": ModelFacts("m1", "other", "/m")}, TASKS)
+    after = make_plan(before.suite, changed)
+    assert not {c.spec_digest for c in before.cells} & {c.spec_digest for c in after.cells}
+
+
+def test_all_means_the_training_split(tmp_path: Path) -> None:
+    made = plan(tmp_path, tasks=[{"learn": "a", "sizes": ["all"]}], seeds=[0])
+    assert {cell.n_train for cell in made.cells} == {0, 200}
+
+
+MERGE = {"method": "merge", "experts": {"method": "lora", "learn": ["a", "b"]}}
+
+
+def test_a_merge_needs_its_experts_and_shares_those_that_are_rows(tmp_path: Path) -> None:
+    made = plan(tmp_path, methods={"lora": {}, "merged": MERGE}, seeds=[0], tasks=[{"learn": "a", "sizes": [8]}])
+    by_key = {cell.key: cell for cell in made.cells}
+    assert list(by_key) == ["base/m1/a", "lora/m1/a/n8/s0", "lora/m1/b/n8/s0", "merged/m1/a/n8/s0"]
+    merged = by_key["merged/m1/a/n8/s0"]
+    assert merged.needs == {
+        "expert:a": by_key["lora/m1/a/n8/s0"].spec_digest,
+        "expert:b": by_key["lora/m1/b/n8/s0"].spec_digest,
+    }
+    assert merged.learn == ("a", "b")
+    assert merged.retain == ("prose",)
+    assert by_key["base/m1/a"].retain == ("prose", "b")
+    places = [cell.spec_digest for cell in made.cells]
+    assert all(places.index(need) < places.index(merged.spec_digest) for need in merged.needs.values())
+
+
+def test_every_gain_has_a_base_that_was_scored_on_it(tmp_path: Path) -> None:
+    made = plan(tmp_path, methods={"merged": MERGE}, retain=[])
+    by_digest = made.by_digest()
+    for cell in made.cells:
+        if cell.baseline:
+            base = by_digest[cell.baseline]
+            assert {*cell.learn, *cell.retain} <= {*base.learn, *base.retain}
+
+
+def test_a_method_with_a_model_of_its_own_is_one_row(tmp_path: Path) -> None:
+    made = plan(tmp_path, methods={"setfit": {}}, models=["m1", "m2"], seeds=[0])
+    found = [cell for cell in made.cells if cell.method == "setfit"]
+    assert {cell.model for cell in found} == {"minilm-l6"}
+    assert len(found) == 2  # sizes
+    assert all(cell.retain == () for cell in found)
+
+
+def test_quantised_base_is_a_row_without_seed(tmp_path: Path) -> None:
+    made = plan(tmp_path, methods={"base-nf4": {"method": "base", "quantize": "nf4"}})
+    assert [cell.key for cell in made.cells] == ["base/m1/a", "base-nf4/m1/a"]
+    assert made.cells[1].baseline == made.cells[0].spec_digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"tasks": [{"learn": "a", "sizes": [8, 201]}]},
+            "size 201 is more than the 200 training examples of 'a'",
+        ),
+        (
+            {"tasks": [{"learn": "prose", "sizes": [8]}], "retain": []},
+            "task 'prose' cannot be learned: it is running",
+        ),
+        (
+            {"tasks": [{"learn": "words", "sizes": [8]}], "methods": {"setfit": {}}},
+            "setfit classifies, and 'words'",
+        ),
+    ],
+)
+def test_what_only_the_data_can_tell(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SuiteError, match=said) as caught:
+        plan(tmp_path, **changes)
+    assert all(problem.line > 0 for problem in caught.value.problems)

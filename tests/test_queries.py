@@ -1,0 +1,134 @@
+"""What the report and `show` read back from the database."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+from results_factory import PROSE, TASK, Results, cell, demo, environment, items, scores
+
+from harness.errors import StoreError
+from harness.records import Status
+from harness.store.queries import cell_detail, keys, latest_run, member_rows, suites
+
+
+def rows_of(store, suite="demo"):
+    with store.open(read_only=True) as connection:
+        return {row.key: row for row in member_rows(connection, latest_run(connection, suite))}
+
+
+def test_newest_run_counts(tmp_path):
+    Results(tmp_path, run_id="old", question="Old?", started="2026-01-01T00:00:00+00:00").store()
+    Results(tmp_path, run_id="new", question="New?", started="2026-02-01T00:00:00+00:00").store()
+    store = Results(tmp_path, run_id="other", suite="another", started="2026-03-01T00:00:00+00:00").store()
+    with store.open(read_only=True) as connection:
+        assert latest_run(connection, "demo").question == "New?"
+        assert latest_run(connection, "nowhere") is None
+        assert suites(connection) == ["another", "demo"]
+
+
+def test_a_finished_attempt_beats_a_newer_failure_and_else_the_newest_counts(tmp_path):
+    results = Results(tmp_path)
+    kept = results.add(cell("kept", 32, 0), scores(0.8))
+    results.add(cell("kept", 32, 0), status=Status.OOM, reason="later")
+    results.add(cell("broken", 32, 0), status=Status.OOM, reason="first")
+    results.add(cell("broken", 32, 0), status=Status.FAILED, reason="second")
+    rows = rows_of(results.store())
+    assert rows["kept/tiny/topic/n32/s0"].attempt_id == kept
+    assert rows["kept/tiny/topic/n32/s0"].status == "done"
+    assert rows["broken/tiny/topic/n32/s0"].reason == "second"
+
+
+def test_attempts_in_another_environment_do_not_count(tmp_path):
+    results = Results(tmp_path)
+    results.add(cell("here", 32, 0), scores(0.8))
+    results.add(cell("there", 32, 0), scores(0.8), env=environment(cpu="another CPU"))
+    rows = rows_of(results.store())
+    assert rows["here/tiny/topic/n32/s0"].status == "done"
+    assert rows["there/tiny/topic/n32/s0"].status == "missing"
+
+
+def test_a_cell_that_has_not_run_is_known_by_its_key(tmp_path):
+    results = Results(tmp_path)
+    results.member(cell("late", 128, 3))
+    row = rows_of(results.store())["late/tiny/topic/n128/s3"]
+    assert (row.status, row.label, row.model, row.task, row.n_train) == ("missing", "late", "tiny", TASK, 128)
+    assert row.scores == []
+
+
+def test_scores_keep_their_order_and_know_the_base_value(tmp_path):
+    row = rows_of(demo(tmp_path))["lora/tiny/topic/n32/s1"]
+    assert [(score.task, score.metric) for score in row.scores[:3]] == [
+        (TASK, "acc"),
+        (TASK, "choice_cross_entropy"),
+        (PROSE, "log_likelihood_per_word"),
+    ]
+    assert row.scores[0].value == pytest.approx(0.81)
+    assert row.scores[0].base_value == pytest.approx(0.60)
+    assert row.phases["train"]["seconds"] == 54.0
+    assert row.facts["trainable_params"] == 1e6
+    assert [loss for _, split, loss in row.losses if split == "train"][:2] == [2.1, 1.7]
+
+
+def test_paired_errors_come_from_the_difference_on_each_item(tmp_path):
+    row = rows_of(demo(tmp_path))["full/tiny/topic/n32/s0"]
+    prose = next(score for score in row.scores if score.metric == "log_likelihood_per_word")
+    assert prose.change_stderr == pytest.approx(statistics.stdev([0.3, 0.4, 0.5, 0.6]) / 2)
+    assert prose.stderr == 0.15  # the unpaired error stays what it was
+    assert row.scores[0].change_stderr is None  # no items of `acc` were stored
+
+
+def test_paired_errors_need_every_item(tmp_path):
+    results = Results(tmp_path)
+    base = cell("base")
+    metric = "log_likelihood_per_word"
+    results.add(base, scores(0.6, 0.03, -5.0), items=items(PROSE, metric, [-5, -5, -5]))
+    tuned = cell("lora", 32, 0, baseline=base.spec_digest)
+    results.add(tuned, scores(0.7, 0.03, -5.2), items=items(PROSE, metric, [-5, -6, -5, -4]))
+    row = rows_of(results.store())["lora/tiny/topic/n32/s0"]
+    assert [score.change_stderr for score in row.scores] == [None] * len(row.scores)
+
+
+def test_detail_by_key_digest_and_attempt(tmp_path):
+    store = demo(tmp_path)
+    key = "lora/tiny/topic/n32/s0"
+    with store.open(read_only=True) as connection:
+        detail = cell_detail(connection, key)
+        digest, attempt = detail["spec_digest"], detail["attempts"][0]["attempt_id"]
+        assert cell_detail(connection, digest[:10]) == cell_detail(connection, attempt) == detail
+        assert cell_detail(connection, "lora/nothing") is None
+        assert cell_detail(connection, digest[:3]) is None
+        assert key in keys(connection)
+    assert detail["settings"] == {"rank": 8}
+    assert detail["train"] == {"steps": 48}
+    assert detail["scores"][0]["metric"] == "acc"
+    assert {phase["phase"] for phase in detail["phases"]} == {"load", "train", "evaluate"}
+    assert "torch==2.9.0" in detail["environment"]["packages"]
+
+
+def test_detail_of_a_failed_a_flagged_and_a_missing_cell(tmp_path):
+    store = demo(tmp_path)
+    with store.open(read_only=True) as connection:
+        failed = cell_detail(connection, "qlora/tiny/topic/n32/s0")
+        flagged = cell_detail(connection, "prompt/tiny/topic/n32/s0")
+        missing = cell_detail(connection, "late/tiny/topic/n32/s0")
+    assert (failed["attempts"][0]["status"], failed["attempts"][0]["reason"]) == (
+        "oom",
+        "resident memory passed 7.5 GiB",
+    )
+    assert flagged["flags"][0]["name"] == "learned_nothing"
+    assert missing["attempts"] == []
+
+
+def test_a_start_that_several_digests_share_is_refused(tmp_path):
+    from dataclasses import replace
+
+    results = Results(tmp_path)
+    for number in range(2):
+        twin = replace(cell("lora", 32, number), spec_digest="abcdef" + str(number) * 58)
+        results.add(twin, scores(0.8))
+    store = results.store()
+    with store.open(read_only=True) as connection:
+        with pytest.raises(StoreError, match="2 cells"):
+            cell_detail(connection, "abcdef")
+        assert cell_detail(connection, "abcdef1")["seed"] == 1

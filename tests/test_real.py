@@ -1,0 +1,152 @@
+"""The real 135M model and real data, once for each family of methods, end to end.
+
+Needs what `tunebench fetch peft-vs-full` puts into the cache (`make test` does that first); no network.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tools import plan_of
+
+from harness.environment import environment
+from harness.execute.local import LocalExecutor, Run, what_to_do
+from harness.records import CellResult
+from harness.store.database import Store
+
+ROOT = Path(__file__).parent.parent
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+
+SUITE = """\
+version: 1
+models: [smollm2-135m]
+tasks:
+  - {learn: bbc-few, sizes: [16]}
+retain: [tales-few]
+methods:
+  base: {}
+  base-nf4: {method: base, quantize: nf4}
+  full: {}
+  layerwise: {}
+  lora: {}
+  qlora: {}
+  dora: {}
+  prompt_tuning: {}
+  setfit: {}
+  merged: {method: merge, how: task_arithmetic, experts: {method: lora, learn: [bbc-few, reuters-few]}}
+train: {steps: 4, batch_size: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, CellResult]]:
+    """Every family run once on few items; (results folder, results by key)."""
+    root = tmp_path_factory.mktemp("real")
+    shutil.copytree(ROOT / "suites", root / "suites")
+    tasks = root / "suites" / "tasks"
+    for name, short, old, new in (
+        ("bbc-topic", "bbc-few", "test: 200", "test: 20"),
+        ("reuters-r8", "reuters-few", "test: 64", "test: 16"),
+        ("tales-perplexity", "tales-few", "count: 20", "count: 4"),
+    ):
+        text = (tasks / f"{name}.yaml").read_text()
+        assert old in text
+        (tasks / f"{short}.yaml").write_text(text.replace(old, new).replace(f"task: {name}\n", f"task: {short}\n"))
+    plan = plan_of(root, SUITE, "real")
+    store = Store(root / "results")
+    env = environment(2)
+    states, done, _ = what_to_do(plan, store, env.env_digest)
+    progress = LocalExecutor(store, Run("real", env, plan.facts, 2)).run(plan, states, done)
+    results = {}
+    for path in (root / "results").glob("attempts/*/result.json"):
+        result = CellResult.from_json(json.loads(path.read_text()))
+        results[result.cell.key] = result
+    assert {cell.key: str(progress.states[cell.spec_digest]) for cell in plan.cells} == dict.fromkeys(
+        (cell.key for cell in plan.cells), "done"
+    ), {key: result.reason for key, result in results.items() if result.reason}
+    return root / "results", results
+
+
+LABELS = [
+    "base",
+    "base-nf4",
+    "full",
+    "layerwise",
+    "lora",
+    "qlora",
+    "dora",
+    "prompt_tuning",
+    "setfit",
+    "merged",
+]
+
+
+def result_of(results: dict[str, CellResult], label: str, task: str = "bbc-few") -> CellResult:
+    return next(result for key, result in results.items() if key.startswith(f"{label}/") and f"/{task}" in key)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_family_end_to_end(finished: tuple[Path, dict[str, CellResult]], label: str) -> None:
+    _, results = finished
+    result = result_of(results, label)
+    scores = {(score.task, score.metric): score for score in result.scores}
+    assert scores["bbc-few", "acc"].n == 20
+    if label != "setfit":
+        assert -7 < scores["tales-few", "log_likelihood_per_word"].value < -4.5
+    if result.cell.n_train and label not in ("setfit", "merged"):
+        losses = [step.loss for step in result.steps if step.split == "train"]
+        assert len(losses) == 4
+        assert all(step.tokens for step in result.steps)
+    if label == "full":
+        peaks = {phase.phase: phase.rss_bytes for phase in result.phases}
+        assert peaks["train"] is not None
+        # weights, gradients and two Adam moments in fp32
+        assert peaks["train"] > 4 * 4 * 134_515_008
+
+
+def test_the_base_is_what_it_is_known_to_be(finished: tuple[Path, dict[str, CellResult]]) -> None:
+    _, results = finished
+    base = result_of(results, "base")
+    facts = {fact.name: fact.value for fact in base.facts}
+    assert facts["total_params"] == 134_515_008
+
+
+def test_quantising_costs_something_and_little(finished: tuple[Path, dict[str, CellResult]]) -> None:
+    _, results = finished
+    values = [
+        next(s.value for s in result_of(results, label).scores if s.metric == "log_likelihood_per_word")
+        for label in ("base", "base-nf4")
+    ]
+    assert 0.02 < values[0] - values[1] < 0.6
+
+
+@pytest.mark.parametrize("label", ["full", "lora", "dora", "prompt_tuning", "merged"])
+def test_saved_weights_score_as_stored(finished: tuple[Path, dict[str, CellResult]], label: str) -> None:
+    """The saved weights, loaded by transformers and peft alone, give the stored log-likelihoods."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, results = finished
+    result = result_of(results, label)
+    base = Path(json.loads((folder / "attempts" / result.attempt_id / "job.json").read_text())["model_folder"])
+    weights = folder / "attempts" / result.attempt_id / "weights"
+    if (weights / "adapter_config.json").exists():
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), weights)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32)
+    model.eval()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    texts = {r["doc_id"]: r["text"] for f in (folder / "documents").iterdir() for r in pq.read_table(f).to_pylist()}
+    items = pq.read_table(folder / "attempts" / result.attempt_id / "items.parquet").to_pylist()
+    stored = [i for i in items if i["metric"] == "log_likelihood" and i["task"] == "bbc-few"]
+    assert len(stored) == 100
+    for item in stored[:25]:
+        context = tokenizer(texts[item["doc_id"]], return_tensors="pt")["input_ids"]
+        whole = tokenizer(f"{texts[item['doc_id']]} {item['prediction']}", return_tensors="pt")["input_ids"]
+        answer = whole[0, context.shape[1] :]
+        with torch.no_grad():
+            logs = model(input_ids=whole).logits.log_softmax(-1)[0, -len(answer) - 1 : -1]
+        assert float(logs.gather(1, answer[:, None]).sum()) == pytest.approx(item["value"], rel=1e-5, abs=1e-6)

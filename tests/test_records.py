@@ -1,0 +1,52 @@
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.records import (
+    Cell,
+    CellResult,
+    Environment,
+    Fact,
+    Flag,
+    Phase,
+    Score,
+    Status,
+    Step,
+    canonical,
+    digest,
+)
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+CELL = Cell(
+    "lora/m/t/n8/s0", "d" * 64, "lora", "lora", "reparameterised", "m", "t", ("t",), 8, 0, ("r",),
+    {"rank": 8}, {"steps": 2}, {"expert:t": "e" * 64}, "b" * 64, {"t": "f"},
+)  # fmt: skip
+ENVIRONMENT = Environment("e" * 64, "2026-01-01T00:00:00+00:00", "3.11", "os", "cpu", "", "", {"torch": "1"}, "c", True)
+
+
+@given(plain)
+def test_digest_does_not_depend_on_key_order(value: object) -> None:
+    shuffled = json.loads(json.dumps(value), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    assert digest(value) == digest(shuffled)
+    assert json.loads(canonical(value)) == json.loads(json.dumps(value))
+
+
+def test_digest_is_fixed_for_ever() -> None:
+    assert digest({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+
+
+def test_result_survives_json() -> None:
+    result = CellResult(
+        "a1", "r1", CELL, ENVIRONMENT, Status.DONE, "", "2026-01-01T00:00:00+00:00", 1.5, False,
+        (Score("t", "task", "acc", 0.5, 0.1, 4, True),), (Phase("train", 1.0, 10, 2),),
+        (Step(1, "train", 2.0, 1e-3, 10, 0.1),), (Fact("x", 1.0, "B", None),), (Flag("f", {"p": 0.5}),),
+    )  # fmt: skip
+    assert CellResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_cell_survives_json() -> None:
+    assert Cell.from_json(json.loads(json.dumps(CELL.to_json()))) == CELL

@@ -1,0 +1,327 @@
+"""The report: its figures by hand, and that its three faces say the same."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import statistics
+from html.parser import HTMLParser
+
+import pytest
+from results_factory import MIB, PROSE, Results, cell, demo, scores
+
+from harness.errors import StoreError
+from harness.records import Flag, Status
+from harness.report import load, terminal, write_report
+from harness.report.answer import sentences
+from harness.report.columns import headers, problem, texts
+from harness.report.figures import joint_stderr
+from harness.report.format import number, share, size, with_error
+from harness.report.labels import box, overlap, place
+
+
+@pytest.fixture(scope="module")
+def demo_store(tmp_path_factory):
+    return demo(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="module")
+def block(demo_store):
+    (only,) = load(demo_store, "demo").blocks
+    return only
+
+
+@pytest.fixture(scope="module")
+def written(demo_store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports")
+    paths = write_report(demo_store, "demo", folder)
+    return folder, paths.html.read_text(encoding="utf-8"), paths.markdown.read_text(encoding="utf-8")
+
+
+def row_of(block, label, n_train=32):
+    return next(row for row in block.rows if (row.label, row.n_train) == (label, n_train))
+
+
+def printed(store, width):
+    from rich.console import Console
+
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(terminal(store, "demo"))
+    return console.export_text()
+
+
+class TestFigures:
+    def test_one_seed_has_the_item_error(self):
+        assert joint_stderr([0.8], [0.03]) == pytest.approx(0.03)
+
+    def test_seeds_add_their_spread_and_do_not_shrink_the_item_error(self):
+        values, errors = [0.80, 0.84, 0.76], [0.03, 0.02, 0.04]
+        item = (0.0009 + 0.0004 + 0.0016) / 3
+        assert joint_stderr(values, errors) == pytest.approx(math.sqrt(item + statistics.variance(values) / 3))
+        assert joint_stderr([0.8] * 100, [0.03] * 100) == pytest.approx(0.03)
+
+    def test_an_unknown_error_stays_unknown(self):
+        assert joint_stderr([0.8, 0.9], [0.03, None]) is None
+        assert joint_stderr([], []) is None
+
+    def test_means_and_gain(self, block):
+        lora = row_of(block, "lora")
+        assert lora.score.value == pytest.approx((0.79 + 0.81) / 2)
+        assert lora.score.stderr == pytest.approx(math.sqrt(0.03**2 + 0.0002 / 2))
+        assert lora.score.gain == pytest.approx(0.80 - 0.60)
+        assert lora.score.gain_stderr is None
+        assert lora.retained[PROSE].gain == pytest.approx(-0.10)
+        assert row_of(block, "full").retained[PROSE].gain_stderr == pytest.approx(
+            statistics.stdev([0.3, 0.4, 0.5, 0.6]) / 2
+        )
+
+    def test_costs(self, block):
+        lora = row_of(block, "lora")
+        assert lora.train_seconds == pytest.approx(52.0)
+        assert lora.tokens_per_second == pytest.approx((6000 / 50 + 6000 / 54) / 2)
+        assert lora.peak_bytes == 1536 * MIB
+        assert lora.trainable == pytest.approx(0.01)
+        assert lora.artifact_bytes == 4 * MIB
+
+    def test_tokens_per_second_falls_back_to_the_phase(self):
+        from types import SimpleNamespace
+
+        from harness.report.figures import tokens_per_second
+
+        assert tokens_per_second(SimpleNamespace(facts={}, phases={"train": {"tokens": 600, "seconds": 6.0}})) == 100
+        assert tokens_per_second(SimpleNamespace(facts={}, phases={})) is None
+
+    def test_device_memory_comes_before_resident(self):
+        from types import SimpleNamespace
+
+        from harness.report.figures import peak_bytes
+
+        phases = {
+            "load": {"device_bytes": None, "rss_bytes": 9},
+            "train": {"device_bytes": 5, "rss_bytes": 9},
+        }
+        assert peak_bytes(SimpleNamespace(phases=phases)) == 5.0
+
+    def test_a_loss_that_is_not_finite_does_not_spoil_the_curve(self):
+        from types import SimpleNamespace
+
+        from harness.report.figures import mean_curve
+
+        one = SimpleNamespace(losses=[(1, "train", 2.0), (2, "train", math.nan), (2, "validation", 9.0)])
+        two = SimpleNamespace(losses=[(1, "train", 4.0), (2, "train", 1.0)])
+        assert mean_curve([one, two]) == [(1, 3.0), (2, 1.0)]
+
+
+class TestRows:
+    def test_the_base_stands_above_each_size(self, block):
+        assert block.sizes == (32, 128)
+        assert [block.at(n_train)[0].label for n_train in block.sizes] == ["base", "base"]
+
+    def test_a_failure_is_a_row_with_its_reason_and_no_number(self, block):
+        row = row_of(block, "qlora")
+        assert problem(row) == "oom: resident memory passed 7.5 GiB"
+        assert texts(block, row)[:3] == ["qlora", "0 of 2", "oom"]
+        assert not any(re.search(r"\d", text) for text in texts(block, row)[2:])
+        assert problem(row_of(block, "late")) == "missing"
+
+    def test_a_row_short_of_a_seed_says_so(self, block):
+        assert texts(block, row_of(block, "dora"))[1] == "1 of 2"
+
+    def test_without_a_language_model_retention_is_not_applicable(self, block):
+        row = texts(block, row_of(block, "setfit"))
+        assert row[0] == "setfit (encoder)"
+        assert row[4:6] == ["n/a", "n/a"]
+
+    def test_marks(self, block):
+        row = texts(block, row_of(block, "prompt"))
+        assert row[0] == "prompt †"
+        assert "61 ‡" in row
+        assert "†" not in texts(block, row_of(block, "lora"))[0]
+
+    def test_every_row_has_a_text_for_each_header(self, block):
+        assert {len(texts(block, row)) for row in block.rows} == {len(headers(block))}
+
+
+class TestAnswer:
+    def test_sentences(self, block):
+        said = " ".join(sentences(block))
+        assert "With 128 examples, setfit scores highest on topic: acc 0.93 ± 0.03, against 0.60" in said
+        assert "Within two standard errors of it: full, lora" in said
+        assert "Beside full, which trains every weight: lora, dora within noise; prompt below" in said
+        assert "lora forgets least on prose (−0.100 nats/word)" in said  # prompt lost less, but learned nothing
+        assert "lora is the smallest to ship (4 MiB)" in said
+        assert "Not shown to be better than the untouched model: prompt." in said
+
+    def test_one_seed_is_said_to_be_one(self, tmp_path):
+        results = Results(tmp_path)
+        base = cell("base")
+        results.add(base, scores(0.6))
+        results.add(cell("lora", 32, 0, baseline=base.spec_digest), scores(0.8), train_seconds=5.0)
+        assert "One seed" in " ".join(sentences(load(results.store(), "demo").blocks[0]))
+
+
+class TestFormat:
+    def test_numbers(self):
+        assert number(-0.123) == "−0.12"
+        assert number(0.2, signed=True) == "+0.20"
+        assert number(-0.001, signed=True) == "+0.00"
+        assert with_error(0.8, None) == "0.80"
+        assert with_error(None, 0.1) == "n/a"
+        assert [share(part) for part in (1.0, 0.018, 0.000064, 0.0)] == ["100%", "1.8%", "0.0064%", "0%"]
+        assert [size(count) for count in (512, 40960, 9 * MIB, 3 * 1024**3)] == [
+            "512 B", "40 KiB", "9 MiB", "3.0 GiB",
+        ]  # fmt: skip
+
+
+class TestLabels:
+    def test_names_of_close_points_do_not_overlap(self):
+        points = [(100.0, 100.0), (104.0, 103.0), (98.0, 106.0), (101.0, 97.0)]
+        names = ["lora", "prompt_tuning", "layerwise", "full"]
+        boxes = [box(spot, 6.3 * len(name)) for spot, name in zip(place(points, names, 400, 300), names, strict=True)]
+        assert all(overlap(one, other) == 0 for n, one in enumerate(boxes) for other in boxes[:n])
+
+    def test_names_stay_inside(self):
+        ((x, _, align),) = place([(395.0, 150.0)], ["prompt_tuning"], 400, 300)
+        assert align == "right" or x < 395
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+class TestHtml:
+    def test_it_loads_nothing(self, written):
+        tags = Tags()
+        tags.feed(written[1])
+        names = {tag for tag, _ in tags.found}
+        assert not names & {"script", "link", "iframe", "img", "image", "object"}
+        for tag, attributes in tags.found:
+            for name in ("src", "href", "xlink:href", "srcset"):
+                assert not (attributes.get(name) or "").startswith(("http", "//")), tag
+        assert not re.search(r"@import|url\((?!#)", written[1])
+
+    def test_it_escapes_what_users_and_errors_wrote(self, written):
+        html = written[1]
+        assert "<script" not in html
+        assert "&lt;script&gt;alert(1)" in html
+        assert "Does &lt;b&gt;parameter-efficient" in html
+
+    def test_a_hostile_label_stays_text(self, tmp_path):
+        results = Results(tmp_path / "results")
+        base = cell("base")
+        results.add(base, scores(0.6, 0.03, -5.0))
+        hostile = cell("<script>x</script>|*", 32, 0, baseline=base.spec_digest)
+        results.add(hostile, scores(0.8, 0.03, -5.1), train_seconds=5.0, losses=[2.0, 1.0])
+        paths = write_report(results.store(), "demo", tmp_path / "out")
+        for path in (tmp_path / "out").iterdir():
+            assert "<script" not in path.read_text(encoding="utf-8")
+        assert r"&lt;script>x&lt;/script>\|\*" in paths.markdown.read_text(encoding="utf-8")
+
+    def test_tables_can_be_read_aloud(self, written):
+        tags = Tags()
+        tags.feed(written[1])
+        assert all(attributes.get("scope") in ("col", "row") for tag, attributes in tags.found if tag == "th")
+        count = [tag for tag, _ in tags.found].count
+        assert count("caption") == count("table") == 2
+        labelled = [attributes for _, attributes in tags.found if attributes.get("role") == "img"]
+        assert labelled
+        assert all(attributes.get("aria-label") for attributes in labelled)
+
+    def test_reason_provenance_and_how_to_reproduce(self, written):
+        for wanted in (
+            "oom: resident memory passed 7.5 GiB", "make bench SUITE=demo", "0123456789ab", "uncommitted",
+            "torch 2.9.0",
+            "left-pad 1.0", "learned nothing",
+        ):  # fmt: skip
+            assert wanted in written[1]
+
+    def test_plots_change_colour_in_the_dark(self, written):
+        for picture in re.findall(r"<svg.*?</svg>", written[1], flags=re.DOTALL):
+            rules = re.findall(r'\.marks \[fill="(#\w+)"\]', picture)
+            body = picture.split("</style>")[1]
+            assert rules
+            assert set(re.findall(r'(?:fill|stroke)="(#\w+)"', body)) <= set(rules)
+
+
+class TestMarkdown:
+    def test_tables_are_well_formed(self, written):
+        markdown = written[2]
+        lines = [line for line in markdown.splitlines() if line.startswith("|")]
+        assert len(lines) == 2 * (2 + 8)
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+
+    def test_it_links_the_plot_beside_it(self, written):
+        folder, _, markdown = written
+        (name,) = re.findall(r"\]\(([^)]+\.svg)\)", markdown)
+        assert (folder / name).read_text(encoding="utf-8").startswith("<svg")
+
+    def test_reasons_are_escaped(self, written):
+        assert "&lt;script>alert(1)&lt;/script> \\| pipe" in written[2]
+
+
+class TestTerminal:
+    @pytest.mark.parametrize("width", [80, 100, 120])
+    def test_no_value_is_cut_and_no_line_is_too_long(self, demo_store, width):
+        text = printed(demo_store, width)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        assert "0.81 ± 0.03" in text
+        assert "−0.450 ± 0.065" in text
+
+    def test_narrow_leaves_columns_out_and_says_so(self, demo_store):
+        assert "Left out" not in printed(demo_store, 130)
+        assert "Left out for want of width: tokens/s" in printed(demo_store, 90)
+
+
+def test_the_three_faces_say_the_same(demo_store, written, block):
+    faces = [re.sub(r"\\", "", face) for face in (written[1], written[2], printed(demo_store, 200))]
+    for row in block.rows:
+        for text in texts(block, row):
+            assert all(text in face for face in faces), text
+
+
+def test_an_unknown_suite_names_the_nearest(demo_store, tmp_path):
+    with pytest.raises(StoreError, match=r"Did you mean 'demo'\?"):
+        write_report(demo_store, "dem", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_in_which_everything_failed_still_reports(tmp_path):
+    results = Results(tmp_path / "results")
+    results.add(cell("base"), status=Status.FAILED, reason="no model")
+    results.add(cell("lora", 32, 0), status=Status.DIVERGED, reason="loss is nan", losses=[math.nan])
+    store = results.store()
+    html = write_report(store, "demo", tmp_path / "out").html.read_text(encoding="utf-8")
+    assert "No method has finished" in html
+    assert "diverged: loss is nan" in html
+    printed(store, 100)
+
+
+def test_a_run_without_any_attempt_still_reports(tmp_path):
+    results = Results(tmp_path / "results")
+    results.member(cell("lora", 32, 0))
+    html = write_report(results.store(), "demo", tmp_path / "out").html.read_text(encoding="utf-8")
+    assert "missing" in html
+
+
+def test_one_flagged_seed_marks_the_row(tmp_path):
+    results = Results(tmp_path)
+    results.add(cell("lora", 32, 0), scores(0.8))
+    results.add(cell("lora", 32, 1), scores(0.6), flags=[Flag("learned_nothing", {})])
+    (only,) = load(results.store(), "demo").blocks
+    assert not only.rows[0].learned
+
+
+def test_experts_of_another_task_have_their_own_block(tmp_path):
+    results = Results(tmp_path)
+    results.add(cell("merged", 32, 0), scores(0.8))
+    results.add(cell("merged.lora", 32, 0, task="other"), ())
+    blocks = load(results.store(), "demo").blocks
+    assert [block.task for block in blocks] == ["topic", "other"]
+    assert texts(blocks[1], blocks[1].rows[0])[2] == "n/a"

@@ -1,0 +1,145 @@
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from harness.errors import DamagedStore, NewerStore, StoreError
+from harness.records import Cell, CellResult, Environment, Item, Score, Status, digest
+from harness.store.database import Store, write_atomically
+from harness.worker import write_items
+
+ENVIRONMENT = Environment("e" * 64, "2026-01-01T00:00:00+00:00", "3.11", "os", "cpu", "", "", {"torch": "1"}, "c", True)
+
+
+def put(
+    folder: Path, label: str, value: float, status: Status = Status.DONE, baseline: str = "", number: int = 0
+) -> str:
+    """Write a result as a worker would; its spec digest."""
+    cell = Cell(
+        f"{label}/m/t", digest(label), label, label, "family", "m", "t", ("t",), 0 if label == "base" else 8, 0,
+        ("r",), {}, {}, {}, baseline, {"t": "f"},
+    )  # fmt: skip
+    attempt = f"{label}-{number}"
+    scores = (
+        Score("t", "task", "acc", value, 0.1, 4, True),
+        Score("t", "task", "loss", 1 - value, 0.1, 4, False),
+    )
+    result = CellResult(
+        attempt, "run", cell, ENVIRONMENT, status, "", f"2026-01-0{number + 1}T00:00:00+00:00", 1.0, False,
+        scores if status is Status.DONE else (),
+    )  # fmt: skip
+    write_atomically(folder / "attempts" / attempt / "result.json", json.dumps(result.to_json()))
+    write_items(folder / "attempts" / attempt / "items.parquet", [Item("t", "d-0", "acc", value, "x", "y")])
+    return cell.spec_digest
+
+
+def dump(store: Store) -> dict[str, list[Any]]:
+    with store.open(read_only=True) as connection:
+        tables = [row[0] for row in connection.execute("SHOW TABLES").fetchall() if row[0] != "schema_version"]
+        return {table: sorted(map(str, connection.execute(f"FROM {table}").fetchall())) for table in tables}
+
+
+def test_taking_in_twice_counts_once_and_rebuild_gives_the_same(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    base = put(tmp_path, "base", 0.5)
+    put(tmp_path, "lora", 0.75, baseline=base)
+    for _ in range(2):
+        with store.open() as connection:
+            assert store.ingest(connection) == []
+    first = dump(store)
+    assert len(first["attempts"]) == 2
+    assert len(first["items"]) == 2
+    assert store.rebuild() == (2, [])
+    assert dump(store) == first
+    store.path.unlink()
+    assert store.rebuild() == (2, [])
+    assert dump(store) == first
+
+
+def test_base_values_come_from_the_base_whenever_it_arrives(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(tmp_path, "lora", 0.75, baseline=digest("base"))
+    with store.open() as connection:
+        store.ingest(connection)
+    put(tmp_path, "base", 0.5)
+    with store.open() as connection:
+        store.ingest(connection)
+        rows = connection.execute(
+            "SELECT metric, base_value FROM scores WHERE attempt_id = 'lora-0' ORDER BY position"
+        ).fetchall()
+    assert rows == [("acc", 0.5), ("loss", 0.5)]
+
+
+def test_finished_once_is_finished(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    spec = put(tmp_path, "lora", 0.75)
+    put(tmp_path, "lora", 0.0, Status.INTERRUPTED, number=1)
+    with store.open() as connection:
+        store.ingest(connection)
+        assert store.statuses(connection, "e" * 64) == {spec: "interrupted"}
+        assert store.finished(connection, "e" * 64) == {spec: "lora-0"}
+        assert store.history(connection, "e" * 64) == {spec: ("done", 1.0)}
+        assert store.finished(connection, "f" * 64) == {}
+
+
+def test_reading_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no database at"), Store(tmp_path).open(read_only=True):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"not a database", b"x" * 20000])
+def test_a_damaged_database_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    store = Store(tmp_path)
+    store.path.write_bytes(content)
+    with pytest.raises(DamagedStore, match="tunebench rebuild"), store.open():
+        pass
+    assert store.path.read_bytes() == content
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.open() as connection:
+        connection.execute("INSERT INTO schema_version VALUES (999, now())")
+    with pytest.raises(NewerStore, match="schema 999"), store.open():
+        pass
+
+
+def hold(path: str, ready: Any, release: Any) -> None:
+    with duckdb.connect(path):
+        ready.set()
+        release.wait(30)
+
+
+def test_it_waits_for_a_reader_and_names_the_fault_when_that_takes_too_long(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.open():
+        pass
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(str(store.path), ready, release))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with (
+            pytest.raises(StoreError, match="held open by another process"),
+            Store(tmp_path, wait_seconds=0.3).open(),
+        ):
+            pass
+        release.set()
+        with Store(tmp_path, wait_seconds=30).open() as connection:
+            assert connection.execute("SELECT count(*) FROM cells").fetchall() == [(0,)]
+    finally:
+        release.set()
+        other.join()
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.json"
+    write_atomically(path, "one")
+    write_atomically(path, "two")
+    assert path.read_text() == "two"
+    assert [p.name for p in path.parent.iterdir()] == ["b.json"]

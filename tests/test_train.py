@@ -1,0 +1,145 @@
+"""The training loop on the tiny model: the loss is the right one, and every setting does something."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from harness.errors import Diverged, Unavailable
+from harness.measure import StepRecorder
+from harness.methods import all_methods
+from harness.models import logits_at
+from harness.suite import TrainSettings
+from harness.train import Collator, answer_loss, train
+
+ROWS = [
+    {"input_ids": [5, 6, 7, 8, 9, 10], "labels": [-100] * 5 + [10]},
+    {"input_ids": [11, 12, 13, 14], "labels": [-100] * 2 + [13, 14]},
+    {"input_ids": [15, 16, 17], "labels": [-100] * 2 + [17]},
+    {"input_ids": [18, 19, 20, 21, 22], "labels": [-100] * 4 + [22]},
+]
+
+
+def model_of(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def fit(folder: Path, scratch: Path, method: str = "full", rows: Any = ROWS, seed: int = 0, **settings: Any) -> Any:
+    train_settings = TrainSettings(**{"steps": 4, "batch_size": 2, **settings}).model_dump()
+    made = all_methods()[method](learning_rate=1e-2)
+    recorder = StepRecorder()
+    torch.manual_seed(0)
+    model = made.attach(model_of(folder))
+    model = train(model, made, rows, ROWS, train_settings, seed, recorder, scratch)
+    return model, recorder
+
+
+def test_answer_loss_is_transformers_own(tiny_model: Path) -> None:
+    model = model_of(tiny_model).eval()
+    batch = Collator(pad=0)(ROWS)
+    total, count = answer_loss(model, batch["input_ids"], batch["labels"], batch["attention_mask"])
+    own = model(**batch).loss
+    assert count == 5
+    assert float(total / count) == pytest.approx(float(own), rel=1e-6)
+
+
+def test_logits_at_places_are_the_models(tiny_model: Path) -> None:
+    model = model_of(tiny_model).eval()
+    batch = Collator(pad=0)(ROWS)
+    places = torch.tensor([-5, -2, -1])
+    some = logits_at(model, batch["input_ids"], places, batch["attention_mask"])
+    every = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    assert torch.allclose(some, every[:, places], atol=1e-6)
+
+
+def test_virtual_tokens_do_not_shift_the_places(tiny_model: Path) -> None:
+    model = all_methods()["prompt_tuning"](init="random", virtual_tokens=3).attach(model_of(tiny_model)).eval()
+    batch = Collator(pad=0)(ROWS)
+    total, count = answer_loss(model, batch["input_ids"], batch["labels"], batch["attention_mask"])
+    assert float(total / count) == pytest.approx(float(model(**batch).loss), rel=1e-5)
+
+
+def test_the_loss_falls_and_every_step_is_kept(tiny_model: Path, tmp_path: Path) -> None:
+    _, recorder = fit(tiny_model, tmp_path, steps=12, schedule="constant", warmup=0.0)
+    losses = [step.loss for step in recorder.steps]
+    assert [step.step for step in recorder.steps] == list(range(1, 13))
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert all(step.tokens and step.seconds for step in recorder.steps)
+    assert recorder.total_samples == 24
+
+
+def test_the_same_seed_gives_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
+    one, two = fit(tiny_model, tmp_path)[0], fit(tiny_model, tmp_path)[0]
+    other = fit(tiny_model, tmp_path, seed=3, rows=ROWS * 2)[0]
+    pairs = list(zip(one.parameters(), two.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b, _ in pairs)
+    assert not all(torch.equal(a, c) for a, _, c in pairs)
+
+
+def test_accumulation_equals_one_large_batch(tiny_model: Path, tmp_path: Path) -> None:
+    whole, _ = fit(tiny_model, tmp_path, steps=1, batch_size=4, warmup=0.0)
+    parts, recorder = fit(tiny_model, tmp_path, steps=1, batch_size=1, gradient_accumulation=4, warmup=0.0)
+    assert recorder.total_samples == 4
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        # Adam's first step is the gradient's sign, so where a gradient is near zero rounding decides.
+        assert (a - b).abs().max() < 2.1e-2
+        assert ((a - b).abs() > 1e-5).float().mean() < 0.01
+
+
+def test_checkpointing_changes_memory_not_results(tiny_model: Path, tmp_path: Path) -> None:
+    plain, _ = fit(tiny_model, tmp_path)
+    again, _ = fit(tiny_model, tmp_path, gradient_checkpointing=True)
+    for a, b in zip(plain.parameters(), again.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"optimizer": "adafactor"}, {"schedule": "cosine"}, {"precision": "bf16"}, {"attention": "eager"}],
+)
+def test_settings_run(tiny_model: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    model, recorder = fit(tiny_model, tmp_path, **settings)
+    assert all(math.isfinite(step.loss) for step in recorder.steps)
+    assert next(model.parameters()).dtype is torch.float32
+
+
+def test_epochs_instead_of_steps(tiny_model: Path, tmp_path: Path) -> None:
+    _, recorder = fit(tiny_model, tmp_path, steps=None, epochs=3)
+    assert len(recorder.steps) == 6
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a CPU cannot do")
+def test_what_a_cpu_cannot_do_is_said(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="fp16 needs a GPU"):
+        fit(tiny_model, tmp_path, precision="fp16")
+    with pytest.raises(Unavailable, match="adamw8bit needs a GPU"):
+        fit(tiny_model, tmp_path, optimizer="adamw8bit")
+
+
+def test_early_stopping_keeps_the_best(tiny_model: Path, tmp_path: Path) -> None:
+    wrong = [{**row, "labels": [-100] * (len(row["labels"]) - 1) + [300]} for row in ROWS]
+    model, recorder = fit(tiny_model, tmp_path, rows=wrong, steps=40, eval_every=1, early_stopping=2, warmup=0.0)
+    validation = [step.loss for step in recorder.steps if step.split == "validation"]
+    assert len(validation) < 40
+    assert validation[-2:] == sorted(validation[-2:])
+    batch = Collator(pad=0)(ROWS)
+    with torch.no_grad():
+        total, count = answer_loss(model, batch["input_ids"], batch["labels"], batch["attention_mask"])
+    assert float(total / count) == pytest.approx(min(validation), rel=1e-4)
+
+
+def test_a_loss_that_is_no_number_ends_the_cell(tiny_model: Path, tmp_path: Path) -> None:
+    made = all_methods()["full"](learning_rate=1e30)
+    settings = TrainSettings(steps=8, batch_size=2, warmup=0.0, max_grad_norm=1e9).model_dump()
+    with pytest.raises(Diverged, match="the training loss is"):
+        train(model_of(tiny_model), made, ROWS, [], settings, 0, StepRecorder(), tmp_path)
+
+
+def test_layer_decay_gives_each_layer_its_rate(tiny_model: Path) -> None:
+    method = all_methods()["layerwise"](layers=2, layer_decay=0.5, learning_rate=1e-3)
+    groups = method.parameter_groups(method.attach(model_of(tiny_model)))
+    assert groups is not None
+    assert [group["lr"] for group in groups] == [1e-3, 5e-4, 2.5e-4]
