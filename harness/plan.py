@@ -15,9 +15,9 @@ from typing import Any
 
 from harness.catalog import ModelFacts, TaskFacts
 from harness.errors import Problem, SuiteError
-from harness.methods import Method, all_methods
+from harness.methods import Method
 from harness.records import Cell, digest
-from harness.suite import BASE, Label, Suite, TrainSettings
+from harness.suite import BASE, Label, Suite, TrainSettings, build_method
 
 # Of the training settings, those that also change what an untrained model scores.
 SCORING = ("precision", "attention", "eval_batch_size")
@@ -108,7 +108,8 @@ class CellMaker:
         """A label's cell, after the cells that it needs."""
         needs = {}
         for expert in label.method.wants(self.task):
-            method = all_methods()[expert.method](**expert.settings)
+            method, _ = build_method(expert.method, expert.settings, self.suite.lines, ("methods", label.name))
+            assert method is not None  # the suite has been checked
             name = self.label_of(method) or f"{label.name}.{expert.method}"
             available = self.facts.tasks[expert.learn].n_train
             cell = self.cell(

@@ -203,7 +203,8 @@ def test_weights_that_are_gone_are_made_again_when_needed(project: Path) -> None
     plan = plan_of(project, text)
     progress = start(project, plan)
     assert set(by_label(plan, progress).values()) == {"done"}
-    assert len(results(project)) == 5  # base, lora twice, the other expert, merged
+    # base (and once more, now also on names), lora twice, the other expert, merged
+    assert len(results(project)) == 6
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"attempt_id": 1}', "[]"])

@@ -122,6 +122,12 @@ def test_a_merge_needs_its_experts_and_shares_those_that_are_rows(tmp_path: Path
     assert all(places.index(need) < places.index(merged.spec_digest) for need in merged.needs.values())
 
 
+def test_settings_of_experts_are_coerced_like_any_others(tmp_path: Path) -> None:
+    merge = {"method": "merge", "experts": {"method": "lora", "learning_rate": "1e-2", "learn": ["a", "b"]}}
+    made = plan(tmp_path, methods={"lora": {"learning_rate": 0.01}, "merged": merge}, seeds=[0])
+    assert {cell.label for cell in made.cells} == {"base", "lora", "merged"}
+
+
 def test_every_gain_has_a_base_that_was_scored_on_it(tmp_path: Path) -> None:
     made = plan(tmp_path, methods={"merged": MERGE}, retain=[])
     by_digest = made.by_digest()
