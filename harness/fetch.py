@@ -44,11 +44,11 @@ def fetch(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], No
     problems = []
     for name in suite.model_names():
         if name not in found_models:
-            tell(f"model {name}", 0, 0)
+            tell(f"fetching model {name}", 0, 0)
             found_models[name] = models.prepare(catalog, name, progress)
     for name in suite.task_names():
         if name not in found_tasks:
-            tell(f"task {name}", 0, 0)
+            tell(f"preparing task {name}", 0, 0)
             try:
                 found_tasks[name] = tasks.prepare(catalog, name)
             except TaskError as error:

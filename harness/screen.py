@@ -48,7 +48,7 @@ def download_bars() -> Iterator[Any]:
         def line(name: str, done: int, total: int) -> None:
             if name not in seen:
                 seen.add(name)
-                print(f"fetching {name}", file=sys.stderr, flush=True)
+                print(name, file=sys.stderr, flush=True)
 
         yield line
         return

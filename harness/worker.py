@@ -85,6 +85,8 @@ class Work:
         self.scores: list[Score] = []
         self.facts: list[Fact] = []
         self.flags: list[Flag] = []
+        self.drawn: dict[str, list[Any]] = {}
+        self.rows: dict[str, list[Any]] = {}
         self.scratch = folder / "scratch"
 
     def run(self) -> None:
@@ -103,19 +105,17 @@ class Work:
         with self.meter.phase("load"):
             self.recorder.tell(phase="load")
             model = self.method.load(self)
+            if self.cell.n_train:
+                # Data and adapters are made ready here, so that "train" is training and nothing else.
+                model = self.method.attach(model)
+                self.prepare(model)
+        self.facts += parameter_facts(model, trained=self.cell.n_train > 0)
         if self.cell.n_train:
-            examples = self.examples()  # made before the clock of training starts
             with self.meter.phase("train"):
                 self.recorder.tell(phase="train")
-                model = self.method.attach(model)
-                self.facts += parameter_facts(model)
                 model = self.method.fit(model, self)
-                tokens = self.recorder.total_tokens or None
-                self.meter.count(tokens, self.recorder.total_samples or None)
+                self.meter.count(self.recorder.total_tokens or None, self.recorder.total_samples or None)
             self.facts += self.recorder.facts()
-            self.facts.append(Fact("training_examples", len(examples), "examples"))
-        else:
-            self.facts += parameter_facts(model, trained=False)
         with self.meter.phase("evaluate"):
             self.recorder.tell(phase="evaluate")
             self.evaluate(model)
@@ -187,7 +187,21 @@ class Work:
     def examples(self, split: str = "train") -> list[Any]:
         from harness.tasks import examples
 
-        return examples(self.tasks[self.cell.task], split, self.cell.n_train, self.seed)
+        if split not in self.drawn:
+            self.drawn[split] = examples(self.tasks[self.cell.task], split, self.cell.n_train, self.seed)
+        return self.drawn[split]
+
+    def prepare(self, model: Any) -> None:
+        """Draw the examples, and for a language model encode them as its scorer would."""
+        from harness.tasks import encode
+
+        splits = ["train", *(["validation"] if self.cell.train["eval_every"] else [])]
+        for split in splits:
+            found = self.examples(split)
+            if self.method.is_language_model:
+                lm = self.language_model(model)
+                length = self.cell.train["max_length"]
+                self.rows[split] = encode(found, lm._encode_pair, lm.eot_token_id, length)
 
     def load_model(self, folder: Path | None = None, quantize: str | None = None) -> Any:
         from harness.models import load_model
@@ -203,17 +217,10 @@ class Work:
         return [self.recorder]
 
     def train(self, model: Any, method: Method) -> Any:
-        from harness.tasks import encode
         from harness.train import train
 
-        settings = self.cell.train
-        lm = self.language_model(model)
-
-        def rows(split: str) -> list[Any]:
-            return encode(self.examples(split), lm._encode_pair, lm.eot_token_id, settings["max_length"])
-
-        validation = rows("validation") if settings["eval_every"] else []
-        return train(model, method, rows("train"), validation, settings, self.seed, self.recorder, self.scratch)
+        rows, validation = self.rows["train"], self.rows.get("validation", [])
+        return train(model, method, rows, validation, self.cell.train, self.seed, self.recorder, self.scratch)
 
 
 def parameter_facts(model: Any, trained: bool = True) -> list[Fact]:

@@ -68,7 +68,7 @@ def test_cells_run_apart_and_a_second_run_runs_none(project: Path) -> None:
     assert by_label(plan, start(project, plan)) == {"base": "done", "lora": "done"}
     found = results(project)
     assert len(found) == 2
-    assert [score.metric for score in found[0].scores][0] == "acc"
+    assert found[0].scores[0].metric == "acc"
     assert start(project, plan).seconds == {}
     assert len(results(project)) == 2
     assert start(project, plan, frozenset({"done"})).seconds.keys() == {c.spec_digest for c in plan.cells}

@@ -150,3 +150,41 @@ def test_saved_weights_score_as_stored(finished: tuple[Path, dict[str, CellResul
         with torch.no_grad():
             logs = model(input_ids=whole).logits.log_softmax(-1)[0, -len(answer) - 1 : -1]
         assert float(logs.gather(1, answer[:, None]).sum()) == pytest.approx(item["value"], rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bbc-topic", "bbc-headline", "reuters-r8", "newsgroups-20"])
+def test_shipped_tasks_are_clean(name: str) -> None:
+    """Splits of real data share no text, hold the classes in equal parts, and can be learned."""
+    from collections import Counter
+
+    from harness.catalog import load_catalog
+    from harness.corpora import normalise
+    from harness.tasks import examples, load_task, prepare
+
+    catalog = load_catalog(ROOT)
+    facts = prepare(catalog, name)
+    assert facts.unlearnable == ""
+    assert facts.n_train >= 1500
+    task = load_task(catalog.task_path(name))
+    splits = {"train": task.training_docs(), "validation": task.validation_docs(), "test": task.test_docs()}
+    column = "title" if name.startswith("bbc") else "text"
+    texts = {split: {normalise(document[column]) for document in found} for split, found in splits.items()}
+    assert not texts["train"] & texts["test"]
+    assert not texts["train"] & texts["validation"]
+    assert not texts["validation"] & texts["test"]
+    assert len(texts["test"]) == len(splits["test"])
+    classes = Counter(document["label"] for document in splits["test"])
+    assert max(classes.values()) == min(classes.values())
+    drawn = examples(task, n=40, seed=1)
+    assert drawn[:20] == examples(task, n=20, seed=1)
+    assert all(example.target.startswith(" ") for example in drawn)
+
+
+def test_prose_passages() -> None:
+    from harness.catalog import load_catalog
+    from harness.tasks import load_task
+
+    documents = list(load_task(load_catalog(ROOT).task_path("tales-perplexity")).test_docs())
+    assert len(documents) == 20
+    assert {len(document["text"].split()) for document in documents} == {64}
+    assert len({document["text"] for document in documents}) == 20

@@ -3,13 +3,16 @@
 Importing must not start CUDA, and must not start threads: both do not survive a fork.
 """
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
+import importlib
+import logging
 
-import harness.corpora
-import harness.diagnose
-import harness.evaluate
-import harness.generation
-import harness.models
-import harness.tasks
-import harness.train
-import harness.worker  # noqa: F401
+MODULES = (
+    "torch", "transformers", "transformers.models.llama.modeling_llama", "peft", "lm_eval.evaluator",
+    "pyarrow.parquet", "scipy.stats", "harness.corpora", "harness.diagnose", "harness.evaluate", "harness.generation",
+    "harness.models", "harness.tasks", "harness.train", "harness.worker",
+)  # fmt: skip
+
+logging.disable(logging.WARNING)  # libraries' notices at import would fall into the live table
+for module in MODULES:
+    importlib.import_module(module)
+logging.disable(logging.NOTSET)  # a worker's own go to its log

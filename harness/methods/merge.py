@@ -32,7 +32,7 @@ class Merge(Method):
     how: Literal["linear", "task_arithmetic", "ties", "dare_ties", "dare_linear"] = "ties"
     weight: float = 0.5
     density: float = 0.5
-    experts: dict[str, Any] = {}  # noqa: RUF012  (never changed: a default is copied)
+    experts: dict[str, Any] = {}
 
     def problems(self) -> Iterable[str]:
         learn = self.experts.get("learn")

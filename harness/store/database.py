@@ -158,7 +158,8 @@ class Store:
                 connection,
                 "attempts",
                 [[attempt, result.run_id, cell.spec_digest, environment.env_digest, str(result.status),
-                  result.reason, result.started, result.seconds, result.contended]],
+                  result.reason, result.started, result.seconds, result.contended, environment.commit,
+                  environment.dirty]],
             )  # fmt: skip
             insert(
                 connection,

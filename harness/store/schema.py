@@ -38,7 +38,8 @@ def first_tables(connection: duckdb.DuckDBPyConnection) -> None:
             position INTEGER, PRIMARY KEY (run_id, key));
         CREATE TABLE attempts (
             attempt_id VARCHAR PRIMARY KEY, run_id VARCHAR, spec_digest VARCHAR, env_digest VARCHAR,
-            status VARCHAR, reason VARCHAR, started TIMESTAMPTZ, seconds DOUBLE, contended BOOLEAN);
+            status VARCHAR, reason VARCHAR, started TIMESTAMPTZ, seconds DOUBLE, contended BOOLEAN,
+            commit VARCHAR, dirty BOOLEAN);
         CREATE TABLE scores (
             attempt_id VARCHAR, task VARCHAR, role VARCHAR, metric VARCHAR, value DOUBLE, stderr DOUBLE,
             n INTEGER, higher_is_better BOOLEAN, base_value DOUBLE, position INTEGER);
