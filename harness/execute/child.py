@@ -15,8 +15,13 @@ WATCH_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
 
 
-def main(folder: str, parent: int) -> None:
-    """Run the job in `folder`. `parent` is the pid of the command that waits for it."""
+def main(folder: str, parent: int, variables: dict[str, str]) -> None:
+    """Run the job in `folder`. `parent` is the pid of the command that waits for it.
+
+    `variables` is that command's environment: the fork server's is the one it was started with.
+    """
+    os.environ.clear()
+    os.environ.update(variables)
     with contextlib.suppress(OSError):
         os.setsid()  # a stuck cell is ended with everything it started
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the parent's business

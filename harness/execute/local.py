@@ -175,7 +175,7 @@ class LocalExecutor:
             "contended": run.jobs > 1,
         }
         write_atomically(folder / "job.json", json.dumps(job, indent=1))
-        process = context.Process(target=child.main, args=(str(folder), os.getpid()), daemon=False)
+        process = context.Process(target=child.main, args=(str(folder), os.getpid(), dict(os.environ)), daemon=False)
         process.start()
         return Running(cell, folder, process)
 
