@@ -26,6 +26,7 @@ test-all: fetched
 # What the tests on the real model need; the tests themselves use no network.
 fetched: $(STAMP)
 	@$(BIN)/tunebench fetch peft-vs-full
+	@$(BIN)/tunebench fetch tests/shipped-tasks.yaml
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
