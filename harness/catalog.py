@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -115,6 +116,14 @@ class Catalog:
 
     def task_facts_path(self, name: str) -> Path:
         return sources.cache_root() / "facts" / f"task-{definition(self.task_path(name))[:32]}.json"
+
+
+def keep_facts(path: Path, facts: ModelFacts | TaskFacts) -> None:
+    """Write facts where the catalog looks for them, so that another process sees all of them or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(asdict(facts)))
+    temporary.replace(path)
 
 
 def definition(path: Path) -> str:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import sources
-from harness.catalog import Catalog, ModelEntry, ModelFacts
+from harness.catalog import Catalog, ModelEntry, ModelFacts, keep_facts
 from harness.errors import SourceError, Unavailable
 
 if TYPE_CHECKING:
@@ -43,11 +41,7 @@ def prepare(catalog: Catalog, name: str, progress: Progress | None = None) -> Mo
     if not (folder / "config.json").exists():
         raise SourceError(f"{entry.sources[0]} is no model folder: {folder} has no config.json.")
     facts = ModelFacts(name, weights_fingerprint(folder), str(folder))
-    path = catalog.model_facts_path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(facts)))
-    temporary.replace(path)
+    keep_facts(catalog.model_facts_path(name), facts)
     return facts
 
 

@@ -164,8 +164,9 @@ class CellMaker:
             "needs": needs,
         }
         size = f"/n{n_train}/s{seed}" if method.trains else ""
+        short = model.rstrip("/").rsplit("/", 1)[-1].removeprefix("file:")  # of a source, its last part
         return Cell(
-            key=f"{label}/{model}/{task}{size}",
+            key=f"{label}/{short}/{task}{size}",
             spec_digest=digest(what),
             label=label,
             method=method.name,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import Catalog, TaskFacts, definition_files
+from harness.catalog import Catalog, TaskFacts, definition_files, keep_facts
 from harness.corpora import interleave
 from harness.errors import TaskError
 from harness.records import digest
@@ -89,11 +89,7 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         n_test=len(scored),
         unlearnable=unlearnable(task),
     )
-    kept = catalog.task_facts_path(name)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    temporary = kept.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(facts)))
-    temporary.replace(kept)
+    keep_facts(catalog.task_facts_path(name), facts)
     return facts
 
 

@@ -9,8 +9,10 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,28 @@ class Progress:
     stopping: bool = False
 
 
+@contextmanager
+def ctrl_c(progress: Progress) -> Iterator[None]:
+    """Within the block, the first Ctrl-C asks to stop after what runs; the second raises KeyboardInterrupt.
+
+    A handler instead of catching the exception: taking in a result must not be cut in the middle by the first.
+    """
+
+    def pressed(number: int, frame: Any) -> None:
+        if progress.stopping:
+            raise KeyboardInterrupt
+        progress.stopping = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGINT, pressed)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @dataclass(frozen=True)
 class Run:
     """One execution of a suite."""
@@ -87,21 +111,16 @@ class LocalExecutor:
         self.weights.update(done)
         progress = Progress(plan, states)
         context = self._context()
-        try:
-            while True:
-                try:
-                    if not self._step(plan, progress, context):
-                        break
+        with ctrl_c(progress):
+            try:
+                while self._step(plan, progress, context):
                     time.sleep(POLL_SECONDS)
-                except KeyboardInterrupt:
-                    if progress.stopping:
-                        raise
-                    progress.stopping = True
-        except BaseException:
-            for running in progress.running:
-                self._kill(running)
-                self._collect(running, progress, Status.INTERRUPTED, "stopped by the user")
-            progress.stopping = True
+            except BaseException as error:
+                for running in progress.running:
+                    self._kill(running)
+                    self._collect(running, progress, Status.INTERRUPTED, "stopped by the user")
+                if not isinstance(error, KeyboardInterrupt):
+                    raise
         self.watch(progress)
         return progress
 

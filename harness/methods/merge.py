@@ -20,8 +20,8 @@ class Merge(Method):
     """Merging: experts of several tasks combined into one model (linear, task arithmetic, TIES, DARE).
 
     `experts` is {method, learn: [tasks], and that method's settings}: one expert a task, a cell of the
-    same plan. Adapters are folded into full weights first. `weight` is every expert's, `density` the
-    share of its changes that TIES and DARE keep.
+    same plan, with costs of its own (a merge's are those of merging). Adapters are folded into full
+    weights first. `weight` is every expert's, `density` the share of its changes that TIES and DARE keep.
     """
 
     name = "merge"
@@ -56,7 +56,10 @@ class Merge(Method):
     def learns(self, task: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys([task, *self.experts["learn"]]))
 
-    def load(self, job: Job) -> nn.Module:
+    def attach(self, model: nn.Module) -> nn.Module:
+        return model.requires_grad_(False)  # nothing is trained here
+
+    def fit(self, model: nn.Module, job: Job) -> nn.Module:
         from mergekit.config import MergeConfiguration
         from mergekit.merge import run_merge
         from mergekit.options import MergeOptions
@@ -80,9 +83,6 @@ class Merge(Method):
             options=MergeOptions(copy_tokenizer=False, random_seed=job.seed, quiet=True),
         )
         return job.load_model(merged)
-
-    def fit(self, model: nn.Module, job: Job) -> nn.Module:
-        return model
 
 
 def fold(job: Job, role: str, weights: Path) -> Path:

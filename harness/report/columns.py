@@ -42,7 +42,7 @@ def texts(block: Block, row: Row) -> list[str]:
         *cells,
         seconds(row.train_seconds) + (" ‡" if row.contended else "") if timed else "",
         count(row.tokens_per_second) if row.tokens_per_second else "",
-        size(row.peak_bytes),
+        size(row.peak_bytes) if row.peak_bytes else "",
         share(row.trainable) if trained else "",
         size(row.artifact_bytes) if row.artifact_bytes else "",
     ]
@@ -82,6 +82,7 @@ def footnotes(report: Report) -> list[str]:
         "the same for every seed, so more seeds do not shrink their share. One seed says nothing of others.",
         "Gain and Δ are changes against the untouched base model, their errors paired item by item. "
         "A negative Δ of nats/word or accuracy is something forgotten; n/a: no language model is left.",
+        "Time and peak memory are of training alone, without loading and scoring.",
     ]
     if any(row.n_train and not row.learned for row in rows):
         notes.append("† in at least one seed not shown to be better than the base model (paired tests).")

@@ -39,12 +39,10 @@ def tokens_per_second(cell: CellRow) -> float | None:
 
 
 def peak_bytes(cell: CellRow) -> float | None:
-    """The highest peak of any phase: the device's on a GPU, else resident memory."""
-    for column in ("device_bytes", "rss_bytes"):
-        peaks = [phase[column] for phase in cell.phases.values() if phase[column] is not None]
-        if peaks:
-            return float(max(peaks))
-    return None
+    """The peak of training: the device's on a GPU, else resident memory. Scoring, which has larger batches,
+    is left out; so is what was not trained."""
+    phase = cell.phases.get("train", {})
+    return next((float(phase[c]) for c in ("device_bytes", "rss_bytes") if phase.get(c) is not None), None)
 
 
 def trainable_share(cell: CellRow) -> float | None:
