@@ -6,17 +6,18 @@ Facts (fingerprints, split sizes) are learned once, by `tunebench fetch`, and ke
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness import sources
 from harness.errors import Problem, SuiteError, UserError, unknown
@@ -28,7 +29,7 @@ class ModelEntry:
     """A model that can be named. `sources` are parts of one file when there are several."""
 
     name: str
-    kind: str  # causal | encoder
+    kind: str  # causal | encoder, or "" for a source of which nothing is known
     sources: tuple[str, ...]
     sha256: tuple[str, ...] = ()
     parameters: int = 0
@@ -59,6 +60,9 @@ class TaskFacts:
     unlearnable: str = ""
 
 
+Facts = TypeVar("Facts", ModelFacts, TaskFacts)
+
+
 @dataclass(frozen=True)
 class Catalog:
     """Models and tasks by name, for one project folder (where `suites/` lies)."""
@@ -75,21 +79,21 @@ class Catalog:
             return self.models[name]
         if name.startswith(("hf:", "file:", "pypi:")):
             sources.parse(name)
-            return ModelEntry(name=name, kind="causal", sources=(name,))
+            return ModelEntry(name=name, kind="", sources=(name,))
         raise UserError(unknown("model", name, self.models, "A source works too: hf:org/name or file:folder."))
 
     def model_facts(self, name: str) -> ModelFacts | None:
         """The facts of a fetched model; None before it is fetched, or when its folder is gone."""
         path = self.model_facts_path(name)
-        if not path.exists():
-            return None
-        facts = ModelFacts(**json.loads(path.read_text()))
-        return facts if (Path(facts.folder) / "config.json").exists() else None
+        facts = read_facts(path, ModelFacts)
+        return facts if facts and (Path(facts.folder) / "config.json").exists() else None
 
     def model_facts_path(self, name: str) -> Path:
         entry = self.model(name)
         local = [
-            local_stamp(self.root / sources.parse(text).name) for text in entry.sources if text.startswith("file:")
+            local_stamp(self.root / Path(sources.parse(text).name).expanduser())
+            for text in entry.sources
+            if text.startswith("file:")
         ]
         return sources.cache_root() / "facts" / f"model-{digest([asdict(entry), str(self.root), local])[:32]}.json"
 
@@ -111,8 +115,7 @@ class Catalog:
 
     def task_facts(self, name: str) -> TaskFacts | None:
         """The facts of a fetched task; None before it is fetched, or when its files have changed."""
-        path = self.task_facts_path(name)
-        return TaskFacts(**json.loads(path.read_text())) if path.exists() else None
+        return read_facts(self.task_facts_path(name), TaskFacts)
 
     def task_facts_path(self, name: str) -> Path:
         return sources.cache_root() / "facts" / f"task-{definition(self.task_path(name))[:32]}.json"
@@ -126,16 +129,70 @@ def keep_facts(path: Path, facts: ModelFacts | TaskFacts) -> None:
     temporary.replace(path)
 
 
+def read_facts(path: Path, kind: type[Facts]) -> Facts | None:
+    """Kept facts; None when there are none, or a damaged file is in their place: then they are made again."""
+    try:
+        return kind(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def definition(path: Path) -> str:
-    """A digest of everything that defines a task: its YAML, what it includes, its functions, local data."""
+    """A digest of everything that defines a task: its YAML, what it includes, its functions, local data.
+
+    Data files are noticed by size and time of change, found where the task's loader would look for them.
+    """
     parts: list[Any] = [str(path.resolve()), importlib.metadata.version("lm_eval")]
     for file in definition_files(path):
         parts.append(hashlib.sha256(file.read_bytes()).hexdigest())
-    for reference in re.findall(r"file:([^\s\"',}\]]+)", path.read_text(encoding="utf-8")):
-        parts.append(local_stamp(path.parent / reference))
-    for reference in re.findall(r"[\w./-]+\.(?:csv|tsv|jsonl?|parquet|txt)\b", path.read_text(encoding="utf-8")):
-        parts.append(local_stamp(path.parent / reference))
+        if file.suffix != ".py":
+            parts += [local_stamp(place) for place in data_files(file, path.parent)]
     return digest(parts)
+
+
+def data_files(path: Path, base: Path) -> list[Path]:
+    """Local files that a task's YAML may name: every text in it that is a file, or a pattern of files."""
+    try:
+        config = yaml_without_functions(path)
+    except (OSError, ValueError):
+        return []
+    found = []
+    for text in texts(config):
+        name = text.removeprefix("file:")
+        if not name or "\n" in name or "{{" in name or len(name) > 1000:
+            continue
+        place = base / Path(name).expanduser()
+        if any(mark in name for mark in "*?["):
+            found += sorted(Path(match) for match in glob.glob(str(place), recursive=True))
+        elif text.startswith("file:") or place.exists():
+            found.append(place)
+    return found
+
+
+def yaml_without_functions(path: Path) -> Any:
+    """A task's YAML with its functions as their names. Raises ValueError (yaml.YAMLError is turned into it)."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_constructor("!function", lambda loader, node: str(node.value))
+    try:
+        return yaml.load(path.read_text(encoding="utf-8", errors="replace"), Loader=Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a nested value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner)
 
 
 def definition_files(path: Path) -> Iterable[Path]:
@@ -148,7 +205,7 @@ def definition_files(path: Path) -> Iterable[Path]:
         seen.add(file)
         if file.suffix == ".py":
             continue
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8", errors="replace")
         for names in re.findall(r"^include:\s*(.+)$", text, re.M):
             queue += [file.parent / name.strip("'\" ") for name in names.strip("[]").split(",")]
         for module in re.findall(r"!function\s+([\w.]+)\.\w+", text):
@@ -203,13 +260,15 @@ def load_catalog(root: Path) -> Catalog:
                 models[name] = ModelEntry(
                     name, sources=as_tuple(row["source"]), sha256=as_tuple(row.get("sha256", ())), **known
                 )
-        except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        except KeyError as error:
+            problems.append(Problem(f"model {name!r} has no {error}.", str(path)))
+        except (yaml.YAMLError, ValueError, TypeError, AttributeError, OSError) as error:
             problems.append(Problem(f"cannot be read: {error}", str(path)))
     if problems:
         raise SuiteError(problems)
     tasks = {}
     for file in sorted((root / "suites" / "tasks").glob("*.yaml")):
-        match = re.search(r"^task:[ \t]*['\"]?([\w.:+-]+)", file.read_text(encoding="utf-8"), re.M)
+        match = re.search(r"^task:[ \t]*['\"]?([\w.:+-]+)", file.read_text(encoding="utf-8", errors="replace"), re.M)
         if match:
             tasks[match[1]] = file
     return Catalog(root, models, tasks)

@@ -5,10 +5,10 @@ Exit codes: 0 all is well; 1 a cell did not end as done; 2 the input is wrong (o
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.errors import TunebenchError, UserError, unknown
-from harness.screen import download_bars, show_detail, show_json, show_table
+from harness.screen import clock_text, download_bars, show_detail, show_json, show_table, watcher
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog
@@ -39,6 +39,10 @@ Results = Annotated[
     Path | None,
     typer.Option("--results", envvar="TUNEBENCH_RESULTS", help="results folder (default: results)"),
 ]
+
+
+Jobs = Annotated[int, typer.Option(min=1, help="cells at a time; they then share the machine's threads")]
+Threads = Annotated[int | None, typer.Option(min=1, help="threads a cell (default: all cores / jobs)")]
 
 
 def main() -> None:
@@ -75,7 +79,7 @@ def results(folder: Path | None, catalog: Catalog) -> Store:
 def read_suite(name: str, catalog: Catalog) -> Suite:
     from harness.suite import find_suite, load_suite
 
-    return load_suite(find_suite(name, catalog.root))
+    return load_suite(find_suite(name, catalog.root), catalog)
 
 
 def this_environment(threads: int | None, jobs: int = 1) -> tuple[Environment, int]:
@@ -114,8 +118,8 @@ def get_facts(catalog: Catalog, suite: Suite) -> Any:
 @app.command()
 def run(
     suite: SuiteName,
-    jobs: Annotated[int, typer.Option(min=1, help="cells at a time; they then share the machine's threads")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="threads a cell (default: all cores / jobs)")] = None,
+    jobs: Jobs = 1,
+    threads: Threads = None,
     retry: Annotated[
         list[str] | None, typer.Option(help="run cells again that ended so: failed, oom, diverged, …, done")
     ] = None,
@@ -125,8 +129,6 @@ def run(
 
     Example: tunebench run peft-vs-full --retry failed
     """
-    from filelock import FileLock, Timeout
-
     from harness.plan import make_plan
     from harness.records import Status
 
@@ -138,6 +140,15 @@ def run(
             raise UserError(unknown("status", status, list(Status)))
     plan = make_plan(loaded, get_facts(catalog, loaded))
     store = results(folder, catalog)
+    with sole_writer(store):
+        sys.exit(execute(plan, store, jobs, threads, again))
+
+
+@contextmanager
+def sole_writer(store: Store) -> Iterator[None]:
+    """Keep other writers out of a results folder. Raises UserError with the holder's pid."""
+    from filelock import FileLock, Timeout
+
     try:
         store.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(store.folder / ".run.lock")
@@ -146,72 +157,47 @@ def run(
         holder = store.folder / ".run.pid"
         pid = holder.read_text() if holder.exists() else "unknown"
         raise UserError(
-            f"another `tunebench run` (pid {pid}) is writing to {store.folder}. Wait for it, or name another "
+            f"another `tunebench` (pid {pid}) is writing to {store.folder}. Wait for it, or name another "
             "folder with --results."
         ) from None
     except OSError as error:
         raise UserError(f"cannot write to the results folder {store.folder}: {error.strerror}.") from error
     with lock:
         (store.folder / ".run.pid").write_text(str(os.getpid()))
-        sys.exit(execute(plan, store, jobs, threads, again))
+        yield
 
 
 def execute(plan: Plan, store: Store, jobs: int, threads: int | None, retry: frozenset[str]) -> int:
     """Run what is to do and say how it ended; the exit code."""
-    from harness.environment import now
-    from harness.execute.local import LocalExecutor, Run, what_to_do
-    from harness.plan import Facts
-    from harness.records import Status
-    from harness.screen import watcher
-    from harness.store.database import write_atomically
+    from harness.execute.session import Session
 
     env, count = this_environment(threads, jobs)
-    states, done, complaints = what_to_do(plan, store, env.env_digest, retry)
-    for complaint in complaints:
+    session = Session(plan, store, env, count, jobs, retry)
+    for complaint in session.complaints:
         print(f"warning: {complaint}", file=sys.stderr)
-    started = now()
-    run_id = started[:19].replace("-", "").replace(":", "") + "-" + uuid.uuid4().hex[:6]
-    record = {
-        "run_id": run_id,
-        "suite": plan.suite.name,
-        "question": plan.suite.question,
-        "env_digest": env.env_digest,
-        "started": started,
-        "finished": None,
-        "status": "running",
-        "command": " ".join(["tunebench", *sys.argv[1:]]),
-        "members": [{"key": c.key, "label": c.label, "spec_digest": c.spec_digest} for c in plan.cells],
-    }
-    record_path = store.folder / "runs" / f"{run_id}.json"
-    write_atomically(record_path, json.dumps(record, indent=1))
-    waiting = sum(state == "to do" for state in states.values())
-    print(f"{plan.suite.name}: {len(plan.cells)} cells, {len(plan.cells) - waiting} finished before, {waiting} to run")
-    facts: Facts = plan.facts
-    with watcher(plan, states) as watch:
-        executor = LocalExecutor(store, Run(run_id, env, facts, count, jobs), watch)
-        progress = executor.run(plan, states, done) if waiting else None
-    bad = [cell for cell in plan.cells if states[cell.spec_digest] != Status.DONE]
-    stopped = bool(progress and progress.stopping)
-    record |= {"finished": now(), "status": "interrupted" if stopped else "failed" if bad else "done"}
-    write_atomically(record_path, json.dumps(record, indent=1))
-    with store.open() as connection:
-        store.ingest(connection)
-        reasons = store.reasons(connection, [cell.spec_digest for cell in bad])
-    for cell in bad:
-        reason = reasons.get(cell.spec_digest, "")
-        print(f"{states[cell.spec_digest]}: {cell.key}" + (f": {reason}" if reason else ""), file=sys.stderr)
+    total, waiting = len(plan.cells), session.waiting
+    print(f"{plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
+    with watcher(plan, session.states) as watch:
+        stopped = session.run(" ".join(["tunebench", *sys.argv[1:]]), watch)
+    unfinished = session.unfinished()
+    for key, status, reason in unfinished:
+        print(f"{status}: {key}" + (f": {reason}" if reason else ""), file=sys.stderr)
     if stopped:
         print("stopped; the same command goes on where this ended", file=sys.stderr)
-    return 1 if bad else 0
+    return 1 if unfinished else 0
 
 
 @app.command(name="plan")
-def show_plan(suite: SuiteName, folder: Results = None, as_json: AsJson = False) -> None:
-    """What would run, what is done already, and what is not fetched yet.
+def show_plan(
+    suite: SuiteName, jobs: Jobs = 1, threads: Threads = None, folder: Results = None, as_json: AsJson = False
+) -> None:
+    """What would run, about how long it would take, and what is done or cannot run here.
 
     Example: tunebench plan peft-vs-full
     """
+    from harness.execute.local import what_to_do
     from harness.fetch import known_facts
+    from harness.methods import all_methods
     from harness.plan import make_plan
 
     catalog = project()
@@ -224,34 +210,42 @@ def show_plan(suite: SuiteName, folder: Results = None, as_json: AsJson = False)
         )
     plan = make_plan(loaded, facts)
     store = results(folder, catalog)
-    env, _ = this_environment(None)
-    history: dict[str, tuple[str, float]] = {}
+    env, _ = this_environment(threads, jobs)
+    states = dict.fromkeys(plan.by_digest(), "to do")
+    seconds: dict[str, float] = {}
     if store.path.exists():
+        states, _, _ = what_to_do(plan, store, env.env_digest)
         with store.open(read_only=True) as connection:
-            history = store.history(connection, env.env_digest)
+            seconds = store.method_seconds(connection)
     rows: list[dict[str, Any]] = []
     for cell in plan.cells:
-        status, seconds = history.get(cell.spec_digest, ("to do", None))
-        needs = [plan.by_digest()[need].key for need in cell.needs.values()]
-        rows.append({"key": cell.key, "method": cell.method, "status": status, "seconds": seconds, "needs": needs})
+        skipped = all_methods()[cell.method](**cell.settings).skip()
+        rows.append(
+            {
+                "key": cell.key,
+                "method": cell.method,
+                "status": f"cannot run: {skipped}" if skipped else str(states[cell.spec_digest]),
+                "seconds": seconds.get(cell.method),
+                "needs": [plan.by_digest()[need].key for need in cell.needs.values()],
+            }
+        )
     if as_json:
         show_json(rows)
         return
+    waiting = [row for row in rows if row["status"] == "to do"]
+    known = [row["seconds"] for row in waiting if row["seconds"]]
+    guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / jobs)}" if known else ""
     show_table(
-        f"{loaded.name}: {len(rows)} cells, {sum(row['status'] == 'to do' for row in rows)} to run",
+        f"{loaded.name}: {len(rows)} cells, {len(waiting)} to run{guess}",
         ["cell", "method", "status", "seconds", "needs"],
         [
-            [
-                r["key"],
-                r["method"],
-                r["status"],
-                f"{r['seconds']:.0f}" if r["seconds"] else "",
-                ", ".join(r["needs"]),
-            ]
+            [r["key"], r["method"], r["status"], f"{r['seconds']:.0f}" if r["seconds"] else "", ", ".join(r["needs"])]
             for r in rows
         ],
         right=frozenset({"seconds"}),
     )
+    if known:
+        print("seconds: the mean of this method's finished cells in this results folder")
 
 
 @app.command()
@@ -303,7 +297,11 @@ def report(suite: SuiteName, folder: Results = None) -> None:
     catalog = project()
     store = results(folder, catalog)
     name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
-    paths = write_report(store, name, catalog.root / "reports" / name)
+    goal = catalog.root / "reports" / name
+    try:
+        paths = write_report(store, name, goal)
+    except OSError as error:
+        raise UserError(f"cannot write the report to {goal}: {error.strerror}.") from error
     Console().print(terminal(store, name))
     print(f"report: {os.path.relpath(paths.html)}")
 
@@ -450,7 +448,8 @@ def rebuild(folder: Results = None) -> None:
     Example: tunebench rebuild
     """
     store = results(folder, project())
-    count, complaints = store.rebuild()
+    with sole_writer(store):
+        count, complaints = store.rebuild()
     for complaint in complaints:
         print(f"warning: {complaint}", file=sys.stderr)
     print(f"{store.path}: {count} attempts")

@@ -65,8 +65,8 @@ def splits(
         for documents in raw.values():
             check_columns(documents, [*unique, *([label] if label else [])])
             for document in documents:
-                if label and rename:
-                    document[label] = rename.get(document[label], document[label])
+                if label:
+                    document[label] = (rename or {}).get(document[label].strip(), document[label].strip())
         return divide(raw, list(unique), label if balanced else "", test, validation)
 
     identity = [reader, label, list(unique), test, validation, balanced, rename, options, fingerprints]

@@ -27,6 +27,7 @@ class TunedLM(HFLM):
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
+        self.scored_tokens = 0  # given to the model by log-likelihood requests, without padding
 
     def _loglikelihood_tokens(
         self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
@@ -36,6 +37,7 @@ class TunedLM(HFLM):
             tokens = (context + continuation)[-(self.max_length + 1) :]
             inputs.setdefault(tuple(tokens[:-1]), []).append(number)
         answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
+        self.scored_tokens += sum(map(len, inputs))
         ranked = sorted(inputs, key=lambda tokens: (-len(tokens), tokens))
         size = override_bs or int(self.batch_size)
         for start in range(0, len(ranked), size):
@@ -132,14 +134,20 @@ def score_task(name: str, role: str, task: Any, samples: list[Any]) -> tuple[lis
     for metric in samples[0]["metrics"]:
         values = [sample[metric] for sample in samples]
         aggregate = task.aggregation().get(metric)
-        if all(isinstance(value, int | float | bool) for value in values):
+        plain = all(isinstance(value, int | float | bool) for value in values)
+        if plain and (aggregate is None or aggregate.__name__ in ("mean", "nanmean")):
             add(metric, *mean_and_stderr(values), better.get(metric, True), values)
         elif aggregate is not None:
             if metric == "word_perplexity":
                 per_word = [total / words for total, words in values]
                 add(ROLLING, *jackknife(values, ratio), True, per_word)
-                for place, (total, _) in enumerate(values):
-                    items.append(Item(name, ids[place], "log_likelihood", float(total), *answers[place]))
+                values_kept = [total for total, _ in values]
+            elif metric == "perplexity":
+                values_kept = values
+            else:
+                values_kept = []
+            for place, total in enumerate(values_kept):
+                items.append(Item(name, ids[place], "log_likelihood", float(total), *answers[place]))
             add(metric, *jackknife(values, aggregate), better.get(metric, False), None)
     if task.OUTPUT_TYPE == "multiple_choice":
         losses = []

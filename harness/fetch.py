@@ -6,18 +6,15 @@ from collections.abc import Callable
 
 from harness.catalog import Catalog
 from harness.errors import SuiteError, TaskError
-from harness.plan import Facts, check_names
+from harness.plan import Facts
 from harness.suite import Suite
 
 
 def known_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
     """(facts of what has been fetched, names of what has not). Loads neither torch nor lm-eval.
 
-    Raises SuiteError for names that nobody knows.
+    Raises UserError for names that nobody knows (`load_suite` with this catalog has found them all).
     """
-    problems = list(check_names(suite, {"model": catalog.model, "task": catalog.task_path}))
-    if problems:
-        raise SuiteError(dict.fromkeys(problems))
     models = {name: catalog.model_facts(name) for name in suite.model_names()}
     tasks = {name: catalog.task_facts(name) for name in suite.task_names()}
     missing = [name for name, facts in {**models, **tasks}.items() if facts is None]

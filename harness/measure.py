@@ -121,7 +121,9 @@ class DeviceSampler:
         self.peak: int | None = None
         self.stopped = threading.Event()
         self.thread: threading.Thread | None = None
-        if cuda_in_use():
+        import torch
+
+        if torch.cuda.is_available():  # asking does not start CUDA; loading, which does, is sampled from then on
             self.thread = threading.Thread(target=self.sample, daemon=True)
             self.thread.start()
 
@@ -129,8 +131,9 @@ class DeviceSampler:
         import torch
 
         while True:
-            free, total = torch.cuda.mem_get_info()
-            self.peak = max(self.peak or 0, total - free)
+            if torch.cuda.is_initialized():
+                free, total = torch.cuda.mem_get_info()
+                self.peak = max(self.peak or 0, total - free)
             if self.stopped.wait(SAMPLE_SECONDS):
                 return
 

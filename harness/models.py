@@ -137,7 +137,12 @@ def load_model(folder: Path, train: dict[str, Any], quantize: str | None = None)
         options["quantization_config"] = quantization(quantize, compute_dtype(precision))
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
-    model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    if info["missing_keys"]:
+        raise ValueError(
+            f"{folder} is no whole causal language model: {len(info['missing_keys'])} weights are missing "
+            f"(such as {sorted(info['missing_keys'])[0]}) and would be random."
+        )
     model.config.use_cache = True
     return model
 

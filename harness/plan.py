@@ -11,16 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
-from typing import Any
 
 from harness.catalog import ModelFacts, TaskFacts
 from harness.errors import Problem, SuiteError
 from harness.methods import Method
 from harness.records import Cell, digest
-from harness.suite import BASE, Label, Suite, TrainSettings, build_method
-
-# Of the training settings, those that also change what an untrained model scores.
-SCORING = ("precision", "attention", "eval_batch_size")
+from harness.suite import BASE, SCORING, Label, Suite, TrainSettings, build_method, check_sizes
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class CellMaker:
         for expert in label.method.wants(self.task):
             method, _ = build_method(expert.method, expert.settings, self.suite.lines, ("methods", label.name))
             assert method is not None  # the suite has been checked
-            name = self.label_of(method) or f"{label.name}.{expert.method}"
+            name = self.label_of(method, label.train) or f"{label.name}.{expert.method}"
             available = self.facts.tasks[expert.learn].n_train
             cell = self.cell(
                 name, method, label.train, model, expert.learn, min(n_train, available), seed, {}, baseline
@@ -119,10 +115,11 @@ class CellMaker:
             yield cell
         yield self.cell(label.name, label.method, label.train, model, self.task, n_train, seed, needs, baseline)
 
-    def label_of(self, method: Method) -> str | None:
+    def label_of(self, method: Method, train: TrainSettings) -> str | None:
         """The suite's own label for exactly this method, so that an expert that is also a row shares its name."""
         for label in self.suite.labels:
-            if type(label.method) is type(method) and label.method.settings == method.settings:
+            same = type(label.method) is type(method) and label.method.settings == method.settings
+            if same and label.train == train:
                 return label.name
         return None
 
@@ -199,20 +196,15 @@ def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
     problem: Callable[..., Problem] = suite.lines.problem
     for place, (task, sizes) in enumerate(suite.tasks):
         found = facts.tasks[task]
+        yield from check_sizes(place, found, sizes, suite.lines)
         if found.unlearnable:
-            yield problem(f"task {task!r} cannot be learned: {found.unlearnable}", "tasks", place, "learn")
             continue
-        for rank, size in enumerate(sizes):
-            if isinstance(size, int) and size > found.n_train:
-                yield problem(
-                    f"size {size} is more than the {found.n_train} training examples of {task!r}. "
-                    f"Lower it, or write all.",
-                    "tasks", place, "sizes", rank,
-                )  # fmt: skip
         for label in suite.labels:
             for learned in label.method.learns(task):
                 if reason := facts.tasks[learned].unlearnable:
                     yield problem(f"task {learned!r} cannot be learned: {reason}", "methods", label.name)
+            if label.train.eval_every and label.method.trains and not found.n_validation:
+                yield problem(f"{task!r} has no validation items: drop eval_every.", "methods", label.name)
             if not label.method.is_language_model and found.output_type != "multiple_choice":
                 yield problem(
                     f"label {label.name!r}: {label.method.name} classifies, and {task!r} is "
@@ -222,28 +214,3 @@ def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
     for place, task in enumerate(suite.retain):
         if facts.tasks[task].n_test == 0:
             yield problem(f"task {task!r} has nothing to score on (no test or validation split).", "retain", place)
-
-
-def check_names(suite: Suite, resolve: dict[str, Callable[[str], Any]]) -> Iterator[Problem]:
-    """Models and tasks that nobody knows. `resolve` maps "model" and "task" to a look-up that raises."""
-    from harness.errors import UserError
-
-    def look(kind: str, name: str, *path: Any) -> Iterator[Problem]:
-        try:
-            resolve[kind](name)
-        except UserError as error:
-            yield suite.lines.problem(str(error), *path)
-
-    for place, model in enumerate(suite.models):
-        yield from look("model", model, "models", place)
-    for place, (task, _) in enumerate(suite.tasks):
-        yield from look("task", task, "tasks", place, "learn")
-    for place, task in enumerate(suite.retain):
-        yield from look("task", task, "retain", place)
-    for label in suite.labels:
-        if own := label.method.own_model():
-            yield from look("model", own, "methods", label.name, "encoder")
-        for task, _ in suite.tasks:
-            for learned in label.method.learns(task):
-                if learned != task:
-                    yield from look("task", learned, "methods", label.name, "experts")

@@ -67,6 +67,11 @@ class Cell:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def member(self) -> dict[str, Any]:
+        """What a run says of a cell that is part of it."""
+        names = ("key", "label", "spec_digest", "model", "task", "n_train", "seed", "baseline")
+        return {name: getattr(self, name) for name in names}
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Cell:
         return cls(**{**data, "learn": tuple(data["learn"]), "retain": tuple(data["retain"])})

@@ -5,19 +5,23 @@ Not covered: what a suite expands to (`plan.py`), and whether its tasks and mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pydantic
-import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, create_model
 
 from harness.errors import Problem, SuiteError, UserError, unknown
+from harness.lines import Lines, read_yaml
 from harness.methods import Method, all_methods
+from harness.records import canonical
 
 BASE = "base"
+# Of the training settings, those that also change what an untrained model scores.
+SCORING = ("precision", "attention", "eval_batch_size")
 
 
 class TrainSettings(pydantic.BaseModel):
@@ -105,21 +109,6 @@ class Suite:
         return iter(dict.fromkeys([*self.models, *own]))
 
 
-class Lines:
-    """Where things stand in a YAML file: a path of keys -> its line (from 1)."""
-
-    def __init__(self, file: str = "", places: dict[tuple[Any, ...], int] | None = None):
-        self.file = file
-        self.places = places or {}
-
-    def problem(self, message: str, *path: Any) -> Problem:
-        """A Problem at the line of the deepest part of `path` that exists in the file."""
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.places:
-                return Problem(message, self.file, self.places[path[:length]])
-        return Problem(message, self.file, 1)
-
-
 def find_suite(name: str, root: Path) -> Path:
     """`suites/<name>.yaml`, or `name` itself when it is a path. Raises UserError."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
@@ -137,8 +126,17 @@ def suite_names(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "suites").glob("*.yaml") if path.stem != "models")
 
 
-def load_suite(path: Path) -> Suite:
-    """Read and check a suite. Raises SuiteError with every mistake found."""
+class Names(Protocol):
+    """What a suite's names are looked up in (`catalog.Catalog`). Look-ups raise UserError."""
+
+    def model(self, name: str) -> Any: ...
+    def task_path(self, name: str) -> Path: ...
+    def task_facts(self, name: str) -> Any: ...
+
+
+def load_suite(path: Path, names: Names | None = None) -> Suite:
+    """Read and check a suite: its form, and with `names` also that its models and tasks exist, and that
+    its sizes fit what is known of the data. Raises SuiteError with every mistake found."""
     data, lines, problems = read_yaml(path)
     if data is None:
         raise SuiteError(problems)
@@ -163,6 +161,9 @@ def load_suite(path: Path) -> Suite:
             if label:
                 labels.append(label)
     problems += check_lists(data, lines)
+    problems += check_labels(labels, lines)
+    if names:
+        problems += check_names(data, labels, names, lines)
     if problems or file is None:
         raise SuiteError(dict.fromkeys(problems))
     return Suite(
@@ -202,6 +203,79 @@ def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
                 yield lines.problem(f"seed {value}: a seed is at least 0.", *path, place)
 
 
+def check_labels(labels: list[Label], lines: Lines) -> Iterator[Problem]:
+    """Labels that would be one cell: the second would vanish from plan and report."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        method = label.method
+        train = label.train.model_dump(include=None if method.trains else set(SCORING))
+        what = canonical([method.name, method.settings, train])
+        if what in seen:
+            yield lines.problem(
+                f"label {label.name!r} is the same as {seen[what]!r}: same method, same settings. Remove one.",
+                "methods", label.name,
+            )  # fmt: skip
+        seen.setdefault(what, label.name)
+
+
+def check_names(data: dict[str, Any], labels: list[Label], names: Names, lines: Lines) -> Iterator[Problem]:
+    """Models and tasks that nobody knows, models of the wrong kind, and sizes that the data cannot give."""
+
+    def model(name: str, kind: str, *path: Any) -> Iterator[Problem]:
+        try:
+            found = names.model(name)
+        except UserError as error:
+            yield lines.problem(str(error), *path)
+            return
+        if found.kind and found.kind != kind:
+            yield lines.problem(f"model {name!r} is of the kind {found.kind}; {kind} is wanted here.", *path)
+
+    def task(name: str, *path: Any) -> Iterator[Problem]:
+        try:
+            names.task_path(name)
+        except UserError as error:
+            yield lines.problem(str(error), *path)
+
+    def entries(key: str) -> Iterator[tuple[int, Any]]:
+        listed = data.get(key)
+        return enumerate(listed if isinstance(listed, list) else [])
+
+    for place, name in entries("models"):
+        if isinstance(name, str):
+            yield from model(name, "causal", "models", place)
+    for place, name in entries("retain"):
+        if isinstance(name, str):
+            yield from task(name, "retain", place)
+    for place, entry in entries("tasks"):
+        if isinstance(entry, dict) and isinstance(entry.get("learn"), str):
+            wrong = list(task(entry["learn"], "tasks", place, "learn"))
+            yield from wrong
+            facts = None if wrong else names.task_facts(entry["learn"])
+            sizes = entry.get("sizes")
+            if facts:
+                yield from check_sizes(place, facts, sizes if isinstance(sizes, list) else [], lines)
+    for label in labels:
+        if own := label.method.own_model():
+            yield from model(own, "encoder", "methods", label.name, "encoder")
+        for learned in label.method.learns(""):
+            if learned:
+                yield from task(str(learned), "methods", label.name, "experts")
+
+
+def check_sizes(place: int, facts: Any, sizes: Iterable[Any], lines: Lines) -> Iterator[Problem]:
+    """A task entry that cannot be learned, or not at these sizes."""
+    if facts.unlearnable:
+        yield lines.problem(f"task {facts.name!r} cannot be learned: {facts.unlearnable}", "tasks", place, "learn")
+        return
+    for rank, size in enumerate(sizes):
+        if isinstance(size, int) and size > facts.n_train:
+            yield lines.problem(
+                f"size {size} is more than the {facts.n_train} training examples of {facts.name!r}. "
+                "Lower it, or write all.",
+                "tasks", place, "sizes", rank,
+            )  # fmt: skip
+
+
 def read_label(
     name: str, settings: Any, suite_train: dict[str, Any], lines: Lines
 ) -> tuple[Label | None, list[Problem]]:
@@ -227,7 +301,7 @@ def read_label(
     if not isinstance(own_train, dict):
         problems.append(lines.problem(f"train: got {own_train!r}, wanted settings.", *where, "train"))
         own_train = {}
-    problems += check_train(own_train, lines, (*where, "train"))
+    problems += check_train(own_train, lines, (*where, "train"), suite_train)
     train = None
     try:
         train = TrainSettings.model_validate(merge_train(suite_train, own_train))
@@ -248,15 +322,24 @@ def merge_train(suite: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def check_train(block: dict[str, Any], lines: Lines, where: tuple[Any, ...]) -> list[Problem]:
-    problems = []
+def check_train(
+    block: dict[str, Any], lines: Lines, where: tuple[Any, ...], under: dict[str, Any] | None = None
+) -> list[Problem]:
+    """What is wrong with a block of training settings; `under` is the suite's, for a label's own."""
+    problems = [
+        lines.problem(f"{key}: got {value!r}, wanted a number.", *where, key)
+        for key, value in block.items()
+        if isinstance(value, bool)
+        and key in TrainSettings.model_fields
+        and not accepts_bool(TrainSettings.model_fields[key].annotation)
+    ]
     try:
         TrainSettings.model_validate(block)
     except pydantic.ValidationError as error:
         problems += [explain(item, lines, TrainSettings, where) for item in error.errors()]
     if block.get("steps") is not None and block.get("epochs") is not None:
         problems.append(lines.problem("steps and epochs are both given. Keep one.", *where, "epochs"))
-    if block.get("early_stopping") is not None and block.get("eval_every") is None:
+    if block.get("early_stopping") is not None and {**(under or {}), **block}.get("eval_every") is None:
         problems.append(
             lines.problem("early_stopping needs eval_every: the steps between validations.", *where, "early_stopping")
         )
@@ -282,7 +365,12 @@ def build_method(
     if problems:
         return None, problems
     method = kind(**{key: getattr(checked, key) for key in fields})
-    problems = [lines.problem(f"label {where[-1]!r}: {message}", *where) for message in method.problems()]
+    for key, value in method.settings.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            problems.append(lines.problem(f"{key}: got {value}, wanted a finite number.", *where, key))
+        elif key == "learning_rate" and value <= 0:
+            problems.append(lines.problem(f"learning_rate: got {value}, wanted a number above 0.", *where, key))
+    problems += [lines.problem(f"label {where[-1]!r}: {message}", *where) for message in method.problems()]
     if problems:
         return None, problems
     for expert in method.wants("?"):
@@ -325,61 +413,3 @@ def explain(
 def is_type_name(part: Any) -> bool:
     """pydantic adds the name of the branch of a union to a location; it is no key of the file."""
     return isinstance(part, str) and (part.startswith(("literal[", "constrained-")) or part in ("int", "str", "float"))
-
-
-# --- YAML with lines ---
-
-
-def read_yaml(path: Path) -> tuple[dict[str, Any] | None, Lines, list[Problem]]:
-    """A mapping, its lines, and complaints (repeated keys). None when it is no YAML mapping at all."""
-    name = str(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except UnicodeDecodeError as error:
-        return (
-            None,
-            Lines(name),
-            [Problem(f"not a text file ({error.reason} at byte {error.start}).", name, 1)],
-        )
-    except OSError as error:
-        return None, Lines(name), [Problem(f"cannot be read: {error.strerror}.", name)]
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or str(error)
-        return None, Lines(name), [Problem(f"not valid YAML: {reason}.", name, mark.line + 1 if mark else 1)]
-    if not isinstance(data, dict) or node is None:
-        got = "nothing" if data is None else type(data).__name__
-        return (
-            None,
-            Lines(name),
-            [Problem(f"a suite is a mapping (version: 1, models: …), got {got}.", name, 1)],
-        )
-    places: dict[tuple[Any, ...], int] = {}
-    repeated: list[Problem] = []
-    walk(node, (), places, repeated, name)
-    return data, Lines(name, places), repeated
-
-
-def walk(
-    node: yaml.Node,
-    path: tuple[Any, ...],
-    places: dict[tuple[Any, ...], int],
-    repeated: list[Problem],
-    file: str,
-) -> None:
-    places.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                repeated.append(
-                    Problem(f"key {key.value!r} is given twice. Remove one.", file, key.start_mark.line + 1)
-                )
-            seen.add(key.value)
-            places[(*path, key.value)] = key.start_mark.line + 1
-            walk(value, (*path, key.value), places, repeated, file)
-    elif isinstance(node, yaml.SequenceNode):
-        for place, value in enumerate(node.value):
-            walk(value, (*path, place), places, repeated, file)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from harness.records import digest
 
 VALIDATION_SHARE = 0.1  # taken from train where a task has no validation split of its own
 VALIDATION_MOST = 100
+NUMBERS = frozenset({"idx", "index", "id", "_id", "guid", "uid", "doc_id", "ind"})
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
     task = load_task(path)
     train, validation = learning_docs(task)
     scored = list(task.eval_docs)
+    check_targets(name, task, {"train": train, "validation": validation, "scored": scored})
     facts = TaskFacts(
         name=name,
         path=str(path),
@@ -91,6 +94,24 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
     )
     keep_facts(catalog.task_facts_path(name), facts)
     return facts
+
+
+def check_targets(name: str, task: Any, splits: dict[str, list[Any]]) -> None:
+    """Raise TaskError when an answer is none of its choices: lm-eval would count it as wrong, without a word."""
+    if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
+        return
+    strange: Counter[str] = Counter()
+    for split, documents in splits.items():
+        for document in documents:
+            target = task.doc_to_target(document)
+            if not isinstance(target, list) and gold(task, document) is None:
+                strange[f"{target!r} ({split})"] += 1
+    if strange:
+        shown = ", ".join(f"{what} {count} times" for what, count in strange.most_common(5))
+        raise TaskError(
+            f"task {name!r}: some answers are none of the choices in doc_to_choice: {shown}. "
+            "Add the choice, or mend the data."
+        )
 
 
 def fingerprint(path: Path, task: Any, splits: Iterable[list[Any]]) -> str:
@@ -114,6 +135,13 @@ def document_hash(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def content_hash(document: Any) -> str:
+    """A document's hash without its number, so that the same text under two numbers counts as a repeat."""
+    if isinstance(document, dict):
+        document = {key: value for key, value in document.items() if key.lower() not in NUMBERS}
+    return document_hash(document)
+
+
 def unlearnable(task: Any) -> str:
     """Why a task cannot be trained on, or ""."""
     if getattr(task, "MULTIMODAL", False):
@@ -133,8 +161,6 @@ def unlearnable(task: Any) -> str:
     target = task.doc_to_target(document)
     if isinstance(target, list):
         return f"its target is a list ({len(target)} answers), so there is no one answer to learn."
-    if task.OUTPUT_TYPE == "multiple_choice" and gold(task, document) is None:
-        return f"its target {target!r} is none of its choices {task.doc_to_choice(document)!r}."
     return ""
 
 
@@ -150,7 +176,7 @@ def learning_docs(task: Any) -> tuple[list[Any], list[Any]]:
     """(train, validation) documents. Validation is the task's own where it is not what is scored;
     otherwise a tenth of train (100 at most), chosen by document hash. Repeated documents, and those that are
     scored, are left out of both: they are never learned."""
-    taken = {document_hash(document) for document in task.eval_docs}
+    taken = {content_hash(document) for document in task.eval_docs}
     train = fresh(task.training_docs(), taken) if task.has_training_docs() else {}
     if task.has_test_docs() and task.has_validation_docs():
         validation = fresh(task.validation_docs(), taken)
@@ -162,7 +188,7 @@ def learning_docs(task: Any) -> tuple[list[Any], list[Any]]:
 
 def fresh(documents: Iterable[Any], taken: set[str]) -> dict[str, Any]:
     """hash -> document, once each, without those that are scored."""
-    hashed = {document_hash(document): document for document in documents}
+    hashed = {content_hash(document): document for document in documents}
     return {place: document for place, document in hashed.items() if place not in taken}
 
 

@@ -114,7 +114,9 @@ class CellTrainer(Trainer):
         if self.groups is None:
             return super().create_optimizer(model)
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-        self.optimizer = kind(self.groups, **options)
+        # torch's own default decay is 0.01: a group without a decay of its own has the suite's.
+        groups = [{"weight_decay": self.args.weight_decay, **group} for group in self.groups]
+        self.optimizer = kind(groups, **options)
         return self.optimizer
 
     def compute_loss(

@@ -105,6 +105,7 @@ class Work:
         with self.meter.phase("load"):
             self.recorder.tell(phase="load")
             model = self.method.load(self)
+            _ = self.tasks  # documents are read here, not on the clock of scoring
             if self.cell.n_train:
                 # Data and adapters are made ready here, so that "train" is training and nothing else.
                 model = self.method.attach(model)
@@ -128,19 +129,20 @@ class Work:
 
         roles = {**dict.fromkeys(self.cell.retain, "retain"), **dict.fromkeys(self.cell.learn, "task")}
         names = [*self.cell.learn, *self.cell.retain]
-        self.scores, items, documents = evaluate(
-            self.method.predictor(model, self), {name: self.tasks[name] for name in names}, roles
-        )
+        lm = self.method.predictor(model, self)
+        self.scores, items, documents = evaluate(lm, {name: self.tasks[name] for name in names}, roles)
         for score in self.scores:
             if not all(map(is_number, (score.value, score.stderr or 0.0))):
                 raise Diverged(f"the score {score.metric} of {score.task} is {score.value}")
-        self.meter.count(samples=len(documents))
+        self.meter.count(tokens=getattr(lm, "scored_tokens", None), samples=len(documents))
         write_items(self.folder / "items.parquet", items)
         self.write_documents(documents)
         if self.job["baseline"]:
             from harness.diagnose import learned_nothing
 
-            self.flags += learned_nothing(self.cell.learn, items, Path(self.job["baseline"]) / "items.parquet")
+            self.flags += learned_nothing(
+                self.cell.learn, self.scores, items, Path(self.job["baseline"]) / "items.parquet"
+            )
 
     def save(self, model: Any) -> None:
         """Keep the weights of what was trained or merged; the untouched base is on disk already."""
@@ -164,11 +166,12 @@ class Work:
                 temporary = path.with_suffix(f".{os.getpid()}.tmp")
                 table = {
                     "task": [task] * len(rows),
-                    "doc_id": [r[0] for r in rows],
-                    "text": [r[1] for r in rows],
+                    "fingerprint": [self.cell.fingerprints[task]] * len(rows),
+                    "doc_id": [doc_id for doc_id, _ in rows],
+                    "text": [text for _, text in rows],
                 }
                 pq.write_table(pa.table(table), temporary)
-                temporary.replace(path)
+                settle(temporary, path)
 
     # --- what methods use ---
 
@@ -201,7 +204,7 @@ class Work:
             if self.method.is_language_model:
                 lm = self.language_model(model)
                 length = self.cell.train["max_length"]
-                self.rows[split] = encode(found, lm._encode_pair, lm.eot_token_id, length)
+                self.rows[split] = encode(found, encoder_of(lm), lm.eot_token_id, length)
 
     def load_model(self, folder: Path | None = None, quantize: str | None = None) -> Any:
         from harness.models import load_model
@@ -221,6 +224,17 @@ class Work:
 
         rows, validation = self.rows["train"], self.rows.get("validation", [])
         return train(model, method, rows, validation, self.cell.train, self.seed, self.recorder, self.scratch)
+
+
+def encoder_of(lm: Any) -> Any:
+    """The scorer's own (context, continuation) -> token ids; an empty context is its prefix token, as there."""
+
+    def encoder(context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if not context:
+            return [lm.prefix_token_id], lm.tok_encode(continuation, add_special_tokens=False)
+        return lm._encode_pair(context, continuation)
+
+    return encoder
 
 
 def parameter_facts(model: Any, trained: bool = True) -> list[Fact]:
@@ -246,6 +260,13 @@ def write_items(path: Path, items: list[Item]) -> None:
     columns = {name: [getattr(item, name) for item in items] for name in Item.__dataclass_fields__}
     temporary = path.with_suffix(".tmp")
     pq.write_table(pa.table(columns), temporary)
+    settle(temporary, path)
+
+
+def settle(temporary: Path, path: Path) -> None:
+    """Rename a written file to its name once it is on the disk, so that a power cut leaves no half file."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

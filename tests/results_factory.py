@@ -107,12 +107,12 @@ class Results:
     environment: Environment = field(default_factory=environment)
     run_id: str = "run-1"
     started: str = "2026-01-02T10:00:00.000+00:00"
-    members: list[dict[str, str]] = field(default_factory=list)
+    members: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 0
 
     def member(self, of: Cell) -> Cell:
         """Make a cell part of the run; without an attempt it counts as missing."""
-        entry = {"key": of.key, "label": of.label, "spec_digest": of.spec_digest}
+        entry = of.member()
         if entry not in self.members:
             self.members.append(entry)
         return of

@@ -102,10 +102,18 @@ def test_mistakes_in_a_suite(project: Path, old: str, new: str, said: str) -> No
 
 def test_several_mistakes_at_once(project: Path) -> None:
     path = project / "suites" / "small.yaml"
-    path.write_text(path.read_text().replace("tiny", "tyni").replace("learn: colours", "learn: colors"))
+    assert tunebench("fetch", "small").returncode == 0  # what is known of the data counts too
+    text = path.read_text().replace("tiny", "tyni").replace("prose", "porse").replace("lora: {}", "lroa: {}")
+    path.write_text(text.replace("[8, 16]", "[8, 9999]"))
     done = tunebench("check", "small")
-    refused(done, "unknown model 'tyni'")
-    refused(done, "unknown task 'colors'")
+    for said in ("unknown model 'tyni'", "unknown task 'porse'", "unknown method 'lroa'", "size 9999 is more than"):
+        refused(done, said)
+
+
+def test_a_model_of_the_wrong_kind(project: Path) -> None:
+    path = project / "suites" / "models.yaml"
+    path.write_text(path.read_text().replace("kind: causal", "kind: encoder"))
+    refused(tunebench("check", "small"), "small.yaml:3: model 'tiny' is of the kind encoder; causal is wanted here.")
 
 
 def test_check_before_anything_is_fetched(project: Path) -> None:
@@ -145,7 +153,7 @@ def test_a_second_run_is_refused_with_the_holders_pid(project: Path) -> None:
     (project / "results").mkdir()
     (project / "results" / ".run.pid").write_text("4242")
     with FileLock(project / "results" / ".run.lock"):
-        refused(tunebench("run", "small"), "another `tunebench run` (pid 4242)")
+        refused(tunebench("run", "small"), "another `tunebench` (pid 4242)")
 
 
 def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,7 @@ def test_prompt_is_as_long_as_its_text(tiny_model: Path) -> None:
         ("prompt_tuning", {"init_text": " "}, "init_text is empty"),
         ("prompt_tuning", {"virtual_tokens": 0}, "virtual_tokens is 0"),
         ("merge", {"density": 0.0}, "density is 0.0"),
+        ("merge", {"how": "linear", "weight": 0.3}, "weight has no effect on how: linear"),
         ("merge", {"quantize": "nf4"}, "quantize does not go with merge"),
         ("setfit", {"pairs": 0}, "pairs is 0"),
     ],
@@ -204,6 +205,8 @@ def test_a_merge_of_two_experts(how: str, project: Path, tmp_path: Path) -> None
     result = run_here(plan, merged, tmp_path / "attempts" / "merged", needs)
     assert result.status == "done", result.reason
     assert {score.task for score in result.scores if score.role == "task"} == {"colours", "names"}
+    facts = {fact.name: fact.value for fact in result.facts}
+    assert facts["trainable_params"] == 0
     if how == "task_arithmetic":  # its formula, by hand: base + 0.5 (expert - base) for each expert
         from peft import PeftModel
 
@@ -216,3 +219,32 @@ def test_a_merge_of_two_experts(how: str, project: Path, tmp_path: Path) -> None
         made = dict(tiny(tmp_path / "attempts" / "merged" / "weights").named_parameters())
         for name, value in wanted.items():
             assert torch.allclose(made[name], value, atol=1e-6), name
+
+
+def test_weight_scales_what_ties_adds(project: Path, tmp_path: Path) -> None:
+    """Twice the weight, twice the change: equal weights must not cancel."""
+    base = dict(tiny(project_model(project)).named_parameters())
+    changes = []
+    for weight in (0.5, 1.0):
+        text = MERGE.format(how="ties").replace("how: ties,", f"how: ties, weight: {weight},")
+        plan = plan_of(project, text)
+        merged = cell_named(plan, "merged/tiny/colours/n8/s0")
+        needs = {}
+        for role, digest in merged.needs.items():
+            expert = plan.by_digest()[digest]
+            folder = tmp_path / "attempts" / expert.task
+            if not folder.exists():
+                assert run_here(plan, expert, folder).status == "done"
+            needs[role] = folder / "weights"
+        folder = tmp_path / "attempts" / f"merged-{weight}"
+        assert run_here(plan, merged, folder, needs).status == "done"
+        made = dict(tiny(folder / "weights").named_parameters())
+        changes.append({name: made[name].detach() - base[name].detach() for name in base})
+    total = sum(float(change.abs().sum()) for change in changes[1].values())
+    assert total > 0
+    for name in base:
+        assert torch.allclose(changes[1][name], 2 * changes[0][name], atol=1e-6)
+
+
+def project_model(project: Path) -> Path:
+    return Path((project / "suites" / "models.yaml").read_text().split("file:")[1].split("'")[0])

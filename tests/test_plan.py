@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from harness.plan import Facts, Plan, make_plan
 from harness.suite import load_suite
 
 TASKS = {
+    "bare": TaskFacts("bare", "n.yaml", "fn", "multiple_choice", 9, 0, 50),
     "a": TaskFacts("a", "a.yaml", "fa", "multiple_choice", 200, 20, 50),
     "b": TaskFacts("b", "b.yaml", "fb", "multiple_choice", 200, 20, 50),
     "words": TaskFacts("words", "w.yaml", "fw", "generate_until", 50, 20, 50),
@@ -128,6 +130,13 @@ def test_settings_of_experts_are_coerced_like_any_others(tmp_path: Path) -> None
     assert {cell.label for cell in made.cells} == {"base", "lora", "merged"}
 
 
+def test_an_expert_trained_otherwise_is_no_seed_of_the_row(tmp_path: Path) -> None:
+    lora = {"train": {"steps": 9}}
+    made = plan(tmp_path, methods={"lora": lora, "merged": MERGE}, seeds=[0], tasks=[{"learn": "a", "sizes": [8]}])
+    assert [cell.label for cell in made.cells].count("lora") == 1
+    assert [cell.label for cell in made.cells].count("merged.lora") == 2
+
+
 def test_every_gain_has_a_base_that_was_scored_on_it(tmp_path: Path) -> None:
     made = plan(tmp_path, methods={"merged": MERGE}, retain=[])
     by_digest = made.by_digest()
@@ -143,6 +152,14 @@ def test_a_method_with_a_model_of_its_own_is_one_row(tmp_path: Path) -> None:
     assert {cell.model for cell in found} == {"minilm-l6"}
     assert len(found) == 2  # sizes
     assert all(cell.retain == () for cell in found)
+
+
+def test_a_source_is_known_by_its_last_part(tmp_path: Path) -> None:
+    facts = Facts({**MODELS, "hf:org/name": ModelFacts("hf:org/name", "f", "/m")}, TASKS)
+    suite = plan(tmp_path).suite
+    made = make_plan(dataclasses.replace(suite, models=("hf:org/name",)), facts)
+    assert made.cells[1].key == "full/name/a/n8/s0"
+    assert made.cells[1].model == "hf:org/name"
 
 
 def test_quantised_base_is_a_row_without_seed(tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ def put(
     )  # fmt: skip
     write_atomically(folder / "attempts" / attempt / "result.json", json.dumps(result.to_json()))
     write_items(folder / "attempts" / attempt / "items.parquet", [Item("t", "d-0", "acc", value, "x", "y")])
+    run = {
+        "run_id": f"run-{attempt}", "suite": "s", "question": "", "env_digest": "e" * 64, "status": "done",
+        "started": "2026-01-01T00:00:00+00:00", "finished": None, "command": "", "members": [cell.member()],
+    }  # fmt: skip
+    write_atomically(folder / "runs" / f"{attempt}.json", json.dumps(run))
     return cell.spec_digest
 
 
@@ -81,8 +86,23 @@ def test_finished_once_is_finished(tmp_path: Path) -> None:
         store.ingest(connection)
         assert store.statuses(connection, "e" * 64) == {spec: "interrupted"}
         assert store.finished(connection, "e" * 64) == {spec: "lora-0"}
-        assert store.history(connection, "e" * 64) == {spec: ("done", 1.0)}
+        assert store.method_seconds(connection) == {"lora": 1.0}
         assert store.finished(connection, "f" * 64) == {}
+
+
+def test_one_damaged_file_does_not_stop_the_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(tmp_path, "base", 0.5)
+    put(tmp_path, "lora", 0.75)
+    (tmp_path / "attempts" / "base-0" / "items.parquet").write_bytes(b"PAR1 half a file")
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "x.parquet").write_bytes(b"")
+    with store.open() as connection:
+        complaints = store.ingest(connection)
+        assert connection.execute("SELECT attempt_id FROM attempts").fetchall() == [("lora-0",)]
+    assert len(complaints) == 2
+    assert "base-0 is damaged" in complaints[0]
+    assert store.rebuild()[0] == 1
 
 
 def test_reading_what_is_not_there(tmp_path: Path) -> None:
@@ -104,8 +124,9 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.open() as connection:
         connection.execute("INSERT INTO schema_version VALUES (999, now())")
-    with pytest.raises(NewerStore, match="schema 999"), store.open():
-        pass
+    for read_only in (False, True):
+        with pytest.raises(NewerStore, match="schema 999"), store.open(read_only=read_only):
+            pass
 
 
 def hold(path: str, ready: Any, release: Any) -> None:

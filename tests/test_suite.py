@@ -52,6 +52,20 @@ def test_a_labels_own_training_settings_displace_the_suites(tmp_path: Path) -> N
         ("rank: 4", "rank: four", "s.yaml:6: rank: got 'four', wanted"),
         ("rank: 4", "rank: true", "s.yaml:6: rank: got True, wanted a number."),
         ("rank: 4", "rank: 0", "s.yaml:6: label 'lora': rank is 0; it must be at least 1."),
+        (
+            "rank: 4, learning_rate: 1e-4",
+            "learning_rate: -1",
+            "s.yaml:6: learning_rate: got -1.0, wanted a number above 0.",
+        ),
+        ("rank: 4", "alpha: .nan", "s.yaml:6: alpha: got nan, wanted a finite number."),
+        ("methods:", "train: {steps: true}\nmethods:", "s.yaml:5: steps: got True, wanted a number."),
+        (
+            "  lora:",
+            "  mine: {method: lora, rank: 4, learning_rate: 1e-4}\n  lora:",
+            "s.yaml:7: label 'lora' is the same",
+        ),
+        ("  lora:", "  mine: {method: base}\n  lora:", "s.yaml:6: label 'mine' is the same as 'base'"),
+        ("version: 1", "version: 1\nquestion: 2024-13-45", "s.yaml:1: not valid YAML: month must be in 1..12"),
         ("rank: 4", "quantize: nf5", "s.yaml:6: quantize: got 'nf5', wanted"),
         ("sizes: [8]", "sizes: []", "s.yaml:4: tasks.0.sizes is empty: the grid would hold no cell."),
         ("sizes: [8]", "sizes: [8, 8]", "s.yaml:4: 8 is listed twice."),
@@ -99,6 +113,11 @@ def test_one_mistake_is_one_message_with_its_line(tmp_path: Path, old: str, new:
     found = mistakes(tmp_path, GOOD.replace(old, new))
     assert any(line.startswith(said) for line in found), found
     assert len(found) <= 2, found
+
+
+def test_early_stopping_of_a_label_may_lean_on_the_suite(tmp_path: Path) -> None:
+    text = GOOD.replace("rank: 4,", "train: {early_stopping: 2},") + "train: {eval_every: 4}\n"
+    assert load_suite(write(tmp_path, text)).labels[1].train.early_stopping == 2
 
 
 def test_all_mistakes_come_together(tmp_path: Path) -> None:

@@ -80,7 +80,6 @@ def variant(project: Path, **lines: str) -> Path:
     ("lines", "reason"),
     [
         ({"training_split": ""}, "it has no training split"),
-        ({"doc_to_target": "purple"}, "is none of its choices"),
         ({"doc_to_target": "[0, 1]"}, "its target is a list"),
         (
             {"doc_to_text": "\"{{['red','green','blue'].index(colour)}}\""},
@@ -93,6 +92,35 @@ def test_shapes_that_cannot_be_learned_say_why(project: Path, lines: dict[str, s
     assert reason in tasks.unlearnable(task)
     with pytest.raises(TaskError, match="cannot be learned"):
         tasks.examples(task, n=2)
+
+
+def test_an_answer_that_is_no_choice_is_refused_with_its_count(project: Path) -> None:
+    data = project / "suites" / "tasks" / "colours.csv"
+    data.write_text(data.read_text() + "Zoe paints the rust, red \nZoe paints the sun,yellow\n")
+    with pytest.raises(TaskError, match=r"none of the choices in doc_to_choice: 'yellow' \(\w+\) 1 times"):
+        tasks.prepare(load_catalog(project), "colours")
+
+
+@pytest.mark.parametrize("name", ["my colours.csv", "colours-*.csv"])
+def test_a_change_of_local_data_is_noticed(project: Path, name: str) -> None:
+    folder = project / "suites" / "tasks"
+    lines = (folder / "colours.csv").read_text()
+    real = folder / name.replace("*", "1")
+    real.write_text(lines)
+    (folder / "plain.yaml").write_text(
+        f"task: plain\ndataset_path: csv\ndataset_kwargs: {{data_files: {{train: '{name}', test: '{name}'}}}}\n"
+    )
+    catalog = load_catalog(project)
+    before = catalog.task_facts_path("plain")
+    assert catalog.task_facts_path("plain") == before
+    real.write_text(lines + "Zoe paints the rust,red\n")
+    assert catalog.task_facts_path("plain") != before
+
+
+def test_the_same_text_under_another_number_is_a_repeat() -> None:
+    one, two = {"idx": 1, "text": "x"}, {"idx": 2, "text": "x"}
+    assert tasks.content_hash(one) == tasks.content_hash(two)
+    assert tasks.document_hash(one) != tasks.document_hash(two)
 
 
 def test_running_text_is_not_learned(project: Path) -> None:

@@ -143,3 +143,19 @@ def test_layer_decay_gives_each_layer_its_rate(tiny_model: Path) -> None:
     groups = method.parameter_groups(method.attach(model_of(tiny_model)))
     assert groups is not None
     assert [group["lr"] for group in groups] == [1e-3, 5e-4, 2.5e-4]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_groups_of_a_method_have_the_suites_weight_decay(tiny_model: Path, tmp_path: Path, decay: float) -> None:
+    from harness.train import CellTrainer, training_arguments
+
+    method = all_methods()["layerwise"](layers=1, layer_decay=0.5, learning_rate=1e-3)
+    model = method.attach(model_of(tiny_model))
+    settings = TrainSettings(steps=1, weight_decay=decay).model_dump()
+    trainer = CellTrainer(
+        model=model,
+        args=training_arguments(settings, 1e-3, 0, tmp_path),
+        groups=method.parameter_groups(model),
+        recorder=StepRecorder(),
+    )
+    assert {group["weight_decay"] for group in trainer.create_optimizer().param_groups} == {decay}

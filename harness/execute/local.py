@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.environment import now
+from harness.methods import all_methods
 from harness.plan import Facts, Plan
 from harness.records import Cell, CellResult, Environment, Status
 from harness.store.database import Store, write_atomically
@@ -34,6 +35,7 @@ class Running:
     cell: Cell
     folder: Path
     process: Any
+    device: str = ""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -116,11 +118,16 @@ class LocalExecutor:
                 while self._step(plan, progress, context):
                     time.sleep(POLL_SECONDS)
             except BaseException as error:
+                by_hand = isinstance(error, KeyboardInterrupt)
+                reason = "stopped by the user" if by_hand else f"the command failed: {type(error).__name__}: {error}"
                 for running in progress.running:
                     self._kill(running)
-                    self._collect(running, progress, Status.INTERRUPTED, "stopped by the user")
-                if not isinstance(error, KeyboardInterrupt):
+                    if not (running.folder / "result.json").exists():
+                        self._write(running.cell, running.folder, Status.INTERRUPTED, reason, now(), running.seconds)
+                    progress.states[running.cell.spec_digest] = Status.INTERRUPTED
+                if not by_hand:
                     raise
+                self._ingest()
         self.watch(progress)
         return progress
 
@@ -140,9 +147,14 @@ class LocalExecutor:
                 break
             if progress.states[cell.spec_digest] != "to do":
                 continue
+            if progress.states.get(cell.baseline) in ("to do", "running"):
+                continue  # whether a cell learned is judged against its base
             needed = [progress.states.get(need, "to do") for need in cell.needs.values()]
-            if all(state == Status.DONE for state in needed):
-                progress.running.append(self._start(cell, context))
+            reason = all_methods()[cell.method](**cell.settings).skip()
+            if reason:
+                self._skip(cell, progress, reason)
+            elif all(state == Status.DONE for state in needed):
+                progress.running.append(self._start(cell, context, progress.running))
                 progress.states[cell.spec_digest] = "running"
             elif not any(state in ("to do", "running") for state in needed):
                 by_digest = plan.by_digest()
@@ -151,10 +163,7 @@ class LocalExecutor:
                     for need in cell.needs.values()
                     if progress.states[need] != Status.DONE
                 )
-                folder = self._folder(cell)
-                self._write(cell, folder, Status.SKIPPED, f"needs {failed}", now(), 0.0)
-                progress.states[cell.spec_digest] = Status.SKIPPED
-                self._ingest()
+                self._skip(cell, progress, f"needs {failed}")
         self.watch(progress)
         waiting = "to do" in progress.states.values() and not progress.stopping
         return bool(progress.running) or waiting
@@ -177,7 +186,12 @@ class LocalExecutor:
         folder.mkdir(parents=True)
         return folder
 
-    def _start(self, cell: Cell, context: Any) -> Running:
+    def _skip(self, cell: Cell, progress: Progress, reason: str) -> None:
+        self._write(cell, self._folder(cell), Status.SKIPPED, reason, now(), 0.0)
+        progress.states[cell.spec_digest] = Status.SKIPPED
+        self._ingest()
+
+    def _start(self, cell: Cell, context: Any, beside: list[Running]) -> Running:
         from harness.execute import child
 
         folder = self._folder(cell)
@@ -194,9 +208,13 @@ class LocalExecutor:
             "contended": run.jobs > 1,
         }
         write_atomically(folder / "job.json", json.dumps(job, indent=1))
-        process = context.Process(target=child.main, args=(str(folder), os.getpid(), dict(os.environ)), daemon=False)
+        variables = dict(os.environ)
+        device = free_device(run.environment, [running.device for running in beside])
+        if device:
+            variables["CUDA_VISIBLE_DEVICES"] = device  # one device a cell: Trainer would spread over all it sees
+        process = context.Process(target=child.main, args=(str(folder), os.getpid(), variables), daemon=False)
         process.start()
-        return Running(cell, folder, process)
+        return Running(cell, folder, process, device)
 
     def _kill(self, running: Running) -> None:
         """End a cell's whole process group: first politely, then not."""
@@ -252,6 +270,15 @@ class LocalExecutor:
     def _ingest(self) -> None:
         with self.store.open() as connection:
             self.store.ingest(connection)
+
+
+def free_device(environment: Environment, taken: list[str]) -> str:
+    """The visible GPU with the fewest cells on it, as CUDA_VISIBLE_DEVICES names it; "" without a GPU."""
+    if not environment.accelerator:
+        return ""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = named.split(",") if named else [str(n) for n in range(environment.accelerator.count(", ") + 1)]
+    return min(visible, key=lambda device: (taken.count(device), visible.index(device)))
 
 
 def what_to_do(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_type_hints
 
 from harness.errors import unknown
@@ -125,7 +126,9 @@ class Method:
         return (task,) if self.trains else ()
 
     def skip(self) -> str | None:
-        """Why this method cannot run on this machine, or None."""
+        """Why this method cannot run on this machine, or None. Asked before a process is started."""
+        if self.quantize and find_spec("bitsandbytes") is None:
+            return f"quantize: {self.quantize} needs the package bitsandbytes"
         return None
 
     # --- working: inside the worker's process ---

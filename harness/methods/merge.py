@@ -21,7 +21,9 @@ class Merge(Method):
 
     `experts` is {method, learn: [tasks], and that method's settings}: one expert a task, a cell of the
     same plan, with costs of its own (a merge's are those of merging). Adapters are folded into full
-    weights first. `weight` is every expert's, `density` the share of its changes that TIES and DARE keep.
+    weights first. `weight` scales the change: each expert's (task_arithmetic and dare_linear, 0.5 by
+    default) or that of the joint one (ties and dare_ties, 1). `density` is the share of each expert's
+    changes that TIES and DARE keep.
     """
 
     name = "merge"
@@ -30,7 +32,7 @@ class Merge(Method):
     space = {"weight": Options((0.3, 0.5, 0.7, 1.0)), "density": Options((0.2, 0.5, 0.8))}
 
     how: Literal["linear", "task_arithmetic", "ties", "dare_ties", "dare_linear"] = "ties"
-    weight: float = 0.5
+    weight: float | None = None
     density: float = 0.5
     experts: dict[str, Any] = {}
 
@@ -45,8 +47,16 @@ class Merge(Method):
             yield "experts.method is missing: the method that trains each expert (experts: {method: lora, …})."
         if not 0 < self.density <= 1:
             yield f"density is {self.density}; it must be above 0 and at most 1."
+        if self.how == "linear" and self.weight is not None:
+            yield "weight has no effect on how: linear, the plain average. Drop it, or use task_arithmetic."
         if self.quantize:
             yield "quantize does not go with merge: mergekit combines full weights. Drop it."
+
+    @property
+    def strength(self) -> float:
+        """`weight`, or its default for this way of merging."""
+        default = 1.0 if self.how in ("ties", "dare_ties") else 0.5
+        return default if self.weight is None else self.weight
 
     def wants(self, task: str) -> Iterable[Expert]:
         settings = {key: value for key, value in self.experts.items() if key not in ("method", "learn")}
@@ -64,18 +74,22 @@ class Merge(Method):
         from mergekit.merge import run_merge
         from mergekit.options import MergeOptions
 
-        parameters: dict[str, float] = {"weight": self.weight}
+        consensus = self.how in ("ties", "dare_ties")
+        each: dict[str, float] = {"weight": 1.0 if consensus or self.how == "linear" else self.strength}
         if self.how in ("ties", "dare_ties", "dare_linear"):
-            parameters["density"] = self.density
+            each["density"] = self.density
         recipe: dict[str, Any] = {
             "merge_method": self.how,
             "dtype": "float32",
             "models": [
-                {"model": str(fold(job, role, folder)), "parameters": parameters} for role, folder in job.needs.items()
+                {"model": str(fold(job, role, folder)), "parameters": each} for role, folder in job.needs.items()
             ],
         }
         if self.how != "linear":
             recipe["base_model"] = str(job.base)
+        if consensus:
+            # The mean over the experts that agree in sign, times lambda: equal weights would cancel in it.
+            recipe["parameters"] = {"normalize": True, "lambda": self.strength}
         merged = job.scratch / "merged"
         run_merge(
             MergeConfiguration.model_validate(recipe),

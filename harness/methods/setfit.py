@@ -38,6 +38,8 @@ class SetFit(Method):
             yield "quantize does not go with setfit: its encoder is trained in full. Drop it."
         if self.pairs < 1:
             yield f"pairs is {self.pairs}; it must be at least 1."
+        if self.pair_batch < 1:
+            yield f"pair_batch is {self.pair_batch}; it must be at least 1."
 
     def load(self, job: Job) -> Any:
         from setfit import SetFitModel

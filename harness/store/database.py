@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import DamagedStore, StoreError
 from harness.records import CellResult
-from harness.store.schema import migrate
+from harness.store.schema import check_version, migrate
 
 if TYPE_CHECKING:
     import duckdb
@@ -58,6 +58,22 @@ class Store:
         """
         import duckdb
 
+        broken = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+        connection = self._connect(read_only)
+        try:
+            if read_only:
+                check_version(connection)
+            else:
+                migrate(connection)
+            yield connection
+        except broken as error:
+            raise self._damaged(error) from error
+        finally:
+            connection.close()
+
+    def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
         if read_only and not self.path.exists():
             raise StoreError(
                 f"no database at {self.path}. Run a suite first (`tunebench run quickstart`), "
@@ -67,10 +83,9 @@ class Store:
         deadline = time.monotonic() + self.wait_seconds
         while True:
             try:
-                connection = duckdb.connect(str(self.path), read_only=read_only)
-                break
+                return duckdb.connect(str(self.path), read_only=read_only)
             except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+                if "Could not set lock" not in str(error):
                     raise self._damaged(error) from error
                 if time.monotonic() > deadline:
                     raise StoreError(
@@ -81,12 +96,6 @@ class Store:
                 time.sleep(0.1)
             except duckdb.Error as error:
                 raise self._damaged(error) from error
-        try:
-            if not read_only:
-                migrate(connection)
-            yield connection
-        finally:
-            connection.close()
 
     def _damaged(self, error: Exception) -> DamagedStore:
         return DamagedStore(
@@ -105,6 +114,10 @@ class Store:
 
         A damaged result file is left where it is, and reported; its cell then counts as not run.
         """
+        import duckdb
+
+        # A Parquet file that is no Parquet raises a duckdb.Error of one kind or another.
+        damage = (ValueError, KeyError, TypeError, OSError, duckdb.Error)
         known = {row[0] for row in connection.execute("SELECT attempt_id FROM attempts").fetchall()}
         complaints = []
         for path in self.result_files():
@@ -112,22 +125,23 @@ class Store:
                 continue
             try:
                 result = CellResult.from_json(json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, KeyError, TypeError) as error:
-                complaints.append(
-                    f"{path} is damaged ({type(error).__name__}: {error}); left out, its cell will run again"
-                )
-                continue
-            self._insert(connection, result, path.parent / "items.parquet")
-        self._fill_base_values(connection)
+                self._insert(connection, result, path.parent / "items.parquet")
+            except damage as error:
+                complaints.append(f"{path.parent} is damaged ({reason_of(error)}); left out, its cell will run again")
         for path in sorted(self.folder.glob("documents/*.parquet")):
-            connection.execute(
-                "INSERT OR IGNORE INTO documents SELECT task, doc_id, text FROM read_parquet(?)", [str(path)]
-            )
+            try:
+                connection.execute(
+                    "INSERT OR IGNORE INTO documents SELECT task, fingerprint, doc_id, text FROM read_parquet(?)",
+                    [str(path)],
+                )
+            except damage as error:
+                complaints.append(f"{path} is damaged ({reason_of(error)}); left out")
         for path in sorted(self.folder.glob("runs/*.json")):
             try:
                 self._insert_run(connection, json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, KeyError, TypeError) as error:
-                complaints.append(f"{path} is damaged ({type(error).__name__}: {error}); left out")
+            except damage as error:
+                complaints.append(f"{path} is damaged ({reason_of(error)}); left out")
+        self._fill_base_values(connection)
         return complaints
 
     def _insert(self, connection: duckdb.DuckDBPyConnection, result: CellResult, items: Path) -> None:
@@ -152,7 +166,7 @@ class Store:
                 "cells",
                 [[cell.spec_digest, cell.method, cell.family, cell.model, cell.task, cell.n_train, cell.seed,
                   json.dumps(cell.settings), json.dumps(cell.train), list(cell.learn), list(cell.retain),
-                  list(cell.needs.values()), cell.baseline, json.dumps(cell.fingerprints)]],
+                  list(cell.needs.values()), json.dumps(cell.fingerprints)]],
             )  # fmt: skip
             insert(
                 connection,
@@ -186,15 +200,18 @@ class Store:
 
     @staticmethod
     def _fill_base_values(connection: duckdb.DuckDBPyConnection) -> None:
-        """Set each score's `base_value`: the same metric of the bare base model, in the same environment."""
+        """Set each score's `base_value`: the same metric of the bare base model, in the same environment.
+
+        Which cell is the base is known to the runs: two suites may share a cell, each with a base of its own.
+        """
         connection.execute(
             """
             UPDATE scores SET base_value = base.value
             FROM (
                 SELECT tuned.attempt_id, score.task, score.metric, any_value(score.value) AS value
                 FROM attempts AS tuned
-                JOIN cells ON cells.spec_digest = tuned.spec_digest
-                JOIN attempts AS bare ON bare.spec_digest = cells.baseline
+                JOIN members ON members.spec_digest = tuned.spec_digest
+                JOIN attempts AS bare ON bare.spec_digest = members.baseline
                     AND bare.env_digest = tuned.env_digest AND bare.status = 'done'
                 JOIN scores AS score ON score.attempt_id = bare.attempt_id
                 GROUP BY ALL
@@ -215,7 +232,8 @@ class Store:
         insert(
             connection,
             "members",
-            [[run["run_id"], run["suite"], member["key"], member["label"], member["spec_digest"], position]
+            [[run["run_id"], run["suite"], member["key"], member["label"], member["spec_digest"], position,
+              member["model"], member["task"], member["n_train"], member["seed"], member["baseline"]]
              for position, member in enumerate(run["members"])],
         )  # fmt: skip
 
@@ -256,17 +274,12 @@ class Store:
         ).fetchall()
         return dict(rows)
 
-    def history(self, connection: duckdb.DuckDBPyConnection, env_digest: str) -> dict[str, tuple[str, float]]:
-        """spec_digest -> (status, seconds) of its newest attempt in this environment; a finished one comes first."""
+    def method_seconds(self, connection: duckdb.DuckDBPyConnection) -> dict[str, float]:
+        """method -> mean seconds of its finished attempts, in any environment."""
         rows = connection.execute(
-            """SELECT spec_digest, arg_max((status, seconds), (status = 'done', started, attempt_id))
-               FROM attempts WHERE env_digest = ? GROUP BY spec_digest""",
-            [env_digest],
+            "SELECT method, avg(seconds) FROM attempts JOIN cells USING (spec_digest) WHERE status = 'done' GROUP BY 1"
         ).fetchall()
-        return {
-            spec: (newest[0], newest[1]) if isinstance(newest, tuple) else tuple(newest.values())
-            for spec, newest in rows
-        }
+        return dict(rows)
 
     def reasons(self, connection: duckdb.DuckDBPyConnection, specs: list[str]) -> dict[str, str]:
         """spec_digest -> the reason of its newest attempt."""
@@ -284,6 +297,10 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[lis
     if rows:
         verb = "INSERT OR REPLACE" if replace else "INSERT OR IGNORE" if has_key(table) else "INSERT"
         connection.executemany(f"{verb} INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+
+
+def reason_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def has_key(table: str) -> bool:

@@ -59,6 +59,7 @@ class CellRow:
     learn: tuple[str, ...]
     n_train: int
     seed: int | None
+    baseline: str
     status: str
     reason: str
     attempt_id: str
@@ -108,43 +109,42 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
         WITH decisive AS (
             SELECT spec_digest, arg_max(attempt_id, (status = 'done', started, attempt_id)) AS attempt_id
             FROM attempts WHERE env_digest = $env GROUP BY spec_digest)
-        SELECT members.key, members.label, members.spec_digest, cells.method, cells.family, cells.model,
-            coalesce(bare.model, cells.model) AS base_model,
-            cells.task, cells.learn, cells.n_train, cells.seed,
+        SELECT members.key, members.label, members.spec_digest, members.model, members.task, members.n_train,
+            members.seed, members.baseline, coalesce(bare.model, members.model) AS base_model,
+            coalesce(cells.method, '') AS method, coalesce(cells.family, '') AS family, cells.learn,
             coalesce(status, 'missing') AS status, coalesce(reason, '') AS reason,
             coalesce(attempts.attempt_id, '') AS attempt_id, coalesce(contended, false) AS contended
         FROM members
-        LEFT JOIN cells USING (spec_digest)
-        LEFT JOIN cells AS bare ON bare.spec_digest = cells.baseline
-        LEFT JOIN decisive USING (spec_digest)
+        LEFT JOIN members AS bare ON bare.run_id = members.run_id AND bare.spec_digest = members.baseline
+        LEFT JOIN cells ON cells.spec_digest = members.spec_digest
+        LEFT JOIN decisive ON decisive.spec_digest = members.spec_digest
         LEFT JOIN attempts ON attempts.attempt_id = decisive.attempt_id
         WHERE members.run_id = $run ORDER BY members.position
         """,
         {"env": run.env_digest, "run": run.run_id},
     )
-    rows = []
-    for record in found:
-        parts = record["key"].split("/")  # a cell that has not run yet is known by its key alone
-        record["model"] = record["model"] or (parts[1] if len(parts) > 1 else "")
-        record["base_model"] = record["base_model"] or record["model"]
-        record["task"] = record["task"] or (parts[2] if len(parts) > 2 else "")
-        record["learn"] = tuple(record["learn"] or ())
-        record["method"], record["family"] = record["method"] or "", record["family"] or ""
-        if record["n_train"] is None:
-            record["n_train"] = int(parts[3][1:]) if len(parts) > 3 and parts[3][1:].isdigit() else 0
-        rows.append(CellRow(**record))
+    rows = [CellRow(**{**record, "learn": tuple(record["learn"] or ())}) for record in found]
     by_attempt = {row.attempt_id: row for row in rows if row.attempt_id}
     attempts = list(by_attempt)
-    paired = paired_errors(connection, run.env_digest, attempts)
+    of_spec = {row.spec_digest: row.attempt_id for row in rows}
+    base_of = {row.attempt_id: of_spec.get(row.baseline, "") for row in rows if row.attempt_id}
+    paired = paired_errors(connection, base_of)
+    stored: dict[str, list[dict[str, Any]]] = {}
     for score in records(
         connection,
-        "SELECT attempt_id, task, role, metric, value, stderr, n, higher_is_better, base_value FROM scores "
+        "SELECT attempt_id, task, role, metric, value, stderr, n, higher_is_better FROM scores "
         "WHERE list_contains(?, attempt_id) ORDER BY attempt_id, position",
         [attempts],
     ):
-        attempt = score.pop("attempt_id")
-        error = paired.get((attempt, score["task"], score["metric"]))
-        by_attempt[attempt].scores.append(StoredScore(**score, change_stderr=error))
+        stored.setdefault(score.pop("attempt_id"), []).append(score)
+    for attempt, scores in stored.items():
+        # The base is the one of this run: another suite may measure the same cell against another.
+        base = {(score["task"], score["metric"]): score["value"] for score in stored.get(base_of[attempt], ())}
+        for score in scores:
+            what = score["task"], score["metric"]
+            by_attempt[attempt].scores.append(
+                StoredScore(**score, base_value=base.get(what), change_stderr=paired.get((attempt, *what)))
+            )
     for phase in records(connection, "SELECT * FROM phases WHERE list_contains(?, attempt_id)", [attempts]):
         by_attempt[phase.pop("attempt_id")].phases[phase["phase"]] = phase
     for fact in records(connection, "SELECT * FROM facts WHERE list_contains(?, attempt_id)", [attempts]):
@@ -160,35 +160,29 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
     return rows
 
 
-def paired_errors(
-    connection: duckdb.DuckDBPyConnection, env_digest: str, attempts: list[str]
-) -> dict[tuple[str, str, str], float]:
+def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]) -> dict[tuple[str, str, str], float]:
     """(attempt_id, task, metric) -> standard error of the mean difference from the base model, item by item.
 
-    Only where every item of the score has its partner. A ratio such as log-likelihood per word is taken as
-    the mean over its texts.
+    `base_of` maps each attempt to its base model's. Only where every item of the score has its partner. A
+    ratio such as log-likelihood per word is taken as the mean over its texts.
     """
+    pairs = {tuned: base for tuned, base in base_of.items() if base}
     rows = connection.execute(
         """
-        WITH bare AS (
-            SELECT spec_digest, arg_max(attempt_id, (started, attempt_id)) AS attempt_id
-            FROM attempts WHERE env_digest = $env AND status = 'done' GROUP BY spec_digest)
+        WITH pairs AS (SELECT unnest($tuned) AS tuned_id, unnest($base) AS base_id)
         SELECT scores.attempt_id, scores.task, scores.metric,
             stddev_samp(tuned.value - untouched.value) / sqrt(count(*))
-        FROM scores
-        JOIN attempts USING (attempt_id)
-        JOIN cells USING (spec_digest)
-        JOIN bare ON bare.spec_digest = cells.baseline
-        JOIN items AS tuned ON tuned.attempt_id = scores.attempt_id
+        FROM pairs
+        JOIN scores ON scores.attempt_id = pairs.tuned_id
+        JOIN items AS tuned ON tuned.attempt_id = pairs.tuned_id
             AND tuned.task = scores.task AND tuned.metric = scores.metric
-        JOIN items AS untouched ON untouched.attempt_id = bare.attempt_id
+        JOIN items AS untouched ON untouched.attempt_id = pairs.base_id
             AND untouched.task = tuned.task AND untouched.metric = tuned.metric
             AND untouched.doc_id = tuned.doc_id
-        WHERE list_contains($attempts, scores.attempt_id)
         GROUP BY scores.attempt_id, scores.task, scores.metric, scores.n
         HAVING count(*) > 1 AND count(*) = scores.n
         """,
-        {"env": env_digest, "attempts": attempts},
+        {"tuned": list(pairs), "base": list(pairs.values())},
     ).fetchall()
     return {(attempt, task, metric): error for attempt, task, metric, error in rows}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from harness.errors import NewerStore
+from harness.errors import NewerStore, StoreError
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,10 +32,11 @@ def first_tables(connection: duckdb.DuckDBPyConnection) -> None:
         CREATE TABLE cells (
             spec_digest VARCHAR PRIMARY KEY, method VARCHAR, family VARCHAR, model VARCHAR, task VARCHAR,
             n_train INTEGER, seed INTEGER, settings JSON, train JSON, learn VARCHAR[], retain VARCHAR[],
-            needs VARCHAR[], baseline VARCHAR, fingerprints JSON);
+            needs VARCHAR[], fingerprints JSON);
         CREATE TABLE members (
             run_id VARCHAR, suite VARCHAR, key VARCHAR, label VARCHAR, spec_digest VARCHAR,
-            position INTEGER, PRIMARY KEY (run_id, key));
+            position INTEGER, model VARCHAR, task VARCHAR, n_train INTEGER, seed INTEGER, baseline VARCHAR,
+            PRIMARY KEY (run_id, key));
         CREATE TABLE attempts (
             attempt_id VARCHAR PRIMARY KEY, run_id VARCHAR, spec_digest VARCHAR, env_digest VARCHAR,
             status VARCHAR, reason VARCHAR, started TIMESTAMPTZ, seconds DOUBLE, contended BOOLEAN,
@@ -46,7 +47,8 @@ def first_tables(connection: duckdb.DuckDBPyConnection) -> None:
         CREATE TABLE items (
             attempt_id VARCHAR, task VARCHAR, doc_id VARCHAR, metric VARCHAR, value DOUBLE,
             prediction VARCHAR, target VARCHAR);
-        CREATE TABLE documents (task VARCHAR, doc_id VARCHAR, text VARCHAR, PRIMARY KEY (task, doc_id));
+        CREATE TABLE documents (
+            task VARCHAR, fingerprint VARCHAR, doc_id VARCHAR, text VARCHAR, PRIMARY KEY (fingerprint, doc_id));
         CREATE TABLE phases (
             attempt_id VARCHAR, phase VARCHAR, seconds DOUBLE, tokens BIGINT, samples BIGINT,
             allocated_bytes BIGINT, reserved_bytes BIGINT, device_bytes BIGINT, rss_bytes BIGINT,
@@ -64,18 +66,34 @@ def first_tables(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def migrate(connection: duckdb.DuckDBPyConnection) -> None:
-    """Bring a database to the newest schema, each step in a transaction of its own.
-
-    Raises NewerStore when a newer tunebench wrote the database.
-    """
-    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER, applied TIMESTAMPTZ)")
+def version_of(connection: duckdb.DuckDBPyConnection) -> int:
+    """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
+    tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
+    if "schema_version" not in tables:
+        return 0
     (version,) = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchall()[0]
     if version > len(MIGRATIONS):
         raise NewerStore(
             f"the database has schema {version}, this tunebench knows {len(MIGRATIONS)}. "
             "Upgrade tunebench, or move the database away and run `tunebench rebuild`."
         )
+    return int(version)
+
+
+def check_version(connection: duckdb.DuckDBPyConnection) -> None:
+    """For readers, who cannot migrate. Raises NewerStore, or StoreError when the database is older."""
+    version = version_of(connection)
+    if version < len(MIGRATIONS):
+        raise StoreError(
+            f"the database has schema {version}, this tunebench wants {len(MIGRATIONS)}. "
+            "`tunebench rebuild` makes it anew from the result files."
+        )
+
+
+def migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    """Bring a database to the newest schema, each step in a transaction of its own. Raises NewerStore."""
+    version = version_of(connection)
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER, applied TIMESTAMPTZ)")
     for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.execute("BEGIN")
         try:

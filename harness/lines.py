@@ -1,0 +1,82 @@
+"""YAML that knows its lines, so that every complaint can say where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import Problem
+
+
+class Lines:
+    """Where things stand in a YAML file: a path of keys -> its line (from 1)."""
+
+    def __init__(self, file: str = "", places: dict[tuple[Any, ...], int] | None = None):
+        self.file = file
+        self.places = places or {}
+
+    def problem(self, message: str, *path: Any) -> Problem:
+        """A Problem at the line of the deepest part of `path` that exists in the file."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.places:
+                return Problem(message, self.file, self.places[path[:length]])
+        return Problem(message, self.file, 1)
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any] | None, Lines, list[Problem]]:
+    """A mapping, its lines, and complaints (repeated keys). None when it is no YAML mapping at all."""
+    name = str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        return (
+            None,
+            Lines(name),
+            [Problem(f"not a text file ({error.reason} at byte {error.start}).", name, 1)],
+        )
+    except OSError as error:
+        return None, Lines(name), [Problem(f"cannot be read: {error.strerror}.", name)]
+    except ValueError as error:  # such as a date that is none
+        return None, Lines(name), [Problem(f"not valid YAML: {error}.", name, 1)]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or str(error)
+        return None, Lines(name), [Problem(f"not valid YAML: {reason}.", name, mark.line + 1 if mark else 1)]
+    if not isinstance(data, dict) or node is None:
+        got = "nothing" if data is None else type(data).__name__
+        return (
+            None,
+            Lines(name),
+            [Problem(f"a suite is a mapping (version: 1, models: …), got {got}.", name, 1)],
+        )
+    places: dict[tuple[Any, ...], int] = {}
+    repeated: list[Problem] = []
+    walk(node, (), places, repeated, name)
+    return data, Lines(name, places), repeated
+
+
+def walk(
+    node: yaml.Node,
+    path: tuple[Any, ...],
+    places: dict[tuple[Any, ...], int],
+    repeated: list[Problem],
+    file: str,
+) -> None:
+    places.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                repeated.append(
+                    Problem(f"key {key.value!r} is given twice. Remove one.", file, key.start_mark.line + 1)
+                )
+            seen.add(key.value)
+            places[(*path, key.value)] = key.start_mark.line + 1
+            walk(value, (*path, key.value), places, repeated, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for place, value in enumerate(node.value):
+            walk(value, (*path, place), places, repeated, file)
