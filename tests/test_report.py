@@ -9,7 +9,7 @@ import statistics
 from html.parser import HTMLParser
 
 import pytest
-from results_factory import MIB, PROSE, Results, cell, demo, scores
+from results_factory import MIB, OTHER, PROSE, Results, cell, demo, scores
 
 from harness.errors import StoreError
 from harness.records import Flag, Status
@@ -325,3 +325,26 @@ def test_experts_of_another_task_have_their_own_block(tmp_path):
     blocks = load(results.store(), "demo").blocks
     assert [block.task for block in blocks] == ["topic", "other"]
     assert texts(blocks[1], blocks[1].rows[0])[2] == "n/a"
+
+
+def test_a_task_that_a_row_was_trained_on_is_marked_and_no_forgetting(tmp_path):
+    from harness.records import Score
+    from harness.report.answer import loss_of
+    from harness.report.columns import footnotes, texts
+
+    results = Results(tmp_path)
+    base = cell("base")
+    results.add(base, scores(0.6, 0.03, -5.2, 0.4))
+    results.add(cell("lora", 32, 0, baseline=base.spec_digest), scores(0.8, 0.03, -5.3, 0.3), train_seconds=5.0)
+    both = [
+        Score(score.task, "task" if score.task == OTHER else score.role, *list(vars(score).values())[2:])
+        for score in scores(0.7, 0.03, -5.3, 0.8)
+    ]
+    results.add(cell("merged", 32, 0, baseline=base.spec_digest), both, train_seconds=5.0)
+    report = load(results.store(), "demo")
+    (block,) = report.blocks
+    merged = row_of(block, "merged")
+    assert merged.retained[OTHER].learned
+    assert loss_of(merged, OTHER) is None
+    assert any(text.endswith("§") for text in texts(block, merged))
+    assert any(note.startswith("§") for note in footnotes(report))

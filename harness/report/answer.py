@@ -107,7 +107,7 @@ def within_noise(one: Row, other: Row) -> bool:
 def loss_of(row: Row, task: str) -> float | None:
     """How much worse a row is than the base on a retained task; positive is worse."""
     figure = row.retained.get(task)
-    if figure is None or figure.gain is None:
+    if figure is None or figure.gain is None or figure.learned:
         return None
     return -figure.gain if figure.higher_is_better else figure.gain
 

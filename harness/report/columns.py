@@ -6,7 +6,7 @@ from harness.report.format import NA, count, digits_of, seconds, share, size, wi
 from harness.report.table import UNITS, Block, Figure, Report, Row
 
 # Left out one after another where there is no room for all (a narrow terminal).
-SPARE = ("tokens/s", "to ship", "trainable", "peak memory", "seeds")
+SPARE = ("tokens/s", "to ship", "trainable", "peak memory", "seeds", "train s")
 
 
 def headers(block: Block) -> list[str]:
@@ -64,7 +64,8 @@ def change(figure: Figure | None) -> str:
     """The difference from the base model with its standard error."""
     if figure is None:
         return NA
-    return with_error(figure.gain, figure.gain_stderr, digits_of(figure.metric), signed=True)
+    text = with_error(figure.gain, figure.gain_stderr, digits_of(figure.metric), signed=True)
+    return text + (" §" if figure.learned else "")
 
 
 def problem(row: Row) -> str:
@@ -86,6 +87,8 @@ def footnotes(report: Report) -> list[str]:
     ]
     if any(row.n_train and not row.learned for row in rows):
         notes.append("† in at least one seed not shown to be better than the base model (paired tests).")
+    if any(figure and figure.learned for row in rows for figure in row.retained.values()):
+        notes.append("§ learned here: this row was trained on that task too.")
     if any(row.contended for row in rows):
         notes.append("‡ other work shared the machine meanwhile: do not compare this time.")
     return notes

@@ -74,7 +74,9 @@ def both_figures(block: Block) -> Any:
     """A dict for each row that has a gain and a change on the first retained task."""
     for row in sorted(block.rows, key=lambda row: row.n_train):
         kept = row.retained.get(block.retain[0]) if block.retain else None
-        if row.label == "base" or not row.score or row.score.gain is None or kept is None or kept.gain is None:
+        if row.label == "base" or not row.score or row.score.gain is None:
+            continue
+        if kept is None or kept.gain is None or kept.learned:
             continue
         across = row.score.gain_stderr or 0.0
         upright = kept.gain_stderr or 0.0

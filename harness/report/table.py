@@ -38,6 +38,7 @@ class Figure:
     higher_is_better: bool
     n: int
     gain_stderr: float | None = None
+    learned: bool = False  # the task is one that the row was trained on
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str]) -> Row:
         n_train=first.n_train,
         seeds=len(done),
         score=figure(done, first.task, "task"),
-        retained={name: figure(done, name, "retain") for name in retain},
+        retained={name: figure(done, name, "retain") or figure(done, name, "task") for name in retain},
         train_seconds=mean(lambda cell: cell.phases.get("train", {}).get("seconds")),
         tokens_per_second=mean(tokens_per_second),
         peak_bytes=max((peak for cell in done if (peak := peak_bytes(cell))), default=None),
@@ -186,4 +187,5 @@ def figure(cells: Sequence[CellRow], task: str, role: str) -> Figure | None:
         higher_is_better=scores[0].higher_is_better,
         n=scores[0].n,
         gain_stderr=joint_stderr(gains, [score.change_stderr for score in compared]),
+        learned=role == "task",
     )
