@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from peft.helpers import DoraCaching
 
-from harness.models import logits_at
+from harness.models import logits_at, prompt_run_once
 from harness.records import Item, Score
 from harness.tasks import gold
 
@@ -23,7 +24,8 @@ ROLLING = "log_likelihood_per_word"
 
 class TunedLM(HFLM):
     """lm-eval's HFLM for a model in memory; equal (context, continuation[:-1]) pairs are run once, and
-    logits are computed only where a continuation token is predicted. The log-likelihoods are HFLM's."""
+    logits are computed only where a continuation token is predicted; what is the same for every input (soft
+    prompts, DoRA's weight norms) is computed once. The log-likelihoods are HFLM's."""
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
@@ -38,6 +40,7 @@ class TunedLM(HFLM):
             inputs.setdefault(tuple(tokens[:-1]), []).append(number)
         answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
         self.scored_tokens += sum(map(len, inputs))
+        model = prompt_run_once(self.model)
         ranked = sorted(inputs, key=lambda tokens: (-len(tokens), tokens))
         size = override_bs or int(self.batch_size)
         for start in range(0, len(ranked), size):
@@ -50,8 +53,8 @@ class TunedLM(HFLM):
             )  # fmt: skip
             column = {place: rank for rank, place in enumerate(places)}
             padded = torch.tensor([list(tokens) + [0] * (length - len(tokens)) for tokens in batch], device=self.device)
-            with torch.no_grad(), self.autocast():
-                logits = logits_at(self.model, padded, torch.tensor(places, device=self.device))
+            with torch.no_grad(), self.autocast(), DoraCaching():
+                logits = logits_at(model, padded, torch.tensor(places, device=self.device))
             for row, tokens in enumerate(batch):
                 for number in inputs[tokens]:
                     continuation = requests[number][2]

@@ -5,6 +5,7 @@ A GGUF file is de-quantised once into safetensors, which then load in about a se
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import shutil
@@ -193,6 +194,31 @@ def logits_at(
     if accepts_places(model):
         return model(input_ids=input_ids, logits_to_keep=places, use_cache=False, **options).logits
     return model(input_ids=input_ids, use_cache=False, **options).logits[:, places]
+
+
+def prompt_run_once(model: nn.Module) -> nn.Module:
+    """For scoring: a soft-prompt model whose virtual tokens are run once and kept, not before every input.
+
+    With short inputs they are half of the work. Any other model is returned as it is; so is one that
+    makes its prompt anew for each input.
+    """
+    config = getattr(model, "active_peft_config", None)
+    if config is None or config.peft_type not in ("PROMPT_TUNING", "P_TUNING"):
+        return model
+    import torch
+
+    inner: Any = model.get_base_model()  # type: ignore[operator]
+    with torch.no_grad():
+        prompt = model.get_prompt(batch_size=1).to(inner.dtype)  # type: ignore[operator]
+        kept = inner(inputs_embeds=prompt, use_cache=True).past_key_values
+
+    class Prompted(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor, logits_to_keep: Any = 0, use_cache: bool = False) -> Any:
+            past = copy.deepcopy(kept)
+            past.batch_repeat_interleave(len(input_ids))
+            return inner(input_ids=input_ids, past_key_values=past, use_cache=True, logits_to_keep=logits_to_keep)
+
+    return Prompted()
 
 
 def accepts_places(model: nn.Module) -> bool:

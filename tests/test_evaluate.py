@@ -43,7 +43,7 @@ def requests(kind: str, arguments: list[Any]) -> list[Instance]:
     return [Instance(kind, {}, args if isinstance(args, tuple) else (args,), 0) for args in arguments]
 
 
-@pytest.mark.parametrize("method", ["base", "lora", "prompt_tuning"])
+@pytest.mark.parametrize("method", ["base", "lora", "dora", "prompt_tuning"])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_log_likelihoods_are_hflms(tiny_model: Path, method: str, batch_size: int) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)

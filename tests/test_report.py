@@ -346,5 +346,5 @@ def test_a_task_that_a_row_was_trained_on_is_marked_and_no_forgetting(tmp_path):
     merged = row_of(block, "merged")
     assert merged.retained[OTHER].learned
     assert loss_of(merged, OTHER) is None
-    assert any(text.endswith("§") for text in texts(block, merged))
+    assert sum(text.endswith("§") for text in texts(block, merged)) == 1
     assert any(note.startswith("§") for note in footnotes(report))

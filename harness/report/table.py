@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.report.figures import (
     headline,
@@ -159,7 +159,7 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str]) -> Row:
         n_train=first.n_train,
         seeds=len(done),
         score=figure(done, first.task, "task"),
-        retained={name: figure(done, name, "retain") or figure(done, name, "task") for name in retain},
+        retained={name: figure(done, name, "retain") or learned(done, name) for name in retain},
         train_seconds=mean(lambda cell: cell.phases.get("train", {}).get("seconds")),
         tokens_per_second=mean(tokens_per_second),
         peak_bytes=max((peak for cell in done if (peak := peak_bytes(cell))), default=None),
@@ -169,6 +169,12 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str]) -> Row:
         contended=any(cell.contended for cell in done),
         failures=tuple((cell.key, cell.status, cell.reason) for cell in cells if cell.status != "done"),
     )
+
+
+def learned(cells: Sequence[CellRow], task: str) -> Figure | None:
+    """The figure of a task that the row was trained on, beside those that it should retain."""
+    found = figure(cells, task, "task")
+    return replace(found, learned=True) if found else None
 
 
 def figure(cells: Sequence[CellRow], task: str, role: str) -> Figure | None:
@@ -187,5 +193,4 @@ def figure(cells: Sequence[CellRow], task: str, role: str) -> Figure | None:
         higher_is_better=scores[0].higher_is_better,
         n=scores[0].n,
         gain_stderr=joint_stderr(gains, [score.change_stderr for score in compared]),
-        learned=role == "task",
     )
