@@ -213,7 +213,7 @@ def show_plan(
     env, _ = this_environment(threads, jobs)
     states = dict.fromkeys(plan.by_digest(), "to do")
     seconds: dict[str, float] = {}
-    if store.path.exists():
+    if store.path.exists() or store.result_files():
         states, _, _ = what_to_do(plan, store, env.env_digest)
         with store.open(read_only=True) as connection:
             seconds = store.method_seconds(connection)
