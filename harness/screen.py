@@ -28,7 +28,14 @@ def show_table(title: str, columns: list[str], rows: list[list[Any]], right: fro
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        narrow = column in ("cell", "key", "label", "method", "model", "task")  # names are copied from here: never broken
+        narrow = column in (
+            "cell",
+            "key",
+            "label",
+            "method",
+            "model",
+            "task",
+        )  # names are copied from here: never broken
         table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=narrow)
     for row in rows:
         table.add_row(*[str(value) for value in row])

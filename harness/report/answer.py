@@ -32,7 +32,7 @@ def sentences(block: Block) -> list[str]:
             f"Of those that learned, {gentle.label} forgets least on {first} ({change(gentle, first)}{unit})"
             + (f" and {harsh.label} most ({change(harsh, first)}{unit})." if harsh is not gentle else ".")
         )
-    timed = [row for row in judged if row.train_seconds is not None]
+    timed = [row for row in judged if row.train_seconds is not None and row.trainable]  # a merge trains nothing
     if timed:
         quick = min(timed, key=lambda row: row.train_seconds or 0.0)
         slow = max(timed, key=lambda row: row.train_seconds or 0.0)
