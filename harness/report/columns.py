@@ -69,7 +69,7 @@ def change(figure: Figure | None) -> str:
 
 
 def problem(row: Row) -> str:
-    """ "oom: resident memory passed 7.5 GiB" for a row without a finished cell, else nothing."""
+    """ "oom: CUDA out of memory …" for a row without a finished cell, else nothing."""
     if row.seeds:
         return ""
     return "; ".join(dict.fromkeys(status + (f": {why}" if why else "") for _, status, why in row.failures))
