@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +18,7 @@ from harness.screen import clock_text, download_bars, show_detail, show_json, sh
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog
+    from harness.execute.session import Choices
     from harness.plan import Plan
     from harness.records import Environment
     from harness.store.database import Store
@@ -41,7 +40,12 @@ Results = Annotated[
 ]
 
 
-Jobs = Annotated[int, typer.Option(min=1, help="cells at a time; they then share the machine's threads")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="cells at a time (default: one an accelerator); on a CPU they share the threads"),
+]
+Memory = Annotated[str | None, typer.Option(help="memory of a device, such as 16GiB, in place of what is found")]
+MOST_LINES = 50  # of unfinished cells after a run
 Threads = Annotated[int | None, typer.Option(min=1, help="threads a cell (default: all cores / jobs)")]
 
 
@@ -82,10 +86,10 @@ def read_suite(name: str, catalog: Catalog) -> Suite:
     return load_suite(find_suite(name, catalog.root), catalog)
 
 
-def this_environment(threads: int | None, jobs: int = 1) -> tuple[Environment, int]:
+def this_environment(threads: int | None, jobs: int | None = None) -> tuple[Environment, int]:
     from harness.environment import cores, environment
 
-    count = threads or max(1, cores() // jobs)
+    count = threads or max(1, cores() // (jobs or 1))
     return environment(count), count
 
 
@@ -118,19 +122,25 @@ def get_facts(catalog: Catalog, suite: Suite) -> Any:
 @app.command()
 def run(
     suite: SuiteName,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     threads: Threads = None,
     retry: Annotated[
         list[str] | None, typer.Option(help="run cells again that ended so: failed, oom, diverged, …, done")
     ] = None,
+    memory: Memory = None,
+    executor: Annotated[str, typer.Option(help="where cells run: local, ray, slurm")] = "local",
+    address: Annotated[str, typer.Option(help="of the Ray cluster; without it, one on this machine")] = "",
     folder: Results = None,
 ) -> None:
     """Run every cell of a suite that is not done yet in this environment.
 
     Example: tunebench run peft-vs-full --retry failed
     """
+    from harness.execute.executors import all_executors
+    from harness.execute.session import Choices
     from harness.plan import make_plan
     from harness.records import Status
+    from harness.store.files import sole_writer
 
     catalog = project()
     loaded = read_suite(suite, catalog)
@@ -138,64 +148,88 @@ def run(
     for status in again:
         if status not in set(Status):
             raise UserError(unknown("status", status, list(Status)))
+    if executor not in all_executors():
+        raise UserError(unknown("executor", executor, all_executors()))
+    if reason := all_executors()[executor].skip():
+        raise UserError(f"executor {executor}: {reason}")
     plan = make_plan(loaded, get_facts(catalog, loaded))
     store = results(folder, catalog)
-    with sole_writer(store):
-        sys.exit(execute(plan, store, jobs, threads, again))
+    environment, count = this_environment(threads, jobs)
+    choices = Choices(executor, jobs, count, again, size_of(memory), address)
+    with sole_writer(store.folder):
+        sys.exit(execute(plan, store, environment, choices, catalog.root))
 
 
-@contextmanager
-def sole_writer(store: Store) -> Iterator[None]:
-    """Keep other writers out of a results folder. Raises UserError with the holder's pid."""
-    from filelock import FileLock, Timeout
+def size_of(text: str | None) -> int | None:
+    """Bytes of "16GiB" or "500MB". Raises UserError."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
 
+    if text is None:
+        return None
     try:
-        store.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(store.folder / ".run.lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        holder = store.folder / ".run.pid"
-        pid = holder.read_text() if holder.exists() else "unknown"
-        raise UserError(
-            f"another `tunebench` (pid {pid}) is writing to {store.folder}. Wait for it, or name another "
-            "folder with --results."
-        ) from None
-    except OSError as error:
-        raise UserError(f"cannot write to the results folder {store.folder}: {error.strerror}.") from error
-    with lock:
-        (store.folder / ".run.pid").write_text(str(os.getpid()))
-        yield
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise UserError(f"--memory: got {text!r}, wanted a size such as 16GiB or 500MB.") from None
 
 
-def execute(plan: Plan, store: Store, jobs: int, threads: int | None, retry: frozenset[str]) -> int:
+def execute(plan: Plan, store: Store, environment: Environment, choices: Choices, root: Path) -> int:
     """Run what is to do and say how it ended; the exit code."""
     from harness.execute.session import Session
 
-    env, count = this_environment(threads, jobs)
-    session = Session(plan, store, env, count, jobs, retry)
-    for complaint in session.complaints:
-        print(f"warning: {complaint}", file=sys.stderr)
+    session = Session(plan, store, environment, choices, root)
+    warn(session.complaints)
     total, waiting = len(plan.cells), session.waiting
     print(f"{plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
     with watcher(plan, session.states) as watch:
         stopped = session.run(" ".join(["tunebench", *sys.argv[1:]]), watch)
+    warn(session.complaints)
     unfinished = session.unfinished()
-    for key, status, reason in unfinished:
-        print(f"{status}: {key}" + (f": {reason}" if reason else ""), file=sys.stderr)
+    for cell, status, reason in unfinished[:MOST_LINES]:
+        print(f"{status}: {cell.key}" + (f": {reason}" if reason else ""), file=sys.stderr)
+    if len(unfinished) > MOST_LINES:
+        print(f"… and {len(unfinished) - MOST_LINES} more (tunebench status --json)", file=sys.stderr)
     if stopped:
         print("stopped; the same command goes on where this ended", file=sys.stderr)
     return 1 if unfinished else 0
 
 
+def warn(complaints: list[str]) -> None:
+    for complaint in complaints:
+        print(f"warning: {complaint}", file=sys.stderr)
+
+
+@app.command()
+def status(
+    suite: Annotated[str | None, typer.Argument(help="a suite; without one, whatever ran last")] = None,
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """How a run is getting on, from another terminal: what runs, what has ended and how, what is slow.
+
+    Example: tunebench status
+    """
+    from harness.execute.events import live_status
+    from harness.screen import show_status
+
+    store = results(folder, project())
+    found = live_status(store.folder, suite)
+    if found is None:
+        raise UserError(f"no run{f' of {suite}' if suite else ''} in {store.folder}. `tunebench run SUITE` starts one.")
+    if as_json:
+        show_json(asdict(found))
+    else:
+        show_status(found)
+
+
 @app.command(name="plan")
 def show_plan(
-    suite: SuiteName, jobs: Jobs = 1, threads: Threads = None, folder: Results = None, as_json: AsJson = False
+    suite: SuiteName, jobs: Jobs = None, threads: Threads = None, folder: Results = None, as_json: AsJson = False
 ) -> None:
     """What would run, about how long it would take, and what is done or cannot run here.
 
     Example: tunebench plan peft-vs-full
     """
-    from harness.execute.local import what_to_do
+    from harness.execute.resume import Standing, standing
     from harness.fetch import known_facts
     from harness.methods import all_methods
     from harness.plan import make_plan
@@ -211,22 +245,20 @@ def show_plan(
     plan = make_plan(loaded, facts)
     store = results(folder, catalog)
     env, _ = this_environment(threads, jobs)
-    states = dict.fromkeys(plan.by_digest(), "to do")
-    seconds: dict[str, float] = {}
-    if store.path.exists() or store.result_files():
-        states, _, _ = what_to_do(plan, store, env.env_digest)
-        with store.open(read_only=True) as connection:
-            seconds = store.method_seconds(connection)
+    found = Standing(dict.fromkeys(plan.by_digest(), "to do"))
+    if store.path.exists() or store.folder.joinpath("attempts").exists():
+        found = standing(plan, store, env.env_digest)
     rows: list[dict[str, Any]] = []
+    cells = plan.by_digest()
     for cell in plan.cells:
         skipped = all_methods()[cell.method](**cell.settings).skip()
         rows.append(
             {
                 "key": cell.key,
                 "method": cell.method,
-                "status": f"cannot run: {skipped}" if skipped else str(states[cell.spec_digest]),
-                "seconds": seconds.get(cell.method),
-                "needs": [plan.by_digest()[need].key for need in cell.needs.values()],
+                "status": f"cannot run: {skipped}" if skipped else str(found.states[cell.spec_digest]),
+                "seconds": found.expected.seconds(cell),
+                "needs": [cells[need].key for need in cell.needs.values()],
             }
         )
     if as_json:
@@ -234,7 +266,7 @@ def show_plan(
         return
     waiting = [row for row in rows if row["status"] == "to do"]
     known = [row["seconds"] for row in waiting if row["seconds"]]
-    guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / jobs)}" if known else ""
+    guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / (jobs or 1))}" if known else ""
     show_table(
         f"{loaded.name}: {len(rows)} cells, {len(waiting)} to run{guess}",
         ["cell", "method", "status", "seconds", "needs"],
@@ -245,7 +277,7 @@ def show_plan(
         right=frozenset({"seconds"}),
     )
     if known:
-        print("seconds: the mean of this method's finished cells in this results folder")
+        print("seconds: the mean of its nearest kin among the finished cells of this results folder")
 
 
 @app.command()
@@ -447,11 +479,12 @@ def rebuild(folder: Results = None) -> None:
 
     Example: tunebench rebuild
     """
+    from harness.store.files import sole_writer
+
     store = results(folder, project())
-    with sole_writer(store):
+    with sole_writer(store.folder):
         count, complaints = store.rebuild()
-    for complaint in complaints:
-        print(f"warning: {complaint}", file=sys.stderr)
+    warn(complaints)
     print(f"{store.path}: {count} attempts")
 
 

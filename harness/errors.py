@@ -10,10 +10,13 @@
     │   │   └── OfflineError   ... because the network cannot be reached
     │   └── StoreError         a results folder or database that cannot be used
     │       ├── DamagedStore   ... because its files are not what we wrote
-    │       └── NewerStore     ... because a newer tunebench wrote it
+    │       ├── NewerStore     ... because a newer tunebench wrote it
+    │       ├── BusyStore      ... because another process has it open
+    │       └── FullDisk       ... because there is no space left
     └── CellError              ends one cell; the other cells go on
         ├── OutOfMemory        status oom
         ├── Diverged           status diverged
+        ├── Interrupted        status interrupted: the machine's fault, not the cell's; it runs again
         └── Unavailable        status skipped: a package or a device is missing
 """
 
@@ -77,6 +80,14 @@ class NewerStore(StoreError):
     """A database with a schema newer than this program knows."""
 
 
+class BusyStore(StoreError):
+    """Another process has the database open, and DuckDB lets one in."""
+
+
+class FullDisk(StoreError):
+    """No space is left where results are kept; what is there already is whole."""
+
+
 class CellError(TunebenchError):
     """Ends one cell. `status` is the word that the store keeps."""
 
@@ -93,6 +104,12 @@ class Diverged(CellError):
     """The loss became NaN or infinite."""
 
     status = "diverged"
+
+
+class Interrupted(CellError):
+    """The machine cut the cell short (a full disk, a failing one): it says nothing about the cell."""
+
+    status = "interrupted"
 
 
 class Unavailable(CellError):

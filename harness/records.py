@@ -168,7 +168,11 @@ class Flag:
 
 @dataclass(frozen=True)
 class CellResult:
-    """One attempt at a cell: what `result.json` holds. Per-item values lie in `items.parquet` beside it."""
+    """One attempt at a cell: what `result.json` holds. Per-item values lie in `items.parquet` beside it.
+
+    `beside` lists the keys of cells that ran on the same machine at the same time; if there are any, the
+    attempt is `contended` and its timings say little. `device` is where it ran: "cpu", "cuda:0", a node's name.
+    """
 
     attempt_id: str
     run_id: str
@@ -184,6 +188,8 @@ class CellResult:
     steps: tuple[Step, ...] = ()
     facts: tuple[Fact, ...] = ()
     flags: tuple[Flag, ...] = ()
+    beside: tuple[str, ...] = ()
+    device: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -206,5 +212,6 @@ class CellResult:
                 "steps": many(Step, "steps"),
                 "facts": many(Fact, "facts"),
                 "flags": many(Flag, "flags"),
+                "beside": tuple(data.get("beside", ())),
             }
         )

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.execute.local import Progress, Running
+    from harness.execute.events import LiveStatus
+    from harness.execute.executors.base import Progress, Running
     from harness.plan import Plan
-    from harness.records import Cell
 
 REFRESH_SECONDS = 0.5
+MOST_ROWS, MOST_BAD = 12, 5  # lines of a live table
 
 
 def show_json(value: Any) -> None:
@@ -101,17 +101,16 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
     from rich.live import Live
 
     console = Console()
-    told = {name for name, state in states.items() if state != "to do"}
     clock = time.monotonic()
+    finished = sum(state != "to do" for state in states.values())
+    told = 0
 
     def tell(progress: Progress) -> None:
-        for number, cell in enumerate(plan.cells, start=1):
-            state = progress.states[cell.spec_digest]
-            if state not in ("to do", "running") and cell.spec_digest not in told:
-                told.add(cell.spec_digest)
-                seconds = progress.seconds.get(cell.spec_digest, 0.0)
-                place = f"[{number}/{len(plan.cells)}]"
-                console.print(f"{place:>9} {state:<11} {seconds:6.1f} s  {cell.key}", highlight=False, markup=False)
+        nonlocal told
+        for cell, state, seconds in progress.ended[told:]:
+            told += 1
+            place = f"[{finished + told}/{len(plan.cells)}]"
+            console.print(f"{place:>9} {state:<11} {seconds:6.1f} s  {cell.key}", highlight=False, markup=False)
 
     if not console.is_terminal:
         yield tell
@@ -130,53 +129,88 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
 
 
 def table(progress: Progress, elapsed: float) -> Any:
+    """Counts by state, what runs, what failed and what was slowest: as readable with 100,000 cells as with ten."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    counts = Counter(str(state) for state in progress.states.values())
     left = time_left(progress)
-    summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    title = f"{progress.plan.suite.name}: {summary} · {clock_text(elapsed)} gone"
+    title = f"{progress.plan.suite.name}: {counts_text(progress.counts)} · {clock_text(elapsed)} gone"
     title += f", about {clock_text(left)} left" if left is not None else ""
     if progress.stopping:
         title += " · stopping after the running cells (Ctrl-C again: now)"
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in ("cell", "state", "step", "loss", "seconds"):
-        shown.add_column(name, justify="left" if name in ("cell", "state") else "right")
-    for running in progress.running:
+        shown.add_column(name, justify="left" if name in ("cell", "state") else "right", no_wrap=name == "cell")
+    for running in progress.running[:MOST_ROWS]:
         news = running.events()
         step = f"{news['step']}/{news['steps']}" if "step" in news else ""
         loss = f"{news['loss']:.3f}" if "loss" in news else ""
         shown.add_row(running.cell.key, news.get("phase", "start"), step, loss, f"{running.seconds:.0f}")
-    waiting = [cell for cell in progress.plan.cells if progress.states[cell.spec_digest] == "to do"]
-    for cell in waiting[:5]:
-        shown.add_row(cell.key, "to do", "", "", "", style="dim")
-    if len(waiting) > 5:
-        shown.add_row(f"… and {len(waiting) - 5} more", "", "", "", "", style="dim")
-    return shown
+    if len(progress.running) > MOST_ROWS:
+        shown.add_row(f"… and {len(progress.running) - MOST_ROWS} more that run", "", "", "", "", style="dim")
+    notes = []
+    bad = [(cell, state) for cell, state, _ in progress.ended if state != "done"]
+    for cell, state in bad[-MOST_BAD:]:
+        notes.append(Text(f"{state}: {cell.key}", style="red"))
+    if len(bad) > MOST_BAD:
+        notes.append(Text(f"… and {len(bad) - MOST_BAD} more that are not done", style="red"))
+    done = [(seconds, cell.key) for cell, state, seconds in progress.ended if state == "done"]
+    if len(done) > 1:
+        seconds, key = max(done)
+        notes.append(Text(f"slowest: {key}, {seconds:.0f} s", style="dim"))
+    return Group(shown, *notes)
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if count)
 
 
 def time_left(progress: Progress) -> float | None:
-    """Seconds until the end, from the cells done so far: those of the same label if any, else all."""
-    by_label: dict[str, list[float]] = {}
-    cells = {cell.spec_digest: cell for cell in progress.plan.cells}
-    for name, seconds in progress.seconds.items():
-        if progress.states[name] == "done":
-            by_label.setdefault(cells[name].label, []).append(seconds)
-    everything = [seconds for group in by_label.values() for seconds in group]
+    """Seconds until the end, from the cells done so far: the mean of their method if any, else of all."""
+    by_method: dict[str, list[float]] = {}
+    for cell, state, seconds in progress.ended:
+        if state == "done":
+            by_method.setdefault(cell.method, []).append(seconds)
+    everything = [seconds for group in by_method.values() for seconds in group]
     if not everything:
         return None
-
-    def expected(cell: Cell) -> float:
-        known = by_label.get(cell.label, everything)
-        return sum(known) / len(known)
+    means = {method: sum(group) / len(group) for method, group in by_method.items()}
+    overall = sum(everything) / len(everything)
 
     def rest(running: Running) -> float:
-        return max(0.0, expected(running.cell) - running.seconds)
+        return max(0.0, means.get(running.cell.method, overall) - running.seconds)
 
-    waiting = sum(expected(cell) for cell in cells.values() if progress.states[cell.spec_digest] == "to do")
-    return waiting + sum(rest(running) for running in progress.running)
+    waiting = progress.waiting_by_method()
+    seconds = sum(means.get(method, overall) * count for method, count in waiting.items())
+    return (seconds + sum(map(rest, progress.running))) / max(1, len(progress.running))
+
+
+def show_status(status: LiveStatus) -> None:
+    """A run as seen from another terminal."""
+    state = "is running" if status.alive else "has ended" if status.ended else "was killed; run it again to go on"
+    print(f"{status.suite} {state} (run {status.run_id}, pid {status.pid}, since {status.started[:19]}Z)")
+    print(f"{status.cells} cells: {counts_text(status.counts)}")
+    for message in status.warnings:
+        print(f"warning: {message}")
+    if status.running:
+        rows = []
+        for row in status.running:
+            step = f"{row['step']}/{row['steps']}" if "step" in row else ""
+            loss = f"{row['loss']:.3f}" if "loss" in row else ""
+            memory = f"{row['rss_bytes'] / 2**30:.2f} GiB" if row["rss_bytes"] else ""
+            rows.append([row["key"], row["device"], row.get("phase", "start"), step, loss, memory])
+        show_table("running", ["cell", "device", "phase", "step", "loss", "memory"], rows, frozenset({"step", "loss"}))
+    if status.slowest:
+        rows = [[row["key"], f"{row['seconds']:.1f}"] for row in status.slowest]
+        show_table("slowest", ["cell", "seconds"], rows, frozenset({"seconds"}))
+    if status.unfinished:
+        rows = [[row["key"], row["status"], row["reason"]] for row in status.unfinished[-MOST_ROWS:]]
+        show_table("not done", ["cell", "status", "reason"], rows)
 
 
 def clock_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 120:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pydantic
-from pydantic import ConfigDict, Field, TypeAdapter, create_model
+from pydantic import ByteSize, ConfigDict, Field, TypeAdapter, create_model
 
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.lines import Lines, read_yaml
@@ -72,6 +72,7 @@ class SuiteFile(pydantic.BaseModel):
     seeds: list[int] = Field([0], min_length=1)
     train: dict[str, Any] = {}
     time_limit: float | None = Field(None, gt=0, description="seconds a cell may take")
+    memory_limit: ByteSize | None = Field(None, gt=0, description="resident memory a cell may hold, such as 8GiB")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Suite:
     labels: tuple[Label, ...]
     seeds: tuple[int, ...]
     time_limit: float | None
+    memory_limit: int | None  # bytes
     lines: Lines = field(repr=False, compare=False)
 
     def task_names(self) -> Iterator[str]:
@@ -176,6 +178,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
         labels=tuple(labels),
         seeds=tuple(file.seeds),
         time_limit=file.time_limit,
+        memory_limit=file.memory_limit,
         lines=lines,
     )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 import traceback
 from collections.abc import Mapping
@@ -19,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.environment import now
-from harness.errors import CellError, Diverged, OutOfMemory
+from harness.errors import CellError, Diverged, Interrupted, OutOfMemory
 from harness.measure import Meter, StepRecorder
 from harness.methods import Method, all_methods
 from harness.records import Cell, CellResult, Environment, Fact, Flag, Item, Score, Status
-from harness.store.database import write_atomically
+from harness.store.files import ITEMS, RESULT, is_full, settle, write_atomically
 
 
-def run(folder: Path) -> None:
-    """Do the job in `folder`; whatever happens, a result is written."""
+def run(folder: Path, device: str = "cpu") -> None:
+    """Do the job in `folder`; whatever happens, a result is written. `device` is kept in it."""
     job = json.loads((folder / "job.json").read_text())
     cell = Cell.from_json(job["cell"])
     started, clock = now(), time.perf_counter()
@@ -40,8 +39,9 @@ def run(folder: Path) -> None:
     except MemoryError as error:
         status, reason = Status.OOM, f"MemoryError: {error}"
     except Exception as error:
-        status, reason = classify(error)
-        (folder / "traceback.txt").write_text(traceback.format_exc())
+        traceback.print_exc()
+        status, reason = classify(error, folder)
+    beside = shared_with(folder)
     result = CellResult(
         attempt_id=folder.name,
         run_id=job["run_id"],
@@ -51,19 +51,31 @@ def run(folder: Path) -> None:
         reason=reason,
         started=started,
         seconds=time.perf_counter() - clock,
-        contended=job["contended"],
+        contended=bool(beside),
         scores=tuple(work.scores) if status is Status.DONE else (),
         phases=tuple(work.meter.phases),
         steps=tuple(work.recorder.steps),
         facts=tuple(work.facts),
         flags=tuple(work.flags),
+        beside=beside,
+        device=device,
     )
-    write_atomically(folder / "result.json", json.dumps(result.to_json(), indent=1))
+    write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
 
 
-def classify(error: Exception) -> tuple[Status, str]:
+def shared_with(folder: Path) -> tuple[str, ...]:
+    """Keys of the cells that ran on this machine meanwhile, as the executor has noted them: a line each."""
+    try:
+        return tuple(dict.fromkeys((folder / "beside.txt").read_text().splitlines()))
+    except OSError:
+        return ()
+
+
+def classify(error: Exception, folder: Path) -> tuple[Status, str]:
     """The status of an exception that nobody here raised. Out of memory needs a device's own error."""
     text = f"{type(error).__name__}: {error}".strip()
+    if is_full(folder, error):
+        return Status(Interrupted.status), f"no space left on the disk ({text.splitlines()[0]})"
     if type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text:
         return Status(OutOfMemory.status), text.splitlines()[0]
     if "DefaultCPUAllocator: can't allocate memory" in text or "not enough memory" in text:
@@ -87,10 +99,12 @@ class Work:
         self.flags: list[Flag] = []
         self.drawn: dict[str, list[Any]] = {}
         self.rows: dict[str, list[Any]] = {}
-        self.scratch = folder / "scratch"
+        self.scratch = folder / ".scratch"  # here, and not in /tmp, so that it is found after a kill -9
+        if job["predicted_bytes"]:
+            self.facts.append(Fact("predicted_bytes", job["predicted_bytes"], "B", False))
 
     def run(self) -> None:
-        self.scratch = Path(tempfile.mkdtemp(prefix="tunebench-"))
+        self.scratch.mkdir()
         try:
             self.course()
         finally:
@@ -135,14 +149,12 @@ class Work:
             if not all(map(is_number, (score.value, score.stderr or 0.0))):
                 raise Diverged(f"the score {score.metric} of {score.task} is {score.value}")
         self.meter.count(tokens=getattr(lm, "scored_tokens", None), samples=len(documents))
-        write_items(self.folder / "items.parquet", items)
+        write_items(self.folder / ITEMS, items)
         self.write_documents(documents)
         if self.job["baseline"]:
             from harness.diagnose import learned_nothing
 
-            self.flags += learned_nothing(
-                self.cell.learn, self.scores, items, Path(self.job["baseline"]) / "items.parquet"
-            )
+            self.flags += learned_nothing(self.cell.learn, self.scores, items, Path(self.job["baseline"]))
 
     def save(self, model: Any) -> None:
         """Keep the weights of what was trained or merged; the untouched base is on disk already."""
@@ -152,18 +164,18 @@ class Work:
         self.method.save(model, temporary)
         size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
         self.facts.append(Fact("artifact_bytes", size, "B", False))
-        temporary.rename(self.folder / "weights")
+        settle(temporary, self.folder / "weights")
 
     def write_documents(self, documents: dict[Any, str]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         for task in {task for task, _ in documents}:
-            path = self.folder.parent.parent / "documents" / f"{self.cell.fingerprints[task][:32]}.parquet"
+            path = Path(self.job["documents"]) / f"{self.cell.fingerprints[task][:32]}.parquet"
             if not path.exists():
                 rows = [(doc_id, text) for (name, doc_id), text in documents.items() if name == task]
                 path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_suffix(f".{os.getpid()}.tmp")
+                temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
                 table = {
                     "task": [task] * len(rows),
                     "fingerprint": [self.cell.fingerprints[task]] * len(rows),
@@ -261,13 +273,6 @@ def write_items(path: Path, items: list[Item]) -> None:
     temporary = path.with_suffix(".tmp")
     pq.write_table(pa.table(columns), temporary)
     settle(temporary, path)
-
-
-def settle(temporary: Path, path: Path) -> None:
-    """Rename a written file to its name once it is on the disk, so that a power cut leaves no half file."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def is_number(value: float) -> bool:

@@ -24,7 +24,8 @@ from harness.records import (
     Step,
     digest,
 )
-from harness.store.database import Store, write_atomically
+from harness.store.database import Store
+from harness.store.files import write_atomically
 
 MODEL, TASK, PROSE, OTHER = "tiny", "topic", "prose", "other"
 MIB = 1024**2
@@ -152,7 +153,7 @@ class Results:
             facts=tuple(facts) if done else (),
             flags=tuple(flags),
         )
-        folder = self.folder / "attempts" / attempt
+        folder = Store(self.folder).attempt_folder(attempt)
         write_atomically(folder / "result.json", json.dumps(result.to_json(), default=str))
         if items:
             import pandas

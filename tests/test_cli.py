@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["run", "plan", "check", "fetch", "report", "show", "methods", "tasks", "models", "sql", "rebuild"]
+COMMANDS = ["run", "plan", "check", "fetch", "report", "show", "methods", "tasks", "models", "sql", "rebuild", "status"]
 
 
 def tunebench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -137,9 +137,20 @@ def test_a_corrupt_database_is_not_written_over(project: Path) -> None:
     (project / "results").mkdir()
     path = project / "results" / "tunebench.duckdb"
     path.write_bytes(b"no database at all")
-    for command in (["run", "small"], ["report", "small"], ["sql", "select 1"]):
+    for command in (["report", "small"], ["sql", "select 1"]):
         refused(tunebench(*command), "cannot be read as a DuckDB database")
     assert path.read_bytes() == b"no database at all"
+
+
+def test_a_run_keeps_a_corrupt_database_and_makes_it_anew(project: Path) -> None:
+    assert tunebench("run", "small").returncode == 0
+    path = project / "results" / "tunebench.duckdb"
+    path.write_bytes(path.read_bytes()[:5000])
+    done = tunebench("run", "small")
+    assert done.returncode == 0, done.stderr
+    assert "it is kept as tunebench.damaged-" in done.stderr
+    assert "5 finished before, 0 to run" in done.stdout
+    assert [kept.stat().st_size for kept in path.parent.glob("tunebench.damaged-*.duckdb")] == [5000]
 
 
 def test_a_query_that_is_wrong(project: Path) -> None:

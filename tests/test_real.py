@@ -10,12 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tools import plan_of
+from tools import plan_of, results_of, run_cells
 
-from harness.environment import environment
-from harness.execute.local import LocalExecutor, Run, what_to_do
 from harness.records import CellResult
-from harness.store.database import Store
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
@@ -56,14 +53,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         assert old in text
         (tasks / f"{short}.yaml").write_text(text.replace(old, new).replace(f"task: {name}\n", f"task: {short}\n"))
     plan = plan_of(root, SUITE, "real")
-    store = Store(root / "results")
-    env = environment(2)
-    states, done, _ = what_to_do(plan, store, env.env_digest)
-    progress = LocalExecutor(store, Run("real", env, plan.facts, 2)).run(plan, states, done)
-    results = {}
-    for path in (root / "results").glob("attempts/*/result.json"):
-        result = CellResult.from_json(json.loads(path.read_text()))
-        results[result.cell.key] = result
+    progress = run_cells(root, plan, threads=2)
+    results = {result.cell.key: result for result in results_of(root)}
     assert {cell.key: str(progress.states[cell.spec_digest]) for cell in plan.cells} == dict.fromkeys(
         (cell.key for cell in plan.cells), "done"
     ), {key: result.reason for key, result in results.items() if result.reason}

@@ -8,7 +8,8 @@ import pytest
 
 from harness.errors import DamagedStore, NewerStore, StoreError
 from harness.records import Cell, CellResult, Environment, Item, Score, Status, digest
-from harness.store.database import Store, write_atomically
+from harness.store.database import Store
+from harness.store.files import attempt_folder, write_atomically
 from harness.worker import write_items
 
 ENVIRONMENT = Environment("e" * 64, "2026-01-01T00:00:00+00:00", "3.11", "os", "cpu", "", "", {"torch": "1"}, "c", True)
@@ -31,8 +32,9 @@ def put(
         attempt, "run", cell, ENVIRONMENT, status, "", f"2026-01-0{number + 1}T00:00:00+00:00", 1.0, False,
         scores if status is Status.DONE else (),
     )  # fmt: skip
-    write_atomically(folder / "attempts" / attempt / "result.json", json.dumps(result.to_json()))
-    write_items(folder / "attempts" / attempt / "items.parquet", [Item("t", "d-0", "acc", value, "x", "y")])
+    place = attempt_folder(folder, attempt)
+    write_atomically(place / "result.json", json.dumps(result.to_json()))
+    write_items(place / "items.parquet", [Item("t", "d-0", "acc", value, "x", "y")])
     run = {
         "run_id": f"run-{attempt}", "suite": "s", "question": "", "env_digest": "e" * 64, "status": "done",
         "started": "2026-01-01T00:00:00+00:00", "finished": None, "command": "", "members": [cell.member()],
@@ -86,7 +88,7 @@ def test_finished_once_is_finished(tmp_path: Path) -> None:
         store.ingest(connection)
         assert store.statuses(connection, "e" * 64) == {spec: "interrupted"}
         assert store.finished(connection, "e" * 64) == {spec: "lora-0"}
-        assert store.method_seconds(connection) == {"lora": 1.0}
+        assert store.seconds(connection) == [("lora", "m", "t", 8, 1.0)]
         assert store.finished(connection, "f" * 64) == {}
 
 
@@ -94,7 +96,7 @@ def test_one_damaged_file_does_not_stop_the_others(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(tmp_path, "base", 0.5)
     put(tmp_path, "lora", 0.75)
-    (tmp_path / "attempts" / "base-0" / "items.parquet").write_bytes(b"PAR1 half a file")
+    (tmp_path / "attempts" / "0" / "base-0" / "items.parquet").write_bytes(b"PAR1 half a file")
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "x.parquet").write_bytes(b"")
     with store.open() as connection:

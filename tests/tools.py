@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 from harness import worker
 from harness.catalog import load_catalog
 from harness.environment import environment
+from harness.execute.executors.base import Limits, Progress, Run
+from harness.execute.executors.local import LocalExecutor
+from harness.execute.resume import standing
 from harness.fetch import fetch
 from harness.plan import Plan, make_plan
 from harness.records import Cell, CellResult
+from harness.store.database import Store
+from harness.store.files import attempts
 from harness.suite import load_suite
 
 
@@ -29,6 +35,33 @@ def cell_named(plan: Plan, key: str) -> Cell:
     return next(cell for cell in plan.cells if cell.key == key)
 
 
+def run_cells(
+    root: Path, plan: Plan, retry: frozenset[str] = frozenset(), watch: Any = None, **choices: Any
+) -> Progress:
+    """Run what is to do of a plan with the local executor; `choices` are those of its Run."""
+    store = Store(root / "results")
+    threads = choices.pop("threads", 1)
+    env = environment(threads)
+    found = standing(plan, store, env.env_digest, retry)
+    number = sum(1 for _ in attempts(store.folder))
+    limits = Limits(plan.suite.time_limit, plan.suite.memory_limit)
+    run = Run(f"run{number:03d}", env, plan.facts, threads, **{"limits": limits, **choices})
+    return LocalExecutor(store, run, watch or (lambda progress: None)).run(plan, found.states, found.done)
+
+
+def results_of(root: Path) -> list[CellResult]:
+    """Every result of a project, in the order of the attempts."""
+    paths = sorted(root.glob("results/attempts/*/*/result.json"), key=lambda path: path.parent.name)
+    return [CellResult.from_json(json.loads(path.read_text())) for path in paths]
+
+
+def wait_for(ready: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
 def run_here(
     plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None, baseline: Path | None = None
 ) -> CellResult:
@@ -41,9 +74,10 @@ def run_here(
         "model_folder": plan.facts.models[cell.model].folder,
         "tasks": {name: plan.facts.tasks[name].path for name in (*cell.learn, *cell.retain)},
         "needs": {role: str(path) for role, path in (needs or {}).items()},
-        "baseline": str(baseline or ""),
+        "baseline": str(baseline / "items.parquet") if baseline else "",
+        "documents": str(folder.parent / "documents"),
         "threads": 2,
-        "contended": False,
+        "predicted_bytes": None,
     }
     (folder / "job.json").write_text(json.dumps(job))
     worker.run(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -11,12 +12,12 @@ import threading
 import time
 from pathlib import Path
 
-WATCH_SECONDS = 1.0
+WATCH_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1
 
 
-def main(folder: str, parent: int, variables: dict[str, str]) -> None:
-    """Run the job in `folder`. `parent` is the pid of the command that waits for it.
+def main(folder: str, parent: int, variables: dict[str, str], device: str) -> None:
+    """Run the job in `folder` on `device`. `parent` is the pid of the command that waits for it.
 
     `variables` is that command's environment: the fork server's is the one it was started with.
     """
@@ -26,24 +27,46 @@ def main(folder: str, parent: int, variables: dict[str, str]) -> None:
         os.setsid()  # a stuck cell is ended with everything it started
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the parent's business
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # dies with the fork server ...
+    die_with_parent()  # with the fork server ...
     threading.Thread(target=watch, args=(parent,), daemon=True).start()  # ... and with the command
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # should the system kill for memory: a cell, not the parent
     log = os.open(Path(folder) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     from harness import worker
+    from harness.store.files import hold_for_cell
 
-    worker.run(Path(folder))
+    job = json.loads((Path(folder) / "job.json").read_text())
+    hold_for_cell(Path(job["results"]))
+    end_without(parent)  # it may have gone before the lock was taken, and the next command with it
+    worker.run(Path(folder), device)
+
+
+def die_with_parent() -> None:
+    """Ask the system to kill this process when the one that started it ends. (Linux; elsewhere `watch` does.)"""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def watch(parent: int) -> None:
     """End this process when the command that started it is gone."""
     while True:
-        try:
-            os.kill(parent, 0)
-        except OSError:
-            os.killpg(os.getpgid(0), signal.SIGKILL)
+        end_without(parent)
         time.sleep(WATCH_SECONDS)
+
+
+def end_without(parent: int) -> None:
+    try:
+        os.kill(parent, 0)
+    except OSError:
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def use_cuda() -> None:
+    """Ends with 0 if a process that was started like a cell's can use the GPU."""
+    import torch
+
+    torch.zeros(1, device="cuda")

@@ -1,63 +1,126 @@
-"""One execution of a suite: what is to do, the run's own record, and how each cell ended."""
+"""One execution of a suite: what is to do, the run's own record and events, and how each cell ended."""
 
 from __future__ import annotations
 
-import json
+import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from harness.environment import now
-from harness.execute.local import LocalExecutor, Progress, Run, what_to_do
+from harness.errors import BusyStore
+from harness.execute.executors import all_executors
+from harness.execute.executors.base import Executor, Limits, Progress, Run
+from harness.execute.queue import TO_DO
+from harness.execute.resume import mend, standing, write_run
 from harness.plan import Plan
-from harness.records import Environment, Status
-from harness.store.database import Store, write_atomically
+from harness.records import Cell, CellResult, Environment, Status
+from harness.store.database import Store
+
+OnResult = Callable[[CellResult, Path], None]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the caller chose for a run. `memory` is bytes of a device, in place of what is found."""
+
+    executor: str = "local"
+    jobs: int | None = None
+    threads: int = 1
+    retry: frozenset[str] = frozenset()
+    memory: int | None = None
+    address: str = ""
 
 
 class Session:
-    """`states` maps each cell's spec digest to its status; "to do" before and "running" while it runs."""
+    """`states` maps each cell's spec digest to its status; "to do" before and "running" while it runs.
 
-    def __init__(
-        self, plan: Plan, store: Store, environment: Environment, threads: int, jobs: int, retry: frozenset[str]
-    ):
+    Made under the lock of a sole writer: it mends what a killed command left behind.
+    """
+
+    def __init__(self, plan: Plan, store: Store, environment: Environment, choices: Choices, root: Path):
         self.plan, self.store, self.environment = plan, store, environment
-        self.threads, self.jobs = threads, jobs
-        self.states, self.done, self.complaints = what_to_do(plan, store, environment.env_digest, retry)
+        self.choices, self.root = choices, root
+        complaints = mend(store)
+        self.standing = standing(plan, store, environment.env_digest, choices.retry)
+        self.states = self.standing.states
+        self.complaints = complaints + self.standing.complaints
+        self.run_id = now()[:19].replace("-", "").replace(":", "") + "-" + uuid.uuid4().hex[:6]
 
     @property
     def waiting(self) -> int:
-        return sum(state == "to do" for state in self.states.values())
+        return sum(state == TO_DO for state in self.states.values())
 
-    def run(self, command: str, watch: Callable[[Progress], None]) -> bool:
+    def run(self, command: str, watch: Callable[[Progress], None], on_result: Sequence[OnResult] = ()) -> bool:
         """Run what is to do and keep the run's record. True when it was stopped by hand."""
-        started = now()
-        run_id = started[:19].replace("-", "").replace(":", "") + "-" + uuid.uuid4().hex[:6]
+        plan = self.plan
+        path = self.store.folder / "runs" / f"{self.run_id}.json"
         record = {
-            "run_id": run_id,
-            "suite": self.plan.suite.name,
-            "question": self.plan.suite.question,
+            "run_id": self.run_id,
+            "suite": plan.suite.name,
+            "question": plan.suite.question,
             "env_digest": self.environment.env_digest,
-            "started": started,
+            "started": now(),
             "finished": None,
             "status": "running",
             "command": command,
-            "members": [cell.member() for cell in self.plan.cells],
+            "members": [cell.member() for cell in plan.cells],
         }
-        path = self.store.folder / "runs" / f"{run_id}.json"
-        write_atomically(path, json.dumps(record, indent=1))
+        write_run(path, record)
         stopped = False
-        if self.waiting:
-            run = Run(run_id, self.environment, self.plan.facts, self.threads, self.jobs)
-            stopped = LocalExecutor(self.store, run, watch).run(self.plan, self.states, self.done).stopping
-        bad = any(state != Status.DONE for state in self.states.values())
-        record |= {"finished": now(), "status": "interrupted" if stopped else "failed" if bad else "done"}
-        write_atomically(path, json.dumps(record, indent=1))
-        with self.store.open() as connection:
-            self.store.ingest(connection)
+        status = str(Status.FAILED)
+        try:
+            if self.waiting:
+                stopped = self._execute(watch, on_result)
+            bad = any(state != Status.DONE for state in self.states.values())
+            status = str(Status.INTERRUPTED) if stopped else str(Status.FAILED) if bad else str(Status.DONE)
+        finally:
+            write_run(path, record | {"finished": now(), "status": status})
+        try:
+            with self.store.open() as connection:
+                self.complaints = self.store.ingest(connection)
+        except BusyStore as error:
+            self.complaints = [f"{error} The results are kept as files, and taken in by the next command."]
         return stopped
 
-    def unfinished(self) -> list[tuple[str, str, str]]:
-        """(key, status, reason) of every cell that is not done."""
+    def _execute(self, watch: Callable[[Progress], None], on_result: Sequence[OnResult]) -> bool:
+        plan, choices = self.plan, self.choices
+        run = Run(
+            self.run_id,
+            self.environment,
+            plan.facts,
+            choices.threads,
+            choices.jobs,
+            Limits(plan.suite.time_limit, plan.suite.memory_limit, choices.memory),
+            self.standing.expected.order,
+            address=choices.address,
+            root=self.root,
+        )
+
+        def tell(result: CellResult, folder: Path) -> None:
+            for listener in on_result:
+                listener(result, folder)
+
+        executor: Executor = all_executors()[choices.executor](self.store, run, watch, tell)
+        states = {state: list(self.states.values()).count(state) for state in set(self.states.values())}
+        executor.log.tell(
+            "run_started", run_id=self.run_id, suite=plan.suite.name, pid=os.getpid(), cells=len(plan.cells),
+            states=states,
+        )  # fmt: skip
+        for complaint in self.complaints:
+            executor.log.tell("warning", message=complaint)
+        try:
+            return executor.run(plan, self.states, self.standing.done).stopping
+        finally:
+            executor.log.tell("run_ended", states=dict(executor.queue.counts))
+
+    def unfinished(self) -> list[tuple[Cell, str, str]]:
+        """(cell, status, reason) of every cell that is not done."""
         bad = [cell for cell in self.plan.cells if self.states[cell.spec_digest] != Status.DONE]
-        with self.store.open() as connection:
-            reasons = self.store.reasons(connection, [cell.spec_digest for cell in bad])
-        return [(c.key, str(self.states[c.spec_digest]), reasons.get(c.spec_digest, "")) for c in bad]
+        try:
+            with self.store.open(wait_seconds=0.0) as connection:
+                reasons = self.store.reasons(connection, [cell.spec_digest for cell in bad])
+        except BusyStore:
+            reasons = {}
+        return [(cell, str(self.states[cell.spec_digest]), reasons.get(cell.spec_digest, "")) for cell in bad]

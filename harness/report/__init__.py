@@ -12,7 +12,8 @@ from typing import Any
 
 from harness.errors import StoreError, unknown
 from harness.report.table import Report, build
-from harness.store.database import Store, write_atomically
+from harness.store.database import Store
+from harness.store.files import write_atomically
 from harness.store.queries import latest_run, member_rows, suites
 
 

@@ -133,7 +133,7 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
     for score in records(
         connection,
         "SELECT attempt_id, task, role, metric, value, stderr, n, higher_is_better FROM scores "
-        "WHERE list_contains(?, attempt_id) ORDER BY attempt_id, position",
+        "WHERE attempt_id IN (SELECT unnest(?)) ORDER BY attempt_id, position",
         [attempts],
     ):
         stored.setdefault(score.pop("attempt_id"), []).append(score)
@@ -145,15 +145,15 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
             by_attempt[attempt].scores.append(
                 StoredScore(**score, base_value=base.get(what), change_stderr=paired.get((attempt, *what)))
             )
-    for phase in records(connection, "SELECT * FROM phases WHERE list_contains(?, attempt_id)", [attempts]):
+    for phase in records(connection, "SELECT * FROM phases WHERE attempt_id IN (SELECT unnest(?))", [attempts]):
         by_attempt[phase.pop("attempt_id")].phases[phase["phase"]] = phase
-    for fact in records(connection, "SELECT * FROM facts WHERE list_contains(?, attempt_id)", [attempts]):
+    for fact in records(connection, "SELECT * FROM facts WHERE attempt_id IN (SELECT unnest(?))", [attempts]):
         by_attempt[fact["attempt_id"]].facts[fact["name"]] = fact["value"]
-    for flag in records(connection, "SELECT * FROM flags WHERE list_contains(?, attempt_id)", [attempts]):
+    for flag in records(connection, "SELECT * FROM flags WHERE attempt_id IN (SELECT unnest(?))", [attempts]):
         by_attempt[flag["attempt_id"]].flags[flag["name"]] = json.loads(flag["evidence"])
     for step in records(
         connection,
-        "SELECT attempt_id, step, split, loss FROM steps WHERE list_contains(?, attempt_id) ORDER BY step",
+        "SELECT attempt_id, step, split, loss FROM steps WHERE attempt_id IN (SELECT unnest(?)) ORDER BY step",
         [attempts],
     ):
         by_attempt[step["attempt_id"]].losses.append((step["step"], step["split"], step["loss"]))

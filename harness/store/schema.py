@@ -66,6 +66,12 @@ def first_tables(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+@migration
+def what_shared_the_machine(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("ALTER TABLE attempts ADD COLUMN beside VARCHAR[]")
+    connection.execute("ALTER TABLE attempts ADD COLUMN device VARCHAR")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}

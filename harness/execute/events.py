@@ -1,0 +1,156 @@
+"""What happens in a run, as JSON lines that anybody may follow (`tail -f results/runs/*.events.jsonl`).
+
+An event is `{"time": …, "event": …, …}`: run_started, cell_started, cell_ended, warning, run_ended. What a
+cell does meanwhile (phase, step, loss) stands in `events.jsonl` of its own folder. Live status is read from
+these files and never from the database, which lets one process in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.environment import now
+from harness.execute.watchdog import resident
+from harness.store import files
+
+TAIL_BYTES = 4096
+
+
+class EventLog:
+    """Appends events to a run's file. The log is no part of the truth: a full disk does not stop it here."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def tell(self, event: str, **what: Any) -> None:
+        line = json.dumps({"time": now(), "event": event, **what}, default=str) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError:
+            pass
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events of a run so far; a line that is half written is left for the next time."""
+    found = []
+    try:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+    except OSError:
+        pass
+    return found
+
+
+def latest_news(folder: Path) -> dict[str, Any]:
+    """The newest of each kind of news from a cell's worker: phase, step, steps, loss. Only the file's end is read."""
+    news: dict[str, Any] = {}
+    try:
+        with (folder / "events.jsonl").open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return news
+    for line in lines:
+        try:
+            news.update(json.loads(line))
+        except ValueError:
+            continue  # the first line may be cut, the last half written
+    return news
+
+
+@dataclass
+class LiveStatus:
+    """A run as its events tell it."""
+
+    run_id: str
+    suite: str
+    started: str
+    pid: int
+    alive: bool
+    cells: int
+    ended: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
+    running: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # key, attempt_id, started, device, and the worker's news
+    slowest: list[dict[str, Any]] = field(default_factory=list)  # key, seconds
+    unfinished: list[dict[str, Any]] = field(default_factory=list)  # key, status, reason
+    warnings: list[str] = field(default_factory=list)
+
+
+def live_status(root: Path, suite: str | None = None) -> LiveStatus | None:
+    """The newest run of a results folder (of one suite, if named); None when there is none."""
+    for path in sorted(root.glob("runs/*.events.jsonl"), reverse=True):
+        events = read_events(path)
+        if events and events[0]["event"] == "run_started" and suite in (None, events[0]["suite"]):
+            return replay(root, events)
+    return None
+
+
+def replay(root: Path, events: list[dict[str, Any]]) -> LiveStatus:
+    """What a run's events add up to. A running cell's memory and progress are read where they are now."""
+    first = events[0]
+    status = LiveStatus(
+        run_id=first["run_id"],
+        suite=first["suite"],
+        started=first["time"],
+        pid=first["pid"],
+        alive=files.holder(root) == first["pid"] and is_alive(first["pid"]),
+        cells=first["cells"],
+        counts=Counter(first["states"]),
+    )
+    running: dict[str, dict[str, Any]] = {}
+    ended: list[dict[str, Any]] = []
+    for event in events[1:]:
+        kind = event["event"]
+        if kind == "cell_started":
+            running[event["attempt_id"]] = event
+            status.counts["to do"] -= 1
+        elif kind == "cell_ended":
+            if running.pop(event["attempt_id"], None) is None:
+                status.counts["to do"] -= 1  # it was skipped
+            status.counts[event["status"]] += 1
+            ended.append(event)
+        elif kind == "warning":
+            status.warnings.append(event["message"])
+        elif kind == "run_ended":
+            status.ended = event["time"]
+    status.alive = status.alive and not status.ended
+    if status.alive:
+        status.counts["running"] = len(running)
+        for event in running.values():
+            news = latest_news(files.attempt_folder(root, event["attempt_id"]))
+            about = {name: event.get(name) for name in ("key", "attempt_id", "device", "pid", "predicted_bytes")}
+            status.running.append(
+                {**about, "started": event["time"], **news, "rss_bytes": resident(event["pid"]) or None}
+            )
+    else:
+        status.counts["to do"] += len(running)  # they were cut short, and run again
+    done = [{"key": event["key"], "seconds": event["seconds"]} for event in ended if event["status"] == "done"]
+    status.slowest = sorted(done, key=lambda row: -row["seconds"])[:5]
+    status.unfinished = [
+        {name: event[name] for name in ("key", "status", "reason")} for event in ended if event["status"] != "done"
+    ]
+    status.counts = +status.counts
+    return status
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's, and alive
+    return True

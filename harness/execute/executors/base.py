@@ -1,0 +1,390 @@
+"""The course of a run, wherever its cells run: start what is ready, take in what has ended, until all is done.
+
+An executor is a class with a few short methods: where a cell has room, how it is launched, whether it has ended,
+how it is ended. Order, needs, limits, Ctrl-C, results and the database are dealt with here, once.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from harness.environment import now
+from harness.errors import BusyStore, FullDisk
+from harness.execute.events import EventLog, latest_news
+from harness.execute.queue import Queue
+from harness.methods import all_methods
+from harness.plan import Facts, Plan
+from harness.records import Cell, CellResult, Environment, Status
+from harness.store.database import Store
+from harness.store.files import ITEMS, RESULT, clear, full_disk, is_full, write_atomically
+
+POLL_SECONDS = 0.25
+STUCK_SECONDS = 30.0  # a process that is alive so long after its result was written is ended
+TAKE_IN_SECONDS = 2.0  # between two openings of the database
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a cell may take, and what a machine has: seconds and bytes; None is no limit of our own."""
+
+    seconds: float | None = None
+    memory: int | None = None
+    machine: int | None = None  # bytes of a device, in place of what was found
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a suite. `jobs` is the number of cells at a time, None for the executor's own choice."""
+
+    run_id: str
+    environment: Environment
+    facts: Facts
+    threads: int
+    jobs: int | None = None
+    limits: Limits = Limits()
+    seconds: Callable[[Cell], float] = lambda cell: 1.0  # expected
+    predict: Callable[[Cell], int | None] = lambda cell: None  # bytes on the device
+    address: str = ""  # of a cluster
+    root: Path = Path()  # the project's folder: where `suites/` lies
+
+
+@dataclass
+class Running:
+    """A cell under way. `place` and `handle` belong to the executor."""
+
+    cell: Cell
+    folder: Path
+    place: Any
+    handle: Any = None
+    device: str = ""
+    pid: int = 0
+    started: float = field(default_factory=time.monotonic)
+    finished: float = 0.0  # when its result was first seen
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def events(self) -> dict[str, Any]:
+        """The newest of each kind of news from the worker: phase, step, steps, loss."""
+        return latest_news(self.folder)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a cell's process ended. Status and reason count only where it left no result."""
+
+    status: Status = Status.FAILED
+    reason: str = ""
+
+
+@dataclass
+class Progress:
+    """What a watcher may show. `ended` grows: (cell, status, seconds) in the order in which they ended."""
+
+    plan: Plan
+    states: dict[str, str]
+    counts: Counter[str] = field(default_factory=Counter)
+    running: list[Running] = field(default_factory=list)
+    ended: list[tuple[Cell, str, float]] = field(default_factory=list)
+    stopping: bool = False
+    queue: Queue | None = None
+
+    def waiting_by_method(self) -> Counter[str]:
+        """How many cells of each method are still to do."""
+        return self.queue.waiting_by_method if self.queue else Counter()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """spec_digest -> how long it took, of the cells that ended in this run."""
+        return {cell.spec_digest: seconds for cell, _, seconds in self.ended}
+
+
+@contextmanager
+def ctrl_c(progress: Progress) -> Iterator[None]:
+    """Within the block, the first Ctrl-C asks to stop after what runs; the second raises KeyboardInterrupt.
+
+    A handler instead of catching the exception: taking in a result must not be cut in the middle by the first.
+    SIGTERM, which systems send before they go down, stops at once.
+    """
+
+    def pressed(number: int, frame: Any) -> None:
+        if progress.stopping or number == signal.SIGTERM:
+            progress.stopping = True
+            raise KeyboardInterrupt
+        progress.stopping = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = {number: signal.signal(number, pressed) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Executor(ABC):
+    """Runs the cells of a plan that are to do, needs first.
+
+    `watch` is called often with the Progress; `on_result` once for each result, with its folder.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        store: Store,
+        run: Run,
+        watch: Callable[[Progress], None] = lambda progress: None,
+        on_result: Callable[[CellResult, Path], None] = lambda result, folder: None,
+    ):
+        self.store, self.run_info, self.watch, self.on_result = store, run, watch, on_result
+        self.log = EventLog(store.folder / "runs" / f"{run.run_id}.events.jsonl")
+        self.weights: dict[str, Path] = {}  # spec_digest -> attempt folder of a finished cell
+        self.number = 0
+        self.fresh: list[Path] = []  # attempts that the database does not have yet
+        self.taken_in = time.monotonic()
+
+    # --- what an executor is ---
+
+    @classmethod
+    def skip(cls) -> str | None:
+        """Why this executor cannot be used here, or None."""
+        return None
+
+    def open(self) -> None:  # noqa: B027 (hooks may do nothing)
+        """Called once before the first cell."""
+
+    def close(self) -> None:  # noqa: B027
+        """Called once after the last, however the run ended."""
+
+    def refuse(self, cell: Cell) -> str | None:
+        """Why a cell can never run here, or None."""
+        return None
+
+    @abstractmethod
+    def place(self, cell: Cell) -> Any | None:
+        """Take room for a cell, or None when there is none at present."""
+
+    @abstractmethod
+    def launch(self, running: Running, job: dict[str, Any]) -> None:
+        """Start a cell's process for the job that lies in its folder; fills in handle, pid and device."""
+
+    @abstractmethod
+    def ended(self, running: Running) -> Ended | None:
+        """How a cell's process ended; None while it runs."""
+
+    @abstractmethod
+    def kill(self, running: Running) -> None:
+        """End a cell's process and all that it started; it has ended when this returns."""
+
+    def release(self, running: Running) -> None:  # noqa: B027
+        """Give back the room that an ended cell had."""
+
+    def neighbours(self, running: Running) -> list[Running]:
+        """The cells under way that share a device with this one: they make its timings say little."""
+        return []
+
+    def wait(self, seconds: float) -> None:
+        """Return when a cell may have ended, or after some seconds."""
+        time.sleep(seconds)
+
+    # --- the course of a run ---
+
+    def run(self, plan: Plan, states: dict[str, str], done: dict[str, Path]) -> Progress:
+        """Run every cell whose state is "to do". `done` maps finished cells to their attempt folders.
+
+        Ctrl-C once: finish what runs, then stop. Twice: stop now. Raises FullDisk, or the database's errors;
+        what has ended until then is kept.
+        """
+        self.weights.update(done)
+        self.queue = Queue(plan.cells, states, self.run_info.seconds)
+        self.progress = progress = Progress(plan, states, self.queue.counts, queue=self.queue)
+        with ctrl_c(progress):
+            try:
+                self.open()
+                while self._step():
+                    self.wait(POLL_SECONDS)
+            except BaseException as error:
+                by_hand = isinstance(error, KeyboardInterrupt)
+                self._stop_all("stopped by the user" if by_hand else f"the command failed: {error}")
+                if isinstance(error, OSError) and is_full(self.store.folder, error):
+                    raise FullDisk(full_disk(self.store.folder)) from error
+                if not by_hand:
+                    raise
+            finally:
+                self.close()
+        self._take_in()
+        self.watch(progress)
+        return progress
+
+    def _step(self) -> bool:
+        """Take in what has ended, start what can start. False when there is nothing left to wait for."""
+        for running in list(self.progress.running):
+            self._look_at(running)
+        while not self.progress.stopping and self._next():
+            pass
+        if time.monotonic() - self.taken_in > TAKE_IN_SECONDS:
+            self._take_in()
+        self.watch(self.progress)
+        return bool(self.progress.running) or bool(self.queue.waiting and not self.progress.stopping)
+
+    def _next(self) -> bool:
+        """Start one cell, or skip one that cannot run. False when there is neither."""
+        if self.queue.blocked:
+            self._skip(*self.queue.blocked.popleft())
+            return True
+        taken = self.queue.take(self._room)
+        if taken is None:
+            return False
+        cell, place = taken
+        if isinstance(place, Refusal):
+            self._skip(cell, str(place))
+        else:
+            self._start(cell, place)
+        return True
+
+    def _room(self, cell: Cell) -> Any | None:
+        reason = all_methods()[cell.method](**cell.settings).skip() or self.refuse(cell)
+        return Refusal(reason) if reason else self.place(cell)
+
+    def _start(self, cell: Cell, place: Any) -> None:
+        folder = self._folder(cell)
+        running = Running(cell, folder, place)
+        job = self.job(cell)
+        write_atomically(folder / "job.json", json.dumps(job, indent=1))
+        self.launch(running, job)
+        self.progress.running.append(running)
+        for other in self.neighbours(running):
+            note(other.folder, cell.key)
+            note(folder, other.cell.key)
+        self.log.tell(
+            "cell_started", key=cell.key, attempt_id=folder.name, device=running.device, pid=running.pid,
+            predicted_bytes=job["predicted_bytes"],
+        )  # fmt: skip
+
+    def job(self, cell: Cell) -> dict[str, Any]:
+        """All that a worker is told."""
+        run = self.run_info
+        return {
+            "run_id": run.run_id,
+            "cell": cell.to_json(),
+            "environment": vars(run.environment),
+            "model_folder": run.facts.models[cell.model].folder,
+            "tasks": {name: run.facts.tasks[name].path for name in (*cell.learn, *cell.retain)},
+            "needs": {role: str(self.weights[need] / "weights") for role, need in cell.needs.items()},
+            "baseline": str(self.weights[cell.baseline] / ITEMS) if cell.baseline in self.weights else "",
+            "documents": str(self.store.folder / "documents"),
+            "results": str(self.store.folder),
+            "threads": run.threads,
+            "predicted_bytes": run.predict(cell),
+        }
+
+    def _look_at(self, running: Running) -> None:
+        """Take a cell in when it has ended, and end it when it must."""
+        limit = self.run_info.limits.seconds
+        ended = self.ended(running)
+        if ended is None and limit and running.seconds > limit:
+            self.kill(running)
+            ended = Ended(Status.TIMEOUT, f"took longer than the time limit of {limit:g} s")
+        elif ended is None and (running.folder / RESULT).exists():
+            running.finished = running.finished or time.monotonic()
+            if time.monotonic() - running.finished > STUCK_SECONDS:
+                self.kill(running)
+                ended = Ended()
+        if ended is not None:
+            self.progress.running.remove(running)
+            self._collect(running, ended)
+
+    def _collect(self, running: Running, ended: Ended) -> None:
+        """Take in one ended cell. A process that left no result gets one from the way it ended."""
+        self.release(running)
+        clear(running.folder)
+        path = running.folder / RESULT
+        if not path.exists():
+            if is_full(self.store.folder):
+                ended = Ended(Status.INTERRUPTED, "no space was left on the disk")
+            self._write(running.cell, running.folder, ended, running.seconds, running.device)
+        result = CellResult.from_json(json.loads(path.read_text()))
+        if result.status is Status.DONE:
+            self.weights[running.cell.spec_digest] = running.folder
+        self._settle(result, running.folder)
+
+    def _skip(self, cell: Cell, reason: str) -> None:
+        folder = self._folder(cell)
+        self._settle(self._write(cell, folder, Ended(Status.SKIPPED, reason)), folder)
+
+    def _settle(self, result: CellResult, folder: Path) -> None:
+        """A cell has its result: tell everybody."""
+        cell = result.cell
+        self.queue.end(cell.spec_digest, result.status)
+        self.progress.ended.append((cell, str(result.status), result.seconds))
+        self.fresh.append(folder)
+        self.log.tell(
+            "cell_ended", key=cell.key, attempt_id=folder.name, status=result.status, reason=result.reason,
+            seconds=result.seconds,
+        )  # fmt: skip
+        self.on_result(result, folder)
+
+    def _stop_all(self, reason: str) -> None:
+        """End what runs, and leave a store that resumes; a full disk must not keep the rest from being ended."""
+        for running in self.progress.running:
+            self.kill(running)
+        while self.progress.running:
+            running = self.progress.running.pop()
+            with suppress(OSError):
+                self._collect(running, Ended(Status.INTERRUPTED, reason))
+
+    def _folder(self, cell: Cell) -> Path:
+        """A new attempt's folder. Its name begins with the time, so that names sort as attempts do."""
+        self.number += 1
+        folder = self.store.attempt_folder(f"{self.run_info.run_id}-{self.number:05d}-{cell.spec_digest[:12]}")
+        folder.mkdir(parents=True)
+        return folder
+
+    def _write(self, cell: Cell, folder: Path, ended: Ended, seconds: float = 0.0, device: str = "") -> CellResult:
+        result = CellResult(
+            attempt_id=folder.name,
+            run_id=self.run_info.run_id,
+            cell=cell,
+            environment=self.run_info.environment,
+            status=ended.status,
+            reason=ended.reason,
+            started=now(),
+            seconds=seconds,
+            contended=False,
+            device=device,
+        )
+        write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
+        return result
+
+    def _take_in(self) -> None:
+        """Put new results into the database. While a reader has it open they wait: the files are the truth."""
+        self.taken_in = time.monotonic()
+        if self.fresh:
+            with suppress(BusyStore), self.store.open(wait_seconds=0.0) as connection:
+                for complaint in self.store.ingest(connection, self.fresh):
+                    self.log.tell("warning", message=complaint)
+                self.fresh = []
+
+
+class Refusal(str):
+    """A reason in the place of a place."""
+
+
+def note(folder: Path, key: str) -> None:
+    """Write down a cell that shares the machine with the one in `folder`; its worker puts it into the result."""
+    with (folder / "beside.txt").open("a") as file:
+        file.write(key + "\n")

@@ -1,0 +1,158 @@
+"""This machine: a fresh process for each cell, forked from a server that has torch imported already.
+
+So a cell's memory is its own, and it does not pay ten seconds of imports. A CUDA context does not survive a
+fork: with a GPU the server is probed first, and where a forked process cannot use the GPU, each is spawned.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from multiprocessing.connection import wait
+from typing import Any
+
+from harness.environment import Environment
+from harness.execute import child
+from harness.execute.executors.base import Ended, Executor, Running
+from harness.execute.placement import Device, Placement
+from harness.execute.watchdog import Watchdog, memory_left
+from harness.records import Cell, Status
+
+GRACE_SECONDS = 5.0
+LOST = 255  # what multiprocessing says of a process whose fork server is gone
+
+
+class LocalExecutor(Executor):
+    """Cells on this machine's CPU or GPUs."""
+
+    name = "local"
+
+    def open(self) -> None:
+        run = self.run_info
+        self.cuda = bool(run.environment.accelerator)
+        devices = gpus(run.environment) if self.cuda else [Device("cpu", memory_left())]
+        jobs = run.jobs or len(devices)
+        for device in devices:
+            device.slots = math.ceil(jobs / len(devices))
+            device.capacity = run.limits.machine or device.capacity
+        self.placement = Placement(devices, run.predict, self.wanted)
+        self.watchdog = Watchdog(run.limits.memory)
+        self.watchdog.start()
+        self.context = self._context()
+
+    def close(self) -> None:
+        if hasattr(self, "watchdog"):
+            self.watchdog.stop()
+
+    def wanted(self, cell: Cell) -> int:
+        """How many devices a cell asks for. On a CPU its processes share the one there is."""
+        return int(cell.train.get("devices", 1)) if self.cuda else 1
+
+    def refuse(self, cell: Cell) -> str | None:
+        return self.placement.refuse(cell)
+
+    def place(self, cell: Cell) -> tuple[Device, ...] | None:
+        return self.placement.place(cell)
+
+    def release(self, running: Running) -> None:
+        self.placement.release(running.cell)
+
+    def neighbours(self, running: Running) -> list[Running]:
+        shared = {name for device in running.place for name in device.held}
+        return [other for other in self.progress.running if other is not running and other.cell.spec_digest in shared]
+
+    def launch(self, running: Running, job: dict[str, Any]) -> None:
+        variables = dict(os.environ)
+        names = [device.name for device in running.place]
+        if self.cuda:
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(names)  # Trainer would spread over all that it sees
+        running.device = "cpu" if not self.cuda else "cuda:" + ",".join(names)
+        process = self.context.Process(
+            target=child.main, args=(str(running.folder), os.getpid(), variables, running.device), daemon=False
+        )
+        process.start()
+        running.handle, running.pid = process, process.pid
+        self.watchdog.watch(process.pid)
+
+    def ended(self, running: Running) -> Ended | None:
+        code = running.handle.exitcode
+        if code is None:
+            return None
+        end_group(running.pid)  # what it started must not outlive it
+        peak, verdict = self.watchdog.forget(running.pid)
+        if verdict:
+            return Ended(*verdict)
+        if code == -signal.SIGKILL and self.watchdog.killed_by_system():
+            held = f"{peak / 2**30:.2f} GiB"
+            return Ended(Status.OOM, f"the system killed a process for memory; this one was, and held {held} resident")
+        if code in (-signal.SIGKILL, -signal.SIGTERM):
+            # A bare SIGKILL is no evidence of anything: not of memory, not of a fault of the cell's.
+            return Ended(Status.INTERRUPTED, f"the process was killed by signal {-code}")
+        if code == LOST:
+            return Ended(Status.INTERRUPTED, "the process was lost with the fork server that started it")
+        how = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
+        return Ended(Status.FAILED, f"the process ended with {how}; see {running.folder / 'log.txt'}")
+
+    def kill(self, running: Running) -> None:
+        """End a cell's whole process group: first politely, then not."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not end_group(running.pid, number) and running.handle.exitcode is None:
+                with suppress(OSError):
+                    os.kill(running.pid, number)  # so young that it leads no group yet
+            running.handle.join(GRACE_SECONDS)
+            if running.handle.exitcode is not None:
+                break
+        end_group(running.pid)
+        self.watchdog.forget(running.pid)
+
+    def wait(self, seconds: float) -> None:
+        sentinels = [running.handle.sentinel for running in self.progress.running]
+        wait(sentinels, seconds) if sentinels else super().wait(seconds)
+
+    def _context(self) -> Any:
+        """A fork server; with a GPU only where a process forked from it can use the GPU."""
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        # bitsandbytes asks for CUDA at import; asked through NVML, that starts no CUDA context.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+        os.environ.update(HF_HUB_OFFLINE="1", TUNEBENCH_OFFLINE="1", OMP_NUM_THREADS=str(self.run_info.threads))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["harness.execute.preload"])
+        if self.cuda:
+            probe = context.Process(target=child.use_cuda)
+            probe.start()
+            probe.join()
+            if probe.exitcode != 0:
+                return multiprocessing.get_context("spawn")
+        return context
+
+
+def end_group(pid: int, number: int = signal.SIGKILL) -> bool:
+    """Send a signal to the process group that `pid` leads; False when there is none."""
+    try:
+        os.killpg(pid, number)
+    except OSError:
+        return False
+    return True
+
+
+def gpus(environment: Environment) -> list[Device]:
+    """The visible GPUs, with the memory that nvidia-smi says they have."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = environment.accelerator.count(", ") + 1
+    names = named.split(",") if named else [str(number) for number in range(count)]
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+        sizes = [int(line) * 2**20 for line in done.stdout.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        sizes = []
+    return [
+        Device(name, sizes[int(name)] if name.isdigit() and int(name) < len(sizes) else max(sizes, default=0))
+        for name in names
+    ]

@@ -1,0 +1,39 @@
+"""How long a cell may take, from those like it that have ended."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from statistics import fmean
+
+from harness.records import Cell
+
+
+class Expected:
+    """`history`: (method, model, task, n_train, mean seconds) of finished attempts."""
+
+    def __init__(self, history: Iterable[tuple[str, str, str, int, float]] = ()):
+        found: dict[tuple[object, ...], list[float]] = defaultdict(list)
+        for method, model, task, n_train, seconds in history:
+            for like in self._like(method, model, task, n_train):
+                found[like].append(seconds)
+        self.means = {like: fmean(values) for like, values in found.items()}
+
+    def seconds(self, cell: Cell) -> float | None:
+        """The mean of the nearest kin: same method, model, task and size; else fewer of these. None: no kin."""
+        for like in self._like(cell.method, cell.model, cell.task, cell.n_train)[:-1]:
+            if like in self.means:
+                return self.means[like]
+        return None
+
+    def order(self, cell: Cell) -> float:
+        """Seconds to sort by; where nothing is known, training is taken to be longer than scoring alone."""
+        known = self.seconds(cell)
+        if known is not None:
+            return known
+        return self.means.get((), 1.0) * (1.0 if cell.n_train else 0.5)
+
+    @staticmethod
+    def _like(method: str, model: str, task: str, n_train: int) -> list[tuple[object, ...]]:
+        """From near to far: the last is any cell at all."""
+        return [(method, model, task, n_train), (method, model, task), (method, model), (method,), ()]

@@ -1,0 +1,106 @@
+"""Which cell next: what is ready, what is blocked, the longest first. Pure: states in, cells out.
+
+Every call costs the same in a suite of a hundred cells and of a hundred thousand.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from harness.records import Cell, Status
+
+TO_DO, RUNNING = "to do", "running"
+TRIES = 64  # ready cells that are looked at when the first ones do not fit beside what runs
+PATIENCE = 4  # times a ready cell may be passed over by smaller ones; then they wait for it
+
+Place = TypeVar("Place")
+
+
+class Queue:
+    """The cells of a plan with their states: "to do", "running", or the status they ended with.
+
+    `cells` are in the plan's order: what is needed comes first. `seconds` says how long a cell may take; the
+    cell whose own time and that of what waits for it is longest goes first, so that all slots end together.
+    """
+
+    def __init__(self, cells: Sequence[Cell], states: dict[str, str], seconds: Callable[[Cell], float]):
+        self.cells = {cell.spec_digest: cell for cell in cells}
+        self.states = states
+        self.counts = Counter(str(states[name]) for name in self.cells)
+        self.blocked: deque[tuple[Cell, str]] = deque()
+        self.place = {name: place for place, name in enumerate(self.cells)}
+        self.followers: dict[str, list[str]] = defaultdict(list)
+        self.waits: dict[str, int] = {}
+        self.passed: Counter[str] = Counter()
+        self.ready: list[tuple[float, int, str]] = []
+        waiting = {name for name in self.cells if states[name] == TO_DO}
+        for name in waiting:
+            before = {*self.cells[name].needs.values(), self.cells[name].baseline} & waiting
+            self.waits[name] = len(before)
+            for earlier in before:
+                self.followers[earlier].append(name)
+        self.waiting_by_method = Counter(self.cells[name].method for name in waiting)
+        self.length: dict[str, float] = {}
+        for name in reversed(self.place):
+            if name in waiting:
+                after = max((self.length[later] for later in self.followers[name]), default=0.0)
+                self.length[name] = seconds(self.cells[name]) + after
+        for name in self.place:
+            if self.waits.get(name) == 0:
+                self._release(name)
+
+    def take(self, room: Callable[[Cell], Place | None]) -> tuple[Cell, Place] | None:
+        """The next ready cell for which `room` finds a place, with that place; it is then running."""
+        passed: list[tuple[float, int, str]] = []
+        found = None
+        while self.ready and len(passed) < TRIES and not found:
+            entry = heapq.heappop(self.ready)
+            cell = self.cells[entry[2]]
+            place = room(cell)
+            if place is not None:
+                found = cell, place
+            else:
+                passed.append(entry)
+                if self.passed[cell.spec_digest] >= PATIENCE:
+                    break
+        for entry in passed:
+            heapq.heappush(self.ready, entry)
+            self.passed[entry[2]] += found is not None
+        if found:
+            self._set(found[0].spec_digest, RUNNING)
+        return found
+
+    def end(self, name: str, status: str) -> None:
+        """A cell has ended so: what waited for it is ready now, or blocked."""
+        self._set(name, status)
+        for later in self.followers.pop(name, ()):
+            self.waits[later] -= 1
+            if self.waits[later] == 0:
+                self._release(later)
+
+    @property
+    def waiting(self) -> int:
+        return self.counts[TO_DO]
+
+    def _release(self, name: str) -> None:
+        cell = self.cells[name]
+        missing = [need for need in cell.needs.values() if self.states.get(need, "not in the plan") != Status.DONE]
+        if missing:
+            what = ", ".join(
+                f"{self.cells[need].key if need in self.cells else need[:12]} "
+                f"({self.states.get(need, 'not in the plan')})"
+                for need in missing
+            )
+            self.blocked.append((cell, f"needs {what}"))
+        else:
+            heapq.heappush(self.ready, (-self.length[name], self.place[name], name))
+
+    def _set(self, name: str, state: str) -> None:
+        if self.states[name] == TO_DO:
+            self.waiting_by_method[self.cells[name].method] -= 1
+        self.counts[str(self.states[name])] -= 1
+        self.states[name] = state
+        self.counts[str(state)] += 1

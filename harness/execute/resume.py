@@ -1,0 +1,125 @@
+"""Where a suite stands: what is finished, what is to do, and what earlier runs left half done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.environment import now
+from harness.errors import DamagedStore
+from harness.execute.expected import Expected
+from harness.execute.queue import TO_DO
+from harness.plan import Plan
+from harness.records import Cell, CellResult, Environment, Status
+from harness.store import files
+from harness.store.database import Store
+
+
+@dataclass
+class Standing:
+    """The state of each cell by spec digest, the attempt folders of the finished ones, and what was noticed."""
+
+    states: dict[str, str]
+    done: dict[str, Path] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+    expected: Expected = field(default_factory=Expected)
+
+
+def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = frozenset()) -> Standing:
+    """Where a plan stands in an environment.
+
+    A cell is "to do" when it has no attempt, or its newest one was interrupted, or its status is in `retry`, or
+    a finished one is needed and its weights are gone, or it is not finished and one of its needs is to do.
+    """
+    with store.open() as connection:
+        complaints = store.ingest(connection)
+        statuses = store.statuses(connection, env_digest)
+        folders = store.finished(connection, env_digest)
+        expected = Expected(store.seconds(connection))
+    states: dict[str, str] = {}
+    for cell in plan.cells:
+        # Finished once is finished, also when a later, repeated attempt was cut short.
+        state = Status.DONE if cell.spec_digest in folders else statuses.get(cell.spec_digest, TO_DO)
+        states[cell.spec_digest] = TO_DO if state == Status.INTERRUPTED or state in retry else state
+    places = {name: store.attempt_folder(folders[name]) for name in states if states[name] == Status.DONE}
+    while more := follow(plan, states, places):
+        states.update(dict.fromkeys(more, TO_DO))
+    done = {name: place for name, place in places.items() if states[name] == Status.DONE}
+    return Standing(states, done, complaints, expected)
+
+
+def follow(plan: Plan, states: dict[str, str], places: dict[str, Path]) -> set[str]:
+    """Cells that become "to do" because of others that are: lost needs of these, and those they were blocked by."""
+    needed = {need for cell in plan.cells if states[cell.spec_digest] == TO_DO for need in cell.needs.values()}
+    lost = {name for name in needed if states.get(name) == Status.DONE and not weights_are_whole(places[name])}
+    freed = {
+        cell.spec_digest
+        for cell in plan.cells
+        if states[cell.spec_digest] not in (TO_DO, Status.DONE)
+        and any(states.get(need) == TO_DO for need in cell.needs.values())
+    }
+    return lost | freed
+
+
+def weights_are_whole(folder: Path) -> bool:
+    """Whether a finished attempt's weights are there, with the size that its result names."""
+    weights = folder / "weights"
+    if not weights.is_dir():
+        return False
+    size = sum(path.stat().st_size for path in weights.rglob("*") if path.is_file())
+    facts = json.loads((folder / files.RESULT).read_text())["facts"]
+    return all(fact["value"] == size for fact in facts if fact["name"] == "artifact_bytes")
+
+
+def mend(store: Store) -> list[str]:
+    """Before a run, under the lock: make whole what an earlier command left when it was killed. Returns complaints.
+
+    Attempts without a result become interrupted ones, their half-written weights are removed; runs that say
+    they are running were interrupted; a database that cannot be read is made anew from the files.
+    """
+    complaints = []
+    try:
+        with store.open() as connection:
+            known = {row[0] for row in connection.execute("SELECT attempt_id FROM attempts").fetchall()}
+    except DamagedStore:
+        complaints += store.rebuild()[1]
+        known = set()
+    for folder in files.attempts(store.folder, known):
+        if not (folder / files.RESULT).exists():
+            files.clear(folder)
+            close_attempt(folder)
+    for path in store.folder.glob("runs/*.json"):
+        text = path.read_text(errors="replace")
+        if '"status":"running"' in text:
+            record = json.loads(text)
+            write_run(path, record | {"status": str(Status.INTERRUPTED), "finished": now()})
+    return complaints
+
+
+def close_attempt(folder: Path) -> None:
+    """Write the result of an attempt whose command was killed; where even its job is unreadable, remove it."""
+    try:
+        job: dict[str, Any] = json.loads((folder / "job.json").read_text())
+        result = CellResult(
+            attempt_id=folder.name,
+            run_id=job["run_id"],
+            cell=Cell.from_json(job["cell"]),
+            environment=Environment(**job["environment"]),
+            status=Status.INTERRUPTED,
+            reason="the command that ran it was killed",
+            started=now(),
+            seconds=0.0,
+            contended=False,
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        shutil.rmtree(folder, ignore_errors=True)  # killed before it began: there is nothing in it
+        return
+    files.write_atomically(folder / files.RESULT, json.dumps(result.to_json(), indent=1))
+
+
+def write_run(path: Path, record: dict[str, Any]) -> None:
+    """A run's record. One line: the list of its cells may be long."""
+    files.write_atomically(path, json.dumps(record, separators=(",", ":")))

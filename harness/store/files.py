@@ -1,0 +1,190 @@
+"""The results folder: where things lie in it, how they are written, and who may write.
+
+::
+
+    attempts/<two digits>/<attempt_id>/   result.json (the truth, written last), items.parquet, weights/,
+                                          job.json, log.txt, events.jsonl
+    documents/<task fingerprint>.parquet  the scored texts, once a task
+    runs/<run_id>.json, .events.jsonl     what a run was made of, and what happened in it
+    tunebench.duckdb                      made from these; can be made again
+
+Attempts are spread over folders by the first two digits of their cell's digest, so that no folder grows
+past some hundreds of entries in a suite of 100,000 cells.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from harness.errors import StoreError
+
+RESULT, ITEMS = "result.json", "items.parquet"
+ORPHAN_SECONDS = 60.0
+LEAST_FREE = 1 << 20  # bytes; with less, any error in writing is the disk's
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader, or the next start after a power cut, sees the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        settle(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # half a file on a full disk helps nobody
+        raise
+
+
+def settle(temporary: Path, path: Path) -> None:
+    """Rename a written file or folder to its name once it is on the disk, so that a power cut leaves no half of it."""
+    if temporary.is_dir():
+        for file in temporary.rglob("*"):
+            sync(file)
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Ask the system to put a file's content, or a folder's list of names, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def shard(attempt_id: str) -> str:
+    """The folder under `attempts/` that holds an attempt: two digits of its cell's digest, which ends its id."""
+    return attempt_id.rsplit("-", 1)[-1][:2]
+
+
+def attempt_folder(root: Path, attempt_id: str) -> Path:
+    """Where an attempt lies. (Results of tunebench 0.1 lie in `attempts/` itself.)"""
+    flat = root / "attempts" / attempt_id
+    return flat if flat.is_dir() else root / "attempts" / shard(attempt_id) / attempt_id
+
+
+def attempts(root: Path, known: Container[str] = ()) -> Iterator[Path]:
+    """Every attempt's folder, finished or not, but for those named in `known`. No file in them is touched."""
+
+    def folders(path: Path) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(path) as entries:
+                return sorted((entry for entry in entries if entry.is_dir()), key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return []
+
+    for outer in folders(root / "attempts"):
+        if len(outer.name) > 2:
+            if outer.name not in known:
+                yield Path(outer.path)
+            continue
+        for inner in folders(Path(outer.path)):
+            if inner.name not in known:
+                yield Path(inner.path)
+
+
+def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
+    """The result files of every finished attempt, but for those named in `known`."""
+    for folder in attempts(root, known):
+        path = folder / RESULT
+        if path.exists():
+            yield path
+
+
+def clear(folder: Path) -> None:
+    """Remove what an ended process may have left half done in an attempt's folder."""
+    for path in folder.glob(".*"):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def is_full(folder: Path, error: BaseException | None = None) -> bool:
+    """Whether a disk has no space, or an error says that it had none. (Libraries have their own error classes.)"""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+        return True
+    try:
+        return shutil.disk_usage(folder).free < LEAST_FREE
+    except OSError:
+        return False
+
+
+def full_disk(folder: Path) -> str:
+    """What to say then."""
+    return (
+        f"no space is left on the disk of {folder}. What is finished is kept. Free some space (weights of finished "
+        "cells may be deleted: attempts/*/*/weights), then run the same command again."
+    )
+
+
+# --- who may write ---
+
+
+@contextmanager
+def sole_writer(root: Path) -> Iterator[None]:
+    """Keep other writers out of a results folder for the length of the block.
+
+    Two locks, because a command that was killed can leave cells behind for a moment: `.run.lock` is held by
+    the command, `.cells.lock` is shared by its cells (`hold_for_cell`). Both are released by the system when
+    their holder ends, however it ends. Raises StoreError with the holder's pid.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / ".run.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            f"another `tunebench` (pid {holder(root) or 'unknown'}) is writing to {root}. Wait for it, or name another "
+            "folder with --results."
+        ) from None
+    except OSError as error:
+        raise StoreError(f"cannot write to the results folder {root}: {error.strerror}.") from error
+    with lock:
+        try:
+            wait_for_orphans(root)
+            (root / ".run.pid").write_text(str(os.getpid()))
+        except OSError as error:
+            raise StoreError(f"cannot write to the results folder {root}: {error.strerror}.") from error
+        yield
+
+
+def holder(root: Path) -> int | None:
+    """The pid of the command that writes to a results folder, or wrote last; None when nobody has."""
+    try:
+        return int((root / ".run.pid").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def hold_for_cell(root: Path) -> int:
+    """Called in a cell's process: while it lives, no other command begins to write to this results folder."""
+    handle = os.open(root / ".cells.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle
+
+
+def wait_for_orphans(root: Path) -> None:
+    """Wait until no cell of an earlier, killed command is alive. Raises StoreError after a minute."""
+    handle = os.open(root / ".cells.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    try:
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"cells of an earlier command are still running and write to {root}. Wait for them or end them."
+                )
+            time.sleep(0.05)
+    finally:
+        os.close(handle)
