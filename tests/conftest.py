@@ -1,180 +1,33 @@
-"""A tiny project: a random two-layer Llama made on the spot, three small tasks, and suites that name them."""
+"""The tiny project of `tiny.py`, as fixtures."""
 
 from __future__ import annotations
 
-import csv
 import os
-import random
 from pathlib import Path
 
 import pytest
+from tiny import make_model, make_project
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-COLOURS = {
-    "red": ["blood", "rose", "brick", "ruby"],
-    "blue": ["sky", "sea", "ink", "jeans"],
-    "green": ["leaf", "moss"],
-}
-PEOPLE = [
-    "Ada",
-    "Ben",
-    "Cleo",
-    "Dan",
-    "Eva",
-    "Finn",
-    "Gus",
-    "Hal",
-    "Ida",
-    "Jon",
-    "Kim",
-    "Leo",
-    "Mia",
-    "Nia",
-    "Oli",
-]
-VERBS = ["likes", "sees", "draws", "wants", "buys"]
-
-
-def rows() -> list[dict[str, str]]:
-    """Sentences with a colour that follows from the thing named: learnable by a tiny model."""
-    made = []
-    for colour, things in COLOURS.items():
-        for thing in things:
-            for person in PEOPLE:
-                for verb in VERBS:
-                    made.append({"text": f"{person} {verb} the {thing}", "colour": colour})
-    random.Random(0).shuffle(made)
-    return made
-
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a random Llama (2 layers, 64 wide) with a word-level tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
+    """The folder of a random Llama (2 layers, 64 wide) with a byte-level tokenizer."""
     folder = tmp_path_factory.mktemp("tiny-model")
-    words = Tokenizer(models.BPE(unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    from tokenizers import decoders
-
-    words.decoder = decoders.ByteLevel()
-    texts = [f"Text: {row['text']}\nColour: {row['colour']}" for row in rows()]
-    trainer = trainers.BpeTrainer(
-        vocab_size=384,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    words.train_from_iterator(texts, trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-    tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    make_model(folder)
     return folder
-
-
-TASK = """\
-task: colours
-custom_dataset: !function harness.corpora.splits
-dataset_kwargs: {{source: "file:colours.csv", label: colour, unique: [text], test: 30, validation: 30}}
-training_split: train
-validation_split: validation
-test_split: test
-output_type: multiple_choice
-doc_to_text: "Text: {{{{text}}}}\\nColour:"
-doc_to_choice: [blue, green, red]
-doc_to_target: colour
-metric_list:
-  - {{metric: acc, aggregation: mean, higher_is_better: true}}
-"""
-
-PROSE = """\
-task: prose
-dataset_path: csv
-dataset_kwargs: {data_files: {test: prose.csv}}
-test_split: test
-output_type: loglikelihood_rolling
-doc_to_text: ""
-doc_to_target: text
-metric_list:
-  - {metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
-"""
-
-NAMES = """\
-task: names
-custom_dataset: !function harness.corpora.splits
-dataset_kwargs: {source: "file:colours.csv", label: colour, unique: [text], test: 12, validation: 12}
-training_split: train
-validation_split: validation
-test_split: test
-output_type: generate_until
-doc_to_text: "Text: {{text}}\\nColour:"
-doc_to_target: colour
-generation_kwargs: {until: ["\\n"], max_gen_toks: 4, do_sample: false}
-metric_list:
-  - {metric: exact_match, aggregation: mean, higher_is_better: true}
-"""
-
-SUITE = """\
-version: 1
-question: Which colours?
-models: [tiny]
-tasks:
-  - {learn: colours, sizes: [8, 16]}
-retain: [prose]
-methods:
-  base: {}
-  full: {learning_rate: 1e-2}
-  lora: {}
-seeds: [0]
-train: {steps: 2, batch_size: 4}
-"""
 
 
 @pytest.fixture
 def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder with suites/, made the working directory; its own cache, no network."""
     root = tmp_path / "project"
-    tasks = root / "suites" / "tasks"
-    tasks.mkdir(parents=True)
-    (root / "suites" / "models.yaml").write_text(
-        f"tiny:\n  kind: causal\n  source: 'file:{tiny_model}'\n  parameters: 30000\n"
-    )
-    write_csv(tasks / "colours.csv", rows())
-    write_csv(tasks / "prose.csv", [{"text": f"{row['text']} and then {row['text']}"} for row in rows()[:6]])
-    (tasks / "colours.yaml").write_text(TASK.replace("{{", "{").replace("}}", "}"))
-    (tasks / "prose.yaml").write_text(PROSE)
-    (tasks / "names.yaml").write_text(NAMES)
-    (root / "suites" / "small.yaml").write_text(SUITE)
+    make_project(root, tiny_model)
     monkeypatch.chdir(root)
     monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf-datasets"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("TUNEBENCH_RESULTS", raising=False)
     return root
-
-
-def write_csv(path: Path, records: list[dict[str, str]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(records[0]))
-        writer.writeheader()
-        writer.writerows(records)

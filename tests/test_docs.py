@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_csv
+from tiny import write_csv
 
 from harness.methods import all_methods
 from harness.suite import TrainSettings

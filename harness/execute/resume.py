@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from harness.store.database import Store
 
 @dataclass
 class Standing:
-    """The state of each cell by spec digest, the attempt folders of the finished ones, and what was noticed."""
+    """The state of each cell by spec digest, the attempt folders of the finished ones that cells to do look
+    into (their needs, their base model's), and what was noticed."""
 
     states: dict[str, str]
     done: dict[str, Path] = field(default_factory=dict)
@@ -44,17 +46,22 @@ def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = 
         # Finished once is finished, also when a later, repeated attempt was cut short.
         state = Status.DONE if cell.spec_digest in folders else statuses.get(cell.spec_digest, TO_DO)
         states[cell.spec_digest] = TO_DO if state == Status.INTERRUPTED or state in retry else state
-    places = {name: store.attempt_folder(folders[name]) for name in states if states[name] == Status.DONE}
-    while more := follow(plan, states, places):
+    while more := follow(plan, states, lambda name: store.attempt_folder(folders[name])):
         states.update(dict.fromkeys(more, TO_DO))
-    done = {name: place for name, place in places.items() if states[name] == Status.DONE}
-    return Standing(states, done, complaints, expected)
+    used = {
+        name
+        for cell in plan.cells
+        if states[cell.spec_digest] == TO_DO
+        for name in (*cell.needs.values(), cell.baseline)
+        if states.get(name) == Status.DONE
+    }
+    return Standing(states, {name: store.attempt_folder(folders[name]) for name in used}, complaints, expected)
 
 
-def follow(plan: Plan, states: dict[str, str], places: dict[str, Path]) -> set[str]:
+def follow(plan: Plan, states: dict[str, str], place: Callable[[str], Path]) -> set[str]:
     """Cells that become "to do" because of others that are: lost needs of these, and those they were blocked by."""
     needed = {need for cell in plan.cells if states[cell.spec_digest] == TO_DO for need in cell.needs.values()}
-    lost = {name for name in needed if states.get(name) == Status.DONE and not weights_are_whole(places[name])}
+    lost = {name for name in needed if states.get(name) == Status.DONE and not weights_are_whole(place(name))}
     freed = {
         cell.spec_digest
         for cell in plan.cells
@@ -77,12 +84,14 @@ def weights_are_whole(folder: Path) -> bool:
 def mend(store: Store) -> list[str]:
     """Before a run, under the lock: make whole what an earlier command left when it was killed. Returns complaints.
 
-    Attempts without a result become interrupted ones, their half-written weights are removed; runs that say
-    they are running were interrupted; a database that cannot be read is made anew from the files.
+    Attempts whose files were truncated since they were taken in are read again; attempts without a result become
+    interrupted ones, and their half-written weights are removed; runs that say they are running were interrupted;
+    a database that cannot be read is made anew from the files.
     """
     complaints = []
     try:
         with store.open() as connection:
+            complaints += store.forget_changed(connection)
             known = {row[0] for row in connection.execute("SELECT attempt_id FROM attempts").fetchall()}
     except DamagedStore:
         complaints += store.rebuild()[1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_type_hints
 
@@ -63,6 +64,16 @@ class Job(Protocol):
     def callbacks(self) -> list[Any]: ...
 
 
+@cache
+def annotations_of(kind: type) -> dict[str, Any]:
+    """A class's annotated public fields and their types. Cached: a plan asks for each of its cells."""
+    return {
+        key: hint
+        for key, hint in get_type_hints(kind).items()
+        if not key.startswith("_") and getattr(hint, "__origin__", None) is not ClassVar
+    }
+
+
 class Method:
     """A way of adapting a base model. Annotated public fields are the YAML keys, with their defaults.
 
@@ -90,12 +101,7 @@ class Method:
     @classmethod
     def annotations(cls) -> dict[str, Any]:
         """YAML keys and their types, base class first."""
-        hints = get_type_hints(cls)
-        return {
-            key: kind
-            for key, kind in hints.items()
-            if not key.startswith("_") and getattr(kind, "__origin__", None) is not ClassVar
-        }
+        return annotations_of(cls)  # type: ignore[arg-type]  # a class is hashable
 
     @classmethod
     def fields(cls) -> dict[str, Any]:

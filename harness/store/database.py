@@ -115,7 +115,12 @@ class Store:
         """
         if attempts is None:
             return ingest.ingest_folder(connection, self.folder)
+        ingest.ingest_runs(connection, self.folder / "runs", new_only=True)  # they know which cell is whose base
         return ingest.ingest_attempts(connection, [folder / files.RESULT for folder in attempts])
+
+    def forget_changed(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
+        """Drop attempts whose files are not what they were when they were taken in. Returns complaints."""
+        return ingest.forget_changed(connection, self.folder)
 
     def rebuild(self) -> tuple[int, list[str]]:
         """Make the database again from the files. Returns the number of attempts, and complaints.

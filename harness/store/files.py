@@ -68,8 +68,9 @@ def shard(attempt_id: str) -> str:
 
 def attempt_folder(root: Path, attempt_id: str) -> Path:
     """Where an attempt lies. (Results of tunebench 0.1 lie in `attempts/` itself.)"""
+    usual = root / "attempts" / shard(attempt_id) / attempt_id
     flat = root / "attempts" / attempt_id
-    return flat if flat.is_dir() else root / "attempts" / shard(attempt_id) / attempt_id
+    return flat if flat.is_dir() and not usual.is_dir() else usual
 
 
 def attempts(root: Path, known: Container[str] = ()) -> Iterator[Path]:

@@ -6,13 +6,14 @@ Not covered: opening the database and what is asked of it (`database.py`).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.records import CellResult
-from harness.store.files import ITEMS, results
+from harness.store.files import ITEMS, RESULT, results, shard
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # Several hundred at a time: DuckDB is made for few big inserts, and a batch's items still fit in memory.
 BATCH = 500
 SHARED = ("environments", "cells")  # the same row comes with many attempts; its first column is its key
+PER_ATTEMPT = ("attempts", "scores", "items", "phases", "steps", "facts", "flags", "files")
 ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target")
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -44,6 +46,7 @@ def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]
                 complaints.append(f"{path.parent} is damaged ({reason_of(error)}); left out, its cell will run again")
                 continue
             add_rows(rows, result)
+            rows.setdefault("files", []).append((result.attempt_id, *sizes(path.parent)))
             if table is not None:
                 items.append(table)
         with transaction(connection):
@@ -54,6 +57,35 @@ def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]
                 insert_table(connection, "items", pa.concat_tables(items))
             fill_base_values(connection, [row[0] for row in rows.get("attempts", ())])
     return complaints
+
+
+def sizes(folder: Path | str) -> tuple[int, int]:
+    """Bytes of an attempt's result and of its items; 0 for a file that is not there."""
+
+    def size(name: str) -> int:
+        try:
+            return os.stat(f"{folder}/{name}").st_size
+        except OSError:
+            return 0
+
+    return size(RESULT), size(ITEMS)
+
+
+def forget_changed(connection: duckdb.DuckDBPyConnection, root: Path) -> list[str]:
+    """Drop the rows of attempts whose files have another size than when they were taken in. Returns complaints.
+
+    A disk that failed, or a hand that deleted: the files are the truth, and the next taking in judges them anew.
+    """
+    known = connection.execute("SELECT attempt_id, result_bytes, items_bytes FROM files").fetchall()
+    # Text and not Path: a hundred thousand of these are made at every start.
+    folder = {attempt: f"{root}/attempts/{shard(attempt)}/{attempt}" for attempt, *_ in known}
+    changed = [attempt for attempt, *before in known if sizes(folder[attempt]) != tuple(before)]
+    changed = [attempt for attempt in changed if not os.path.isdir(f"{root}/attempts/{attempt}")]  # tunebench 0.1's
+    if changed:
+        with transaction(connection):
+            for table in PER_ATTEMPT:
+                connection.execute(f"DELETE FROM {table} WHERE attempt_id IN (SELECT unnest(?))", [changed])
+    return [f"{folder[attempt]} has changed on the disk since it was taken in; it is read again" for attempt in changed]
 
 
 def item_table(attempt_id: str, path: Path) -> Any:
@@ -113,19 +145,21 @@ def ingest_documents(connection: duckdb.DuckDBPyConnection, folder: Path) -> lis
     return complaints
 
 
-def ingest_runs(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
-    """Take in the records of runs that are new or were not finished. Returns complaints."""
-    ended = {row[0] for row in connection.execute("SELECT run_id FROM runs WHERE status <> 'running'").fetchall()}
+def ingest_runs(connection: duckdb.DuckDBPyConnection, folder: Path, new_only: bool = False) -> tuple[int, list[str]]:
+    """Take in the records of runs that are new, or (without `new_only`) were not ended: (how many, complaints)."""
+    ended = "" if new_only else "WHERE status <> 'running'"
+    known = {row[0] for row in connection.execute(f"SELECT run_id FROM runs {ended}").fetchall()}
+    count = 0
     complaints = []
     for path in sorted(folder.glob("*.json")):
-        if path.stem in ended:
+        if path.stem in known:
             continue
         try:
-            run = json.loads(path.read_text(encoding="utf-8"))
-            ingest_run(connection, run)
+            ingest_run(connection, json.loads(path.read_text(encoding="utf-8")))
+            count += 1
         except Exception as error:
             complaints.append(f"{path} is damaged ({reason_of(error)}); left out")
-    return complaints
+    return count, complaints
 
 
 def ingest_run(connection: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> None:
@@ -174,11 +208,11 @@ def fill_base_values(connection: duckdb.DuckDBPyConnection, attempts: list[str] 
 def ingest_folder(connection: duckdb.DuckDBPyConnection, root: Path) -> list[str]:
     """Take in all that a results folder holds and the database does not. Returns complaints."""
     known = {row[0] for row in connection.execute("SELECT attempt_id FROM attempts").fetchall()}
-    complaints = ingest_runs(connection, root / "runs")
+    runs, complaints = ingest_runs(connection, root / "runs")
     fresh = list(results(root, known))
     complaints += ingest_attempts(connection, fresh)
     complaints += ingest_documents(connection, root / "documents")
-    if fresh:
+    if fresh or runs:
         fill_base_values(connection)  # of all: a base may have come after what is measured against it
     return complaints
 

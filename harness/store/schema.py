@@ -70,6 +70,8 @@ def first_tables(connection: duckdb.DuckDBPyConnection) -> None:
 def what_shared_the_machine(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE attempts ADD COLUMN beside VARCHAR[]")
     connection.execute("ALTER TABLE attempts ADD COLUMN device VARCHAR")
+    # How long an attempt's files were when they were taken in: a truncated one is noticed before a run.
+    connection.execute("CREATE TABLE files (attempt_id VARCHAR, result_bytes BIGINT, items_bytes BIGINT)")
 
 
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
