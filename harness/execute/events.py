@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,35 +39,35 @@ class EventLog:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """The events of a run so far; a line that is half written is left for the next time."""
-    found = []
+    """The events of a run so far."""
     try:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        pass
-    return found
+        return []
+    return [event for event in records(text) if "event" in event]
 
 
 def latest_news(folder: Path) -> dict[str, Any]:
     """The newest of each kind of news from a cell's worker: phase, step, steps, loss. Only the file's end is read."""
-    news: dict[str, Any] = {}
     try:
         with (folder / "events.jsonl").open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+            text = file.read().decode("utf-8", "replace")
     except OSError:
-        return news
-    for line in lines:
+        return {}
+    return {name: value for event in records(text) for name, value in event.items()}
+
+
+def records(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects among some lines: the first may be cut, the last half written."""
+    for line in text.splitlines():
         try:
-            news.update(json.loads(line))
+            found = json.loads(line)
         except ValueError:
-            continue  # the first line may be cut, the last half written
-    return news
+            continue
+        if isinstance(found, dict):
+            yield found
 
 
 @dataclass
