@@ -18,8 +18,7 @@ from harness.screen import clock_text, download_bars, show_detail, show_json, sh
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog
-    from harness.execute.session import Choices
-    from harness.plan import Plan
+    from harness.execute.session import Session
     from harness.records import Environment
     from harness.store.database import Store
     from harness.suite import Suite
@@ -130,6 +129,7 @@ def run(
     memory: Memory = None,
     executor: Annotated[str, typer.Option(help="where cells run: local, ray, slurm")] = "local",
     address: Annotated[str, typer.Option(help="of the Ray cluster; without it, one on this machine")] = "",
+    mirror: Annotated[list[str] | None, typer.Option(help="tell another tracker as well: mlflow, wandb")] = None,
     folder: Results = None,
 ) -> None:
     """Run every cell of a suite that is not done yet in this environment.
@@ -137,7 +137,8 @@ def run(
     Example: tunebench run peft-vs-full --retry failed
     """
     from harness.execute.executors import all_executors
-    from harness.execute.session import Choices
+    from harness.execute.session import Choices, Session
+    from harness.mirrors import open_mirrors
     from harness.plan import make_plan
     from harness.records import Status
     from harness.store.files import sole_writer
@@ -152,12 +153,13 @@ def run(
         raise UserError(unknown("executor", executor, all_executors()))
     if reason := all_executors()[executor].skip():
         raise UserError(f"executor {executor}: {reason}")
+    mirrors = open_mirrors(mirror or (), lambda message: warn([message]))
     plan = make_plan(loaded, get_facts(catalog, loaded))
     store = results(folder, catalog)
     environment, count = this_environment(threads, jobs)
     choices = Choices(executor, jobs, count, again, size_of(memory), address)
     with sole_writer(store.folder):
-        sys.exit(execute(plan, store, environment, choices, catalog.root))
+        sys.exit(execute(Session(plan, store, environment, choices, catalog.root, mirrors)))
 
 
 def size_of(text: str | None) -> int | None:
@@ -172,15 +174,12 @@ def size_of(text: str | None) -> int | None:
         raise UserError(f"--memory: got {text!r}, wanted a size such as 16GiB or 500MB.") from None
 
 
-def execute(plan: Plan, store: Store, environment: Environment, choices: Choices, root: Path) -> int:
+def execute(session: Session) -> int:
     """Run what is to do and say how it ended; the exit code."""
-    from harness.execute.session import Session
-
-    session = Session(plan, store, environment, choices, root)
     warn(session.complaints)
-    total, waiting = len(plan.cells), session.waiting
-    print(f"{plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
-    with watcher(plan, session.states) as watch:
+    total, waiting = len(session.plan.cells), session.waiting
+    print(f"{session.plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
+    with watcher(session.plan, session.states) as watch:
         stopped = session.run(" ".join(["tunebench", *sys.argv[1:]]), watch)
     warn(session.complaints)
     unfinished = session.unfinished()

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ methods:
 seeds: [0, 1]
 train: {steps: 12, batch_size: 4}
 """
-SUITE_SEEDS = "seeds: [0, 1, 2]"  # 1 + 3 labels x 6 + merges and their experts: 31 cells; two seeds: 21
 DISK_BYTES = 48 * 2**20
 
 
@@ -154,13 +154,10 @@ def fill_disk(chaos: Chaos, results: Path) -> str:
     command = chaos.start(results)
     while not any(results.glob("attempts/*/*/items.parquet")) and command.poll() is None:
         time.sleep(0.1)
-    with filler.open("wb") as file:  # what other programs may do at any moment
-        try:
+    with filler.open("wb", buffering=0) as file:  # what other programs may do at any moment
+        with suppress(OSError):
             while True:
                 file.write(b"0" * 2**16)
-                file.flush()
-        except OSError:
-            pass
     code = command.wait(600)
     said = (chaos.root / "chaos.log").read_text(errors="replace")
     filler.unlink()

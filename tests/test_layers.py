@@ -9,9 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # A module may import those of lower rank, and its own package.
 RANK = {
-    "errors": 0, "lines": 1, "records": 1, "methods": 2, "suite": 3, "sources": 3, "catalog": 4, "plan": 5,
-    "environment": 5, "corpora": 5, "generation": 5, "store": 6, "tasks": 6, "models": 6, "fetch": 7, "measure": 7,
-    "diagnose": 7, "train": 8, "evaluate": 8, "report": 8, "worker": 9, "execute": 10, "screen": 11, "cli": 12,
+    "errors": 0, "lines": 1, "records": 1, "methods": 2, "mirrors": 2, "suite": 3, "sources": 3, "catalog": 4,
+    "plan": 5, "environment": 5, "corpora": 5, "generation": 5, "store": 6, "tasks": 6, "models": 6, "fetch": 7,
+    "measure": 7, "diagnose": 7, "train": 8, "evaluate": 8, "report": 8, "worker": 9, "execute": 10, "screen": 11,
+    "cli": 12,
 }  # fmt: skip
 HEAVY = {
     "torch",
@@ -24,6 +25,8 @@ HEAVY = {
     "setfit",
     "mergekit",
     "pandas",
+    "mlflow",
+    "wandb",
 }
 PURE = ["plan", "suite", "records", "errors", "catalog", "sources", "environment"]
 
@@ -81,6 +84,15 @@ def test_methods_import_their_base_alone() -> None:
             if name.startswith("harness"):
                 assert name == "harness.methods.base", f"{path.name} imports {name}"
             assert not (top and name.split(".")[0] in HEAVY), f"{path.name} imports {name} at its top"
+
+
+def test_mirrors_import_their_client_inside_functions() -> None:
+    rooms = {"harness.mirrors.base", "harness.mirrors.content", "harness.records"}
+    for path in (ROOT / "harness" / "mirrors").glob("*.py"):
+        for name, top in imports(path):
+            assert not (top and name.split(".")[0] in HEAVY), f"{path.name} imports {name} at its top"
+            if name.startswith("harness") and path.stem not in ("__init__", "process"):
+                assert name in rooms, f"{path.name} imports {name}"
 
 
 def test_methods_are_named_nowhere_else() -> None:

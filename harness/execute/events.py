@@ -81,7 +81,7 @@ class LiveStatus:
     alive: bool
     cells: int
     ended: str = ""
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, int] = field(default_factory=dict)
     running: list[dict[str, Any]] = field(
         default_factory=list
     )  # key, attempt_id, started, device, and the worker's news
@@ -109,19 +109,19 @@ def replay(root: Path, events: list[dict[str, Any]]) -> LiveStatus:
         pid=first["pid"],
         alive=files.holder(root) == first["pid"] and is_alive(first["pid"]),
         cells=first["cells"],
-        counts=Counter(first["states"]),
     )
+    counts = Counter(first["states"])
     running: dict[str, dict[str, Any]] = {}
     ended: list[dict[str, Any]] = []
     for event in events[1:]:
         kind = event["event"]
         if kind == "cell_started":
             running[event["attempt_id"]] = event
-            status.counts["to do"] -= 1
+            counts["to do"] -= 1
         elif kind == "cell_ended":
             if running.pop(event["attempt_id"], None) is None:
-                status.counts["to do"] -= 1  # it was skipped
-            status.counts[event["status"]] += 1
+                counts["to do"] -= 1  # it was skipped
+            counts[event["status"]] += 1
             ended.append(event)
         elif kind == "warning":
             status.warnings.append(event["message"])
@@ -129,7 +129,7 @@ def replay(root: Path, events: list[dict[str, Any]]) -> LiveStatus:
             status.ended = event["time"]
     status.alive = status.alive and not status.ended
     if status.alive:
-        status.counts["running"] = len(running)
+        counts["running"] = len(running)
         for event in running.values():
             news = latest_news(files.attempt_folder(root, event["attempt_id"]))
             about = {name: event.get(name) for name in ("key", "attempt_id", "device", "pid", "predicted_bytes")}
@@ -137,13 +137,13 @@ def replay(root: Path, events: list[dict[str, Any]]) -> LiveStatus:
                 {**about, "started": event["time"], **news, "rss_bytes": resident(event["pid"]) or None}
             )
     else:
-        status.counts["to do"] += len(running)  # they were cut short, and run again
+        counts["to do"] += len(running)  # they were cut short, and run again
     done = [{"key": event["key"], "seconds": event["seconds"]} for event in ended if event["status"] == "done"]
     status.slowest = sorted(done, key=lambda row: -row["seconds"])[:5]
     status.unfinished = [
         {name: event[name] for name in ("key", "status", "reason")} for event in ended if event["status"] != "done"
     ]
-    status.counts = +status.counts
+    status.counts = dict(+counts)
     return status
 
 

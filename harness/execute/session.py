@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.environment import now
-from harness.errors import BusyStore
+from harness.errors import BusyStore, FullDisk
 from harness.execute.executors import all_executors
 from harness.execute.executors.base import Executor, Limits, Progress, Run
 from harness.execute.queue import TO_DO
 from harness.execute.resume import mend, standing, write_run
+from harness.mirrors import Mirrors
 from harness.plan import Plan
-from harness.records import Cell, CellResult, Environment, Status
+from harness.records import Cell, Environment, Status
 from harness.store.database import Store
-
-OnResult = Callable[[CellResult, Path], None]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,11 @@ class Session:
     Made under the lock of a sole writer: it mends what a killed command left behind.
     """
 
-    def __init__(self, plan: Plan, store: Store, environment: Environment, choices: Choices, root: Path):
+    def __init__(
+        self, plan: Plan, store: Store, environment: Environment, choices: Choices, root: Path, mirrors: Mirrors
+    ):
         self.plan, self.store, self.environment = plan, store, environment
-        self.choices, self.root = choices, root
+        self.choices, self.root, self.mirrors = choices, root, mirrors
         complaints = mend(store)
         self.standing = standing(plan, store, environment.env_digest, choices.retry)
         self.states = self.standing.states
@@ -52,7 +54,7 @@ class Session:
     def waiting(self) -> int:
         return sum(state == TO_DO for state in self.states.values())
 
-    def run(self, command: str, watch: Callable[[Progress], None], on_result: Sequence[OnResult] = ()) -> bool:
+    def run(self, command: str, watch: Callable[[Progress], None]) -> bool:
         """Run what is to do and keep the run's record. True when it was stopped by hand."""
         plan = self.plan
         path = self.store.folder / "runs" / f"{self.run_id}.json"
@@ -72,11 +74,14 @@ class Session:
         status = str(Status.FAILED)
         try:
             if self.waiting:
-                stopped = self._execute(watch, on_result)
+                self.mirrors.begin(record)
+                stopped = self._execute(watch)
             bad = any(state != Status.DONE for state in self.states.values())
             status = str(Status.INTERRUPTED) if stopped else str(Status.FAILED) if bad else str(Status.DONE)
         finally:
-            write_run(path, record | {"finished": now(), "status": status})
+            self.mirrors.end(status)
+            with suppress(OSError, FullDisk):  # then the next command sees that this one did not end well
+                write_run(path, record | {"finished": now(), "status": status})
         try:
             with self.store.open() as connection:
                 self.complaints = self.store.ingest(connection)
@@ -84,7 +89,7 @@ class Session:
             self.complaints = [f"{error} The results are kept as files, and taken in by the next command."]
         return stopped
 
-    def _execute(self, watch: Callable[[Progress], None], on_result: Sequence[OnResult]) -> bool:
+    def _execute(self, watch: Callable[[Progress], None]) -> bool:
         plan, choices = self.plan, self.choices
         run = Run(
             self.run_id,
@@ -98,11 +103,7 @@ class Session:
             root=self.root,
         )
 
-        def tell(result: CellResult, folder: Path) -> None:
-            for listener in on_result:
-                listener(result, folder)
-
-        executor: Executor = all_executors()[choices.executor](self.store, run, watch, tell)
+        executor: Executor = all_executors()[choices.executor](self.store, run, watch, self.mirrors.cell)
         states = {state: list(self.states.values()).count(state) for state in set(self.states.values())}
         executor.log.tell(
             "run_started", run_id=self.run_id, suite=plan.suite.name, pid=os.getpid(), cells=len(plan.cells),

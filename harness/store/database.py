@@ -44,7 +44,10 @@ class Store:
         """
         import duckdb
 
-        broken = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+        broken = (
+            duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException,
+            duckdb.TransactionException,
+        )  # fmt: skip
         patience = self.wait_seconds if wait_seconds is None else wait_seconds
         connection = self._connect(read_only, patience)
         try:

@@ -23,7 +23,7 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.errors import StoreError
+from harness.errors import FullDisk, StoreError
 
 RESULT, ITEMS = "result.json", "items.parquet"
 ORPHAN_SECONDS = 60.0
@@ -31,14 +31,19 @@ LEAST_FREE = 1 << 20  # bytes; with less, any error in writing is the disk's
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or the next start after a power cut, sees the old one or the new one."""
+    """Write a file so that a reader, or the next start after a power cut, sees the old one or the new one.
+
+    Raises FullDisk, or another OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
         settle(temporary, path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)  # half a file on a full disk helps nobody
+        if is_full(path.parent, error):
+            raise FullDisk(full_disk(path.parent)) from error
         raise
 
 

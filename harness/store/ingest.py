@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -230,7 +231,11 @@ class transaction:
         self.connection.execute("BEGIN")
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        self.connection.execute("COMMIT" if kind is None else "ROLLBACK")
+        if kind is None:
+            self.connection.execute("COMMIT")
+            return
+        with suppress(Exception):  # what went wrong in the block is the news; a full disk fails here too
+            self.connection.execute("ROLLBACK")
 
 
 def insert(connection: duckdb.DuckDBPyConnection, rows: Rows) -> None:

@@ -344,7 +344,7 @@ class Executor(ABC):
             self.kill(running)
         while self.progress.running:
             running = self.progress.running.pop()
-            with suppress(OSError):
+            with suppress(OSError, FullDisk):
                 self._collect(running, Ended(Status.INTERRUPTED, reason))
 
     def _folder(self, cell: Cell) -> Path:

@@ -1,0 +1,48 @@
+"""Mirrors of a run in other trackers, found by walking this folder: adding a file adds a mirror."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from functools import cache
+
+from harness.errors import UserError, unknown
+from harness.mirrors.base import Mirror
+from harness.mirrors.process import Mirrors
+
+__all__ = ["Mirror", "Mirrors", "all_mirrors", "open_mirrors"]
+
+
+@cache
+def all_mirrors() -> dict[str, type[Mirror]]:
+    """Name -> class, for every named subclass of Mirror in this folder's files, in order of name."""
+    found: dict[str, type[Mirror]] = {}
+    for module_info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{module_info.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Mirror) and value.__module__ == module.__name__:
+                if not value.name:
+                    continue
+                if value.name in found:
+                    raise RuntimeError(f"two mirrors are named {value.name!r}: {found[value.name]} and {value}")
+                found[value.name] = value
+    return dict(sorted(found.items()))
+
+
+def open_mirrors(names: Iterable[str], warn: Callable[[str], None]) -> Mirrors:
+    """The mirrors of these names, not begun yet. `warn` is told, once, of each that stops working.
+
+    Raises UserError, with every mistake: a name that is unknown, a client that is missing or too old.
+    """
+    known, kinds, problems = all_mirrors(), [], []
+    for name in dict.fromkeys(names):
+        if name not in known:
+            problems.append(unknown("mirror", name, known))
+        elif reason := known[name].skip():
+            problems.append(reason)
+        else:
+            kinds.append(known[name])
+    if problems:
+        raise UserError("\n".join(problems))
+    return Mirrors(kinds, warn)
