@@ -2,7 +2,7 @@
 
     python tests/chaos.py [--parents 20] [--workers 40] [--seed 0]
 
-A suite of 24 tiny cells (a random two-layer Llama, two at a time) runs while its command is killed with SIGKILL
+A suite of 25 tiny cells (a random two-layer Llama, two at a time) runs while its command is killed with SIGKILL
 `--parents` times and its cells `--workers` times at random moments; once its disk fills up, and three files of it
 are truncated. Then it runs to its end, and every finished cell, score and item must equal those of a run that was
 left alone, each counted once; `tunebench rebuild` must give the same database. Exit code 0 if so.
@@ -38,6 +38,7 @@ methods:
   full: {learning_rate: 1e-2}
   lora: {learning_rate: 1e-2}
   top: {method: layerwise, learning_rate: 1e-2, layers: 1}
+  prompt: {method: prompt_tuning, init: random}
   merged: {method: merge, how: task_arithmetic, experts: {method: lora, learning_rate: 1e-2, learn: [colours, names]}}
 seeds: [0, 1]
 train: {steps: 12, batch_size: 4}
@@ -80,10 +81,10 @@ class Chaos:
         """Kill the command and its cells at random moments, that many times each."""
         while self.parents < parents or self.workers < workers:
             command = self.start(results)
-            until = time.monotonic() + self.rng.uniform(3.0, 16.0)
-            while time.monotonic() < until and command.poll() is None:
+            until = time.monotonic() + self.rng.uniform(1.0, 30.0)
+            while command.poll() is None and (time.monotonic() < until or self.parents == parents):
                 time.sleep(self.rng.uniform(0.1, 1.5))
-                if self.workers < workers and self.rng.random() < 0.6:
+                if self.workers < workers and self.rng.random() < 0.7:
                     self.kill_worker(results)
             if command.poll() is None and self.parents < parents:
                 os.kill(command.pid, signal.SIGKILL)
@@ -154,10 +155,9 @@ def fill_disk(chaos: Chaos, results: Path) -> str:
     command = chaos.start(results)
     while not any(results.glob("attempts/*/*/items.parquet")) and command.poll() is None:
         time.sleep(0.1)
-    with filler.open("wb", buffering=0) as file:  # what other programs may do at any moment
-        with suppress(OSError):
-            while True:
-                file.write(b"0" * 2**16)
+    with suppress(OSError), filler.open("wb", buffering=0) as file:  # as other programs may at any moment
+        while True:
+            file.write(b"0" * 2**16)
     code = command.wait(600)
     said = (chaos.root / "chaos.log").read_text(errors="replace")
     filler.unlink()
