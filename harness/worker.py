@@ -2,7 +2,8 @@
 
 In: a folder with `job.json`. Out, in the same folder: `result.json` (written last, by rename),
 `items.parquet`, `weights/`. Runs in a process of its own, so that its memory is its own; what it prints
-goes to `log.txt`.
+goes to `log.txt`. How a cell is spread over several devices is not decided here (`execute/ranks.py`); a rank other
+than the first loads, attaches, trains, and leaves.
 """
 
 from __future__ import annotations
@@ -28,10 +29,15 @@ from harness.store.database import write_atomically
 
 def run(folder: Path) -> None:
     """Do the job in `folder`; whatever happens, a result is written."""
+    write_result(folder / "result.json", attempt(folder))
+
+
+def attempt(folder: Path, rank: int = 0) -> CellResult:
+    """Do the job in `folder`, or, of several processes that share it, the part of the `rank`-th from 0."""
     job = json.loads((folder / "job.json").read_text())
     cell = Cell.from_json(job["cell"])
     started, clock = now(), time.perf_counter()
-    work = Work(folder, cell, job)
+    work = Work(folder, cell, job, rank)
     status, reason = Status.DONE, ""
     try:
         work.run()
@@ -41,8 +47,8 @@ def run(folder: Path) -> None:
         status, reason = Status.OOM, f"MemoryError: {error}"
     except Exception as error:
         status, reason = classify(error)
-        (folder / "traceback.txt").write_text(traceback.format_exc())
-    result = CellResult(
+        (folder / (f"traceback-{rank}.txt" if rank else "traceback.txt")).write_text(traceback.format_exc())
+    return CellResult(
         attempt_id=folder.name,
         run_id=job["run_id"],
         cell=cell,
@@ -58,7 +64,10 @@ def run(folder: Path) -> None:
         facts=tuple(work.facts),
         flags=tuple(work.flags),
     )
-    write_atomically(folder / "result.json", json.dumps(result.to_json(), indent=1))
+
+
+def write_result(path: Path, result: CellResult) -> None:
+    write_atomically(path, json.dumps(result.to_json(), indent=1))
 
 
 def classify(error: Exception) -> tuple[Status, str]:
@@ -74,14 +83,14 @@ def classify(error: Exception) -> tuple[Status, str]:
 class Work:
     """What the worker lends a method (see `methods.base.Job`), and the course of a cell."""
 
-    def __init__(self, folder: Path, cell: Cell, job: dict[str, Any]):
-        self.folder, self.cell, self.job = folder, cell, job
+    def __init__(self, folder: Path, cell: Cell, job: dict[str, Any], rank: int = 0):
+        self.folder, self.cell, self.job, self.rank = folder, cell, job, rank
         self.base = Path(job["model_folder"])
         self.needs: Mapping[str, Path] = {role: Path(path) for role, path in job["needs"].items()}
         self.seed = cell.seed if cell.seed is not None else 0
         self.method: Method = all_methods()[cell.method](**cell.settings)
         self.meter = Meter()
-        self.recorder = StepRecorder(folder / "events.jsonl")
+        self.recorder = StepRecorder(None if rank else folder / "events.jsonl")
         self.scores: list[Score] = []
         self.facts: list[Fact] = []
         self.flags: list[Flag] = []
@@ -100,7 +109,7 @@ class Work:
         import torch
         from transformers import set_seed
 
-        torch.set_num_threads(self.job["threads"])
+        torch.set_num_threads(self.job.get("threads_a_rank", self.job["threads"]))
         set_seed(self.seed)
         with self.meter.phase("load"):
             self.recorder.tell(phase="load")
@@ -117,6 +126,13 @@ class Work:
                 model = self.method.fit(model, self)
                 self.meter.count(self.recorder.total_tokens or None, self.recorder.total_samples or None)
             self.facts += self.recorder.facts()
+            if "threads_a_rank" in self.job:
+                from harness.devices import part
+
+                model = part(model)
+                if self.rank:
+                    return
+                torch.set_num_threads(self.job["threads"])
         with self.meter.phase("evaluate"):
             self.recorder.tell(phase="evaluate")
             self.evaluate(model)

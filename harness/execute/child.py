@@ -34,9 +34,9 @@ def main(folder: str, parent: int, variables: dict[str, str]) -> None:
     os.dup2(log, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
-    from harness import worker
+    from harness.execute import ranks
 
-    worker.run(Path(folder))
+    ranks.run(Path(folder))
 
 
 def watch(parent: int) -> None:
