@@ -99,8 +99,8 @@ def filled(model: torch.nn.Module, accelerator: Accelerator, empty: torch.nn.Mod
     if accelerator.is_main_process:
         empty.load_state_dict(weights, assign=True)
         for module in empty.modules():
-            if hasattr(module, "tie_weights"):
-                module.tie_weights()
+            tie: Any = getattr(module, "tie_weights", lambda: None)
+            tie()
     return empty
 
 

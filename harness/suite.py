@@ -342,7 +342,9 @@ def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
     # What only combines its experts leaves the devices to them.
     for part in [*experts, *([] if experts else [method])]:
         if not part.distributes:
-            yield f"{part.name} is trained on one device, and devices is {train.devices}. Give it train: {{devices: 1}}."
+            yield (
+                f"{part.name} is trained on one device, and devices is {train.devices}. Give it train: {{devices: 1}}."
+            )
         elif part.quantize and train.strategy != "ddp":
             yield (
                 f"{train.strategy} cannot divide {part.quantize} weights. Use strategy: ddp, or drop quantize "
@@ -390,14 +392,17 @@ def check_share(
     block: dict[str, Any], lines: Lines, where: tuple[Any, ...], under: dict[str, Any] | None = None
 ) -> Iterator[Problem]:
     """A batch that its devices cannot share equally. Told at the block that asks for it."""
-    merged = {**(under or {}), **block}
-    devices, batch = merged.get("devices", 1), merged.get("batch_size", TrainSettings.model_fields["batch_size"].default)
+    try:
+        train = TrainSettings.model_validate({**(under or {}), **block})
+    except pydantic.ValidationError:
+        return  # told elsewhere
     named = next((key for key in ("devices", "batch_size") if key in block), None)
-    if named and isinstance(devices, int) and isinstance(batch, int) and devices > 0 and batch % devices:
-        above = batch + devices - batch % devices
+    over = train.batch_size % train.devices
+    if named and over:
         yield lines.problem(
-            f"batch_size {batch} cannot be divided among {devices} devices: it is that of all devices together. "
-            f"Take a multiple of {devices}, such as batch_size: {above}, or other devices.",
+            f"batch_size {train.batch_size} cannot be divided among {train.devices} devices: it is that of all devices "
+            f"together. Take a multiple of {train.devices}, such as {train.batch_size + train.devices - over}, or "
+            "other devices.",
             *where, named,
         )  # fmt: skip
 

@@ -121,7 +121,7 @@ class CellTrainer(Trainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
-        if self.args.fsdp and not self.is_fsdp_enabled:
+        if self.args.fsdp:
             shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
             self.is_fsdp_enabled = True
 
@@ -130,16 +130,12 @@ class CellTrainer(Trainer):
         if devices == 1:
             return super().get_train_dataloader()
         size = self.args.train_batch_size * devices
-        return shared_loader(
-            self.train_dataset, size, self._get_train_sampler(), self.data_collator, self.accelerator
-        )
+        return shared_loader(self.train_dataset, size, self._get_train_sampler(), self.data_collator, self.accelerator)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         if self.accelerator.num_processes == 1:
             return super().get_eval_dataloader(eval_dataset)
-        return shared_loader(
-            self.eval_dataset, self.args.eval_batch_size, None, self.data_collator, self.accelerator
-        )
+        return shared_loader(self.eval_dataset, self.args.eval_batch_size, None, self.data_collator, self.accelerator)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.groups is None:

@@ -13,6 +13,7 @@ from test_execute import by_label, results, start, wait_for
 from tools import cell_named, plan_of, write_job
 
 from harness.execute import ranks
+from harness.execute.local import free_devices
 from harness.records import Cell, CellResult, Status
 
 SUITE = """\
@@ -83,7 +84,10 @@ def weights(project: Path, result: CellResult) -> dict[str, Any]:
         ({"method": "lora", "train": {"gradient_accumulation": 2, "gradient_checkpointing": True}}, 16),
         # 5 examples in batches of 4, validated in sevens: of each second batch, one device has nothing
         ({"method": "prompt_tuning", "train": {"eval_every": 3, "eval_batch_size": 7, "early_stopping": 9}}, 5),
-        ({"method": "layerwise", "layers": 1, "layer_decay": 0.5, "train": {"epochs": 3, "optimizer": "adafactor"}}, 10),
+        (
+            {"method": "layerwise", "layers": 1, "layer_decay": 0.5, "train": {"epochs": 3, "optimizer": "adafactor"}},
+            10,
+        ),
     ],
 )
 def test_two_processes_are_the_one_process_run(project: Path, method: dict[str, Any], n_train: int) -> None:
@@ -239,3 +243,9 @@ def test_a_merge_leaves_the_devices_to_its_experts(project: Path) -> None:
     assert {cell.label: ranks.devices_of(cell) for cell in plan.cells} == {
         "base": 1, "lora": 2, "merged": 1,
     }  # fmt: skip
+
+
+def test_a_cell_is_given_the_devices_with_the_fewest_cells() -> None:
+    assert free_devices(["0", "1", "2", "3"], ["0", "2"], 2) == "1,3"
+    assert free_devices(["4", "5", "6"], ["4,5"], 2) == "6,4"
+    assert free_devices([], ["", ""], 2) == ""

@@ -1,6 +1,6 @@
 """The local executor: a fresh process for each cell, forked from a server that has torch imported.
 
-Not covered yet: placement by predicted memory, and several devices a cell.
+Not covered yet: placement by predicted memory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.environment import now
+from harness.execute.ranks import devices_of, skip
 from harness.methods import all_methods
 from harness.plan import Facts, Plan
 from harness.records import Cell, CellResult, Environment, Status
@@ -104,6 +105,7 @@ class LocalExecutor:
         self.store, self.run_info, self.watch = store, run, watch
         self.weights: dict[str, Path] = {}  # spec_digest -> attempt folder of a finished cell
         self.number = 0
+        self.devices = visible_devices(run.environment)
 
     def run(self, plan: Plan, states: dict[str, str], done: dict[str, Path]) -> Progress:
         """Run every cell whose state is "to do". `done` maps finished cells to their attempt folders.
@@ -150,7 +152,7 @@ class LocalExecutor:
             if progress.states.get(cell.baseline) in ("to do", "running"):
                 continue  # whether a cell learned is judged against its base
             needed = [progress.states.get(need, "to do") for need in cell.needs.values()]
-            reason = all_methods()[cell.method](**cell.settings).skip()
+            reason = all_methods()[cell.method](**cell.settings).skip() or skip(cell, len(self.devices))
             if reason:
                 self._skip(cell, progress, reason)
             elif all(state == Status.DONE for state in needed):
@@ -209,9 +211,9 @@ class LocalExecutor:
         }
         write_atomically(folder / "job.json", json.dumps(job, indent=1))
         variables = dict(os.environ)
-        device = free_device(run.environment, [running.device for running in beside])
+        device = free_devices(self.devices, [running.device for running in beside], devices_of(cell))
         if device:
-            variables["CUDA_VISIBLE_DEVICES"] = device  # one device a cell: Trainer would spread over all it sees
+            variables["CUDA_VISIBLE_DEVICES"] = device  # what it asks for: Trainer would spread over all it sees
         process = context.Process(target=child.main, args=(str(folder), os.getpid(), variables), daemon=False)
         process.start()
         return Running(cell, folder, process, device)
@@ -272,13 +274,21 @@ class LocalExecutor:
             self.store.ingest(connection)
 
 
-def free_device(environment: Environment, taken: list[str]) -> str:
-    """The visible GPU with the fewest cells on it, as CUDA_VISIBLE_DEVICES names it; "" without a GPU."""
+def visible_devices(environment: Environment) -> list[str]:
+    """The GPUs that cells may use, as CUDA_VISIBLE_DEVICES names them."""
     if not environment.accelerator:
-        return ""
+        return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    visible = named.split(",") if named else [str(n) for n in range(environment.accelerator.count(", ") + 1)]
-    return min(visible, key=lambda device: (taken.count(device), visible.index(device)))
+    return named.split(",") if named else [str(n) for n in range(environment.accelerator.count(", ") + 1)]
+
+
+def free_devices(visible: list[str], taken: list[str], wanted: int = 1) -> str:
+    """The `wanted` visible GPUs with the fewest cells on them, for CUDA_VISIBLE_DEVICES; "" without a GPU.
+
+    `taken` holds such a string for each cell that runs.
+    """
+    busy = [device for devices in taken for device in devices.split(",")]
+    return ",".join(sorted(visible, key=lambda device: (busy.count(device), visible.index(device)))[:wanted])
 
 
 def what_to_do(

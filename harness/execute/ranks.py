@@ -21,6 +21,8 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -85,7 +87,10 @@ def run(folder: Path) -> None:
     else:
         job["threads_a_rank"] = job["threads"] if visible else max(1, job["threads"] // count)
         write_atomically(folder / "job.json", json.dumps(job, indent=1))
-        ended = launch(work, folder, count, on_gpu=bool(visible), threads=job["threads_a_rank"])
+        with tempfile.TemporaryDirectory(prefix="tunebench-") as scratch:  # a rank that is ended cannot tidy up
+            ended = launch(
+                work, folder, count, bool(visible), {"omp_num_threads": job["threads_a_rank"], "tmpdir": scratch}
+            )
         result = outcome(folder, job, cell, ended)
     result = replace(result, started=started, seconds=time.perf_counter() - clock)
     worker.write_result(folder / "result.json", result)
@@ -93,8 +98,10 @@ def run(folder: Path) -> None:
         path.unlink()
 
 
-def launch(entry: Callable[[str], None], folder: Path, count: int, on_gpu: bool, threads: int) -> dict[int, int]:
-    """Run `entry(folder)` in `count` processes and wait for them.
+def launch(
+    entry: Callable[[str], None], folder: Path, count: int, on_gpu: bool, extra: dict[str, Any]
+) -> dict[int, int]:
+    """Run `entry(folder)` in `count` processes, with `extra` environment variables, and wait for them.
 
     Returns {rank: exit code} of those that had failed when the first failure was seen; then none is left alive.
     """
@@ -115,9 +122,9 @@ def launch(entry: Callable[[str], None], folder: Path, count: int, on_gpu: bool,
         "torchelastic_restart_count": 0,
         "gloo_socket_ifname": LOOPBACK,
         "nccl_socket_ifname": LOOPBACK,
-        "omp_num_threads": threads,
         "accelerate_use_cpu": str(not on_gpu),
         "accelerate_mixed_precision": "no",  # the Trainer sets the cell's
+        **extra,
     }
     # CUDA does not survive a fork; without it a fork spares each rank ten seconds of imports.
     context: Any = multiprocessing.get_context("spawn" if on_gpu else "fork")
@@ -132,7 +139,8 @@ def launch(entry: Callable[[str], None], folder: Path, count: int, on_gpu: bool,
             codes = {rank: process.exitcode for rank, process in enumerate(ranks)}
             if all(code == 0 for code in codes.values()) or any(codes.values()):
                 return {rank: code for rank, code in codes.items() if code}
-            wait([process.sentinel for process in ranks if process.exitcode is None])
+            # By the codes just read: a rank that has ended since then is ready, and does not leave the list empty.
+            wait([process.sentinel for rank, process in enumerate(ranks) if codes[rank] is None])
     finally:
         for process in ranks:
             process.kill()
@@ -144,6 +152,7 @@ def work(folder: str) -> None:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # dies with the cell's process
     rank = int(os.environ["RANK"])
+    tempfile.tempdir = os.environ["TMPDIR"]
     if rank:
         log = os.open(Path(folder) / f"log-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
@@ -156,9 +165,12 @@ def work(folder: str) -> None:
         torch.cuda.set_device(rank)
     result = worker.attempt(Path(folder), rank)
     worker.write_result(Path(folder) / f"rank-{rank}.json", result)
-    if result.status is not Status.DONE:
+    done = result.status is Status.DONE
+    if not done:
         time.sleep(HOLD_SECONDS)
-        os._exit(1)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if done else 1)  # all is written; threads of the libraries are not waited for
 
 
 def outcome(folder: Path, job: dict[str, Any], cell: Cell, ended: dict[int, int]) -> CellResult:
@@ -191,8 +203,13 @@ def joint(phase: Phase, results: dict[int, CellResult]) -> Phase:
         values = [value for other in same if (value := getattr(other, name)) is not None]
         return max(values) if values else None
 
-    names = ("allocated_bytes", "reserved_bytes", "device_bytes", "rss_bytes")
-    return replace(phase, **{name: largest(name) for name in names})
+    return replace(
+        phase,
+        allocated_bytes=largest("allocated_bytes"),
+        reserved_bytes=largest("reserved_bytes"),
+        device_bytes=largest("device_bytes"),
+        rss_bytes=largest("rss_bytes"),
+    )
 
 
 def how_it_ended(code: int) -> tuple[Status, str]:
