@@ -126,7 +126,7 @@ class Work:
                 model = self.method.fit(model, self)
                 self.meter.count(self.recorder.total_tokens or None, self.recorder.total_samples or None)
             self.facts += self.recorder.facts()
-            if "threads_a_rank" in self.job:
+            if "threads_a_rank" in self.job:  # one of several ranks
                 from harness.devices import part
 
                 model = part(model)

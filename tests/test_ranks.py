@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,28 @@ def test_a_cell_is_given_the_devices_with_the_fewest_cells() -> None:
     assert free_devices(["0", "1", "2", "3"], ["0", "2"], 2) == "1,3"
     assert free_devices(["4", "5", "6"], ["4,5"], 2) == "6,4"
     assert free_devices([], ["", ""], 2) == ""
+
+
+REAL = """\
+version: 1
+models: [smollm2-135m]
+tasks:
+  - {learn: bbc-few, sizes: [8]}
+methods:
+  one: {method: lora}
+  two: {method: lora, train: {devices: 2}}
+train: {steps: 2, batch_size: 4}
+"""
+
+
+@pytest.mark.real
+@pytest.mark.timeout(600)
+def test_the_real_model_too(tmp_path: Path) -> None:
+    tasks = tmp_path / "suites" / "tasks"
+    shutil.copytree(Path(__file__).parent.parent / "suites", tmp_path / "suites")
+    text = (tasks / "bbc-topic.yaml").read_text().replace("test: 200", "test: 10")
+    (tasks / "bbc-few.yaml").write_text(text.replace("task: bbc-topic\n", "task: bbc-few\n"))
+    start(tmp_path, plan_of(tmp_path, REAL, "real"))
+    found = {result.cell.label: result for result in results(tmp_path)}
+    assert {label: result.reason for label, result in found.items()} == {"base": "", "one": "", "two": ""}
+    assert_same(tmp_path, found["one"], found["two"])
