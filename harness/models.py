@@ -191,7 +191,7 @@ def logits_at(
     the work.
     """
     options: dict[str, Any] = {} if attention_mask is None else {"attention_mask": attention_mask}
-    if accepts_places(model):
+    if accepts_places(inside(model)):
         return model(input_ids=input_ids, logits_to_keep=places, use_cache=False, **options).logits
     return model(input_ids=input_ids, use_cache=False, **options).logits[:, places]
 
@@ -219,6 +219,13 @@ def prompt_run_once(model: nn.Module) -> nn.Module:
             return inner(input_ids=input_ids, past_key_values=past, use_cache=True, logits_to_keep=logits_to_keep)
 
     return Prompted()
+
+
+def inside(model: nn.Module) -> nn.Module:
+    """The model itself, without what spreads it over devices (DDP, DeepSpeed)."""
+    from accelerate.utils import extract_model_from_parallel
+
+    return extract_model_from_parallel(model)
 
 
 def accepts_places(model: nn.Module) -> bool:

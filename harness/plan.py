@@ -149,7 +149,7 @@ class CellMaker:
         what = {
             "method": method.name,
             "settings": method.settings,
-            "train": settings,
+            "train": TrainSettings.identity(settings),
             "fingerprints": [
                 fingerprints["model"],
                 *([name, fingerprints[name]] for name in (*learn, *retain)),

@@ -22,6 +22,9 @@ from harness.records import canonical
 BASE = "base"
 # Of the training settings, those that also change what an untrained model scores.
 SCORING = ("precision", "attention", "eval_batch_size")
+# Training settings that came after the first results. With their defaults they are no part of a cell's identity, so
+# that results from before them are still found. A new setting whose default changes nothing is added here.
+LATER = ("devices", "strategy")
 
 
 class TrainSettings(pydantic.BaseModel):
@@ -31,7 +34,7 @@ class TrainSettings(pydantic.BaseModel):
 
     steps: int | None = Field(None, ge=1, description="optimiser steps; use these when data sizes are compared")
     epochs: float | None = Field(None, gt=0, description="passes over the data; instead of steps")
-    batch_size: int = Field(8, ge=1, description="examples per forward pass")
+    batch_size: int = Field(8, ge=1, description="examples per forward pass, over all devices")
     gradient_accumulation: int = Field(1, ge=1, description="forward passes per optimiser step")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -49,6 +52,16 @@ class TrainSettings(pydantic.BaseModel):
         None, ge=1, description="stop after this many validations without a lower loss, and keep the best"
     )
     eval_batch_size: int = Field(16, ge=1, description="sequences per forward pass when scoring")
+    devices: int = Field(1, ge=1, description="GPUs (on a CPU: processes) that share each batch in training")
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = Field(
+        "ddp", description="what several devices divide: ddp the batch, deepspeed (ZeRO 2) also the optimizer, fsdp all"
+    )
+
+    @classmethod
+    def identity(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Of resolved settings, those that are part of a cell's identity (see LATER)."""
+        defaults = {name: cls.model_fields[name].default for name in LATER}
+        return {key: value for key, value in settings.items() if key not in defaults or value != defaults[key]}
 
 
 class TaskEntry(pydantic.BaseModel):
@@ -310,7 +323,36 @@ def read_label(
         train = TrainSettings.model_validate(merge_train(suite_train, own_train))
     except pydantic.ValidationError:
         pass  # already reported, at the block it stands in
+    if method and train:
+        place = next(((*path, key) for path, block in (((*where, "train"), own_train), (("train",), suite_train))
+                      for key in ("strategy", "devices") if key in block), where)  # fmt: skip
+        problems += [
+            lines.problem(f"label {name!r}: {message}", *(where if place[0] == "train" else place))
+            for message in check_devices(method, train)
+        ]
     return (Label(name, method, train) if method and train else None), problems
+
+
+def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
+    """Why a method cannot be trained on the devices that it is given."""
+    if not method.trains:
+        return
+    if train.devices == 1:
+        if train.strategy != TrainSettings.model_fields["strategy"].default:
+            yield f"strategy {train.strategy} divides work among devices, and devices is 1. Raise devices, or drop it."
+        return
+    experts = [all_methods()[expert.method](**expert.settings) for expert in method.wants("?")]
+    # What only combines its experts leaves the devices to them.
+    for part in [*experts, *([] if experts else [method])]:
+        if not part.distributes:
+            yield (
+                f"{part.name} is trained on one device, and devices is {train.devices}. Give it train: {{devices: 1}}."
+            )
+        elif part.quantize and train.strategy != "ddp":
+            yield (
+                f"{train.strategy} cannot divide {part.quantize} weights. Use strategy: ddp, or drop quantize "
+                f"({part.name})."
+            )
 
 
 def merge_train(suite: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -346,7 +388,26 @@ def check_train(
         problems.append(
             lines.problem("early_stopping needs eval_every: the steps between validations.", *where, "early_stopping")
         )
-    return problems
+    return problems + list(check_share(block, lines, where, under))
+
+
+def check_share(
+    block: dict[str, Any], lines: Lines, where: tuple[Any, ...], under: dict[str, Any] | None = None
+) -> Iterator[Problem]:
+    """A batch that its devices cannot share equally. Told at the block that asks for it."""
+    try:
+        train = TrainSettings.model_validate({**(under or {}), **block})
+    except pydantic.ValidationError:
+        return  # told elsewhere
+    named = next((key for key in ("devices", "batch_size") if key in block), None)
+    over = train.batch_size % train.devices
+    if named and over:
+        yield lines.problem(
+            f"batch_size {train.batch_size} cannot be divided among {train.devices} devices: it is that of all devices "
+            f"together. Take a multiple of {train.devices}, such as {train.batch_size + train.devices - over}, or "
+            "other devices.",
+            *where, named,
+        )  # fmt: skip
 
 
 def build_method(

@@ -1,7 +1,8 @@
 """Stage 4 of 7. In: a model with what is trainable marked, examples, settings. Out: the trained model.
 
 The only training loop, and it names no method: transformers.Trainer (accelerate underneath) with the loss
-on answer tokens and the method's own parameter groups. Measuring is a callback (`measure.py`).
+on answer tokens and the method's own parameter groups. Measuring is a callback (`measure.py`). Where several
+processes train one model (`devices.py`), every one of them runs this, and losses and counts are those of all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
+from harness.devices import COUNTS, filled, outline, shard_on_cpu, shared_loader, strategy_arguments
 from harness.errors import Unavailable
 from harness.measure import StepRecorder
 from harness.models import logits_at, resolve_precision
@@ -38,13 +41,16 @@ def train(
 ) -> Any:
     """Train `model` (a torch module) in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
 
-    settings: the resolved `train:` block. Raises Diverged, Unavailable, or torch's out-of-memory error.
+    settings: the resolved `train:` block. Raises Diverged, Unavailable, or torch's out-of-memory error. Of several
+    processes, the first returns the model with its weights; under fsdp the others return it without.
     """
     arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch)
     callbacks: list[TrainerCallback] = [recorder, AfterStep(method)]
     if settings["early_stopping"]:
         callbacks.append(KeepBest(settings["early_stopping"]))
     model.config.use_cache = False
+    sharded = settings["devices"] > 1 and settings["strategy"] == "fsdp"
+    empty = outline(model) if sharded else None
     trainer = CellTrainer(
         model=model,
         args=arguments,
@@ -56,6 +62,8 @@ def train(
         recorder=recorder,
     )
     trainer.train()
+    if empty is not None:
+        model = filled(trainer.model, trainer.accelerator, empty)
     model.config.use_cache = True
     # accelerate leaves its autocast wrapper around `forward`, which would also change how the model scores.
     return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
@@ -71,7 +79,7 @@ def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int
         output_dir=str(scratch),
         max_steps=settings["steps"] or -1,
         num_train_epochs=settings["epochs"] or 1,
-        per_device_train_batch_size=settings["batch_size"],
+        per_device_train_batch_size=settings["batch_size"] // settings["devices"],
         per_device_eval_batch_size=settings["eval_batch_size"],
         gradient_accumulation_steps=settings["gradient_accumulation"],
         gradient_checkpointing=settings["gradient_checkpointing"],
@@ -97,6 +105,7 @@ def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int
         label_names=["labels"],
         seed=seed,
         data_seed=seed,
+        **strategy_arguments(settings["strategy"], settings["devices"]),
     )
 
 
@@ -110,6 +119,24 @@ class CellTrainer(Trainer):
         # compute_loss divides by the answer tokens of the whole step, so Trainer must not divide again.
         self.model_accepts_loss_kwargs = True
 
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp:
+            shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
+    def get_train_dataloader(self) -> Any:
+        devices = self.accelerator.num_processes
+        if devices == 1:
+            return super().get_train_dataloader()
+        size = self.args.train_batch_size * devices
+        return shared_loader(self.train_dataset, size, self._get_train_sampler(), self.data_collator, self.accelerator)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        if self.accelerator.num_processes == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        return shared_loader(self.eval_dataset, self.args.eval_batch_size, None, self.data_collator, self.accelerator)
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.groups is None:
             return super().create_optimizer(model)
@@ -122,12 +149,34 @@ class CellTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean cross-entropy per answer token, over all batches of a step."""
+        """Mean cross-entropy per answer token, over all batches of a step.
+
+        Gradients and logged losses of several devices are averaged, so each gives its sum times their number.
+        """
         loss_sum, count = answer_loss(model, inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
         if model.training:
-            self.recorder.count(int(inputs["attention_mask"].sum()), len(inputs["input_ids"]))
+            tokens, samples = inputs.get(COUNTS) or (int(inputs["attention_mask"].sum()), len(inputs["input_ids"]))
+            self.recorder.count(tokens, samples)
         loss = loss_sum / (num_items_in_batch if num_items_in_batch is not None else count)
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
+        """Over several devices, each batch's loss is that of all its shares; batches count by their rows, as in one."""
+        if self.accelerator.num_processes == 1:
+            return super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **options)
+        self.model.eval()
+        total, rows = 0.0, 0
+        with torch.no_grad():
+            for inputs in dataloader:
+                batch = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
+                with self.compute_loss_context_manager():
+                    loss_sum, count = self.accelerator.reduce(torch.stack(answer_loss(self.model, *batch)))
+                samples = inputs[COUNTS][1]
+                total += samples * float(loss_sum / count)
+                rows += samples
+        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": total / rows}, rows)
 
 
 def answer_loss(

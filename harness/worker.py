@@ -2,7 +2,8 @@
 
 In: a folder with `job.json`. Out, in the same folder: `result.json` (written last, by rename),
 `items.parquet`, `weights/`. Runs in a process of its own, so that its memory is its own; what it prints
-goes to `log.txt`.
+goes to `log.txt`. How a cell is spread over several devices is not decided here (`execute/ranks.py`); a rank other
+than the first loads, attaches, trains, and leaves.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,25 @@ from harness.store.files import ITEMS, RESULT, is_full, settle, write_atomically
 
 
 def run(folder: Path, device: str = "cpu") -> None:
-    """Do the job in `folder`; whatever happens, a result is written. `device` is kept in it."""
+    """Do the job in `folder` on `device`; whatever happens, a result is written."""
+    finish(folder, attempt(folder), device)
+
+
+def finish(folder: Path, result: CellResult, device: str) -> None:
+    """Write a cell's result, with where it ran and which cells (as the executor noted them) ran there meanwhile."""
+    try:
+        beside = tuple(dict.fromkeys((folder / "beside.txt").read_text().splitlines()))
+    except OSError:
+        beside = ()
+    write_result(folder / RESULT, replace(result, device=device, beside=beside, contended=bool(beside)))
+
+
+def attempt(folder: Path, rank: int = 0) -> CellResult:
+    """Do the job in `folder`, or, of several processes that share it, the part of the `rank`-th from 0."""
     job = json.loads((folder / "job.json").read_text())
     cell = Cell.from_json(job["cell"])
     started, clock = now(), time.perf_counter()
-    work = Work(folder, cell, job)
+    work = Work(folder, cell, job, rank)
     status, reason = Status.DONE, ""
     try:
         work.run()
@@ -41,8 +57,7 @@ def run(folder: Path, device: str = "cpu") -> None:
     except Exception as error:
         traceback.print_exc()
         status, reason = classify(error, folder)
-    beside = shared_with(folder)
-    result = CellResult(
+    return CellResult(
         attempt_id=folder.name,
         run_id=job["run_id"],
         cell=cell,
@@ -51,24 +66,17 @@ def run(folder: Path, device: str = "cpu") -> None:
         reason=reason,
         started=started,
         seconds=time.perf_counter() - clock,
-        contended=bool(beside),
+        contended=False,
         scores=tuple(work.scores) if status is Status.DONE else (),
         phases=tuple(work.meter.phases),
         steps=tuple(work.recorder.steps),
         facts=tuple(work.facts),
         flags=tuple(work.flags),
-        beside=beside,
-        device=device,
     )
-    write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
 
 
-def shared_with(folder: Path) -> tuple[str, ...]:
-    """Keys of the cells that ran on this machine meanwhile, as the executor has noted them: a line each."""
-    try:
-        return tuple(dict.fromkeys((folder / "beside.txt").read_text().splitlines()))
-    except OSError:
-        return ()
+def write_result(path: Path, result: CellResult) -> None:
+    write_atomically(path, json.dumps(result.to_json(), indent=1))
 
 
 def classify(error: Exception, folder: Path) -> tuple[Status, str]:
@@ -86,20 +94,20 @@ def classify(error: Exception, folder: Path) -> tuple[Status, str]:
 class Work:
     """What the worker lends a method (see `methods.base.Job`), and the course of a cell."""
 
-    def __init__(self, folder: Path, cell: Cell, job: dict[str, Any]):
-        self.folder, self.cell, self.job = folder, cell, job
+    def __init__(self, folder: Path, cell: Cell, job: dict[str, Any], rank: int = 0):
+        self.folder, self.cell, self.job, self.rank = folder, cell, job, rank
         self.base = Path(job["model_folder"])
         self.needs: Mapping[str, Path] = {role: Path(path) for role, path in job["needs"].items()}
         self.seed = cell.seed if cell.seed is not None else 0
         self.method: Method = all_methods()[cell.method](**cell.settings)
         self.meter = Meter()
-        self.recorder = StepRecorder(folder / "events.jsonl")
+        self.recorder = StepRecorder(None if rank else folder / "events.jsonl")
         self.scores: list[Score] = []
         self.facts: list[Fact] = []
         self.flags: list[Flag] = []
         self.drawn: dict[str, list[Any]] = {}
         self.rows: dict[str, list[Any]] = {}
-        self.scratch = folder / ".scratch"  # here, and not in /tmp, so that it is found after a kill -9
+        self.scratch = folder / f".scratch-{rank}"  # here, and not in /tmp, so that it is found after a kill -9
         if job["predicted_bytes"]:
             self.facts.append(Fact("predicted_bytes", job["predicted_bytes"], "B", False))
 
@@ -114,7 +122,7 @@ class Work:
         import torch
         from transformers import set_seed
 
-        torch.set_num_threads(self.job["threads"])
+        torch.set_num_threads(self.job.get("threads_a_rank", self.job["threads"]))
         set_seed(self.seed)
         with self.meter.phase("load"):
             self.recorder.tell(phase="load")
@@ -131,6 +139,13 @@ class Work:
                 model = self.method.fit(model, self)
                 self.meter.count(self.recorder.total_tokens or None, self.recorder.total_samples or None)
             self.facts += self.recorder.facts()
+            if "threads_a_rank" in self.job:  # one of several ranks
+                from harness.devices import part
+
+                model = part(model)
+                if self.rank:
+                    return
+                torch.set_num_threads(self.job["threads"])
         with self.meter.phase("evaluate"):
             self.recorder.tell(phase="evaluate")
             self.evaluate(model)

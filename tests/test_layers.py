@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 RANK = {
     "errors": 0, "lines": 1, "records": 1, "methods": 2, "mirrors": 2, "suite": 3, "sources": 3, "catalog": 4,
     "plan": 5, "environment": 5, "corpora": 5, "generation": 5, "store": 6, "tasks": 6, "models": 6, "fetch": 7,
-    "measure": 7, "diagnose": 7, "train": 8, "evaluate": 8, "report": 8, "worker": 9, "execute": 10, "screen": 11,
-    "cli": 12,
+    "measure": 7, "diagnose": 7, "devices": 7, "train": 8, "evaluate": 8, "report": 8, "worker": 9, "execute": 10,
+    "screen": 11, "cli": 12,
 }  # fmt: skip
 HEAVY = {
     "torch",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness.catalog import ModelFacts, TaskFacts
 from harness.errors import SuiteError
 from harness.plan import Facts, Plan, make_plan
-from harness.suite import load_suite
+from harness.suite import TrainSettings, load_suite
 
 TASKS = {
     "bare": TaskFacts("bare", "n.yaml", "fn", "multiple_choice", 9, 0, 50),
@@ -189,3 +189,25 @@ def test_what_only_the_data_can_tell(tmp_path: Path, changes: dict[str, Any], sa
     with pytest.raises(SuiteError, match=said) as caught:
         plan(tmp_path, **changes)
     assert all(problem.line > 0 for problem in caught.value.problems)
+
+
+# The training settings of the first results. Their digests hold as long as a later setting is left out by default.
+FIRST_SETTINGS = {
+    "steps", "epochs", "batch_size", "gradient_accumulation", "gradient_checkpointing", "precision", "optimizer",
+    "schedule", "warmup", "weight_decay", "max_grad_norm", "max_length", "attention", "eval_every", "early_stopping",
+    "eval_batch_size",
+}  # fmt: skip
+
+
+def test_settings_that_came_later_leave_earlier_digests_as_they_were(tmp_path: Path) -> None:
+    plain = TrainSettings(steps=4).model_dump()
+    assert TrainSettings.identity(plain) == {name: plain[name] for name in FIRST_SETTINGS}
+    digests = [
+        [cell.spec_digest for cell in plan(tmp_path, train={"steps": 4, **later}).cells]
+        for later in ({}, {"devices": 1, "strategy": "ddp"}, {"devices": 2}, {"devices": 2, "strategy": "fsdp"})
+    ]
+    assert digests[0] == digests[1]
+    base, others = digests[0][0], [set(cells[1:]) for cells in digests[1:]]
+    assert all(cells[0] == base for cells in digests)  # what is not trained has no devices
+    assert not others[0] & others[1]
+    assert not others[1] & others[2]

@@ -83,6 +83,26 @@ def test_a_labels_own_training_settings_displace_the_suites(tmp_path: Path) -> N
         ("methods:", "train: {stpes: 1}\nmethods:", "s.yaml:5: unknown key 'stpes'. Did you mean 'steps'?"),
         ("methods:", "train: {steps: 1, epochs: 1}\nmethods:", "s.yaml:5: steps and epochs are both given."),
         ("methods:", "train: {early_stopping: 2}\nmethods:", "s.yaml:5: early_stopping needs eval_every"),
+        (
+            "methods:",
+            "train: {batch_size: 4, devices: 3}\nmethods:",
+            "s.yaml:5: batch_size 4 cannot be divided among 3 devices: it is that of all devices together. "
+            "Take a multiple of 3, such as 6, or other devices.",
+        ),
+        ("rank: 4", "train: {devices: 5}", "s.yaml:6: batch_size 8 cannot be divided among 5 devices"),
+        ("rank: 4", "train: {devices: 0}", "s.yaml:6: devices: got 0, wanted greater than or equal to 1."),
+        ("rank: 4", "train: {strategy: dpp}", "s.yaml:6: strategy: got 'dpp', wanted 'ddp', 'fsdp' or 'deepspeed'."),
+        ("rank: 4", "train: {strategy: fsdp}", "s.yaml:6: label 'lora': strategy fsdp divides work among devices"),
+        (
+            "  lora:",
+            "  qlora: {train: {devices: 2, strategy: fsdp}}\n  lora:",
+            "s.yaml:6: label 'qlora': fsdp cannot divide nf4 weights. Use strategy: ddp",
+        ),
+        (
+            "  lora:",
+            "  setfit: {train: {devices: 2}}\n  lora:",
+            "s.yaml:6: label 'setfit': setfit is trained on one device, and devices is 2. Give it train: {devices: 1}.",
+        ),
         ("  lora:", "  base: {quantize: nf4}\n  lora:", "s.yaml:6: base is the untouched model"),
         (
             "  lora:",

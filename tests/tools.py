@@ -66,6 +66,15 @@ def run_here(
     plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None, baseline: Path | None = None
 ) -> CellResult:
     """Run one cell in this process; its result. `folder` is the attempt's."""
+    write_job(plan, cell, folder, needs, baseline)
+    worker.run(folder)
+    return CellResult.from_json(json.loads((folder / "result.json").read_text()))
+
+
+def write_job(
+    plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None, baseline: Path | None = None
+) -> None:
+    """Make an attempt's folder, ready for a worker."""
     folder.mkdir(parents=True)
     job: dict[str, Any] = {
         "run_id": "test",
@@ -80,5 +89,3 @@ def run_here(
         "predicted_bytes": None,
     }
     (folder / "job.json").write_text(json.dumps(job))
-    worker.run(folder)
-    return CellResult.from_json(json.loads((folder / "result.json").read_text()))

@@ -36,13 +36,13 @@ def main(folder: str, parent: int, variables: dict[str, str], device: str) -> No
     os.dup2(log, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
-    from harness import worker
+    from harness.execute import ranks
     from harness.store.files import hold_for_cell
 
     job = json.loads((Path(folder) / "job.json").read_text())
     hold_for_cell(Path(job["results"]))
     end_without(parent)  # it may have gone before the lock was taken, and the next command with it
-    worker.run(Path(folder), device)
+    ranks.run(Path(folder), device)
 
 
 def die_with_parent() -> None:

@@ -86,6 +86,7 @@ class Method:
     trains: ClassVar[bool] = True  # False: no data size and no seed of its own
     is_language_model: ClassVar[bool] = True  # False: nothing to retain, no retention scores
     mergeable: ClassVar[bool] = True  # False: its result is no set of weights that can be merged
+    distributes: ClassVar[bool] = True  # False: it is trained on one device (`train: devices`)
     space: ClassVar[dict[str, Any]] = {}  # what tuning may move
 
     quantize: Literal["nf4", "fp4", "int8"] | None = None

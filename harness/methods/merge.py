@@ -29,6 +29,7 @@ class Merge(Method):
     name = "merge"
     family = "merging"
     trains = True  # its experts do: a merge has their data size and seed
+    distributes = False  # its experts do: merging itself is one process's work
     space = {"weight": Options((0.3, 0.5, 0.7, 1.0)), "density": Options((0.2, 0.5, 0.8))}
 
     how: Literal["linear", "task_arithmetic", "ties", "dare_ties", "dare_linear"] = "ties"

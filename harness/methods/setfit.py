@@ -23,6 +23,7 @@ class SetFit(Method):
     family = "few-shot"
     is_language_model = False
     mergeable = False
+    distributes = False
     space = {"learning_rate": LogFloat(1e-6, 1e-4), "pairs": Options((5, 10, 20))}
 
     learning_rate: float = 2e-5

@@ -16,7 +16,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from harness.environment import Environment
-from harness.execute import child
+from harness.execute import child, ranks
 from harness.execute.executors.base import Ended, Executor, Running
 from harness.execute.placement import Device, Placement
 from harness.execute.watchdog import Watchdog, memory_left
@@ -50,10 +50,11 @@ class LocalExecutor(Executor):
 
     def wanted(self, cell: Cell) -> int:
         """How many devices a cell asks for. On a CPU its processes share the one there is."""
-        return int(cell.train.get("devices", 1)) if self.cuda else 1
+        return ranks.devices_of(cell) if self.cuda else 1
 
     def refuse(self, cell: Cell) -> str | None:
-        return self.placement.refuse(cell)
+        accelerators = len(self.placement.devices) if self.cuda else 0
+        return ranks.skip(cell, accelerators) or self.placement.refuse(cell)
 
     def place(self, cell: Cell) -> tuple[Device, ...] | None:
         return self.placement.place(cell)

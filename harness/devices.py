@@ -1,0 +1,119 @@
+"""Training on several devices: which rows each of them takes, what is divided, and the whole model afterwards.
+
+The data loader is the one-process run's own, and each device takes its share of every batch, so the order of the
+examples, the batches at the end of an epoch and the losses are those of one device. Not covered: how the
+processes come to be (`execute/ranks.py`), and the training loop itself (`train.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.data_loader import prepare_data_loader
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+from torch.utils.data import DataLoader
+
+Row = dict[str, list[int]]
+BLANK: Row = {"input_ids": [0], "labels": [-100]}  # for a device that has no row of a last, short batch: no answer
+COUNTS = "counts"  # the key of a batch under which its true size is found
+
+
+@dataclass(frozen=True)
+class Share:
+    """Collates one device's rows of a batch, and counts the whole batch: {…, counts: (tokens, rows)}."""
+
+    collate: Callable[[list[Row]], dict[str, Any]]
+    rank: int
+    devices: int
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        batch = self.collate(rows[self.rank :: self.devices] or [BLANK])
+        return {**batch, COUNTS: (sum(len(row["input_ids"]) for row in rows), len(rows))}
+
+
+def shared_loader(
+    rows: Any, batch_size: int, sampler: Any, collate: Callable[[list[Row]], dict[str, Any]], accelerator: Accelerator
+) -> DataLoader:
+    """Batches of `batch_size` over all devices, of which this one is given its share."""
+    share = Share(collate, accelerator.process_index, accelerator.num_processes)
+    return prepare_data_loader(
+        DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=share),
+        accelerator.device,
+        num_processes=1,  # every process goes through all batches; dividing them is the collator's
+        process_index=0,
+        put_on_device=True,
+        use_seedable_sampler=True,
+        data_seed=accelerator.dataloader_config.data_seed,
+    )
+
+
+def strategy_arguments(strategy: str, devices: int) -> dict[str, Any]:
+    """The TrainingArguments that choose a strategy. Weights of `ddp` and `deepspeed` are whole on every device."""
+    if devices == 1:
+        return {}
+    if strategy == "fsdp":
+        return {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True}}
+    if strategy == "deepspeed":
+        names = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+        return {
+            "deepspeed": {
+                "zero_optimization": {"stage": 2},
+                "zero_allow_untested_optimizer": True,  # the suite's optimizer, not DeepSpeed's
+                "bf16": {"enabled": "auto"},
+                "fp16": {"enabled": "auto"},
+                **dict.fromkeys(names, "auto"),
+            }
+        }
+    # A method may leave a trained weight out of a forward pass (an expert that no token chose).
+    return {"ddp_find_unused_parameters": True}
+
+
+def shard_on_cpu(accelerator: Accelerator, plugin: dict[str, Any]) -> None:
+    """FSDP among CPU processes, as it is tested: accelerate knows it for GPUs only, and would do DDP instead."""
+    state = accelerator.state
+    if state.distributed_type is DistributedType.MULTI_CPU:
+        # In both places, as accelerate itself keeps it: the second would be copied over the first.
+        state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin(**plugin)
+
+
+def outline(model: torch.nn.Module) -> torch.nn.Module:
+    """The model without memory for its weights (meta device): FSDP takes the original apart in place."""
+    empty = {
+        id(value): torch.nn.Parameter(torch.empty_like(value, device="meta"), requires_grad=value.requires_grad)
+        for value in model.parameters()
+    }
+    return copy.deepcopy(model, empty)
+
+
+def filled(model: torch.nn.Module, accelerator: Accelerator, empty: torch.nn.Module) -> torch.nn.Module:
+    """`empty` with the weights of a sharded model, gathered into the first process's memory; elsewhere still empty."""
+    weights = accelerator.get_state_dict(model)
+    if accelerator.is_main_process:
+        empty.load_state_dict(weights, assign=True)
+        for module in empty.modules():
+            tie: Any = getattr(module, "tie_weights", lambda: None)
+            tie()
+    return empty
+
+
+def part(model: Any) -> Any:
+    """End the group of processes: what follows (scoring, saving) is the first one's alone. Returns the model there."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    # What asks later must not find a group that is gone, nor wait for one.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    rank = int(os.environ.get("RANK", "0"))
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)
+    if rank == 0 and torch.cuda.is_available():
+        model.to(torch.cuda.current_device())
+    return model
