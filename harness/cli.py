@@ -102,10 +102,10 @@ def quiet_libraries() -> None:
 
 
 def get_facts(catalog: Catalog, suite: Suite) -> Any:
-    from harness.fetch import fetch, known_facts
+    from harness.fetch import fetch, known_facts, uncounted
 
     facts, missing = known_facts(catalog, suite)
-    if not missing:
+    if not missing and not uncounted(suite, facts):
         return facts
     quiet_libraries()
     with download_bars() as bars:
@@ -191,12 +191,13 @@ def execute(plan: Plan, store: Store, jobs: int, threads: int | None, retry: fro
 def show_plan(
     suite: SuiteName, jobs: Jobs = 1, threads: Threads = None, folder: Results = None, as_json: AsJson = False
 ) -> None:
-    """What would run, about how long it would take, and what is done or cannot run here.
+    """What would run, about how long it would take, the memory it is predicted to need, and what is done.
 
     Example: tunebench plan peft-vs-full
     """
     from harness.execute.local import what_to_do
     from harness.fetch import known_facts
+    from harness.memory import predict
     from harness.methods import all_methods
     from harness.plan import make_plan
 
@@ -220,12 +221,14 @@ def show_plan(
     rows: list[dict[str, Any]] = []
     for cell in plan.cells:
         skipped = all_methods()[cell.method](**cell.settings).skip()
+        memory = predict(cell, facts, "cuda" if env.accelerator else "cpu")
         rows.append(
             {
                 "key": cell.key,
                 "method": cell.method,
                 "status": f"cannot run: {skipped}" if skipped else str(states[cell.spec_digest]),
                 "seconds": seconds.get(cell.method),
+                "memory": {**asdict(memory), "peak": memory.peak} if memory else None,
                 "needs": [plan.by_digest()[need].key for need in cell.needs.values()],
             }
         )
@@ -237,15 +240,18 @@ def show_plan(
     guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / jobs)}" if known else ""
     show_table(
         f"{loaded.name}: {len(rows)} cells, {len(waiting)} to run{guess}",
-        ["cell", "method", "status", "seconds", "needs"],
+        ["cell", "method", "status", "seconds", "memory", "needs"],
         [
-            [r["key"], r["method"], r["status"], f"{r['seconds']:.0f}" if r["seconds"] else "", ", ".join(r["needs"])]
+            [r["key"], r["method"], r["status"], f"{r['seconds']:.0f}" if r["seconds"] else "",
+             f"{r['memory']['peak'] / 2**30:.2f}" if r["memory"] else "", ", ".join(r["needs"])]
             for r in rows
         ],
-        right=frozenset({"seconds"}),
-    )
+        right=frozenset({"seconds", "memory"}),
+    )  # fmt: skip
     if known:
         print("seconds: the mean of this method's finished cells in this results folder")
+    if any(row["memory"] for row in rows):
+        print("memory: the predicted peak in GiB (--json has its parts, in bytes)")
 
 
 @app.command()
