@@ -326,7 +326,7 @@ def expected_longest(values: Sequence[int], seen: int, most: int) -> int:
     last = len(values) - 1
     weights = [((place + 1) / last) ** seen - (place / last) ** seen for place in range(last)]
     middles = [(min(low, most) + min(high, most)) / 2 for low, high in pairwise(values)]
-    return math.ceil(sum(weight * middle for weight, middle in zip(weights, middles, strict=True)))
+    return round(sum(weight * middle for weight, middle in zip(weights, middles, strict=True)))
 
 
 def answer_places(values: Sequence[int], answer: int, batch: int, most: int) -> int:
@@ -342,4 +342,4 @@ def answer_places(values: Sequence[int], answer: int, batch: int, most: int) -> 
         # A text of `end` tokens predicts its answer at places end - answer - 1 … end - 2.
         hit = sum(count for end, count in ends.items() if end - answer - 1 < place <= end - 1) / len(lengths)
         expected += 1 - (1 - hit) ** batch
-    return max(1, math.ceil(expected))
+    return max(1, round(expected))

@@ -8,7 +8,6 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,8 @@ def test_parts_add_up(method: str, device: str, most: int) -> None:
 @given(method=methods)
 def test_savers_save(method: str) -> None:
     plain = counted(cell(method))
-    assert counted(cell(method, gradient_checkpointing=True)).activations < plain.activations
+    if method != "layerwise":  # its one layer of four is kept whole in either case
+        assert counted(cell(method, gradient_checkpointing=True)).activations < plain.activations
     assert counted(cell(method, optimizer="adafactor")).optimizer < plain.optimizer
     assert (
         counted(cell(method, attention="eager"), facts(longest=400)).activations
@@ -285,7 +285,7 @@ FOOTPRINTS = [
     ("layerwise", {"layers": 1}),
     ("layerwise", {}),
     ("lora", {"rank": 5}),
-    ("lora", {"targets": ["q_proj", "v_proj"]}),
+    ("lora", {"targets": ["q_proj", "v_proj"], "rank": 5}),
     ("lora", {"targets": r".*mlp\.up_proj"}),
     ("dora", {}),
     ("qlora", {}),
@@ -348,7 +348,8 @@ def kept_by(model: Any, layer: Any, batch: int, width: int) -> int:
     def pack(value: torch.Tensor) -> torch.Tensor:
         alive.append(value)
         place = value.untyped_storage().data_ptr()
-        if place not in own and value.is_floating_point() and value.shape[-2:] != (width_of(layer), 0):
+        turns = value.dim() == 4 and value.shape[:2] == (1, 1)  # cosines and sines of positions: one for all layers
+        if place not in own and value.is_floating_point() and not turns:
             kept.setdefault(place, (value.untyped_storage().nbytes(), inside))
         return value
 
@@ -369,14 +370,3 @@ def kept_by(model: Any, layer: Any, batch: int, width: int) -> int:
     for handle in handles:
         handle.remove()
     return sum(size for size, within in kept.values() if within)
-
-
-def width_of(layer: Any) -> int:
-    return int(layer.self_attn.q_proj.out_features)
-
-
-def test_a_plain_iterator_of_headers(tiny_model: Path) -> None:
-    from harness.network import header
-
-    found: Iterator[Any] = header(tiny_model / "model.safetensors")
-    assert all(kind == "F32" for _, kind, _ in found)

@@ -49,10 +49,14 @@ class LoRA(Method):
             name: self.rank + (2 * into if self.dropout else 0) + (2 * out if self.use_dora else 0)
             for name, (out, into) in linears.items()
         }
-        # DoRA multiplies A and B out by sending a unit matrix through them.
-        fixed = {name: into * (into + self.rank) for name, (_, into) in linears.items()} if self.use_dora else {}
+        # DoRA multiplies A and B out by sending a unit matrix through them, and divides by the norms of the result.
+        dora = {name: into * (into + self.rank) + 3 * out for name, (out, into) in linears.items()}
         return Footprint(
-            trained, adapted=frozenset(linears), inputs_kept=not self.dropout, per_token=per_token, fixed=fixed
+            trained,
+            adapted=frozenset(linears),
+            inputs_kept=not self.dropout,
+            per_token=per_token,
+            fixed=dora if self.use_dora else {},
         )
 
     def _adapts(self, name: str) -> bool:
