@@ -20,7 +20,11 @@ read off transformers' `modeling_llama.py` and checked against torch's saved-ten
 - the gated MLP 3i: gate, its activation, up.
 
 The output layer is run only where an answer token is predicted (`models.logits_at`): a batch has as many of these
-places as its answers cover, and each costs three times the vocabulary: log-probabilities, and two gradients of them.
+places as its answers cover, and each costs four times the vocabulary: logits, log-probabilities, and gradients of both.
+
+On a CPU two things are added that no count of tensors shows. A base whose checkpoint is in fp32 stays mapped from its
+file as long as any weight lies there, so a quantised one is there twice. And the C library's heap has holes: a quarter
+of what is kept, where gradients of weights do not fill them again (glibc 2.36; docs/lab-notes.md).
 """
 
 from __future__ import annotations
@@ -42,9 +46,11 @@ Device = Literal["cpu", "cuda"]
 MIB = 2**20
 FLOAT = 4
 # A CPU process with torch, transformers, peft, lm-eval and a task's documents in it, at work (docs/performance.md).
-PROCESS = 620 * MIB
+PROCESS = 590 * MIB
 # bitsandbytes' own bytes a weight: the packed number, a byte of scale for 64 of them, and four for 256 of those.
 QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
+HOLES = 0.25  # of kept activations: what the heap of a CPU process grows beyond them
+LOGITS = 4  # times the vocabulary, in fp32, for each place that predicts an answer token
 EIGHT_BIT_FROM = 4096  # bitsandbytes keeps the moments of smaller tensors in fp32
 
 
@@ -123,20 +129,24 @@ class Count:
 
     @cached_property
     def weights(self) -> int:
-        """fp32, whatever the checkpoint says; a quantised base keeps embeddings, norms and output layer in fp32."""
+        """fp32, whatever the checkpoint says; a quantised base keeps embeddings, norms and output layer in fp32.
+        On a CPU those are parts of the mapped file, which then stays as a whole."""
         rest = self.network.parameters() - self.linear_parameters
         each = QUANTISED[self.method.quantize] if self.method.quantize else FLOAT
-        return int(self.linear_parameters * each) + FLOAT * (rest + self.added)
+        mapped = self.linear_parameters * FLOAT if self.method.quantize and self.mapped else 0
+        return int(self.linear_parameters * each) + mapped + FLOAT * (rest + self.added)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether fp32 weights are the checkpoint's own pages."""
+        return self.device == "cpu" and self.network.stored_bytes == FLOAT * self.network.parameters()
 
     @property
     def loading(self) -> int:
-        """What of the checkpoint is in memory beside the weights made from it. Without quantising, fp32 weights
-        are the file's own pages, mapped; a GPU gets them one by one."""
-        largest = max(map(math.prod, self.network.weights.values()))
+        """What of the checkpoint is in memory beside the weights made from it; a GPU gets them one by one."""
         if self.device == "cuda":
-            return FLOAT * largest
-        stored_as_loaded = self.network.stored_bytes == FLOAT * self.network.parameters()
-        return 0 if stored_as_loaded and not self.method.quantize else self.network.stored_bytes
+            return FLOAT * max(map(math.prod, self.network.weights.values()))
+        return 0 if self.mapped else self.network.stored_bytes
 
     # --- training ---
 
@@ -161,19 +171,30 @@ class Count:
         places = answer_places(lengths.training, lengths.answer, batch, settings["max_length"])
         rows = batch * (length + self.footprint.virtual_tokens)
         width = length + self.footprint.virtual_tokens
-        kept = [self.layer(place, rows, width) for place in range(self.footprint.lowest, len(self.network.layers))]
+        per_token = [self.layer(place, rows, width) for place in range(self.footprint.lowest, len(self.network.layers))]
         fixed = [self.fixed(place) for place in range(self.footprint.lowest, len(self.network.layers))]
-        layers = [sum(pair) for pair in zip(kept, fixed, strict=True)]
+        layers = [sum(pair) for pair in zip(per_token, fixed, strict=True)]
         if settings["gradient_checkpointing"]:
             inputs = FLOAT * rows * self.network.hidden * len(layers)
             layers = [inputs, max(layers, default=0)]
         top = FLOAT * rows * (2 * self.network.hidden)
         head = self.head(batch, places)
-        activations = sum(layers) + top + head + self.backward(rows) + self.casts + self.dequantised
+        kept = sum(layers) + top + head + self.backward(rows) + self.casts + self.dequantised
         gradients = FLOAT * self.trained
         if settings["early_stopping"]:
-            activations += FLOAT * self.trained  # the best weights so far, kept beside those in training
-        return gradients, self.optimizer, activations + self.shared_embedding
+            kept += gradients  # the best weights so far, beside those in training
+        return gradients, self.optimizer, self.beside(gradients, kept)
+
+    def beside(self, gradients: int, kept: int) -> int:
+        """Of the bytes that a forward pass keeps, those still there beside all gradients, at the worst moment."""
+        twice = self.shared_embedding
+        if self.device == "cpu":
+            # Freed activations are smaller than gradients, and scattered: the heap grows by both.
+            return kept + twice + max(0, round(HOLES * kept) - gradients)
+        if self.train["gradient_accumulation"] > 1:
+            return kept + twice  # gradients of the batches before are there from the start
+        # Layer by layer activations go and gradients come: either all of the former, or all of the latter.
+        return max(kept + twice // 2 - gradients, twice)
 
     @cached_property
     def trained(self) -> int:
@@ -205,8 +226,8 @@ class Count:
         return 2 * self.each * max(map(math.prod, self.network.linears().values())) if self.method.quantize else 0
 
     def head(self, batch: int, places: int) -> int:
-        """Log-probabilities and two gradients of them, at `places` of each sequence."""
-        return 3 * FLOAT * batch * places * self.network.vocabulary
+        """Logits, log-probabilities and their gradients, at `places` of each sequence."""
+        return LOGITS * FLOAT * batch * places * self.network.vocabulary
 
     def backward(self, rows: int) -> int:
         """Gradients of activations on their way through one layer: of the MLP's three parts, and of the stream."""

