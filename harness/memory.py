@@ -23,8 +23,9 @@ The output layer is run only where an answer token is predicted (`models.logits_
 places as its answers cover, and each costs four times the vocabulary: logits, log-probabilities, and gradients of both.
 
 On a CPU two things are added that no count of tensors shows. A base whose checkpoint is in fp32 stays mapped from its
-file as long as any weight lies there, so a quantised one is there twice. And the C library's heap has holes: a quarter
-of what is kept, where gradients of weights do not fill them again (glibc 2.36; docs/lab-notes.md).
+file as long as any weight lies there, so a quantised one is there twice. And the C library's heap has holes: what a step
+frees, the next cannot fill as tightly, least of all where the small tensors of many adapters have come to lie in between
+(HOLES, measured with glibc 2.36; docs/lab-notes.md).
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ FLOAT = 4
 PROCESS = 590 * MIB
 # bitsandbytes' own bytes a weight: the packed number, a byte of scale for 64 of them, and four for 256 of those.
 QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
-HOLES = 0.25  # of kept activations: what the heap of a CPU process grows beyond them
+# What the heap of a CPU process grows beyond the activations kept, as a share of them: in general, and with adapters.
+HOLES, HOLES_BETWEEN_ADAPTERS = 0.2, 0.7
 LOGITS = 4  # times the vocabulary, in fp32, for each place that predicts an answer token
 EIGHT_BIT_FROM = 4096  # bitsandbytes keeps the moments of smaller tensors in fp32
 
@@ -190,7 +192,8 @@ class Count:
         twice = self.shared_embedding
         if self.device == "cpu":
             # Freed activations are smaller than gradients, and scattered: the heap grows by both.
-            return kept + twice + max(0, round(HOLES * kept) - gradients)
+            holes = HOLES_BETWEEN_ADAPTERS if self.footprint.adapted else HOLES
+            return kept + twice + max(0, round(holes * kept) - gradients)
         if self.train["gradient_accumulation"] > 1:
             return kept + twice  # gradients of the batches before are there from the start
         # Layer by layer activations go and gradients come: either all of the former, or all of the latter.
