@@ -23,8 +23,8 @@ The output layer is run only where an answer token is predicted (`models.logits_
 places as its answers cover, and each costs four times the vocabulary: logits, log-probabilities, and gradients of both.
 
 On a CPU two things are added that no count of tensors shows. A base whose checkpoint is in fp32 stays mapped from its
-file as long as any weight lies there, so a quantised one is there twice. And the C library's heap has holes: what a step
-frees, the next cannot fill as tightly, least of all where the small tensors of many adapters have come to lie in between
+file as long as any weight lies there, so a quantised one is there twice. And the C library's heap has holes: what a
+step frees, the next cannot fill as tightly, least of all where the small tensors of many adapters lie in between
 (HOLES, measured with glibc 2.36; docs/lab-notes.md).
 """
 
@@ -46,8 +46,9 @@ from harness.records import Cell
 Device = Literal["cpu", "cuda"]
 MIB = 2**20
 FLOAT = 4
-# A CPU process with torch, transformers, peft, lm-eval and a task's documents in it, at work (docs/performance.md).
-PROCESS = 590 * MIB
+# A CPU process with torch, transformers, peft, lm-eval and a task's documents in it, at work; and its tokenizer, for
+# each word of the vocabulary (docs/performance.md).
+PROCESS, PROCESS_PER_WORD = 530 * MIB, 1250
 # bitsandbytes' own bytes a weight: the packed number, a byte of scale for 64 of them, and four for 256 of those.
 QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
 # What the heap of a CPU process grows beyond the activations kept, as a share of them: in general, and with adapters.
@@ -103,7 +104,7 @@ def predict(cell: Cell, facts: Facts, device: Device = "cpu") -> Prediction | No
         *training,
         scoring=max(count.scoring(lengths, made) for lengths, made in zip(scored, generated, strict=True)),
         loading=count.loading,
-        process=PROCESS if device == "cpu" else 0,
+        process=PROCESS + PROCESS_PER_WORD * network.vocabulary if device == "cpu" else 0,
     )
 
 
