@@ -14,14 +14,17 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import sources
 from harness.errors import Problem, SuiteError, UserError, unknown
+from harness.network import Network, read_network
 from harness.records import digest
+
+LENGTHS_VERSION = 1  # raised by hand when lengths are counted in another way: they are then counted anew
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,15 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What fetching a model has shown: its folder, and the SHA-256 of its weights and tokenizer."""
+    """What fetching a model has shown: its folder, and the SHA-256 of its weights and tokenizer.
+
+    `network` is read from that folder whenever the facts are: it takes a millisecond, and cannot be out of date.
+    """
 
     name: str
     fingerprint: str
     folder: str
+    network: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,26 @@ class TaskFacts:
     unlearnable: str = ""
 
 
-Facts = TypeVar("Facts", ModelFacts, TaskFacts)
+@dataclass(frozen=True)
+class LengthFacts:
+    """How long a task's texts are in a model's tokens: memory grows with them.
+
+    `training` and `scored` hold 101 quantiles each (the shortest first, the longest last), of training examples
+    with their answers and of the sequences that scoring gives to the model; empty where there are none. Nothing
+    is cut at any `max_length`. `answer` and `continuation` are the most tokens of a sequence that are predicted,
+    in training and in scoring; `sequences` counts the different ones that are scored.
+    """
+
+    model: str
+    task: str
+    training: tuple[int, ...]
+    answer: int
+    scored: tuple[int, ...]
+    continuation: int
+    sequences: int
+
+
+Facts = TypeVar("Facts", ModelFacts, TaskFacts, LengthFacts)
 
 
 @dataclass(frozen=True)
@@ -86,7 +112,9 @@ class Catalog:
         """The facts of a fetched model; None before it is fetched, or when its folder is gone."""
         path = self.model_facts_path(name)
         facts = read_facts(path, ModelFacts)
-        return facts if facts and (Path(facts.folder) / "config.json").exists() else None
+        if facts is None or not (Path(facts.folder) / "config.json").exists():
+            return None
+        return replace(facts, network=read_network(Path(facts.folder)))
 
     def model_facts_path(self, name: str) -> Path:
         entry = self.model(name)
@@ -120,12 +148,25 @@ class Catalog:
     def task_facts_path(self, name: str) -> Path:
         return sources.cache_root() / "facts" / f"task-{definition(self.task_path(name))[:32]}.json"
 
+    # --- lengths ---
 
-def keep_facts(path: Path, facts: ModelFacts | TaskFacts) -> None:
+    def length_facts(self, model: ModelFacts, task: TaskFacts) -> LengthFacts | None:
+        """How long a task's texts are for a model; None before both are fetched, or when either has changed."""
+        facts = read_facts(self.length_facts_path(model, task), LengthFacts)
+        return facts and replace(facts, training=tuple(facts.training), scored=tuple(facts.scored))
+
+    def length_facts_path(self, model: ModelFacts, task: TaskFacts) -> Path:
+        what = digest([model.fingerprint, task.fingerprint, LENGTHS_VERSION])
+        return sources.cache_root() / "facts" / f"lengths-{what[:32]}.json"
+
+
+def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts) -> None:
     """Write facts where the catalog looks for them, so that another process sees all of them or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(asdict(facts)))
+    kept = asdict(replace(facts, network=None) if isinstance(facts, ModelFacts) else facts)
+    kept.pop("network", None)
+    temporary.write_text(json.dumps(kept))
     temporary.replace(path)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.errors import TunebenchError, UserError, unknown
-from harness.screen import clock_text, download_bars, show_detail, show_json, show_table, watcher
+from harness.screen import download_bars, show_detail, show_json, show_table, watcher
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog
@@ -105,10 +105,10 @@ def quiet_libraries() -> None:
 
 
 def get_facts(catalog: Catalog, suite: Suite) -> Any:
-    from harness.fetch import fetch, known_facts
+    from harness.fetch import fetch, known_facts, uncounted
 
     facts, missing = known_facts(catalog, suite)
-    if not missing:
+    if not missing and not uncounted(suite, facts):
         return facts
     quiet_libraries()
     with download_bars() as bars:
@@ -222,16 +222,21 @@ def status(
 
 @app.command(name="plan")
 def show_plan(
-    suite: SuiteName, jobs: Jobs = None, threads: Threads = None, folder: Results = None, as_json: AsJson = False
+    suite: SuiteName,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    memory: Memory = None,
+    folder: Results = None,
+    as_json: AsJson = False,
 ) -> None:
-    """What would run, about how long it would take, and what is done or cannot run here.
+    """What would run, how long it may take, the memory it is predicted to need, and what is done or cannot run here.
 
     Example: tunebench plan peft-vs-full
     """
-    from harness.execute.resume import Standing, standing
+    from harness.execute.forecast import forecast
     from harness.fetch import known_facts
-    from harness.methods import all_methods
     from harness.plan import make_plan
+    from harness.screen import show_forecast
 
     catalog = project()
     loaded = read_suite(suite, catalog)
@@ -241,42 +246,12 @@ def show_plan(
             f"not fetched yet: {', '.join(missing)}. Run `tunebench fetch {suite}` first: the plan needs the "
             "sizes and fingerprints of its data."
         )
-    plan = make_plan(loaded, facts)
-    store = results(folder, catalog)
-    env, _ = this_environment(threads, jobs)
-    found = Standing(dict.fromkeys(plan.by_digest(), "to do"))
-    if store.path.exists() or store.folder.joinpath("attempts").exists():
-        found = standing(plan, store, env.env_digest)
-    rows: list[dict[str, Any]] = []
-    cells = plan.by_digest()
-    for cell in plan.cells:
-        skipped = all_methods()[cell.method](**cell.settings).skip()
-        rows.append(
-            {
-                "key": cell.key,
-                "method": cell.method,
-                "status": f"cannot run: {skipped}" if skipped else str(found.states[cell.spec_digest]),
-                "seconds": found.expected.seconds(cell),
-                "needs": [cells[need].key for need in cell.needs.values()],
-            }
-        )
+    environment, _ = this_environment(threads, jobs)
+    rows = forecast(make_plan(loaded, facts), results(folder, catalog), environment, size_of(memory))
     if as_json:
-        show_json(rows)
-        return
-    waiting = [row for row in rows if row["status"] == "to do"]
-    known = [row["seconds"] for row in waiting if row["seconds"]]
-    guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / (jobs or 1))}" if known else ""
-    show_table(
-        f"{loaded.name}: {len(rows)} cells, {len(waiting)} to run{guess}",
-        ["cell", "method", "status", "seconds", "needs"],
-        [
-            [r["key"], r["method"], r["status"], f"{r['seconds']:.0f}" if r["seconds"] else "", ", ".join(r["needs"])]
-            for r in rows
-        ],
-        right=frozenset({"seconds"}),
-    )
-    if known:
-        print("seconds: the mean of its nearest kin among the finished cells of this results folder")
+        show_json([asdict(row) for row in rows])
+    else:
+        show_forecast(loaded.name, rows, jobs or 1)
 
 
 @app.command()

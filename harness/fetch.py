@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.catalog import Catalog
+from harness.catalog import Catalog, LengthFacts, ModelFacts, TaskFacts
 from harness.errors import SuiteError, TaskError
 from harness.plan import Facts
 from harness.suite import Suite
@@ -13,27 +13,43 @@ from harness.suite import Suite
 def known_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
     """(facts of what has been fetched, names of what has not). Loads neither torch nor lm-eval.
 
+    Lengths are not among the names: without them a plan lacks nothing but predicted memory.
     Raises UserError for names that nobody knows (`load_suite` with this catalog has found them all).
     """
     models = {name: catalog.model_facts(name) for name in suite.model_names()}
     tasks = {name: catalog.task_facts(name) for name in suite.task_names()}
     missing = [name for name, facts in {**models, **tasks}.items() if facts is None]
-    return (
-        Facts(
-            {name: facts for name, facts in models.items() if facts},
-            {name: facts for name, facts in tasks.items() if facts},
-        ),
-        missing,
-    )
+    found_models = {name: facts for name, facts in models.items() if facts}
+    found_tasks = {name: facts for name, facts in tasks.items() if facts}
+    return Facts(found_models, found_tasks, known_lengths(catalog, suite, found_models, found_tasks)), missing
+
+
+def known_lengths(
+    catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], tasks: dict[str, TaskFacts]
+) -> dict[tuple[str, str], LengthFacts]:
+    """Lengths by (model, task), of those that have been counted."""
+    pairs = [(model, task) for model in suite.models if model in models for task in tasks]
+    counted = {(model, task): catalog.length_facts(models[model], tasks[task]) for model, task in pairs}
+    return {pair: facts for pair, facts in counted.items() if facts}
+
+
+def uncounted(suite: Suite, facts: Facts) -> list[tuple[str, str]]:
+    """The (model, task) pairs of which lengths are still to be counted. A method's own encoder needs none."""
+    return [
+        (model, task)
+        for model in suite.models
+        for task in suite.task_names()
+        if model in facts.models and task in facts.tasks and (model, task) not in facts.lengths
+    ]
 
 
 def fetch(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], None] | None = None) -> Facts:
     """Download, verify and prepare whatever is missing. Raises SourceError, or SuiteError with the line of
     each task that cannot be loaded."""
     facts, missing = known_facts(catalog, suite)
-    if not missing:
+    if not missing and not uncounted(suite, facts):
         return facts
-    from harness import models, tasks
+    from harness import lengths, models, tasks
 
     tell = progress or (lambda name, done, total: None)
     found_models = dict(facts.models)
@@ -52,7 +68,11 @@ def fetch(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], No
                 problems.append(suite.lines.problem(str(error), *place_of(suite, name)))
     if problems:
         raise SuiteError(problems)
-    return Facts(found_models, found_tasks)
+    found = Facts(found_models, found_tasks, known_lengths(catalog, suite, found_models, found_tasks))
+    for model, task in uncounted(suite, found):
+        tell(f"counting the tokens of {task} for {model}", 0, 0)
+        found.lengths[model, task] = lengths.prepare(catalog, found_models[model], found_tasks[task])
+    return found
 
 
 def place_of(suite: Suite, task: str) -> tuple[str | int, ...]:

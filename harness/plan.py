@@ -9,10 +9,10 @@ ask for the same thing share one cell.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 
-from harness.catalog import ModelFacts, TaskFacts
+from harness.catalog import LengthFacts, ModelFacts, TaskFacts
 from harness.errors import Problem, SuiteError
 from harness.methods import Method
 from harness.records import Cell, digest
@@ -21,10 +21,11 @@ from harness.suite import BASE, SCORING, Label, Suite, TrainSettings, build_meth
 
 @dataclass(frozen=True)
 class Facts:
-    """What `fetch` has found out, by name."""
+    """What `fetch` has found out, by name. Lengths, by (model, task), may be missing: a plan does without them."""
 
     models: dict[str, ModelFacts]
     tasks: dict[str, TaskFacts]
+    lengths: dict[tuple[str, str], LengthFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

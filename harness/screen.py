@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.execute.events import LiveStatus
     from harness.execute.executors.base import Progress, Running
+    from harness.execute.forecast import Row
     from harness.plan import Plan
 
 REFRESH_SECONDS = 0.5
 MOST_ROWS, MOST_BAD = 12, 5  # lines of a live table
+MOST_LINES = 500  # of a plan
 
 
 def show_json(value: Any) -> None:
@@ -28,14 +30,8 @@ def show_table(title: str, columns: list[str], rows: list[list[Any]], right: fro
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        narrow = column in (
-            "cell",
-            "key",
-            "label",
-            "method",
-            "model",
-            "task",
-        )  # names are copied from here: never broken
+        # Names are copied from here, and figures are compared: they are never broken.
+        narrow = column in ("cell", "key", "label", "method", "model", "task", *right)
         table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=narrow)
     for row in rows:
         table.add_row(*[str(value) for value in row])
@@ -89,6 +85,26 @@ def show_detail(detail: dict[str, Any], indent: int = 0) -> None:
 
 def short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
+    """A plan: a line a cell, and how long what is to do may take."""
+    waiting = [row for row in rows if row.status == "to do"]
+    known = [row.seconds for row in waiting if row.seconds]
+    guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / jobs)}" if known else ""
+    shown = []
+    for row in rows[:MOST_LINES]:
+        seconds = f"{row.seconds:.0f}" if row.seconds else ""
+        memory = f"{row.memory['peak'] / 2**30:.2f}" if row.memory else ""
+        shown.append([row.key, row.status, seconds, memory, ", ".join(row.needs)])
+    title = f"{name}: {len(rows)} cells, {len(waiting)} to run{guess}"
+    show_table(title, ["cell", "status", "seconds", "GiB", "needs"], shown, frozenset({"seconds", "GiB"}))
+    if len(rows) > MOST_LINES:
+        print(f"… and {len(rows) - MOST_LINES} more cells (--json lists them all)")
+    if any(row.seconds for row in rows):
+        print("seconds: the mean of its nearest kin among the finished cells of this results folder")
+    if any(row.memory for row in rows):
+        print("GiB: the predicted peak of its memory (--json has the parts, in bytes)")
 
 
 # --- the live table ---

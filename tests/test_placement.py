@@ -2,7 +2,7 @@
 
 from results_factory import cell
 
-from harness.execute.placement import GIB, Device, Placement
+from harness.execute.placement import GIB, Device, Placement, too_large
 
 
 def placement(devices: list[Device], need: int | None, wanted: int = 1) -> Placement:
@@ -37,18 +37,19 @@ def test_the_emptiest_device_is_taken_and_several_when_asked() -> None:
 
 
 def test_what_can_never_fit_is_refused_with_the_figures() -> None:
-    room = placement([Device("cuda:0", 24 * GIB)], 31 * GIB)
-    reason = room.refuse(cell("a")) or ""
+    device = Device("cuda:0", 24 * GIB)
+    reason = too_large([device], 31 * GIB) or ""
     assert reason.startswith("is predicted to need 31.0 GiB; cuda:0 has 24.0 GiB. Lower batch_size")
-    assert placement([Device("0", 24 * GIB)], 27 * GIB).refuse(cell("a")) is None  # within the prediction's error
-    assert placement([Device("0", 24 * GIB)], None).refuse(cell("a")) is None
-    assert placement([Device("0", 0)], 31 * GIB).refuse(cell("a")) is None  # of unknown size
-    assert placement([Device("0", 0)], 1, wanted=2).refuse(cell("a")) == "asks for 2 devices; this machine has 1"
+    assert too_large([device], 27 * GIB) is None  # within the prediction's error
+    assert too_large([device], None) is None
+    assert too_large([Device("0", 0)], 31 * GIB) is None  # of unknown size
+    two = [device, Device("cuda:1", 80 * GIB)]
+    assert too_large(two, 60 * GIB) is None
+    assert "24.0 GiB" in (too_large(two, 60 * GIB, count=2) or "")
 
 
-def test_a_cell_larger_than_predicted_room_runs_alone() -> None:
+def test_a_cell_larger_than_its_device_within_the_error_runs_alone() -> None:
     device = Device("cpu", 10 * GIB, slots=2)
     room = placement([device], 11 * GIB)
-    assert room.refuse(cell("a")) is None
     assert room.place(cell("a")) == (device,)
     assert room.place(cell("b")) is None

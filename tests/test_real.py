@@ -98,6 +98,25 @@ def test_a_family_end_to_end(finished: tuple[Path, dict[str, CellResult]], label
         assert peaks["train"] > 4 * 4 * 134_515_008
 
 
+@pytest.mark.parametrize("label", ["full", "lora", "qlora"])
+def test_memory_is_as_predicted(finished: tuple[Path, dict[str, CellResult]], label: str) -> None:
+    """Within 15% of the highest resident peak of the cell's phases (docs/performance.md has many more cells)."""
+    from harness.catalog import load_catalog
+    from harness.fetch import known_facts
+    from harness.memory import predict
+    from harness.suite import load_suite
+
+    folder, results = finished
+    catalog = load_catalog(folder.parent)
+    facts, _ = known_facts(catalog, load_suite(folder.parent / "suites" / "real.yaml", catalog))
+    result = result_of(results, label)
+    prediction = predict(result.cell, facts, "cuda" if torch.cuda.is_available() else "cpu")
+    assert prediction is not None
+    gpu = torch.cuda.is_available()
+    measured = max((phase.allocated_bytes if gpu else phase.rss_bytes) or 0 for phase in result.phases)
+    assert prediction.peak == pytest.approx(measured, rel=0.15)
+
+
 def test_the_base_is_what_it_is_known_to_be(finished: tuple[Path, dict[str, CellResult]]) -> None:
     _, results = finished
     base = result_of(results, "base")

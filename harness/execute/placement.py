@@ -39,20 +39,6 @@ class Placement:
     def __init__(self, devices: list[Device], predict: Callable[[Cell], int | None], wanted: Callable[[Cell], int]):
         self.devices, self.predict, self.wanted = devices, predict, wanted
 
-    def refuse(self, cell: Cell) -> str | None:
-        """Why a cell can never run here, or None."""
-        count, need = self.wanted(cell), self.predict(cell)
-        if count > len(self.devices):
-            return f"asks for {count} devices; this machine has {len(self.devices)}"
-        largest = sorted((device.capacity for device in self.devices), reverse=True)[count - 1]
-        if need and largest and need * (1 - ERROR) > largest:
-            each = " on each device" if count > 1 else ""
-            return (
-                f"is predicted to need {need / GIB:.1f} GiB{each}; {self.devices[0].name} has {largest / GIB:.1f} GiB. "
-                "Lower batch_size, turn on gradient_checkpointing or take a cheaper method; --memory overrides"
-            )
-        return None
-
     def place(self, cell: Cell) -> tuple[Device, ...] | None:
         """The emptiest devices that have room for a cell; None when there are not enough at present."""
         need = self.predict(cell)
@@ -68,3 +54,15 @@ class Placement:
     def release(self, cell: Cell) -> None:
         for device in self.devices:
             device.held.pop(cell.spec_digest, None)
+
+
+def too_large(devices: list[Device], predicted: int | None, count: int = 1) -> str | None:
+    """Why a cell that needs so many bytes on each of `count` devices fits on none of these, or None."""
+    largest = sorted((device.capacity for device in devices), reverse=True)[count - 1]
+    if not predicted or not largest or predicted * (1 - ERROR) <= largest:
+        return None
+    each = " on each device" if count > 1 else ""
+    return (
+        f"is predicted to need {predicted / GIB:.1f} GiB{each}; {devices[0].name} has {largest / GIB:.1f} GiB. "
+        "Lower batch_size, turn on gradient_checkpointing or take a cheaper method; --memory overrides"
+    )

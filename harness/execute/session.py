@@ -13,6 +13,7 @@ from harness.environment import now
 from harness.errors import BusyStore, FullDisk
 from harness.execute.executors import all_executors
 from harness.execute.executors.base import Executor, Limits, Progress, Run
+from harness.execute.forecast import predictor
 from harness.execute.queue import TO_DO
 from harness.execute.resume import mend, standing, write_run
 from harness.mirrors import Mirrors
@@ -91,6 +92,7 @@ class Session:
 
     def _execute(self, watch: Callable[[Progress], None]) -> bool:
         plan, choices = self.plan, self.choices
+        predicted = predictor(plan.facts, self.environment)
         run = Run(
             self.run_id,
             self.environment,
@@ -99,6 +101,7 @@ class Session:
             choices.jobs,
             Limits(plan.suite.time_limit, plan.suite.memory_limit, choices.memory),
             self.standing.expected.order,
+            lambda cell: counted.peak if (counted := predicted(cell)) else None,
             address=choices.address,
             root=self.root,
         )

@@ -6,9 +6,9 @@ import importlib
 import pkgutil
 from functools import cache
 
-from harness.methods.base import Expert, Job, LogFloat, Method, Options
+from harness.methods.base import Expert, Footprint, Job, LogFloat, Method, Options
 
-__all__ = ["Expert", "Job", "LogFloat", "Method", "Options", "all_methods"]
+__all__ = ["Expert", "Footprint", "Job", "LogFloat", "Method", "Options", "all_methods"]
 
 
 @cache

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_type_hints
 
 from harness.errors import unknown
+from harness.network import Network, Shape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,25 @@ class Expert:
     method: str
     settings: dict[str, Any]
     learn: str
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What of a network a method trains, and what its gradients need: enough to count memory before a cell runs.
+
+    `trained` maps every trained tensor to its shape; those that are the network's own bear its names.
+    Activations are kept from layer `lowest` upwards. `adapted` names the linear layers with an adapter beside
+    them; `inputs_kept` says that the adapter reads the very input of its layer. An adapter keeps `per_token`
+    numbers for each token, and `fixed` ones whatever the batch.
+    """
+
+    trained: Mapping[str, Shape]
+    lowest: int = 0
+    adapted: frozenset[str] = frozenset()
+    inputs_kept: bool = True
+    per_token: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    virtual_tokens: int = 0
 
 
 class Job(Protocol):
@@ -137,6 +157,10 @@ class Method:
         if self.quantize and find_spec("bitsandbytes") is None:
             return f"quantize: {self.quantize} needs the package bitsandbytes"
         return None
+
+    def footprint(self, network: Network) -> Footprint | None:
+        """What is trained of such a network, from which memory is predicted; None where it cannot be said."""
+        return None if self.trains else Footprint({})
 
     # --- working: inside the worker's process ---
 

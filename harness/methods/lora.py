@@ -6,10 +6,11 @@ DoRA: Liu et al. 2024, arXiv:2402.09353. QLoRA: Dettmers et al. 2023, arXiv:2305
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from harness.methods.base import LogFloat, Method, Options
+from harness.methods.base import Footprint, LogFloat, Method, Network, Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +36,37 @@ class LoRA(Method):
             yield f"rank is {self.rank}; it must be at least 1."
         if not 0 <= self.dropout < 1:
             yield f"dropout is {self.dropout}; it must be at least 0 and below 1."
+
+    def footprint(self, network: Network) -> Footprint | None:
+        linears = {name: shape for name, shape in network.linears().items() if self._adapts(name)}
+        trained: dict[str, tuple[int, ...]] = {}
+        for name, (out, into) in linears.items():
+            trained |= {f"{name}.lora_A": (self.rank, into), f"{name}.lora_B": (out, self.rank)}
+            if self.use_dora:
+                trained[f"{name}.magnitude"] = (out,)
+        per_token = {
+            # With dropout, each adapter has a masked input of its own, and keeps the mask. DoRA keeps both results.
+            name: self.rank + (2 * into if self.dropout else 0) + (2 * out if self.use_dora else 0)
+            for name, (out, into) in linears.items()
+        }
+        # DoRA multiplies A and B out by sending a unit matrix through them, and divides by the norms of the result.
+        dora = {name: into * (into + self.rank) + 3 * out for name, (out, into) in linears.items()}
+        return Footprint(
+            trained,
+            adapted=frozenset(linears),
+            inputs_kept=not self.dropout,
+            per_token=per_token,
+            fixed=dora if self.use_dora else {},
+        )
+
+    def _adapts(self, name: str) -> bool:
+        """Whether a linear layer of the decoder (its weight's name) gets an adapter, by peft's rules for names."""
+        layer = name.removesuffix(".weight")
+        if self.targets == "all-linear":
+            return True
+        if isinstance(self.targets, str):
+            return re.fullmatch(self.targets, layer) is not None
+        return any(layer == target or layer.endswith(f".{target}") for target in self.targets)
 
     def attach(self, model: nn.Module) -> nn.Module:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from harness.methods.base import LogFloat, Method
+from harness.methods.base import Footprint, LogFloat, Method, Network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +32,12 @@ class PromptTuning(Method):
             yield f"virtual_tokens is {self.virtual_tokens}; it must be at least 1."
         if self.init == "text" and not self.init_text.strip():
             yield "init_text is empty. Give a text, or init: random."
+
+    def footprint(self, network: Network) -> Footprint | None:
+        # Of a text, about four letters to a token: only a tokenizer knows, and planning has none.
+        guess = len(self.init_text) // 4 + 1 if self.init == "text" else 20
+        count = self.virtual_tokens or guess
+        return Footprint({"prompt": (count, network.hidden)}, virtual_tokens=count)
 
     def attach(self, model: nn.Module) -> nn.Module:
         from peft import PromptTuningConfig, PromptTuningInit, get_peft_model

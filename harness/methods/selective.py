@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.methods.base import LogFloat, Method, Options
+from harness.methods.base import Footprint, LogFloat, Method, Network, Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +23,9 @@ class Full(Method):
     def problems(self) -> Iterable[str]:
         if self.quantize:
             yield f"{self.name} cannot train {self.quantize} weights. Use method qlora, or drop quantize."
+
+    def footprint(self, network: Network) -> Footprint | None:
+        return Footprint(network.weights)
 
 
 class Layerwise(Full):
@@ -51,6 +54,11 @@ class Layerwise(Full):
         if not 0 < self.layer_decay <= 1:
             yield f"layer_decay is {self.layer_decay}; it must be above 0 and at most 1."
 
+    def footprint(self, network: Network) -> Footprint | None:
+        count = self._count(len(network.layers))
+        names = [network.final_norm, *(name for layer in network.layers[-count:] for name in layer.values())]
+        return Footprint({name: network.weights[name] for name in names}, lowest=len(network.layers) - count)
+
     def attach(self, model: nn.Module) -> nn.Module:
         model.requires_grad_(False)
         for part in self._trained(model):
@@ -72,6 +80,9 @@ class Layerwise(Full):
         layers = list(decoder.layers)
         if self.layers is not None and self.layers > len(layers):
             raise ValueError(f"layers is {self.layers}, but the model has {len(layers)}")
+        return [decoder.norm, *reversed(layers[-self._count(len(layers)) :])]
+
+    def _count(self, available: int) -> int:
+        """How many layers are trained of those that there are."""
         share = 1 / 3 if self.fraction is None else self.fraction
-        count = self.layers if self.layers is not None else max(1, round(share * len(layers)))
-        return [decoder.norm, *reversed(layers[-count:])]
+        return self.layers if self.layers is not None else max(1, round(share * available))

@@ -18,11 +18,12 @@ from typing import Any
 from harness.environment import Environment
 from harness.execute import child, ranks
 from harness.execute.executors.base import Ended, Executor, Running
-from harness.execute.placement import Device, Placement
+from harness.execute.placement import Device, Placement, too_large
 from harness.execute.watchdog import Watchdog, memory_left
 from harness.records import Cell, Status
 
 GRACE_SECONDS = 5.0
+CPU = "cpu"
 LOST = 255  # what multiprocessing says of a process whose fork server is gone
 
 
@@ -34,12 +35,11 @@ class LocalExecutor(Executor):
     def open(self) -> None:
         run = self.run_info
         self.cuda = bool(run.environment.accelerator)
-        devices = gpus(run.environment) if self.cuda else [Device("cpu", memory_left())]
+        devices = devices_here(run.environment, run.limits.machine)
         jobs = run.jobs or len(devices)
         for device in devices:
             device.slots = math.ceil(jobs / len(devices))
-            device.capacity = run.limits.machine or device.capacity
-        self.placement = Placement(devices, run.predict, self.wanted)
+        self.placement = Placement(devices, run.predict, lambda cell: wanted(cell, devices))
         self.watchdog = Watchdog(run.limits.memory)
         self.watchdog.start()
         self.context = self._context()
@@ -48,13 +48,8 @@ class LocalExecutor(Executor):
         if hasattr(self, "watchdog"):
             self.watchdog.stop()
 
-    def wanted(self, cell: Cell) -> int:
-        """How many devices a cell asks for. On a CPU its processes share the one there is."""
-        return ranks.devices_of(cell) if self.cuda else 1
-
     def refuse(self, cell: Cell) -> str | None:
-        accelerators = len(self.placement.devices) if self.cuda else 0
-        return ranks.skip(cell, accelerators) or self.placement.refuse(cell)
+        return refusal(cell, self.placement.devices, self.run_info.predict(cell))
 
     def place(self, cell: Cell) -> tuple[Device, ...] | None:
         return self.placement.place(cell)
@@ -138,6 +133,25 @@ def end_group(pid: int, number: int = signal.SIGKILL) -> bool:
     except OSError:
         return False
     return True
+
+
+def wanted(cell: Cell, devices: list[Device]) -> int:
+    """How many devices a cell asks for. On a CPU its processes share the one there is."""
+    return 1 if devices[0].name == CPU else ranks.devices_of(cell)
+
+
+def refusal(cell: Cell, devices: list[Device], predicted: int | None) -> str | None:
+    """Why a cell can never run on this machine, or None."""
+    accelerators = 0 if devices[0].name == CPU else len(devices)
+    return ranks.skip(cell, accelerators) or too_large(devices, predicted, wanted(cell, devices))
+
+
+def devices_here(environment: Environment, machine: int | None = None) -> list[Device]:
+    """The visible GPUs, or else the CPU, with the bytes that they have (`machine`, if it is given)."""
+    devices = gpus(environment) if environment.accelerator else [Device(CPU, memory_left())]
+    for device in devices:
+        device.capacity = machine or device.capacity
+    return devices
 
 
 def gpus(environment: Environment) -> list[Device]:

@@ -1,0 +1,68 @@
+"""What a run would be: each cell's state, its expected seconds, its predicted memory, and why it cannot run here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from harness.execute.executors.local import devices_here, refusal
+from harness.execute.resume import Standing, standing
+from harness.memory import Device, Prediction, predict
+from harness.methods import all_methods
+from harness.plan import Facts, Plan
+from harness.records import Cell, Environment
+from harness.store.database import Store
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of a plan. `memory` has the predicted parts and their peak, in bytes; None where it is not counted."""
+
+    key: str
+    method: str
+    status: str
+    seconds: float | None
+    memory: dict[str, int] | None
+    needs: list[str]
+
+
+def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Prediction | None]:
+    """`memory.predict` for this machine. Seeds and runs share a prediction: it is asked for very often."""
+    device: Device = "cuda" if environment.accelerator else "cpu"
+    known: dict[tuple[object, ...], Prediction | None] = {}
+
+    def predicted(cell: Cell) -> Prediction | None:
+        like = (cell.label, cell.model, cell.task, cell.n_train)  # within a plan, these settle all but the seed
+        if like not in known:
+            known[like] = predict(cell, facts, device)
+        return known[like]
+
+    return predicted
+
+
+def forecast(plan: Plan, store: Store, environment: Environment, machine: int | None = None) -> list[Row]:
+    """A row for each cell. `machine` is a device's bytes, in place of what is found here."""
+    found = Standing(dict.fromkeys(plan.by_digest(), "to do"))
+    if store.path.exists() or (store.folder / "attempts").exists():
+        found = standing(plan, store, environment.env_digest)
+    devices = devices_here(environment, machine)
+    predicted = predictor(plan.facts, environment)
+    cells = plan.by_digest()
+    rows = []
+    for cell in plan.cells:
+        counted = predicted(cell)
+        state = str(found.states[cell.spec_digest])
+        reason = all_methods()[cell.method](**cell.settings).skip() or refusal(
+            cell, devices, counted.peak if counted else None
+        )
+        rows.append(
+            Row(
+                key=cell.key,
+                method=cell.method,
+                status=f"cannot run: {reason}" if reason and state == "to do" else state,
+                seconds=found.expected.seconds(cell),
+                memory={**asdict(counted), "peak": counted.peak} if counted else None,
+                needs=[cells[need].key for need in cell.needs.values()],
+            )
+        )
+    return rows

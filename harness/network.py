@@ -1,0 +1,127 @@
+"""What a model folder says of its network: the configuration, and the names and shapes of its weights.
+
+Read from `config.json` and the headers of the safetensors files, by json and struct alone: no weight is loaded.
+Not covered: checkpoints of another form (`.bin`, GGUF), which have no header that can be read so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+Shape = tuple[int, ...]
+LAYER = re.compile(r"^(?:.*\.)?layers\.(\d+)\.(.+)$")
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+HEADER_MOST = 100_000_000  # bytes: the format's own limit for a header
+
+
+@dataclass(frozen=True)
+class Network:
+    """A causal language model's shapes. `weights` maps each parameter to its shape (tied weights once);
+    `stored_bytes` are those of the checkpoint, whose dtype need not be the one that a cell computes in."""
+
+    config: Mapping[str, Any]
+    weights: Mapping[str, Shape]
+    stored_bytes: int
+
+    @cached_property
+    def layers(self) -> tuple[dict[str, str], ...]:
+        """For each decoder layer, from the bottom up: name within the layer -> name in `weights`."""
+        found: dict[int, dict[str, str]] = {}
+        for name in self.weights:
+            if match := LAYER.match(name):
+                found.setdefault(int(match[1]), {})[match[2]] = name
+        return tuple(found[place] for place in sorted(found))
+
+    @cached_property
+    def final_norm(self) -> str:
+        """The norm above the last layer, or ""."""
+        outside = (name for name in self.weights if not LAYER.match(name))
+        return next((name for name in outside if name.endswith("norm.weight")), "")
+
+    @cached_property
+    def embedding(self) -> str:
+        """The token embedding (vocabulary × hidden), or ""."""
+        return next((name for name in self.weights if name.endswith("embed_tokens.weight")), "")
+
+    @property
+    def vocabulary(self) -> int:
+        return self.weights[self.embedding][0]
+
+    @property
+    def hidden(self) -> int:
+        return self.weights[self.embedding][1]
+
+    @property
+    def heads(self) -> int:
+        return int(self.config["num_attention_heads"])
+
+    @property
+    def key_heads(self) -> int:
+        return int(self.config.get("num_key_value_heads") or self.heads)
+
+    @property
+    def max_length(self) -> int:
+        return int(self.config.get("max_position_embeddings") or 2048)
+
+    def parameters(self) -> int:
+        return sum(map(math.prod, self.weights.values()))
+
+    def linears(self) -> dict[str, Shape]:
+        """The linear layers inside the decoder: name in `weights` -> (out, in). Not the output layer."""
+        return {
+            name: self.weights[name]
+            for layer in self.layers
+            for short, name in layer.items()
+            if short.endswith("_proj.weight")
+        }
+
+    def is_counted(self) -> bool:
+        """Whether every layer is of the form that `memory.py` counts: attention and a gated MLP, as in Llama."""
+        wanted = set(LINEARS)
+        each = ({short.split(".")[-2] for short in layer if short.endswith("_proj.weight")} for layer in self.layers)
+        return bool(self.embedding and self.layers and "num_attention_heads" in self.config) and all(
+            found == wanted for found in each
+        )
+
+
+def read_network(folder: Path) -> Network | None:
+    """The network of a model folder; None where it has no readable config.json and safetensors headers."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        weights: dict[str, Shape] = {}
+        stored = 0
+        for file in sorted(folder.glob("*.safetensors")):
+            for name, kind, shape in header(file):
+                weights[name] = shape
+                stored += math.prod(shape) * BYTES.get(kind, 1)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return None
+    if not weights or not isinstance(config, dict):
+        return None
+    if isinstance(config.get("text_config"), dict):  # of a model that also sees or hears
+        config = {**config, **config["text_config"]}
+    if config.get("tie_word_embeddings"):
+        weights = {name: shape for name, shape in weights.items() if not name.endswith("lm_head.weight")}
+    return Network(config, weights, stored)
+
+
+def header(path: Path) -> Iterator[tuple[str, str, Shape]]:
+    """(name, dtype, shape) of each tensor: eight bytes of length (little-endian), then that much JSON
+    (https://github.com/huggingface/safetensors#format). Raises ValueError for anything else."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > HEADER_MOST:
+            raise ValueError(f"{path}: a header of {length} bytes is none of a safetensors file.")
+        found = json.loads(file.read(length))
+    for name, entry in found.items():
+        if name != "__metadata__":
+            yield name, str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
