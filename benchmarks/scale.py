@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,13 +21,17 @@ from typing import Any
 
 from harness.catalog import ModelFacts, TaskFacts
 from harness.environment import environment, now
+from harness.execute.queue import TO_DO, Queue
 from harness.execute.resume import standing, write_run
+from harness.execute.session import Choices, Session
+from harness.mirrors import open_mirrors
 from harness.plan import Facts, Plan, make_plan
 from harness.records import CellResult, Fact, Phase, Score, Status, Step
 from harness.store.database import Store
 from harness.store.files import attempt_folder
 from harness.suite import load_suite
 
+NAME = "20260101T000000-abcdef-{:06d}-{}"
 SEEDS, SIZES, TASKS, LABELS = 10, 10, 10, 20
 
 
@@ -72,7 +77,7 @@ def write_results(store: Store, plan: Plan, steps: int = 48) -> None:
     )
     started = now()
     for number, cell in enumerate(plan.cells):
-        folder = attempt_folder(store.folder, f"20260101T000000-abcdef-{number:06d}-{cell.spec_digest[:12]}")
+        folder = attempt_folder(store.folder, NAME.format(number, cell.spec_digest[:12]))
         folder.mkdir(parents=True)
         result = CellResult(
             folder.name, "20260101T000000-abcdef", cell, env, Status.DONE, "", started, 60.0, False,
@@ -108,9 +113,21 @@ def main() -> None:
             write_results(store, plan)
         with timed("first taking in of all result files"):
             standing(plan, store, environment(1).env_digest)
-        with timed("resume: standing, with all results stored"):
-            found = standing(plan, store, environment(1).env_digest)
-        assert set(found.states.values()) == {Status.DONE}
+        with timed("resume, all results stored: what is to do"):
+            session = Session(plan, store, environment(1), Choices(), folder, open_mirrors([], print))
+        assert session.waiting == 0
+        with timed("resume: the run's own record"):
+            session.run("scale", lambda progress: None)
+        shutil.rmtree(store.attempt_folder(NAME.format(0, plan.cells[0].spec_digest[:12])).parent)  # one shard
+        with timed("resume, some results lost: what is to do"):
+            session = Session(plan, store, environment(1), Choices(), folder, open_mirrors([], print))
+        print(f"{session.waiting} cells to do")
+        with timed("order of what is to do"):
+            queue = Queue(plan.cells, dict.fromkeys(session.states, TO_DO), session.standing.expected.order)
+        with timed("starting and ending every cell, on paper"):
+            while taken := queue.take(lambda cell: True):
+                queue.end(taken[0].spec_digest, Status.DONE)
+        assert queue.counts[Status.DONE] == len(plan.cells)
 
 
 if __name__ == "__main__":

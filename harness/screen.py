@@ -96,11 +96,13 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
     for row in rows[:MOST_LINES]:
         seconds = f"{row.seconds:.0f}" if row.seconds else ""
         memory = f"{row.memory['peak'] / 2**30:.2f}" if row.memory else ""
-        shown.append([row.key, row.status, seconds, memory, ", ".join(row.needs)])
+        shown.append([row.key, row.status, seconds, memory, f"{len(row.needs)} cells" if row.needs else ""])
     title = f"{name}: {len(rows)} cells, {len(waiting)} to run{guess}"
-    show_table(title, ["cell", "status", "seconds", "GiB", "needs"], shown, frozenset({"seconds", "GiB"}))
+    show_table(title, ["cell", "status", "seconds", "GiB", "after"], shown, frozenset({"seconds", "GiB"}))
     if len(rows) > MOST_LINES:
         print(f"… and {len(rows) - MOST_LINES} more cells (--json lists them all)")
+    for row in [row for row in rows if row.reason][:MOST_ROWS]:
+        print(f"cannot run: {row.key}: {row.reason}")
     if any(row.seconds for row in rows):
         print("seconds: the mean of its nearest kin among the finished cells of this results folder")
     if any(row.memory for row in rows):

@@ -16,11 +16,13 @@ from harness.store.database import Store
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of a plan. `memory` has the predicted parts and their peak, in bytes; None where it is not counted."""
+    """One cell of a plan. `reason` says why it cannot run here. `memory` has the predicted parts and their peak, in
+    bytes; None where it is not counted."""
 
     key: str
     method: str
     status: str
+    reason: str
     seconds: float | None
     memory: dict[str, int] | None
     needs: list[str]
@@ -55,11 +57,13 @@ def forecast(plan: Plan, store: Store, environment: Environment, machine: int | 
         reason = all_methods()[cell.method](**cell.settings).skip() or refusal(
             cell, devices, counted.peak if counted else None
         )
+        stopped = bool(reason) and state == "to do"
         rows.append(
             Row(
                 key=cell.key,
                 method=cell.method,
-                status=f"cannot run: {reason}" if reason and state == "to do" else state,
+                status="cannot run" if stopped else state,
+                reason=(reason or "") if stopped else "",
                 seconds=found.expected.seconds(cell),
                 memory={**asdict(counted), "peak": counted.peak} if counted else None,
                 needs=[cells[need].key for need in cell.needs.values()],
