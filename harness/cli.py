@@ -154,7 +154,7 @@ def run(
         raise UserError(f"executor {executor}: {reason}")
     plan = make_plan(loaded, get_facts(catalog, loaded))
     store = results(folder, catalog)
-    environment, count = this_environment(threads, jobs)
+    environment, count = all_executors()[executor].environment(threads, jobs, address)
     choices = Choices(executor, jobs, count, again, size_of(memory), address)
     with sole_writer(store.folder):
         sys.exit(execute(plan, store, environment, choices, catalog.root))

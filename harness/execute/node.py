@@ -2,14 +2,16 @@
 
 In: an Order. Out: a stream of messages (kind, name, what), which the driver takes in (`executors/ray.py`):
 
-    fetched  ""      names       sources that this node had to fetch first
+    fetched  node    names       sources that this node had to fetch first
     placed   node    device      the cell's process runs
     follow   file    bytes       news of events.jsonl and log.txt, while it runs
     piece    file    bytes       of what it left: items, documents, weights; result.json is the last
     ended    status  reason      how its process ended; nothing comes after
 
 The node's own local executor runs the cell, so that memory, process group and watchdog are the same as on one
-machine. Not covered: several cells on one node have a watchdog each, which knows of its own cell alone.
+machine. Ray's worker process, which follows it, takes one task after another; each cell has a fresh process, forked
+from a server that this worker keeps. Not covered: several cells on one node have a watchdog each, which knows of its
+own cell alone.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ def course(order: Order, folder: Path) -> Iterator[Message]:
     here = same_environment(Environment(**order.job["environment"]), threads)
     paths, fetched = provide(cell, order.project, Path(order.root), ray.get)
     if fetched:
-        yield "fetched", "", fetched
+        yield "fetched", ray.get_runtime_context().get_node_id(), fetched
     job = {**order.job, **paths, "environment": vars(here), "results": str(folder)}
     job["documents"] = str(folder / "documents")
     job["needs"] = {role: str(folder / ".needs" / role.replace(":", "-")) for role in order.needs}

@@ -133,6 +133,11 @@ def fetch_all(root: Path, wanted: Names, variables: dict[str, str]) -> str:
     return ""
 
 
+def describe(threads: int) -> Environment:
+    """This node's environment."""
+    return environment(threads)
+
+
 def same_environment(driver: Environment, threads: int) -> Environment:
     """This node's environment, with the commit of the driver, whose code it runs.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import shutil
 import signal
@@ -22,14 +23,14 @@ from typing import Any
 
 import harness
 from harness.catalog import load_catalog
-from harness.environment import cores
+from harness.environment import cores, environment
 from harness.errors import UserError
-from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Running
+from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Running, note
 from harness.execute.node import FOLLOWED, Message, Order, run_cell
 from harness.execute.parcel import Parcel, files_in, pack
 from harness.execute.placement import ERROR, GIB
-from harness.execute.provision import project_files
-from harness.records import Cell, CellResult, Status
+from harness.execute.provision import describe, project_files
+from harness.records import Cell, CellResult, Environment, Status
 from harness.store.files import ITEMS, RESULT, settle, write_atomically
 
 INCOMING = ".incoming"  # pieces on their way; what is left of them goes when the attempt is taken in
@@ -39,7 +40,7 @@ LOSSES = 3
 BUFFERED = 4  # messages of a cell that wait to be taken in; then its task waits
 STORE_BYTES = 512 * 2**20  # of shared memory, for a cluster of this machine alone
 NODES_SECONDS = 2.0
-BESIDE = "beside.txt"  # keys of cells on the same node, a line each
+BESIDE = "beside.txt"  # where `note` puts the keys of cells on the same node
 WAITING = "waiting for a node"
 
 
@@ -66,11 +67,29 @@ class RayExecutor(Executor):
             return "needs Ray: pip install 'tunebench[ray]'"
         return None
 
+    @classmethod
+    def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
+        """That of a node, not of this machine, which may be one without a GPU. Raises UserError.
+
+        Whether all nodes are alike is seen by each cell before it begins.
+        """
+        import ray
+
+        connect(address)
+        nodes = computing(ray.nodes())
+        if not nodes and not threads:
+            raise UserError("the Ray cluster has no node with CPUs yet: wait for one, or give --threads.")
+        gpus = max((node["Resources"].get("GPU", 0) for node in nodes), default=0)
+        cells = max(gpus, math.ceil((jobs or 1) / max(1, len(nodes))))  # at a time, on a node
+        count = threads or max(1, int(min(node["Resources"].get("CPU", 1) for node in nodes) // cells))
+        task = ray.remote(describe).options(num_cpus=1, num_gpus=min(1, gpus))
+        here = environment(count)
+        return replace(ray.get(task.remote(count)), commit=here.commit, dirty=here.dirty), count
+
     def open(self) -> None:
         import ray
 
         connect(self.run_info.address)
-        self.connected = True
         self.task = ray.remote(run_cell)
         self.cuda = bool(self.run_info.environment.accelerator)
         self.project = pack(project_files(load_catalog(self.run_info.root)), ray.put)
@@ -80,20 +99,18 @@ class RayExecutor(Executor):
         self.looked, self.found = 0.0, list[dict[str, Any]]()
 
     def close(self) -> None:
-        if getattr(self, "connected", False):
-            import ray
+        import ray
 
-            ray.shutdown()
+        ray.shutdown()
 
     # --- room ---
 
     def nodes(self) -> list[dict[str, Any]]:
-        """The living nodes on which cells can run, as Ray describes them."""
+        """The nodes on which cells can run; asked for now and then."""
         import ray
 
         if time.monotonic() - self.looked > NODES_SECONDS:
-            kind = "GPU" if self.cuda else "CPU"
-            self.found = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind)]
+            self.found = computing(ray.nodes())
             self.looked = time.monotonic()
         return self.found
 
@@ -220,7 +237,7 @@ class RayExecutor(Executor):
         if kind == "placed":
             self._placed(running, name, what)
         elif kind == "fetched":
-            self.log.tell("sources_fetched", key=running.cell.key, names=what)
+            self.log.tell("sources_fetched", node=self._name_of(name), names=what)
         elif kind == "follow":
             append(running.folder / name, what)
         elif kind == "piece":
@@ -241,8 +258,8 @@ class RayExecutor(Executor):
         if not self.cuda:  # GPUs are a cell's own; a node's processor is shared
             for other in self.progress.running:
                 if other is not running and other.handle.node == node:
-                    append(other.folder / BESIDE, f"{running.cell.key}\n".encode())
-                    append(running.folder / BESIDE, f"{other.cell.key}\n".encode())
+                    note(other.folder, running.cell.key)
+                    note(running.folder, other.cell.key)
 
     def _lost(self, running: Running, error: Exception) -> Ended | None:
         """A node went with the cell on it: no fault of the cell's, so it starts anew elsewhere, some times."""
@@ -320,6 +337,12 @@ class RayExecutor(Executor):
         return host if alone else f"{host}-{node_id[:6]}".removeprefix("-")
 
 
+def computing(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The living nodes on which cells can run, as Ray describes them: those with GPUs, if there are any."""
+    alive = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
+    return [node for node in alive if node["Resources"].get("GPU")] or alive
+
+
 def connect(address: str) -> None:
     """Join the cluster at an address (or at RAY_ADDRESS), or start one here. Raises UserError.
 
@@ -327,6 +350,8 @@ def connect(address: str) -> None:
     """
     import ray
 
+    if ray.is_initialized():
+        return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith("ray://"):
         raise UserError(
@@ -336,6 +361,7 @@ def connect(address: str) -> None:
     options: dict[str, Any] = {}
     if address == "local":
         options = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        os.environ.setdefault("RAY_worker_niceness", "0")  # cells are timed: not behind whatever else runs here
     code = str(Path(harness.__file__).parent)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
