@@ -18,10 +18,10 @@ from tools import plan_of, results_of, run_cells, wait_for
 
 from harness.catalog import load_catalog
 from harness.environment import environment
-from harness.errors import CellError
+from harness.errors import CellError, UserError
 from harness.execute import parcel
 from harness.execute.executors.base import Progress
-from harness.execute.executors.ray import RayExecutor
+from harness.execute.executors.ray import RayExecutor, connect
 from harness.execute.provision import catalog_here, project_files, provide, same_environment
 from harness.records import CellResult
 from harness.store.files import attempt_folder
@@ -163,3 +163,12 @@ def test_a_node_with_other_packages_is_refused_with_the_reason() -> None:
         same_environment(older, 1)
     with pytest.raises(CellError, match="no accelerator instead of NVIDIA H100"):
         same_environment(replace(here, env_digest="other", accelerator="NVIDIA H100"), 1)
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("address", "said"), [("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"), ("ray://head:10001", "Ray Client")]
+)
+def test_an_address_without_a_cluster_is_told_at_once(address: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        connect(address)

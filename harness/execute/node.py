@@ -114,7 +114,7 @@ def watched(local: LocalExecutor, cell: Cell, folder: Path, job: dict[str, Any])
         return Ended(Status.SKIPPED, reason)
     running = Running(cell, folder, local.place(cell))
     local.launch(running, job)
-    told = dict.fromkeys(FOLLOWED, 0)
+    told: dict[str, int] = {}
     ended = None
     try:
         yield "placed", ray.get_runtime_context().get_node_id(), running.device
@@ -137,9 +137,9 @@ def news(folder: Path, told: dict[str, int]) -> Iterator[Message]:
     """What has been added to the followed files. `told` is how much of each is known, and is kept up."""
     for name in FOLLOWED:
         with suppress(OSError), (folder / name).open("rb") as file:
-            file.seek(told[name])
-            while block := file.read(FOLLOWED_BYTES):
-                told[name] += len(block)
+            file.seek(told.get(name, 0))
+            while (block := file.read(FOLLOWED_BYTES)) or name not in told:  # that it is there is news too
+                told[name] = file.tell()
                 yield "follow", name, block
 
 

@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ LOSSES = 3
 BUFFERED = 4  # messages of a cell that wait to be taken in; then its task waits
 STORE_BYTES = 512 * 2**20  # of shared memory, for a cluster of this machine alone
 NODES_SECONDS = 2.0
+CONNECT_SECONDS = 10.0
 BESIDE = "beside.txt"  # where `note` puts the keys of cells on the same node
 WAITING = "waiting for a node"
 
@@ -358,8 +360,16 @@ def connect(address: str) -> None:
             f"--address {address}: Ray Client cannot stream results. Run tunebench on a node of the cluster (with "
             "`ray job submit`, or on the head), and give --address auto."
         )
+    host, _, port = address.rpartition(":")
     options: dict[str, Any] = {}
-    if address == "local":
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except OSError as error:  # Ray itself would try for more than a minute
+            raise UserError(
+                f"no Ray cluster answers at {address}: {error}. `ray status` shows one's address."
+            ) from error
+    elif address == "local":
         options = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": STORE_BYTES}
         os.environ.setdefault("RAY_worker_niceness", "0")  # cells are timed: not behind whatever else runs here
     code = str(Path(harness.__file__).parent)
