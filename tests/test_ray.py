@@ -20,10 +20,13 @@ from harness.catalog import load_catalog
 from harness.environment import environment
 from harness.errors import CellError, UserError
 from harness.execute import parcel
-from harness.execute.executors.base import Progress
-from harness.execute.executors.ray import RayExecutor, connect
+from harness.execute.executors.base import Progress, Run, Running
+from harness.execute.executors.ray import RayExecutor, computing, connect
+from harness.execute.placement import GIB
 from harness.execute.provision import catalog_here, project_files, provide, same_environment
+from harness.plan import Facts
 from harness.records import CellResult
+from harness.store.database import Store
 from harness.store.files import attempt_folder
 
 needs_ray = pytest.mark.skipif(RayExecutor.skip() is not None, reason=str(RayExecutor.skip()))
@@ -116,6 +119,46 @@ def test_no_cell_outlives_a_killed_command(project: Path) -> None:
         done.wait()
     wait_for(lambda: not list(writers(folder.name)), 30)
     assert not (folder / "result.json").exists()
+
+
+def test_cells_are_handed_over_as_the_cluster_has_room(project: Path, monkeypatch: Any) -> None:
+    plan = plan_of(project, SUITE)
+    cell = plan.cells[0]
+    executor = executor_on(project, monkeypatch, [{"CPU": 4, "memory": 8 * GIB}, {"CPU": 2, "memory": 4 * GIB}], GIB)
+    assert executor.refuse(cell) is None
+    placed = []
+    while (wanted := executor.place(cell)) is not None:
+        assert wanted == {"CPU": 2, "memory": GIB}
+        placed.append(wanted)
+        executor.progress.running.append(Running(cell, project, wanted))
+    assert len(placed) == 3
+
+    small = executor_on(project, monkeypatch, [{"CPU": 1, "memory": 8 * GIB}], GIB)
+    assert small.refuse(cell) == "asks for 2 CPUs on one node; the largest node has 1. Give fewer --threads."
+    narrow = executor_on(project, monkeypatch, [{"CPU": 2, "memory": GIB}], 3 * GIB)
+    assert narrow.refuse(cell) == "is predicted to need 3.0 GiB; the largest node has 1.0 GiB"
+    growing = executor_on(project, monkeypatch, [], GIB)
+    assert growing.refuse(cell) is None
+    assert growing.place(cell) is not None  # so that a cluster that grows on demand does
+
+    gpus = executor_on(project, monkeypatch, [{"CPU": 8, "GPU": 2}, {"CPU": 64}], 80 * GIB, "NVIDIA H100, NVIDIA H100")
+    assert gpus.place(cell) == {"GPU": 1, "CPU": 1}
+    assert gpus.refuse(cell) is None
+    many = replace(cell, train={**cell.train, "devices": 4})
+    assert gpus.refuse(many) == "asks for 4 GPUs on one node; the largest node has 2."
+
+
+def executor_on(
+    root: Path, monkeypatch: Any, nodes: list[dict[str, float]], predicted: int, accelerator: str = ""
+) -> RayExecutor:
+    """An executor of two threads a cell that believes in these nodes."""
+    here = replace(environment(2), accelerator=accelerator)
+    run = Run("run", here, Facts({}, {}), 2, predict=lambda cell: predicted)
+    executor = RayExecutor(Store(root / "results"), run)
+    executor.progress, executor.cuda = Progress(plan_of(root), {}), bool(accelerator)
+    found = computing([{"Alive": True, "Resources": resources} for resources in nodes])
+    monkeypatch.setattr(executor, "nodes", lambda: found)
+    return executor
 
 
 @pytest.mark.parametrize("size", [1, 5, 7, 100])

@@ -159,6 +159,7 @@ class RayExecutor(Executor):
 
     def release(self, running: Running) -> None:
         """Let go of experts' weights that no other cell of this run needs."""
+        running.device = running.device.removeprefix(WAITING)  # where it ran, for the result: nowhere
         for need in running.cell.needs.values():
             self.needed[need] -= 1
             if self.needed[need] <= 0:
