@@ -156,7 +156,7 @@ def run(
     mirrors = open_mirrors(mirror or (), lambda message: warn([message]))
     plan = make_plan(loaded, get_facts(catalog, loaded))
     store = results(folder, catalog)
-    environment, count = this_environment(threads, jobs)
+    environment, count = all_executors()[executor].environment(threads, jobs, address)
     choices = Choices(executor, jobs, count, again, size_of(memory), address)
     with sole_writer(store.folder):
         sys.exit(execute(Session(plan, store, environment, choices, catalog.root, mirrors)))

@@ -73,3 +73,15 @@ def test_every_hook_is_named() -> None:
 def test_suites_named_are_shipped(name: str) -> None:
     assert name in README
     assert (Path(__file__).parent.parent / "suites" / f"{name}.yaml").exists()
+
+
+def test_the_cluster_pages_scripts_are_sound() -> None:
+    import yaml
+
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "cluster.md").read_text()
+    (script,) = re.findall(r"```bash\n(.*?)```", page, re.S)
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    (manifest,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    cluster = yaml.safe_load(manifest)["spec"]["rayClusterSpec"]
+    assert f"ray=={cluster['rayVersion']}\n" in (root / "constraints.txt").read_text()

@@ -38,15 +38,16 @@ def cell_named(plan: Plan, key: str) -> Cell:
 def run_cells(
     root: Path, plan: Plan, retry: frozenset[str] = frozenset(), watch: Any = None, **choices: Any
 ) -> Progress:
-    """Run what is to do of a plan with the local executor; `choices` are those of its Run."""
+    """Run what is to do of a plan; `choices` are those of its Run, and the `executor` (the local one)."""
+    executor = choices.pop("executor", LocalExecutor)
     store = Store(root / "results")
     threads = choices.pop("threads", 1)
     env = environment(threads)
     found = standing(plan, store, env.env_digest, retry)
     number = sum(1 for _ in attempts(store.folder))
     limits = Limits(plan.suite.time_limit, plan.suite.memory_limit)
-    run = Run(f"run{number:03d}", env, plan.facts, threads, **{"limits": limits, **choices})
-    return LocalExecutor(store, run, watch or (lambda progress: None)).run(plan, found.states, found.done)
+    run = Run(f"run{number:03d}", env, plan.facts, threads, **{"limits": limits, "root": root, **choices})
+    return executor(store, run, watch or (lambda progress: None)).run(plan, found.states, found.done)
 
 
 def results_of(root: Path) -> list[CellResult]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.environment import now
+from harness.environment import cores, environment, now
 from harness.errors import BusyStore, FullDisk
 from harness.execute.events import EventLog, latest_news
 from harness.execute.queue import Queue
@@ -163,6 +163,12 @@ class Executor(ABC):
     def skip(cls) -> str | None:
         """Why this executor cannot be used here, or None."""
         return None
+
+    @classmethod
+    def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
+        """(the environment that cells compute in, the threads of a cell): this machine's, unless they run elsewhere."""
+        count = threads or max(1, cores() // (jobs or 1))
+        return environment(count), count
 
     def open(self) -> None:  # noqa: B027 (hooks may do nothing)
         """Called once before the first cell."""

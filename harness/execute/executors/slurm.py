@@ -1,0 +1,99 @@
+"""Slurm: each cell a job of its own, through submitit. Results and cache must lie on a disk that all nodes share.
+
+What sbatch reads from its own variables (SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_GPUS_PER_NODE, SBATCH_TIMELIMIT, …)
+holds for every job. Not covered: jobs outlive a killed command; they end at their time limit, or with scancel.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import shutil
+import socket
+import time
+from typing import Any
+
+from harness.environment import cores
+from harness.errors import UserError
+from harness.execute import child
+from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Running
+from harness.execute.placement import ERROR, GIB
+from harness.execute.provision import describe, same_environment
+from harness.records import Cell, Environment, Status
+from harness.sources import cache_root
+from harness.store.files import RESULT
+
+JOBS = 100  # submitted at a time; Slurm has a queue of its own
+DAY_MINUTES, SPARE_MINUTES = 24 * 60, 10  # our own time limit comes first: it is told apart from Slurm's
+GRACE_SECONDS = 60.0
+STATES = {"TIMEOUT": Status.TIMEOUT, "OUT_OF_MEMORY": Status.OOM}  # of Slurm, and what they are here
+STATES.update(dict.fromkeys(("CANCELLED", "NODE_FAIL", "PREEMPTED", "INTERRUPTED"), Status.INTERRUPTED))
+
+
+class SlurmExecutor(Executor):
+    """Cells as jobs of a Slurm cluster. Its `address` may be "local": then submitit's jobs are processes here."""
+
+    name = "slurm"
+
+    @classmethod
+    def skip(cls) -> str | None:
+        return None if importlib.util.find_spec("submitit") else "needs submitit: pip install 'tunebench[slurm]'"
+
+    @classmethod
+    def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
+        """That of a node, which a job of its own finds out: this machine may be one without a GPU."""
+        count = threads or cores()
+        return submitter(address, count).submit(describe, count).result(), count
+
+    def place(self, cell: Cell) -> bool | None:
+        return True if len(self.progress.running) < (self.run_info.jobs or JOBS) else None
+
+    def launch(self, running: Running, job: dict[str, Any]) -> None:
+        run = self.run_info
+        limits: dict[str, Any] = {"timeout_min": DAY_MINUTES, "name": f"tunebench-{run.run_id}"}
+        if run.limits.seconds:
+            limits["timeout_min"] = math.ceil(run.limits.seconds / 60) + SPARE_MINUTES
+        if run.environment.accelerator:
+            limits["gpus_per_node"] = running.cell.train.get("devices", 1)
+        elif predicted := run.predict(running.cell):
+            limits["mem_gb"] = math.ceil(predicted * (1 + ERROR) / GIB)
+        submitted = submitter(run.address, run.threads, **limits)
+        running.handle = submitted.submit(run_cell, str(running.folder), job["environment"], run.threads)
+        running.device = f"job {running.handle.job_id}"
+
+    def ended(self, running: Running) -> Ended | None:
+        if (running.folder / RESULT).exists():
+            return Ended()
+        if not (running.folder / "log.txt").exists():
+            running.started = time.monotonic()  # it waits in Slurm's queue: no time of the cell's
+        if not running.handle.done() or (running.folder / RESULT).exists():
+            return None
+        state, said = running.handle.state, (running.handle.stderr() or "").strip().splitlines()[-1:]
+        reason = ": ".join([f"{running.device} ended as {state}", *said])
+        return Ended(STATES.get(state.split()[0], Status.FAILED), f"{reason}; see {running.folder / 'log.txt'}")
+
+    def kill(self, running: Running) -> None:
+        deadline = time.monotonic() + GRACE_SECONDS
+        running.handle.cancel(check=False)
+        while not running.handle.done(force_check=True) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
+
+def submitter(address: str, threads: int, **limits: Any) -> Any:
+    """Submitit's own executor. Raises UserError where there is no Slurm."""
+    import submitit
+
+    if not address and not shutil.which("sbatch"):
+        raise UserError("executor slurm: found no `sbatch` here. Run tunebench where jobs can be submitted.")
+    made = submitit.AutoExecutor(cache_root() / "slurm", cluster=address or "slurm", slurm_max_num_timeout=0)
+    made.update_parameters(cpus_per_task=threads, **limits)
+    return made
+
+
+def run_cell(folder: str, planned: dict[str, Any], threads: int) -> None:
+    """In the job: the same first lines as any cell's process has."""
+    same_environment(Environment(**planned), threads)
+    offline = {"HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+    device = f"{socket.gethostname()} cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '')}".removesuffix(" cuda:")
+    child.main(folder, os.getppid(), {**os.environ, **offline}, device)

@@ -1,0 +1,80 @@
+"""Files on their way to the nodes of a Ray cluster that share no disk: put in once, taken out where needed.
+
+Pieces of 32 MiB, so that a folder of weights is never whole in anybody's memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.records import digest
+
+PIECE_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Files by name, each with its size and SHA-256; their bytes, one after another, cut into pieces."""
+
+    files: tuple[tuple[str, int, str], ...]
+    pieces: tuple[Any, ...]  # references into Ray's object store
+
+    @property
+    def digest(self) -> str:
+        return digest([(name, sha256) for name, _, sha256 in self.files])
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether the folder holds these files with this content (it may hold others too)."""
+        return all((folder / name).is_file() and sha256_of(folder / name) == sha256 for name, _, sha256 in self.files)
+
+    def unpack(self, folder: Path, get: Callable[[Any], bytes]) -> None:
+        """Write the files into a folder. `get` turns a reference into its bytes."""
+        pieces, piece = iter(self.pieces), memoryview(b"")
+        for name, size, _ in self.files:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                while size:
+                    piece = piece or memoryview(get(next(pieces)))
+                    written = file.write(piece[:size])
+                    piece, size = piece[written:], size - written
+
+
+def pack(files: Mapping[str, Path], put: Callable[[bytes], Any]) -> Parcel:
+    """A parcel of files by name. `put` turns bytes into a reference."""
+    listed, pieces, waiting = [], [], bytearray()
+    for name, path in files.items():
+        sha256, size = hashlib.sha256(), 0
+        for block in blocks(path):
+            sha256.update(block)
+            size += len(block)
+            waiting += block
+            while len(waiting) >= PIECE_BYTES:
+                pieces.append(put(bytes(waiting[:PIECE_BYTES])))
+                del waiting[:PIECE_BYTES]
+        listed.append((name, size, sha256.hexdigest()))
+    if waiting:
+        pieces.append(put(bytes(waiting)))
+    return Parcel(tuple(listed), tuple(pieces))
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """Every file of a folder by its name inside it."""
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """A file's bytes, a piece at a time; one empty block for an empty file."""
+    with path.open("rb") as file:
+        yield file.read(PIECE_BYTES)
+        while block := file.read(PIECE_BYTES):
+            yield block
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
