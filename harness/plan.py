@@ -16,7 +16,8 @@ from harness.catalog import LengthFacts, ModelFacts, TaskFacts
 from harness.errors import Problem, SuiteError
 from harness.methods import Method
 from harness.records import Cell, digest
-from harness.suite import BASE, SCORING, Label, Suite, TrainSettings, build_method, check_sizes
+from harness.settings import SCORING, TrainSettings
+from harness.suite import BASE, Label, Suite, build_method, check_sizes
 
 
 @dataclass(frozen=True)

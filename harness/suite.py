@@ -12,56 +12,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pydantic
-from pydantic import ByteSize, ConfigDict, Field, TypeAdapter, create_model
+from pydantic import ByteSize, ConfigDict, Field, create_model
 
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.lines import Lines, read_yaml
 from harness.methods import Method, all_methods
 from harness.records import canonical
+from harness.settings import SCORING, TrainSettings, accepts_bool, check_devices, check_train, explain, merge_train
 
 BASE = "base"
-# Of the training settings, those that also change what an untrained model scores.
-SCORING = ("precision", "attention", "eval_batch_size")
-# Training settings that came after the first results. With their defaults they are no part of a cell's identity, so
-# that results from before them are still found. A new setting whose default changes nothing is added here.
-LATER = ("devices", "strategy")
-
-
-class TrainSettings(pydantic.BaseModel):
-    """How a cell is trained, whatever its method: the suite's `train:` block, and a label's own `train:`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: int | None = Field(None, ge=1, description="optimiser steps; use these when data sizes are compared")
-    epochs: float | None = Field(None, gt=0, description="passes over the data; instead of steps")
-    batch_size: int = Field(8, ge=1, description="examples per forward pass, over all devices")
-    gradient_accumulation: int = Field(1, ge=1, description="forward passes per optimiser step")
-    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: fp32 on a CPU, bf16 on a GPU that has it, else fp16"
-    )
-    optimizer: Literal["adamw", "adafactor", "adamw8bit"] = Field("adamw", description="adamw is the fused one")
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="of the learning rate")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    max_length: int = Field(512, ge=8, description="tokens; longer examples lose the start of their context")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    eval_every: int | None = Field(None, ge=1, description="steps between validation losses; None: never")
-    early_stopping: int | None = Field(
-        None, ge=1, description="stop after this many validations without a lower loss, and keep the best"
-    )
-    eval_batch_size: int = Field(16, ge=1, description="sequences per forward pass when scoring")
-    devices: int = Field(1, ge=1, description="GPUs (on a CPU: processes) that share each batch in training")
-    strategy: Literal["ddp", "fsdp", "deepspeed"] = Field(
-        "ddp", description="what several devices divide: ddp the batch, deepspeed (ZeRO 2) also the optimizer, fsdp all"
-    )
-
-    @classmethod
-    def identity(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Of resolved settings, those that are part of a cell's identity (see LATER)."""
-        defaults = {name: cls.model_fields[name].default for name in LATER}
-        return {key: value for key, value in settings.items() if key not in defaults or value != defaults[key]}
 
 
 class TaskEntry(pydantic.BaseModel):
@@ -333,83 +292,6 @@ def read_label(
     return (Label(name, method, train) if method and train else None), problems
 
 
-def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
-    """Why a method cannot be trained on the devices that it is given."""
-    if not method.trains:
-        return
-    if train.devices == 1:
-        if train.strategy != TrainSettings.model_fields["strategy"].default:
-            yield f"strategy {train.strategy} divides work among devices, and devices is 1. Raise devices, or drop it."
-        return
-    experts = [all_methods()[expert.method](**expert.settings) for expert in method.wants("?")]
-    # What only combines its experts leaves the devices to them.
-    for part in [*experts, *([] if experts else [method])]:
-        if not part.distributes:
-            yield (
-                f"{part.name} is trained on one device, and devices is {train.devices}. Give it train: {{devices: 1}}."
-            )
-        elif part.quantize and train.strategy != "ddp":
-            yield (
-                f"{train.strategy} cannot divide {part.quantize} weights. Use strategy: ddp, or drop quantize "
-                f"({part.name})."
-            )
-
-
-def merge_train(suite: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """A label's training settings over the suite's; steps and epochs displace each other."""
-    merged = {**suite, **own}
-    if "steps" in own:
-        merged.pop("epochs", None)
-    if "epochs" in own:
-        merged.pop("steps", None)
-    if merged.get("steps") is None and merged.get("epochs") is None:
-        merged["epochs"] = 3.0
-    return merged
-
-
-def check_train(
-    block: dict[str, Any], lines: Lines, where: tuple[Any, ...], under: dict[str, Any] | None = None
-) -> list[Problem]:
-    """What is wrong with a block of training settings; `under` is the suite's, for a label's own."""
-    problems = [
-        lines.problem(f"{key}: got {value!r}, wanted a number.", *where, key)
-        for key, value in block.items()
-        if isinstance(value, bool)
-        and key in TrainSettings.model_fields
-        and not accepts_bool(TrainSettings.model_fields[key].annotation)
-    ]
-    try:
-        TrainSettings.model_validate(block)
-    except pydantic.ValidationError as error:
-        problems += [explain(item, lines, TrainSettings, where) for item in error.errors()]
-    if block.get("steps") is not None and block.get("epochs") is not None:
-        problems.append(lines.problem("steps and epochs are both given. Keep one.", *where, "epochs"))
-    if block.get("early_stopping") is not None and {**(under or {}), **block}.get("eval_every") is None:
-        problems.append(
-            lines.problem("early_stopping needs eval_every: the steps between validations.", *where, "early_stopping")
-        )
-    return problems + list(check_share(block, lines, where, under))
-
-
-def check_share(
-    block: dict[str, Any], lines: Lines, where: tuple[Any, ...], under: dict[str, Any] | None = None
-) -> Iterator[Problem]:
-    """A batch that its devices cannot share equally. Told at the block that asks for it."""
-    try:
-        train = TrainSettings.model_validate({**(under or {}), **block})
-    except pydantic.ValidationError:
-        return  # told elsewhere
-    named = next((key for key in ("devices", "batch_size") if key in block), None)
-    over = train.batch_size % train.devices
-    if named and over:
-        yield lines.problem(
-            f"batch_size {train.batch_size} cannot be divided among {train.devices} devices: it is that of all devices "
-            f"together. Take a multiple of {train.devices}, such as {train.batch_size + train.devices - over}, or "
-            "other devices.",
-            *where, named,
-        )  # fmt: skip
-
-
 def build_method(
     name: str, settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
 ) -> tuple[Method | None, list[Problem]]:
@@ -446,34 +328,3 @@ def build_method(
             problems.append(lines.problem(f"{expert.method} leaves no weights that can be merged.", *where, "experts"))
         problems += build_method(expert.method, expert.settings, lines, (*where, "experts"))[1]
     return (None if problems else method), list(dict.fromkeys(problems))
-
-
-def accepts_bool(annotation: Any) -> bool:
-    try:
-        TypeAdapter(annotation).validate_python(True, strict=True)
-    except pydantic.ValidationError:
-        return False
-    return True
-
-
-def explain(
-    item: Any, lines: Lines, model: type[pydantic.BaseModel], where: tuple[Any, ...] = (), kind: str = "key"
-) -> Problem:
-    """One pydantic error as one sentence: what was got, what is allowed, where."""
-    path = (*where, *(part for part in item["loc"] if not is_type_name(part)))
-    name = ".".join(str(part) for part in path[len(where) :])
-    got = item.get("input")
-    if item["type"] == "extra_forbidden":
-        holder = TaskEntry if path[:1] == ("tasks",) and not where else model
-        return lines.problem(unknown(kind, path[-1], holder.model_fields), *path)
-    if item["type"] == "missing":
-        return lines.problem(f"{name} is missing.", *path)
-    if item["type"] in ("too_short", "list_too_short"):
-        return lines.problem(f"{name} is empty: the grid would hold no cell. List at least one.", *path)
-    message = item["msg"].replace("Input should be ", "wanted ").replace("a valid ", "a ")
-    return lines.problem(f"{name}: got {got!r}, {message}.", *path)
-
-
-def is_type_name(part: Any) -> bool:
-    """pydantic adds the name of the branch of a union to a location; it is no key of the file."""
-    return isinstance(part, str) and (part.startswith(("literal[", "constrained-")) or part in ("int", "str", "float"))

@@ -10,7 +10,7 @@ import pytest
 from tiny import write_csv
 
 from harness.methods import all_methods
-from harness.suite import TrainSettings
+from harness.settings import TrainSettings
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

@@ -25,7 +25,7 @@ from harness.methods import Method, all_methods
 from harness.network import Network, read_network
 from harness.plan import Facts
 from harness.records import Cell
-from harness.suite import TrainSettings
+from harness.settings import TrainSettings
 
 HIDDEN, INNER, QUERIES, KEYS, LAYERS, VOCABULARY = 64, 160, 64, 32, 4, 500
 

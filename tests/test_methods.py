@@ -48,7 +48,7 @@ def test_settings_are_whole_and_defaults_sound(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in METHODS if all_methods()[n].trains and n not in ("merge", *WITHOUT_TINY)])
 def test_it_trains_what_it_says_and_nothing_else(name: str, tiny_model: Path, tmp_path: Path) -> None:
     from harness.measure import StepRecorder
-    from harness.suite import TrainSettings
+    from harness.settings import TrainSettings
     from harness.train import train
 
     method = make(name)

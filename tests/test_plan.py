@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from harness.catalog import ModelFacts, TaskFacts
 from harness.errors import SuiteError
 from harness.plan import Facts, Plan, make_plan
-from harness.suite import TrainSettings, load_suite
+from harness.settings import TrainSettings
+from harness.suite import load_suite
 
 TASKS = {
     "bare": TaskFacts("bare", "n.yaml", "fn", "multiple_choice", 9, 0, 50),

@@ -168,13 +168,16 @@ def small_disk(project: Path) -> Iterator[Path]:
     """A results folder on a disk of 24 MB."""
     folder = project / "results"
     folder.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if subprocess.run(options, capture_output=True).returncode != 0:
+    if mount("size=24m", folder) != 0:
         pytest.skip("this user may not mount a disk")
     try:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def mount(options: str, folder: Path) -> int:
+    return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True).returncode
 
 
 def tunebench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -197,6 +200,20 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(project: Pat
     with Store(small_disk).open(read_only=True) as connection:
         done_once = "SELECT count(*), count(DISTINCT spec_digest) FROM attempts WHERE status = 'done'"
         assert connection.execute(done_once).fetchall() == [(3, 3)]
+
+
+def test_a_read_only_results_folder_is_said_and_nothing_is_lost(project: Path, small_disk: Path) -> None:
+    (project / "suites" / "small.yaml").write_text(SUITE)
+    assert tunebench("run", "small").returncode == 0
+    assert mount("remount,ro", small_disk) == 0
+    for command in (["run", "small"], ["rebuild"]):
+        done = tunebench(*command)
+        assert done.returncode == 2
+        assert "cannot write to the results folder" in done.stderr
+        assert "Read-only file system" in done.stderr
+    assert "small" in tunebench("report", "small").stdout  # reading goes on
+    assert mount("remount,rw", small_disk) == 0
+    assert "3 finished before, 0 to run" in tunebench("run", "small").stdout
 
 
 def test_status_from_another_terminal_while_a_run_goes_on(project: Path) -> None:

@@ -12,7 +12,7 @@ from harness.errors import Diverged, Unavailable
 from harness.measure import StepRecorder
 from harness.methods import all_methods
 from harness.models import logits_at
-from harness.suite import TrainSettings
+from harness.settings import TrainSettings
 from harness.train import Collator, answer_loss, train
 
 ROWS = [
