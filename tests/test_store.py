@@ -66,6 +66,15 @@ def test_taking_in_twice_counts_once_and_rebuild_gives_the_same(tmp_path: Path) 
     assert dump(store) == first
 
 
+def test_an_attempt_that_another_command_took_in_first_is_passed_over(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(tmp_path, "base", 0.5)
+    with store.open() as connection:
+        store.ingest(connection)
+        assert store.ingest(connection, [attempt_folder(tmp_path, "base-0")]) == []
+        assert connection.execute("SELECT count(*) FROM scores").fetchall() == [(2,)]
+
+
 def test_base_values_come_from_the_base_whenever_it_arrives(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(tmp_path, "lora", 0.75, baseline=digest("base"))

@@ -30,11 +30,15 @@ Rows = dict[str, list[tuple[Any, ...]]]
 def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> list[str]:
     """Take in attempts, given their result files. Returns complaints: a damaged one is left out whole.
 
-    The caller has made sure that none of them is in the database yet.
+    One that is in the database already (another command may have been quicker) is passed over.
     """
     complaints: list[str] = []
     waiting = iter(paths)
-    while batch := list(islice(waiting, BATCH)):
+    while given := list(islice(waiting, BATCH)):
+        names = [path.parent.name for path in given]
+        query = "SELECT attempt_id FROM attempts WHERE attempt_id IN (SELECT unnest(?))"
+        known = {row[0] for row in connection.execute(query, [names]).fetchall()}
+        batch = [path for path in given if path.parent.name not in known]
         rows: Rows = {}
         items = []
         for path in batch:

@@ -180,6 +180,10 @@ class Executor(ABC):
         """Why a cell can never run here, or None."""
         return None
 
+    def full(self) -> bool:
+        """Whether no cell at all has room at present: then none is looked at."""
+        return False
+
     @abstractmethod
     def place(self, cell: Cell) -> Any | None:
         """Take room for a cell, or None when there is none at present."""
@@ -252,7 +256,7 @@ class Executor(ABC):
         if self.queue.blocked:
             self._skip(*self.queue.blocked.popleft())
             return True
-        taken = self.queue.take(self._room)
+        taken = None if self.full() else self.queue.take(self._room)
         if taken is None:
             return False
         cell, place = taken

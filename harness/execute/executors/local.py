@@ -51,6 +51,9 @@ class LocalExecutor(Executor):
     def refuse(self, cell: Cell) -> str | None:
         return refusal(cell, self.placement.devices, self.run_info.predict(cell))
 
+    def full(self) -> bool:
+        return all(len(device.held) >= device.slots for device in self.placement.devices)
+
     def place(self, cell: Cell) -> tuple[Device, ...] | None:
         return self.placement.place(cell)
 

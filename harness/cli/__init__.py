@@ -1,0 +1,33 @@
+"""The commands. With `screen.py`, the only place that prints; the only one that exits.
+
+Exit codes: 0 all is well; 1 a cell did not end as done; 2 the input is wrong (one message, no traceback).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from harness.cli.shared import app
+from harness.errors import TunebenchError, UserError
+
+# Each adds its commands to the application, in the order in which --help lists them.
+from harness.cli import run  # noqa: F401, I001
+from harness.cli import names  # noqa: F401
+from harness.cli import look  # noqa: F401
+
+
+def main() -> None:
+    """The entry point: errors that the user can mend become one message and exit code 2."""
+    try:
+        app()
+    except TunebenchError as error:
+        sys.exit(complain(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def complain(error: TunebenchError) -> int:
+    print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+    return 2 if isinstance(error, UserError) else 1

@@ -1,0 +1,152 @@
+"""Running a suite: `run`, and before and meanwhile `plan` and `status`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.shared import (
+    AsJson,
+    Jobs,
+    Memory,
+    Results,
+    SuiteName,
+    Threads,
+    app,
+    get_facts,
+    project,
+    read_suite,
+    results,
+    size_of,
+    this_environment,
+    warn,
+)
+from harness.errors import UserError, unknown
+from harness.screen import show_json, watcher
+
+if TYPE_CHECKING:
+    from harness.execute.session import Session
+
+MOST_LINES = 50  # of unfinished cells after a run
+
+
+@app.command()
+def run(
+    suite: SuiteName,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    retry: Annotated[
+        list[str] | None, typer.Option(help="run cells again that ended so: failed, oom, diverged, …, done")
+    ] = None,
+    memory: Memory = None,
+    executor: Annotated[str, typer.Option(help="where cells run: local, ray, slurm")] = "local",
+    address: Annotated[str, typer.Option(help="of the Ray cluster; without it, one on this machine")] = "",
+    mirror: Annotated[list[str] | None, typer.Option(help="tell another tracker as well: mlflow, wandb")] = None,
+    folder: Results = None,
+) -> None:
+    """Run every cell of a suite that is not done yet in this environment.
+
+    Example: tunebench run peft-vs-full --retry failed
+    """
+    from harness.execute.executors import all_executors
+    from harness.execute.session import Choices, Session
+    from harness.mirrors import open_mirrors
+    from harness.plan import make_plan
+    from harness.records import Status
+    from harness.store.files import sole_writer
+
+    catalog = project()
+    loaded = read_suite(suite, catalog)
+    again = frozenset(retry or ())
+    for status in again:
+        if status not in set(Status):
+            raise UserError(unknown("status", status, list(Status)))
+    if executor not in all_executors():
+        raise UserError(unknown("executor", executor, all_executors()))
+    if reason := all_executors()[executor].skip():
+        raise UserError(f"executor {executor}: {reason}")
+    mirrors = open_mirrors(mirror or (), lambda message: warn([message]))
+    plan = make_plan(loaded, get_facts(catalog, loaded))
+    store = results(folder, catalog)
+    environment, count = all_executors()[executor].environment(threads, jobs, address)
+    choices = Choices(executor, jobs, count, again, size_of(memory), address)
+    with sole_writer(store.folder):
+        sys.exit(execute(Session(plan, store, environment, choices, catalog.root, mirrors)))
+
+
+def execute(session: Session) -> int:
+    """Run what is to do and say how it ended; the exit code."""
+    warn(session.complaints)
+    total, waiting = len(session.plan.cells), session.waiting
+    print(f"{session.plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
+    with watcher(session.plan, session.states) as watch:
+        stopped = session.run(" ".join(["tunebench", *sys.argv[1:]]), watch)
+    warn(session.complaints)
+    unfinished = session.unfinished()
+    for cell, status, reason in unfinished[:MOST_LINES]:
+        print(f"{status}: {cell.key}" + (f": {reason}" if reason else ""), file=sys.stderr)
+    if len(unfinished) > MOST_LINES:
+        print(f"… and {len(unfinished) - MOST_LINES} more (tunebench status --json)", file=sys.stderr)
+    if stopped:
+        print("stopped; the same command goes on where this ended", file=sys.stderr)
+    return 1 if unfinished else 0
+
+
+@app.command()
+def status(
+    suite: Annotated[str | None, typer.Argument(help="a suite; without one, whatever ran last")] = None,
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """How a run is getting on, from another terminal: what runs, what has ended and how, what is slow.
+
+    Example: tunebench status
+    """
+    from harness.execute.events import live_status
+    from harness.screen import show_status
+
+    store = results(folder, project())
+    found = live_status(store.folder, suite)
+    if found is None:
+        raise UserError(f"no run{f' of {suite}' if suite else ''} in {store.folder}. `tunebench run SUITE` starts one.")
+    if as_json:
+        show_json(asdict(found))
+    else:
+        show_status(found)
+
+
+@app.command(name="plan")
+def show_plan(
+    suite: SuiteName,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    memory: Memory = None,
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """What would run, how long it may take, the memory it is predicted to need, and what is done or cannot run here.
+
+    Example: tunebench plan peft-vs-full
+    """
+    from harness.execute.forecast import forecast
+    from harness.fetch import known_facts
+    from harness.plan import make_plan
+    from harness.screen import show_forecast
+
+    catalog = project()
+    loaded = read_suite(suite, catalog)
+    facts, missing = known_facts(catalog, loaded)
+    if missing:
+        raise UserError(
+            f"not fetched yet: {', '.join(missing)}. Run `tunebench fetch {suite}` first: the plan needs the "
+            "sizes and fingerprints of its data."
+        )
+    environment, _ = this_environment(threads, jobs)
+    rows = forecast(make_plan(loaded, facts), results(folder, catalog), environment, size_of(memory))
+    if as_json:
+        show_json([asdict(row) for row in rows])
+    else:
+        show_forecast(loaded.name, rows, jobs or 1)
