@@ -60,7 +60,7 @@ def test_the_readmes_method_is_a_method(tiny_model: Path) -> None:
 
 def test_every_key_of_train_is_named() -> None:
     paragraph = README.split("The keys of `train:` are")[1].split("\n\n")[0]
-    assert set(re.findall(r"`(\w+)`", paragraph)) - {"time_limit"} == set(TrainSettings.model_fields)
+    assert set(re.findall(r"`(\w+)`", paragraph)) - {"time_limit", "memory_limit"} == set(TrainSettings.model_fields)
 
 
 def test_every_hook_is_named() -> None:

@@ -12,7 +12,8 @@ from harness.cli.shared import app
 from harness.errors import TunebenchError, UserError
 
 # Each adds its commands to the application, in the order in which --help lists them.
-from harness.cli import run  # noqa: F401, I001
+# isort: off
+from harness.cli import run  # noqa: F401
 from harness.cli import names  # noqa: F401
 from harness.cli import look  # noqa: F401
 

@@ -31,6 +31,7 @@ from harness.execute.node import FOLLOWED, Message, Order, run_cell
 from harness.execute.parcel import Parcel, files_in, pack
 from harness.execute.placement import ERROR, GIB
 from harness.execute.provision import describe, project_files
+from harness.execute.ranks import devices_of
 from harness.records import Cell, CellResult, Environment, Status
 from harness.store.files import ITEMS, RESULT, settle, write_atomically
 
@@ -119,7 +120,7 @@ class RayExecutor(Executor):
     def wants(self, cell: Cell) -> dict[str, float]:
         """What a cell asks of a node, by Ray's names of resources."""
         if self.cuda:
-            return {"GPU": cell.train.get("devices", 1), "CPU": 1}  # what is predicted is the GPU's memory
+            return {"GPU": devices_of(cell), "CPU": 1}  # what is predicted is the GPU's memory
         wanted: dict[str, float] = {"CPU": self.run_info.threads}
         if predicted := self.run_info.predict(cell):
             largest = max((node["Resources"].get("memory", 0) for node in self.nodes()), default=0)

@@ -20,6 +20,7 @@ from harness.execute import child
 from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Running
 from harness.execute.placement import ERROR, GIB
 from harness.execute.provision import describe, same_environment
+from harness.execute.ranks import devices_of
 from harness.records import Cell, Environment, Status
 from harness.sources import cache_root
 from harness.store.files import RESULT
@@ -51,11 +52,10 @@ class SlurmExecutor(Executor):
 
     def launch(self, running: Running, job: dict[str, Any]) -> None:
         run = self.run_info
-        limits: dict[str, Any] = {"timeout_min": DAY_MINUTES, "name": f"tunebench-{run.run_id}"}
-        if run.limits.seconds:
-            limits["timeout_min"] = math.ceil(run.limits.seconds / 60) + SPARE_MINUTES
+        minutes = math.ceil(run.limits.seconds / 60) + SPARE_MINUTES if run.limits.seconds else DAY_MINUTES
+        limits: dict[str, Any] = {"timeout_min": minutes, "name": f"tunebench-{run.run_id}"}
         if run.environment.accelerator:
-            limits["gpus_per_node"] = running.cell.train.get("devices", 1)
+            limits["gpus_per_node"] = devices_of(running.cell)
         elif predicted := run.predict(running.cell):
             limits["mem_gb"] = math.ceil(predicted * (1 + ERROR) / GIB)
         submitted = submitter(run.address, run.threads, **limits)
@@ -70,8 +70,8 @@ class SlurmExecutor(Executor):
         if not running.handle.done() or (running.folder / RESULT).exists():
             return None
         state, said = running.handle.state, (running.handle.stderr() or "").strip().splitlines()[-1:]
-        reason = ": ".join([f"{running.device} ended as {state}", *said])
-        return Ended(STATES.get(state.split()[0], Status.FAILED), f"{reason}; see {running.folder / 'log.txt'}")
+        reason = ": ".join([f"{running.device} ended as {state}", *said]) + f"; see {running.folder / 'log.txt'}"
+        return Ended(STATES.get(state.split()[0], Status.FAILED), reason)
 
     def kill(self, running: Running) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
