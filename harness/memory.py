@@ -61,7 +61,8 @@ EIGHT_BIT_FROM = 4096  # bitsandbytes keeps the moments of smaller tensors in fp
 @dataclass(frozen=True)
 class Prediction:
     """Bytes. `weights` and `process` are there throughout; `gradients`, `optimizer` and `activations` are what
-    training adds at its worst moment, `scoring` what scoring adds, `loading` what reading the checkpoint adds."""
+    training adds at its worst moment (on a CPU the heap's holes are among the activations), `scoring` what scoring
+    adds, `loading` what reading the checkpoint adds."""
 
     weights: int
     gradients: int
