@@ -51,7 +51,8 @@ FLOAT = 4
 PROCESS, PROCESS_PER_WORD = 530 * MIB, 1250
 # bitsandbytes' own bytes a weight: the packed number, a byte of scale for 64 of them, and four for 256 of those.
 QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
-# What the heap of a CPU process grows beyond the activations kept, as a share of them: in general, and with adapters.
+# What the heap of a CPU process grows beyond the activations kept, as a share of all that a step makes: in general, and
+# with adapters.
 HOLES, HOLES_BETWEEN_ADAPTERS = 0.2, 0.7
 LOGITS = 4  # times the vocabulary, in fp32, for each place that predicts an answer token
 EIGHT_BIT_FROM = 4096  # bitsandbytes keeps the moments of smaller tensors in fp32
@@ -60,7 +61,8 @@ EIGHT_BIT_FROM = 4096  # bitsandbytes keeps the moments of smaller tensors in fp
 @dataclass(frozen=True)
 class Prediction:
     """Bytes. `weights` and `process` are there throughout; `gradients`, `optimizer` and `activations` are what
-    training adds at its worst moment, `scoring` what scoring adds, `loading` what reading the checkpoint adds."""
+    training adds at its worst moment (on a CPU the heap's holes are among the activations), `scoring` what scoring
+    adds, `loading` what reading the checkpoint adds."""
 
     weights: int
     gradients: int
@@ -177,24 +179,25 @@ class Count:
         per_token = [self.layer(place, rows, width) for place in range(self.footprint.lowest, len(self.network.layers))]
         fixed = [self.fixed(place) for place in range(self.footprint.lowest, len(self.network.layers))]
         layers = [sum(pair) for pair in zip(per_token, fixed, strict=True)]
-        if settings["gradient_checkpointing"]:
-            inputs = FLOAT * rows * self.network.hidden * len(layers)
-            layers = [inputs, max(layers, default=0)]
-        top = FLOAT * rows * (2 * self.network.hidden)
-        head = self.head(batch, places)
-        kept = sum(layers) + top + head + self.backward(rows) + self.casts + self.dequantised
+        passing = sum(layers)
+        held = passing
+        if settings["gradient_checkpointing"]:  # each layer's input, and one layer made again
+            held = FLOAT * rows * self.network.hidden * len(layers) + max(layers, default=0)
+        rest = FLOAT * rows * 2 * self.network.hidden + self.head(batch, places) + self.backward(rows)
+        rest += self.casts + self.dequantised
         gradients = FLOAT * self.trained
         if settings["early_stopping"]:
-            kept += gradients  # the best weights so far, beside those in training
-        return gradients, self.optimizer, self.beside(gradients, kept)
+            rest += gradients  # the best weights so far, beside those in training
+        return gradients, self.optimizer, self.beside(gradients, held + rest, passing + rest)
 
-    def beside(self, gradients: int, kept: int) -> int:
-        """Of the bytes that a forward pass keeps, those still there beside all gradients, at the worst moment."""
+    def beside(self, gradients: int, kept: int, passing: int) -> int:
+        """Of the bytes that a forward pass keeps, those still there beside all gradients, at the worst moment.
+        `passing` are those that a whole step makes, kept or made again: all of them leave holes in a heap."""
         twice = self.shared_embedding
         if self.device == "cpu":
             # Freed activations are smaller than gradients, and scattered: the heap grows by both.
             holes = HOLES_BETWEEN_ADAPTERS if self.footprint.adapted else HOLES
-            return kept + twice + max(0, round(holes * kept) - gradients)
+            return kept + twice + max(0, round(holes * passing) - gradients)
         if self.train["gradient_accumulation"] > 1:
             return kept + twice  # gradients of the batches before are there from the start
         # Layer by layer activations go and gradients come: either all of the former, or all of the latter.
