@@ -189,7 +189,7 @@ class StepRecorder(TrainerCallback):
             step = state.global_step
             tokens = self.tokens.get(step) or None
             self.steps.append(Step(step, "train", loss, rate, tokens, self.seconds.get(step)))
-            self.tell(step=step, steps=state.max_steps, loss=loss)
+            self.tell(phase="train", step=step, steps=state.max_steps, loss=loss)
         if "eval_loss" in logs:
             if not math.isfinite(logs["eval_loss"]):
                 raise Diverged(f"the validation loss is {logs['eval_loss']} at step {state.global_step}")

@@ -157,7 +157,7 @@ def table(progress: Progress, elapsed: float) -> Any:
     title += f", about {clock_text(left)} left" if left is not None else ""
     if progress.stopping:
         title += " · stopping after the running cells (Ctrl-C again: now)"
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("cell", "state", "step", "loss", "seconds"):
         shown.add_column(name, justify="left" if name in ("cell", "state") else "right", no_wrap=name == "cell")
     for running in progress.running[:MOST_ROWS]:
@@ -177,7 +177,7 @@ def table(progress: Progress, elapsed: float) -> Any:
     if len(done) > 1:
         seconds, key = max(done)
         notes.append(Text(f"slowest: {key}, {seconds:.0f} s", style="dim"))
-    return Group(shown, *notes)
+    return Group(Text(title, style="italic"), shown, *notes)
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
