@@ -149,6 +149,46 @@ def test_standing_names_the_folders_that_cells_to_do_look_into(project: Path) ->
     assert found.expected.seconds(base) == 60.0
 
 
+MERGED = """\
+version: 1
+models: [tiny]
+tasks:
+  - {learn: colours, sizes: [8]}
+methods:
+  base: {}
+  merged: {method: merge, experts: {method: lora, learn: [colours, names]}}
+train: {steps: 2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "state"),
+    [
+        (Status.SKIPPED, "needs lora/tiny/names/n8/s0 (interrupted)", "to do"),
+        (Status.SKIPPED, "a package is missing", "skipped"),
+        (Status.FAILED, "needs more", "failed"),
+    ],
+)
+def test_what_was_skipped_for_a_need_runs_when_the_need_is_done(
+    project: Path, status: Status, reason: str, state: str
+) -> None:
+    """The need was mended by a run that was killed before it came to what had waited for it."""
+    plan = plan_of(project, MERGED)
+    results = Results(project / "results", environment=environment(1))
+    for made in plan.cells:
+        if made.method == "merge":
+            results.add(made, status=status, reason=reason)
+        else:
+            attempt = results.add(made, scores(0.5))
+            weights = attempt_folder(project / "results", attempt) / "weights"
+            weights.mkdir()
+            (weights / "adapter").write_bytes(b"0" * (4 * 2**20))
+    found = standing(plan, results.store(), environment(1).env_digest)
+    assert {made.method: str(found.states[made.spec_digest]) for made in plan.cells} == {
+        "base": "done", "lora": "done", "merge": state,
+    }  # fmt: skip
+
+
 def test_a_full_disk_is_told_from_other_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files.is_full(tmp_path, OSError(28, "No space left on device"))
     assert files.is_full(tmp_path, RuntimeError("I/O error: No space left on device (os error 28)"))

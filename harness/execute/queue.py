@@ -13,6 +13,7 @@ from typing import TypeVar
 from harness.records import Cell, Status
 
 TO_DO, RUNNING = "to do", "running"
+NEEDS = "needs "  # how the reason of a cell begins that was skipped because of others
 TRIES = 64  # ready cells that are looked at when the first ones do not fit beside what runs
 PATIENCE = 4  # times a ready cell may be passed over by smaller ones; then they wait for it
 
@@ -94,7 +95,7 @@ class Queue:
                 f"({self.states.get(need, 'not in the plan')})"
                 for need in missing
             )
-            self.blocked.append((cell, f"needs {what}"))
+            self.blocked.append((cell, NEEDS + what))
         else:
             heapq.heappush(self.ready, (-self.length[name], self.place[name], name))
 

@@ -12,7 +12,7 @@ from typing import Any
 from harness.environment import now
 from harness.errors import DamagedStore
 from harness.execute.expected import Expected
-from harness.execute.queue import TO_DO
+from harness.execute.queue import NEEDS, TO_DO
 from harness.plan import Plan
 from harness.records import Cell, CellResult, Environment, Status
 from harness.store import files
@@ -36,18 +36,25 @@ def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = 
     """Where a plan stands in an environment.
 
     A cell is "to do" when it has no attempt, or its newest one was interrupted, or its status is in `retry`, or
-    a finished one is needed and its weights are gone, or it is not finished and one of its needs is to do.
+    a finished one is needed and its weights are gone, or it is not finished and one of its needs is to do, or it
+    was skipped for a need that has been done since.
     """
     with store.open() as connection:
         complaints = store.ingest(connection)
         statuses = store.statuses(connection, env_digest)
         folders = store.finished(connection, env_digest)
         expected = Expected(store.seconds(connection))
+        skipped = [name for name, status in statuses.items() if status == Status.SKIPPED]
+        blocked = {name for name, reason in store.reasons(connection, skipped).items() if reason.startswith(NEEDS)}
     states: dict[str, str] = {}
     for cell in plan.cells:
         # Finished once is finished, also when a later, repeated attempt was cut short.
         state = Status.DONE if cell.spec_digest in folders else statuses.get(cell.spec_digest, TO_DO)
         states[cell.spec_digest] = TO_DO if state == Status.INTERRUPTED or state in retry else state
+    for cell in plan.cells:
+        mended = all(states.get(need) in (TO_DO, Status.DONE) for need in cell.needs.values())
+        if cell.spec_digest in blocked and states[cell.spec_digest] == Status.SKIPPED and mended:
+            states[cell.spec_digest] = TO_DO
     while more := follow(plan, states, lambda name: store.attempt_folder(folders[name])):
         states.update(dict.fromkeys(more, TO_DO))
     used = {
