@@ -338,6 +338,26 @@ def test_layers_keep_what_is_counted(name: str, settings: dict[str, Any], attent
     assert found == count.layer(1, rows, width + virtual) + count.fixed(1)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", ["full", "lora", "prompt_tuning"])
+def test_layers_keep_what_is_counted_under_autocast(name: str, attention: str, tiny_model: Path) -> None:
+    """The same in 16 bits, as on a GPU; the copies of weights, which `Count.casts` counts, are taken off."""
+    net = read_network(tiny_model)
+    assert net is not None
+    batch, width = 3, 24
+    method, model = attached(name, tiny_model, {"init": "random"} if name == "prompt_tuning" else {}, attention)
+    footprint = method.footprint(net)
+    assert footprint is not None
+    train = TrainSettings(steps=1, attention=attention, precision="bf16").model_dump()
+    count = Count(net, method, footprint, train, "cpu")
+    layers = model.get_decoder().layers if name == "full" else model.get_base_model().get_decoder().layers
+    copies = [value for value in layers[1].parameters() if value.dim() == 2]
+    rows = batch * (width + footprint.virtual_tokens)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = kept_by(model, layers[1], batch, width)
+    assert found - 2 * sum(value.numel() for value in copies) == count.layer(1, rows, width + footprint.virtual_tokens)
+
+
 def kept_by(model: Any, layer: Any, batch: int, width: int) -> int:
     """Bytes that one layer keeps for its backward pass, beyond weights and what it shares with other layers."""
     model.train()
