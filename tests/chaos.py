@@ -165,6 +165,11 @@ def fill_disk(chaos: Chaos, results: Path) -> str:
     return f"exit code {code}, {'said so' if 'no space' in said else 'SAID NOTHING'}; then {statuses(results)}"
 
 
+def processes(text: str) -> str:
+    """Processes with a text in their command line."""
+    return subprocess.run(["pgrep", "-fa", text], capture_output=True, text=True).stdout.strip()
+
+
 def check(name: str, wanted: Any, got: Any) -> bool:
     same = bool(wanted == got)
     print(f"{'same' if same else 'DIFFERENT'}: {name}")
@@ -202,8 +207,10 @@ def main(parents: int, workers: int, seed: int) -> int:
             good = rebuild.returncode == 0 and check("the database made again", before, everything(wild)) and good
         finally:
             subprocess.run(["umount", str(wild)], capture_output=True)
-        left = subprocess.run(["pgrep", "-f", str(root)], capture_output=True, text=True).stdout.split()
-        print("no process is left" if not left else f"LEFT BEHIND: {left}")
+        until = time.monotonic() + 10  # what was told to end may take a moment
+        while (left := processes(str(root))) and time.monotonic() < until:
+            time.sleep(0.2)
+        print(f"LEFT BEHIND: {left}" if left else "no process is left")
         return 0 if good and not left else 1
 
 

@@ -75,6 +75,24 @@ def test_an_attempt_that_another_command_took_in_first_is_passed_over(tmp_path: 
         assert connection.execute("SELECT count(*) FROM scores").fetchall() == [(2,)]
 
 
+def test_of_an_environment_the_earliest_is_kept_in_whatever_order_attempts_come(tmp_path: Path) -> None:
+    for number, order in enumerate(([1, 3, 2], [3, 2, 1], [2, 1, 3])):
+        store = Store(tmp_path / str(number))
+        for day in order:
+            spec = put(store.folder, f"label{day}", 0.5)
+            path = attempt_folder(store.folder, f"label{day}-0") / "result.json"
+            path.write_text(path.read_text().replace('"created": "2026-01-01T', f'"created": "2026-01-0{day}T'))
+            with store.open() as connection:
+                assert store.ingest(connection) == []
+        assert spec
+        with store.open() as connection:
+            found = connection.execute("SELECT day(created AT TIME ZONE 'UTC') FROM environments").fetchall()
+        assert found == [(1,)]
+        before = dump(store)
+        store.rebuild()
+        assert dump(store) == before
+
+
 def test_base_values_come_from_the_base_whenever_it_arrives(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(tmp_path, "lora", 0.75, baseline=digest("base"))

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 # Several hundred at a time: DuckDB is made for few big inserts, and a batch's items still fit in memory.
 BATCH = 500
-SHARED = ("environments", "cells")  # the same row comes with many attempts; its first column is its key
+# The same row comes with many attempts; its first column is its key. Of an environment the earliest is kept, in
+# whatever order attempts come: so a rebuilt database is the same.
+SHARED = {"environments": "created", "cells": None}
 PER_ATTEMPT = ("attempts", "scores", "items", "phases", "steps", "facts", "flags", "files")
 ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target")
 Rows = dict[str, list[tuple[Any, ...]]]
@@ -248,7 +250,8 @@ def insert(connection: duckdb.DuckDBPyConnection, rows: Rows) -> None:
 
     for table, found in rows.items():
         if table in SHARED:
-            found = list({row[0]: row for row in found}.values())
+            latest_first = sorted(found, key=lambda row: str(row[1]), reverse=True)
+            found = list({row[0]: row for row in latest_first}.values())
         if found:
             columns = [pa.array(column) for column in zip(*found, strict=True)]
             names = [f"c{place}" for place in range(len(columns))]
@@ -258,6 +261,11 @@ def insert(connection: duckdb.DuckDBPyConnection, rows: Rows) -> None:
 def insert_table(connection: duckdb.DuckDBPyConnection, table: str, rows: Any) -> None:
     connection.register("incoming", rows)
     try:
+        if earlier := SHARED.get(table):
+            connection.execute(
+                f"DELETE FROM {table} USING incoming "
+                f"WHERE {table}.env_digest = incoming.c0 AND {table}.{earlier} > incoming.c1::TIMESTAMPTZ"
+            )
         verb = "INSERT OR IGNORE" if table in SHARED else "INSERT"
         connection.execute(f"{verb} INTO {table} SELECT * FROM incoming")
     finally:
