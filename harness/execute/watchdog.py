@@ -19,7 +19,7 @@ from harness.records import Status
 
 GIB = 2**30
 TICK_SECONDS = 0.1
-FAMILY_SECONDS = 1.0  # finding a process's children reads all of /proc
+FAMILY_SECONDS = 3.0  # finding a process's children reads all of /proc
 RESERVE_SHARE, RESERVE_BYTES = 0.03, 256 * 2**20  # of the machine's memory, kept for everything else
 CGROUP = Path("/sys/fs/cgroup")
 # Names of the limit, of what is used, and of file pages that can be taken back: of version 2, and of version 1.

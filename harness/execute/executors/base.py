@@ -30,7 +30,7 @@ from harness.store.files import ITEMS, RESULT, clear, full_disk, is_full, write_
 
 POLL_SECONDS = 0.25
 STUCK_SECONDS = 30.0  # a process that is alive so long after its result was written is ended
-TAKE_IN_SECONDS = 2.0  # between two openings of the database
+TAKE_IN_SECONDS = 10.0  # between two openings of the database: each costs a tenth of a second of a core
 
 
 @dataclass(frozen=True)
