@@ -18,10 +18,10 @@ report: $(STAMP)
 	@$(BIN)/tunebench report $(SUITE)
 
 test: fetched
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: fetched
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What the tests on the real model need; the tests themselves use no network.
 fetched: $(STAMP)

@@ -144,7 +144,8 @@ def test_cells_are_handed_over_as_the_cluster_has_room(project: Path, monkeypatc
     gpus = executor_on(project, monkeypatch, [{"CPU": 8, "GPU": 2}, {"CPU": 64}], 80 * GIB, "NVIDIA H100, NVIDIA H100")
     assert gpus.place(cell) == {"GPU": 1, "CPU": 1}
     assert gpus.refuse(cell) is None
-    many = replace(cell, train={**cell.train, "devices": 4})
+    trained = next(cell for cell in plan.cells if cell.n_train)
+    many = replace(trained, train={**trained.train, "devices": 4})
     assert gpus.refuse(many) == "asks for 4 GPUs on one node; the largest node has 2."
 
 

@@ -85,7 +85,7 @@ def write_job(
         "tasks": {name: plan.facts.tasks[name].path for name in (*cell.learn, *cell.retain)},
         "needs": {role: str(path) for role, path in (needs or {}).items()},
         "baseline": str(baseline / "items.parquet") if baseline else "",
-        "documents": str(folder.parent / "documents"),
+        "documents": str(folder.parent.parent / "documents"),
         "threads": 2,
         "predicted_bytes": None,
     }
