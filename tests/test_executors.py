@@ -15,7 +15,7 @@ from harness.plan import Plan
 from harness.store.files import attempt_folder
 
 ADDRESS = {"slurm": "local"}  # submitit's jobs as processes of this machine
-SLOW = {"slurm"}  # a process with imports of its own for each cell: a minute in all
+SLOW = {"ray", "slurm"}  # a minute or more each; that Ray loses a node and goes on is tested by `make test` too
 USABLE = [
     pytest.param(kind, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name, kind in all_executors().items()

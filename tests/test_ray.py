@@ -99,6 +99,7 @@ def test_a_node_is_killed_in_the_middle_and_nothing_is_lost(project: Path, clust
 
 
 @needs_ray
+@pytest.mark.slow
 def test_no_cell_outlives_a_killed_command(project: Path) -> None:
     """kill -9 of a command that has a Ray cluster of its own: its cells' processes end too."""
     (project / "suites" / "long.yaml").write_text(SUITE.replace("steps: 100", "steps: 1000000"))

@@ -13,6 +13,7 @@ import torch
 from tools import plan_of, results_of, run_cells
 
 from harness.records import CellResult
+from harness.store.files import attempt_folder
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
@@ -141,8 +142,8 @@ def test_saved_weights_score_as_stored(finished: tuple[Path, dict[str, CellResul
 
     folder, results = finished
     result = result_of(results, label)
-    base = Path(json.loads((folder / "attempts" / result.attempt_id / "job.json").read_text())["model_folder"])
-    weights = folder / "attempts" / result.attempt_id / "weights"
+    base = Path(json.loads((attempt_folder(folder, result.attempt_id) / "job.json").read_text())["model_folder"])
+    weights = attempt_folder(folder, result.attempt_id) / "weights"
     if (weights / "adapter_config.json").exists():
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), weights)
     else:
@@ -150,7 +151,7 @@ def test_saved_weights_score_as_stored(finished: tuple[Path, dict[str, CellResul
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(base)
     texts = {r["doc_id"]: r["text"] for f in (folder / "documents").iterdir() for r in pq.read_table(f).to_pylist()}
-    items = pq.read_table(folder / "attempts" / result.attempt_id / "items.parquet").to_pylist()
+    items = pq.read_table(attempt_folder(folder, result.attempt_id) / "items.parquet").to_pylist()
     stored = [i for i in items if i["metric"] == "log_likelihood" and i["task"] == "bbc-few"]
     assert len(stored) == 100
     for item in stored[:25]:
