@@ -181,8 +181,8 @@ class CellResult:
     status: Status
     reason: str
     started: str
-    seconds: float
-    contended: bool
+    seconds: float = 0.0
+    contended: bool = False
     scores: tuple[Score, ...] = ()
     phases: tuple[Phase, ...] = ()
     steps: tuple[Step, ...] = ()
@@ -193,6 +193,14 @@ class CellResult:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def of_job(
+        cls, attempt_id: str, job: dict[str, Any], status: Status, reason: str, started: str, **more: Any
+    ) -> CellResult:
+        """The result of an attempt at what a `job.json` says. Raises KeyError or TypeError where it says nothing."""
+        cell, environment = Cell.from_json(job["cell"]), Environment(**job["environment"])
+        return cls(attempt_id, job["run_id"], cell, environment, status, reason, started, **more)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> CellResult:

@@ -23,7 +23,7 @@ from harness.environment import now
 from harness.errors import CellError, Diverged, Interrupted, OutOfMemory
 from harness.measure import Meter, StepRecorder
 from harness.methods import Method, all_methods
-from harness.records import Cell, CellResult, Environment, Fact, Flag, Item, Score, Status
+from harness.records import Cell, CellResult, Fact, Flag, Item, Score, Status
 from harness.store.files import ITEMS, RESULT, is_full, settle, write_atomically
 
 
@@ -57,16 +57,13 @@ def attempt(folder: Path, rank: int = 0) -> CellResult:
     except Exception as error:
         traceback.print_exc()
         status, reason = classify(error, folder)
-    return CellResult(
-        attempt_id=folder.name,
-        run_id=job["run_id"],
-        cell=cell,
-        environment=Environment(**job["environment"]),
-        status=status,
-        reason=reason,
-        started=started,
+    return CellResult.of_job(
+        folder.name,
+        job,
+        status,
+        reason,
+        started,
         seconds=time.perf_counter() - clock,
-        contended=False,
         scores=tuple(work.scores) if status is Status.DONE else (),
         phases=tuple(work.meter.phases),
         steps=tuple(work.recorder.steps),

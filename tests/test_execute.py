@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools import plan_of, results_of, run_cells, wait_for
+from tools import by_label, plan_of, results_of, run_cells, wait_for
 
 from harness.environment import environment
 from harness.execute.executors.base import Progress
 from harness.execute.resume import standing
-from harness.plan import Plan
 from harness.records import Status
 from harness.store.database import Store
 
@@ -28,10 +27,6 @@ methods:
   lora: {learning_rate: 1e-2}
 train: {steps: STEPS, batch_size: 4}
 """
-
-
-def by_label(plan: Plan, progress: Progress) -> dict[str, str]:
-    return {cell.label: str(progress.states[cell.spec_digest]) for cell in plan.cells}
 
 
 def kill_when(label: str, number: int) -> Any:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tools import plan_of, results_of, run_cells, wait_for
+from tools import by_label, plan_of, results_of, run_cells, wait_for
 
 from harness.execute.executors import Executor, all_executors
 from harness.execute.executors.base import Progress
-from harness.plan import Plan
 from harness.store.files import attempt_folder
 
 ADDRESS = {"slurm": "local"}  # submitit's jobs as processes of this machine
@@ -46,10 +45,6 @@ def executor(request: pytest.FixtureRequest) -> type[Executor]:
 
 def address(executor: type[Executor]) -> str:
     return ADDRESS.get(executor.name, "")
-
-
-def by_label(plan: Plan, progress: Progress) -> dict[str, str]:
-    return {cell.label: str(progress.states[cell.spec_digest]) for cell in plan.cells}
 
 
 def writers(attempt: str) -> Iterator[int]:

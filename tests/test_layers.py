@@ -9,10 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # A module may import those of lower rank, and its own package.
 RANK = {
-    "errors": 0, "lines": 1, "records": 1, "network": 1, "methods": 2, "mirrors": 2, "settings": 3, "suite": 4,
-    "sources": 4, "catalog": 5, "plan": 6, "environment": 6, "corpora": 5, "generation": 5, "memory": 7, "store": 6,
-    "tasks": 6, "models": 6, "lengths": 7, "measure": 7, "diagnose": 7, "devices": 7, "fetch": 8, "train": 8,
-    "evaluate": 8, "report": 8, "worker": 9, "execute": 10, "screen": 11, "cli": 12,
+    "errors": 0, "discovery": 0, "lines": 1, "records": 1, "network": 1, "methods": 2, "mirrors": 2, "settings": 3,
+    "suite": 4, "sources": 4, "catalog": 5, "plan": 6, "environment": 6, "corpora": 5, "generation": 5, "memory": 7,
+    "store": 6, "tasks": 6, "models": 6, "lengths": 7, "measure": 7, "diagnose": 7, "devices": 7, "fetch": 8,
+    "train": 8, "evaluate": 8, "report": 8, "worker": 9, "execute": 10, "screen": 11, "cli": 12,
 }  # fmt: skip
 HEAVY = {
     "torch",

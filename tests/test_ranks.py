@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_execute import by_label
-from tools import cell_named, plan_of, results_of, run_cells, wait_for, write_job
+from tools import by_label, cell_named, plan_of, results_of, run_cells, wait_for, write_job
 
 from harness.execute import ranks
 from harness.records import Cell, CellResult, Status

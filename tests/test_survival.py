@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from tools import plan_of, results_of, run_cells, wait_for
+from tools import by_label, plan_of, results_of, run_cells, wait_for
 
 from harness.environment import environment
 from harness.execute.events import live_status
@@ -22,7 +22,6 @@ from harness.execute.executors.base import Limits, Progress, Run, Running
 from harness.execute.executors.local import LocalExecutor
 from harness.execute.placement import GIB
 from harness.execute.watchdog import Watchdog, resident
-from harness.plan import Plan
 from harness.store.database import Store
 
 SUITE = """\
@@ -38,14 +37,10 @@ train: {steps: 2, batch_size: 4}
 """
 
 
-def states(plan: Plan, progress: Progress) -> dict[str, str]:
-    return {cell.label: str(progress.states[cell.spec_digest]) for cell in plan.cells}
-
-
 def test_a_cell_that_allocates_without_end_is_oom_and_the_others_are_done(project: Path) -> None:
     hog = "  hog: {method: lora, rank: 400000}\n"  # 5 GiB of adapters
     plan = plan_of(project, SUITE.replace("train:", hog + "train:") + "memory_limit: 1500MiB\n")
-    assert states(plan, run_cells(project, plan)) == {"base": "done", "full": "done", "lora": "done", "hog": "oom"}
+    assert by_label(plan, run_cells(project, plan)) == {"base": "done", "full": "done", "lora": "done", "hog": "oom"}
     (result,) = (result for result in results_of(project) if result.cell.label == "hog")
     assert result.reason.startswith("held ")
     assert result.reason.endswith("GiB resident; the memory limit of a cell is 1.46 GiB")
@@ -58,7 +53,7 @@ def test_a_cell_that_cannot_fit_is_not_started_and_says_so(project: Path) -> Non
         project, plan,
         predict=lambda cell: 40 * GIB if cell.label == "full" else GIB, limits=Limits(machine=24 * GIB),
     )  # fmt: skip
-    assert states(plan, progress) == {"base": "done", "full": "skipped", "lora": "done"}
+    assert by_label(plan, progress) == {"base": "done", "full": "skipped", "lora": "done"}
     (result,) = (result for result in results_of(project) if result.cell.label == "full")
     assert result.reason.startswith("is predicted to need 40.0 GiB; cpu has 24.0 GiB.")
 
@@ -66,7 +61,7 @@ def test_a_cell_that_cannot_fit_is_not_started_and_says_so(project: Path) -> Non
 def test_cells_side_by_side_say_who_shared_the_machine(project: Path) -> None:
     plan = plan_of(project, SUITE.replace("steps: 2", "steps: 60"))
     progress = run_cells(project, plan, jobs=2)
-    assert set(states(plan, progress).values()) == {"done"}
+    assert set(by_label(plan, progress).values()) == {"done"}
     found = {result.cell.label: result for result in results_of(project)}
     assert (found["base"].contended, found["base"].beside) == (False, ())
     assert (found["full"].contended, found["full"].beside) == (True, (found["lora"].cell.key,))
@@ -96,7 +91,7 @@ def test_a_reader_does_not_stop_a_run(project: Path) -> None:
 
     try:
         progress = run_cells(project, plan, watch=watch)
-        assert set(states(plan, progress).values()) == {"done"}
+        assert set(by_label(plan, progress).values()) == {"done"}
         assert len(results_of(project)) == 3
     finally:
         release.set()
@@ -139,7 +134,7 @@ def test_the_fork_server_may_be_killed(project: Path) -> None:
                 killed.append(int(Path(f"/proc/{running.pid}/stat").read_text().rsplit(")", 1)[1].split()[1]))
                 os.kill(killed[0], signal.SIGKILL)
 
-    found = states(plan, run_cells(project, plan, watch=watch))
+    found = by_label(plan, run_cells(project, plan, watch=watch))
     assert found == {"base": "done", "full": "interrupted", "lora": "done"}
 
 
@@ -156,7 +151,7 @@ def test_ctrl_c_twice_stops_now_and_leaves_a_store_that_resumes(project: Path) -
                 time.sleep(0.2)
 
     progress = run_cells(project, plan, watch=watch)
-    assert sorted(states(plan, progress).values()) == ["done", "interrupted", "to do"]
+    assert sorted(by_label(plan, progress).values()) == ["done", "interrupted", "to do"]
     (cut,) = (result for result in results_of(project) if result.status == "interrupted")
     assert cut.reason == "stopped by the user"
     with Store(project / "results").open(read_only=True) as connection:

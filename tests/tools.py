@@ -50,6 +50,11 @@ def run_cells(
     return executor(store, run, watch or (lambda progress: None)).run(plan, found.states, found.done)
 
 
+def by_label(plan: Plan, progress: Progress) -> dict[str, str]:
+    """How the cells of each label ended; of several, the last."""
+    return {cell.label: str(progress.states[cell.spec_digest]) for cell in plan.cells}
+
+
 def results_of(root: Path) -> list[CellResult]:
     """Every result of a project, in the order of the attempts."""
     paths = sorted(root.glob("results/attempts/*/*/result.json"), key=lambda path: path.parent.name)

@@ -21,7 +21,6 @@ from harness.cli.shared import (
     read_suite,
     results,
     size_of,
-    this_environment,
     warn,
 )
 from harness.errors import UserError, unknown
@@ -131,6 +130,7 @@ def show_plan(
 
     Example: tunebench plan peft-vs-full
     """
+    from harness.execute.executors import Executor
     from harness.execute.forecast import forecast
     from harness.fetch import known_facts
     from harness.plan import make_plan
@@ -144,7 +144,7 @@ def show_plan(
             f"not fetched yet: {', '.join(missing)}. Run `tunebench fetch {suite}` first: the plan needs the "
             "sizes and fingerprints of its data."
         )
-    environment, _ = this_environment(threads, jobs)
+    environment, _ = Executor.environment(threads, jobs, "")
     rows = forecast(make_plan(loaded, facts), results(folder, catalog), environment, size_of(memory))
     if as_json:
         show_json([asdict(row) for row in rows])

@@ -14,7 +14,6 @@ from harness.screen import download_bars
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog
-    from harness.records import Environment
     from harness.store.database import Store
     from harness.suite import Suite
 
@@ -58,13 +57,6 @@ def read_suite(name: str, catalog: Catalog) -> Suite:
     from harness.suite import find_suite, load_suite
 
     return load_suite(find_suite(name, catalog.root), catalog)
-
-
-def this_environment(threads: int | None, jobs: int | None = None) -> tuple[Environment, int]:
-    from harness.environment import cores, environment
-
-    count = threads or max(1, cores() // (jobs or 1))
-    return environment(count), count
 
 
 def quiet_libraries() -> None:

@@ -33,7 +33,7 @@ from typing import Any
 
 from harness.environment import now
 from harness.methods import all_methods
-from harness.records import Cell, CellResult, Environment, Phase, Status
+from harness.records import Cell, CellResult, Phase, Status
 from harness.store.files import write_atomically
 
 PR_SET_PDEATHSIG = 1
@@ -83,7 +83,7 @@ def run(folder: Path, device: str) -> None:
     visible = torch.cuda.device_count()
     reason = skip(cell, visible)
     if reason:
-        result = bare(folder, job, cell, Status.SKIPPED, reason)
+        result = CellResult.of_job(folder.name, job, Status.SKIPPED, reason, now())
     else:
         job["threads_a_rank"] = job["threads"] if visible else max(1, job["threads"] // count)
         write_atomically(folder / "job.json", json.dumps(job, indent=1))
@@ -192,7 +192,7 @@ def outcome(folder: Path, job: dict[str, Any], cell: Cell, ended: dict[int, int]
         status, reason = found.status, found.reason
     else:
         status, reason = how_it_ended(ended[cause])
-        found = results[min(results)] if results else bare(folder, job, cell, status, reason)
+        found = results[min(results)] if results else CellResult.of_job(folder.name, job, status, reason, now())
     said = reason if cause == 0 else f"rank {cause}: {reason}"
     return replace(found, status=status, reason=said, scores=(), flags=())
 
@@ -221,18 +221,3 @@ def how_it_ended(code: int) -> tuple[Status, str]:
     if code < 0:
         return Status.FAILED, f"the process ended with signal {-code} ({signal.strsignal(-code)})"
     return Status.FAILED, f"the process ended with exit code {code}"
-
-
-def bare(folder: Path, job: dict[str, Any], cell: Cell, status: Status, reason: str) -> CellResult:
-    """A result of which nothing but its end is known."""
-    return CellResult(
-        attempt_id=folder.name,
-        run_id=job["run_id"],
-        cell=cell,
-        environment=Environment(**job["environment"]),
-        status=status,
-        reason=reason,
-        started=now(),
-        seconds=0.0,
-        contended=False,
-    )

@@ -14,7 +14,7 @@ from harness.errors import DamagedStore
 from harness.execute.expected import Expected
 from harness.execute.queue import NEEDS, TO_DO
 from harness.plan import Plan
-from harness.records import Cell, CellResult, Environment, Status
+from harness.records import CellResult, Status
 from harness.store import files
 from harness.store.database import Store
 
@@ -122,17 +122,8 @@ def close_attempt(folder: Path) -> None:
     """Write the result of an attempt whose command was killed; where even its job is unreadable, remove it."""
     try:
         job: dict[str, Any] = json.loads((folder / "job.json").read_text())
-        result = CellResult(
-            attempt_id=folder.name,
-            run_id=job["run_id"],
-            cell=Cell.from_json(job["cell"]),
-            environment=Environment(**job["environment"]),
-            status=Status.INTERRUPTED,
-            reason="the command that ran it was killed",
-            started=now(),
-            seconds=0.0,
-            contended=False,
-        )
+        reason = "the command that ran it was killed"
+        result = CellResult.of_job(folder.name, job, Status.INTERRUPTED, reason, now())
     except (OSError, ValueError, KeyError, TypeError):
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began: there is nothing in it
         return

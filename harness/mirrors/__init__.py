@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable
 from functools import cache
 
+from harness.discovery import find_classes
 from harness.errors import UserError, unknown
 from harness.mirrors.base import Mirror
 from harness.mirrors.process import Mirrors
@@ -16,18 +15,8 @@ __all__ = ["Mirror", "Mirrors", "all_mirrors", "open_mirrors"]
 
 @cache
 def all_mirrors() -> dict[str, type[Mirror]]:
-    """Name -> class, for every named subclass of Mirror in this folder's files, in order of name."""
-    found: dict[str, type[Mirror]] = {}
-    for module_info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{module_info.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Mirror) and value.__module__ == module.__name__:
-                if not value.name:
-                    continue
-                if value.name in found:
-                    raise RuntimeError(f"two mirrors are named {value.name!r}: {found[value.name]} and {value}")
-                found[value.name] = value
-    return dict(sorted(found.items()))
+    """Every mirror by name."""
+    return find_classes(__name__, __path__, Mirror)
 
 
 def open_mirrors(names: Iterable[str], warn: Callable[[str], None]) -> Mirrors:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
+from harness.discovery import find_classes
 from harness.execute.executors.base import Executor
+
+__all__ = ["Executor", "all_executors"]
 
 
 @cache
 def all_executors() -> dict[str, type[Executor]]:
     """Every executor by name."""
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    found: list[type[Executor]] = Executor.__subclasses__()
-    return {kind.name: kind for kind in sorted(found, key=lambda kind: kind.name)}
-
-
-__all__ = ["Executor", "all_executors"]
+    return find_classes(__name__, __path__, Executor)

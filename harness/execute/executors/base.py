@@ -365,17 +365,9 @@ class Executor(ABC):
         return folder
 
     def _write(self, cell: Cell, folder: Path, ended: Ended, seconds: float = 0.0, device: str = "") -> CellResult:
+        run = self.run_info
         result = CellResult(
-            attempt_id=folder.name,
-            run_id=self.run_info.run_id,
-            cell=cell,
-            environment=self.run_info.environment,
-            status=ended.status,
-            reason=ended.reason,
-            started=now(),
-            seconds=seconds,
-            contended=False,
-            device=device,
+            folder.name, run.run_id, cell, run.environment, ended.status, ended.reason, now(), seconds, device=device
         )
         write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
         return result
