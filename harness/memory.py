@@ -38,7 +38,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from harness.catalog import LengthFacts
-from harness.methods import Footprint, Method, all_methods
+from harness.methods import Footprint, Method, make_method
 from harness.network import Network, Shape
 from harness.plan import Facts
 from harness.records import Cell
@@ -86,13 +86,14 @@ def predict(cell: Cell, facts: Facts, device: Device = "cpu") -> Prediction | No
     """The memory that a cell will take: on a CPU the resident set of its process, on a GPU what torch allocates.
 
     None where it cannot be counted: a method that says nothing of its footprint, a network of another form than
-    Llama's, a checkpoint without safetensors headers, or tasks whose lengths have not been counted (`fetch` does).
+    Llama's, a checkpoint without safetensors headers, an objective or a curriculum, or tasks whose lengths have not
+    been counted (`fetch` does).
     """
     model = facts.models.get(cell.model)
     network = model.network if model else None
-    if network is None or not network.is_counted():
+    if network is None or not network.is_counted() or cell.objectives or cell.curriculum:
         return None
-    method = all_methods()[cell.method](**cell.settings)
+    method = make_method(cell.method, cell.settings)
     footprint = method.footprint(network)
     tasks = [facts.lengths.get((cell.model, name)) for name in (*cell.learn, *cell.retain)]
     scored = [lengths for lengths in tasks if lengths]

@@ -1,9 +1,9 @@
 """Stage 2 of 7. In: a Suite and the facts of its tasks and models. Out: a Plan of frozen cells.
 
 Ids and seeds are settled here; nothing is run, fetched or looked up. A cell's `spec_digest` covers what
-the cell *is*: its method's settings, training settings, the fingerprints of model and tasks, data size,
-seed, and the spec digests of its needs. Labels, keys and suites are not part of it, so two suites that
-ask for the same thing share one cell.
+the cell *is*: its method's settings, training settings, the fingerprints of models and tasks, data size,
+seed, objectives, curriculum, and the spec digests of its needs. Labels, keys and suites are not part of it,
+so two suites that ask for the same thing share one cell.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
+from typing import Any
 
 from harness.catalog import LengthFacts, ModelFacts, TaskFacts
 from harness.errors import Problem, SuiteError
 from harness.methods import Method
+from harness.recipe import Recipe
 from harness.records import Cell, digest
 from harness.settings import SCORING, TrainSettings
 from harness.suite import BASE, Label, Suite, build_method, check_sizes
@@ -78,8 +80,8 @@ def make_plan(suite: Suite, facts: Facts) -> Plan:
 def axes(
     method: Method, sizes: tuple[int | str, ...], seeds: tuple[int, ...], available: int
 ) -> Iterator[tuple[int, int | None]]:
-    """(n_train, seed) pairs: one (0, None) for what is not trained."""
-    if not method.trains:
+    """(n_train, seed) pairs: one (0, None) for what learns from no examples."""
+    if not method.uses_data:
         yield 0, None
         return
     for size in sizes:
@@ -98,76 +100,84 @@ class CellMaker:
     def bare(self, model: str) -> Cell:
         """The untouched base model, scored on every task that any label learns here: all gains start from it."""
         label = next(label for label in self.suite.labels if label.name == BASE)
-        learned = [name for other in self.suite.labels for name in other.method.learns(self.task)]
+        learned = [name for other in self.suite.labels for name in other.recipe.learns(self.task)]
         retain = tuple(name for name in dict.fromkeys([*self.suite.retain, *learned]) if name != self.task)
-        return self.cell(label.name, label.method, label.train, model, self.task, 0, None, {}, "", retain)
+        return self.cell(label, model, self.task, 0, None, "", retain=retain)
 
     def cells(self, label: Label, model: str, n_train: int, seed: int | None, baseline: str) -> Iterator[Cell]:
         """A label's cell, after the cells that it needs."""
         needs = {}
-        for expert in label.method.wants(self.task):
+        for expert in label.recipe.wants(self.task):
             method, _ = build_method(expert.method, expert.settings, self.suite.lines, ("methods", label.name))
             assert method is not None  # the suite has been checked
-            name = self.label_of(method, label.train) or f"{label.name}.{expert.method}"
+            recipe = Recipe(method)
+            name = self.label_of(recipe, label.train) or f"{label.name}.{expert.method}"
             available = self.facts.tasks[expert.learn].n_train
-            cell = self.cell(
-                name, method, label.train, model, expert.learn, min(n_train, available), seed, {}, baseline
-            )
+            base = expert.model or model
+            size, its_seed = (min(n_train, available), seed) if method.uses_data else (0, None)
+            cell = self.cell(Label(name, recipe, label.train), base, expert.learn, size, its_seed, baseline)
             needs[expert.role] = cell.spec_digest
             yield cell
-        yield self.cell(label.name, label.method, label.train, model, self.task, n_train, seed, needs, baseline)
+        yield self.cell(label, model, self.task, n_train, seed, baseline, needs)
 
-    def label_of(self, method: Method, train: TrainSettings) -> str | None:
-        """The suite's own label for exactly this method, so that an expert that is also a row shares its name."""
+    def label_of(self, recipe: Recipe, train: TrainSettings) -> str | None:
+        """The suite's own label for exactly this recipe, so that an expert that is also a row shares its name."""
+        what = recipe.method.name, recipe.method.settings, recipe.beside, train
         for label in self.suite.labels:
-            same = type(label.method) is type(method) and label.method.settings == method.settings
-            if same and label.train == train:
+            method = label.method
+            if (method.name, method.settings, label.recipe.beside, label.train) == what:
                 return label.name
         return None
 
     def cell(
         self,
-        label: str,
-        method: Method,
-        train: TrainSettings,
+        label: Label,
         model: str,
         task: str,
         n_train: int,
         seed: int | None,
-        needs: dict[str, str],
         baseline: str,
+        needs: dict[str, str] | None = None,
         retain: tuple[str, ...] | None = None,
     ) -> Cell:
-        learn = method.learns(task) or (task,)
+        method, recipe = label.method, label.recipe
+        learn = recipe.learns(task) or (task,)
         if retain is None:
             retain = tuple(name for name in self.suite.retain if name not in learn)
         if not method.is_language_model:
             retain = ()
-        settings = train.model_dump()
+        reads = tuple(name for name in recipe.reads(task) if name not in (*learn, *retain))
+        borrowed = [*recipe.borrows(), *(expert.model for expert in recipe.wants(task) if expert.model)]
+        borrows = tuple(dict.fromkeys(name for name in borrowed if name != model))
+        settings = label.train.model_dump()
         if not method.trains:
             settings = {name: settings[name] for name in SCORING}
-        fingerprints = {name: self.facts.tasks[name].fingerprint for name in (*learn, *retain)}
-        fingerprints["model"] = self.facts.models[model].fingerprint
-        what = {
+        tasks, models = self.facts.tasks, self.facts.models
+        fingerprints = {name: tasks[name].fingerprint for name in (*learn, *retain, *reads)}
+        fingerprints |= {f"model:{name}": models[name].fingerprint for name in borrows}
+        fingerprints["model"] = models[model].fingerprint
+        what: dict[str, Any] = {
             "method": method.name,
             "settings": method.settings,
             "train": TrainSettings.identity(settings),
             "fingerprints": [
                 fingerprints["model"],
-                *([name, fingerprints[name]] for name in (*learn, *retain)),
+                *([name, fingerprints[name]] for name in (*learn, *retain, *reads)),
+                *(fingerprints[f"model:{name}"] for name in borrows),
             ],
             "learn": learn,
             "retain": retain,
             "n_train": n_train,
             "seed": seed,
-            "needs": needs,
+            "needs": needs or {},
+            **recipe.beside,  # no keys where there is nothing, so that results from before there was any are found
         }
-        size = f"/n{n_train}/s{seed}" if method.trains else ""
+        size = f"/n{n_train}/s{seed}" if method.uses_data else ""
         short = model.rstrip("/").rsplit("/", 1)[-1].removeprefix("file:")  # of a source, its last part
         return Cell(
-            key=f"{label}/{short}/{task}{size}",
+            key=f"{label.name}/{short}/{task}{size}",
             spec_digest=digest(what),
-            label=label,
+            label=label.name,
             method=method.name,
             family=method.family,
             model=model,
@@ -178,9 +188,12 @@ class CellMaker:
             retain=retain,
             settings=method.settings,
             train=settings,
-            needs=needs,
+            needs=needs or {},
             baseline=baseline,
+            reads=reads,
+            borrows=borrows,
             fingerprints=fingerprints,
+            **recipe.beside,
         )
 
 
@@ -202,7 +215,7 @@ def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
         if found.unlearnable:
             continue
         for label in suite.labels:
-            for learned in label.method.learns(task):
+            for learned in label.recipe.learns(task):
                 if reason := facts.tasks[learned].unlearnable:
                     yield problem(f"task {learned!r} cannot be learned: {reason}", "methods", label.name)
             if label.train.eval_every and label.method.trains and not found.n_validation:

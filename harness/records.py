@@ -44,7 +44,9 @@ class Cell:
 
     `key` is for people and joins history; `spec_digest` is what the cell *is* (see `plan.py`).
     An untrained cell has `n_train` 0 and no seed. `needs` maps a role ("expert:bbc-topic") to the
-    spec digest of the cell that fills it. `baseline` is the bare base model's cell.
+    spec digest of the cell that fills it. `baseline` is the bare base model's cell. `objectives` and
+    `curriculum` map a name to its settings. `reads` are tasks whose training text is used without being scored,
+    `borrows` are models beside its own.
     """
 
     key: str
@@ -62,10 +64,18 @@ class Cell:
     train: dict[str, Any]
     needs: dict[str, str] = field(default_factory=dict)
     baseline: str = ""
+    objectives: dict[str, dict[str, Any]] = field(default_factory=dict)
+    curriculum: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    borrows: tuple[str, ...] = ()
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    def fingerprint_key(self, model: str) -> str:
+        """Under which key `fingerprints` has a model; those of tasks stand under their names."""
+        return "model" if model == self.model else f"model:{model}"
 
     def member(self) -> dict[str, Any]:
         """What a run says of a cell that is part of it."""
@@ -74,7 +84,8 @@ class Cell:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Cell:
-        return cls(**{**data, "learn": tuple(data["learn"]), "retain": tuple(data["retain"])})
+        lists = {name: tuple(data.get(name, ())) for name in ("learn", "retain", "reads", "borrows")}
+        return cls(**{**data, **lists})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from harness.errors import Problem, unknown
 from harness.lines import Lines
-from harness.methods import Method, all_methods
+from harness.methods import Method, make_method
 
 # Of the training settings, those that also change what an untrained model scores.
 SCORING = ("precision", "attention", "eval_batch_size")
@@ -67,7 +67,7 @@ def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
         if train.strategy != TrainSettings.model_fields["strategy"].default:
             yield f"strategy {train.strategy} divides work among devices, and devices is 1. Raise devices, or drop it."
         return
-    experts = [all_methods()[expert.method](**expert.settings) for expert in method.wants("?")]
+    experts = [make_method(expert.method, expert.settings) for expert in method.wants("?")]
     # What only combines its experts leaves the devices to them.
     for part in [*experts, *([] if experts else [method])]:
         if not part.distributes:

@@ -9,14 +9,19 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import pydantic
 from pydantic import ByteSize, ConfigDict, Field, create_model
 
+from harness.configurable import Configurable
+from harness.curricula import all_curricula
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.lines import Lines, read_yaml
-from harness.methods import Method, all_methods
+from harness.methods import JOIN, Method, all_methods, make_method
+from harness.methods.composed import Composed
+from harness.objectives import all_objectives
+from harness.recipe import Recipe
 from harness.records import canonical
 from harness.settings import SCORING, TrainSettings, accepts_bool, check_devices, check_train, explain, merge_train
 
@@ -49,11 +54,15 @@ class SuiteFile(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Label:
-    """A row of the report: a method with its settings, and the training settings it has of its own."""
+    """A row of the report: a recipe with a name, and how it is trained."""
 
     name: str
-    method: Method
+    recipe: Recipe
     train: TrainSettings
+
+    @property
+    def method(self) -> Method:
+        return self.recipe.method
 
 
 @dataclass(frozen=True)
@@ -75,12 +84,17 @@ class Suite:
         names = [name for name, _ in self.tasks] + list(self.retain)
         for label in self.labels:
             for task, _ in self.tasks:
-                names += label.method.learns(task)
+                recipe = label.recipe
+                names += [*recipe.learns(task), *recipe.reads(task), *(expert.learn for expert in recipe.wants(task))]
         return iter(dict.fromkeys(names))
 
     def model_names(self) -> Iterator[str]:
-        own = [name for label in self.labels if (name := label.method.own_model())]
-        return iter(dict.fromkeys([*self.models, *own]))
+        names = list(self.models)
+        for label in self.labels:
+            own = label.method.own_model()
+            wanted = [expert.model for expert in label.recipe.wants("") if expert.model]
+            names += [*([own] if own else []), *label.recipe.borrows(), *wanted]
+        return iter(dict.fromkeys(names))
 
 
 def find_suite(name: str, root: Path) -> Path:
@@ -184,7 +198,7 @@ def check_labels(labels: list[Label], lines: Lines) -> Iterator[Problem]:
     for label in labels:
         method = label.method
         train = label.train.model_dump(include=None if method.trains else set(SCORING))
-        what = canonical([method.name, method.settings, train])
+        what = canonical([method.name, method.settings, train, label.recipe.beside])
         if what in seen:
             yield lines.problem(
                 f"label {label.name!r} is the same as {seen[what]!r}: same method, same settings. Remove one.",
@@ -202,7 +216,7 @@ def check_names(data: dict[str, Any], labels: list[Label], names: Names, lines: 
         except UserError as error:
             yield lines.problem(str(error), *path)
             return
-        if found.kind and found.kind != kind:
+        if kind and found.kind and found.kind != kind:
             yield lines.problem(f"model {name!r} is of the kind {found.kind}; {kind} is wanted here.", *path)
 
     def task(name: str, *path: Any) -> Iterator[Problem]:
@@ -232,9 +246,14 @@ def check_names(data: dict[str, Any], labels: list[Label], names: Names, lines: 
     for label in labels:
         if own := label.method.own_model():
             yield from model(own, "encoder", "methods", label.name, "encoder")
-        for learned in label.method.learns(""):
-            if learned:
-                yield from task(str(learned), "methods", label.name, "experts")
+        for name in label.recipe.borrows():
+            yield from model(name, "", "methods", label.name)
+        for expert in label.recipe.wants(""):
+            if expert.model:
+                yield from model(expert.model, "causal", "methods", label.name)
+        for name in dict.fromkeys([*label.recipe.learns(""), *label.recipe.reads("")]):
+            if name:
+                yield from task(str(name), "methods", label.name)
 
 
 def check_sizes(place: int, facts: Any, sizes: Iterable[Any], lines: Lines) -> Iterator[Problem]:
@@ -254,7 +273,7 @@ def check_sizes(place: int, facts: Any, sizes: Iterable[Any], lines: Lines) -> I
 def read_label(
     name: str, settings: Any, suite_train: dict[str, Any], lines: Lines
 ) -> tuple[Label | None, list[Problem]]:
-    """One entry of `methods:`: {method: …, train: {…}, and the method's own settings}."""
+    """One entry of `methods:`: {method, train, objectives, curriculum, and the method's own settings}."""
     where = ("methods", name)
     if settings is None:
         settings = {}
@@ -263,16 +282,24 @@ def read_label(
     settings = dict(settings)
     method_name = settings.pop("method", name)
     own_train = settings.pop("train", {}) or {}
-    known = all_methods()
-    if method_name not in known:
+    objectives, problems = read_parts(settings.pop("objectives", None), all_objectives(), lines, (*where, "objectives"))
+    curricula, found = read_parts(settings.pop("curriculum", None), all_curricula(), lines, (*where, "curriculum"))
+    problems += found
+    if curricula[1:]:
+        problems.append(lines.problem("a label has one curriculum. Keep one.", *where, "curriculum"))
+    if isinstance(method_name, list):
+        method, found = build_composed(method_name, settings, lines, where)
+    elif method_name not in all_methods():
         hint = "" if method_name != name else f"A label of your own names its method: {name}: {{method: lora}}."
-        return None, [lines.problem(unknown("method", method_name, known, hint), *where, "method")]
-    if name == BASE and (method_name != BASE or settings or own_train):
+        return None, [*problems, lines.problem(unknown("method", method_name, all_methods(), hint), *where, "method")]
+    elif name == BASE and (method_name != BASE or settings or own_train or objectives or curricula):
         return None, [
             lines.problem("base is the untouched model, with no settings: every gain is measured from it. "
                           "Give the other row a name of its own (base-nf4: {method: base, quantize: nf4}).", *where)
         ]  # fmt: skip
-    method, problems = build_method(method_name, settings, lines, where)
+    else:
+        method, found = build_method(method_name, settings, lines, where)
+    problems += found
     if not isinstance(own_train, dict):
         problems.append(lines.problem(f"train: got {own_train!r}, wanted settings.", *where, "train"))
         own_train = {}
@@ -282,21 +309,96 @@ def read_label(
         train = TrainSettings.model_validate(merge_train(suite_train, own_train))
     except pydantic.ValidationError:
         pass  # already reported, at the block it stands in
-    if method and train:
-        place = next(((*path, key) for path, block in (((*where, "train"), own_train), (("train",), suite_train))
-                      for key in ("strategy", "devices") if key in block), where)  # fmt: skip
-        problems += [
-            lines.problem(f"label {name!r}: {message}", *(where if place[0] == "train" else place))
-            for message in check_devices(method, train)
-        ]
-    return (Label(name, method, train) if method and train else None), problems
+    if not (method and train):
+        return None, problems
+    place = next(((*path, key) for path, block in (((*where, "train"), own_train), (("train",), suite_train))
+                  for key in ("strategy", "devices") if key in block), where)  # fmt: skip
+    problems += [
+        lines.problem(f"label {name!r}: {message}", *(where if place[0] == "train" else place))
+        for message in check_devices(method, train)
+    ]
+    recipe = Recipe(method, tuple(objectives), curricula[0] if curricula else None)
+    problems += [lines.problem(f"label {name!r}: {message}", *where) for message in recipe.refusals(train)]
+    return Label(name, recipe, train), problems
+
+
+T = TypeVar("T", bound=Configurable)
+
+
+def read_parts(
+    block: Any, known: dict[str, type[T]], lines: Lines, where: tuple[Any, ...]
+) -> tuple[list[T], list[Problem]]:
+    """Objectives or a curriculum: a name, or {name: settings}."""
+    if block is None:
+        return [], []
+    if isinstance(block, str):
+        block = {block: {}}
+    if not isinstance(block, dict):
+        return [], [lines.problem(f"{where[-1]}: got {block!r}, wanted a name, or name: {{settings}}.", *where)]
+    made, problems = [], []
+    for name, settings in block.items():
+        if name not in known:
+            problems.append(lines.problem(unknown(where[-1].removesuffix("s"), name, known), *where, name))
+        elif settings is not None and not isinstance(settings, dict):
+            problems.append(lines.problem(f"{name}: got {settings!r}, wanted settings or {{}}.", *where, name))
+        else:
+            part, found = build(known[name], settings or {}, lines, (*where, name))
+            problems += found
+            made += [part] if part else []
+    return made, problems
+
+
+def build_composed(
+    names: list[Any], settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
+) -> tuple[Method | None, list[Problem]]:
+    """Several methods at once: `method: [layerwise, prefix_tuning]`, with settings under each one's name."""
+    known, problems, parts = all_methods(), [], []
+    for place, name in enumerate(names):
+        if name not in known:
+            problems.append(lines.problem(unknown("method", name, known), *where, "method", place))
+    for name, value in settings.items():
+        if name not in names:
+            problems.append(lines.problem(unknown("part of the method", name, list(map(str, names))), *where, name))
+        elif not isinstance(value, dict):
+            problems.append(lines.problem(f"{name}: got {value!r}, wanted settings or {{}}.", *where, name))
+    if len(names) < 2:
+        problems.append(lines.problem(f"method: got {names!r}, wanted a name, or two or more.", *where, "method"))
+    if problems:
+        return None, problems
+    for name in names:
+        part, found = build(known[name], settings.get(name, {}), lines, (*where, name))
+        problems += found
+        parts += [part] if part else []
+    if problems:
+        return None, problems
+    method = Composed(parts)
+    problems = [lines.problem(f"label {where[-1]!r}: {message}", *where) for message in method.problems()]
+    return (None if problems else method), problems
 
 
 def build_method(
     name: str, settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
 ) -> tuple[Method | None, list[Problem]]:
-    """A method with checked and coerced settings, or what is wrong with them."""
-    kind = all_methods()[name]
+    """A method with checked and coerced settings, or what is wrong with them and with the experts it asks for."""
+    if JOIN in name:
+        return make_method(name, settings), []  # of a label that has been checked
+    method, problems = build(all_methods()[name], settings, lines, where)
+    if method is None:
+        return None, problems
+    for expert in method.wants("?"):
+        if expert.method not in all_methods():
+            problems.append(lines.problem(unknown("method", expert.method, all_methods()), *where, "experts"))
+            continue
+        made, found = build(all_methods()[expert.method], expert.settings, lines, (*where, "experts"))
+        refused = method.refuses(made) if made else ()
+        problems += [*found, *(lines.problem(message, *where, "experts") for message in refused)]
+    return (None if problems else method), list(dict.fromkeys(problems))
+
+
+def build(
+    kind: type[T], settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
+) -> tuple[T | None, list[Problem]]:
+    """A method, objective or curriculum with checked and coerced settings, or what is wrong with them."""
     fields: dict[str, Any] = {key: (annotation, getattr(kind, key)) for key, annotation in kind.annotations().items()}
     model = create_model(kind.__name__, __config__=ConfigDict(extra="forbid"), **fields)
     problems = [
@@ -307,24 +409,15 @@ def build_method(
     try:
         checked = model.model_validate(settings)
     except pydantic.ValidationError as error:
-        problems += [explain(item, lines, model, where, f"setting of {name}") for item in error.errors()]
+        problems += [explain(item, lines, model, where, f"setting of {kind.name}") for item in error.errors()]
     if problems:
         return None, problems
-    method = kind(**{key: getattr(checked, key) for key in fields})
-    for key, value in method.settings.items():
+    made = kind(**{key: getattr(checked, key) for key in fields})
+    for key, value in made.settings.items():
         if isinstance(value, float) and not math.isfinite(value):
             problems.append(lines.problem(f"{key}: got {value}, wanted a finite number.", *where, key))
         elif key == "learning_rate" and value <= 0:
             problems.append(lines.problem(f"learning_rate: got {value}, wanted a number above 0.", *where, key))
-    problems += [lines.problem(f"label {where[-1]!r}: {message}", *where) for message in method.problems()]
-    if problems:
-        return None, problems
-    for expert in method.wants("?"):
-        if expert.method not in all_methods():
-            problems.append(lines.problem(unknown("method", expert.method, all_methods()), *where, "experts"))
-            continue
-        maker = all_methods()[expert.method]
-        if not (maker.trains and maker.mergeable):
-            problems.append(lines.problem(f"{expert.method} leaves no weights that can be merged.", *where, "experts"))
-        problems += build_method(expert.method, expert.settings, lines, (*where, "experts"))[1]
-    return (None if problems else method), list(dict.fromkeys(problems))
+    label = where[1] if len(where) > 1 else where[0]
+    problems += [lines.problem(f"label {label!r}: {message}", *where) for message in made.problems()]
+    return (None if problems else made), problems

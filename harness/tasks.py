@@ -223,6 +223,29 @@ def examples(task: Any, split: str = "train", n: int | None = None, seed: int = 
     return [example(task, train[by_hash[row["hash"]]], closed) for row in drawn[:n]]
 
 
+def texts(task: Any, n: int | None = None, seed: int = 0) -> list[str]:
+    """Running text of a task's training split: the first `n` of the order drawn by `seed`, all without `n`.
+
+    A task of running text gives its documents; any other its questions with their answers. Texts that are scored
+    are not among them. Raises TaskError when there is no training split, or fewer than `n`.
+    """
+    name = task.config.task
+    if not task.has_training_docs():
+        raise TaskError(f"task {name!r} has no training split (training_split in its YAML), so no text to learn from.")
+    running = task.OUTPUT_TYPE == "loglikelihood_rolling"
+    train, _ = learning_docs(task)
+    if n is not None and n > len(train):
+        raise TaskError(f"task {name!r} has {len(train)} training texts, {n} were asked for.")
+    rows = [{"hash": document_hash(document), "place": str(place)} for place, document in enumerate(train)]
+    by_hash = {row["hash"]: int(row["place"]) for row in rows}
+    drawn = interleave([{"hash": row["hash"]} for row in rows], "", salt=f"seed {seed} ")
+    chosen = [train[by_hash[row["hash"]]] for row in drawn[:n]]
+    if running:
+        return [str(task.doc_to_target(document)) for document in chosen]
+    found = [example(task, document, False) for document in chosen]
+    return [one.context + one.target for one in found]
+
+
 def example(task: Any, document: Any, closed: bool) -> Example:
     """A document as lm-eval would ask it, with the right answer."""
     context = task.fewshot_context(document, num_fewshot=0, gen_prefix=task.doc_to_prefix(document))

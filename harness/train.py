@@ -8,6 +8,7 @@ processes train one model (`devices.py`), every one of them runs this, and losse
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from harness.devices import COUNTS, filled, outline, shard_on_cpu, shared_loader
 from harness.errors import Unavailable
 from harness.measure import StepRecorder
 from harness.models import logits_at, resolve_precision
+from harness.objectives import Batch, Objective
 
 if TYPE_CHECKING:
     from harness.methods import Method
@@ -38,6 +40,7 @@ def train(
     seed: int,
     recorder: StepRecorder,
     scratch: Path,
+    objectives: Sequence[Objective] = (),
 ) -> Any:
     """Train `model` (a torch module) in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
 
@@ -60,6 +63,7 @@ def train(
         callbacks=callbacks,
         groups=method.parameter_groups(model),
         recorder=recorder,
+        objectives=objectives,
     )
     trainer.train()
     if empty is not None:
@@ -112,8 +116,16 @@ def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int
 class CellTrainer(Trainer):
     """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's groups."""
 
-    def __init__(self, *, groups: list[dict[str, Any]] | None, recorder: StepRecorder, **options: Any):
+    def __init__(
+        self,
+        *,
+        groups: list[dict[str, Any]] | None,
+        recorder: StepRecorder,
+        objectives: Sequence[Objective] = (),
+        **options: Any,
+    ):
         super().__init__(**options)
+        self.objectives = objectives
         self.groups = groups
         self.recorder = recorder
         # compute_loss divides by the answer tokens of the whole step, so Trainer must not divide again.
@@ -149,17 +161,25 @@ class CellTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean cross-entropy per answer token, over all batches of a step.
+        """Mean cross-entropy per answer token, over all batches of a step, and what the objectives add.
 
         Gradients and logged losses of several devices are averaged, so each gives its sum times their number.
         """
-        loss_sum, count = answer_loss(model, inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
+        ids, labels, mask = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
+        logits, targets = answer_logits(model, ids, labels, mask)
+        loss_sum, count = cross_entropy_sum(logits, targets)
         if model.training:
             tokens, samples = inputs.get(COUNTS) or (int(inputs["attention_mask"].sum()), len(inputs["input_ids"]))
             self.recorder.count(tokens, samples)
         loss = loss_sum / (num_items_in_batch if num_items_in_batch is not None else count)
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
+        if self.objectives and model.training:
+            batch = Batch(ids, labels, mask, logits, targets)
+            for objective in self.objectives:
+                loss = loss * objective.task_weight
+            passes = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+            loss = loss + sum(objective.loss(model, batch) for objective in self.objectives) / passes
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
@@ -179,21 +199,31 @@ class CellTrainer(Trainer):
         return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": total / rows}, rows)
 
 
-def answer_loss(
+def answer_logits(
     model: Any, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(summed cross-entropy, number of answer tokens) of a right-padded batch [batch, length].
+    """(logits [batch, places, vocabulary], targets [batch, places]) of a right-padded batch [batch, length].
 
-    Only the places that predict an answer token are given to the output layer.
+    Only the places that predict an answer token of some row are given to the output layer.
     """
     length = input_ids.shape[1]
     wanted = (labels[:, 1:] != -100).any(dim=0).nonzero().squeeze(1)  # place i predicts token i + 1
-    logits = logits_at(model, input_ids, wanted - length, attention_mask)
-    targets = labels[:, wanted + 1]
+    return logits_at(model, input_ids, wanted - length, attention_mask), labels[:, wanted + 1]
+
+
+def cross_entropy_sum(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(summed cross-entropy, number of answer tokens)."""
     loss = cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=-100, reduction="sum"
     )
     return loss, (targets != -100).sum()
+
+
+def answer_loss(
+    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(summed cross-entropy, number of answer tokens) of a right-padded batch [batch, length]."""
+    return cross_entropy_sum(*answer_logits(model, input_ids, labels, attention_mask))
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,18 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.curricula import Stage
 from harness.environment import now
 from harness.errors import CellError, Diverged, Interrupted, OutOfMemory
 from harness.measure import Meter, StepRecorder
-from harness.methods import Method, all_methods
+from harness.methods import Method, make_method
+from harness.recipe import Recipe
 from harness.records import Cell, CellResult, Fact, Flag, Item, Score, Status
 from harness.store.files import ITEMS, RESULT, is_full, settle, write_atomically
 
@@ -93,17 +96,21 @@ class Work:
 
     def __init__(self, folder: Path, cell: Cell, job: dict[str, Any], rank: int = 0):
         self.folder, self.cell, self.job, self.rank = folder, cell, job, rank
-        self.base = Path(job["model_folder"])
+        self.models: Mapping[str, Path] = {name: Path(path) for name, path in job["models"].items()}
+        self.base = self.models[cell.model]
         self.needs: Mapping[str, Path] = {role: Path(path) for role, path in job["needs"].items()}
+        self.task, self.n_train = cell.task, cell.n_train
+        self.settings: Mapping[str, Any] = cell.train
         self.seed = cell.seed if cell.seed is not None else 0
-        self.method: Method = all_methods()[cell.method](**cell.settings)
+        self.recipe = Recipe.of(cell)
+        self.method = self.recipe.method
         self.meter = Meter()
         self.recorder = StepRecorder(None if rank else folder / "events.jsonl")
         self.scores: list[Score] = []
         self.facts: list[Fact] = []
         self.flags: list[Flag] = []
-        self.drawn: dict[str, list[Any]] = {}
-        self.rows: dict[str, list[Any]] = {}
+        self.drawn: dict[tuple[str, str, int], list[Any]] = {}
+        self.stages: list[Stage] = []
         self.scratch = folder / f".scratch-{rank}"  # here, and not in /tmp, so that it is found after a kill -9
         if job["predicted_bytes"]:
             self.facts.append(Fact("predicted_bytes", job["predicted_bytes"], "B", False))
@@ -125,12 +132,12 @@ class Work:
             self.recorder.tell(phase="load")
             model = self.method.load(self)
             _ = self.tasks  # documents are read here, not on the clock of scoring
-            if self.cell.n_train:
+            if self.method.uses_data and self.method.trains:
                 # Data and adapters are made ready here, so that "train" is training and nothing else.
                 model = self.method.attach(model)
-                self.prepare(model)
-        self.facts += parameter_facts(model, trained=self.cell.n_train > 0)
-        if self.cell.n_train:
+                self.stages = self.lessons(model)
+        self.facts += parameter_facts(model, trained=self.method.trains)
+        if self.method.uses_data:
             with self.meter.phase("train"):
                 self.recorder.tell(phase="train")
                 model = self.method.fit(model, self)
@@ -170,7 +177,7 @@ class Work:
 
     def save(self, model: Any) -> None:
         """Keep the weights of what was trained or merged; the untouched base is on disk already."""
-        if not self.method.trains:
+        if not self.method.uses_data:
             return
         temporary = self.folder / ".weights"
         self.method.save(model, temporary)
@@ -211,29 +218,52 @@ class Work:
 
         return {name: load_task(Path(path)) for name, path in self.job["tasks"].items()}
 
-    def examples(self, split: str = "train") -> list[Any]:
+    def examples(self, split: str = "train", task: str | None = None, n: int | None = None) -> list[Any]:
         from harness.tasks import examples
 
-        if split not in self.drawn:
-            self.drawn[split] = examples(self.tasks[self.cell.task], split, self.cell.n_train, self.seed)
-        return self.drawn[split]
+        name, count = task or self.cell.task, self.cell.n_train if n is None else n
+        key = name, split, count
+        if key not in self.drawn:
+            self.drawn[key] = examples(self.tasks[name], split, count, self.seed)
+        return self.drawn[key]
 
-    def prepare(self, model: Any) -> None:
-        """Draw the examples, and for a language model encode them as its scorer would."""
+    def rows(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
         from harness.tasks import encode
 
-        splits = ["train", *(["validation"] if self.cell.train["eval_every"] else [])]
-        for split in splits:
-            found = self.examples(split)
-            if self.method.is_language_model:
-                lm = self.language_model(model)
-                length = self.cell.train["max_length"]
-                self.rows[split] = encode(found, encoder_of(lm), lm.eot_token_id, length)
+        for objective in self.recipe.objectives:
+            found = objective.examples(found, self)
+        lm = self.language_model(model)
+        return encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
+
+    def text_rows(self, model: Any, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
+        from harness.tasks import texts
+
+        lm, length = self.language_model(model), self.settings["max_length"]
+        rows = [lm.tok_encode(text)[:length] for text in texts(self.tasks[task], n, self.seed)]
+        return [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in rows]
+
+    def lessons(self, model: Any) -> list[Stage]:
+        """The stages of training, with encoded rows; none for a method with a trainer of its own."""
+        if self.method.own_trainer:
+            self.examples()
+            return []
+        from harness.curricula.single import Single
+
+        return (self.recipe.curriculum or Single()).stages(model, self)
 
     def load_model(self, folder: Path | None = None, quantize: str | None = None) -> Any:
         from harness.models import load_model
 
-        return load_model(folder or self.base, self.cell.train, quantize)
+        return load_model(folder or self.base, dict(self.settings), quantize)
+
+    def load_need(self, role: str, fold: bool = False) -> Any:
+        """A needed cell's model. It is restored by its own method, on its own base model."""
+        needed = Cell.from_json(self.job["needed"][role])
+        other = copy(self)
+        other.cell, other.base = needed, self.models[needed.model]
+        method = make_method(needed.method, needed.settings)
+        model = method.restore(other, self.needs[role])
+        return method.fold(model) if fold else model
 
     def language_model(self, model: Any) -> Any:
         from harness.evaluate import TunedLM
@@ -246,8 +276,22 @@ class Work:
     def train(self, model: Any, method: Method) -> Any:
         from harness.train import train
 
-        rows, validation = self.rows["train"], self.rows.get("validation", [])
-        return train(model, method, rows, validation, self.cell.train, self.seed, self.recorder, self.scratch)
+        for objective in self.recipe.objectives:
+            objective.prepare(model, self)
+        for stage in self.stages:
+            settings = {**self.settings, **stage_settings(self.settings, stage)}
+            model = train(
+                model, method, stage.rows, stage.validation, settings, self.seed, self.recorder, self.scratch,
+                self.recipe.objectives,
+            )  # fmt: skip
+        return model
+
+
+def stage_settings(settings: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    """What a stage changes in the training settings: its share of the steps or of the epochs."""
+    if settings["steps"]:
+        return {"steps": max(1, round(settings["steps"] * stage.share))}
+    return {"epochs": settings["epochs"] * stage.share}
 
 
 def encoder_of(lm: Any) -> Any:

@@ -9,10 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # A module may import those of lower rank, and its own package.
 RANK = {
-    "errors": 0, "discovery": 0, "lines": 1, "records": 1, "network": 1, "methods": 2, "mirrors": 2, "settings": 3,
-    "suite": 4, "sources": 4, "catalog": 5, "plan": 6, "environment": 6, "corpora": 5, "generation": 5, "memory": 7,
-    "store": 6, "tasks": 6, "models": 6, "lengths": 7, "measure": 7, "diagnose": 7, "devices": 7, "fetch": 8,
-    "train": 8, "evaluate": 8, "report": 8, "worker": 9, "execute": 10, "screen": 11, "cli": 12,
+    "errors": 0, "discovery": 0, "configurable": 1, "lines": 1, "records": 1, "network": 1, "methods": 2,
+    "objectives": 3, "curricula": 3, "recipe": 4, "mirrors": 2, "settings": 3, "suite": 5, "sources": 4, "catalog": 5,
+    "plan": 6, "environment": 6, "corpora": 5, "generation": 5, "memory": 7, "store": 6, "tasks": 6, "models": 6,
+    "lengths": 7, "measure": 7, "diagnose": 7, "devices": 7, "fetch": 8, "train": 8, "evaluate": 8, "report": 8,
+    "worker": 9, "execute": 10, "screen": 11, "cli": 12,
 }  # fmt: skip
 HEAVY = {
     "torch",
@@ -76,13 +77,15 @@ def test_imports_never_climb() -> None:
     assert climbing == []
 
 
-def test_methods_import_their_base_alone() -> None:
-    for path in (ROOT / "harness" / "methods").glob("*.py"):
+def test_methods_objectives_and_curricula_import_their_base_alone() -> None:
+    for path in (
+        path for name in ("methods", "objectives", "curricula") for path in (ROOT / "harness" / name).glob("*.py")
+    ):
         if path.stem in ("__init__", "base"):
             continue
         for name, top in imports(path):
             if name.startswith("harness"):
-                assert name == "harness.methods.base", f"{path.name} imports {name}"
+                assert name == f"harness.{path.parent.name}.base", f"{path.name} imports {name}"
             assert not (top and name.split(".")[0] in HEAVY), f"{path.name} imports {name} at its top"
 
 

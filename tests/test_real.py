@@ -142,7 +142,9 @@ def test_saved_weights_score_as_stored(finished: tuple[Path, dict[str, CellResul
 
     folder, results = finished
     result = result_of(results, label)
-    base = Path(json.loads((attempt_folder(folder, result.attempt_id) / "job.json").read_text())["model_folder"])
+    base = Path(
+        json.loads((attempt_folder(folder, result.attempt_id) / "job.json").read_text())["models"]["smollm2-135m"]
+    )
     weights = attempt_folder(folder, result.attempt_id) / "weights"
     if (weights / "adapter_config.json").exists():
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), weights)

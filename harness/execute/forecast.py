@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from harness.execute.executors.local import devices_here, refusal
 from harness.execute.resume import Standing, standing
 from harness.memory import Device, Prediction, predict
-from harness.methods import all_methods
 from harness.plan import Facts, Plan
+from harness.recipe import Recipe
 from harness.records import Cell, Environment
 from harness.store.database import Store
 
@@ -54,9 +54,7 @@ def forecast(plan: Plan, store: Store, environment: Environment, machine: int | 
     for cell in plan.cells:
         counted = predicted(cell)
         state = str(found.states[cell.spec_digest])
-        reason = all_methods()[cell.method](**cell.settings).skip() or refusal(
-            cell, devices, counted.peak if counted else None
-        )
+        reason = Recipe.of(cell).skip() or refusal(cell, devices, counted.peak if counted else None)
         stopped = bool(reason) and state == "to do"
         rows.append(
             Row(

@@ -46,7 +46,7 @@ def project_files(catalog: Catalog) -> dict[str, Path]:
 
 
 def provide(cell: Cell, project: Parcel, root: Path, get: Callable[[Any], bytes]) -> tuple[dict[str, Any], list[str]]:
-    """(`model_folder` and `tasks` of a job on this node, names of what was fetched to that end).
+    """(`models` and `tasks` of a job on this node, names of what was fetched to that end).
 
     Raises CellError where the node cannot have them, or has something else than the cell was planned with.
     """
@@ -62,27 +62,26 @@ def provide(cell: Cell, project: Parcel, root: Path, get: Callable[[Any], bytes]
             fetched = wanted["models"] + wanted["tasks"]
             if fetched:
                 fetch_apart(catalog.root, wanted)
-    model = catalog.model_facts(cell.model)
+    models = {name: catalog.model_facts(name) for name in (cell.model, *cell.borrows)}
     tasks = {name: catalog.task_facts(name) for name in task_names(cell)}
-    for name, facts in {"model": model, **tasks}.items():
-        if facts is None or facts.fingerprint != cell.fingerprints[name]:
-            what = f"model {cell.model!r}" if name == "model" else f"task {name!r}"
+    keyed = {cell.fingerprint_key(name): (f"model {name!r}", facts) for name, facts in models.items()}
+    for key, (what, found) in {**keyed, **{name: (f"task {name!r}", facts) for name, facts in tasks.items()}}.items():
+        if found is None or found.fingerprint != cell.fingerprints[key]:
             raise CellError(f"{what} is not the same on node {socket.gethostname()} as where the suite was planned")
-    assert model is not None
     return {
-        "model_folder": model.folder,
+        "models": {name: facts.folder for name, facts in models.items() if facts},
         "tasks": {name: facts.path for name, facts in tasks.items() if facts},
     }, fetched
 
 
 def task_names(cell: Cell) -> tuple[str, ...]:
-    return (*cell.learn, *cell.retain)
+    return (*cell.learn, *cell.retain, *cell.reads)
 
 
 def missing(catalog: Catalog, cell: Cell) -> Names:
     """What a node has yet to fetch for a cell."""
     return {
-        "models": [] if catalog.model_facts(cell.model) else [cell.model],
+        "models": [name for name in (cell.model, *cell.borrows) if catalog.model_facts(name) is None],
         "tasks": [name for name in task_names(cell) if catalog.task_facts(name) is None],
     }
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.environment import now
-from harness.methods import all_methods
+from harness.methods import make_method
 from harness.records import Cell, CellResult, Phase, Status
 from harness.store.files import write_atomically
 
@@ -45,7 +45,7 @@ HOLD_SECONDS = 2.0
 
 def devices_of(cell: Cell) -> int:
     """The devices that a cell trains on; 1 where nothing is trained, or its method only combines other cells."""
-    distributes = cell.n_train > 0 and all_methods()[cell.method].distributes
+    distributes = cell.n_train > 0 and make_method(cell.method, cell.settings).distributes
     return int(cell.train.get("devices", 1)) if distributes else 1
 
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from harness.discovery import find_classes
 from harness.methods.base import Expert, Footprint, Job, LogFloat, Method, Options
+from harness.methods.composed import JOIN, Composed
 
-__all__ = ["Expert", "Footprint", "Job", "LogFloat", "Method", "Options", "all_methods"]
+__all__ = ["JOIN", "Expert", "Footprint", "Job", "LogFloat", "Method", "Options", "all_methods", "make_method"]
 
 
 @cache
 def all_methods() -> dict[str, type[Method]]:
     """Every method by name."""
     return find_classes(__name__, __path__, Method)
+
+
+def make_method(name: str, settings: Mapping[str, Any]) -> Method:
+    """A method with settings, as a cell names it; "layerwise+prefix_tuning" is composed of two.
+
+    Raises KeyError for a name, and ValueError for a setting, that nobody knows.
+    """
+    if JOIN in name:
+        return Composed([make_method(part, settings[part]) for part in name.split(JOIN)])
+    return all_methods()[name](**settings)

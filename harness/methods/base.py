@@ -7,13 +7,11 @@ base alone, and third-party packages inside functions, so that planning never lo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import copy
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from harness.errors import unknown
+from harness.configurable import Configurable
 from harness.network import Network, Shape
 
 if TYPE_CHECKING:
@@ -40,12 +38,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Expert:
-    """A cell that a method asks the plan for: this method with these settings, trained on this task."""
+    """A cell that another asks the plan for: this method with these settings, trained on this task.
+
+    `model` is its base model where it is another than the asking cell's.
+    """
 
     role: str
     method: str
     settings: dict[str, Any]
     learn: str
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,77 +70,71 @@ class Footprint:
 
 
 class Job(Protocol):
-    """What the worker lends a method while it runs one cell."""
+    """What the worker lends a method, an objective or a curriculum while it runs one cell."""
 
     base: Path  # folder of the base model (safetensors, tokenizer)
+    models: Mapping[str, Path]  # name -> folder, of every model that the cell names
     scratch: Path  # an empty folder, removed afterwards
     needs: Mapping[str, Path]  # role -> folder with that cell's saved weights
+    task: str  # what is learned; the name of the suite's task
+    n_train: int
     seed: int
+    settings: Mapping[str, Any]  # the resolved `train:` block
 
     @property
     def tokenizer(self) -> Any: ...
-    def load_model(self, folder: Path | None = None, quantize: str | None = None) -> nn.Module: ...
-    def examples(self, split: str = "train") -> list[Any]: ...
+    def load_model(self, folder: Path | None = None, quantize: str | None = None) -> nn.Module:
+        """The base model, or the full weights of another folder; on this process's device, in evaluation mode."""
+        ...
+
+    def load_need(self, role: str, fold: bool = False) -> nn.Module:
+        """The model that a needed cell left; `fold`: as plain weights."""
+        ...
+
+    def examples(self, split: str = "train", task: str | None = None, n: int | None = None) -> list[Any]:
+        """Examples (context, target, closed) of the cell's task, or of another that it names; as many as the cell's
+        data size, or `n`."""
+        ...
+
+    def rows(self, model: nn.Module, found: list[Any]) -> list[dict[str, list[int]]]:
+        """Examples as {input_ids, labels}, encoded as the model's scorer would; the loss is on answers."""
+        ...
+
+    def text_rows(self, model: nn.Module, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
+        """Running text of a task's training split as {input_ids, labels}; the loss is on every token but the first."""
+        ...
+
     def train(self, model: nn.Module, method: Method) -> nn.Module: ...
     def language_model(self, model: nn.Module) -> LM: ...
     def callbacks(self) -> list[Any]: ...
 
 
-@cache
-def annotations_of(kind: type) -> dict[str, Any]:
-    """A class's annotated public fields and their types. Cached: a plan asks for each of its cells."""
-    return {
-        key: hint
-        for key, hint in get_type_hints(kind).items()
-        if not key.startswith("_") and getattr(hint, "__origin__", None) is not ClassVar
-    }
-
-
-class Method:
+class Method(Configurable):
     """A way of adapting a base model. Annotated public fields are the YAML keys, with their defaults.
 
     The docstring's first line is what `tunebench methods` and the report show. All hooks have defaults:
     a plain fine-tuning method overrides `attach` alone.
     """
 
-    name: ClassVar[str] = ""
+    kind = "method"
     family: ClassVar[str] = ""
-    trains: ClassVar[bool] = True  # False: no data size and no seed of its own
+    trains: ClassVar[bool] = True  # False: no weight is changed by it
     is_language_model: ClassVar[bool] = True  # False: nothing to retain, no retention scores
-    mergeable: ClassVar[bool] = True  # False: its result is no set of weights that can be merged
+    foldable: ClassVar[bool] = True  # False: its result cannot be folded into plain weights, nor merged
     distributes: ClassVar[bool] = True  # False: it is trained on one device (`train: devices`)
+    wraps: ClassVar[bool] = False  # True: peft wraps the model, which it can do once
+    own_trainer: ClassVar[bool] = False  # True: objectives and curricula cannot reach its training
+    starts_at_base: ClassVar[str] = ""  # why an untrained result does not score as the base model; "": it does
     space: ClassVar[dict[str, Any]] = {}  # what tuning may move
 
     quantize: Literal["nf4", "fp4", "int8"] | None = None
 
-    def __init__(self, **settings: Any):
-        fields = self.fields()
-        for key in settings:
-            if key not in fields:
-                raise ValueError(unknown(f"setting of {self.name}", key, fields))
-        for key, default in fields.items():
-            setattr(self, key, settings.get(key, copy(default)))
-
-    @classmethod
-    def annotations(cls) -> dict[str, Any]:
-        """YAML keys and their types, base class first."""
-        return annotations_of(cls)  # type: ignore[arg-type]  # a class is hashable
-
-    @classmethod
-    def fields(cls) -> dict[str, Any]:
-        """YAML keys and their defaults."""
-        return {key: getattr(cls, key) for key in cls.annotations()}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Every key with its resolved value: part of the cell's identity."""
-        return {key: getattr(self, key) for key in self.fields()}
-
     # --- planning: pure, no torch ---
 
-    def problems(self) -> Iterable[str]:
-        """What is wrong with this combination of settings, beyond their types."""
-        return ()
+    @property
+    def uses_data(self) -> bool:
+        """Whether it learns from training examples: then it has a data size and a seed."""
+        return self.trains
 
     def own_model(self) -> str | None:
         """A model this method always uses instead of the suite's (an encoder), or None."""
@@ -148,15 +144,26 @@ class Method:
         """Cells that must be done before this one."""
         return ()
 
+    def reads(self, task: str) -> tuple[str, ...]:
+        """Other tasks whose training text it reads, without being scored on them."""
+        return ()
+
+    def borrows(self) -> tuple[str, ...]:
+        """Models that it uses beside the cell's own, by name."""
+        return ()
+
     def learns(self, task: str) -> tuple[str, ...]:
         """The tasks this cell has learned when it is done; the first is the suite's."""
-        return (task,) if self.trains else ()
+        return (task,) if self.uses_data else ()
+
+    def refuses(self, expert: Method) -> Iterable[str]:
+        """Why a cell of that method, which this one asks for, cannot serve it."""
+        return ()
 
     def skip(self) -> str | None:
-        """Why this method cannot run on this machine, or None. Asked before a process is started."""
         if self.quantize and find_spec("bitsandbytes") is None:
             return f"quantize: {self.quantize} needs the package bitsandbytes"
-        return None
+        return super().skip()
 
     def footprint(self, network: Network) -> Footprint | None:
         """What is trained of such a network, from which memory is predicted; None where it cannot be said."""
@@ -188,5 +195,19 @@ class Method:
         return job.language_model(model)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write what must be shipped to use the result."""
+        """Write what must be shipped to use the result: safetensors and JSON, nothing pickled."""
         model.save_pretrained(folder)  # type: ignore[operator]
+
+    def restore(self, job: Job, folder: Path) -> nn.Module:
+        """The model that `save` wrote, ready to score."""
+        if not (folder / "adapter_config.json").exists():
+            return job.load_model(folder)
+        from peft import PeftModel
+
+        model: nn.Module = PeftModel.from_pretrained(self.load(job), str(folder))
+        return model.eval()
+
+    def fold(self, model: nn.Module) -> nn.Module:
+        """A trained model as plain weights of the base's architecture. Only called where `foldable`."""
+        unload = getattr(model, "merge_and_unload", None)
+        return unload() if unload else model

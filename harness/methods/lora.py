@@ -20,6 +20,8 @@ class LoRA(Method):
     """LoRA: a trained low-rank update beside each linear layer; the base stays frozen."""
 
     name = "lora"
+    wraps = True
+    paper = "arXiv:2106.09685"
     family = "reparameterised"
     space = {"learning_rate": LogFloat(1e-5, 1e-2), "rank": Options((4, 8, 16, 32))}
     use_dora = False
@@ -90,6 +92,7 @@ class DoRA(LoRA):
     """DoRA: LoRA for a weight's direction, with its magnitude trained apart."""
 
     name = "dora"
+    paper = "arXiv:2402.09353"
     use_dora = True
 
 
@@ -97,5 +100,6 @@ class QLoRA(LoRA):
     """QLoRA: LoRA on a base held in 4 bits (NF4 with double quantisation)."""
 
     name = "qlora"
+    paper = "arXiv:2305.14314"
 
     quantize: Literal["nf4", "fp4", "int8"] | None = "nf4"

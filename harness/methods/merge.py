@@ -29,6 +29,7 @@ class Merge(Method):
     name = "merge"
     family = "merging"
     trains = True  # its experts do: a merge has their data size and seed
+    own_trainer = True
     distributes = False  # its experts do: merging itself is one process's work
     space = {"weight": Options((0.3, 0.5, 0.7, 1.0)), "density": Options((0.2, 0.5, 0.8))}
 
@@ -59,6 +60,10 @@ class Merge(Method):
         default = 1.0 if self.how in ("ties", "dare_ties") else 0.5
         return default if self.weight is None else self.weight
 
+    def refuses(self, expert: Method) -> Iterable[str]:
+        if not (expert.trains and expert.foldable):
+            yield f"{expert.name} leaves no weights that can be merged."
+
     def wants(self, task: str) -> Iterable[Expert]:
         settings = {key: value for key, value in self.experts.items() if key not in ("method", "learn")}
         for learned in self.learns(task):
@@ -82,9 +87,7 @@ class Merge(Method):
         recipe: dict[str, Any] = {
             "merge_method": self.how,
             "dtype": "float32",
-            "models": [
-                {"model": str(fold(job, role, folder)), "parameters": each} for role, folder in job.needs.items()
-            ],
+            "models": [{"model": str(plain_weights(job, role)), "parameters": each} for role in job.needs],
         }
         if self.how != "linear":
             recipe["base_model"] = str(job.base)
@@ -100,13 +103,11 @@ class Merge(Method):
         return job.load_model(merged)
 
 
-def fold(job: Job, role: str, weights: Path) -> Path:
-    """A folder of full weights: the expert's own, or its adapter folded into the base."""
-    if not (weights / "adapter_config.json").exists():
-        return weights
-    from peft import PeftModel
-
+def plain_weights(job: Job, role: str) -> Path:
+    """A folder of an expert's full weights: its own, or what it is when folded into the base."""
+    saved = job.needs[role]
+    if (saved / "config.json").exists():
+        return saved
     folder = job.scratch / role.replace(":", "-")
-    model = PeftModel.from_pretrained(job.load_model(), str(weights))
-    model.merge_and_unload().save_pretrained(folder)
+    job.load_need(role, fold=True).save_pretrained(folder)  # type: ignore[operator]
     return folder

@@ -18,8 +18,11 @@ class PromptTuning(Method):
     """
 
     name = "prompt_tuning"
+    wraps = True
+    paper = "arXiv:2104.08691"
+    starts_at_base = "the prompt stands before every input from the start"
     family = "additive"
-    mergeable = False
+    foldable = False
     space = {"learning_rate": LogFloat(1e-3, 1e-1)}
 
     learning_rate: float = 1e-2

@@ -20,10 +20,12 @@ class SetFit(Method):
     """
 
     name = "setfit"
+    paper = "arXiv:2209.11055"
     family = "few-shot"
     is_language_model = False
-    mergeable = False
+    foldable = False
     distributes = False
+    own_trainer = True
     space = {"learning_rate": LogFloat(1e-6, 1e-4), "pairs": Options((5, 10, 20))}
 
     learning_rate: float = 2e-5

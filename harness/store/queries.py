@@ -232,7 +232,7 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, A
     if not cells:
         return {**detail, "spec_digest": spec, "attempts": []}
     cell = cells[0]
-    for column in ("settings", "train", "fingerprints"):
+    for column in ("settings", "train", "fingerprints", "objectives", "curriculum"):
         cell[column] = json.loads(cell[column])
     attempts = records(connection, "SELECT * FROM attempts WHERE spec_digest = ? ORDER BY started", [spec])
     detail |= {**cell, "attempts": attempts}

@@ -74,6 +74,12 @@ def what_shared_the_machine(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("CREATE TABLE files (attempt_id VARCHAR, result_bytes BIGINT, items_bytes BIGINT)")
 
 
+@migration
+def what_is_put_beside_a_method(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("ALTER TABLE cells ADD COLUMN objectives JSON")
+    connection.execute("ALTER TABLE cells ADD COLUMN curriculum JSON")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}

@@ -22,8 +22,8 @@ from harness.environment import cores, environment, now
 from harness.errors import BusyStore, FullDisk
 from harness.execute.events import EventLog, latest_news
 from harness.execute.queue import Queue
-from harness.methods import all_methods
 from harness.plan import Facts, Plan
+from harness.recipe import Recipe
 from harness.records import Cell, CellResult, Environment, Status
 from harness.store.database import Store
 from harness.store.files import ITEMS, RESULT, clear, full_disk, is_full, write_atomically
@@ -220,6 +220,7 @@ class Executor(ABC):
         what has ended until then is kept.
         """
         self.weights.update(done)
+        self.cells = plan.by_digest()
         self.queue = Queue(plan.cells, states, self.run_info.seconds)
         self.progress = progress = Progress(plan, states, self.queue.counts, queue=self.queue)
         with ctrl_c(progress):
@@ -267,7 +268,7 @@ class Executor(ABC):
         return True
 
     def _room(self, cell: Cell) -> Any | None:
-        reason = all_methods()[cell.method](**cell.settings).skip() or self.refuse(cell)
+        reason = Recipe.of(cell).skip() or self.refuse(cell)
         return Refusal(reason) if reason else self.place(cell)
 
     def _start(self, cell: Cell, place: Any) -> None:
@@ -288,13 +289,15 @@ class Executor(ABC):
     def job(self, cell: Cell) -> dict[str, Any]:
         """All that a worker is told."""
         run = self.run_info
+        needed = {role: self.cells[need] for role, need in cell.needs.items()}
         return {
             "run_id": run.run_id,
             "cell": cell.to_json(),
             "environment": vars(run.environment),
-            "model_folder": run.facts.models[cell.model].folder,
-            "tasks": {name: run.facts.tasks[name].path for name in (*cell.learn, *cell.retain)},
+            "models": {name: run.facts.models[name].folder for name in (cell.model, *cell.borrows)},
+            "tasks": {name: run.facts.tasks[name].path for name in (*cell.learn, *cell.retain, *cell.reads)},
             "needs": {role: str(self.weights[need] / "weights") for role, need in cell.needs.items()},
+            "needed": {role: need.to_json() for role, need in needed.items()},
             "baseline": str(self.weights[cell.baseline] / ITEMS) if cell.baseline in self.weights else "",
             "documents": str(self.store.folder / "documents"),
             "results": str(self.store.folder),

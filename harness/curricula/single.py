@@ -1,0 +1,21 @@
+"""One task, in one stage: what is done where a suite names no curriculum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.curricula.base import Curriculum, Job, Stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Single(Curriculum):
+    """The cell's task alone, in one stage."""
+
+    name = "single"
+
+    def stages(self, model: nn.Module, job: Job) -> list[Stage]:
+        rows = job.rows(model, job.examples())
+        validation = job.rows(model, job.examples("validation")) if job.settings["eval_every"] else []
+        return [Stage(job.task, rows, validation)]

@@ -1,0 +1,190 @@
+"""Several methods at once: `method: [layerwise, prefix_tuning]`, with each part's settings under its name.
+
+Nothing here is found by the walk over this folder: a composition has no name of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from harness.methods.base import Expert, Footprint, Job, Method, Network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lm_eval.api.model import LM
+    from torch import nn
+
+JOIN = "+"
+TRAINED = "trained.safetensors"
+
+
+class Composed(Method):
+    """Several methods at once: each makes trainable what is its own, at its own learning rate.
+
+    One part may bring how answers are found (retrieval on top of a tuned model).
+    """
+
+    def __init__(self, parts: Sequence[Method]):
+        self.parts = list(parts)
+        quantize = next((part.quantize for part in parts if part.quantize), None)
+        vars(self).update(
+            name=JOIN.join(part.name for part in parts),
+            family="hybrid",
+            quantize=quantize,
+            trains=any(part.trains for part in parts),
+            foldable=all(part.foldable for part in parts),
+            distributes=all(part.distributes for part in parts),
+            starts_at_base="; ".join(filter(None, (part.starts_at_base for part in parts))),
+        )
+        self._groups: list[dict[str, Any]] = []
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {part.name: part.settings for part in self.parts}
+
+    @property
+    def uses_data(self) -> bool:
+        return any(part.uses_data for part in self.parts)
+
+    @property
+    def trained(self) -> list[Method]:
+        """The parts that train weights, in the order in which they are attached: peft wraps what is there before."""
+        return sorted(
+            (part for part in self.parts if part.trains), key=lambda part: (part.wraps, part.family != "selective")
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        return float(getattr(self.trained[0], "learning_rate", 0.0)) if self.trained else 0.0
+
+    def problems(self) -> Iterable[str]:
+        names = [part.name for part in self.parts]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"{name} is listed twice. Remove one."
+        alone = [part.name for part in self.parts if part.own_trainer or not part.is_language_model]
+        if alone:
+            yield f"{' and '.join(alone)} cannot be combined with other methods. Give it a label of its own."
+        wrapped = [part.name for part in self.parts if part.wraps]
+        if wrapped[1:]:
+            yield f"{' and '.join(wrapped)} are both peft's, which holds one at a time. Keep one."
+        answering = [part.name for part in self.parts if answers(part)]
+        if answering[1:]:
+            yield f"{' and '.join(answering)} both decide how answers are found. Keep one."
+        for part in self.parts:
+            if part.quantize is None and self.quantize and part.trains and part.family == "selective":
+                yield f"{part.name} cannot train {self.quantize} weights. Drop it, or quantize."
+            yield from part.problems()
+
+    def own_model(self) -> str | None:
+        return next((name for part in self.parts if (name := part.own_model())), None)
+
+    def wants(self, task: str) -> Iterable[Expert]:
+        for part in self.parts:
+            yield from part.wants(task)
+
+    def reads(self, task: str) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.reads(task))
+
+    def borrows(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.borrows())
+
+    def learns(self, task: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.learns(task)))
+
+    def skip(self) -> str | None:
+        return next((reason for part in self.parts if (reason := part.skip())), None)
+
+    def footprint(self, network: Network) -> Footprint | None:
+        found = [part.footprint(network) for part in self.trained]
+        if not found or any(one is None for one in found):
+            return super().footprint(network)
+        return reduce(both, [one for one in found if one])
+
+    # --- working ---
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        owned: list[Any] = []
+        self._groups = []
+        for part in self.trained:
+            model = part.attach(model)
+            seen = set(map(id, owned))
+            own = [value for value in model.parameters() if value.requires_grad and id(value) not in seen]
+            rate = float(getattr(part, "learning_rate", 0.0))
+            self._groups += part.parameter_groups(model) or [{"params": own, "lr": rate}]
+            owned += own
+        for value in owned:
+            value.requires_grad_(True)  # a later part froze what an earlier one trains
+        return model
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
+        return self._groups
+
+    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+        model = super().fit(model, job)
+        for part in self.parts:
+            if not part.trains:
+                model = part.fit(model, job)
+        return model
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        for part in self.trained:
+            part.after_step(model, step)
+
+    def predictor(self, model: nn.Module, job: Job) -> LM:
+        for part in self.parts:
+            if answers(part):
+                return part.predictor(model, job)
+        return super().predictor(model, job)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """One trained part as it is saved alone; of several, the trained tensors by name."""
+        from safetensors.torch import save_file
+
+        if len(self.trained) == 1:
+            self.trained[0].save(model, folder)
+        elif self.trained:
+            folder.mkdir(parents=True)
+            tensors = {name: value for name, value in model.named_parameters() if value.requires_grad}
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / TRAINED)
+        for part in self.parts:
+            if not part.trains and part.uses_data:
+                part.save(model, folder / part.name)
+
+    def restore(self, job: Job, folder: Path) -> nn.Module:
+        from safetensors.torch import load_file
+
+        if len(self.trained) == 1:
+            return self.trained[0].restore(job, folder)
+        model = self.load(job)
+        if self.trained:
+            model = self.attach(model)
+            _, unknown = model.load_state_dict(load_file(folder / TRAINED), strict=False)
+            if unknown:
+                raise ValueError(f"{folder} holds weights that {self.name} does not have, such as {unknown[0]}")
+        return model.eval()
+
+    def fold(self, model: nn.Module) -> nn.Module:
+        for part in reversed(self.trained):
+            model = part.fold(model)
+        return model
+
+
+def answers(part: Method) -> bool:
+    """Whether a method has a predictor of its own."""
+    return type(part).predictor is not Method.predictor
+
+
+def both(one: Footprint, other: Footprint) -> Footprint:
+    """What two methods train together."""
+    return Footprint(
+        {**one.trained, **other.trained},
+        lowest=min(one.lowest, other.lowest),
+        adapted=one.adapted | other.adapted,
+        inputs_kept=one.inputs_kept and other.inputs_kept,
+        per_token={**one.per_token, **other.per_token},
+        fixed={**one.fixed, **other.fixed},
+        virtual_tokens=one.virtual_tokens + other.virtual_tokens,
+    )

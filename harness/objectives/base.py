@@ -1,0 +1,83 @@
+"""What every objective is: a term added to the task's loss, whatever the method trains.
+
+An objective is one class in one file of this folder. It imports this base alone, and third-party packages inside
+functions, so that planning never loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.configurable import Configurable
+from harness.methods.base import Expert, Job, LogFloat, Method, Options
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["Batch", "Expert", "Job", "LogFloat", "Method", "Objective", "Options"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass of training: a right-padded batch, and what the model said of its answers.
+
+    input_ids, labels and attention_mask: [batch, length]; labels are -100 where nothing is learned. logits:
+    [batch, places, vocabulary] at the places that predict some row's answer; targets: [batch, places], the tokens
+    wanted there (-100 in rows that have none).
+    """
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    attention_mask: torch.Tensor
+    logits: torch.Tensor
+    targets: torch.Tensor
+
+
+class Objective(Configurable):
+    """A term added to the task's loss. Annotated public fields are the YAML keys, with their defaults.
+
+    The loss of a step is `task_weight` × cross-entropy + the sum of the objectives' `loss`, the latter averaged over
+    the step's forward passes.
+    """
+
+    kind = "objective"
+    space: ClassVar[dict[str, Any]] = {}  # what tuning may move
+
+    @property
+    def task_weight(self) -> float:
+        """The share of the task's own loss that is kept."""
+        return 1.0
+
+    # --- planning: pure, no torch ---
+
+    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+        """Why it does not go with a method or with training settings (`settings.TrainSettings`)."""
+        return ()
+
+    def wants(self, task: str) -> Iterable[Expert]:
+        """Cells that must be done before this one (a teacher)."""
+        return ()
+
+    def reads(self, task: str) -> tuple[str, ...]:
+        """Other tasks whose training text it reads, without being scored on them."""
+        return ()
+
+    def borrows(self) -> tuple[str, ...]:
+        """Models that it uses beside the cell's own, by name."""
+        return ()
+
+    # --- working: inside the worker's process ---
+
+    def prepare(self, model: nn.Module, job: Job) -> None:
+        """Called once, when the model is attached and before it is trained; its time counts as training."""
+
+    def examples(self, found: list[Any], job: Job) -> list[Any]:
+        """The training examples, before they are encoded: a teacher may answer them anew."""
+        return found
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The term of one forward pass: a scalar on the model's device."""
+        raise NotImplementedError

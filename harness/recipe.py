@@ -1,0 +1,82 @@
+"""What a cell is made of, along its separate axes: what is trainable, what is minimised, on which data in which order.
+
+Pure: read from a suite (`suite.py`), or back from a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.curricula import Curriculum, all_curricula
+from harness.methods import Expert, Method, make_method
+from harness.objectives import Objective, all_objectives
+from harness.records import Cell
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method, and what is put beside it."""
+
+    method: Method
+    objectives: tuple[Objective, ...] = ()
+    curriculum: Curriculum | None = None
+
+    @classmethod
+    def of(cls, cell: Cell) -> Recipe:
+        """A cell's. Raises KeyError or ValueError for what this version does not know."""
+        curricula = [all_curricula()[name](**settings) for name, settings in cell.curriculum.items()]
+        return cls(
+            make_method(cell.method, cell.settings),
+            tuple(all_objectives()[name](**settings) for name, settings in cell.objectives.items()),
+            curricula[0] if curricula else None,
+        )
+
+    @property
+    def parts(self) -> list[Method | Objective | Curriculum]:
+        return [self.method, *self.objectives, *([self.curriculum] if self.curriculum else [])]
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """Objectives and curriculum with their settings, as a cell keeps them; empty where there are none."""
+        found: dict[str, Any] = {}
+        if self.objectives:
+            found["objectives"] = {objective.name: objective.settings for objective in self.objectives}
+        if self.curriculum:
+            found["curriculum"] = {self.curriculum.name: self.curriculum.settings}
+        return found
+
+    def learns(self, task: str) -> tuple[str, ...]:
+        """The tasks that are scored as learned; the first is the suite's."""
+        return self.curriculum.learns(task) if self.curriculum else self.method.learns(task)
+
+    def wants(self, task: str) -> Iterator[Expert]:
+        """The cells that must be done before."""
+        yield from self.method.wants(task)
+        for objective in self.objectives:
+            yield from objective.wants(task)
+
+    def reads(self, task: str) -> tuple[str, ...]:
+        """Tasks whose training text is read, and which are not scored."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.reads(task)))
+
+    def borrows(self) -> tuple[str, ...]:
+        """Models that are used beside the cell's own."""
+        parts: list[Method | Objective] = [self.method, *self.objectives]
+        return tuple(dict.fromkeys(name for part in parts for name in part.borrows()))
+
+    def skip(self) -> str | None:
+        """Why it cannot run on this machine, or None."""
+        return next((reason for part in self.parts if (reason := part.skip())), None)
+
+    def refusals(self, train: Any) -> Iterator[str]:
+        """Why its parts do not go together, or with training settings (`settings.TrainSettings`)."""
+        parts: list[Objective | Curriculum] = [*self.objectives, *([self.curriculum] if self.curriculum else [])]
+        for part in parts:
+            if not self.method.trains:
+                yield f"{part.name} is about training, and {self.method.name} trains nothing. Drop it."
+            elif self.method.own_trainer:
+                yield f"{self.method.name} has a trainer of its own, which {part.name} cannot reach. Drop it."
+            else:
+                yield from part.refuses(self.method, train)
