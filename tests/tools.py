@@ -77,6 +77,14 @@ def run_here(
     return CellResult.from_json(json.loads((folder / "result.json").read_text()))
 
 
+def work_of(plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None) -> worker.Work:
+    """What a worker lends the method of a cell, in this process; nothing has been loaded yet."""
+    write_job(plan, cell, folder, needs)
+    work = worker.Work(folder, cell, json.loads((folder / "job.json").read_text()))
+    work.scratch.mkdir()
+    return work
+
+
 def write_job(
     plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None, baseline: Path | None = None
 ) -> None:

@@ -112,6 +112,8 @@ class Job(Protocol):
 class Method(Configurable):
     """A way of adapting a base model. Annotated public fields are the YAML keys, with their defaults.
 
+    `quantize` loads the base in fewer bits: nf4 and fp4 (4-bit with double quantisation) or int8, by bitsandbytes.
+
     The docstring's first line is what `tunebench methods` and the report show. All hooks have defaults:
     a plain fine-tuning method overrides `attach` alone.
     """
