@@ -48,9 +48,10 @@ def train(
     processes, the first returns the model with its weights; under fsdp the others return it without.
     """
     arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch)
-    callbacks: list[TrainerCallback] = [recorder, AfterStep(method)]
+    held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
+    callbacks: list[TrainerCallback] = [recorder, Hooks(method)]
     if settings["early_stopping"]:
-        callbacks.append(KeepBest(settings["early_stopping"]))
+        callbacks.append(KeepBest(settings["early_stopping"], held))
     model.config.use_cache = False
     sharded = settings["devices"] > 1 and settings["strategy"] == "fsdp"
     empty = outline(model) if sharded else None
@@ -66,6 +67,8 @@ def train(
         objectives=objectives,
     )
     trainer.train()
+    for name, value in model.named_parameters():
+        value.requires_grad_(name in held)  # as before, whatever the method trained last
     if empty is not None:
         model = filled(trainer.model, trainer.accelerator, empty)
     model.config.use_cache = True
@@ -246,11 +249,14 @@ class Collator:
         }
 
 
-class AfterStep(TrainerCallback):
-    """Calls the method's own hook after each optimiser step."""
+class Hooks(TrainerCallback):
+    """Calls the method's own hooks before the first and after each optimiser step."""
 
     def __init__(self, method: Method):
         self.method = method
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.method.before_training(model, state.max_steps, args.seed)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.method.after_step(model, state.global_step)
@@ -259,11 +265,12 @@ class AfterStep(TrainerCallback):
 class KeepBest(TrainerCallback):
     """Early stopping: after `patience` validations without a lower loss, stop; in the end, take the best.
 
-    The best trainable weights are kept in memory: a checkpoint on disk would be timed as training.
+    The best of the weights `held` by the optimiser are kept in memory: a checkpoint on disk would be timed as training.
     """
 
-    def __init__(self, patience: int):
+    def __init__(self, patience: int, held: set[str]):
         self.patience = patience
+        self.held = held
         self.best = math.inf
         self.waited = 0
         self.weights: dict[str, torch.Tensor] = {}
@@ -275,7 +282,7 @@ class KeepBest(TrainerCallback):
         if loss < self.best:
             self.best, self.waited = loss, 0
             self.weights = {
-                name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad
+                name: value.detach().clone() for name, value in model.named_parameters() if name in self.held
             }
         else:
             self.waited += 1

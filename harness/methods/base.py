@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from torch import nn
 
+TRAINED = "trained.safetensors"
+
 
 @dataclass(frozen=True)
 class LogFloat:
@@ -162,6 +164,10 @@ class Method(Configurable):
         """Why a cell of that method, which this one asks for, cannot serve it."""
         return ()
 
+    def cannot_train(self, train: Any) -> Iterable[str]:
+        """Why it does not go with training settings (`settings.TrainSettings`)."""
+        return ()
+
     def skip(self) -> str | None:
         if self.quantize and find_spec("bitsandbytes") is None:
             return f"quantize: {self.quantize} needs the package bitsandbytes"
@@ -189,8 +195,15 @@ class Method(Configurable):
         """Train. Only methods with a trainer of their own override this."""
         return job.train(model, self) if self.trains else model
 
+    def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
+        """Called before the first of `steps` optimiser steps, once for each stage of a curriculum.
+
+        The optimiser already holds all that was trainable before; here and in `after_step` a method says what of it
+        is trained next (`train_only`).
+        """
+
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Called after each optimiser step."""
+        """Called after each optimiser step, with the number of steps done."""
 
     def predictor(self, model: nn.Module, job: Job) -> LM:
         """What lm-eval scores."""
@@ -213,3 +226,35 @@ class Method(Configurable):
         """A trained model as plain weights of the base's architecture. Only called where `foldable`."""
         unload = getattr(model, "merge_and_unload", None)
         return unload() if unload else model
+
+
+def train_only(active: Iterable[nn.Parameter], held: Iterable[nn.Parameter]) -> None:
+    """Of `held` weights, train the `active` ones until further notice.
+
+    The others are left without a gradient, not with one of zero, which an optimiser's momentum and weight decay
+    would still follow: so they do not move at all.
+    """
+    wanted = set(map(id, active))
+    for value in held:
+        value.requires_grad_(id(value) in wanted)
+        if not value.requires_grad:
+            value.grad = None
+
+
+def save_trained(model: nn.Module, folder: Path) -> None:
+    """Write what is trainable, by name: what must be shipped beside the base model."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / TRAINED)
+
+
+def load_trained(model: nn.Module, folder: Path) -> nn.Module:
+    """An attached model with the weights of `save_trained`, ready to score. Raises ValueError for others."""
+    from safetensors.torch import load_file
+
+    _, unknown = model.load_state_dict(load_file(folder / TRAINED), strict=False)
+    if unknown:
+        raise ValueError(f"{folder} holds weights that the model does not have, such as {unknown[0]}.")
+    return model.eval()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from harness.methods.base import Expert, Footprint, Job, Method, Network
+from harness.methods.base import Expert, Footprint, Job, Method, Network, load_trained, save_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 JOIN = "+"
-TRAINED = "trained.safetensors"
 
 
 class Composed(Method):
@@ -94,6 +93,10 @@ class Composed(Method):
     def learns(self, task: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for part in self.parts for name in part.learns(task)))
 
+    def cannot_train(self, train: Any) -> Iterable[str]:
+        for part in self.parts:
+            yield from part.cannot_train(train)
+
     def skip(self) -> str | None:
         return next((reason for part in self.parts if (reason := part.skip())), None)
 
@@ -113,7 +116,8 @@ class Composed(Method):
             seen = set(map(id, owned))
             own = [value for value in model.parameters() if value.requires_grad and id(value) not in seen]
             rate = float(getattr(part, "learning_rate", 0.0))
-            self._groups += part.parameter_groups(model) or [{"params": own, "lr": rate}]
+            for group in part.parameter_groups(model) or [{"params": own, "lr": rate}]:
+                self._groups.append({**group, "params": [value for value in group["params"] if id(value) not in seen]})
             owned += own
         for value in owned:
             value.requires_grad_(True)  # a later part froze what an earlier one trains
@@ -129,6 +133,10 @@ class Composed(Method):
                 model = part.fit(model, job)
         return model
 
+    def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
+        for part in self.trained:
+            part.before_training(model, steps, seed)
+
     def after_step(self, model: nn.Module, step: int) -> None:
         for part in self.trained:
             part.after_step(model, step)
@@ -141,30 +149,19 @@ class Composed(Method):
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """One trained part as it is saved alone; of several, the trained tensors by name."""
-        from safetensors.torch import save_file
-
         if len(self.trained) == 1:
             self.trained[0].save(model, folder)
         elif self.trained:
-            folder.mkdir(parents=True)
-            tensors = {name: value for name, value in model.named_parameters() if value.requires_grad}
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / TRAINED)
+            save_trained(model, folder)
         for part in self.parts:
             if not part.trains and part.uses_data:
                 part.save(model, folder / part.name)
 
     def restore(self, job: Job, folder: Path) -> nn.Module:
-        from safetensors.torch import load_file
-
         if len(self.trained) == 1:
             return self.trained[0].restore(job, folder)
         model = self.load(job)
-        if self.trained:
-            model = self.attach(model)
-            _, unknown = model.load_state_dict(load_file(folder / TRAINED), strict=False)
-            if unknown:
-                raise ValueError(f"{folder} holds weights that {self.name} does not have, such as {unknown[0]}")
-        return model.eval()
+        return load_trained(self.attach(model), folder) if self.trained else model.eval()
 
     def fold(self, model: nn.Module) -> nn.Module:
         for part in reversed(self.trained):

@@ -1,11 +1,14 @@
-"""Soft prompts: trained vectors in front of the input (Lester et al. 2021, arXiv:2104.08691)."""
+"""Soft prompts: trained vectors in front of the input.
+
+Prompt tuning: Lester et al. 2021, arXiv:2104.08691. P-tuning: Liu et al. 2021, arXiv:2103.10385.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from harness.methods.base import Footprint, LogFloat, Method, Network
+from harness.methods.base import Footprint, LogFloat, Method, Network, Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,3 +76,55 @@ class PromptTuning(Method):
                 f"be cut. Shorten it, raise virtual_tokens to {needed}, or leave virtual_tokens out."
             )
         return self.virtual_tokens or needed
+
+
+class PTuning(Method):
+    """P-tuning: a prompt whose vectors are made by a small trained network (an encoder) from trained ones.
+
+    `virtual_tokens` is the length of the prompt, `encoder` the network (mlp: three linear layers; lstm: two
+    bidirectional layers and two linear ones), `encoder_width` the width of its inner layers (the model's own, by
+    default). The encoder is only needed to train: saved is the prompt. Trained, with width w: virtual tokens × hidden
+    + (hidden w + w) + (w² + w) + (w hidden + hidden), for an mlp.
+    """
+
+    name = "p_tuning"
+    wraps = True
+    paper = "arXiv:2103.10385"
+    starts_at_base = "the prompt stands before every input from the start"
+    family = "additive"
+    foldable = False
+    space = {"learning_rate": LogFloat(1e-4, 1e-2), "virtual_tokens": Options((8, 16, 32))}
+
+    learning_rate: float = 1e-3
+    virtual_tokens: int = 16
+    encoder: Literal["mlp", "lstm"] = "mlp"
+    encoder_width: int | None = None
+
+    def problems(self) -> Iterable[str]:
+        if self.virtual_tokens < 1:
+            yield f"virtual_tokens is {self.virtual_tokens}; it must be at least 1."
+        if self.encoder_width is not None and self.encoder_width < 1:
+            yield f"encoder_width is {self.encoder_width}; it must be at least 1."
+
+    def footprint(self, network: Network) -> Footprint | None:
+        hidden, wide = network.hidden, self.encoder_width or network.hidden
+        linears = [(hidden, wide), (wide, wide), (wide, hidden)]
+        trained: dict[str, tuple[int, ...]] = {"prompt": (self.virtual_tokens, hidden)}
+        if self.encoder == "lstm":
+            linears = [(2 * wide, 2 * wide), (2 * wide, hidden)]
+            for layer, into in enumerate((hidden, 2 * wide)):  # four gates, two directions, two biases
+                trained[f"lstm.{layer}"] = (2, 4 * wide, into + wide + 2)
+        for layer, (into, out) in enumerate(linears):
+            trained |= {f"mlp.{layer}.weight": (out, into), f"mlp.{layer}.bias": (out,)}
+        return Footprint(trained, virtual_tokens=self.virtual_tokens)
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        from peft import PromptEncoderConfig, get_peft_model
+
+        config = PromptEncoderConfig(
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=self.virtual_tokens,
+            encoder_reparameterization_type=self.encoder.upper(),
+            encoder_hidden_size=self.encoder_width or model.config.get_text_config().hidden_size,  # type: ignore
+        )
+        return get_peft_model(model, config)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Footprint, LogFloat, Method, Network, Options
+from harness.methods.base import Footprint, LogFloat, Method, Network, Options, train_only
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,19 +29,36 @@ class Full(Method):
 
 
 class Layerwise(Full):
-    """Layer-wise fine-tuning: only the top layers and the final norm are trained.
+    """Layer-wise fine-tuning: only some layers are trained, by default the top third with the final norm.
 
-    `layers` counts them, or `fraction` is their share (a third by default). With `layer_decay` below 1,
-    each layer learns that much slower than the one above it (ULMFiT's discriminative rates,
-    Howard & Ruder 2018, arXiv:1801.06146).
+    `which` says where they lie: top, bottom, middle, or a list of their numbers, counted from 0 at the bottom.
+    `layers` counts them, or `fraction` is their share (a third by default). The final norm belongs to the top, so
+    that trained are the weights of those layers (+ hidden, at the top).
+
+    With `layer_decay` below 1, each trained layer learns that much slower than the one above it (discriminative
+    rates). `gradual` is the share of the steps in which they are unfrozen one after another, from the top; 0: all
+    are trained from the start. Both are ULMFiT's (Howard & Ruder 2018).
     """
 
     name = "layerwise"
-    space = {"learning_rate": LogFloat(1e-6, 1e-3), "fraction": Options((0.1, 0.33, 0.66))}
+    paper = "arXiv:1801.06146"
+    space = {
+        "learning_rate": LogFloat(1e-6, 1e-3),
+        "fraction": Options((0.1, 0.33, 0.66)),
+        "layer_decay": Options((0.8, 0.9, 1.0)),
+        "gradual": Options((0.0, 0.5)),
+    }
 
+    which: Literal["top", "bottom", "middle"] | list[int] = "top"
     layers: int | None = None
     fraction: float | None = None
     layer_decay: float = 1.0
+    gradual: float = 0.0
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        # fsdp puts other tensors in the place of a layer's, and would train the frozen ones.
+        vars(self)["distributes"] = not self.gradual
 
     def problems(self) -> Iterable[str]:
         yield from super().problems()
@@ -53,16 +70,28 @@ class Layerwise(Full):
             yield f"fraction is {self.fraction}; it must be above 0 and at most 1."
         if not 0 < self.layer_decay <= 1:
             yield f"layer_decay is {self.layer_decay}; it must be above 0 and at most 1."
+        if not 0 <= self.gradual <= 1:
+            yield f"gradual is {self.gradual}; it must be at least 0 and at most 1."
+        if isinstance(self.which, list):
+            if not self.which or min(self.which) < 0 or len(set(self.which)) < len(self.which):
+                yield f"which is {self.which}; a list names different layers, counted from 0 at the bottom."
+            if self.layers is not None or self.fraction is not None:
+                yield "which lists the layers, so layers and fraction have no effect. Drop them."
 
     def footprint(self, network: Network) -> Footprint | None:
-        count = self._count(len(network.layers))
-        names = [network.final_norm, *(name for layer in network.layers[-count:] for name in layer.values())]
-        return Footprint({name: network.weights[name] for name in names}, lowest=len(network.layers) - count)
+        numbers = self._numbers(len(network.layers))
+        if numbers[0] >= len(network.layers) or numbers[-1] < 0:
+            return None
+        names = [name for number in numbers for name in network.layers[number].values()]
+        if self.which == "top":
+            names.append(network.final_norm)
+        return Footprint({name: network.weights[name] for name in names}, lowest=numbers[-1])
 
     def attach(self, model: nn.Module) -> nn.Module:
         model.requires_grad_(False)
         for part in self._trained(model):
             part.requires_grad_(True)
+        self._weights = [list(part.parameters()) for part in self._trained(model)]
         return model
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
@@ -74,15 +103,38 @@ class Layerwise(Full):
             if any(True for _ in part.parameters())
         ]
 
+    def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
+        self._steps = max(1, round(steps * self.gradual))
+        self.after_step(model, 0)
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """In step s of S, counted from 1, the topmost ceil(s L / S) of L layers are trained."""
+        if not self.gradual or step >= self._steps:
+            return
+        norms = int(self.which == "top")
+        layers = len(self._weights) - norms
+        open_ = norms + -(-(step + 1) * layers // self._steps)
+        train_only(
+            [value for part in self._weights[:open_] for value in part],
+            [value for part in self._weights for value in part],
+        )
+
     def _trained(self, model: nn.Module) -> list[nn.Module]:
-        """The final norm and the trained layers, from the top down."""
+        """The final norm, where it is trained, and the trained layers, from the top down."""
         decoder = model.get_decoder()  # type: ignore[operator]
         layers = list(decoder.layers)
+        numbers = self._numbers(len(layers))
         if self.layers is not None and self.layers > len(layers):
             raise ValueError(f"layers is {self.layers}, but the model has {len(layers)}")
-        return [decoder.norm, *reversed(layers[-self._count(len(layers)) :])]
+        if numbers[0] >= len(layers):
+            raise ValueError(f"which names layer {numbers[0]}, but the model has those from 0 to {len(layers) - 1}")
+        return [*([decoder.norm] if self.which == "top" else []), *(layers[number] for number in numbers)]
 
-    def _count(self, available: int) -> int:
-        """How many layers are trained of those that there are."""
+    def _numbers(self, available: int) -> list[int]:
+        """The trained layers of those that there are, from the top down."""
+        if isinstance(self.which, list):
+            return sorted(self.which, reverse=True)
         share = 1 / 3 if self.fraction is None else self.fraction
-        return self.layers if self.layers is not None else max(1, round(share * available))
+        count = self.layers if self.layers is not None else max(1, round(share * available))
+        lowest = {"top": available - count, "bottom": 0, "middle": (available - count) // 2}[self.which]
+        return list(reversed(range(lowest, lowest + count)))

@@ -1,0 +1,100 @@
+"""Bottleneck adapters: small trained networks behind a layer's parts.
+
+Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00247. The `adapters` library has them too, but
+pins an older transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.methods.base import Footprint, Job, LogFloat, Method, Network, Options, load_trained, save_trained
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+SETTINGS = "adapter.json"
+# placement -> the parts of a decoder layer that an adapter stands behind
+BEHIND = {"houlsby": ("self_attn", "mlp"), "pfeiffer": ("mlp",)}
+# The last linear layer of each.
+LAST = {"self_attn": "o_proj", "mlp": "down_proj"}
+
+
+class Adapter(Method):
+    """Bottleneck adapters: x + up(activation(down(x))) behind attention and MLP; the base stays frozen.
+
+    `placement` is houlsby (behind attention and behind the MLP) or pfeiffer (behind the MLP alone); either stands
+    before the layer's residual sum. `bottleneck` is the width between down and up, `activation` the function there.
+    up starts at zero, so that the untrained model is the base. Not foldable: the activation is no linear map.
+    Trained: (2 hidden bottleneck + bottleneck + hidden) for each adapter.
+    """
+
+    name = "adapter"
+    paper = "arXiv:1902.00751"
+    family = "additive"
+    foldable = False
+    space = {"learning_rate": LogFloat(1e-4, 1e-2), "bottleneck": Options((16, 32, 64))}
+
+    learning_rate: float = 1e-3
+    placement: Literal["houlsby", "pfeiffer"] = "houlsby"
+    bottleneck: int = 32
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "gelu"
+
+    def problems(self) -> Iterable[str]:
+        if self.bottleneck < 1:
+            yield f"bottleneck is {self.bottleneck}; it must be at least 1."
+
+    def footprint(self, network: Network) -> Footprint | None:
+        hidden, narrow = network.hidden, self.bottleneck
+        trained: dict[str, tuple[int, ...]] = {}
+        per_token: dict[str, int] = {}
+        for number, layer in enumerate(network.layers):
+            for part in BEHIND[self.placement]:
+                name = f"layers.{number}.{part}.adapter"
+                trained |= {f"{name}.down.weight": (narrow, hidden), f"{name}.down.bias": (narrow,)}
+                trained |= {f"{name}.up.weight": (hidden, narrow), f"{name}.up.bias": (hidden,)}
+                # Kept: down's input, and what stands before and behind the activation.
+                per_token[layer[f"{part}.{LAST[part]}.weight"]] = hidden + 2 * narrow
+        return Footprint(trained, adapted=frozenset(per_token), inputs_kept=False, per_token=per_token)
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        model.requires_grad_(False)
+        for layer in model.get_decoder().layers:  # type: ignore[operator]
+            norm = layer.input_layernorm.weight  # as wide as what adapters read, and never quantised
+            for name in BEHIND[self.placement]:
+                part = getattr(layer, name)
+                part.adapter = bottleneck(len(norm), self.bottleneck, self.activation).to(norm.device)
+                part.register_forward_hook(through_adapter)
+        return model
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """The adapters' weights by name, and the settings that they were made with."""
+        save_trained(model, folder)
+        (folder / SETTINGS).write_text(json.dumps(self.settings, indent=1))
+
+    def restore(self, job: Job, folder: Path) -> nn.Module:
+        made = type(self)(**json.loads((folder / SETTINGS).read_text()))
+        return load_trained(made.attach(made.load(job)), folder)
+
+
+def bottleneck(wide: int, narrow: int, activation: str) -> nn.Module:
+    """[…, wide] -> […, wide]; nothing but zeros as long as it is untrained."""
+    from torch import nn
+    from transformers.activations import ACT2FN
+
+    module = nn.Module()
+    module.down, module.act, module.up = nn.Linear(wide, narrow), ACT2FN[activation], nn.Linear(narrow, wide)
+    nn.init.zeros_(module.up.weight)
+    nn.init.zeros_(module.up.bias)
+    return module
+
+
+def through_adapter(part: Any, _: Any, given: Any) -> Any:
+    """A forward hook: what a part of a layer gives (attention: a tuple), with its adapter's share added."""
+    hidden = given[0] if isinstance(given, tuple) else given
+    hidden = hidden + part.adapter.up(part.adapter.act(part.adapter.down(hidden)))
+    return (hidden, *given[1:]) if isinstance(given, tuple) else hidden

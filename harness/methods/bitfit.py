@@ -1,0 +1,101 @@
+"""The smallest parts of a model alone: its biases, or the weights of its norms.
+
+BitFit: Ben Zaken et al. 2021, arXiv:2106.10199. Norms: Zhao et al. 2023, arXiv:2312.11420.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from harness.methods.base import Footprint, Job, LogFloat, Method, Network, load_trained, save_trained
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+
+class BitFit(Method):
+    """BitFit: only biases are trained; a model that has none (Llama) is given one on each linear layer of its decoder.
+
+    Biases that are added start at zero, so that the untrained model is the base. They are no part of the base's
+    architecture, hence not foldable; saved are the biases alone. Trained: the sum of the outputs of the linear
+    layers (for Llama, a layer: 2 hidden + hidden + 2 keys + 2 inner, with as many queries as hidden), or of the
+    biases that there are. `learning_rate` is ten times that of full fine-tuning or more, as in the paper.
+    """
+
+    name = "bitfit"
+    paper = "arXiv:2106.10199"
+    family = "selective"
+    foldable = False
+    space = {"learning_rate": LogFloat(1e-4, 1e-1)}
+
+    learning_rate: float = 1e-2
+
+    def problems(self) -> Iterable[str]:
+        return refusal(self)
+
+    def footprint(self, network: Network) -> Footprint | None:
+        own = {name: shape for name, shape in network.weights.items() if name.endswith("bias")}
+        added = {f"{name.removesuffix('weight')}bias": shape[:1] for name, shape in network.linears().items()}
+        return Footprint(own or added)
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        import torch
+        from torch import nn
+
+        model.requires_grad_(False)
+        if not any(name.endswith("bias") for name, _ in model.named_parameters()):
+            for layer in model.get_decoder().layers.modules():  # type: ignore[operator]
+                if isinstance(layer, nn.Linear):
+                    layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0]))
+        for name, value in model.named_parameters():
+            value.requires_grad_(name.endswith("bias"))
+        return model
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        save_trained(model, folder)
+
+    def restore(self, job: Job, folder: Path) -> nn.Module:
+        return load_trained(self.attach(self.load(job)), folder)
+
+
+class LayerNorm(Method):
+    """Norm tuning: only the weights of the norms are trained (RMSNorm and LayerNorm alike).
+
+    Trained: for Llama (2 layers + 1) hidden. Saved are the norms alone. `learning_rate` is far above that of full
+    fine-tuning: norms are few, and near 1.
+    """
+
+    name = "layernorm"
+    paper = "arXiv:2312.11420"
+    family = "selective"
+    space = {"learning_rate": LogFloat(1e-4, 1e-1)}
+
+    learning_rate: float = 1e-2
+
+    def problems(self) -> Iterable[str]:
+        return refusal(self)
+
+    def footprint(self, network: Network) -> Footprint | None:
+        norms = {name: shape for name, shape in network.weights.items() if "norm" in name.split(".")[-2]}
+        return Footprint(norms)
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        model.requires_grad_(False)
+        for part in model.modules():
+            if type(part).__name__.endswith("Norm"):
+                part.requires_grad_(True)
+        return model
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        save_trained(model, folder)
+
+    def restore(self, job: Job, folder: Path) -> nn.Module:
+        return load_trained(self.attach(self.load(job)), folder)
+
+
+def refusal(method: Method) -> Iterable[str]:
+    if method.quantize:
+        yield f"{method.name} does not train a model with {method.quantize} weights. Use method qlora, or drop quantize."

@@ -1,0 +1,151 @@
+"""What is trained is drawn by lot, and drawn again in the course of training.
+
+Half fine-tuning: Hui et al. 2024, arXiv:2404.18466. LISA: Pan et al. 2024, arXiv:2403.17919.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from harness.methods.base import Footprint, LogFloat, Method, Network, Options, train_only
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Sampled(Method):
+    """What both have in common: weights that are always trained, and weights of which some are, anew each period."""
+
+    name = ""
+    family = "selective"
+    distributes = False  # fsdp puts other tensors in the place of those that were drawn
+
+    learning_rate: float = 1e-4
+
+    def problems(self) -> Iterable[str]:
+        if self.quantize:
+            yield f"{self.name} cannot train {self.quantize} weights. Use method qlora, or drop quantize."
+
+    def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
+        self._steps = steps
+        self._lots = self._lots or Random(seed)  # one sequence of draws for all stages of a curriculum
+        self.draw()
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        if step < self._steps and self.period(step) != self.period(step - 1):
+            self.draw()
+
+    def period(self, step: int) -> int:
+        """The number of the period that the step after `step` steps lies in."""
+        raise NotImplementedError
+
+    def draw(self) -> None:
+        """Choose what is trained next."""
+        raise NotImplementedError
+
+
+class HFT(Sampled):
+    """Half fine-tuning: half of each layer's matrices and norms, drawn by lot, are trained; the others stay frozen.
+
+    Drawn in each category by itself, as in the paper: two of a layer's four attention matrices, two of the MLP's
+    three in a random half of the layers and one in the others, one of two norms. `rounds` is how often the half is
+    drawn anew, at equal distances; each stage of a curriculum is a round at least. With one round, half of the
+    layers' weights are still the base's in the end. `embeddings` trains embedding, output layer and final norm in
+    every round; they are frozen by default. Trainable, and held by the optimiser: all weights of the layers
+    (+ 2 vocabulary × hidden + hidden, less what is tied), of which each round trains about half.
+    """
+
+    name = "hft"
+    paper = "arXiv:2404.18466"
+    space = {"learning_rate": LogFloat(1e-6, 1e-3), "rounds": Options((1, 2, 4))}
+
+    rounds: int = 1
+    embeddings: bool = False
+
+    def problems(self) -> Iterable[str]:
+        yield from super().problems()
+        if self.rounds < 1:
+            yield f"rounds is {self.rounds}; it must be at least 1."
+
+    def footprint(self, network: Network) -> Footprint | None:
+        if self.embeddings:
+            return Footprint(network.weights)
+        return Footprint({name: network.weights[name] for layer in network.layers for name in layer.values()})
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        layers = model.get_decoder().layers  # type: ignore[operator]
+        model.requires_grad_(self.embeddings)
+        layers.requires_grad_(True)
+        self._lots: Random | None = None
+        self._layers = [categories(layer) for layer in layers]
+        return model
+
+    def period(self, step: int) -> int:
+        return step * self.rounds // self._steps
+
+    def draw(self) -> None:
+        assert self._lots is not None
+        active: list[nn.Parameter] = []
+        for category in self._layers[0]:
+            # Of an odd number, one more in half of the layers.
+            more = set(self._lots.sample(range(len(self._layers)), len(self._layers) // 2))
+            for place, layer in enumerate(self._layers):
+                modules = layer[category]
+                for module in self._lots.sample(modules, (len(modules) + (place in more)) // 2):
+                    active += module
+        train_only(active, (value for layer in self._layers for group in layer.values() for m in group for value in m))
+
+
+class LISA(Sampled):
+    """LISA: embedding, output layer and final norm are trained throughout, of the layers only a few drawn by lot.
+
+    `layers` of them are trained at a time, and drawn again every `every` steps. Trainable, and held by the
+    optimiser: all weights of the model.
+    """
+
+    name = "lisa"
+    paper = "arXiv:2403.17919"
+    space = {"learning_rate": LogFloat(1e-6, 1e-3), "layers": Options((2, 4, 8))}
+
+    layers: int = 2
+    every: int = 5
+
+    def problems(self) -> Iterable[str]:
+        yield from super().problems()
+        if self.layers < 1:
+            yield f"layers is {self.layers}; it must be at least 1."
+        if self.every < 1:
+            yield f"every is {self.every}; it must be at least 1."
+
+    def footprint(self, network: Network) -> Footprint | None:
+        return Footprint(network.weights)
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        layers = model.get_decoder().layers  # type: ignore[operator]
+        if self.layers > len(layers):
+            raise ValueError(f"layers is {self.layers}, but the model has {len(layers)}")
+        model.requires_grad_(True)
+        self._lots: Random | None = None
+        self._layers = [list(layer.parameters()) for layer in layers]
+        return model
+
+    def period(self, step: int) -> int:
+        return step // self.every
+
+    def draw(self) -> None:
+        assert self._lots is not None
+        active = [value for layer in self._lots.sample(self._layers, self.layers) for value in layer]
+        train_only(active, (value for layer in self._layers for value in layer))
+
+
+def categories(layer: Any) -> dict[str, list[list[nn.Parameter]]]:
+    """A layer's weights by category (attention, MLP, norms), those of one matrix or norm together."""
+    found: dict[str, list[list[nn.Parameter]]] = {}
+    for name, module in layer.named_modules():
+        values = list(module.parameters(recurse=False))
+        if values:
+            category = "norm" if "norm" in name.split(".")[-1] else name.split(".")[0]
+            found.setdefault(category, []).append(values)
+    return found
