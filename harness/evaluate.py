@@ -66,6 +66,14 @@ class TunedLM(HFLM):
                 self.cache_hook.add_partial("loglikelihood", text, answer)
         return answers
 
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        whole = self.model
+        self._model = prompt_run_once(whole)
+        try:
+            return super().generate_until(requests, disable_tqdm)
+        finally:
+            self._model = whole
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(
             device_type=self.device.type,

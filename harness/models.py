@@ -197,26 +197,43 @@ def logits_at(
 
 
 def prompt_run_once(model: nn.Module) -> nn.Module:
-    """For scoring: a soft-prompt model whose virtual tokens are run once and kept, not before every input.
+    """For scoring: a model with a soft prompt or a prefix whose keys and values are made once and kept.
 
-    With short inputs they are half of the work. Any other model is returned as it is; so is one that
-    makes its prompt anew for each input.
+    With short inputs a prompt is half of the work. And what is generated in a batch stays each item's own: peft puts a
+    prompt before the padding on the left, which then stands between it and the text. Any other model is returned as
+    it is; so is one that makes its prompt anew for each input.
     """
     config = getattr(model, "active_peft_config", None)
-    if config is None or config.peft_type not in ("PROMPT_TUNING", "P_TUNING"):
+    kind = getattr(config, "peft_type", None)
+    if kind not in ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"):
         return model
     import torch
 
     inner: Any = model.get_base_model()  # type: ignore[operator]
     with torch.no_grad():
-        prompt = model.get_prompt(batch_size=1).to(inner.dtype)  # type: ignore[operator]
-        kept = inner(inputs_embeds=prompt, use_cache=True).past_key_values
+        prompt: Any = model.get_prompt(batch_size=1)  # type: ignore[operator]
+        if kind == "PREFIX_TUNING":
+            kept = prompt
+        else:
+            kept = inner(inputs_embeds=prompt.to(inner.dtype), use_cache=True).past_key_values
+
+    def copies(number: int) -> Any:
+        past = copy.deepcopy(kept)
+        past.batch_repeat_interleave(number)
+        return past
 
     class Prompted(torch.nn.Module):
+        config = inner.config
+
         def forward(self, input_ids: torch.Tensor, logits_to_keep: Any = 0, use_cache: bool = False) -> Any:
-            past = copy.deepcopy(kept)
-            past.batch_repeat_interleave(len(input_ids))
+            past = copies(len(input_ids))
             return inner(input_ids=input_ids, past_key_values=past, use_cache=True, logits_to_keep=logits_to_keep)
+
+        def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> Any:
+            """`input_ids` and `attention_mask` are padded on the left; positions are counted without the padding."""
+            before = attention_mask.new_ones(len(input_ids), kept.get_seq_length())
+            mask, past = torch.cat([before, attention_mask], dim=1), copies(len(input_ids))
+            return inner.generate(input_ids=input_ids, attention_mask=mask, past_key_values=past, **options)
 
     return Prompted()
 

@@ -163,7 +163,9 @@ def explain(
 
 def is_type_name(part: Any) -> bool:
     """pydantic adds the name of the branch of a union to a location; it is no key of the file."""
-    return isinstance(part, str) and (part.startswith(("literal[", "constrained-")) or part in ("int", "str", "float"))
+    return isinstance(part, str) and (
+        part.startswith(("literal[", "list[", "constrained-")) or part in ("int", "str", "float")
+    )
 
 
 def holder(model: type[pydantic.BaseModel], path: tuple[Any, ...]) -> type[pydantic.BaseModel]:

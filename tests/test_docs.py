@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import write_csv
@@ -41,21 +42,20 @@ def test_a_suite_from_the_readme_alone_with_ones_own_csv(project: Path) -> None:
 
 
 def test_the_readmes_method_is_a_method(tiny_model: Path) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    from harness.network import read_network
 
     (source,) = blocks("python")
-    names: dict[str, object] = {"__name__": "bitfit"}
+    names: dict[str, Any] = {"__name__": "attention_only"}
     exec(source, names)
-    method = names["BitFit"]()  # type: ignore[operator]
-    config = LlamaConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, attention_bias=True,
-    )  # fmt: skip
-    model = method.attach(LlamaForCausalLM(config))
-    trained = {name for name, value in model.named_parameters() if value.requires_grad}
-    assert trained
-    assert all(name.endswith("bias") for name in trained)
-    assert method.settings["learning_rate"] == 1e-3
+    method = names["AttentionOnly"]()
+    assert method.name not in all_methods()
+    model = method.attach(AutoModelForCausalLM.from_pretrained(tiny_model))
+    trained = {name: tuple(value.shape) for name, value in model.named_parameters() if value.requires_grad}
+    assert {name.split(".")[3] for name in trained} == {"self_attn"}
+    assert method.footprint(read_network(tiny_model)).trained == trained
+    assert method.settings["learning_rate"] == 3e-4
 
 
 def test_every_key_of_train_is_named() -> None:

@@ -29,8 +29,8 @@ class Adapter(Method):
 
     `placement` is houlsby (behind attention and behind the MLP) or pfeiffer (behind the MLP alone); either stands
     before the layer's residual sum. `bottleneck` is the width between down and up, `activation` the function there.
-    up starts at zero, so that the untrained model is the base. Not foldable: the activation is no linear map.
-    Trained: (2 hidden bottleneck + bottleneck + hidden) for each adapter.
+    up starts at zero, so that the untrained model is the base; both learn at `learning_rate`. Not foldable: the
+    activation is no linear map. Trained: (2 hidden bottleneck + bottleneck + hidden) for each adapter.
     """
 
     name = "adapter"

@@ -98,4 +98,4 @@ class LayerNorm(Method):
 
 def refusal(method: Method) -> Iterable[str]:
     if method.quantize:
-        yield f"{method.name} does not train a model with {method.quantize} weights. Use method qlora, or drop quantize."
+        yield f"{method.name} does not train a model of {method.quantize} weights. Use method qlora, or drop quantize."

@@ -1,4 +1,4 @@
-"""(IA)³: learned vectors that scale keys, values and the MLP's inner activations (Liu et al. 2022, arXiv:2205.05638)."""
+"""(IA)³: learned vectors that scale what is inside a layer (Liu et al. 2022, arXiv:2205.05638)."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ class IA3(Method):
 
         if self.quantize:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        config = IA3Config(
-            task_type="CAUSAL_LM", target_modules=self.targets, feedforward_modules=self.feedforward
-        )
+        config = IA3Config(task_type="CAUSAL_LM", target_modules=self.targets, feedforward_modules=self.feedforward)
         return get_peft_model(model, config)
 
 

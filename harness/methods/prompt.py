@@ -83,8 +83,8 @@ class PTuning(Method):
 
     `virtual_tokens` is the length of the prompt, `encoder` the network (mlp: three linear layers; lstm: two
     bidirectional layers and two linear ones), `encoder_width` the width of its inner layers (the model's own, by
-    default). The encoder is only needed to train: saved is the prompt. Trained, with width w: virtual tokens × hidden
-    + (hidden w + w) + (w² + w) + (w hidden + hidden), for an mlp.
+    default). Both learn at `learning_rate`. The encoder is only needed to train: saved is the prompt. Trained, with
+    width w: virtual tokens × hidden + (hidden w + w) + (w² + w) + (w hidden + hidden), for an mlp.
     """
 
     name = "p_tuning"

@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
 
 class Sampled(Method):
-    """What both have in common: weights that are always trained, and weights of which some are, anew each period."""
+    """What both have in common: of the layers' weights some are trained, others in the next period.
+
+    `learning_rate` is that of whatever is trained at the time.
+    """
 
     name = ""
     family = "selective"
     distributes = False  # fsdp puts other tensors in the place of those that were drawn
 
     learning_rate: float = 1e-4
+
+    _lots: Random | None = None
 
     def problems(self) -> Iterable[str]:
         if self.quantize:
@@ -78,7 +83,7 @@ class HFT(Sampled):
         layers = model.get_decoder().layers  # type: ignore[operator]
         model.requires_grad_(self.embeddings)
         layers.requires_grad_(True)
-        self._lots: Random | None = None
+        self._lots = None
         self._layers = [categories(layer) for layer in layers]
         return model
 
@@ -127,7 +132,7 @@ class LISA(Sampled):
         if self.layers > len(layers):
             raise ValueError(f"layers is {self.layers}, but the model has {len(layers)}")
         model.requires_grad_(True)
-        self._lots: Random | None = None
+        self._lots = None
         self._layers = [list(layer.parameters()) for layer in layers]
         return model
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Full(Method):
-    """Full fine-tuning: every weight is trained."""
+    """Full fine-tuning: every weight is trained, at `learning_rate`."""
 
     name = "full"
     family = "selective"
