@@ -176,9 +176,12 @@ class Count:
         batch = min(settings["batch_size"], n_train)
         places = answer_places(lengths.training, lengths.answer, batch, settings["max_length"])
         rows = batch * (length + self.footprint.virtual_tokens)
-        width = length + self.footprint.virtual_tokens
+        width = length + self.footprint.virtual_tokens + self.footprint.prefix_tokens
         per_token = [self.layer(place, rows, width) for place in range(self.footprint.lowest, len(self.network.layers))]
-        fixed = [self.fixed(place) for place in range(self.footprint.lowest, len(self.network.layers))]
+        fixed = [
+            self.fixed(place) + self.prefix(place, batch)
+            for place in range(self.footprint.lowest, len(self.network.layers))
+        ]
         layers = [sum(pair) for pair in zip(per_token, fixed, strict=True)]
         passing = sum(layers)
         held = passing
@@ -252,6 +255,10 @@ class Count:
     def fixed(self, place: int) -> int:
         return FLOAT * sum(self.footprint.fixed.get(name, 0) for name in self.network.layers[place].values())
 
+    def prefix(self, place: int, batch: int) -> int:
+        """Bytes of the keys and values that a method puts before those of the input."""
+        return self.each * 2 * self.seen(place) * batch * self.footprint.prefix_tokens
+
     def layer(self, place: int, rows: int, width: int) -> int:
         """Bytes that one layer keeps for `rows` tokens in sequences of `width`, padding among them."""
         return rows * (self.norms(place) + self.linear_inputs(place) + self.attention(place, width) + self.mlp(place))
@@ -291,16 +298,19 @@ class Count:
 
     def attention(self, place: int, width: int) -> int:
         """Bytes a token, in sequences of `width`."""
-        queries, keys = self.width("q_proj", place), self.width("k_proj", place)
-        heads, groups = self.network.heads, self.network.key_heads
-        kind = self.train["attention"]
-        repeated = groups > 1 and kind != "flash_attention_2"  # one head of keys is repeated without a copy
-        seen = queries if repeated else keys
+        queries, seen = self.width("q_proj", place), self.seen(place)
+        heads, kind = self.network.heads, self.train["attention"]
         if kind == "eager":
             weights = heads * width * (self.each + (FLOAT if self.autocast else 0))
             return self.each * (queries + 2 * seen) + weights
         mask = 0 if kind == "flash_attention_2" else self.each * width
         return self.each * (2 * queries + 2 * seen) + FLOAT * heads + mask
+
+    def seen(self, place: int) -> int:
+        """Numbers of a token's keys, as attention sees them; of its values, as many."""
+        # One head of keys is repeated without a copy.
+        repeated = self.network.key_heads > 1 and self.train["attention"] != "flash_attention_2"
+        return self.width("q_proj" if repeated else "k_proj", place)
 
     def mlp(self, place: int) -> int:
         return self.each * 3 * self.width("gate_proj", place)
@@ -324,8 +334,9 @@ class Count:
         if self.train["attention"] == "eager":
             layer += 2 * rows * network.heads * longest
         cache = 0
-        if generated or self.footprint.virtual_tokens:  # keys and values of every layer
-            cache = 2 * self.width("k_proj") * len(network.layers) * (rows + batch * self.footprint.virtual_tokens)
+        before = self.footprint.virtual_tokens + self.footprint.prefix_tokens
+        if generated or before:  # keys and values of every layer
+            cache = 2 * self.width("k_proj") * len(network.layers) * (rows + batch * before)
         logits = network.vocabulary * (batch * places + 2 * lengths.continuation)
         return FLOAT * (max(layer, logits) + cache) + self.dequantised
 

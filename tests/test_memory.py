@@ -293,6 +293,18 @@ FOOTPRINTS = [
     ("qlora", {}),
     ("prompt_tuning", {"init": "random"}),
     ("prompt_tuning", {"init": "random", "virtual_tokens": 7}),
+    ("bitfit", {}),
+    ("layernorm", {}),
+    ("hft", {}),
+    ("hft", {"embeddings": True}),
+    ("lisa", {}),
+    ("adapter", {"bottleneck": 5}),
+    ("adapter", {"placement": "pfeiffer", "activation": "relu"}),
+    ("ia3", {}),
+    ("ia3", {"targets": ["q_proj", "up_proj"], "feedforward": ["up_proj"]}),
+    ("prefix_tuning", {}),
+    ("p_tuning", {}),
+    ("p_tuning", {"encoder": "lstm", "encoder_width": 5, "virtual_tokens": 7}),
 ]
 
 
@@ -332,10 +344,11 @@ def test_layers_keep_what_is_counted(name: str, settings: dict[str, Any], attent
     train = TrainSettings(steps=1, attention=attention).model_dump()
     count = Count(net, method, footprint, train, "cpu")
     virtual = footprint.virtual_tokens
-    layers = model.get_decoder().layers if name == "full" else model.get_base_model().get_decoder().layers
+    layers = getattr(model, "get_base_model", lambda: model)().get_decoder().layers
     rows = batch * (width + virtual)
     found = kept_by(model, layers[1], batch, width)
-    assert found == count.layer(1, rows, width + virtual) + count.fixed(1)
+    wide = width + virtual + footprint.prefix_tokens
+    assert found == count.layer(1, rows, wide) + count.fixed(1) + count.prefix(1, batch)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -350,7 +363,7 @@ def test_layers_keep_what_is_counted_under_autocast(name: str, attention: str, t
     assert footprint is not None
     train = TrainSettings(steps=1, attention=attention, precision="bf16").model_dump()
     count = Count(net, method, footprint, train, "cpu")
-    layers = model.get_decoder().layers if name == "full" else model.get_base_model().get_decoder().layers
+    layers = getattr(model, "get_base_model", lambda: model)().get_decoder().layers
     copies = [value for value in layers[1].parameters() if value.dim() == 2]
     rows = batch * (width + footprint.virtual_tokens)
     with torch.autocast("cpu", dtype=torch.bfloat16):

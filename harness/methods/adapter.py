@@ -57,8 +57,9 @@ class Adapter(Method):
                 name = f"layers.{number}.{part}.adapter"
                 trained |= {f"{name}.down.weight": (narrow, hidden), f"{name}.down.bias": (narrow,)}
                 trained |= {f"{name}.up.weight": (hidden, narrow), f"{name}.up.bias": (hidden,)}
-                # Kept: down's input, and what stands before and behind the activation.
-                per_token[layer[f"{part}.{LAST[part]}.weight"]] = hidden + 2 * narrow
+                # Kept: the inputs of down and of up; and the activation's, unless what it gives says its gradient.
+                kept = hidden + narrow * (1 if self.activation in ("relu", "tanh") else 2)
+                per_token[layer[f"{part}.{LAST[part]}.weight"]] = kept
         return Footprint(trained, adapted=frozenset(per_token), inputs_kept=False, per_token=per_token)
 
     def attach(self, model: nn.Module) -> nn.Module:

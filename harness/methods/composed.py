@@ -184,4 +184,5 @@ def both(one: Footprint, other: Footprint) -> Footprint:
         per_token={**one.per_token, **other.per_token},
         fixed={**one.fixed, **other.fixed},
         virtual_tokens=one.virtual_tokens + other.virtual_tokens,
+        prefix_tokens=one.prefix_tokens + other.prefix_tokens,
     )

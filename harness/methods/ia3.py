@@ -45,10 +45,14 @@ class IA3(Method):
         linears = {name: shape for name, shape in network.linears().items() if short(name) in self.targets}
         scaled = {name: shape[short(name) in self.feedforward] for name, shape in linears.items()}
         return Footprint(
-            {f"{name}.ia3_l": (size,) for name, size in scaled.items()},
+            {
+                f"{name}.ia3_l": (1, size) if short(name) in self.feedforward else (size, 1)
+                for name, size in scaled.items()
+            },
             adapted=frozenset(linears),
             inputs_kept=False,
             per_token=scaled,  # what is scaled is kept for the vector's gradient
+            fixed=scaled,  # and the vector, which peft multiplies by one first
         )
 
     def attach(self, model: nn.Module) -> nn.Module:

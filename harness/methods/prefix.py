@@ -55,7 +55,7 @@ class PrefixTuning(Method):
             for short, name in layer.items()
             if short.endswith(("k_proj.weight", "v_proj.weight"))
         )
-        return Footprint({"prefix": (self.virtual_tokens, keys)}, virtual_tokens=self.virtual_tokens)
+        return Footprint({"prefix": (self.virtual_tokens, keys)}, prefix_tokens=self.virtual_tokens)
 
     def attach(self, model: nn.Module) -> nn.Module:
         from peft import PrefixTuningConfig, get_peft_model

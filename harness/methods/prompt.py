@@ -112,8 +112,11 @@ class PTuning(Method):
         trained: dict[str, tuple[int, ...]] = {"prompt": (self.virtual_tokens, hidden)}
         if self.encoder == "lstm":
             linears = [(2 * wide, 2 * wide), (2 * wide, hidden)]
-            for layer, into in enumerate((hidden, 2 * wide)):  # four gates, two directions, two biases
-                trained[f"lstm.{layer}"] = (2, 4 * wide, into + wide + 2)
+            for layer, into in enumerate((hidden, 2 * wide)):
+                for way in ("forward", "backward"):  # each has four gates, with two matrices and two biases
+                    name = f"lstm.{layer}.{way}"
+                    trained |= {f"{name}.input": (4 * wide, into), f"{name}.state": (4 * wide, wide)}
+                    trained |= {f"{name}.bias.{place}": (4 * wide,) for place in (0, 1)}
         for layer, (into, out) in enumerate(linears):
             trained |= {f"mlp.{layer}.weight": (out, into), f"mlp.{layer}.bias": (out,)}
         return Footprint(trained, virtual_tokens=self.virtual_tokens)
