@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class PrefixTuning(Method):
     """Prefix tuning: trained keys and values that every layer attends to, before those of the input.
 
-    `virtual_tokens` is their number in each layer, `learning_rate` theirs. With `init: text` they start as the keys
-    and values that the base model computes of `init_text`, repeated or cut to that many tokens; with `words`, of
-    words drawn by lot; with `random`, as standard normal numbers. (The choice is `init`; the paper found activations
-    of real words a much better start than random numbers.) Trained: virtual tokens × 2 layers × keys (key heads ×
+    `virtual_tokens` is their number in each layer, `learning_rate` theirs. `init` says how they start: text, as the
+    keys and values that the base model computes of `init_text`, repeated or cut to that many tokens; words, as those
+    of words drawn by lot; random, as standard normal numbers. The paper found activations of real words a much
+    better start than random numbers. Trained: virtual tokens × 2 layers × keys (key heads ×
     their width).
     """
 

@@ -6,7 +6,7 @@ Prompt tuning: Lester et al. 2021, arXiv:2104.08691. P-tuning: Liu et al. 2021, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.methods.base import Footprint, LogFloat, Method, Network, Options
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class PromptTuning(Method):
     """Prompt tuning: trained vectors before the input, started from a text or at random.
 
-    Without `virtual_tokens` the prompt is as long as its text (20 when it starts at random).
+    `init` says which: text takes the embeddings of `init_text`, whose choice decides much of what is learned. Without
+    `virtual_tokens` the prompt is as long as its text (20 when it starts at random). It learns at `learning_rate`.
+    Trained: virtual tokens × hidden.
     """
 
     name = "prompt_tuning"
@@ -83,7 +85,9 @@ class PTuning(Method):
 
     `virtual_tokens` is the length of the prompt, `encoder` the network (mlp: three linear layers; lstm: two
     bidirectional layers and two linear ones), `encoder_width` the width of its inner layers (the model's own, by
-    default). Both learn at `learning_rate`. The encoder is only needed to train: saved is the prompt. Trained, with
+    default). Both learn at `learning_rate`. `init` says what the untrained encoder makes: text, the embeddings of
+    `init_text`, repeated or cut to that length; random, what peft's own start gives, which learns slowly from few
+    examples. The encoder is only needed to train: saved is the prompt. Trained, with
     width w: virtual tokens × hidden + (hidden w + w) + (w² + w) + (w hidden + hidden), for an mlp.
     """
 
@@ -93,14 +97,18 @@ class PTuning(Method):
     starts_at_base = "the prompt stands before every input from the start"
     family = "additive"
     foldable = False
-    space = {"learning_rate": LogFloat(1e-4, 1e-2), "virtual_tokens": Options((8, 16, 32))}
+    space = {"learning_rate": LogFloat(3e-5, 3e-3), "virtual_tokens": Options((8, 16, 32))}
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     virtual_tokens: int = 16
     encoder: Literal["mlp", "lstm"] = "mlp"
     encoder_width: int | None = None
+    init: Literal["text", "random"] = "text"
+    init_text: str = "Read the text below and answer with the one label that fits it best."
 
     def problems(self) -> Iterable[str]:
+        if self.init == "text" and not self.init_text.strip():
+            yield "init_text is empty. Give a text, or init: random."
         if self.virtual_tokens < 1:
             yield f"virtual_tokens is {self.virtual_tokens}; it must be at least 1."
         if self.encoder_width is not None and self.encoder_width < 1:
@@ -130,4 +138,25 @@ class PTuning(Method):
             encoder_reparameterization_type=self.encoder.upper(),
             encoder_hidden_size=self.encoder_width or model.config.get_text_config().hidden_size,  # type: ignore
         )
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
+        if self.init == "text":
+            self._start(adapted.prompt_encoder["default"], model)
+        return adapted
+
+    def _start(self, encoder: Any, model: Any) -> None:
+        """Set the encoder's last layer so that it gives the embeddings of the text, by least squares."""
+        import torch
+        from transformers import AutoTokenizer
+
+        ids = AutoTokenizer.from_pretrained(str(model.name_or_path))(self.init_text)["input_ids"]
+        words = model.get_input_embeddings()
+        places = torch.arange(self.virtual_tokens, device=words.weight.device)
+        inner: list[torch.Tensor] = []
+        last = encoder.mlp_head[-1]
+        handle = last.register_forward_pre_hook(lambda _, given: inner.append(given[0]))
+        with torch.no_grad():
+            encoder(places[None])
+            handle.remove()
+            wanted = words(torch.tensor(ids, device=places.device)[places % len(ids)])
+            last.bias.zero_()
+            last.weight.copy_((torch.linalg.pinv(inner[0][0]) @ wanted).T)
