@@ -100,6 +100,17 @@ def test_a_prefix_of_words_is_what_those_words_leave_in_every_layer(tiny_model: 
         assert torch.allclose(model(input_ids=ids).logits, after, atol=1e-5)
 
 
+@pytest.mark.parametrize("encoder", ["mlp", "lstm"])
+def test_an_untrained_p_tuning_encoder_gives_the_embeddings_of_its_text(encoder: str, tiny_model: Path) -> None:
+    words = AutoTokenizer.from_pretrained(tiny_model)("Ada likes")["input_ids"]
+    method = make("p_tuning", encoder=encoder, init_text="Ada likes", virtual_tokens=len(words) + 1)
+    model = method.attach(tiny(tiny_model)).eval()
+    with torch.no_grad():
+        after = tiny(tiny_model)(input_ids=torch.tensor([[*words, words[0], 5, 6, 7]])).logits[:, -3:]
+        assert torch.allclose(model(input_ids=torch.tensor([[5, 6, 7]])).logits[:, -3:], after, atol=1e-4)
+    assert all(value.requires_grad for value in model.prompt_encoder.parameters())
+
+
 @pytest.mark.parametrize("settings", [{}, {"init": "words"}, {"init": "random"}, {"virtual_tokens": 70}])
 def test_a_prefix_has_its_length_whatever_its_start(settings: dict[str, Any], tiny_model: Path) -> None:
     from harness.network import read_network
@@ -172,6 +183,7 @@ def test_a_prefix_and_gradient_checkpointing_are_refused(method: str, project: P
         ("prefix_tuning", {"virtual_tokens": 0}, "virtual_tokens is 0"),
         ("prefix_tuning", {"init_text": " "}, "init_text is empty"),
         ("p_tuning", {"virtual_tokens": 0}, "virtual_tokens is 0"),
+        ("p_tuning", {"init_text": ""}, "init_text is empty"),
         ("p_tuning", {"encoder_width": 0}, "encoder_width is 0"),
     ],
 )
