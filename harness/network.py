@@ -10,7 +10,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,13 +75,16 @@ class Network:
     def parameters(self) -> int:
         return sum(map(math.prod, self.weights.values()))
 
-    def linears(self) -> dict[str, Shape]:
-        """The linear layers inside the decoder: name in `weights` -> (out, in). Not the output layer."""
+    def linears(self, targets: str | Sequence[str] = "all-linear") -> dict[str, Shape]:
+        """The linear layers inside the decoder: name in `weights` -> (out, in). Not the output layer.
+
+        `targets` chooses among them by peft's rules: a pattern for the whole name, or the ends of names.
+        """
         return {
             name: self.weights[name]
             for layer in self.layers
             for short, name in layer.items()
-            if short.endswith("_proj.weight")
+            if short.endswith("_proj.weight") and is_target(name.removesuffix(".weight"), targets)
         }
 
     def is_counted(self) -> bool:
@@ -91,6 +94,15 @@ class Network:
         return bool(self.embedding and self.layers and "num_attention_heads" in self.config) and all(
             found == wanted for found in each
         )
+
+
+def is_target(layer: str, targets: str | Sequence[str]) -> bool:
+    """Whether peft would adapt the linear layer of this name."""
+    if targets == "all-linear":
+        return True
+    if isinstance(targets, str):
+        return re.fullmatch(targets, layer) is not None
+    return any(layer == target or layer.endswith(f".{target}") for target in targets)
 
 
 def read_network(folder: Path) -> Network | None:

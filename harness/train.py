@@ -8,7 +8,7 @@ processes train one model (`devices.py`), every one of them runs this, and losse
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ def train(
     processes, the first returns the model with its weights; under fsdp the others return it without.
     """
     arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch)
-    callbacks: list[TrainerCallback] = [recorder, AfterStep(method)]
+    callbacks: list[TrainerCallback] = [recorder, Hooks(method)]
     if settings["early_stopping"]:
         callbacks.append(KeepBest(settings["early_stopping"]))
     model.config.use_cache = False
@@ -62,6 +62,7 @@ def train(
         data_collator=Collator(pad=0),
         callbacks=callbacks,
         groups=method.parameter_groups(model),
+        penalty=method.penalty,
         recorder=recorder,
         objectives=objectives,
     )
@@ -122,10 +123,12 @@ class CellTrainer(Trainer):
         groups: list[dict[str, Any]] | None,
         recorder: StepRecorder,
         objectives: Sequence[Objective] = (),
+        penalty: Callable[[Any], torch.Tensor | None] = lambda model: None,
         **options: Any,
     ):
         super().__init__(**options)
         self.objectives = objectives
+        self.penalty = penalty
         self.groups = groups
         self.recorder = recorder
         # compute_loss divides by the answer tokens of the whole step, so Trainer must not divide again.
@@ -174,12 +177,16 @@ class CellTrainer(Trainer):
         loss = loss_sum / (num_items_in_batch if num_items_in_batch is not None else count)
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
-        if self.objectives and model.training:
+        if model.training:
             batch = Batch(ids, labels, mask, logits, targets)
             for objective in self.objectives:
                 loss = loss * objective.task_weight
             passes = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
-            loss = loss + sum(objective.loss(model, batch) for objective in self.objectives) / passes
+            terms = [objective.loss(model, batch) for objective in self.objectives]
+            if (own := self.penalty(model)) is not None:
+                terms.append(own)
+            if terms:
+                loss = loss + sum(terms) / passes
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
@@ -246,14 +253,17 @@ class Collator:
         }
 
 
-class AfterStep(TrainerCallback):
-    """Calls the method's own hook after each optimiser step."""
+class Hooks(TrainerCallback):
+    """Calls the method's own hooks before the first optimiser step and after each."""
 
     def __init__(self, method: Method):
         self.method = method
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.method.after_step(model, state.global_step)
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.method.begin(model, state.max_steps)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.method.after_step(model, state.global_step + 1)  # the trainer counts it after it has cleared gradients
 
 
 class KeepBest(TrainerCallback):

@@ -17,6 +17,7 @@ from harness.network import Network, Shape
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from lm_eval.api.model import LM
     from torch import nn
 
@@ -131,6 +132,10 @@ class Method(Configurable):
 
     quantize: Literal["nf4", "fp4", "int8"] | None = None
 
+    def declare(self, **attributes: Any) -> None:
+        """Set for this instance what its class declares, where it depends on the settings: `starts_at_base`, …"""
+        vars(self).update(attributes)
+
     # --- planning: pure, no torch ---
 
     @property
@@ -189,8 +194,22 @@ class Method(Configurable):
         """Train. Only methods with a trainer of their own override this."""
         return job.train(model, self) if self.trains else model
 
+    def prepare(self, model: nn.Module, job: Job) -> None:
+        """Called once, when the model is attached and before it is trained; its time counts as training."""
+
+    def begin(self, model: nn.Module, steps: int) -> None:
+        """Called before the first optimiser step of each stage, with the number of its steps."""
+
+    def penalty(self, model: nn.Module) -> torch.Tensor | None:
+        """A term of the method's own in the loss of each forward pass, or None."""
+        return None
+
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Called after each optimiser step."""
+        """Called after each optimiser step (the first is 1), while the gradients are still there."""
+
+    def finish(self, model: nn.Module, job: Job) -> nn.Module:
+        """The trained model as it is scored and saved; its time counts as training."""
+        return model
 
     def predictor(self, model: nn.Module, job: Job) -> LM:
         """What lm-eval scores."""

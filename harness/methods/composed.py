@@ -14,6 +14,7 @@ from harness.methods.base import Expert, Footprint, Job, Method, Network
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from lm_eval.api.model import LM
     from torch import nn
 
@@ -129,9 +130,26 @@ class Composed(Method):
                 model = part.fit(model, job)
         return model
 
+    def prepare(self, model: nn.Module, job: Job) -> None:
+        for part in self.trained:
+            part.prepare(model, job)
+
+    def begin(self, model: nn.Module, steps: int) -> None:
+        for part in self.trained:
+            part.begin(model, steps)
+
+    def penalty(self, model: nn.Module) -> torch.Tensor | None:
+        terms = [term for part in self.trained if (term := part.penalty(model)) is not None]
+        return sum(terms[1:], terms[0]) if terms else None
+
     def after_step(self, model: nn.Module, step: int) -> None:
         for part in self.trained:
             part.after_step(model, step)
+
+    def finish(self, model: nn.Module, job: Job) -> nn.Module:
+        for part in self.trained:
+            model = part.finish(model, job)
+        return model
 
     def predictor(self, model: nn.Module, job: Job) -> LM:
         for part in self.parts:
