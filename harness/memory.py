@@ -56,6 +56,7 @@ QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 1 / 64 + 4 / (64
 HOLES, HOLES_BETWEEN_ADAPTERS = 0.2, 0.7
 LOGITS = 4  # times the vocabulary, in fp32, for each place that predicts an answer token
 EIGHT_BIT_FROM = 4096  # bitsandbytes keeps the moments of smaller tensors in fp32
+PAGED_FROM = 100_000  # and those of smaller tensors in the GPU's own memory
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,12 @@ class Count:
     @property
     def optimizer(self) -> int:
         """Bytes of optimiser state."""
-        return sum(state_bytes(self.train["optimizer"], shape) for shape in self.footprint.trained.values())
+        kind, rank = self.train["optimizer"], self.train["galore_rank"]
+        linears = self.network.linears()
+        return sum(
+            projected_bytes(rank, shape) if kind == "galore" and name in linears else state_bytes(kind, shape)
+            for name, shape in self.footprint.trained.items()
+        )
 
     @property
     def shared_embedding(self) -> int:
@@ -337,9 +343,17 @@ def state_bytes(optimizer: str, shape: Shape) -> int:
         return FLOAT * (size // shape[-1] + size // shape[-2])
     if optimizer == "adafactor":
         return FLOAT * size
-    if optimizer == "adamw8bit" and size >= EIGHT_BIT_FROM:
-        return 2 * size + 2 * FLOAT * math.ceil(size / 256)
-    return 2 * FLOAT * size
+    paged = optimizer.startswith("paged_") and size >= PAGED_FROM  # then torch does not hold it
+    if optimizer in ("adamw8bit", "paged_adamw8bit") and size >= EIGHT_BIT_FROM:
+        return 2 * size * (not paged) + 2 * FLOAT * math.ceil(size / 256)
+    return 0 if paged else 2 * FLOAT * size
+
+
+def projected_bytes(rank: int, shape: Shape) -> int:
+    """GaLore's state of one matrix: both moments of its projected gradient, and the projection."""
+    short, long = min(shape), max(shape)
+    rank = min(rank, short)
+    return FLOAT * (2 * rank * long + rank * short)
 
 
 def quantile(values: Sequence[int], share: float) -> float:

@@ -96,6 +96,17 @@ class Network:
         )
 
 
+def sample(layers: int = 128) -> Network:
+    """A network of Llama's form without a checkpoint: what does a method train of such a one?"""
+    weights: dict[str, Shape] = {"model.embed_tokens.weight": (32, 8), "model.norm.weight": (8,)}
+    for place in range(layers):
+        for part in LINEARS:
+            block = "self_attn" if part in ("q_proj", "k_proj", "v_proj", "o_proj") else "mlp"
+            weights[f"model.layers.{place}.{block}.{part}.weight"] = (8, 8)
+        weights |= {f"model.layers.{place}.{norm}_layernorm.weight": (8,) for norm in ("input", "post_attention")}
+    return Network({"num_attention_heads": 1}, weights, 0)
+
+
 def is_target(layer: str, targets: str | Sequence[str]) -> bool:
     """Whether peft would adapt the linear layer of this name."""
     if targets == "all-linear":
@@ -137,3 +148,6 @@ def header(path: Path) -> Iterator[tuple[str, str, Shape]]:
     for name, entry in found.items():
         if name != "__metadata__":
             yield name, str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
+
+
+SAMPLE = sample()

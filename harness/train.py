@@ -23,11 +23,20 @@ from harness.errors import Unavailable
 from harness.measure import StepRecorder
 from harness.models import logits_at, resolve_precision
 from harness.objectives import Batch, Objective
+from harness.settings import unavailable
 
 if TYPE_CHECKING:
     from harness.methods import Method
 
-OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "adamw8bit": "adamw_bnb_8bit"}
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adafactor": "adafactor",
+    "adamw8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw8bit": "paged_adamw_8bit",
+    "galore": "galore_adamw",
+}
+IN_LAYERS = r".*layers\.\d+\..*"  # the linear layers that GaLore projects: not the output layer
 Row = dict[str, list[int]]
 
 
@@ -77,8 +86,12 @@ def train(
 def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int, scratch: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     precision = resolve_precision(settings["precision"])
-    if settings["optimizer"] == "adamw8bit" and not cuda:
-        raise Unavailable("optimizer adamw8bit needs a GPU: bitsandbytes has no 8-bit optimiser for a CPU.")
+    if reason := unavailable(settings, cuda):
+        raise Unavailable(reason)
+    galore: dict[str, Any] = {}
+    if settings["optimizer"] == "galore":
+        galore["optim_target_modules"] = IN_LAYERS
+        galore["optim_args"] = f"rank={settings['galore_rank']},update_proj_gap={settings['galore_every']}"
     every = settings["eval_every"]
     return TrainingArguments(
         output_dir=str(scratch),
@@ -110,6 +123,7 @@ def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int
         label_names=["labels"],
         seed=seed,
         data_seed=seed,
+        **galore,
         **strategy_arguments(settings["strategy"], settings["devices"]),
     )
 
@@ -153,13 +167,24 @@ class CellTrainer(Trainer):
         return shared_loader(self.eval_dataset, self.args.eval_batch_size, None, self.data_collator, self.accelerator)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.groups is None:
+        if self.groups is None and self.args.optim_target_modules is None:
             return super().create_optimizer(model)
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         # torch's own default decay is 0.01: a group without a decay of its own has the suite's.
-        groups = [{"weight_decay": self.args.weight_decay, **group} for group in self.groups]
+        groups = [{"weight_decay": self.args.weight_decay, **group} for group in self.groups or self.plain_groups()]
+        if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
+            groups = projected(groups, options.pop("params")[1])
         self.optimizer = kind(groups, **options)
         return self.optimizer
+
+    def plain_groups(self) -> list[dict[str, Any]]:
+        """What the trainer would make of a method without groups: norms and biases are not decayed."""
+        decayed = set(self.get_decay_parameter_names(self.model))
+        trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+        return [
+            {"params": [value for name, value in trained if name in decayed]},
+            {"params": [value for name, value in trained if name not in decayed], "weight_decay": 0.0},
+        ]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -204,6 +229,20 @@ class CellTrainer(Trainer):
                 total += samples * float(loss_sum / count)
                 rows += samples
         return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": total / rows}, rows)
+
+
+def projected(groups: list[dict[str, Any]], low_rank: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each group, split into the matrices whose gradients GaLore projects (Zhao et al. 2024, arXiv:2403.03507), and the
+    others. `low_rank` is the group of transformers' own making: those matrices, and what their projection is like."""
+    matrices = set(map(id, low_rank["params"]))
+    how = {key: value for key, value in low_rank.items() if key != "params"}
+    found = []
+    for group in groups:
+        for inside, extra in ((True, how), (False, {})):
+            values = [value for value in group["params"] if (id(value) in matrices) is inside]
+            if values:
+                found.append({**group, **extra, "params": values})
+    return found
 
 
 def answer_logits(

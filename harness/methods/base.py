@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from harness.configurable import Configurable
+from harness.errors import unknown as unknown  # methods import this file alone
 from harness.network import Network, Shape
 
 if TYPE_CHECKING:
@@ -137,6 +138,11 @@ class Method(Configurable):
         vars(self).update(attributes)
 
     # --- planning: pure, no torch ---
+
+    @classmethod
+    def variants(cls) -> Mapping[str, Mapping[str, Any]]:
+        """What it can be by another library's own names, for listings: name -> {paper, cannot, foldable, settings}."""
+        return {}
 
     @property
     def uses_data(self) -> bool:
