@@ -115,8 +115,10 @@ def test_epochs_instead_of_steps(tiny_model: Path, tmp_path: Path) -> None:
 def test_what_a_cpu_cannot_do_is_said(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="fp16 needs a GPU"):
         fit(tiny_model, tmp_path, precision="fp16")
-    with pytest.raises(Unavailable, match="adamw8bit needs a GPU"):
-        fit(tiny_model, tmp_path, optimizer="adamw8bit")
+    with pytest.raises(Unavailable, match="paged_adamw needs a GPU: on a CPU bitsandbytes would silently run it unpaged"):
+        fit(tiny_model, tmp_path, optimizer="paged_adamw")
+    with pytest.raises(Unavailable, match="flash_attention_2 needs a GPU"):
+        fit(tiny_model, tmp_path, attention="flash_attention_2")
 
 
 def test_early_stopping_keeps_the_best(tiny_model: Path, tmp_path: Path) -> None:
