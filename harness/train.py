@@ -299,7 +299,7 @@ class Hooks(TrainerCallback):
         self.method = method
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.method.begin(model, state.max_steps)
+        self.method.before_training(model, state.max_steps, args.seed)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.method.after_step(model, state.global_step + 1)  # the trainer counts it after it has cleared gradients

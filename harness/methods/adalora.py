@@ -93,7 +93,7 @@ class AdaLoRA(Method):
         )
         return get_peft_model(model, config)
 
-    def begin(self, model: nn.Module, steps: int) -> None:
+    def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
         config: Any = model.peft_config[ADAPTER]  # type: ignore[index, union-attr]
         # At least one step shares out ranks, and at least one follows.
         config.total_step = steps

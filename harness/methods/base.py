@@ -203,8 +203,8 @@ class Method(Configurable):
     def prepare(self, model: nn.Module, job: Job) -> None:
         """Called once, when the model is attached and before it is trained; its time counts as training."""
 
-    def begin(self, model: nn.Module, steps: int) -> None:
-        """Called before the first optimiser step of each stage, with the number of its steps."""
+    def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
+        """Called before the first of `steps` optimiser steps, once for each stage of a curriculum."""
 
     def penalty(self, model: nn.Module) -> torch.Tensor | None:
         """A term of the method's own in the loss of each forward pass, or None."""

@@ -47,6 +47,10 @@ class Composed(Method):
         return {part.name: part.settings for part in self.parts}
 
     @property
+    def identity(self) -> dict[str, Any]:
+        return {part.name: part.identity for part in self.parts}
+
+    @property
     def uses_data(self) -> bool:
         return any(part.uses_data for part in self.parts)
 
@@ -134,9 +138,9 @@ class Composed(Method):
         for part in self.trained:
             part.prepare(model, job)
 
-    def begin(self, model: nn.Module, steps: int) -> None:
+    def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
         for part in self.trained:
-            part.begin(model, steps)
+            part.before_training(model, steps, seed)
 
     def penalty(self, model: nn.Module) -> torch.Tensor | None:
         terms = [term for part in self.trained if (term := part.penalty(model)) is not None]

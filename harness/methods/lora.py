@@ -47,6 +47,7 @@ class LoRA(Method):
     family = "reparameterised"
     space = {"learning_rate": LogFloat(1e-5, 1e-2), "rank": Options((4, 8, 16, 32))}
     use_dora = False
+    later = ("init", "loraplus_ratio")
 
     learning_rate: float = 1e-3
     rank: int = 8
