@@ -1,7 +1,8 @@
 """Predicted memory of a cell, counted before it runs from the model's shapes, the method and the batch.
 
 Counted: weights; gradients (4 bytes a trained number); optimiser state (Adam's two moments, 8 bytes: Kingma & Ba
-2015, arXiv:1412.6980; 8-bit, Dettmers et al. 2022, arXiv:2110.02861; Adafactor's rows and columns, Shazeer & Stern
+2015, arXiv:1412.6980; 8-bit, Dettmers et al. 2022, arXiv:2110.02861; of
+projected gradients, GaLore, Zhao et al. 2024, arXiv:2403.03507; paged ones are outside torch's memory; Adafactor's rows and columns, Shazeer & Stern
 2018, arXiv:1804.04235); what a forward pass keeps for its backward pass; what scoring holds; and on a CPU the
 process itself. Not counted: documents in memory, a trainer of a method's own (SetFit, merging), validation batches,
 several devices a cell, and on a GPU its context (some 500 MiB a process, outside torch's own figure).
@@ -141,7 +142,7 @@ class Count:
         rest = self.network.parameters() - self.linear_parameters
         each = QUANTISED[self.method.quantize] if self.method.quantize else FLOAT
         mapped = self.linear_parameters * FLOAT if self.method.quantize and self.mapped else 0
-        return int(self.linear_parameters * each) + mapped + FLOAT * (rest + self.added)
+        return int(self.linear_parameters * each) + mapped + FLOAT * (rest + self.added + self.footprint.frozen)
 
     @property
     def mapped(self) -> bool:
@@ -211,10 +212,10 @@ class Count:
 
     @property
     def optimizer(self) -> int:
-        """Bytes of optimiser state."""
+        """Bytes of state: the optimiser's, and the method's own."""
         kind, rank = self.train["optimizer"], self.train["galore_rank"]
         linears = self.network.linears()
-        return sum(
+        return FLOAT * self.footprint.state * self.trained + sum(
             projected_bytes(rank, shape) if kind == "galore" and name in linears else state_bytes(kind, shape)
             for name, shape in self.footprint.trained.items()
         )

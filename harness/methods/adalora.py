@@ -62,18 +62,16 @@ class AdaLoRA(Method):
     def footprint(self, network: Network) -> Footprint | None:
         linears, rank = network.linears(self.targets), self.start_rank
         trained: dict[str, tuple[int, ...]] = {}
-        fixed = {}
         for name, (out, into) in linears.items():
             shapes = {"lora_A": (rank, into), "lora_E": (rank, 1), "lora_B": (out, rank)}
             trained |= {f"{name}.{part}": shape for part, shape in shapes.items()}
-            # Λ·Q, and three numbers of importance for each that is trained.
-            fixed[name] = rank * into + 3 * rank * (into + out + 1)
         return Footprint(
             trained,
             adapted=frozenset(linears),
             inputs_kept=not self.dropout,
             per_token={name: rank + (2 * into if self.dropout else 0) for name, (_, into) in linears.items()},
-            fixed=fixed,
+            fixed={name: rank * into + 1 for name, (_, into) in linears.items()},  # Λ·Q, and its divisor
+            state=3,  # importance, and the moving averages of it and of how uncertain it is
         )
 
     def attach(self, model: nn.Module) -> nn.Module:

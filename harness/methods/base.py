@@ -59,7 +59,8 @@ class Footprint:
     `trained` maps every trained tensor to its shape; those that are the network's own bear its names.
     Activations are kept from layer `lowest` upwards. `adapted` names the linear layers with an adapter beside
     them; `inputs_kept` says that the adapter reads the very input of its layer. An adapter keeps `per_token`
-    numbers for each token, and `fixed` ones whatever the batch.
+    numbers for each token, and `fixed` ones whatever the batch. `frozen` numbers are added beside the network and not
+    trained; `state` are those that the method keeps of its own for each trained one.
     """
 
     trained: Mapping[str, Shape]
@@ -69,6 +70,8 @@ class Footprint:
     per_token: Mapping[str, int] = field(default_factory=dict)
     fixed: Mapping[str, int] = field(default_factory=dict)
     virtual_tokens: int = 0
+    frozen: int = 0
+    state: int = 0
 
 
 class Job(Protocol):

@@ -209,4 +209,6 @@ def both(one: Footprint, other: Footprint) -> Footprint:
         per_token={**one.per_token, **other.per_token},
         fixed={**one.fixed, **other.fixed},
         virtual_tokens=one.virtual_tokens + other.virtual_tokens,
+        frozen=one.frozen + other.frozen,
+        state=max(one.state, other.state),
     )

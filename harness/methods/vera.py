@@ -48,6 +48,7 @@ class VeRA(Method):
             adapted=frozenset(linears),
             inputs_kept=False,  # A is frozen: only what it gives is needed again, and what B gives
             per_token={name: self.rank + out for name, (out, _) in linears.items()},
+            frozen=self.rank * sum(max(shape[side] for shape in linears.values()) for side in (0, 1)) if linears else 0,
         )
 
     def attach(self, model: nn.Module) -> nn.Module:
