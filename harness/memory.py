@@ -1,11 +1,11 @@
 """Predicted memory of a cell, counted before it runs from the model's shapes, the method and the batch.
 
 Counted: weights; gradients (4 bytes a trained number); optimiser state (Adam's two moments, 8 bytes: Kingma & Ba
-2015, arXiv:1412.6980; 8-bit, Dettmers et al. 2022, arXiv:2110.02861; of
-projected gradients, GaLore, Zhao et al. 2024, arXiv:2403.03507; paged ones are outside torch's memory; Adafactor's rows and columns, Shazeer & Stern
-2018, arXiv:1804.04235); what a forward pass keeps for its backward pass; what scoring holds; and on a CPU the
-process itself. Not counted: documents in memory, a trainer of a method's own (SetFit, merging), validation batches,
-several devices a cell, and on a GPU its context (some 500 MiB a process, outside torch's own figure).
+2015, arXiv:1412.6980; 8-bit, Dettmers et al. 2022, arXiv:2110.02861; Adafactor's rows and columns, Shazeer & Stern
+2018, arXiv:1804.04235; GaLore's projected moments, Zhao et al. 2024, arXiv:2403.03507; paged state is outside torch's
+memory); what a forward pass keeps for its backward pass; what scoring holds; and on a CPU the process itself. Not
+counted: documents in memory, a trainer of a method's own (SetFit, merging), validation batches, several devices a
+cell, and on a GPU its context (some 500 MiB a process, outside torch's own figure).
 
 What a Llama-like layer keeps, in numbers a token (h hidden, q all query heads, k all key heads, i the MLP's width),
 read off transformers' `modeling_llama.py` and checked against torch's saved-tensor hooks to the byte

@@ -110,7 +110,7 @@ def test_eva_starts_from_the_inputs_of_the_examples(project: Path, tmp_path: Pat
     model = work.method.attach(work.method.load(work)).eval()
     work.method.prepare(model, work)
     seen: list[torch.Tensor] = []
-    name, part = next(adapted(model))
+    _, part = next(adapted(model))
     part.base_layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0][0]))
     for row in work.rows(model, work.examples()):
         with torch.no_grad():
@@ -124,7 +124,9 @@ def test_eva_starts_from_the_inputs_of_the_examples(project: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
 def test_loftq_makes_up_for_rounding(kind: str, project: Path, tiny_model: Path, tmp_path: Path) -> None:
-    plan = plan_of(project, SUITE.format(label=json.dumps({"method": "qlora", "quantize": kind, "init": "loftq"}), steps=1))
+    plan = plan_of(
+        project, SUITE.format(label=json.dumps({"method": "qlora", "quantize": kind, "init": "loftq"}), steps=1)
+    )
     work = work_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a")
     model = work.method.attach(work.method.load(work))
     work.method.prepare(model, work)
@@ -183,7 +185,9 @@ def test_what_does_not_go_together(name: str, settings: dict[str, Any], said: st
 
 
 def test_only_some_starts_are_not_the_base() -> None:
-    told = {init: bool(all_methods()["lora"](init=init).starts_at_base) for init in ("default", "eva", "pissa", "olora")}
+    told = {
+        init: bool(all_methods()["lora"](init=init).starts_at_base) for init in ("default", "eva", "pissa", "olora")
+    }
     assert told == {"default": False, "eva": False, "pissa": True, "olora": True}
 
 

@@ -9,8 +9,8 @@ from tools import by_label, cell_named, plan_of, run_cells
 from harness.errors import SuiteError
 from harness.methods import all_methods
 from harness.network import SAMPLE
-from harness.records import digest
 from harness.recipe import Recipe
+from harness.records import digest
 from harness.settings import LATER, NEEDS, TrainSettings, check_optimizer, unavailable
 
 SUITE = """\
@@ -71,7 +71,9 @@ def test_a_cell_that_cannot_run_is_skipped_before_a_process_is_started(project: 
     done = run_cells(project, plan)
     if by_label(plan, done)["x"] != "skipped":
         pytest.skip("a GPU is here")
-    (folder,) = [path.parent for path in project.glob("results/attempts/*/*/result.json") if "paged" in path.read_text()]
+    (folder,) = [
+        path.parent for path in project.glob("results/attempts/*/*/result.json") if "paged" in path.read_text()
+    ]
     assert "would silently run it unpaged" in (folder / "result.json").read_text()
     assert not (folder / "log.txt").exists()
 
@@ -82,7 +84,6 @@ def test_what_a_trainer_of_its_own_does_not_read_does_not_skip_it(project: Path)
     assert "paged_adamw needs a GPU" in (Recipe.of(paged).skip_cell(paged, gpu=False) or "")
     setfit = replace(paged, method="setfit", settings=all_methods()["setfit"]().settings)
     assert "paged" not in (Recipe.of(setfit).skip_cell(setfit, gpu=False) or "")
-
 
 
 def test_later_settings_are_no_part_of_what_older_results_are() -> None:

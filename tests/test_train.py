@@ -163,7 +163,9 @@ def test_galore_projects_the_layers_weights_and_keeps_a_small_state(tiny_model: 
     names = {name for name, value in trainer.model.named_parameters() if id(value) in low}
     assert names == {name for name, _ in trainer.model.named_parameters() if name.endswith("_proj.weight")}
     trainer.train()
-    (value,) = [value for name, value in trainer.model.named_parameters() if name.endswith("layers.0.mlp.up_proj.weight")]
+    (value,) = [
+        value for name, value in trainer.model.named_parameters() if name.endswith("layers.0.mlp.up_proj.weight")
+    ]
     assert tuple(value.shape) == (128, 64)
     state = trainer.optimizer.state[value]
     assert state["exp_avg"].shape == (128, 8)
@@ -201,7 +203,9 @@ def test_epochs_instead_of_steps(tiny_model: Path, tmp_path: Path) -> None:
 def test_what_a_cpu_cannot_do_is_said(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="fp16 needs a GPU"):
         fit(tiny_model, tmp_path, precision="fp16")
-    with pytest.raises(Unavailable, match="paged_adamw needs a GPU: on a CPU bitsandbytes would silently run it unpaged"):
+    with pytest.raises(
+        Unavailable, match="paged_adamw needs a GPU: on a CPU bitsandbytes would silently run it unpaged"
+    ):
         fit(tiny_model, tmp_path, optimizer="paged_adamw")
     with pytest.raises(Unavailable, match="flash_attention_2 needs a GPU"):
         fit(tiny_model, tmp_path, attention="flash_attention_2")

@@ -65,7 +65,11 @@ def methods(as_json: AsJson = False) -> None:
     from harness.objectives import all_objectives
 
     quiet_libraries()
-    found = {"method": all_methods(), "objective": all_objectives(), "curriculum": all_curricula()}
+    found: dict[str, dict[str, Any]] = {
+        "method": all_methods(),
+        "objective": all_objectives(),
+        "curriculum": all_curricula(),
+    }
     rows = {kind: [describe(part) for part in parts.values()] for kind, parts in found.items()}
     if as_json:
         show_json([row for listed in rows.values() for row in listed])
@@ -77,11 +81,11 @@ def methods(as_json: AsJson = False) -> None:
     for row in rows["method"]:
         if row["variants"]:
             title = f"types of method {row['name']}, with the keys of their config (--json has the defaults)"
-            listed = [
+            types = [
                 [name, about["paper"], yes(about["foldable"]), about["cannot"] or ", ".join(about["settings"])]
                 for name, about in row["variants"].items()
             ]
-            show_table(title, ["type", "paper", "folds", "keys, or why it cannot be used"], listed)
+            show_table(title, ["type", "paper", "folds", "keys, or why it cannot be used"], types)
 
 
 def plural(kind: str) -> str:

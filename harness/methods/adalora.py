@@ -92,14 +92,14 @@ class AdaLoRA(Method):
         return get_peft_model(model, config)
 
     def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
-        config: Any = model.peft_config[ADAPTER]  # type: ignore[index, union-attr]
+        config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
         # At least one step shares out ranks, and at least one follows.
         config.total_step = steps
         config.tfinal = max(1, round(self.tfinal * steps))
         config.tinit = max(0, min(round(self.tinit * steps), steps - config.tfinal - 1))
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        model.base_model.update_and_allocate(step)  # type: ignore[operator, union-attr]
+        model.base_model.update_and_allocate(step)  # type: ignore[operator]
 
     def penalty(self, model: nn.Module) -> torch.Tensor | None:
         import torch
@@ -115,7 +115,7 @@ class AdaLoRA(Method):
 
     def finish(self, model: nn.Module, job: Job) -> nn.Module:
         """Ranks that were set to zero are left out, as they are in what is saved."""
-        config: Any = model.peft_config[ADAPTER]  # type: ignore[index, union-attr]
+        config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
         if config.rank_pattern:
-            model.base_model.resize_modules_by_rank_pattern(config.rank_pattern, ADAPTER)  # type: ignore[operator, union-attr]
+            model.base_model.resize_modules_by_rank_pattern(config.rank_pattern, ADAPTER)  # type: ignore[operator]
         return model

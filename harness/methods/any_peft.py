@@ -39,17 +39,18 @@ APART = {
     "shadow": "it is a network of its own beside the model",
 }
 # Types that compute with the weights themselves, so that packed ones will not do.
-UNPACKED = frozenset(
-    "adamss deft delora frod glora hra loha lokr osf peanut psoft supertuning tinylora unilora".split()
-)
+UNPACKED = {
+    "adamss", "deft", "delora", "frod", "glora", "hra", "loha", "lokr", "osf", "peanut", "psoft", "supertuning",
+    "tinylora", "unilora",
+}  # fmt: skip
 
 
 class AnyPeft(Method):
     """Any type of adapter in the installed peft, by name and with its own configuration keys.
 
-    `type` is peft's name in small letters, `config` its keys as peft documents them (`tunebench methods` lists both), and
-    `learning_rate` the only thing that is not peft's. What is trained, and how much, is the type's own. Which layers are
-    adapted is peft's choice for the model, unless `config` says target_modules.
+    `type` is peft's name in small letters, `config` its keys as peft documents them (`tunebench methods` lists both),
+    and `learning_rate` the only thing that is not peft's. What is trained, and how much, is the type's own. Which
+    layers are adapted is peft's choice for the model, unless `config` says target_modules.
     """
 
     name = "peft"

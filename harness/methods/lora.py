@@ -32,8 +32,8 @@ class LoRA(Method):
     """LoRA: a trained low-rank update beside each linear layer; the base stays frozen.
 
     A weight W (out × in) is used as W + s·B·A, with A (`rank` × in), B (out × `rank`) and s = `alpha` / `rank`
-    (`rslora`: `alpha` / √`rank`). Trained are `rank` · (in + out) numbers for each of the `targets`: all-linear (those of
-    the decoder), a list of names, or a pattern. `dropout` is that of the update's input.
+    (`rslora`: `alpha` / √`rank`). Trained are `rank` · (in + out) numbers for each of the `targets`: all-linear (those
+    of the decoder), a list of names, or a pattern. `dropout` is that of the update's input.
 
     `init` is where A and B start. default and gaussian: A at random, B zero. eva: A from the main directions of the
     layer's inputs over the training examples. pissa and olora: from the weights themselves (by SVD, by QR), which give
@@ -74,8 +74,8 @@ class LoRA(Method):
             yield "init: loftq makes up for quantisation, and nothing is quantised. Set quantize: nf4, or drop init."
         if self.init in TAKEN and self.quantize:
             yield (
-                f"init: {self.init} takes a part of the weights away, and {self.quantize} weights could not be given it "
-                "back. Use init: loftq, or drop quantize."
+                f"init: {self.init} takes a part of the weights away, and {self.quantize} weights could not be given "
+                "it back. Use init: loftq, or drop quantize."
             )
         if self.init != "default" and self.use_dora:
             yield f"init: {self.init} does not go with {self.name}, whose magnitudes are those of the base. Drop it."
@@ -160,7 +160,7 @@ class LoRA(Method):
                 b.weight.data = torch.cat([b.weight, -first_b], dim=1)
                 a.out_features = b.in_features = part.r[ADAPTER] = 2 * self.rank
                 part.base_layer.weight.copy_(weights[f"{name}.weight"])
-        config: Any = model.peft_config[ADAPTER]  # type: ignore[index, union-attr]
+        config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
         config.init_lora_weights, config.r = True, 2 * self.rank
         config.lora_alpha = self.alpha * (2**0.5 if self.rslora else 2)  # the same s at twice the rank
         return model
@@ -207,7 +207,9 @@ def stored(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
         with safe_open(path, "pt") as file:
             found |= {name: file.get_tensor(name) for name in names & set(file.keys())}
     if missing := names - found.keys():
-        raise ValueError(f"{folder} has no weight {min(missing)}: this init needs the weights under the model's own names")
+        raise ValueError(
+            f"{folder} has no weight {min(missing)}: this init needs the weights under the model's own names"
+        )
     return found
 
 
@@ -233,7 +235,7 @@ def start_from_inputs(model: nn.Module, job: Job) -> None:
     with torch.no_grad():
         for name, part in adapted(model):
             part.lora_A[ADAPTER].weight.copy_(found[f"base_model.model.{name}"])
-    config: Any = model.peft_config[ADAPTER]  # type: ignore[index, union-attr]
+    config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
     config.init_lora_weights, config.eva_config = True, None  # a saved adapter is a plain one
 
 
