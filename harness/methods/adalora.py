@@ -99,7 +99,8 @@ class AdaLoRA(Method):
         config.tinit = max(0, min(round(self.tinit * steps), steps - config.tfinal - 1))
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        model.base_model.update_and_allocate(step)  # type: ignore[operator]
+        base: Any = model.base_model
+        base.update_and_allocate(step)
 
     def penalty(self, model: nn.Module) -> torch.Tensor | None:
         import torch
@@ -117,5 +118,6 @@ class AdaLoRA(Method):
         """Ranks that were set to zero are left out, as they are in what is saved."""
         config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
         if config.rank_pattern:
-            model.base_model.resize_modules_by_rank_pattern(config.rank_pattern, ADAPTER)  # type: ignore[operator]
+            base: Any = model.base_model
+            base.resize_modules_by_rank_pattern(config.rank_pattern, ADAPTER)
         return model
