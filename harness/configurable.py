@@ -32,6 +32,7 @@ class Configurable:
     kind: ClassVar[str] = "thing"  # as messages call it: method, objective, curriculum
     paper: ClassVar[str] = ""  # where it was published: an arXiv number, or author and year
     packages: ClassVar[tuple[str, ...]] = ()  # optional modules that it needs
+    later: ClassVar[tuple[str, ...]] = ()  # settings that came after the first results, which had what is the default
 
     def __init__(self, **settings: Any):
         fields = self.fields()
@@ -53,8 +54,15 @@ class Configurable:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every key with its resolved value: part of a cell's identity."""
+        """Every key with its resolved value."""
         return {key: getattr(self, key) for key in self.fields()}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that are part of a cell's identity: of `later` ones, those that are not at their defaults, so
+        that results from before them are still found."""
+        fields = self.fields()
+        return {k: value for k, value in self.settings.items() if k not in self.later or value != fields[k]}
 
     def problems(self) -> Iterable[str]:
         """What is wrong with this combination of settings, beyond their types."""

@@ -2,9 +2,10 @@
 
 Counted: weights; gradients (4 bytes a trained number); optimiser state (Adam's two moments, 8 bytes: Kingma & Ba
 2015, arXiv:1412.6980; 8-bit, Dettmers et al. 2022, arXiv:2110.02861; Adafactor's rows and columns, Shazeer & Stern
-2018, arXiv:1804.04235); what a forward pass keeps for its backward pass; what scoring holds; and on a CPU the
-process itself. Not counted: documents in memory, a trainer of a method's own (SetFit, merging), validation batches,
-several devices a cell, and on a GPU its context (some 500 MiB a process, outside torch's own figure).
+2018, arXiv:1804.04235; GaLore's projected moments, Zhao et al. 2024, arXiv:2403.03507; paged state is outside torch's
+memory); what a forward pass keeps for its backward pass; what scoring holds; and on a CPU the process itself. Not
+counted: documents in memory, a trainer of a method's own (SetFit, merging), validation batches, several devices a
+cell, and on a GPU its context (some 500 MiB a process, outside torch's own figure).
 
 What a Llama-like layer keeps, in numbers a token (h hidden, q all query heads, k all key heads, i the MLP's width),
 read off transformers' `modeling_llama.py` and checked against torch's saved-tensor hooks to the byte
@@ -56,6 +57,7 @@ QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 1 / 64 + 4 / (64
 HOLES, HOLES_BETWEEN_ADAPTERS = 0.2, 0.7
 LOGITS = 4  # times the vocabulary, in fp32, for each place that predicts an answer token
 EIGHT_BIT_FROM = 4096  # bitsandbytes keeps the moments of smaller tensors in fp32
+PAGED_FROM = 100_000  # and those of smaller tensors in the GPU's own memory
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Count:
         rest = self.network.parameters() - self.linear_parameters
         each = QUANTISED[self.method.quantize] if self.method.quantize else FLOAT
         mapped = self.linear_parameters * FLOAT if self.method.quantize and self.mapped else 0
-        return int(self.linear_parameters * each) + mapped + FLOAT * (rest + self.added)
+        return int(self.linear_parameters * each) + mapped + FLOAT * (rest + self.added + self.footprint.frozen)
 
     @property
     def mapped(self) -> bool:
@@ -213,8 +215,13 @@ class Count:
 
     @property
     def optimizer(self) -> int:
-        """Bytes of optimiser state."""
-        return sum(state_bytes(self.train["optimizer"], shape) for shape in self.footprint.trained.values())
+        """Bytes of state: the optimiser's, and the method's own."""
+        kind, rank = self.train["optimizer"], self.train["galore_rank"]
+        linears = self.network.linears()
+        return FLOAT * self.footprint.state * self.trained + sum(
+            projected_bytes(rank, shape) if kind == "galore" and name in linears else state_bytes(kind, shape)
+            for name, shape in self.footprint.trained.items()
+        )
 
     @property
     def shared_embedding(self) -> int:
@@ -348,9 +355,17 @@ def state_bytes(optimizer: str, shape: Shape) -> int:
         return FLOAT * (size // shape[-1] + size // shape[-2])
     if optimizer == "adafactor":
         return FLOAT * size
-    if optimizer == "adamw8bit" and size >= EIGHT_BIT_FROM:
-        return 2 * size + 2 * FLOAT * math.ceil(size / 256)
-    return 2 * FLOAT * size
+    paged = optimizer.startswith("paged_") and size >= PAGED_FROM  # then torch does not hold it
+    if optimizer in ("adamw8bit", "paged_adamw8bit") and size >= EIGHT_BIT_FROM:
+        return 2 * size * (not paged) + 2 * FLOAT * math.ceil(size / 256)
+    return 0 if paged else 2 * FLOAT * size
+
+
+def projected_bytes(rank: int, shape: Shape) -> int:
+    """GaLore's state of one matrix: both moments of its projected gradient, and the projection."""
+    short, long = min(shape), max(shape)
+    rank = min(rank, short)
+    return FLOAT * (2 * rank * long + rank * short)
 
 
 def quantile(values: Sequence[int], share: float) -> float:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness import sources
 from harness.catalog import Catalog, ModelEntry, ModelFacts, keep_facts
 from harness.errors import SourceError, Unavailable
+from harness.settings import unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -118,8 +119,8 @@ def resolve_precision(wanted: str) -> str:
     cuda = torch.cuda.is_available()
     if wanted == "auto":
         return "fp32" if not cuda else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if wanted == "fp16" and not cuda:
-        raise Unavailable("precision fp16 needs a GPU: on a CPU torch trains in fp32 or bf16.")
+    if reason := unavailable({"precision": wanted}, cuda):
+        raise Unavailable(reason)
     return wanted
 
 
@@ -133,6 +134,8 @@ def load_model(folder: Path, train: dict[str, Any], quantize: str | None = None)
     from transformers import AutoModelForCausalLM
 
     precision = resolve_precision(train["precision"])
+    if reason := unavailable({"attention": train["attention"]}, torch.cuda.is_available()):
+        raise Unavailable(reason)
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": train["attention"]}
     if quantize:
         options["quantization_config"] = quantization(quantize, compute_dtype(precision))

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,13 +75,16 @@ class Network:
     def parameters(self) -> int:
         return sum(map(math.prod, self.weights.values()))
 
-    def linears(self) -> dict[str, Shape]:
-        """The linear layers inside the decoder: name in `weights` -> (out, in). Not the output layer."""
+    def linears(self, targets: str | Sequence[str] = "all-linear") -> dict[str, Shape]:
+        """The linear layers inside the decoder: name in `weights` -> (out, in). Not the output layer.
+
+        `targets` chooses among them by peft's rules: a pattern for the whole name, or the ends of names.
+        """
         return {
             name: self.weights[name]
             for layer in self.layers
             for short, name in layer.items()
-            if short.endswith("_proj.weight")
+            if short.endswith("_proj.weight") and is_target(name.removesuffix(".weight"), targets)
         }
 
     def is_counted(self) -> bool:
@@ -91,6 +94,26 @@ class Network:
         return bool(self.embedding and self.layers and "num_attention_heads" in self.config) and all(
             found == wanted for found in each
         )
+
+
+def sample(layers: int = 128) -> Network:
+    """A network of Llama's form without a checkpoint: what does a method train of such a one?"""
+    weights: dict[str, Shape] = {"model.embed_tokens.weight": (32, 8), "model.norm.weight": (8,)}
+    for place in range(layers):
+        for part in LINEARS:
+            block = "self_attn" if part in ("q_proj", "k_proj", "v_proj", "o_proj") else "mlp"
+            weights[f"model.layers.{place}.{block}.{part}.weight"] = (8, 8)
+        weights |= {f"model.layers.{place}.{norm}_layernorm.weight": (8,) for norm in ("input", "post_attention")}
+    return Network({"num_attention_heads": 1}, weights, 0)
+
+
+def is_target(layer: str, targets: str | Sequence[str]) -> bool:
+    """Whether peft would adapt the linear layer of this name."""
+    if targets == "all-linear":
+        return True
+    if isinstance(targets, str):
+        return re.fullmatch(targets, layer) is not None
+    return any(layer == target or layer.endswith(f".{target}") for target in targets)
 
 
 def read_network(folder: Path) -> Network | None:
@@ -125,3 +148,6 @@ def header(path: Path) -> Iterator[tuple[str, str, Shape]]:
     for name, entry in found.items():
         if name != "__metadata__":
             yield name, str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
+
+
+SAMPLE = sample()

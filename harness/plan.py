@@ -158,7 +158,7 @@ class CellMaker:
         fingerprints["model"] = models[model].fingerprint
         what: dict[str, Any] = {
             "method": method.name,
-            "settings": method.settings,
+            "settings": method.identity,
             "train": TrainSettings.identity(settings),
             "fingerprints": [
                 fingerprints["model"],

@@ -13,6 +13,7 @@ from harness.curricula import Curriculum, all_curricula
 from harness.methods import Expert, Method, make_method
 from harness.objectives import Objective, all_objectives
 from harness.records import Cell
+from harness.settings import SCORING, unavailable
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,12 @@ class Recipe:
     def skip(self) -> str | None:
         """Why it cannot run on this machine, or None."""
         return next((reason for part in self.parts if (reason := part.skip())), None)
+
+    def skip_cell(self, cell: Cell, gpu: bool) -> str | None:
+        """Why a cell of this recipe cannot run on this machine, or None. Asked before a process is started."""
+        # A trainer of the method's own has its own optimizer; scoring is ours.
+        train = {key: cell.train[key] for key in SCORING} if self.method.own_trainer else cell.train
+        return self.skip() or unavailable(train, gpu)
 
     def refusals(self, train: Any) -> Iterator[str]:
         """Why its parts do not go together, or with training settings (`settings.TrainSettings`)."""

@@ -5,7 +5,8 @@ Pure. Which labels there are, and what their methods are given, is `suite.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 import pydantic
@@ -14,12 +15,27 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from harness.errors import Problem, unknown
 from harness.lines import Lines
 from harness.methods import Method, make_method
+from harness.network import SAMPLE
 
 # Of the training settings, those that also change what an untrained model scores.
 SCORING = ("precision", "attention", "eval_batch_size")
 # Training settings that came after the first results. With their defaults they are no part of a cell's identity, so
 # that results from before them are still found. A new setting whose default changes nothing is added here.
-LATER = ("devices", "strategy")
+LATER = ("devices", "strategy", "galore_rank", "galore_every")
+# What a setting needs, beyond what every installation has: (key, value) -> packages, and whether it needs a GPU.
+NEEDS = {
+    ("precision", "fp16"): ((), True),
+    ("optimizer", "adamw8bit"): (("bitsandbytes",), False),
+    ("optimizer", "paged_adamw"): (("bitsandbytes",), True),
+    ("optimizer", "paged_adamw8bit"): (("bitsandbytes",), True),
+    ("optimizer", "galore"): (("galore_torch",), False),
+    ("attention", "flash_attention_2"): (("flash_attn",), True),
+}
+WITHOUT_GPU = {
+    "precision": "on a CPU torch trains in fp32 or bf16",
+    "optimizer": "on a CPU bitsandbytes would silently run it unpaged",
+    "attention": "its kernels are CUDA's",
+}
 
 
 class TrainSettings(pydantic.BaseModel):
@@ -35,7 +51,9 @@ class TrainSettings(pydantic.BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: fp32 on a CPU, bf16 on a GPU that has it, else fp16"
     )
-    optimizer: Literal["adamw", "adafactor", "adamw8bit"] = Field("adamw", description="adamw is the fused one")
+    optimizer: Literal["adamw", "adafactor", "adamw8bit", "paged_adamw", "paged_adamw8bit", "galore"] = Field(
+        "adamw", description="adamw is the fused one; paged: its state may move to the CPU's memory; galore: projected"
+    )
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="of the learning rate")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
     weight_decay: float = Field(0.0, ge=0)
@@ -51,6 +69,8 @@ class TrainSettings(pydantic.BaseModel):
     strategy: Literal["ddp", "fsdp", "deepspeed"] = Field(
         "ddp", description="what several devices divide: ddp the batch, deepspeed (ZeRO 2) also the optimizer, fsdp all"
     )
+    galore_rank: int = Field(128, ge=1, description="optimizer galore: of a weight's gradient, what is kept")
+    galore_every: int = Field(200, ge=1, description="optimizer galore: steps between two choices of the projection")
 
     @classmethod
     def identity(cls, settings: dict[str, Any]) -> dict[str, Any]:
@@ -79,6 +99,34 @@ def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
                 f"{train.strategy} cannot divide {part.quantize} weights. Use strategy: ddp, or drop quantize "
                 f"({part.name})."
             )
+
+
+def unavailable(train: Mapping[str, Any], gpu: bool) -> str | None:
+    """Why resolved settings (or some of them) cannot be done on this machine, or None. Loads nothing."""
+    for (key, value), (packages, needs_gpu) in NEEDS.items():
+        if train.get(key) != value:
+            continue
+        if needs_gpu and not gpu:
+            return f"{key} {value} needs a GPU: {WITHOUT_GPU[key]}."
+        if missing := [name for name in packages if find_spec(name) is None]:
+            return f"{key} {value} needs the package {missing[0]}."
+    return None
+
+
+def check_optimizer(method: Method, train: TrainSettings) -> Iterator[str]:
+    """Why a method cannot be trained with the optimizer that it is given."""
+    if train.optimizer != "galore" or not method.trains:
+        return
+    experts = [make_method(expert.method, expert.settings) for expert in method.wants("?")]
+    for part in experts or [method]:
+        footprint = part.footprint(SAMPLE)
+        if footprint is None or not SAMPLE.linears().keys() & footprint.trained.keys():
+            yield (
+                f"optimizer galore projects the gradients of whole weight matrices, and {part.name} trains none. "
+                "Give it train: {optimizer: adamw}."
+            )
+    if train.devices > 1 and train.strategy != "ddp":
+        yield f"optimizer galore wants whole gradients, which {train.strategy} divides. Use strategy: ddp."
 
 
 def merge_train(suite: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

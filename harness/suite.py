@@ -23,7 +23,16 @@ from harness.methods.composed import Composed
 from harness.objectives import all_objectives
 from harness.recipe import Recipe
 from harness.records import canonical
-from harness.settings import SCORING, TrainSettings, accepts_bool, check_devices, check_train, explain, merge_train
+from harness.settings import (
+    SCORING,
+    TrainSettings,
+    accepts_bool,
+    check_devices,
+    check_optimizer,
+    check_train,
+    explain,
+    merge_train,
+)
 
 BASE = "base"
 
@@ -316,6 +325,10 @@ def read_label(
     problems += [
         lines.problem(f"label {name!r}: {message}", *(where if place[0] == "train" else place))
         for message in check_devices(method, train)
+    ]
+    block = (*where, "train") if "optimizer" in own_train else ("train",)
+    problems += [
+        lines.problem(f"label {name!r}: {message}", *block, "optimizer") for message in check_optimizer(method, train)
     ]
     recipe = Recipe(method, tuple(objectives), curricula[0] if curricula else None)
     problems += [lines.problem(f"label {name!r}: {message}", *where) for message in recipe.refusals(train)]

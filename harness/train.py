@@ -8,7 +8,7 @@ processes train one model (`devices.py`), every one of them runs this, and losse
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,20 @@ from harness.errors import Unavailable
 from harness.measure import StepRecorder
 from harness.models import logits_at, resolve_precision
 from harness.objectives import Batch, Objective
+from harness.settings import unavailable
 
 if TYPE_CHECKING:
     from harness.methods import Method
 
-OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "adamw8bit": "adamw_bnb_8bit"}
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adafactor": "adafactor",
+    "adamw8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw8bit": "paged_adamw_8bit",
+    "galore": "galore_adamw",
+}
+IN_LAYERS = r".*layers\.\d+\..*"  # the linear layers that GaLore projects: not the output layer
 Row = dict[str, list[int]]
 
 
@@ -63,6 +72,7 @@ def train(
         data_collator=Collator(pad=0),
         callbacks=callbacks,
         groups=method.parameter_groups(model),
+        penalty=method.penalty,
         recorder=recorder,
         objectives=objectives,
     )
@@ -79,8 +89,12 @@ def train(
 def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int, scratch: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     precision = resolve_precision(settings["precision"])
-    if settings["optimizer"] == "adamw8bit" and not cuda:
-        raise Unavailable("optimizer adamw8bit needs a GPU: bitsandbytes has no 8-bit optimiser for a CPU.")
+    if reason := unavailable(settings, cuda):
+        raise Unavailable(reason)
+    galore: dict[str, Any] = {}
+    if settings["optimizer"] == "galore":
+        galore["optim_target_modules"] = IN_LAYERS
+        galore["optim_args"] = f"rank={settings['galore_rank']},update_proj_gap={settings['galore_every']}"
     every = settings["eval_every"]
     return TrainingArguments(
         output_dir=str(scratch),
@@ -112,6 +126,7 @@ def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int
         label_names=["labels"],
         seed=seed,
         data_seed=seed,
+        **galore,
         **strategy_arguments(settings["strategy"], settings["devices"]),
     )
 
@@ -125,10 +140,12 @@ class CellTrainer(Trainer):
         groups: list[dict[str, Any]] | None,
         recorder: StepRecorder,
         objectives: Sequence[Objective] = (),
+        penalty: Callable[[Any], torch.Tensor | None] = lambda model: None,
         **options: Any,
     ):
         super().__init__(**options)
         self.objectives = objectives
+        self.penalty = penalty
         self.groups = groups
         self.recorder = recorder
         # compute_loss divides by the answer tokens of the whole step, so Trainer must not divide again.
@@ -153,13 +170,24 @@ class CellTrainer(Trainer):
         return shared_loader(self.eval_dataset, self.args.eval_batch_size, None, self.data_collator, self.accelerator)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.groups is None:
+        if self.groups is None and self.args.optim_target_modules is None:
             return super().create_optimizer(model)
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         # torch's own default decay is 0.01: a group without a decay of its own has the suite's.
-        groups = [{"weight_decay": self.args.weight_decay, **group} for group in self.groups]
+        groups = [{"weight_decay": self.args.weight_decay, **group} for group in self.groups or self.plain_groups()]
+        if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
+            groups = projected(groups, options.pop("params")[1])
         self.optimizer = kind(groups, **options)
         return self.optimizer
+
+    def plain_groups(self) -> list[dict[str, Any]]:
+        """What the trainer would make of a method without groups: norms and biases are not decayed."""
+        decayed = set(self.get_decay_parameter_names(self.model))
+        trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+        return [
+            {"params": [value for name, value in trained if name in decayed]},
+            {"params": [value for name, value in trained if name not in decayed], "weight_decay": 0.0},
+        ]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -177,12 +205,16 @@ class CellTrainer(Trainer):
         loss = loss_sum / (num_items_in_batch if num_items_in_batch is not None else count)
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
-        if self.objectives and model.training:
+        if model.training:
             batch = Batch(ids, labels, mask, logits, targets)
             for objective in self.objectives:
                 loss = loss * objective.task_weight
             passes = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
-            loss = loss + sum(objective.loss(model, batch) for objective in self.objectives) / passes
+            terms = [objective.loss(model, batch) for objective in self.objectives]
+            if (own := self.penalty(model)) is not None:
+                terms.append(own)
+            if terms:
+                loss = loss + sum(terms) / passes
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
@@ -200,6 +232,20 @@ class CellTrainer(Trainer):
                 total += samples * float(loss_sum / count)
                 rows += samples
         return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": total / rows}, rows)
+
+
+def projected(groups: list[dict[str, Any]], low_rank: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each group, split into the matrices whose gradients GaLore projects (Zhao et al. 2024, arXiv:2403.03507), and the
+    others. `low_rank` is the group of transformers' own making: those matrices, and what their projection is like."""
+    matrices = set(map(id, low_rank["params"]))
+    how = {key: value for key, value in low_rank.items() if key != "params"}
+    found = []
+    for group in groups:
+        for inside, extra in ((True, how), (False, {})):
+            values = [value for value in group["params"] if (id(value) in matrices) is inside]
+            if values:
+                found.append({**group, **extra, "params": values})
+    return found
 
 
 def answer_logits(
@@ -250,7 +296,7 @@ class Collator:
 
 
 class Hooks(TrainerCallback):
-    """Calls the method's own hooks before the first and after each optimiser step."""
+    """Calls the method's own hooks before the first optimiser step and after each."""
 
     def __init__(self, method: Method):
         self.method = method
@@ -258,8 +304,8 @@ class Hooks(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.method.before_training(model, state.max_steps, args.seed)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.method.after_step(model, state.global_step)
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.method.after_step(model, state.global_step + 1)  # the trainer counts it after it has cleared gradients
 
 
 class KeepBest(TrainerCallback):

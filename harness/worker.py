@@ -276,6 +276,7 @@ class Work:
     def train(self, model: Any, method: Method) -> Any:
         from harness.train import train
 
+        method.prepare(model, self)
         for objective in self.recipe.objectives:
             objective.prepare(model, self)
         for stage in self.stages:
@@ -284,7 +285,8 @@ class Work:
                 model, method, stage.rows, stage.validation, settings, self.seed, self.recorder, self.scratch,
                 self.recipe.objectives,
             )  # fmt: skip
-        return model
+        # Of several processes the first alone holds the weights now.
+        return model if self.rank else method.finish(model, self)
 
 
 def stage_settings(settings: Mapping[str, Any], stage: Stage) -> dict[str, Any]:

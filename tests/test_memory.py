@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.catalog import LengthFacts, ModelFacts, TaskFacts, load_catalog
 from harness.lengths import quantiles
-from harness.memory import Count, Prediction, answer_places, expected_longest, predict, state_bytes
+from harness.memory import Count, Prediction, answer_places, expected_longest, predict, projected_bytes, state_bytes
 from harness.methods import Method, all_methods
 from harness.network import Network, read_network
 from harness.plan import Facts
@@ -152,6 +152,27 @@ def test_optimizer_states() -> None:
     assert state_bytes("adafactor", (100,)) == 400
     assert state_bytes("adamw8bit", (100, 50)) == 2 * 5000 + 8 * 20
     assert state_bytes("adamw8bit", (100,)) == 800
+    assert state_bytes("paged_adamw", (1000, 50)) == 8 * 50_000  # small enough to stay on the GPU
+    assert state_bytes("paged_adamw", (1000, 100)) == 0
+    assert state_bytes("paged_adamw8bit", (1000, 256)) == 8 * 1000
+    assert projected_bytes(16, (100, 50)) == projected_bytes(16, (50, 100)) == 4 * 16 * (2 * 100 + 50)
+    assert projected_bytes(128, (100, 50)) == 4 * 50 * (2 * 100 + 50)
+
+
+def test_galore_projects_the_layers_weights_alone() -> None:
+    plain, small = (counted(cell("full", optimizer=name, galore_rank=8)) for name in ("adamw", "galore"))
+    net = network()
+    saved = sum(8 * out * into - projected_bytes(8, (out, into)) for out, into in net.linears().values())
+    assert plain.optimizer - small.optimizer == saved
+    assert counted(cell("lora", optimizer="adafactor")).optimizer < counted(cell("lora")).optimizer
+
+
+def test_what_a_method_keeps_beside_its_weights_is_counted() -> None:
+    few, many = (counted(cell("vera", settings={"rank": rank})) for rank in (8, 16))
+    trained = LAYERS * 7 * 8
+    assert many.weights - few.weights == 4 * (8 * (INNER + INNER) + trained)
+    ada = counted(cell("adalora"))
+    assert ada.optimizer == (2 + 3) * ada.gradients
 
 
 # --- what cannot be counted ---
@@ -291,6 +312,8 @@ FOOTPRINTS = [
     ("lora", {"targets": r".*mlp\.up_proj"}),
     ("dora", {}),
     ("qlora", {}),
+    ("adalora", {"start_rank": 5, "rank": 2}),
+    ("vera", {"rank": 16}),
     ("prompt_tuning", {"init": "random"}),
     ("prompt_tuning", {"init": "random", "virtual_tokens": 7}),
     ("bitfit", {}),

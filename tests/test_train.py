@@ -96,6 +96,94 @@ def test_checkpointing_changes_memory_not_results(tiny_model: Path, tmp_path: Pa
         assert torch.allclose(a, b, atol=1e-5)
 
 
+def gradients(folder: Path, scratch: Path, **settings: Any) -> dict[str, torch.Tensor]:
+    """Of the first optimiser step, as the optimiser is given them."""
+    seen: dict[str, torch.Tensor] = {}
+
+    class Looks(type(all_methods()["full"]())):  # type: ignore[misc]
+        def after_step(self, model: Any, step: int) -> None:
+            seen.update({name: value.grad.clone() for name, value in model.named_parameters()})
+
+    settings = TrainSettings(**{"steps": 1, "warmup": 0.0, "max_grad_norm": 1e9, **settings}).model_dump()
+    train(model_of(folder), Looks(), ROWS, [], settings, 0, StepRecorder(), scratch)
+    return seen
+
+
+def test_accumulated_gradients_are_those_of_one_large_batch(tiny_model: Path, tmp_path: Path) -> None:
+    whole = gradients(tiny_model, tmp_path, batch_size=4)
+    parts = gradients(tiny_model, tmp_path, batch_size=1, gradient_accumulation=4)
+    assert whole.keys() == parts.keys()
+    assert all(torch.allclose(whole[name], parts[name], rtol=0, atol=1e-6) for name in whole)
+    assert max(float(value.abs().max()) for value in whole.values()) > 1e-2
+
+
+def test_checkpointing_gives_the_same_losses(tiny_model: Path, tmp_path: Path) -> None:
+    plain, again = (fit(tiny_model, tmp_path, gradient_checkpointing=flag)[1] for flag in (False, True))
+    assert [step.loss for step in again.steps] == pytest.approx([step.loss for step in plain.steps], rel=1e-6)
+
+
+def test_eight_bits_of_state_follow_the_thirty_two(tiny_model: Path, tmp_path: Path) -> None:
+    """bitsandbytes has an 8-bit optimiser for a CPU as well: its state is in 8 bits, its losses are near."""
+    choices: dict[str, Any] = {"steps": 12, "schedule": "constant", "batch_size": 4}
+    exact, packed = (fit(tiny_model, tmp_path, optimizer=name, **choices)[1] for name in ("adamw", "adamw8bit"))
+    losses = [[step.loss for step in recorder.steps] for recorder in (exact, packed)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] != losses[0]
+    assert losses[1][-1] < 0.8 * losses[1][0]
+
+
+# --- GaLore ---
+
+
+def optimizer_of(folder: Path, scratch: Path, method: Any, **settings: Any) -> tuple[Any, torch.optim.Optimizer]:
+    from harness.train import CellTrainer, training_arguments
+
+    made = TrainSettings(**{"steps": 1, "optimizer": "galore", "galore_rank": 8, **settings}).model_dump()
+    model = method.attach(model_of(folder))
+    arguments = training_arguments(made, 1e-3, 0, scratch)
+    trainer = CellTrainer(
+        model=model, args=arguments, groups=method.parameter_groups(model), recorder=StepRecorder(),
+        train_dataset=ROWS, data_collator=Collator(pad=0),
+    )  # fmt: skip
+    return trainer, trainer.create_optimizer()
+
+
+def test_galore_learns(tiny_model: Path, tmp_path: Path) -> None:
+    _, recorder = fit(
+        tiny_model, tmp_path, optimizer="galore", galore_rank=8, galore_every=4, steps=16, batch_size=4,
+        schedule="constant", warmup=0.0,
+    )  # fmt: skip
+    losses = [step.loss for step in recorder.steps]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_galore_projects_the_layers_weights_and_keeps_a_small_state(tiny_model: Path, tmp_path: Path) -> None:
+    trainer, optimizer = optimizer_of(tiny_model, tmp_path, all_methods()["full"]())
+    low = {id(value) for group in optimizer.param_groups if group.get("rank") == 8 for value in group["params"]}
+    names = {name for name, value in trainer.model.named_parameters() if id(value) in low}
+    assert names == {name for name, _ in trainer.model.named_parameters() if name.endswith("_proj.weight")}
+    trainer.train()
+    (value,) = [
+        value for name, value in trainer.model.named_parameters() if name.endswith("layers.0.mlp.up_proj.weight")
+    ]
+    assert tuple(value.shape) == (128, 64)
+    state = trainer.optimizer.state[value]
+    assert state["exp_avg"].shape == (128, 8)
+    assert state["projector"].ortho_matrix.shape == (8, 64)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_galore_keeps_groups_rates_and_decay(tiny_model: Path, tmp_path: Path, decay: float) -> None:
+    method = all_methods()["layerwise"](layers=2, layer_decay=0.5, learning_rate=1e-3)
+    _, optimizer = optimizer_of(tiny_model, tmp_path, method, weight_decay=decay)
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 5e-4, 2.5e-4}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {decay}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 2 * 9 + 1
+    plain, _ = optimizer_of(tiny_model, tmp_path, all_methods()["full"](), weight_decay=decay)
+    decays = {group["weight_decay"] for group in plain.optimizer.param_groups if "rank" not in group}
+    assert decays == {0.0, decay}
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"optimizer": "adafactor"}, {"schedule": "cosine"}, {"precision": "bf16"}, {"attention": "eager"}],
@@ -115,8 +203,12 @@ def test_epochs_instead_of_steps(tiny_model: Path, tmp_path: Path) -> None:
 def test_what_a_cpu_cannot_do_is_said(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="fp16 needs a GPU"):
         fit(tiny_model, tmp_path, precision="fp16")
-    with pytest.raises(Unavailable, match="adamw8bit needs a GPU"):
-        fit(tiny_model, tmp_path, optimizer="adamw8bit")
+    with pytest.raises(
+        Unavailable, match="paged_adamw needs a GPU: on a CPU bitsandbytes would silently run it unpaged"
+    ):
+        fit(tiny_model, tmp_path, optimizer="paged_adamw")
+    with pytest.raises(Unavailable, match="flash_attention_2 needs a GPU"):
+        fit(tiny_model, tmp_path, attention="flash_attention_2")
 
 
 def test_early_stopping_keeps_the_best(tiny_model: Path, tmp_path: Path) -> None:

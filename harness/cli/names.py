@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import AsJson, SuiteName, app, get_facts, project, read_suite
+from harness.cli.shared import AsJson, SuiteName, app, get_facts, project, quiet_libraries, read_suite
 from harness.screen import show_json, show_table
+
+if TYPE_CHECKING:
+    from harness.configurable import Configurable
+    from harness.methods import Method
 
 
 @app.command()
@@ -51,24 +56,91 @@ def fetch(suite: SuiteName) -> None:
 
 @app.command()
 def methods(as_json: AsJson = False) -> None:
-    """The ways of adapting a model, with their settings and defaults.
+    """The ways of adapting a model, and what can be put beside one: objectives, curricula; with their settings.
 
     Example: tunebench methods --json
     """
+    from harness.curricula import all_curricula
     from harness.methods import all_methods
+    from harness.objectives import all_objectives
 
-    rows: list[dict[str, Any]] = []
-    for name, method in all_methods().items():
-        about = (method.__doc__ or "").strip().splitlines()[0]
-        rows.append({"name": name, "family": method.family, "about": about, "settings": method.fields()})
+    quiet_libraries()
+    found: dict[str, dict[str, Any]] = {
+        "method": all_methods(),
+        "objective": all_objectives(),
+        "curriculum": all_curricula(),
+    }
+    rows = {kind: [describe(part) for part in parts.values()] for kind, parts in found.items()}
     if as_json:
-        show_json(rows)
+        show_json([row for listed in rows.values() for row in listed])
         return
-    shown = []
-    for row in rows:
-        settings = ", ".join(f"{key}={value}" for key, value in row["settings"].items() if key != "init_text")
-        shown.append([row["name"], row["family"], row["about"], settings])
-    show_table("methods", ["method", "family", "what it does", "settings"], shown)
+    for kind, listed in rows.items():
+        if listed:
+            columns = ["family", "paper", "folds"] if kind == "method" else ["paper"]
+            show_table(plural(kind), [kind, *columns, "what it does"], [shown(row, columns) for row in listed])
+    for row in rows["method"]:
+        if row["variants"]:
+            title = f"types of method {row['name']}, with the keys of their config (--json has the defaults)"
+            types = [
+                [name, about["paper"], yes(about["foldable"]), about["cannot"] or ", ".join(about["settings"])]
+                for name, about in row["variants"].items()
+            ]
+            show_table(title, ["type", "paper", "folds", "keys, or why it cannot be used"], types)
+
+
+def plural(kind: str) -> str:
+    return "curricula" if kind == "curriculum" else f"{kind}s"
+
+
+def describe(part: type[Configurable]) -> dict[str, Any]:
+    """A method, objective or curriculum, for listings. `missing` says what it lacks on this machine."""
+    from harness.methods import Method
+
+    made = part()
+    about: dict[str, Any] = {
+        "kind": part.kind,
+        "name": part.name,
+        "about": (part.__doc__ or "").strip().splitlines()[0],
+        "paper": part.paper,
+        "settings": part.fields(),
+        "packages": list(part.packages),
+        "missing": made.skip() or "",
+    }
+    if isinstance(made, Method):
+        variants = made.variants()
+        about |= {"family": made.family, "foldable": bool(variants) or made.foldable, "variants": variants}
+        about |= {"cannot": ", ".join(limits(made)), "starts_at_base": made.starts_at_base or "yes"}
+    return about
+
+
+def limits(method: Method) -> Iterator[str]:
+    """What a method declares that it cannot do."""
+    if not method.is_language_model:
+        yield "be scored for retention"
+    if method.own_trainer:
+        yield "have objectives or a curriculum"
+    if not method.distributes:
+        yield "be trained on several devices"
+    quantised = type(method)(quantize="nf4")
+    if method.trains and set(quantised.problems()) - set(method.problems()):
+        yield "have a quantised base"
+
+
+def shown(row: dict[str, Any], columns: list[str]) -> list[str]:
+    """A row's name, its columns, and a last one with all that is to be read."""
+    cells = [yes(row["foldable"]) if name == "folds" else row[name] for name in columns]
+    settings = ", ".join(key if value is None else f"{key}={brief(value)}" for key, value in row["settings"].items())
+    cannot = f"Cannot {row['cannot']}." if row.get("cannot") else ""
+    return [row["name"], *cells, "\n".join(filter(None, (row["about"], cannot, row["missing"], settings)))]
+
+
+def yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:21]}…"
 
 
 @app.command()

@@ -54,7 +54,8 @@ def forecast(plan: Plan, store: Store, environment: Environment, machine: int | 
     for cell in plan.cells:
         counted = predicted(cell)
         state = str(found.states[cell.spec_digest])
-        reason = Recipe.of(cell).skip() or refusal(cell, devices, counted.peak if counted else None)
+        here = Recipe.of(cell).skip_cell(cell, bool(environment.accelerator))
+        reason = here or refusal(cell, devices, counted.peak if counted else None)
         stopped = bool(reason) and state == "to do"
         rows.append(
             Row(

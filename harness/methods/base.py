@@ -12,11 +12,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from harness.configurable import Configurable
+from harness.errors import unknown as unknown  # methods import this file alone
 from harness.network import Network, Shape
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from lm_eval.api.model import LM
     from torch import nn
 
@@ -60,7 +62,8 @@ class Footprint:
     Activations are kept from layer `lowest` upwards. `adapted` names the linear layers with an adapter beside
     them; `inputs_kept` says that the adapter reads the very input of its layer. An adapter keeps `per_token`
     numbers for each token, and `fixed` ones whatever the batch. `virtual_tokens` run through every layer before the
-    input's own; of `prefix_tokens` a layer has keys and values alone.
+    input's own; of `prefix_tokens` a layer has keys and values alone. `frozen` numbers are added beside the network and
+    not trained; `state` are those that the method keeps of its own for each trained one.
     """
 
     trained: Mapping[str, Shape]
@@ -71,6 +74,8 @@ class Footprint:
     fixed: Mapping[str, int] = field(default_factory=dict)
     virtual_tokens: int = 0
     prefix_tokens: int = 0
+    frozen: int = 0
+    state: int = 0
 
 
 class Job(Protocol):
@@ -135,7 +140,16 @@ class Method(Configurable):
 
     quantize: Literal["nf4", "fp4", "int8"] | None = None
 
+    def declare(self, **attributes: Any) -> None:
+        """Set for this instance what its class declares, where it depends on the settings: `starts_at_base`, …"""
+        vars(self).update(attributes)
+
     # --- planning: pure, no torch ---
+
+    @classmethod
+    def variants(cls) -> Mapping[str, Mapping[str, Any]]:
+        """What it can be by another library's own names, for listings: name -> {paper, cannot, foldable, settings}."""
+        return {}
 
     @property
     def uses_data(self) -> bool:
@@ -197,6 +211,9 @@ class Method(Configurable):
         """Train. Only methods with a trainer of their own override this."""
         return job.train(model, self) if self.trains else model
 
+    def prepare(self, model: nn.Module, job: Job) -> None:
+        """Called once, when the model is attached and before it is trained; its time counts as training."""
+
     def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
         """Called before the first of `steps` optimiser steps, once for each stage of a curriculum.
 
@@ -204,8 +221,16 @@ class Method(Configurable):
         is trained next (`train_only`).
         """
 
+    def penalty(self, model: nn.Module) -> torch.Tensor | None:
+        """A term of the method's own in the loss of each forward pass, or None."""
+        return None
+
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Called after each optimiser step, with the number of steps done."""
+        """Called after each optimiser step (the first is 1), while the gradients are still there."""
+
+    def finish(self, model: nn.Module, job: Job) -> nn.Module:
+        """The trained model as it is scored and saved; its time counts as training."""
+        return model
 
     def predictor(self, model: nn.Module, job: Job) -> LM:
         """What lm-eval scores."""

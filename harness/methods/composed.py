@@ -14,6 +14,7 @@ from harness.methods.base import Expert, Footprint, Job, Method, Network, load_t
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from lm_eval.api.model import LM
     from torch import nn
 
@@ -43,6 +44,10 @@ class Composed(Method):
     @property
     def settings(self) -> dict[str, Any]:
         return {part.name: part.settings for part in self.parts}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {part.name: part.identity for part in self.parts}
 
     @property
     def uses_data(self) -> bool:
@@ -133,13 +138,26 @@ class Composed(Method):
                 model = part.fit(model, job)
         return model
 
+    def prepare(self, model: nn.Module, job: Job) -> None:
+        for part in self.trained:
+            part.prepare(model, job)
+
     def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
         for part in self.trained:
             part.before_training(model, steps, seed)
 
+    def penalty(self, model: nn.Module) -> torch.Tensor | None:
+        terms = [term for part in self.trained if (term := part.penalty(model)) is not None]
+        return sum(terms[1:], terms[0]) if terms else None
+
     def after_step(self, model: nn.Module, step: int) -> None:
         for part in self.trained:
             part.after_step(model, step)
+
+    def finish(self, model: nn.Module, job: Job) -> nn.Module:
+        for part in self.trained:
+            model = part.finish(model, job)
+        return model
 
     def predictor(self, model: nn.Module, job: Job) -> LM:
         for part in self.parts:
@@ -185,4 +203,6 @@ def both(one: Footprint, other: Footprint) -> Footprint:
         fixed={**one.fixed, **other.fixed},
         virtual_tokens=one.virtual_tokens + other.virtual_tokens,
         prefix_tokens=one.prefix_tokens + other.prefix_tokens,
+        frozen=one.frozen + other.frozen,
+        state=max(one.state, other.state),
     )

@@ -1,23 +1,45 @@
 """LoRA and its close kin: a low-rank update beside each linear layer.
 
-LoRA: Hu et al. 2021, arXiv:2106.09685. rsLoRA: Kalajdzievski 2023, arXiv:2312.03732.
-DoRA: Liu et al. 2024, arXiv:2402.09353. QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
+LoRA: Hu et al. 2021, arXiv:2106.09685. rsLoRA: Kalajdzievski 2023, arXiv:2312.03732. LoRA+: Hayou et al. 2024,
+arXiv:2402.12354. DoRA: Liu et al. 2024, arXiv:2402.09353. QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
+Where A and B start: PiSSA, Meng et al. 2024, arXiv:2404.02948; OLoRA, Büyükakyüz 2024, arXiv:2406.01775; EVA, Paischer
+et al. 2024, arXiv:2410.07170; LoftQ, Li et al. 2023, arXiv:2310.08659.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Footprint, LogFloat, Method, Network, Options
+from harness.methods.base import Footprint, Job, LogFloat, Method, Network, Options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
     from torch import nn
+
+ADAPTER = "default"  # peft's name for the one that there is
+TAKEN = ("pissa", "olora")  # A and B start as a part of the weights, which is taken away from them
+STARTS = {
+    "pissa": "A and B start as the weights' main directions, and what is left of the weights is rounded",
+    "olora": "A and B start as a part of the weights, and what is left of the weights is rounded",
+    "loftq": "A and B start as what quantisation took from the weights",
+}
 
 
 class LoRA(Method):
-    """LoRA: a trained low-rank update beside each linear layer; the base stays frozen."""
+    """LoRA: a trained low-rank update beside each linear layer; the base stays frozen.
+
+    A weight W (out × in) is used as W + s·B·A, with A (`rank` × in), B (out × `rank`) and s = `alpha` / `rank`
+    (`rslora`: `alpha` / √`rank`). Trained are `rank` · (in + out) numbers for each of the `targets`: all-linear (those
+    of the decoder), a list of names, or a pattern. `dropout` is that of the update's input.
+
+    `init` is where A and B start. default and gaussian: A at random, B zero. eva: A from the main directions of the
+    layer's inputs over the training examples. pissa and olora: from the weights themselves (by SVD, by QR), which give
+    up that part; the result is a plain LoRA of twice the rank, on the untouched base. loftq, for a quantised base: from
+    what quantisation took away. `loraplus_ratio` is LoRA+'s: B learns that many times as fast as A.
+    """
 
     name = "lora"
     wraps = True
@@ -25,6 +47,7 @@ class LoRA(Method):
     family = "reparameterised"
     space = {"learning_rate": LogFloat(1e-5, 1e-2), "rank": Options((4, 8, 16, 32))}
     use_dora = False
+    later = ("init", "loraplus_ratio")
 
     learning_rate: float = 1e-3
     rank: int = 8
@@ -32,15 +55,33 @@ class LoRA(Method):
     dropout: float = 0.0
     targets: str | list[str] = "all-linear"
     rslora: bool = False
+    init: Literal["default", "gaussian", "pissa", "olora", "eva", "loftq"] = "default"
+    loraplus_ratio: float = 1.0
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self.declare(starts_at_base=STARTS.get(self.init, ""))
+        self._start: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def problems(self) -> Iterable[str]:
         if self.rank < 1:
             yield f"rank is {self.rank}; it must be at least 1."
         if not 0 <= self.dropout < 1:
             yield f"dropout is {self.dropout}; it must be at least 0 and below 1."
+        if self.loraplus_ratio < 1:
+            yield f"loraplus_ratio is {self.loraplus_ratio:g}; it must be at least 1 (16 in the paper)."
+        if self.init == "loftq" and not self.quantize:
+            yield "init: loftq makes up for quantisation, and nothing is quantised. Set quantize: nf4, or drop init."
+        if self.init in TAKEN and self.quantize:
+            yield (
+                f"init: {self.init} takes a part of the weights away, and {self.quantize} weights could not be given "
+                "it back. Use init: loftq, or drop quantize."
+            )
+        if self.init != "default" and self.use_dora:
+            yield f"init: {self.init} does not go with {self.name}, whose magnitudes are those of the base. Drop it."
 
     def footprint(self, network: Network) -> Footprint | None:
-        linears = {name: shape for name, shape in network.linears().items() if self._adapts(name)}
+        linears = network.linears(self.targets)
         trained: dict[str, tuple[int, ...]] = {}
         for name, (out, into) in linears.items():
             trained |= {f"{name}.lora_A": (self.rank, into), f"{name}.lora_B": (out, self.rank)}
@@ -61,17 +102,8 @@ class LoRA(Method):
             fixed=dora if self.use_dora else {},
         )
 
-    def _adapts(self, name: str) -> bool:
-        """Whether a linear layer of the decoder (its weight's name) gets an adapter, by peft's rules for names."""
-        layer = name.removesuffix(".weight")
-        if self.targets == "all-linear":
-            return True
-        if isinstance(self.targets, str):
-            return re.fullmatch(self.targets, layer) is not None
-        return any(layer == target or layer.endswith(f".{target}") for target in self.targets)
-
     def attach(self, model: nn.Module) -> nn.Module:
-        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+        from peft import EvaConfig, LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
         if self.quantize:
             # Checkpointing is the suite's choice (`train: gradient_checkpointing`), not the quantiser's.
@@ -83,13 +115,62 @@ class LoRA(Method):
             target_modules=self.targets,
             use_rslora=self.rslora,
             use_dora=self.use_dora,
+            init_lora_weights=self.init if self.init in ("gaussian", "eva", *TAKEN) else True,
+            # With rho 1 every layer keeps its rank, so that the size is that of any other start.
+            eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(model, config)
+        model = get_peft_model(model, config)
+        if self.init in TAKEN:
+            self._start = {
+                name: (part.lora_A[ADAPTER].weight.detach().clone(), part.lora_B[ADAPTER].weight.detach().clone())
+                for name, part in adapted(model)
+            }
+        return model
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
+        if self.loraplus_ratio == 1:
+            return None
+        trained = {name: value for name, value in model.named_parameters() if value.requires_grad and "lora_" in name}
+        fast = [value for name, value in trained.items() if "lora_B" in name or value.ndim == 1]
+        slow = [value for name, value in trained.items() if not ("lora_B" in name or value.ndim == 1)]
+        return [
+            {"params": slow, "lr": self.learning_rate},
+            {"params": fast, "lr": self.learning_rate * self.loraplus_ratio},
+        ]
+
+    def prepare(self, model: nn.Module, job: Job) -> None:
+        if self.init == "eva":
+            start_from_inputs(model, job)
+        elif self.init == "loftq":
+            start_from_rounding(model, job.base)
+
+    def finish(self, model: nn.Module, job: Job) -> nn.Module:
+        """What was taken from the weights is given back: W - s·B₀·A₀ + s·B·A = W + s·[B, -B₀]·[A; A₀]."""
+        import torch
+
+        if not self._start:
+            return model
+        weights = stored(job.base, {f"{name}.weight" for name, _ in adapted(model)})
+        with torch.no_grad():
+            for name, part in adapted(model):
+                first_a, first_b = (value.to(part.lora_A[ADAPTER].weight) for value in self._start[name])
+                a, b = part.lora_A[ADAPTER], part.lora_B[ADAPTER]
+                a.weight.data = torch.cat([a.weight, first_a])
+                b.weight.data = torch.cat([b.weight, -first_b], dim=1)
+                a.out_features = b.in_features = part.r[ADAPTER] = 2 * self.rank
+                part.base_layer.weight.copy_(weights[f"{name}.weight"])
+        config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
+        config.init_lora_weights, config.r = True, 2 * self.rank
+        config.lora_alpha = self.alpha * (2**0.5 if self.rslora else 2)  # the same s at twice the rank
+        return model
 
 
 class DoRA(LoRA):
-    """DoRA: LoRA for a weight's direction, with its magnitude trained apart."""
+    """DoRA: LoRA for a weight's direction, with its magnitude (a number for each output) trained apart.
+
+    Trained are `rank` · (in + out) + out numbers for each of the `targets`.
+    """
 
     name = "dora"
     paper = "arXiv:2402.09353"
@@ -97,9 +178,90 @@ class DoRA(LoRA):
 
 
 class QLoRA(LoRA):
-    """QLoRA: LoRA on a base held in 4 bits (NF4 with double quantisation)."""
+    """QLoRA: LoRA on a base held in 4 bits (NF4 with double quantisation), in FP4, or in 8 bits (`quantize`)."""
 
     name = "qlora"
     paper = "arXiv:2305.14314"
 
     quantize: Literal["nf4", "fp4", "int8"] | None = "nf4"
+
+    def problems(self) -> Iterable[str]:
+        if not self.quantize:
+            yield "quantize is none: that is method lora. Use it, or quantize: nf4, fp4 or int8."
+        yield from super().problems()
+
+
+def adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """peft's LoRA layers, by the base model's own names."""
+    for name, part in model.named_modules():
+        if hasattr(part, "lora_A") and ADAPTER in part.lora_A:
+            yield name.removeprefix("base_model.model."), part
+
+
+def stored(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
+    """Weights of a model folder, read one by one. Raises ValueError where it lacks one."""
+    from safetensors import safe_open
+
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            found |= {name: file.get_tensor(name) for name in names & set(file.keys())}
+    if missing := names - found.keys():
+        raise ValueError(
+            f"{folder} has no weight {min(missing)}: this init needs the weights under the model's own names"
+        )
+    return found
+
+
+def start_from_inputs(model: nn.Module, job: Job) -> None:
+    """EVA: A becomes the first right singular vectors of what the layer is given, over the training examples."""
+    import torch
+    from peft import get_eva_state_dict
+
+    rows, size = job.rows(model, job.examples()), job.settings["batch_size"]
+    batches = []
+    for place in range(0, len(rows), size):
+        ids = [torch.tensor(row["input_ids"]) for row in rows[place : place + size]]
+        mask = [torch.ones_like(row) for row in ids]
+        pad = torch.nn.utils.rnn.pad_sequence
+        batches.append({"input_ids": pad(ids, batch_first=True), "attention_mask": pad(mask, batch_first=True)})
+    device = next(model.parameters()).device
+    found = get_eva_state_dict(
+        model,
+        [{key: value.to(device) for key, value in batch.items()} for batch in batches],
+        gather_distributed_inputs=False,  # every process has read all examples
+        show_progress_bar=False,
+    )
+    with torch.no_grad():
+        for name, part in adapted(model):
+            part.lora_A[ADAPTER].weight.copy_(found[f"base_model.model.{name}"])
+    config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
+    config.init_lora_weights, config.eva_config = True, None  # a saved adapter is a plain one
+
+
+def start_from_rounding(model: nn.Module, base: Path) -> None:
+    """LoftQ with one iteration: s·B·A becomes the best approximation of W - dequantised(W) of its rank, by SVD.
+
+    peft's own needs a GPU, and leaves s out: where it is not 1, its B·A misses what it is to make up for.
+    """
+    import torch
+
+    for name, part in adapted(model):
+        a, b, rank = part.lora_A[ADAPTER].weight, part.lora_B[ADAPTER].weight, part.r[ADAPTER]
+        weight = stored(base, {f"{name}.weight"})[f"{name}.weight"].to(a)
+        with torch.no_grad():
+            left, values, right = torch.linalg.svd(weight - dequantised(part.base_layer).to(a), full_matrices=False)
+            root = (values[:rank] / part.scaling[ADAPTER]).sqrt()
+            a.copy_(root[:, None] * right[:rank])
+            b.copy_(left[:, :rank] * root)
+
+
+def dequantised(layer: Any) -> torch.Tensor:
+    """A bitsandbytes layer's weight. (peft's helper moves an 8-bit one, which a CPU cannot use any more then.)"""
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight = layer.weight
+    if hasattr(weight, "quant_state"):
+        return dequantize_4bit(weight.data, weight.quant_state)
+    scale = layer.state.SCB if weight.SCB is None else weight.SCB
+    return weight.data * scale[:, None] / 127

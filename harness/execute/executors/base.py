@@ -268,7 +268,7 @@ class Executor(ABC):
         return True
 
     def _room(self, cell: Cell) -> Any | None:
-        reason = Recipe.of(cell).skip() or self.refuse(cell)
+        reason = Recipe.of(cell).skip_cell(cell, bool(self.run_info.environment.accelerator)) or self.refuse(cell)
         return Refusal(reason) if reason else self.place(cell)
 
     def _start(self, cell: Cell, place: Any) -> None:

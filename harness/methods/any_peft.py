@@ -1,0 +1,185 @@
+"""Any type of adapter that the installed peft has, by its own name and with its own configuration keys.
+
+Which types there are, and what their keys are called, is read from peft's registry: a new release brings its types with
+no change here. Only what the registry does not say is written down below; tests/test_any_peft.py holds it against the
+library. Asking imports peft, and so torch: that is done for suites that use this method alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from harness.methods.base import LogFloat, Method, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Types that a suite cannot use, and why.
+UNFIT = {
+    "adalora": "it needs to know the number of steps: use method adalora",
+    "multitask_prompt_tuning": "it wants the number of a task beside each example",
+    "poly": "it wants the number of a task beside each example",
+    "xlora": "it mixes adapters that were trained before",
+}
+# Keys without a default that works. Soft prompts also need num_virtual_tokens, which their configurations show.
+NEEDED = {"adaption_prompt": ("adapter_len", "adapter_layers"), "trainable_tokens": ("token_indices",)}
+# Why an untrained one does not score as the base. Soft prompts never do.
+STARTS = {
+    "c3a": "its kernels start at random",
+    "fourierft": "its spectrum starts at random",
+    "unilora": "its one vector starts at random",
+    "vblora": "its bank of vectors starts at random",
+}
+# Why it cannot be folded into the weights, where peft's class has the method and refuses.
+APART = {
+    "beft": "it adds biases, and layers without any have no place for them",
+    "lily": "its layers share experts, which are chosen anew for each token",
+    "shadow": "it is a network of its own beside the model",
+}
+# Types that compute with the weights themselves, so that packed ones will not do.
+UNPACKED = {
+    "adamss", "deft", "delora", "frod", "glora", "hra", "loha", "lokr", "osf", "peanut", "psoft", "supertuning",
+    "tinylora", "unilora",
+}  # fmt: skip
+
+
+class AnyPeft(Method):
+    """Any type of adapter in the installed peft, by name and with its own configuration keys.
+
+    `type` is peft's name in small letters, `config` its keys as peft documents them (`tunebench methods` lists both),
+    and `learning_rate` the only thing that is not peft's. What is trained, and how much, is the type's own. Which
+    layers are adapted is peft's choice for the model, unless `config` says target_modules.
+    """
+
+    name = "peft"
+    family = "reparameterised"
+    wraps = True
+    space = {"learning_rate": LogFloat(1e-5, 1e-1)}
+
+    learning_rate: float = 3e-3
+    type: str = ""
+    config: dict[str, Any] = {}
+
+    @property
+    def starts_at_base(self) -> str:  # type: ignore[override]
+        if is_prompt(self.type):
+            return "virtual tokens stand before every input from the start"
+        return STARTS.get(self.type, "")
+
+    @property
+    def foldable(self) -> bool:  # type: ignore[override]
+        return self.type in types() and not why_apart(self.type)
+
+    @classmethod
+    def variants(cls) -> dict[str, dict[str, Any]]:
+        return {name: about(name) for name in types()}
+
+    def problems(self) -> Iterable[str]:
+        if not self.type:
+            yield f"type is missing: one of peft's, such as oft. Known: {', '.join(types())}."
+            return
+        if self.type not in types():
+            yield unknown("type of adapter in the installed peft", self.type, types())
+            return
+        if self.type in UNFIT:
+            yield f"peft's {self.type} cannot be used here: {UNFIT[self.type]}."
+            return
+        if self.quantize and self.type in UNPACKED:
+            yield f"{self.type} computes with the weights themselves, not with {self.quantize} ones. Drop quantize."
+        known = keys(self.type)
+        strange = [unknown(f"key of peft's {self.type}", key, known) for key in self.config if key not in known]
+        yield from strange
+        if strange:
+            return
+        try:
+            config = self._made()
+        except (TypeError, ValueError) as error:
+            yield f"config of {self.type}: {' '.join(str(error).split())}"
+            return
+        wanted = [*NEEDED.get(self.type, ()), *(["num_virtual_tokens"] if is_prompt(self.type) else [])]
+        for key in wanted:
+            if getattr(config, key) in (None, []):
+                yield f"config of {self.type} needs {key}: config: {{{key}: …}}."
+
+    def _made(self) -> Any:
+        """peft's configuration. Raises TypeError or ValueError for what it does not take."""
+        from pydantic import TypeAdapter, ValidationError
+        from pydantic.errors import PydanticSchemaGenerationError
+
+        known, given = keys(self.type), {}
+        for key, value in self.config.items():
+            try:
+                given[key] = TypeAdapter(known[key][0]).validate_python(value)  # YAML has 1e-4 as text
+            except PydanticSchemaGenerationError:
+                given[key] = value
+            except ValidationError as error:
+                raise ValueError(f"{key} is {value!r}: {error.errors()[0]['msg']}") from error
+        return types()[self.type](task_type="CAUSAL_LM", **given)
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        from peft import get_peft_model, prepare_model_for_kbit_training
+
+        if self.quantize:
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        return get_peft_model(model, self._made())
+
+
+def types() -> Mapping[str, Any]:
+    """Name -> configuration class of every type in the installed peft."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    return {kind.value.lower(): config for kind, config in sorted(PEFT_TYPE_TO_CONFIG_MAPPING.items())}
+
+
+def keys(name: str) -> dict[str, tuple[Any, Any]]:
+    """The keys that a suite may set: key -> (type, default). What every peft configuration has is not for suites."""
+    from dataclasses import MISSING, fields
+
+    from peft import PeftConfig
+
+    kind = types()[name]
+    try:
+        hints = get_type_hints(kind)
+    except NameError:  # a type that is imported for type checkers alone
+        hints = {}
+    common = {field.name for field in fields(PeftConfig)}
+    return {
+        field.name: (
+            hints.get(field.name, Any),
+            field.default_factory() if field.default_factory is not MISSING else field.default,
+        )
+        for field in fields(kind)
+        if field.init and field.name not in common
+    }
+
+
+def is_prompt(name: str) -> bool:
+    from peft.config import PromptLearningConfig
+
+    return name in types() and issubclass(types()[name], PromptLearningConfig)
+
+
+def why_apart(name: str) -> str:
+    """Why a type's result cannot be folded into plain weights, or ""."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    if not hasattr(PEFT_TYPE_TO_TUNER_MAPPING[name.upper()], "merge_and_unload"):
+        return "it is no change of weights"
+    return APART.get(name, "")
+
+
+def about(name: str) -> dict[str, Any]:
+    """What `tunebench methods` says of a type. The paper is the first that peft's own documentation names."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING[name.upper()]
+    text = f"{tuner.__doc__}{types()[name].__doc__}"
+    papers = re.findall(r"(?:papers/|abs/|pdf/|arXiv:)(\d{4}\.\d{4,5})", text)
+    return {
+        "paper": f"arXiv:{papers[0]}" if papers else "",
+        "cannot": UNFIT.get(name, ""),
+        "foldable": not why_apart(name),
+        "settings": {key: default for key, (_, default) in keys(name).items()},
+    }
