@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,91 @@ def passages(
         return {"test": interleave(kept, "source")[:count]}
 
     return cached([words, skip_words, count, [row[1:] for row in located]], build)
+
+
+def articles(source: str, count: int, test: int, sha256: str = "", base: str = "", **options: Any) -> Any:
+    """A `datasets.DatasetDict` of running text {text}: `count` articles to learn from or to look things up in, as
+    many of each class, and `test` further ones. The source is a folder a class (`read_folders`)."""
+    path, fingerprint = locate(source, sha256, base)
+
+    def build() -> dict[str, list[Document]]:
+        texts = [{"text": document["body"]} for document in ranked_articles(path)]
+        return {"train": texts[:count], "test": texts[count : count + test]}
+
+    return cached(["articles", count, test, fingerprint], build)
+
+
+# What can be blanked: an amount, a percentage, who said it. Each is told apart from another of its shape by the
+# article alone; years are not among them, for the tense of a sentence gives them away.
+FACTS = {
+    "amount": re.compile(r"(?<=\s)[£$€]\d[\d,]*(?:\.\d+)?(?:m|bn|tn)(?=[\s,.;)])"),
+    "percent": re.compile(r"(?<=\s)\d+(?:\.\d+)?%(?=[\s,.;)])"),
+    "speaker": re.compile(r"(?<=\ssaid )(?!(?:Mrs?|Ms|Dr|Sir|Lord|General|President) )[A-Z][a-z]+ [A-Z][a-z]+(?=[,.])"),
+}
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"']?\s+(?=[\"']?[A-Z£$])")
+
+
+def facts(
+    source: str, count: int, test: int, validation: int, choices: int = 4, sha256: str = "", base: str = "",
+    **options: Any,
+) -> Any:  # fmt: skip
+    """A `datasets.DatasetDict` of questions {stem, answer, choices} about the `count` articles that `articles` gives
+    to look things up in, one an article: a sentence up to a fact, that fact, and others in its place.
+
+    The wrong choices are facts of other articles, of the same kind and form ("$11.1bn" beside "$56.4bn", a speaker of
+    the same class of articles), drawn as often as they occur, so that nothing but the article tells which is right.
+    """
+    path, fingerprint = locate(source, sha256, base)
+
+    def build() -> dict[str, list[Document]]:
+        made = list(questions(ranked_articles(path)[:count], choices))
+        if len(made) <= test + validation:
+            raise TaskError(f"{len(made)} facts in {count} articles cannot give {test} test and {validation} others.")
+        return {
+            "test": made[:test], "validation": made[test : test + validation], "train": made[test + validation :],
+        }  # fmt: skip
+
+    return cached(["facts", count, test, validation, choices, fingerprint], build)
+
+
+def ranked_articles(path: Path) -> list[Document]:
+    """Different articles in their fixed order, one of each class in turn."""
+    return divide({"": list(read_folders(path))}, ["title", "body"], "label", 0, 0)["train"]
+
+
+def questions(found: list[Document], choices: int) -> Iterator[Any]:
+    """At most one question an article, in the articles' order; see `facts`."""
+    blanks = [list(blanked(article["body"])) for article in found]
+    stems = Counter(normalise(stem) for one in blanks for _, stem, _ in one)
+    pools: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)  # form -> (fact, number of its article)
+
+    def form(kind: str, fact: str, article: Document) -> tuple[str, ...]:
+        return (kind, article["label"]) if kind == "speaker" else (kind, re.sub(r"\d", "9", fact))
+
+    for place, one in enumerate(blanks):
+        for kind, _, fact in one:
+            pools[form(kind, fact, found[place])].append((fact, place))
+    for place, (article, one) in enumerate(zip(found, blanks, strict=True)):
+        for kind, stem, fact in sorted(one, key=lambda blank: order({"stem": blank[1]})):
+            others: list[str] = []
+            for other, of in sorted(pools[form(kind, fact, article)], key=lambda entry: order({"": f"{stem}{entry}"})):
+                if of != place and other not in others and other not in article["body"]:
+                    others.append(other)
+            if stems[normalise(stem)] == 1 and len(others) >= choices - 1:
+                listed = sorted([fact, *others[: choices - 1]], key=lambda choice: order({"": stem + choice}))
+                yield {"stem": stem, "answer": fact, "choices": listed}
+                break
+
+
+def blanked(text: str) -> Iterator[tuple[str, str, str]]:
+    """(kind, stem, fact) for the facts in a text: the last of each kind in each sentence, after eight words or more,
+    where the stem does not give it away."""
+    for sentence in SENTENCE_END.split(text):
+        for kind, pattern in FACTS.items():
+            for match in list(pattern.finditer(sentence))[-1:]:
+                stem, fact = sentence[: match.start()].strip(), match[0]
+                if 8 <= len(stem.split()) <= 40 and fact not in stem:
+                    yield kind, stem, fact
 
 
 def locate(text: str, sha256: str, base: str) -> tuple[Path, str]:
