@@ -97,16 +97,19 @@ def passages(
     return cached([words, skip_words, count, [row[1:] for row in located]], build)
 
 
-def articles(source: str, count: int, test: int, sha256: str = "", base: str = "", **options: Any) -> Any:
+def articles(
+    source: str, count: int, test: int, validation: int, sha256: str = "", base: str = "", **options: Any
+) -> Any:
     """A `datasets.DatasetDict` of running text {text}: `count` articles to learn from or to look things up in, as
-    many of each class, and `test` further ones. The source is a folder a class (`read_folders`)."""
+    many of each class, then `test` and `validation` others. The source is a folder a class (`read_folders`)."""
     path, fingerprint = locate(source, sha256, base)
 
     def build() -> dict[str, list[Document]]:
         texts = [{"text": document["body"]} for document in ranked_articles(path)]
-        return {"train": texts[:count], "test": texts[count : count + test]}
+        held = texts[count : count + test + validation]
+        return {"train": texts[:count], "test": held[:test], "validation": held[test:]}
 
-    return cached(["articles", count, test, fingerprint], build)
+    return cached(["articles", count, test, validation, fingerprint], build)
 
 
 # What can be blanked: an amount, a percentage, who said it. Each is told apart from another of its shape by the

@@ -50,6 +50,10 @@ class Composed(Method):
         return any(part.uses_data for part in self.parts)
 
     @property
+    def prepares(self) -> bool:
+        return any(part.prepares for part in self.parts)
+
+    @property
     def trained(self) -> list[Method]:
         """The parts that train weights, in the order in which they are attached: peft wraps what is there before."""
         return sorted(
@@ -150,12 +154,15 @@ class Composed(Method):
             tensors = {name: value for name, value in model.named_parameters() if value.requires_grad}
             save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / TRAINED)
         for part in self.parts:
-            if not part.trains and part.uses_data:
+            if not part.trains and part.prepares:
                 part.save(model, folder / part.name)
 
     def restore(self, job: Job, folder: Path) -> nn.Module:
         from safetensors.torch import load_file
 
+        for part in self.parts:
+            if not part.trains and part.prepares:
+                part.recall(job, folder / part.name)
         if len(self.trained) == 1:
             return self.trained[0].restore(job, folder)
         model = self.load(job)
