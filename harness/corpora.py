@@ -123,11 +123,12 @@ SENTENCE_END = re.compile(r"(?<=[.!?])[\"']?\s+(?=[\"']?[A-Z£$])")
 
 
 def facts(
-    source: str, count: int, test: int, validation: int, choices: int = 4, sha256: str = "", base: str = "",
-    **options: Any,
+    source: str, count: int, test: int, validation: int, choices: int = 4, each: int = 3, sha256: str = "",
+    base: str = "", **options: Any,
 ) -> Any:  # fmt: skip
     """A `datasets.DatasetDict` of questions {stem, answer, choices} about the `count` articles that `articles` gives
-    to look things up in, one an article: a sentence up to a fact, that fact, and others in its place.
+    to look things up in: a sentence up to a fact, that fact, and others in its place. An article has `each` of them
+    at most, all in one split.
 
     The wrong choices are facts of other articles, of the same kind and form ("$11.1bn" beside "$56.4bn", a speaker of
     the same class of articles), drawn as often as they occur, so that nothing but the article tells which is right.
@@ -135,14 +136,18 @@ def facts(
     path, fingerprint = locate(source, sha256, base)
 
     def build() -> dict[str, list[Document]]:
-        made = list(questions(ranked_articles(path)[:count], choices))
-        if len(made) <= test + validation:
-            raise TaskError(f"{len(made)} facts in {count} articles cannot give {test} test and {validation} others.")
-        return {
-            "test": made[:test], "validation": made[test : test + validation], "train": made[test + validation :],
-        }  # fmt: skip
+        rest = questions(ranked_articles(path)[:count], choices, each)
+        made: dict[str, list[Document]] = {"test": [], "validation": [], "train": []}
+        for split, wanted in (("test", test), ("validation", validation)):
+            while len(made[split]) < wanted and rest:
+                made[split] += rest.pop(0)
+            made[split] = made[split][:wanted]
+        made["train"] = [question for of_one in rest for question in of_one]
+        if not made["train"]:
+            raise TaskError(f"the facts in {count} articles are no more than {test} + {validation}. Raise `count`.")
+        return made
 
-    return cached(["facts", count, test, validation, choices, fingerprint], build)
+    return cached(["facts", count, test, validation, choices, each, fingerprint], build)
 
 
 def ranked_articles(path: Path) -> list[Document]:
@@ -150,8 +155,8 @@ def ranked_articles(path: Path) -> list[Document]:
     return divide({"": list(read_folders(path))}, ["title", "body"], "label", 0, 0)["train"]
 
 
-def questions(found: list[Document], choices: int) -> Iterator[Any]:
-    """At most one question an article, in the articles' order; see `facts`."""
+def questions(found: list[Document], choices: int, each: int) -> list[list[Any]]:
+    """The questions of each article that has any; see `facts`."""
     blanks = [list(blanked(article["body"])) for article in found]
     stems = Counter(normalise(stem) for one in blanks for _, stem, _ in one)
     pools: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)  # form -> (fact, number of its article)
@@ -162,7 +167,9 @@ def questions(found: list[Document], choices: int) -> Iterator[Any]:
     for place, one in enumerate(blanks):
         for kind, _, fact in one:
             pools[form(kind, fact, found[place])].append((fact, place))
+    made: list[list[Any]] = []
     for place, (article, one) in enumerate(zip(found, blanks, strict=True)):
+        asked: list[Any] = []
         for kind, stem, fact in sorted(one, key=lambda blank: order({"stem": blank[1]})):
             others: list[str] = []
             for other, of in sorted(pools[form(kind, fact, article)], key=lambda entry: order({"": f"{stem}{entry}"})):
@@ -170,8 +177,9 @@ def questions(found: list[Document], choices: int) -> Iterator[Any]:
                     others.append(other)
             if stems[normalise(stem)] == 1 and len(others) >= choices - 1:
                 listed = sorted([fact, *others[: choices - 1]], key=lambda choice: order({"": stem + choice}))
-                yield {"stem": stem, "answer": fact, "choices": listed}
-                break
+                asked.append({"stem": stem, "answer": fact, "choices": listed})
+        made += [asked[:each]] if asked else []
+    return made
 
 
 def blanked(text: str) -> Iterator[tuple[str, str, str]]:
