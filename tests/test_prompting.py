@@ -87,9 +87,7 @@ def test_a_single_answer_is_never_told() -> None:
     assert recorder.asked == [("|Q", " the answer")]
 
 
-@pytest.mark.parametrize(
-    ("length", "kept"), [(5, 3), (18, 3), (19, 2), (28, 2), (29, 1), (38, 1), (39, 0), (100, 0)]
-)
+@pytest.mark.parametrize(("length", "kept"), [(5, 3), (18, 3), (19, 2), (28, 2), (29, 1), (38, 1), (39, 0), (100, 0)])
 def test_a_short_window_loses_the_last_examples_and_never_the_question(length: int, kept: int) -> None:
     recorder, question = Recorder(), "q" * length
     parts = ["A" * 9, "B" * 9, "C" * 9]
@@ -232,7 +230,11 @@ def test_items_keep_the_plain_question(project: Path, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     cell(project, tmp_path, "{method: prompting}")
-    kept = [row["text"] for path in (tmp_path / "results" / "documents").iterdir() for row in pq.read_table(path).to_pylist()]
+    kept = [
+        row["text"]
+        for path in (tmp_path / "results" / "documents").iterdir()
+        for row in pq.read_table(path).to_pylist()
+    ]
     assert kept
     assert not any("Answer with" in text for text in kept)
     assert (tmp_path / "results" / "attempts" / "x" / ITEMS).exists()

@@ -126,7 +126,11 @@ def test_what_it_saves_is_restored(encoding_project: Path, tmp_path: Path, label
     model = job.method.fit(model, job)
     said = likelihoods(job, model)
     job.method.save(model, tmp_path / "saved")
-    assert {path.suffix for path in (tmp_path / "saved").rglob("*") if path.is_file()} <= {".safetensors", ".json", ".md"}
+    assert {path.suffix for path in (tmp_path / "saved").rglob("*") if path.is_file()} <= {
+        ".safetensors",
+        ".json",
+        ".md",
+    }
     job.method = make_method(job.cell.method, job.cell.settings)
     assert likelihoods(job, job.method.restore(job, tmp_path / "saved")) == said
 

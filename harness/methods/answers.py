@@ -77,7 +77,8 @@ def prompted_lm(
 
         def generate_until(self, requests: list[Any]) -> list[str]:
             room = {r.args[0]: r.args[1].get("max_gen_toks", inner.max_gen_toks) for r in self.own(requests)}
-            return inner.generate_until(self.rewritten(requests, self.prompts(dict.fromkeys(room, []), room), copy))
+            prompts = self.prompts({question: [] for question in room}, room)
+            return inner.generate_until(self.rewritten(requests, prompts, copy))
 
         def own(self, requests: list[Any]) -> list[Any]:
             return [request for request in requests if request.task_name == task and request.args[0]]

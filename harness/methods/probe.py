@@ -17,7 +17,6 @@ from harness.methods.base import Footprint, Job, LogFloat, Method, Network, Opti
 if TYPE_CHECKING:
     import torch
     from lm_eval.api.model import LM
-    from torch import nn
 
 LABELS, WEIGHTS = "labels.json", "classifier.safetensors"
 
@@ -173,6 +172,9 @@ def with_head(base: Any, labels: list[str], pool: str) -> Any:
 
         So it is trained and measured as a language model is, by what it says at a place.
         """
+
+        mean: torch.Tensor
+        scale: torch.Tensor
 
         def __init__(self) -> None:
             super().__init__()

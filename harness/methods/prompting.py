@@ -83,7 +83,7 @@ class Prompting(Method):
         if not self.chat:
             texts = [f"{context}{answer}" for context, answer in shown]
             return self.separator.join(filter(None, [instruction, *texts, question]))
-        turns = list(chain.from_iterable(shown)) + [question]
+        turns = [*chain.from_iterable(shown), question]
         turns[0] = self.separator.join(filter(None, [instruction, turns[0]]))
         roles = ("user", "assistant")
         messages = [{"role": roles[place % 2], "content": text.strip()} for place, text in enumerate(turns)]
