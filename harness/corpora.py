@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,102 @@ def passages(
         return {"test": interleave(kept, "source")[:count]}
 
     return cached([words, skip_words, count, [row[1:] for row in located]], build)
+
+
+def articles(
+    source: str, count: int, test: int, validation: int, sha256: str = "", base: str = "", **options: Any
+) -> Any:
+    """A `datasets.DatasetDict` of running text {text}: `count` articles to learn from or to look things up in, as
+    many of each class, then `test` and `validation` others. The source is a folder a class (`read_folders`)."""
+    path, fingerprint = locate(source, sha256, base)
+
+    def build() -> dict[str, list[Document]]:
+        texts = [{"text": document["body"]} for document in ranked_articles(path)]
+        held = texts[count : count + test + validation]
+        return {"train": texts[:count], "test": held[:test], "validation": held[test:]}
+
+    return cached(["articles", count, test, validation, fingerprint], build)
+
+
+# What can be blanked: an amount, a percentage, who said it. Each is told apart from another of its shape by the
+# article alone; years are not among them, for the tense of a sentence gives them away.
+FACTS = {
+    "amount": re.compile(r"(?<=\s)[£$€]\d[\d,]*(?:\.\d+)?(?:m|bn|tn)(?=[\s,.;)])"),
+    "percent": re.compile(r"(?<=\s)\d+(?:\.\d+)?%(?=[\s,.;)])"),
+    "speaker": re.compile(r"(?<=\ssaid )(?!(?:Mrs?|Ms|Dr|Sir|Lord|General|President) )[A-Z][a-z]+ [A-Z][a-z]+(?=[,.])"),
+}
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"']?\s+(?=[\"']?[A-Z£$])")
+
+
+def facts(
+    source: str, count: int, test: int, validation: int, choices: int = 4, each: int = 3, sha256: str = "",
+    base: str = "", **options: Any,
+) -> Any:  # fmt: skip
+    """A `datasets.DatasetDict` of questions {stem, answer, choices} about the `count` articles that `articles` gives
+    to look things up in: a sentence up to a fact, that fact, and others in its place. An article has `each` of them
+    at most, all in one split.
+
+    The wrong choices are facts of other articles, of the same kind and form ("$11.1bn" beside "$56.4bn", a speaker of
+    the same class of articles), drawn as often as they occur, so that nothing but the article tells which is right.
+    """
+    path, fingerprint = locate(source, sha256, base)
+
+    def build() -> dict[str, list[Document]]:
+        rest = questions(ranked_articles(path)[:count], choices, each)
+        made: dict[str, list[Document]] = {"test": [], "validation": [], "train": []}
+        for split, wanted in (("test", test), ("validation", validation)):
+            while len(made[split]) < wanted and rest:
+                made[split] += rest.pop(0)
+            made[split] = made[split][:wanted]
+        made["train"] = [question for of_one in rest for question in of_one]
+        if not made["train"]:
+            raise TaskError(f"the facts in {count} articles are no more than {test} + {validation}. Raise `count`.")
+        return made
+
+    return cached(["facts", count, test, validation, choices, each, fingerprint], build)
+
+
+def ranked_articles(path: Path) -> list[Document]:
+    """Different articles in their fixed order, one of each class in turn."""
+    return divide({"": list(read_folders(path))}, ["title", "body"], "label", 0, 0)["train"]
+
+
+def questions(found: list[Document], choices: int, each: int) -> list[list[Any]]:
+    """The questions of each article that has any; see `facts`."""
+    blanks = [list(blanked(article["body"])) for article in found]
+    stems = Counter(normalise(stem) for one in blanks for _, stem, _ in one)
+    pools: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)  # form -> (fact, number of its article)
+
+    def form(kind: str, fact: str, article: Document) -> tuple[str, ...]:
+        return (kind, article["label"]) if kind == "speaker" else (kind, re.sub(r"\d", "9", fact))
+
+    for place, one in enumerate(blanks):
+        for kind, _, fact in one:
+            pools[form(kind, fact, found[place])].append((fact, place))
+    made: list[list[Any]] = []
+    for place, (article, one) in enumerate(zip(found, blanks, strict=True)):
+        asked: list[Any] = []
+        for kind, stem, fact in sorted(one, key=lambda blank: order({"stem": blank[1]})):
+            others: list[str] = []
+            for other, of in sorted(pools[form(kind, fact, article)], key=lambda entry: order({"": f"{stem}{entry}"})):
+                if of != place and other not in others and other not in article["body"]:
+                    others.append(other)
+            if stems[normalise(stem)] == 1 and len(others) >= choices - 1:
+                listed = sorted([fact, *others[: choices - 1]], key=lambda choice: order({"": stem + choice}))
+                asked.append({"stem": stem, "answer": fact, "choices": listed})
+        made += [asked[:each]] if asked else []
+    return made
+
+
+def blanked(text: str) -> Iterator[tuple[str, str, str]]:
+    """(kind, stem, fact) for the facts in a text: the last of each kind in each sentence, after eight words or more,
+    where the stem does not give it away."""
+    for sentence in SENTENCE_END.split(text):
+        for kind, pattern in FACTS.items():
+            for match in list(pattern.finditer(sentence))[-1:]:
+                stem, fact = sentence[: match.start()].strip(), match[0]
+                if 8 <= len(stem.split()) <= 40 and fact not in stem:
+                    yield kind, stem, fact
 
 
 def locate(text: str, sha256: str, base: str) -> tuple[Path, str]:

@@ -102,7 +102,7 @@ def predict(cell: Cell, facts: Facts, device: Device = "cpu") -> Prediction | No
     if footprint is None or len(scored) < len(tasks):
         return None
     count = Count(network, method, footprint, cell.train, device)
-    training = count.training(scored[0], cell.n_train) if cell.n_train else (0, 0, 0)
+    training = count.training(scored[0], cell.n_train) if cell.n_train and method.trains else (0, 0, 0)
     generated = [facts.tasks[name].output_type == "generate_until" for name in (*cell.learn, *cell.retain)]
     return Prediction(
         count.weights,

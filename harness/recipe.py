@@ -86,5 +86,7 @@ class Recipe:
                 yield f"{part.name} is about training, and {self.method.name} trains nothing. Drop it."
             elif self.method.own_trainer:
                 yield f"{self.method.name} has a trainer of its own, which {part.name} cannot reach. Drop it."
+            elif not self.method.is_language_model:
+                yield f"{self.method.name} is no language model, and {part.name} is about one. Drop it."
             else:
                 yield from part.refuses(self.method, train)

@@ -137,7 +137,7 @@ class Work:
                 model = self.method.attach(model)
                 self.stages = self.lessons(model)
         self.facts += parameter_facts(model, trained=self.method.trains)
-        if self.method.uses_data:
+        if self.method.prepares:
             with self.meter.phase("train"):
                 self.recorder.tell(phase="train")
                 model = self.method.fit(model, self)
@@ -177,7 +177,7 @@ class Work:
 
     def save(self, model: Any) -> None:
         """Keep the weights of what was trained or merged; the untouched base is on disk already."""
-        if not self.method.uses_data:
+        if not self.method.prepares:
             return
         temporary = self.folder / ".weights"
         self.method.save(model, temporary)
@@ -228,18 +228,24 @@ class Work:
         return self.drawn[key]
 
     def rows(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
-        from harness.tasks import encode
-
         for objective in self.recipe.objectives:
             found = objective.examples(found, self)
+        return self.method.rows(model, found, self)
+
+    def encode(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
+        from harness.tasks import encode
+
         lm = self.language_model(model)
         return encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
 
-    def text_rows(self, model: Any, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
+    def texts(self, task: str, n: int | None = None) -> list[str]:
         from harness.tasks import texts
 
+        return texts(self.tasks[task], n, self.seed)
+
+    def text_rows(self, model: Any, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
         lm, length = self.language_model(model), self.settings["max_length"]
-        rows = [lm.tok_encode(text)[:length] for text in texts(self.tasks[task], n, self.seed)]
+        rows = [lm.tok_encode(text)[:length] for text in self.texts(task, n)]
         return [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in rows]
 
     def lessons(self, model: Any) -> list[Stage]:

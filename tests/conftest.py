@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny import make_model, make_project
+from tiny import make_encoder, make_model, make_project, name_encoder
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -31,3 +31,18 @@ def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("TUNEBENCH_RESULTS", raising=False)
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random sentence encoder (one layer, 32 wide)."""
+    folder = tmp_path_factory.mktemp("tiny-encoder")
+    make_encoder(folder)
+    return folder
+
+
+@pytest.fixture
+def encoding_project(project: Path, tiny_encoder: Path) -> Path:
+    """The tiny project, in which `tiny-encoder` can be named."""
+    name_encoder(project, tiny_encoder)
+    return project

@@ -92,3 +92,84 @@ def test_own_csv_becomes_splits_and_is_cached(project: Path) -> None:
 def test_unknown_column(project: Path) -> None:
     with pytest.raises(TaskError, match="unknown column 'color'. Did you mean 'colour'?"):
         corpora.splits("file:colours.csv", label="color", base=str(project / "suites" / "tasks"))
+
+
+# --- facts ---
+
+NAMES = ["Ann Abel", "Bob Boyd", "Cat Carr", "Dan Dahl", "Eve Ekman", "Flo Finn"]
+
+
+def article(place: int) -> dict[str, str]:
+    """Three facts: an amount, a percentage and a speaker; and a sentence that gives its own fact away."""
+    body = (
+        f"The company number {place} said that its yearly sales rose to ${place}.5bn in March. "
+        f'"We in office {place} are as happy as we can be," said {NAMES[place % 6]}, who leads it. '
+        f"Of all the people who work in town {place} about {place + 10}% live there. "
+        f"It was {place + 40}% that was meant by all who said it was {place + 40}%."
+    )
+    return {"label": "pq"[place % 2], "title": f"Title {place}", "body": body}
+
+
+def test_a_fact_is_blanked_where_nothing_gives_it_away() -> None:
+    kinds = [(kind, fact) for kind, _, fact in corpora.blanked(article(3)["body"])]
+    assert kinds == [("amount", "$3.5bn"), ("speaker", "Dan Dahl"), ("percent", "13%")]
+    for _, stem, fact in corpora.blanked(article(3)["body"]):
+        assert fact not in stem
+        assert f"{stem} {fact}" in article(3)["body"]
+    assert (
+        list(corpora.blanked('A short one, said Ann Abel. "Now then," said Mr Abel, in a sentence of many words.'))
+        == []
+    )
+
+
+def test_wrong_choices_are_of_the_same_form_and_from_other_articles() -> None:
+    found = [article(place) for place in range(10)]
+    made = corpora.questions(found, choices=4, each=2)
+    assert len(made) == 10
+    assert {len(of_one) for of_one in made} == {2}
+    for one, of_one in zip(found, made, strict=True):
+        for question in of_one:
+            assert question["answer"] in question["choices"]
+            assert len(set(question["choices"])) == 4
+            forms = {corpora.re.sub("[0-9]", "9", choice) for choice in question["choices"]}
+            assert len(forms) == 1 or question["answer"] in NAMES
+            assert [choice for choice in question["choices"] if choice in one["body"]] == [question["answer"]]
+
+
+def test_a_speaker_stands_beside_speakers_of_the_same_class() -> None:
+    made = corpora.questions([article(place) for place in range(12)], choices=3, each=3)
+    speakers = [question for of_one in made for question in of_one if question["answer"] in NAMES]
+    assert speakers
+    for question in speakers:
+        assert len({NAMES.index(choice) % 2 for choice in question["choices"]}) == 1
+
+
+def write_articles(folder: Path, count: int) -> None:
+    for one in map(article, range(count)):
+        (folder / one["label"]).mkdir(parents=True, exist_ok=True)
+        (folder / one["label"] / f"{one['title']}.txt").write_text(f"{one['title']}\n{one['body']}")
+
+
+def test_the_store_holds_every_answer_and_no_split_shares_an_article(project: Path) -> None:
+    write_articles(project / "suites" / "tasks" / "news", 40)
+    base = str(project / "suites" / "tasks")
+    asked = corpora.facts("file:news", count=30, test=16, validation=8, base=base)
+    store = corpora.articles("file:news", count=30, test=4, validation=3, base=base)
+    assert {split: len(part) for split, part in asked.items() if split != "train"} == {"test": 16, "validation": 8}
+    assert {split: len(part) for split, part in store.items()} == {"train": 30, "test": 4, "validation": 3}
+    homes = {}
+    for split, part in asked.items():
+        lines = [f"{question['stem']} {question['answer']}" for question in part]
+        homes[split] = {place for place, text in enumerate(store["train"]["text"]) for line in lines if line in text}
+        assert all(any(line in text for text in store["train"]["text"]) for line in lines)
+    assert not homes["test"] & (homes["validation"] | homes["train"])
+    assert not homes["validation"] & homes["train"]
+    apart = {*store["test"]["text"], *store["validation"]["text"]}
+    assert len(apart) == 7
+    assert not apart & set(store["train"]["text"])
+
+
+def test_too_few_facts(project: Path) -> None:
+    write_articles(project / "suites" / "tasks" / "news", 12)
+    with pytest.raises(TaskError, match="Raise `count`"):
+        corpora.facts("file:news", count=10, test=20, validation=20, base=str(project / "suites" / "tasks"))

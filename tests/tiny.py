@@ -161,3 +161,38 @@ def write_csv(path: Path, records: list[dict[str, str]]) -> None:
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
         writer.writerows(records)
+
+
+def make_encoder(folder: Path) -> None:
+    """Write a random sentence encoder (a BERT of one layer, 32 wide, mean pooling) that knows the words of `rows`."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = sorted({word for row in rows() for word in row["text"].split()} | {"Text", "Colour", ":"})
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    known = Tokenizer(models.WordLevel({word: place for place, word in enumerate([*marks, *words])}, "[UNK]"))
+    known.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=known, pad_token="[PAD]", unk_token="[UNK]")
+    tokenizer.save_pretrained(folder / "body")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder / "body")
+    body = Transformer(str(folder / "body"))
+    encoder = SentenceTransformer(modules=[body, Pooling(32)], device="cpu")
+    encoder.save(str(folder / "encoder"), create_model_card=False)
+
+
+def name_encoder(root: Path, folder: Path) -> None:
+    """Let a project name that encoder `tiny-encoder`."""
+    with (root / "suites" / "models.yaml").open("a") as file:
+        file.write(f"tiny-encoder:\n  kind: encoder\n  source: 'file:{folder / 'encoder'}'\n  parameters: 9000\n")

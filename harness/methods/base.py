@@ -109,6 +109,14 @@ class Job(Protocol):
         """Examples as {input_ids, labels}, encoded as the model's scorer would; the loss is on answers."""
         ...
 
+    def encode(self, model: nn.Module, found: list[Any]) -> list[dict[str, list[int]]]:
+        """Examples as a language model learns them: what `Method.rows` gives where a method has no form of its own."""
+        ...
+
+    def texts(self, task: str, n: int | None = None) -> list[str]:
+        """Running text of a task's training split; of a task of questions, those with their answers."""
+        ...
+
     def text_rows(self, model: nn.Module, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
         """Running text of a task's training split as {input_ids, labels}; the loss is on every token but the first."""
         ...
@@ -155,6 +163,11 @@ class Method(Configurable):
     def uses_data(self) -> bool:
         """Whether it learns from training examples: then it has a data size and a seed."""
         return self.trains
+
+    @property
+    def prepares(self) -> bool:
+        """Whether `fit` has work to do: training, or taking in examples or documents. It is measured, and saved."""
+        return self.uses_data
 
     def own_model(self) -> str | None:
         """A model this method always uses instead of the suite's (an encoder), or None."""
@@ -207,6 +220,10 @@ class Method(Configurable):
         """Optimiser groups, or None for one group with the method's learning rate."""
         return None
 
+    def rows(self, model: nn.Module, found: list[Any], job: Job) -> list[dict[str, list[int]]]:
+        """Examples as {input_ids, labels}; the loss is on the labels that are not -100."""
+        return job.encode(model, found)
+
     def fit(self, model: nn.Module, job: Job) -> nn.Module:
         """Train. Only methods with a trainer of their own override this."""
         return job.train(model, self) if self.trains else model
@@ -248,6 +265,9 @@ class Method(Configurable):
 
         model: nn.Module = PeftModel.from_pretrained(self.load(job), str(folder))
         return model.eval()
+
+    def recall(self, job: Job, folder: Path) -> None:
+        """Read what `save` wrote beside weights (an index, examples), for the predictor of a restored model."""
 
     def fold(self, model: nn.Module) -> nn.Module:
         """A trained model as plain weights of the base's architecture. Only called where `foldable`."""

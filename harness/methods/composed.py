@@ -54,6 +54,10 @@ class Composed(Method):
         return any(part.uses_data for part in self.parts)
 
     @property
+    def prepares(self) -> bool:
+        return any(part.prepares for part in self.parts)
+
+    @property
     def trained(self) -> list[Method]:
         """The parts that train weights, in the order in which they are attached: peft wraps what is there before."""
         return sorted(
@@ -172,10 +176,13 @@ class Composed(Method):
         elif self.trained:
             save_trained(model, folder)
         for part in self.parts:
-            if not part.trains and part.uses_data:
+            if not part.trains and part.prepares:
                 part.save(model, folder / part.name)
 
     def restore(self, job: Job, folder: Path) -> nn.Module:
+        for part in self.parts:
+            if not part.trains and part.prepares:
+                part.recall(job, folder / part.name)
         if len(self.trained) == 1:
             return self.trained[0].restore(job, folder)
         model = self.load(job)

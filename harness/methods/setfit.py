@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from harness.methods.answers import classifier_lm
 from harness.methods.base import Job, LogFloat, Method, Options
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
+HEAD, LABELS = "head.safetensors", "labels.json"
+
 
 class SetFit(Method):
-    """SetFit: contrastive tuning of a sentence encoder, then a logistic head; classification only.
+    """SetFit: contrastive tuning of a sentence encoder, then a small head; classification only.
 
-    Its work is set by `pairs` (positive and negative pairs per example) instead of the suite's steps.
+    The sentence encoder `encoder` is tuned at `learning_rate` on `pairs` positive and as many negative pairs an
+    example, in batches of `pair_batch`: these set its work, and not the suite's steps. Then the `head` is fitted on
+    its frozen embeddings: a `logistic` regression, or a `differentiable` one (a linear layer and a softmax), trained
+    for `head_epochs` at `head_learning_rate`.
     """
 
     name = "setfit"
@@ -26,12 +32,21 @@ class SetFit(Method):
     foldable = False
     distributes = False
     own_trainer = True
-    space = {"learning_rate": LogFloat(1e-6, 1e-4), "pairs": Options((5, 10, 20))}
+    packages = ("setfit",)
+    starts_at_base = "another model answers: its own encoder with a new head"
+    space = {
+        "learning_rate": LogFloat(1e-6, 1e-4),
+        "pairs": Options((5, 10, 20)),
+        "head": Options(("logistic", "differentiable")),
+    }
 
     learning_rate: float = 2e-5
     encoder: str = "minilm-l6"
     pairs: int = 5
     pair_batch: int = 16
+    head: Literal["logistic", "differentiable"] = "logistic"
+    head_epochs: int = 25
+    head_learning_rate: float = 1e-2
 
     def own_model(self) -> str | None:
         return self.encoder
@@ -39,16 +54,27 @@ class SetFit(Method):
     def problems(self) -> Iterable[str]:
         if self.quantize:
             yield "quantize does not go with setfit: its encoder is trained in full. Drop it."
-        if self.pairs < 1:
-            yield f"pairs is {self.pairs}; it must be at least 1."
-        if self.pair_batch < 1:
-            yield f"pair_batch is {self.pair_batch}; it must be at least 1."
+        for name in ("pairs", "pair_batch", "head_epochs"):
+            if getattr(self, name) < 1:
+                yield f"{name} is {getattr(self, name)}; it must be at least 1."
 
     def load(self, job: Job) -> Any:
-        from setfit import SetFitModel
+        return self._model(job.base, sorted({example.target.strip() for example in job.examples()}))
 
-        labels = sorted({example.target.strip() for example in job.examples()})
-        return SetFitModel.from_pretrained(str(job.base), labels=labels, device="cpu" if not _cuda() else "cuda")
+    def _model(self, folder: Path, labels: list[str]) -> Any:
+        """The encoder of a folder, with a head as yet unfitted."""
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from setfit import SetFitHead, SetFitModel
+        from sklearn.linear_model import LogisticRegression
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        body = SentenceTransformer(str(folder), device=device)
+        head: Any = LogisticRegression()
+        if self.head == "differentiable":
+            width = body.get_embedding_dimension()
+            head = SetFitHead(in_features=width, out_features=len(labels), device=device)
+        return SetFitModel(model_body=body, model_head=head, labels=labels)
 
     def fit(self, model: Any, job: Job) -> Any:
         from datasets import Dataset
@@ -58,54 +84,49 @@ class SetFit(Method):
         arguments = TrainingArguments(
             output_dir=str(job.scratch),
             batch_size=self.pair_batch,
-            num_epochs=1,
+            num_epochs=(1, self.head_epochs),
             num_iterations=self.pairs,
             body_learning_rate=self.learning_rate,
+            head_learning_rate=self.head_learning_rate,
             seed=job.seed,
             report_to="none",
             save_strategy="no",
             logging_steps=1,
             show_progress_bar=False,
         )
-        data = Dataset.from_dict({"text": [e.context for e in examples], "label": [e.target.strip() for e in examples]})
+        numbers = [model.labels.index(one.target.strip()) for one in examples]
+        data = Dataset.from_dict({"text": [one.context for one in examples], "label": numbers})
         trainer = Trainer(model=model, args=arguments, train_dataset=data, callbacks=job.callbacks())
         trainer.train()
+        if self.head == "logistic":  # rows in memory as they are saved: another order would round otherwise
+            model.model_head.coef_ = model.model_head.coef_.copy(order="C")
         return model
 
     def predictor(self, model: Any, job: Job) -> LM:
-        return classifier_lm(model)
+        return classifier_lm(model.labels, lambda texts: model.predict_proba(texts, as_numpy=True))
 
     def save(self, model: Any, folder: Path) -> None:
-        model.save_pretrained(str(folder))
+        """The encoder as sentence-transformers saves it; the head's coefficients and the labels beside it."""
+        import torch
+        from safetensors.torch import save_file
 
+        model.model_body.save(str(folder), create_model_card=False)
+        if self.head == "logistic":
+            names = ("coef_", "intercept_", "classes_")
+            tensors = {name: torch.from_numpy(getattr(model.model_head, name)) for name in names}
+        else:
+            tensors = {name: value.cpu().contiguous() for name, value in model.model_head.state_dict().items()}
+        save_file(tensors, folder / HEAD)
+        (folder / LABELS).write_text(json.dumps(model.labels))
 
-def _cuda() -> bool:
-    import torch
+    def restore(self, job: Job, folder: Path) -> Any:
+        from safetensors.torch import load_file
 
-    return torch.cuda.is_available()
-
-
-def classifier_lm(model: Any) -> LM:
-    """The classifier as an lm-eval model: a continuation's log-likelihood is its label's log-probability."""
-    from lm_eval.api.model import LM
-
-    class ClassifierLM(LM):
-        def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-            texts = list(dict.fromkeys(request.args[0] for request in requests))
-            rows = model.predict_proba(texts, as_numpy=True)
-            chances = {text: dict(zip(model.labels, row, strict=True)) for text, row in zip(texts, rows, strict=True)}
-            answers = []
-            for request in requests:
-                context, continuation = request.args
-                chance = float(chances[context].get(continuation.strip(), 0.0))
-                # A label never seen in training has no probability; a floor keeps its cross-entropy finite.
-                answers.append((math.log(max(chance, 1e-9)), chance >= max(chances[context].values())))
-            return answers
-
-        def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-            raise NotImplementedError("a classifier has no likelihood of running text")
-
-        def generate_until(self, requests: list[Any]) -> list[str]:
-            raise NotImplementedError("a classifier does not generate")
-
-    return ClassifierLM()
+        model = self._model(folder, json.loads((folder / LABELS).read_text()))
+        tensors = load_file(folder / HEAD)
+        if self.head == "differentiable":
+            model.model_head.load_state_dict(tensors)
+        else:
+            for name, value in tensors.items():
+                setattr(model.model_head, name, value.numpy())
+        return model

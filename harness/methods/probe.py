@@ -1,0 +1,243 @@
+"""A new output layer: a classification head on the model's hidden states, alone or together with the body.
+
+Linear probes: Alain & Bengio 2016, arXiv:1610.01644. Head and body: Radford et al. 2018; Howard & Ruder 2018,
+arXiv:1801.06146.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.methods.answers import classifier_lm
+from harness.methods.base import Footprint, Job, LogFloat, Method, Network, Options
+
+if TYPE_CHECKING:
+    import torch
+    from lm_eval.api.model import LM
+
+LABELS, WEIGHTS = "labels.json", "classifier.safetensors"
+
+
+class Headed(Method):
+    """A language model whose output layer is a classification head over the labels of the training examples.
+
+    `pool` says what the head reads of a text's last hidden states: that of the `last` token, or their `mean`. A label
+    that no training example has is never predicted.
+    """
+
+    family = "output layer"
+    is_language_model = False
+    foldable = False
+    distributes = False
+    starts_at_base = "its head is new: untrained, it gives every label the same probability"
+
+    pool: Literal["last", "mean"] = "mean"
+
+    def footprint(self, network: Network) -> Footprint | None:
+        return None  # how many labels there are, only the data know
+
+    def load(self, job: Job) -> Any:
+        labels = sorted({one.target.strip() for one in job.examples()})
+        return with_head(job.load_model(quantize=self.quantize), labels, self.pool)
+
+    def rows(self, model: Any, found: list[Any], job: Job) -> list[dict[str, list[int]]]:
+        """The text, and a place after it at which the head gives the label's number. Of what it never saw, nothing."""
+        kept = [one for one in found if one.target.strip() in model.labels]
+        texts = encode(job, [one.context for one in kept], job.settings["max_length"] - 1)
+        return [row(ids, model.labels.index(one.target.strip())) for ids, one in zip(texts, kept, strict=True)]
+
+    def predictor(self, model: Any, job: Job) -> LM:
+        size, window = job.settings["eval_batch_size"], model.config.max_position_embeddings - 1
+
+        def chances(texts: list[str]) -> Any:
+            states = pooled(model, [row(ids, 0) for ids in encode(job, texts, window)], size)
+            return model.classify(states).softmax(-1).tolist()
+
+        return classifier_lm(model.labels, chances)
+
+    def save(self, model: Any, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True)
+        kept = {name for name, value in model.named_parameters() if value.requires_grad} | {"mean", "scale"}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        save_file({name: value for name, value in tensors.items() if name in kept}, folder / WEIGHTS)
+        (folder / LABELS).write_text(json.dumps(model.labels))
+
+    def restore(self, job: Job, folder: Path) -> Any:
+        from safetensors.torch import load_file
+
+        labels = json.loads((folder / LABELS).read_text())
+        model = with_head(job.load_model(quantize=self.quantize), labels, self.pool)
+        model.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+        return model.eval()
+
+
+class Classifier(Headed):
+    """Classifier: a classification head in place of the output layer, trained together with the body.
+
+    The classic recipe of transfer learning. The body learns at `learning_rate`, the new head at `head_learning_rate`.
+    Trained are the body's parameters and labels × (hidden + 1) of the head.
+    """
+
+    name = "classifier"
+    paper = "Radford et al. 2018"
+    space = {
+        "learning_rate": LogFloat(1e-6, 1e-3),
+        "head_learning_rate": LogFloat(1e-4, 1e-1),
+        "pool": Options(("last", "mean")),
+    }
+
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-2
+
+    def problems(self) -> Iterable[str]:
+        if self.quantize:
+            yield f"{self.name} cannot train {self.quantize} weights. Use linear_probe, or drop quantize."
+
+    def parameter_groups(self, model: Any) -> list[dict[str, Any]]:
+        return [
+            {"params": list(model.body.parameters()), "lr": self.learning_rate},
+            {"params": list(model.head.parameters()), "lr": self.head_learning_rate},
+        ]
+
+
+class LinearProbe(Headed):
+    """Linear probe: a classification head on the frozen model's hidden states, standardised over the examples.
+
+    `solver` is `logistic`, a logistic regression solved to its end (`strength` is the inverse of its L2 penalty), or
+    `sgd`, the suite's optimizer and steps at `learning_rate`. Trained are labels × (hidden + 1) parameters. The base
+    stays as it is, but a classifier writes no text, so there is no retention to score.
+    """
+
+    name = "linear_probe"
+    paper = "arXiv:1610.01644"
+    space = {
+        "strength": LogFloat(1e-4, 1e1),
+        "learning_rate": LogFloat(1e-4, 1e-1),
+        "pool": Options(("last", "mean")),
+    }
+
+    solver: Literal["logistic", "sgd"] = "logistic"
+    strength: float = 0.01
+    learning_rate: float = 1e-2
+
+    def problems(self) -> Iterable[str]:
+        if self.strength <= 0:
+            yield f"strength is {self.strength}; it must be above 0."
+
+    def attach(self, model: Any) -> Any:
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+        return model
+
+    def fit(self, model: Any, job: Job) -> Any:
+        rows = self.rows(model, job.examples(), job)
+        states = pooled(model, rows, job.settings["eval_batch_size"])
+        model.mean.copy_(states.mean(0))
+        spread = states.std(0, correction=0)
+        model.scale.copy_(spread.where(spread > 0, 1.0))
+        if self.solver == "sgd":
+            return job.train(model, self)
+        if model.labels[1:]:
+            regress(model, states, [one["labels"][-1] for one in rows], self.strength)
+        return model
+
+
+def regress(model: Any, states: torch.Tensor, labels: list[int], strength: float) -> None:
+    """Set the head to the logistic regression of labels on standardised states [texts, hidden]."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+
+    features = ((states - model.mean) / model.scale).double().cpu().numpy()
+    solved = LogisticRegression(C=strength, max_iter=1000).fit(features, labels)
+    weight, bias = torch.from_numpy(solved.coef_), torch.from_numpy(solved.intercept_)
+    if len(weight) == 1:  # of two labels scikit-learn gives the second's, against 0 for the first
+        weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
+    with torch.no_grad():
+        model.head.weight.copy_(weight)
+        model.head.bias.copy_(bias)
+
+
+def with_head(base: Any, labels: list[str], pool: str) -> Any:
+    """The decoder of a causal model under a head that starts at zero."""
+    import torch
+    from transformers.modeling_outputs import CausalLMOutput
+
+    class Classifying(torch.nn.Module):
+        """Token ids [batch, length] -> logits [batch, places, labels]: at each place, of the text up to there.
+
+        So it is trained and measured as a language model is, by what it says at a place.
+        """
+
+        mean: torch.Tensor
+        scale: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            width = base.get_input_embeddings().embedding_dim
+            device = base.get_input_embeddings().weight.device
+            self.body, self.config, self.labels = base.get_decoder(), base.config, labels
+            self.head = torch.nn.Linear(width, len(labels), device=device)
+            torch.nn.init.zeros_(self.head.weight)
+            torch.nn.init.zeros_(self.head.bias)
+            self.register_buffer("mean", torch.zeros(width, device=device))
+            self.register_buffer("scale", torch.ones(width, device=device))
+
+        def states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+            """[batch, length, hidden]: what the head reads at each place."""
+            hidden = self.body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+            if pool == "last":
+                return hidden
+            counts = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
+            return hidden.cumsum(1) / counts[:, None]
+
+        def classify(self, states: torch.Tensor) -> torch.Tensor:
+            return self.head((states - self.mean) / self.scale)
+
+        def forward(
+            self,
+            input_ids: torch.Tensor,
+            attention_mask: torch.Tensor | None = None,
+            logits_to_keep: Any = slice(None),
+            use_cache: bool = False,
+        ) -> CausalLMOutput:
+            return CausalLMOutput(logits=self.classify(self.states(input_ids, attention_mask)[:, logits_to_keep]))
+
+        def gradient_checkpointing_enable(self, *args: Any, **options: Any) -> None:
+            self.body.gradient_checkpointing_enable(*args, **options)
+
+    return Classifying().eval()
+
+
+def encode(job: Job, texts: list[str], most: int) -> list[list[int]]:
+    """Token ids of each text, of one that is too long its last `most`; never none."""
+    ids = job.tokenizer(texts)["input_ids"] if texts else []
+    return [one[-most:] or [job.tokenizer.eos_token_id or 0] for one in ids]
+
+
+def row(ids: list[int], label: int) -> dict[str, list[int]]:
+    """A text as the training loop takes it: the last place of the text predicts the label."""
+    return {"input_ids": [*ids, 0], "labels": [-100] * len(ids) + [label]}
+
+
+def pooled(model: Any, rows: Sequence[dict[str, list[int]]], batch_size: int) -> torch.Tensor:
+    """What the head reads of each text: [texts, hidden]."""
+    import torch
+
+    found: list[Any] = [None] * len(rows)
+    ranked = sorted(range(len(rows)), key=lambda place: len(rows[place]["input_ids"]))
+    device = model.head.weight.device
+    for start in range(0, len(ranked), batch_size):
+        batch = ranked[start : start + batch_size]
+        texts = [rows[place]["input_ids"][:-1] for place in batch]
+        longest = len(texts[-1])
+        ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in texts], device=device)
+        with torch.no_grad():
+            states = model.states(ids)
+        for rank, place in enumerate(batch):
+            found[place] = states[rank, len(texts[rank]) - 1].float()
+    return torch.stack(found)

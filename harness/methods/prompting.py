@@ -1,0 +1,109 @@
+"""Prompting: the base model is told what to do, and shown examples; nothing is trained (Brown et al. 2020)."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.methods.answers import prompted_lm
+from harness.methods.base import Footprint, Job, Method, Network, Options
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+    from torch import nn
+
+CHOICES = "{choices}"
+SHOWN = "examples.json"
+
+
+class Prompting(Method):
+    """Prompting: an instruction and solved examples before each question; no weight is trained.
+
+    `examples` of the cell's training examples are shown (at most as many as it has; 0 is zero-shot, which has no data
+    size and no seed), picked by `pick`: the `fixed` first ones of the seed's order, or as many of each answer as
+    possible (`balanced`). `instruction` stands before them; in it, {choices} is the list of answers that the
+    question offers. `separator` stands between all of these. `chat` uses the model's chat template: examples
+    are earlier turns, and the answer is the model's. Where the model's window is too short, the last examples are left
+    out. Combined with a method that trains, training sees the plain questions.
+    """
+
+    name = "prompting"
+    family = "no training"
+    paper = "arXiv:2005.14165"
+    trains = False
+    foldable = False
+    starts_at_base = "an instruction and examples stand before the question"
+    space = {"examples": Options((0, 5, 10, 20, 40)), "chat": Options((False, True))}
+
+    instruction: str = "Answer with one of: {choices}."
+    examples: int = 10
+    pick: Literal["balanced", "fixed"] = "balanced"
+    separator: str = "\n\n"
+    chat: bool = False
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self._shown: list[tuple[str, str]] = []  # (question, answer)
+
+    @property
+    def uses_data(self) -> bool:
+        return self.examples > 0
+
+    def problems(self) -> Iterable[str]:
+        if self.examples < 0:
+            yield f"examples is {self.examples}; it must be at least 0."
+        if not (self.examples or self.instruction.strip() or self.chat):
+            yield "without examples, instruction and chat it is the base model. Give one of them."
+
+    def footprint(self, network: Network) -> Footprint | None:
+        return None  # how long its prompts are, only a tokenizer knows
+
+    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+        found = job.examples()
+        ranked = found if self.pick == "fixed" else in_turn(found)
+        self._shown = [(one.context, one.target) for one in ranked[: self.examples]]
+        return model
+
+    def predictor(self, model: nn.Module, job: Job) -> LM:
+        lm, write = job.language_model(model), partial(self._write, job.tokenizer)
+        # A turn of a chat begins with the answer itself, without the blank that sets it off from a question.
+        return prompted_lm(
+            lm, job.task, lambda asked: [self._shown] * len(asked), write, str.lstrip if self.chat else str
+        )
+
+    def _write(self, tokenizer: Any, shown: Sequence[tuple[str, str]], question: str, choices: list[str]) -> str:
+        if CHOICES in self.instruction and not choices:
+            raise ValueError(f"the instruction names {CHOICES}, and the task's questions offer none. Write it without.")
+        instruction = self.instruction.replace(CHOICES, ", ".join(choices)).strip()
+        if not self.chat:
+            texts = [f"{context}{answer}" for context, answer in shown]
+            return self.separator.join(filter(None, [instruction, *texts, question]))
+        turns = [*chain.from_iterable(shown), question]
+        turns[0] = self.separator.join(filter(None, [instruction, turns[0]]))
+        roles = ("user", "assistant")
+        messages = [{"role": roles[place % 2], "content": text.strip()} for place, text in enumerate(turns)]
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / SHOWN).write_text(json.dumps(self._shown, indent=1))
+
+    def recall(self, job: Job, folder: Path) -> None:
+        self._shown = [(context, answer) for context, answer in json.loads((folder / SHOWN).read_text())]
+
+    def restore(self, job: Job, folder: Path) -> nn.Module:
+        self.recall(job, folder)
+        return self.load(job)
+
+
+def in_turn(found: list[Any]) -> list[Any]:
+    """Examples in their order, one of each answer in turn."""
+    classes: dict[str, list[Any]] = defaultdict(list)
+    for one in found:
+        classes[one.target].append(one)
+    return [one for turn in zip_longest(*classes.values()) for one in turn if one is not None]

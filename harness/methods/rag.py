@@ -1,0 +1,147 @@
+"""Retrieval: what is nearest to a question is put before it (Lewis et al. 2020); nothing is trained.
+
+Over training examples it is nearest-neighbour few-shot prompting (Liu et al. 2021, arXiv:2101.06804).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.methods.answers import prompted_lm
+from harness.methods.base import Footprint, Job, Method, Network, Options
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+    from torch import nn
+
+QUESTION, PASSAGES = "{question}", "{passages}"
+VECTORS, TEXTS = "index.safetensors", "passages.json"
+SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"']))\s+")
+
+
+class RAG(Method):
+    """Retrieval (RAG): the nearest passages, or solved examples, before each question; no weight is trained.
+
+    The sentence encoder `encoder` finds the `passages` nearest by cosine among the cell's training examples with their
+    answers or, with `store`, in the texts of that task's training split, cut into passages of whole sentences of
+    about `words` words. `template` says where they stand ({passages}, {question}), the nearest last and `separator`
+    between them. A store is read whole: such a cell has no data size and no seed. Taking in examples or documents is
+    its training phase. Where the model's window is too short, the farthest are left out. On top of a tuned model
+    (`method: [lora, rag]`), training sees the plain questions.
+    """
+
+    name = "rag"
+    family = "no training"
+    paper = "arXiv:2005.11401"
+    trains = False
+    foldable = False
+    starts_at_base = "passages stand before the question"
+    space = {"passages": Options((1, 2, 4, 8, 16)), "words": Options((32, 64, 128))}
+
+    encoder: str = "minilm-l6"
+    store: str | None = None
+    passages: int = 8
+    words: int = 64
+    template: str = "{passages}\n\n{question}"
+    separator: str = "\n\n"
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self._encoder: Any = None
+        self._texts: list[str] = []
+        self._vectors: Any = None  # [texts, width], each of length 1
+
+    @property
+    def uses_data(self) -> bool:
+        return self.store is None
+
+    @property
+    def prepares(self) -> bool:
+        return True
+
+    def borrows(self) -> tuple[str, ...]:
+        return (self.encoder,)
+
+    def reads(self, task: str) -> tuple[str, ...]:
+        return (self.store,) if self.store else ()
+
+    def problems(self) -> Iterable[str]:
+        for name in ("passages", "words"):
+            if getattr(self, name) < 1:
+                yield f"{name} is {getattr(self, name)}; it must be at least 1."
+        for mark in (PASSAGES, QUESTION):
+            if self.template.count(mark) != 1:
+                yield f"template is {self.template!r}; it must hold {mark} once."
+
+    def footprint(self, network: Network) -> Footprint | None:
+        return None  # how long its prompts are, only a tokenizer knows
+
+    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+        if self.store:
+            self._texts = [passage for text in job.texts(self.store) for passage in cut(text, self.words)]
+        else:
+            self._texts = [f"{one.context}{one.target}" for one in job.examples()]
+        # Examples are found by their questions: an answer would draw them to questions that only sound like it.
+        self._vectors = self._encode(job, self._texts if self.store else [one.context for one in job.examples()])
+        return model
+
+    def predictor(self, model: nn.Module, job: Job) -> LM:
+        return prompted_lm(job.language_model(model), job.task, lambda asked: self._nearest(job, asked), self._write)
+
+    def _encode(self, job: Job, texts: list[str]) -> Any:
+        if self._encoder is None:
+            import torch
+            from sentence_transformers import SentenceTransformer
+
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._encoder = SentenceTransformer(str(job.models[self.encoder]), device=device)
+        return self._encoder.encode(
+            texts, convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
+        ).cpu()
+
+    def _nearest(self, job: Job, questions: list[str]) -> list[Sequence[str]]:
+        """The passages for each question, the nearest first."""
+        if not questions:
+            return []
+        ranked = (self._encode(job, questions) @ self._vectors.T).argsort(dim=1, descending=True, stable=True)
+        return [[self._texts[place] for place in row] for row in ranked[:, : self.passages].tolist()]
+
+    def _write(self, found: Sequence[str], question: str, choices: list[str]) -> str:
+        if not found:
+            return question
+        before, after = self.template.split(QUESTION)
+        passages = self.separator.join(reversed(found))
+        return before.replace(PASSAGES, passages) + question + after.replace(PASSAGES, passages)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True)
+        save_file({"vectors": self._vectors.contiguous()}, folder / VECTORS)
+        (folder / TEXTS).write_text(json.dumps(self._texts, indent=1))
+
+    def recall(self, job: Job, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        self._vectors = load_file(folder / VECTORS)["vectors"]
+        self._texts = json.loads((folder / TEXTS).read_text())
+
+    def restore(self, job: Job, folder: Path) -> nn.Module:
+        self.recall(job, folder)
+        return self.load(job)
+
+
+def cut(text: str, words: int) -> Iterator[str]:
+    """Passages of whole sentences: each ends with the sentence that brings it to `words` words."""
+    held: list[str] = []
+    for sentence in SENTENCE_END.split(text):
+        held += sentence.split()
+        if len(held) >= words:
+            yield " ".join(held)
+            held = []
+    if held:
+        yield " ".join(held)
