@@ -91,9 +91,11 @@ class Job(Protocol):
         """The model that a needed cell left; `fold`: as plain weights."""
         ...
 
-    def examples(self, split: str = "train", task: str | None = None, n: int | None = None) -> list[Any]:
+    def examples(
+        self, split: str = "train", task: str | None = None, n: int | None = None, render: Any = None
+    ) -> list[Any]:
         """Examples (context, target, closed) of the cell's task, or of another that it names; as many as the cell's
-        data size, or `n`."""
+        data size, or `n`. `render` (an LM's `apply_chat_template`) asks them as messages of a conversation."""
         ...
 
     def rows(self, model: nn.Module, found: list[Any]) -> list[dict[str, list[int]]]:
