@@ -296,6 +296,7 @@ class Work:
             objective.prepare(model, self)
         for stage in self.stages:
             course = {"ordered": True, "steps": None, "epochs": 1.0} if stage.ordered else {}
+            course |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
             model = train(
                 model, method, stage.rows, stage.validation, {**self.settings, **course}, self.seed, self.recorder,
                 self.scratch, self.recipe.objectives,

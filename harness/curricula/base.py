@@ -39,7 +39,7 @@ Row = dict[str, Any]  # input_ids, labels and, where rows of several kinds are m
 
 @dataclass(frozen=True)
 class Stage:
-    """One training after another: rows to learn, and rows to validate on.
+    """One training after another: rows to learn, and rows to validate on (none: it is not stopped early).
 
     Rows that are not `ordered` are the data: they are drawn at random for the cell's steps or epochs. Ordered ones are
     the whole course of the stage: they are learned once, batch after batch, as they stand.
