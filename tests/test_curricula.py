@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from results_factory import OTHER, PROSE, TASK, Results, cell, scores
 from tiny import write_csv
-from tools import cell_named, plan_of, run_here, work_of
+from tools import cell_named, plan_of, results_of, run_cells, run_here, work_of
 
 from harness.curricula import all_curricula
 from harness.curricula.base import mixture, rows_of_steps
@@ -28,8 +28,8 @@ CURRICULA = sorted(all_curricula())
 # What a curriculum cannot do without; everything else runs on its defaults.
 NEEDED: dict[str, dict[str, Any]] = {
     "multi_task": {"tasks": ["sounds"]},
-    "instruction": {"tasks": ["sounds", "names"]},
-    "sequential": {"tasks": ["sounds", "colours", "names"]},
+    "instruction": {"tasks": ["sounds"]},
+    "sequential": {"tasks": ["sounds", "colours"]},
     "continued_pretraining": {"text": "stories"},
     "replay": {"text": "stories"},
 }
@@ -168,7 +168,7 @@ def test_it_trains_and_every_learned_task_is_scored(name: str, method: Any, worl
     assert set(cell.fingerprints) == {"model", "prose", *cell.learn, *read}
 
 
-@pytest.mark.parametrize("name", CURRICULA)
+@pytest.mark.parametrize("name", [name for name in CURRICULA if name not in ("single", "replay", "instruction")])
 def test_epochs_and_early_stopping(name: str, world: Path, tmp_path: Path) -> None:
     result = run_one(world, tmp_path, label(name), epochs=2, eval_every=1, early_stopping=1)
     train = [step.step for step in result.steps if step.split == "train"]
@@ -231,6 +231,18 @@ def ready(plan: Plan, cell: Any, folder: Path) -> tuple[Any, Any]:
     """A cell's worker, and its attached model."""
     work = work_of(plan, cell, folder)
     return work, work.method.attach(work.method.load(work))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["multi_task", "replay", "continued_pretraining"])
+def test_two_devices_are_one(name: str, world: Path) -> None:
+    """Ranks share each batch, with the rows' weights, stage after stage."""
+    plan = plan_of(world, suite_of({"one": label(name), "two": {**label(name), "train": {"devices": 2}}}))
+    assert set(map(str, run_cells(world, plan).states.values())) == {"done"}
+    found = {result.cell.label: result for result in results_of(world)}
+    one, two = ([step.loss for step in found[which].steps] for which in ("one", "two"))
+    assert len(one) == STEPS
+    assert two == pytest.approx(one, rel=1e-4)
 
 
 # --- mixing ---
@@ -492,6 +504,11 @@ def test_an_answer_in_chat_is_what_is_generated(world: Path, tmp_path: Path) -> 
         ({"curriculum": {"sequential": {"tasks": ["sounds"], "replay": 1}}}, {}, "replay is 1.0"),
         ({"curriculum": {"sequential": {"tasks": ["sounds"]}}}, {"steps": 1}, "there are 2 tasks to learn"),
         ({"curriculum": {"sequential": {"tasks": ["sounds"]}}}, {"devices": 2}, "sequential scores between stages"),
+        (
+            {"curriculum": {"continued_pretraining": {"text": "stories"}}},
+            {"devices": 2, "strategy": "fsdp"},
+            "fsdp leaves the weights on one device",
+        ),
         ({"curriculum": "replay"}, {}, "text is missing"),
         ({"curriculum": {"replay": {"text": "stories", "share": 1}}}, {}, "share is 1.0"),
         ({"curriculum": {"replay": {"text": "prose"}}}, {}, "'prose' has no training text"),

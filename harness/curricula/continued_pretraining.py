@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.curricula.base import Curriculum, Job, Options, Stage, mixture, rows_of_steps
+from harness.curricula.base import Curriculum, Job, Method, Options, Stage, mixture, rows_of_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +31,14 @@ class ContinuedPretraining(Curriculum):
             yield "text is missing: the task whose training text is learned first (text: book-text)."
         if not 0 < self.share < 1:
             yield f"share is {self.share}; it must be above 0 and below 1."
+
+    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+        yield from super().refuses(method, train)
+        if train.devices > 1 and train.strategy != "ddp":
+            yield (
+                f"{train.strategy} leaves the weights on one device after a stage, and {self.name} has two. "
+                "Use strategy: ddp."
+            )
 
     def clashes(self, task: str, train: Any) -> Iterable[str]:
         if train.steps and not 0 < round(train.steps * self.share) < train.steps:
