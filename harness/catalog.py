@@ -44,13 +44,15 @@ class ModelEntry:
 class ModelFacts:
     """What fetching a model has shown: its folder, and the SHA-256 of its weights and tokenizer.
 
-    `network` is read from that folder whenever the facts are: it takes a millisecond, and cannot be out of date.
+    `network`, and whether the tokenizer has a `chat` template (None: not known), are read from that folder whenever the
+    facts are: it takes a millisecond, and cannot be out of date.
     """
 
     name: str
     fingerprint: str
     folder: str
     network: Network | None = None
+    chat: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class Catalog:
         facts = read_facts(path, ModelFacts)
         if facts is None or not (Path(facts.folder) / "config.json").exists():
             return None
-        return replace(facts, network=read_network(Path(facts.folder)))
+        folder = Path(facts.folder)
+        return replace(facts, network=read_network(folder), chat=has_chat_template(folder))
 
     def model_facts_path(self, name: str) -> Path:
         entry = self.model(name)
@@ -160,12 +163,23 @@ class Catalog:
         return sources.cache_root() / "facts" / f"lengths-{what[:32]}.json"
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Whether a model's tokenizer can write messages as one text: in a file of its own, or in its configuration."""
+    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
+        return True
+    try:
+        return bool(json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template"))
+    except (OSError, ValueError):
+        return False
+
+
 def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts) -> None:
     """Write facts where the catalog looks for them, so that another process sees all of them or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     kept = asdict(replace(facts, network=None) if isinstance(facts, ModelFacts) else facts)
     kept.pop("network", None)
+    kept.pop("chat", None)
     temporary.write_text(json.dumps(kept))
     temporary.replace(path)
 

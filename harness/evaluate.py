@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from peft.helpers import DoraCaching
 
 from harness.models import logits_at, prompt_run_once
 from harness.records import Item, Score
-from harness.tasks import gold
+from harness.tasks import example, gold
 
 ROLLING = "log_likelihood_per_word"
 
@@ -91,9 +91,10 @@ def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float
 
 
 def evaluate(
-    lm: Any, tasks: dict[str, Any], roles: dict[str, str]
+    lm: Any, tasks: dict[str, Any], roles: dict[str, str], chat: Collection[str] = ()
 ) -> tuple[list[Score], list[Item], dict[tuple[str, str], str]]:
-    """Score every task ({name: lm-eval task}) with its role ("task" or "retain").
+    """Score every task ({name: lm-eval task}) with its role ("task" or "retain"); those in `chat` are asked through the
+    model's chat template.
 
     Returns scores (each task's headline first), items, and documents {(task, doc_id): text}.
     """
@@ -103,19 +104,33 @@ def evaluate(
         if task.config.num_fewshot is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=1234)
-    found = evaluator.evaluate(lm=lm, task_dict={"tasks": tasks}, bootstrap_iters=0, log_samples=True)
+    found: dict[str, Any] = {}
+    for templated in (False, True):
+        asked = {name: task for name, task in tasks.items() if (name in chat) is templated}
+        if asked:
+            done = evaluator.evaluate(
+                lm=lm, task_dict={"tasks": asked}, bootstrap_iters=0, log_samples=True, apply_chat_template=templated
+            )
+            found |= done["samples"]
     scores: list[Score] = []
     items: list[Item] = []
     documents: dict[tuple[str, str], str] = {}
     for name, task in tasks.items():
-        samples = found["samples"][name]
+        samples = found[name]
         kept = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
         more_scores, more_items = score_task(name, roles[name], task, kept)
         scores += more_scores
         items += more_items
         for doc_id, sample in zip(doc_ids(kept), kept, strict=True):
-            documents[name, doc_id] = str(sample["arguments"][0][0])
+            # Kept by task, whoever is asked: so as it is asked plainly.
+            documents[name, doc_id] = (
+                example(task, sample["doc"], False).context if name in chat else asked_text(sample)
+            )
     return scores, items, documents
+
+
+def asked_text(sample: Any) -> str:
+    return str(sample["arguments"][0][0])
 
 
 def doc_ids(samples: list[Any]) -> list[str]:

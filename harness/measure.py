@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ class Meter:
 
     def __init__(self) -> None:
         self.phases: list[Phase] = []
+        self.name = ""  # of the phase that is being measured
         self.tokens: int | None = None
         self.samples: int | None = None
+        self.started = 0.0
+        self.sampler: DeviceSampler | None = None
 
     def count(self, tokens: int | None = None, samples: int | None = None) -> None:
         """Add work done to the current phase. Tokens are without padding."""
@@ -43,29 +47,61 @@ class Meter:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure a phase; it is kept also when it fails."""
-        self.tokens = self.samples = None
-        reset_peaks()
-        started = time.perf_counter()
-        sampler = DeviceSampler()
+        """Measure a phase; it is kept also when it fails.
+
+        Of a phase within another, nothing counts as the other's: neither time nor memory. One that comes again is
+        added to.
+        """
+        outer = self.name
+        if outer:
+            self.end()
+        self.begin(name)
         try:
             yield
         finally:
-            synchronise()
-            seconds = time.perf_counter() - started
-            allocated, reserved = cuda_peaks()
-            self.phases.append(
-                Phase(
-                    phase=name,
-                    seconds=seconds,
-                    tokens=self.tokens,
-                    samples=self.samples,
-                    allocated_bytes=allocated,
-                    reserved_bytes=reserved,
-                    device_bytes=sampler.stop(),
-                    rss_bytes=resident_peak(),
-                )
-            )
+            self.end()
+            if outer:
+                self.begin(outer)
+
+    def begin(self, name: str) -> None:
+        self.name, self.tokens, self.samples = name, None, None
+        reset_peaks()
+        self.started = time.perf_counter()
+        self.sampler = DeviceSampler()
+
+    def end(self) -> None:
+        """Keep what was measured since `begin`."""
+        assert self.sampler is not None
+        synchronise()
+        seconds = time.perf_counter() - self.started
+        allocated, reserved = cuda_peaks()
+        found = Phase(
+            phase=self.name,
+            seconds=seconds,
+            tokens=self.tokens,
+            samples=self.samples,
+            allocated_bytes=allocated,
+            reserved_bytes=reserved,
+            device_bytes=self.sampler.stop(),
+            rss_bytes=resident_peak(),
+        )
+        self.name = ""
+        earlier = next((place for place, phase in enumerate(self.phases) if phase.phase == found.phase), None)
+        if earlier is None:
+            self.phases.append(found)
+        else:
+            self.phases[earlier] = joined(self.phases[earlier], found)
+
+
+def joined(one: Phase, other: Phase) -> Phase:
+    """Two stretches of a phase: what was done is added, of peaks the higher one is kept."""
+
+    def known(name: str) -> list[Any]:
+        return [value for part in (one, other) if (value := getattr(part, name)) is not None]
+
+    added = {name: sum(known(name)) for name in ("seconds", "tokens", "samples", "energy_j") if known(name)}
+    peaks = ("allocated_bytes", "reserved_bytes", "device_bytes", "rss_bytes")
+    return replace(one, **added, **{name: max(known(name)) for name in peaks if known(name)})
 
 
 def cuda_in_use() -> bool:
@@ -161,11 +197,15 @@ class StepRecorder(TrainerCallback):
         self.tokens: dict[int, int] = {}
         self.samples: dict[int, int] = {}
         self.began = 0.0
+        self.before = 0  # steps of earlier stages: numbers go on where those ended
 
     def count(self, tokens: int, samples: int) -> None:
         """Called by the training loop for each batch of the current step."""
         self.step_tokens += tokens
         self.step_samples += samples
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.before = max(self.seconds, default=0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step_tokens = self.step_samples = 0
@@ -173,27 +213,28 @@ class StepRecorder(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         synchronise()
-        self.seconds[state.global_step] = time.perf_counter() - self.began
-        self.tokens[state.global_step] = self.step_tokens
-        self.samples[state.global_step] = self.step_samples
+        step = self.before + state.global_step
+        self.seconds[step] = time.perf_counter() - self.began
+        self.tokens[step] = self.step_tokens
+        self.samples[step] = self.step_samples
         self.total_tokens += self.step_tokens
         self.total_samples += self.step_samples
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
+        step, steps = self.before + state.global_step, self.before + state.max_steps
         loss = first(logs, "loss", "embedding_loss")
         if loss is not None:
             if not math.isfinite(loss):
-                raise Diverged(f"the training loss is {loss} at step {state.global_step} of {state.max_steps}")
+                raise Diverged(f"the training loss is {loss} at step {step} of {steps}")
             rate = first(logs, "learning_rate", "embedding_learning_rate")
-            step = state.global_step
             tokens = self.tokens.get(step) or None
             self.steps.append(Step(step, "train", loss, rate, tokens, self.seconds.get(step)))
-            self.tell(phase="train", step=step, steps=state.max_steps, loss=loss)
+            self.tell(phase="train", step=step, steps=steps, loss=loss)
         if "eval_loss" in logs:
             if not math.isfinite(logs["eval_loss"]):
-                raise Diverged(f"the validation loss is {logs['eval_loss']} at step {state.global_step}")
-            self.steps.append(Step(state.global_step, "validation", logs["eval_loss"], None, None, None))
+                raise Diverged(f"the validation loss is {logs['eval_loss']} at step {step}")
+            self.steps.append(Step(step, "validation", logs["eval_loss"], None, None, None))
 
     def tell(self, **event: Any) -> None:
         if self.events:

@@ -44,7 +44,7 @@ def prepare(catalog: Catalog, name: str, progress: Progress | None = None) -> Mo
         raise SourceError(f"{entry.sources[0]} is no model folder: {folder} has no config.json.")
     facts = ModelFacts(name, weights_fingerprint(folder), str(folder))
     keep_facts(catalog.model_facts_path(name), facts)
-    return facts
+    return catalog.model_facts(name) or facts
 
 
 def is_gguf(paths: list[Path]) -> bool:

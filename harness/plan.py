@@ -206,6 +206,38 @@ def unique_keys(cells: list[Cell]) -> Iterator[Cell]:
         yield replace(cell, key=key)
 
 
+def check_curriculum(label: Label, task: str, most: int, suite: Suite, facts: Facts) -> Iterator[str]:
+    """What a label's curriculum asks of data and models that they cannot give; `most` is the largest data size."""
+    curriculum = label.recipe.curriculum
+    if curriculum is None:
+        return
+    learns = curriculum.learns(task)
+    for name in learns[1:]:
+        found = facts.tasks[name]
+        if found.unlearnable:
+            continue
+        if most > found.n_train:
+            yield (
+                f"{most} examples of each task are wanted, and {name!r} has {found.n_train} training examples. "
+                f"Lower the sizes of {task!r}, or leave {name!r} out."
+            )
+        if not found.n_test:
+            yield f"task {name!r} has nothing to score on (no test or validation split)."
+        if label.train.eval_every and not found.n_validation:
+            yield f"{name!r} has no validation items: drop eval_every."
+    for name in curriculum.reads(task):
+        if name in learns:
+            yield f"the training text of {name!r} would be read, which is learned: its answers are in there."
+        elif not facts.tasks[name].n_train:
+            yield f"task {name!r} has no training text to read (training_split in its YAML)."
+    for model in suite.models if curriculum.chat else ():
+        if facts.models[model].chat is False:
+            yield (
+                f"{curriculum.name} asks through the model's chat template, and {model} has none. Take a model that "
+                "has one, or another curriculum."
+            )
+
+
 def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
     """What only the data can tell: tasks that cannot be learned, sizes beyond the training split."""
     problem: Callable[..., Problem] = suite.lines.problem
@@ -214,12 +246,15 @@ def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
         yield from check_sizes(place, found, sizes, suite.lines)
         if found.unlearnable:
             continue
+        most = max(found.n_train if size == "all" else int(size) for size in sizes)
         for label in suite.labels:
             for learned in label.recipe.learns(task):
                 if reason := facts.tasks[learned].unlearnable:
                     yield problem(f"task {learned!r} cannot be learned: {reason}", "methods", label.name)
             if label.train.eval_every and label.method.trains and not found.n_validation:
                 yield problem(f"{task!r} has no validation items: drop eval_every.", "methods", label.name)
+            for message in check_curriculum(label, task, most, suite, facts):
+                yield problem(f"label {label.name!r}: {message}", "methods", label.name, "curriculum")
             if not label.method.is_language_model and found.output_type != "multiple_choice":
                 yield problem(
                     f"label {label.name!r}: {label.method.name} classifies, and {task!r} is "

@@ -159,6 +159,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
                 labels.append(label)
     problems += check_lists(data, lines)
     problems += check_labels(labels, lines)
+    problems += check_curricula(data, labels, lines)
     if names:
         problems += check_names(data, labels, names, lines)
     if problems or file is None:
@@ -214,6 +215,19 @@ def check_labels(labels: list[Label], lines: Lines) -> Iterator[Problem]:
                 "methods", label.name,
             )  # fmt: skip
         seen.setdefault(what, label.name)
+
+
+def check_curricula(data: dict[str, Any], labels: list[Label], lines: Lines) -> Iterator[Problem]:
+    """Curricula that do not go with a task of the suite."""
+    entries = data.get("tasks")
+    for entry in entries if isinstance(entries, list) else []:
+        task = entry.get("learn") if isinstance(entry, dict) else None
+        if not isinstance(task, str):
+            continue
+        for label in labels:
+            curriculum = label.recipe.curriculum
+            for message in curriculum.clashes(task, label.train) if curriculum else ():
+                yield lines.problem(f"label {label.name!r}: {message}", "methods", label.name, "curriculum")
 
 
 def check_names(data: dict[str, Any], labels: list[Label], names: Names, lines: Lines) -> Iterator[Problem]:

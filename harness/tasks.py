@@ -23,6 +23,9 @@ VALIDATION_MOST = 100
 NUMBERS = frozenset({"idx", "index", "id", "_id", "guid", "uid", "doc_id", "ind"})
 
 
+Render = Callable[..., str]  # an LM's apply_chat_template: messages -> the text that it is asked
+
+
 @dataclass(frozen=True)
 class Example:
     """One training example: `target` continues `context` (it begins with the task's delimiter).
@@ -192,8 +195,11 @@ def fresh(documents: Iterable[Any], taken: set[str]) -> dict[str, Any]:
     return {place: document for place, document in hashed.items() if place not in taken}
 
 
-def examples(task: Any, split: str = "train", n: int | None = None, seed: int = 0) -> list[Example]:
-    """Training examples of a task: "train" (the first `n` of the order drawn by `seed`) or "validation".
+def examples(
+    task: Any, split: str = "train", n: int | None = None, seed: int = 0, render: Render | None = None
+) -> list[Example]:
+    """Training examples of a task: "train" (the first `n` of the order drawn by `seed`) or "validation"; asked through
+    a chat template with `render`.
 
     Slices are nested (n=32 is the start of n=128 under the same seed) and class-balanced for multiple
     choice. Raises TaskError when the task cannot be learned or has fewer than `n`.
@@ -203,7 +209,7 @@ def examples(task: Any, split: str = "train", n: int | None = None, seed: int = 
     train, validation = learning_docs(task)
     closed = task.OUTPUT_TYPE != "multiple_choice"
     if split == "validation":
-        return [example(task, document, closed) for document in validation]
+        return [example(task, document, closed, render) for document in validation]
     if n is not None and n > len(train):
         raise TaskError(f"task {task.config.task!r} has {len(train)} training examples, {n} were asked for.")
     if n is None:
@@ -220,7 +226,7 @@ def examples(task: Any, split: str = "train", n: int | None = None, seed: int = 
     stable = [{"hash": row["hash"], "class": row["class"]} for row in rows]
     by_hash = {row["hash"]: int(row["place"]) for row in rows}
     drawn = interleave(stable, "class", salt=f"seed {seed} ")
-    return [example(task, train[by_hash[row["hash"]]], closed) for row in drawn[:n]]
+    return [example(task, train[by_hash[row["hash"]]], closed, render) for row in drawn[:n]]
 
 
 def texts(task: Any, n: int | None = None, seed: int = 0) -> list[str]:
@@ -246,18 +252,23 @@ def texts(task: Any, n: int | None = None, seed: int = 0) -> list[str]:
     return [one.context + one.target for one in found]
 
 
-def example(task: Any, document: Any, closed: bool) -> Example:
-    """A document as lm-eval would ask it, with the right answer."""
-    context = task.fewshot_context(document, num_fewshot=0, gen_prefix=task.doc_to_prefix(document))
+def example(task: Any, document: Any, closed: bool, render: Render | None = None) -> Example:
+    """A document as lm-eval would ask it, with the right answer; with `render`, in a chat template."""
+    prefix = task.doc_to_prefix(document)
+    context = task.fewshot_context(
+        document, num_fewshot=0, apply_chat_template=bool(render), chat_template=render, gen_prefix=prefix
+    )
     if task.OUTPUT_TYPE == "multiple_choice":
-        choices = task.doc_to_choice(document)
-        answer = choices[gold(task, document)]
-        return Example(context, f"{task.config.target_delimiter}{answer}", closed)
+        # The request for the right choice, so that the delimiter is the scorer's in either form.
+        about = {"metadata": (task.config.task, 0, 1), "apply_chat_template": bool(render)}
+        requests = task.construct_requests(document, context, **about)
+        return Example(context, requests[gold(task, document)].args[1], closed)
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         target = task.doc_to_choice(document)[target]
-    delimiter = "" if task.OUTPUT_TYPE == "loglikelihood" else task.config.target_delimiter
-    return Example(context, f"{delimiter}{target}", closed)
+    # The template ends where the answer begins; a prefix that the task puts there stays apart from the answer.
+    parted = task.OUTPUT_TYPE != "loglikelihood" and (not render or (prefix and not prefix[-1:].isspace()))
+    return Example(context, f"{task.config.target_delimiter if parted else ''}{target}", closed)
 
 
 Encoder = Callable[[str, str], tuple[list[int], list[int]]]

@@ -37,7 +37,8 @@ OPTIMIZERS = {
     "galore": "galore_adamw",
 }
 IN_LAYERS = r".*layers\.\d+\..*"  # the linear layers that GaLore projects: not the output layer
-Row = dict[str, list[int]]
+WEIGHTS = "weight"  # the key of a row, and of a batch, that says how much each of its answer tokens counts
+Row = dict[str, Any]
 
 
 def train(
@@ -53,8 +54,9 @@ def train(
 ) -> Any:
     """Train `model` (a torch module) in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
 
-    settings: the resolved `train:` block. Raises Diverged, Unavailable, or torch's out-of-memory error. Of several
-    processes, the first returns the model with its weights; under fsdp the others return it without.
+    Rows may have a `weight`, which multiplies the loss of each of their answer tokens. settings: the resolved `train:`
+    block; with `ordered` rows are learned as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error.
+    Of several processes, the first returns the model with its weights; under fsdp the others return it without.
     """
     arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch)
     held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
@@ -69,7 +71,7 @@ def train(
         args=arguments,
         train_dataset=rows,
         eval_dataset=validation if settings["eval_every"] else None,
-        data_collator=Collator(pad=0),
+        data_collator=Collator(pad=0, weighted=any(WEIGHTS in row for row in rows)),
         callbacks=callbacks,
         groups=method.parameter_groups(model),
         penalty=method.penalty,
@@ -127,6 +129,7 @@ def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int
         seed=seed,
         data_seed=seed,
         **galore,
+        train_sampling_strategy="sequential" if settings.get("ordered") else "random",
         **strategy_arguments(settings["strategy"], settings["devices"]),
     )
 
@@ -198,7 +201,7 @@ class CellTrainer(Trainer):
         """
         ids, labels, mask = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
         logits, targets = answer_logits(model, ids, labels, mask)
-        loss_sum, count = cross_entropy_sum(logits, targets)
+        loss_sum, count = cross_entropy_sum(logits, targets, inputs.get(WEIGHTS))
         if model.training:
             tokens, samples = inputs.get(COUNTS) or (int(inputs["attention_mask"].sum()), len(inputs["input_ids"]))
             self.recorder.count(tokens, samples)
@@ -216,6 +219,13 @@ class CellTrainer(Trainer):
             if terms:
                 loss = loss + sum(terms) / passes
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
+        """What the loss of a step is divided by: its answer tokens, each times its row's weight, over all devices."""
+        if not batch_samples or WEIGHTS not in batch_samples[0]:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        total = torch.stack([weighted_count(batch["labels"], batch[WEIGHTS]) for batch in batch_samples]).sum()
+        return self.accelerator.gather(total.to(device)).sum()
 
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
         """Over several devices, each batch's loss is that of all its shares; batches count by their rows, as in one."""
@@ -260,12 +270,20 @@ def answer_logits(
     return logits_at(model, input_ids, wanted - length, attention_mask), labels[:, wanted + 1]
 
 
-def cross_entropy_sum(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(summed cross-entropy, number of answer tokens)."""
-    loss = cross_entropy(
-        logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=-100, reduction="sum"
-    )
-    return loss, (targets != -100).sum()
+def cross_entropy_sum(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(summed cross-entropy, number of answer tokens); of weighted rows [batch], each token times its row's weight."""
+    flat, wanted = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1)
+    if weights is None:
+        return cross_entropy(flat, wanted, ignore_index=-100, reduction="sum"), (targets != -100).sum()
+    losses = cross_entropy(flat, wanted, ignore_index=-100, reduction="none").view_as(targets)
+    return (losses * weights.unsqueeze(1)).sum(), weighted_count(targets, weights)
+
+
+def weighted_count(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Answer tokens, each times its row's weight."""
+    return ((labels != -100).sum(dim=1) * weights).sum()
 
 
 def answer_loss(
@@ -277,9 +295,10 @@ def answer_loss(
 
 @dataclass(frozen=True)
 class Collator:
-    """Rows -> a batch padded on the right. `pad` may be any token: it is masked."""
+    """Rows -> a batch padded on the right. `pad` may be any token: it is masked. `weighted`: with their weights."""
 
     pad: int
+    weighted: bool = False
 
     def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
         length = max(len(row["input_ids"]) for row in rows)
@@ -292,6 +311,7 @@ class Collator:
             "input_ids": padded("input_ids", self.pad),
             "labels": padded("labels", -100),
             "attention_mask": mask,
+            **({WEIGHTS: torch.tensor([row.get(WEIGHTS, 1.0) for row in rows])} if self.weighted else {}),
         }
 
 

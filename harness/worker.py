@@ -13,14 +13,14 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.curricula import Stage
+from harness.curricula import Curriculum, Stage
 from harness.environment import now
 from harness.errors import CellError, Diverged, Interrupted, OutOfMemory
 from harness.measure import Meter, StepRecorder
@@ -109,8 +109,9 @@ class Work:
         self.scores: list[Score] = []
         self.facts: list[Fact] = []
         self.flags: list[Flag] = []
-        self.drawn: dict[tuple[str, str, int], list[Any]] = {}
+        self.drawn: dict[tuple[str, str, int, bool], list[Any]] = {}
         self.stages: list[Stage] = []
+        self.history: list[tuple[str, list[Score]]] = []  # what was scored after each stage but the last
         self.scratch = folder / f".scratch-{rank}"  # here, and not in /tmp, so that it is found after a kill -9
         if job["predicted_bytes"]:
             self.facts.append(Fact("predicted_bytes", job["predicted_bytes"], "B", False))
@@ -158,22 +159,30 @@ class Work:
             self.save(model)
 
     def evaluate(self, model: Any) -> None:
-        from harness.evaluate import evaluate
-
-        roles = {**dict.fromkeys(self.cell.retain, "retain"), **dict.fromkeys(self.cell.learn, "task")}
-        names = [*self.cell.learn, *self.cell.retain]
-        lm = self.method.predictor(model, self)
-        self.scores, items, documents = evaluate(lm, {name: self.tasks[name] for name in names}, roles)
-        for score in self.scores:
-            if not all(map(is_number, (score.value, score.stderr or 0.0))):
-                raise Diverged(f"the score {score.metric} of {score.task} is {score.value}")
-        self.meter.count(tokens=getattr(lm, "scored_tokens", None), samples=len(documents))
+        self.scores, items, documents = self.scores_of(model, (*self.cell.learn, *self.cell.retain))
+        if self.curriculum.scores_stages and self.stages:
+            learned = [score for score in self.scores if score.role == "task"]
+            self.facts += self.curriculum.summary([*self.history, (self.stages[-1].name, learned)])
         write_items(self.folder / ITEMS, items)
         self.write_documents(documents)
         if self.job["baseline"]:
             from harness.diagnose import learned_nothing
 
             self.flags += learned_nothing(self.cell.learn, self.scores, items, Path(self.job["baseline"]))
+
+    def scores_of(self, model: Any, names: Iterable[str]) -> tuple[list[Score], list[Item], dict[Any, str]]:
+        """Scores of some tasks, with their items and documents. Raises Diverged where a score is no number."""
+        from harness.evaluate import evaluate
+
+        roles = {**dict.fromkeys(self.cell.retain, "retain"), **dict.fromkeys(self.cell.learn, "task")}
+        lm = self.method.predictor(model, self)
+        chat = self.cell.learn if self.curriculum.chat else ()
+        scores, items, documents = evaluate(lm, {name: self.tasks[name] for name in names}, roles, chat)
+        for score in scores:
+            if not all(map(is_number, (score.value, score.stderr or 0.0))):
+                raise Diverged(f"the score {score.metric} of {score.task} is {score.value}")
+        self.meter.count(tokens=getattr(lm, "scored_tokens", None), samples=len(documents))
+        return scores, items, documents
 
     def save(self, model: Any) -> None:
         """Keep the weights of what was trained or merged; the untouched base is on disk already."""
@@ -218,13 +227,15 @@ class Work:
 
         return {name: load_task(Path(path)) for name, path in self.job["tasks"].items()}
 
-    def examples(self, split: str = "train", task: str | None = None, n: int | None = None) -> list[Any]:
+    def examples(
+        self, split: str = "train", task: str | None = None, n: int | None = None, render: Any = None
+    ) -> list[Any]:
         from harness.tasks import examples
 
         name, count = task or self.cell.task, self.cell.n_train if n is None else n
-        key = name, split, count
+        key = name, split, count, render is not None
         if key not in self.drawn:
-            self.drawn[key] = examples(self.tasks[name], split, count, self.seed)
+            self.drawn[key] = examples(self.tasks[name], split, count, self.seed, render)
         return self.drawn[key]
 
     def rows(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
@@ -245,7 +256,7 @@ class Work:
 
     def text_rows(self, model: Any, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
         lm, length = self.language_model(model), self.settings["max_length"]
-        rows = [lm.tok_encode(text)[:length] for text in self.texts(task, n)]
+        rows = [[lm.prefix_token_id, *lm.tok_encode(text)][:length] for text in self.texts(task, n)]
         return [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in rows]
 
     def lessons(self, model: Any) -> list[Stage]:
@@ -253,9 +264,13 @@ class Work:
         if self.method.own_trainer:
             self.examples()
             return []
+        return self.curriculum.stages(model, self)
+
+    @cached_property
+    def curriculum(self) -> Curriculum:
         from harness.curricula.single import Single
 
-        return (self.recipe.curriculum or Single()).stages(model, self)
+        return self.recipe.curriculum or Single()
 
     def load_model(self, folder: Path | None = None, quantize: str | None = None) -> Any:
         from harness.models import load_model
@@ -286,20 +301,18 @@ class Work:
         for objective in self.recipe.objectives:
             objective.prepare(model, self)
         for stage in self.stages:
-            settings = {**self.settings, **stage_settings(self.settings, stage)}
+            course = {"ordered": True, "steps": None, "epochs": 1.0} if stage.ordered else {}
+            course |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
             model = train(
-                model, method, stage.rows, stage.validation, settings, self.seed, self.recorder, self.scratch,
-                self.recipe.objectives,
+                model, method, stage.rows, stage.validation, {**self.settings, **course}, self.seed, self.recorder,
+                self.scratch, self.recipe.objectives,
             )  # fmt: skip
+            if self.curriculum.scores_stages and stage is not self.stages[-1]:
+                with self.meter.phase("score_stages"):
+                    self.recorder.tell(phase="score_stages")
+                    self.history.append((stage.name, self.scores_of(model, self.cell.learn)[0]))
         # Of several processes the first alone holds the weights now.
         return model if self.rank else method.finish(model, self)
-
-
-def stage_settings(settings: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
-    """What a stage changes in the training settings: its share of the steps or of the epochs."""
-    if settings["steps"]:
-        return {"steps": max(1, round(settings["steps"] * stage.share))}
-    return {"epochs": settings["epochs"] * stage.share}
 
 
 def encoder_of(lm: Any) -> Any:

@@ -125,6 +125,7 @@ class Results:
         losses: Sequence[float] = (), trainable: float = 1e6, artifact: float = 4 * MIB,
         contended: bool = False,
         env: Environment | None = None,
+        facts: Sequence[Fact] = (),
     ) -> str:  # fmt: skip
         """One attempt at a cell; later calls are newer. Returns its attempt_id."""
         self.member(of)
@@ -132,7 +133,7 @@ class Results:
         attempt = f"{self.run_id}-a{self.attempts:03}"
         done = status is Status.DONE
         phases = [Phase("load", 1.0, rss_bytes=700 * MIB), Phase("evaluate", 9.0, rss_bytes=900 * MIB)]
-        facts = [Fact("total_params", 1e8, "parameters"), Fact("artifact_bytes", artifact, "B", False)]
+        facts = [*facts, Fact("total_params", 1e8, "parameters"), Fact("artifact_bytes", artifact, "B", False)]
         if train_seconds is not None:
             phases.append(Phase("train", train_seconds, tokens=6000, rss_bytes=1536 * MIB))
             facts.append(Fact("tokens_per_second", 6000 / train_seconds, "tokens/s", True))

@@ -1,34 +1,54 @@
 """What every curriculum is: stages of training, each on rows of its own.
 
 A curriculum is one class in one file of this folder; without one, a cell is trained on its task, in one stage
-(`single.py`).
+(`single.py`). Every stage has an optimiser and a learning-rate schedule of its own: Adam's moments of an earlier task
+say nothing of the next one's gradients. Adapters and weights go on where the stage before has left them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.configurable import Configurable
 from harness.methods.base import Job, LogFloat, Method, Options
+from harness.records import Fact, Score
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Curriculum", "Job", "LogFloat", "Method", "Options", "Stage"]
+__all__ = [
+    "Curriculum",
+    "Fact",
+    "Job",
+    "LogFloat",
+    "Method",
+    "Options",
+    "Score",
+    "Stage",
+    "mixture",
+    "rows_of_steps",
+    "weight_problems",
+]
 
-Row = dict[str, list[int]]
+Row = dict[str, Any]  # input_ids, labels and, where rows of several kinds are mixed, the weight of its answer tokens
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training after another: rows to learn, rows to validate on, and the share of the cell's steps it takes."""
+    """One training after another: rows to learn, and rows to validate on (none: it is not stopped early).
+
+    Rows that are not `ordered` are the data: they are drawn at random for the cell's steps or epochs. Ordered ones are
+    the whole course of the stage: they are learned once, batch after batch, as they stand.
+    """
 
     name: str
     rows: list[Row] = field(repr=False)
     validation: list[Row] = field(default_factory=list, repr=False)
-    share: float = 1.0
+    ordered: bool = False
 
 
 class Curriculum(Configurable):
@@ -37,11 +57,17 @@ class Curriculum(Configurable):
     kind = "curriculum"
     space: ClassVar[dict[str, Any]] = {}  # what tuning may move
     scores_stages: ClassVar[bool] = False  # True: every learned task is scored after each stage
+    chat: ClassVar[bool] = False  # True: learned tasks are asked through the model's chat template, also in scoring
 
     # --- planning: pure, no torch ---
 
     def refuses(self, method: Method, train: Any) -> Iterable[str]:
         """Why it does not go with a method or with training settings (`settings.TrainSettings`)."""
+        if not method.is_language_model:
+            yield f"{method.name} has the answers of one task for its output, and {self.name} learns other text too."
+
+    def clashes(self, task: str, train: Any) -> Iterable[str]:
+        """Why it does not go with a suite's task."""
         return ()
 
     def learns(self, task: str) -> tuple[str, ...]:
@@ -57,3 +83,64 @@ class Curriculum(Configurable):
     def stages(self, model: nn.Module, job: Job) -> list[Stage]:
         """The stages, in order, with encoded rows. `model` is attached; it says how its scorer encodes."""
         raise NotImplementedError
+
+    def summary(self, history: Sequence[tuple[str, Sequence[Score]]]) -> list[Fact]:
+        """What the scores of the learned tasks after each stage say. Asked where `scores_stages`."""
+        return []
+
+
+def rows_of_steps(job: Job, shares: Sequence[float], passes: Sequence[float]) -> list[int]:
+    """How many rows each stage learns: its share of the cell's steps, or `passes[i]` rows for each epoch.
+
+    Steps are rounded so that they sum to the cell's; shares sum to 1.
+    """
+    settings = job.settings
+    if not settings["steps"]:
+        return [max(1, round(settings["epochs"] * each)) for each in passes]
+    ends = [round(settings["steps"] * end) for end in accumulate(shares)]
+    a_step = settings["batch_size"] * settings["gradient_accumulation"]
+    return [a_step * (end - start) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def mixture(parts: Mapping[str, Sequence[Row]], shares: Mapping[str, float], count: int, salt: object) -> list[Row]:
+    """`count` rows in the order in which they are learned, every stretch of them mixed in proportion to `shares`.
+
+    The next row is of the part that is furthest behind its share; so no part is ever a whole row ahead of it. A part's
+    rows come in an order drawn (by `salt`) anew each time all of them have been learned. Where several parts are
+    mixed, every row counts the same in the loss, however many tokens it teaches: a passage of a hundred tokens would
+    otherwise drown out the answers of one.
+    """
+    given = {name: share for name, share in shares.items() if share > 0}
+    total = sum(given.values())
+    sources = {name: endless(parts[name], f"{salt} {name}") for name in given}
+    taken = dict.fromkeys(given, 0)
+    made = []
+    for place in range(1, count + 1):
+        name = max(given, key=lambda name: place * given[name] / total - taken[name])
+        taken[name] += 1
+        row = next(sources[name])
+        made.append(row if len(given) == 1 else {**row, "weight": 1 / max(1, answer_tokens(row))})
+    return made
+
+
+def endless(rows: Sequence[Row], salt: str) -> Iterator[Row]:
+    """Rows without end, each pass over them in another order."""
+    number = 0
+    while True:
+        order = list(range(len(rows)))
+        random.Random(f"{salt} {number}").shuffle(order)
+        yield from (rows[place] for place in order)
+        number += 1
+
+
+def answer_tokens(row: Row) -> int:
+    return sum(label != -100 for label in row["labels"])
+
+
+def weight_problems(weights: Mapping[str, float], tasks: Sequence[str]) -> Iterator[str]:
+    """What is wrong with mixing weights of tasks."""
+    for name, weight in weights.items():
+        if name not in tasks:
+            yield f"weights names {name!r}, which is not learned here. The tasks are {', '.join(tasks)}."
+        elif not weight > 0:
+            yield f"the weight of {name!r} is {weight}; it must be above 0. To leave a task out, drop it from tasks."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from harness.curricula.base import Curriculum, Job, Stage
+from harness.curricula.base import Curriculum, Job, Method, Stage
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,6 +15,9 @@ class Single(Curriculum):
     """The cell's task alone, in one stage."""
 
     name = "single"
+
+    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+        return ()
 
     def stages(self, model: nn.Module, job: Job) -> list[Stage]:
         rows = job.rows(model, job.examples())

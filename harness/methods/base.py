@@ -100,9 +100,11 @@ class Job(Protocol):
         """The model that a needed cell left; `fold`: as plain weights."""
         ...
 
-    def examples(self, split: str = "train", task: str | None = None, n: int | None = None) -> list[Any]:
+    def examples(
+        self, split: str = "train", task: str | None = None, n: int | None = None, render: Any = None
+    ) -> list[Any]:
         """Examples (context, target, closed) of the cell's task, or of another that it names; as many as the cell's
-        data size, or `n`."""
+        data size, or `n`. `render` (an LM's `apply_chat_template`) asks them as messages of a conversation."""
         ...
 
     def rows(self, model: nn.Module, found: list[Any]) -> list[dict[str, list[int]]]:
@@ -118,7 +120,8 @@ class Job(Protocol):
         ...
 
     def text_rows(self, model: nn.Module, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
-        """Running text of a task's training split as {input_ids, labels}; the loss is on every token but the first."""
+        """Running text of a task's training split as {input_ids, labels}, as it would be scored: behind the scorer's
+        prefix token, the loss on every other token. What is beyond `max_length` is cut off."""
         ...
 
     def train(self, model: nn.Module, method: Method) -> nn.Module: ...

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.report.format import NA, count, digits_of, seconds, share, size, with_error
-from harness.report.table import UNITS, Block, Figure, Report, Row
+from harness.report.format import NA, count, digits_of, number, seconds, share, size, with_error
+from harness.report.table import SEVERAL, UNITS, Block, Figure, Report, Row
 
 # Left out one after another where there is no room for all (a narrow terminal).
 SPARE = ("tokens/s", "to ship", "trainable", "peak memory", "seeds", "train s")
@@ -12,7 +12,13 @@ SPARE = ("tokens/s", "to ship", "trainable", "peak memory", "seeds", "train s")
 def headers(block: Block) -> list[str]:
     names = ["method", "seeds", block.metric or "score", "gain"]
     names += [f"Δ {task}" + unit(block, task) for task in block.retain]
+    names += several(block)
     return [*names, "train s", "tokens/s", "peak memory", "trainable", "to ship"]
+
+
+def several(block: Block) -> list[str]:
+    """The columns about several learned tasks; none where no row has any."""
+    return [name for name in SEVERAL if any(name in row.several for row in block.rows)]
 
 
 def unit(block: Block, task: str) -> str:
@@ -36,6 +42,7 @@ def texts(block: Block, row: Row) -> list[str]:
         "" if bare else change(score),
     ]
     cells += ["" if bare else change(row.retained.get(task)) for task in block.retain]
+    cells += [number(row.several.get(name), signed=SEVERAL[name] != "") for name in several(block)]
     trained = row.n_train > 0
     timed = trained and row.train_seconds is not None
     return [
@@ -89,6 +96,12 @@ def footnotes(report: Report) -> list[str]:
         notes.append("† in at least one seed not shown to be better than the base model (paired tests).")
     if any(figure and figure.learned for row in rows for figure in row.retained.values()):
         notes.append("§ learned here: this row was trained on that task too.")
+    if any(row.several for row in rows):
+        notes.append(
+            "Average: the mean score of all tasks that a row learned. Backward transfer: how much later tasks changed "
+            "earlier ones (Lopez-Paz & Ranzato 2017). Forgetting: how far these are below their best (Chaudhry et al. "
+            "2018); positive is worse."
+        )
     if any(row.contended for row in rows):
         notes.append("‡ other work shared the machine meanwhile: do not compare this time.")
     return notes

@@ -14,6 +14,14 @@ def headline(cell: CellRow, task: str, role: str) -> StoredScore | None:
     return next((score for score in cell.scores if score.task == task and score.role == role), None)
 
 
+def average(cell: CellRow) -> float | None:
+    """The mean headline of all tasks that a cell learned; None for one task, or tasks of different metrics."""
+    found = [score for task in cell.learn if (score := headline(cell, task, "task"))]
+    if len(found) < 2 or len({score.metric for score in found}) > 1:
+        return None
+    return statistics.fmean(score.value for score in found)
+
+
 def joint_stderr(values: Sequence[float], item_errors: Sequence[float | None]) -> float | None:
     """Standard error of a mean over seeds on the same items; sqrt(mean(item stderr²) + var(seeds) / seeds).
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.report.figures import (
+    average,
     headline,
     joint_stderr,
     mean_curve,
@@ -25,6 +26,8 @@ from harness.store.queries import CellRow, StoredRun
 # The headline of running text; what its change is called.
 ROLLING = "log_likelihood_per_word"
 UNITS = {ROLLING: "nats/word"}
+# What is said of rows that learned several tasks: column -> the fact that it is (of the average, from the scores).
+SEVERAL = {"average": "", "backward transfer": "backward_transfer", "forgetting": "forgetting"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Row:
     learned: bool
     contended: bool
     failures: tuple[tuple[str, str, str], ...] = ()  # key, status, reason
+    several: dict[str, float] = field(default_factory=dict)  # of SEVERAL, what is known: for rows of several tasks
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def build(run: StoredRun, cells: Iterable[CellRow]) -> Report:
     for model, task in dict.fromkeys((cell.base_model, cell.task) for cell in cells):
         members = [cell for cell in cells if (cell.base_model, cell.task) == (model, task)]
         retain = [s.task for cell in members for s in cell.scores if s.role == "retain"]
+        retain += [s.task for cell in members for s in cell.scores if s.role == "task" and s.task != task]
         untrained = [cell.label for cell in members if cell.n_train == 0]
         names = tuple(name for name in dict.fromkeys(retain) if any(name_kept(cell, name) for cell in members))
         groups: dict[tuple[int, str], list[CellRow]] = {}
@@ -139,8 +144,8 @@ def shown(value: object) -> str:
 
 
 def name_kept(cell: CellRow, task: str) -> bool:
-    """Whether a trained cell retains a task (the base is also scored on what only others learn)."""
-    return cell.n_train > 0 and any(score.task == task and score.role == "retain" for score in cell.scores)
+    """Whether a trained cell retains or learns a task (the base is also scored on what the cells of others learn)."""
+    return cell.n_train > 0 and any(score.task == task for score in cell.scores)
 
 
 def make_row(cells: Sequence[CellRow], retain: Sequence[str]) -> Row:
@@ -168,7 +173,14 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str]) -> Row:
         learned=not any("learned_nothing" in cell.flags for cell in done),
         contended=any(cell.contended for cell in done),
         failures=tuple((cell.key, cell.status, cell.reason) for cell in cells if cell.status != "done"),
+        several={name: value for name in SEVERAL if (value := mean(several(name))) is not None},
     )
+
+
+def several(name: str) -> Callable[[CellRow], float | None]:
+    """How one of SEVERAL is read off a cell."""
+    fact = SEVERAL[name]
+    return (lambda cell: cell.facts.get(fact)) if fact else average
 
 
 def learned(cells: Sequence[CellRow], task: str) -> Figure | None:

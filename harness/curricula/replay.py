@@ -1,0 +1,45 @@
+"""Replay: general text among the task's examples, against forgetting (Ibrahim et al. 2024, arXiv:2403.08763)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from harness.curricula.base import Curriculum, Job, Options, Stage, mixture, rows_of_steps
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Replay(Curriculum):
+    """Replay: rows of general text mixed into the task's, in every batch.
+
+    `text` names the task whose training text is read; `share` is its share of the rows. The cell's steps stay as they
+    are, so the task has that much fewer of them; with epochs, all its examples are passed over and the text comes on
+    top. A passage counts as much in the loss as an example, however many tokens it has.
+    """
+
+    name = "replay"
+    paper = "arXiv:2403.08763"
+    space = {"share": Options((0.1, 0.25, 0.5))}
+
+    text: str = ""
+    share: float = 0.25
+
+    def problems(self) -> Iterable[str]:
+        if not self.text:
+            yield "text is missing: the task whose training text is replayed (text: book-text)."
+        if not 0 < self.share < 1:
+            yield f"share is {self.share}; it must be above 0 and below 1."
+
+    def reads(self, task: str) -> tuple[str, ...]:
+        return (self.text,)
+
+    def stages(self, model: nn.Module, job: Job) -> list[Stage]:
+        rows = job.rows(model, job.examples())
+        text = job.text_rows(model, self.text)
+        (count,) = rows_of_steps(job, [1.0], [len(rows) / (1 - self.share)])
+        shares = {job.task: 1 - self.share, f"text {self.text}": self.share}
+        mixed = mixture({job.task: rows, f"text {self.text}": text}, shares, count, job.seed)
+        validation = job.rows(model, job.examples("validation")) if job.settings["eval_every"] else []
+        return [Stage(f"{job.task}+{self.text}", mixed, validation, ordered=True)]
