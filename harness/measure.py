@@ -161,11 +161,15 @@ class StepRecorder(TrainerCallback):
         self.tokens: dict[int, int] = {}
         self.samples: dict[int, int] = {}
         self.began = 0.0
+        self.before = 0  # steps of trainings before this one
 
     def count(self, tokens: int, samples: int) -> None:
         """Called by the training loop for each batch of the current step."""
         self.step_tokens += tokens
         self.step_samples += samples
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.before = max(self.seconds, default=0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step_tokens = self.step_samples = 0
@@ -173,9 +177,10 @@ class StepRecorder(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         synchronise()
-        self.seconds[state.global_step] = time.perf_counter() - self.began
-        self.tokens[state.global_step] = self.step_tokens
-        self.samples[state.global_step] = self.step_samples
+        step = self.before + state.global_step
+        self.seconds[step] = time.perf_counter() - self.began
+        self.tokens[step] = self.step_tokens
+        self.samples[step] = self.step_samples
         self.total_tokens += self.step_tokens
         self.total_samples += self.step_samples
 
@@ -186,14 +191,14 @@ class StepRecorder(TrainerCallback):
             if not math.isfinite(loss):
                 raise Diverged(f"the training loss is {loss} at step {state.global_step} of {state.max_steps}")
             rate = first(logs, "learning_rate", "embedding_learning_rate")
-            step = state.global_step
+            step = self.before + state.global_step
             tokens = self.tokens.get(step) or None
             self.steps.append(Step(step, "train", loss, rate, tokens, self.seconds.get(step)))
-            self.tell(phase="train", step=step, steps=state.max_steps, loss=loss)
+            self.tell(phase="train", step=step, steps=self.before + state.max_steps, loss=loss)
         if "eval_loss" in logs:
             if not math.isfinite(logs["eval_loss"]):
                 raise Diverged(f"the validation loss is {logs['eval_loss']} at step {state.global_step}")
-            self.steps.append(Step(state.global_step, "validation", logs["eval_loss"], None, None, None))
+            self.steps.append(Step(self.before + state.global_step, "validation", logs["eval_loss"], None, None, None))
 
     def tell(self, **event: Any) -> None:
         if self.events:

@@ -72,6 +72,7 @@ class Recipe:
 
     def refusals(self, train: Any) -> Iterator[str]:
         """Why its parts do not go together, or with training settings (`settings.TrainSettings`)."""
+        yield from self.method.train_problems(train)
         parts: list[Objective | Curriculum] = [*self.objectives, *([self.curriculum] if self.curriculum else [])]
         for part in parts:
             if not self.method.trains:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ NUMBERS = frozenset({"idx", "index", "id", "_id", "guid", "uid", "doc_id", "ind"
 class Example:
     """One training example: `target` continues `context` (it begins with the task's delimiter).
 
-    `closed` says that the answer ends there, so that an end-of-text token is learned too.
+    `closed` says that the answer ends there, so that an end-of-text token is learned too. `document` is what it was
+    made of.
     """
 
     context: str
     target: str
     closed: bool
+    document: Any = field(default=None, repr=False, compare=False)
 
 
 def load_task(path: Path) -> Any:
@@ -252,12 +254,40 @@ def example(task: Any, document: Any, closed: bool) -> Example:
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(document)
         answer = choices[gold(task, document)]
-        return Example(context, f"{task.config.target_delimiter}{answer}", closed)
+        return Example(context, f"{task.config.target_delimiter}{answer}", closed, document)
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         target = task.doc_to_choice(document)[target]
     delimiter = "" if task.OUTPUT_TYPE == "loglikelihood" else task.config.target_delimiter
-    return Example(context, f"{delimiter}{target}", closed)
+    return Example(context, f"{delimiter}{target}", closed, document)
+
+
+def wrong_answers(task: Any, one: Example) -> list[Example]:
+    """A multiple-choice example with each of the choices that are not its target."""
+    targets = [f"{task.config.target_delimiter}{choice}" for choice in task.doc_to_choice(one.document)]
+    return [replace(one, target=target) for target in targets if target != one.target]
+
+
+def mark(task: Any, one: Example, answer: str) -> float:
+    """What a task makes of a generated answer to an example.
+
+    Of multiple choice, 1 if the answer begins with the target, and with no longer choice; of text that is generated,
+    the task's first metric (lower is better: its negative). Raises TaskError where an item has no metric of its own.
+    """
+    said, wanted = answer.strip(), one.target.strip()
+    if task.OUTPUT_TYPE != "generate_until":
+        known = task.doc_to_choice(one.document) if task.OUTPUT_TYPE == "multiple_choice" else [wanted]
+        found = [choice.strip() for choice in known if said.startswith(choice.strip())]
+        return float(max(found, key=len, default=None) == wanted)
+    for stop in task.config.generation_kwargs.get("until", []):
+        answer = answer.split(stop)[0]
+    found = [[answer]]
+    for step in task._filters[0].filters:
+        found = list(step().apply(found, [one.document]))
+    metric, value = next(iter(task.process_results(one.document, found).items()))
+    if not isinstance(value, int | float):
+        raise TaskError(f"task {task.config.task!r}: {metric} is no number for each item, so it cannot be a reward.")
+    return float(value) if task.higher_is_better().get(metric, True) else -float(value)
 
 
 Encoder = Callable[[str, str], tuple[list[int], list[int]]]

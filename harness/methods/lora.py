@@ -61,6 +61,10 @@ class LoRA(Method):
             fixed=dora if self.use_dora else {},
         )
 
+    @property
+    def adds_up(self) -> bool:
+        return not (self.use_dora or self.starts_at_base)
+
     def _adapts(self, name: str) -> bool:
         """Whether a linear layer of the decoder (its weight's name) gets an adapter, by peft's rules for names."""
         layer = name.removesuffix(".weight")
