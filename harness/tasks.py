@@ -274,14 +274,14 @@ def mark(task: Any, one: Example, answer: str) -> float:
     Of multiple choice, 1 if the answer begins with the target, and with no longer choice; of text that is generated,
     the task's first metric (lower is better: its negative). Raises TaskError where an item has no metric of its own.
     """
+    from lm_eval.models.utils import postprocess_generated_text
+
     said, wanted = answer.strip(), one.target.strip()
     if task.OUTPUT_TYPE != "generate_until":
         known = task.doc_to_choice(one.document) if task.OUTPUT_TYPE == "multiple_choice" else [wanted]
         found = [choice.strip() for choice in known if said.startswith(choice.strip())]
         return float(max(found, key=len, default=None) == wanted)
-    for stop in task.config.generation_kwargs.get("until", []):
-        answer = answer.split(stop)[0]
-    found = [[answer]]
+    found = [[postprocess_generated_text(answer, task.config.generation_kwargs.get("until"), None)]]
     for step in task._filters[0].filters:
         found = list(step().apply(found, [one.document]))
     metric, value = next(iter(task.process_results(one.document, found).items()))

@@ -103,7 +103,8 @@ def test_the_same_seed_gives_the_same_result(kind: str, project: Path, tmp_path:
 
 def test_dpos_first_loss_is_that_of_the_reference_itself(project: Path, tmp_path: Path) -> None:
     """Before any step p is p₀, so the loss is -log σ(0); it falls on pairs that can be memorised."""
-    done = work(project, tmp_path / "attempts" / "a", KINDS["dpo"], steps=12)
+    label = "{method: dpo, learning_rate: 1e-2, beta: 1, train_with: {method: full}}"
+    done = work(project, tmp_path / "attempts" / "a", label, steps=12)
     trained(done)
     assert losses(done)[0] == pytest.approx(math.log(2), abs=1e-4)
     assert losses(done)[-1] < 0.5 * losses(done)[0]
@@ -161,22 +162,27 @@ def test_tokens_and_samples_are_counted(project: Path, tmp_path: Path) -> None:
 
 
 def test_grpo_learns_what_is_rewarded(project: Path, tmp_path: Path) -> None:
-    """Whatever the task: an answer that begins with one token, which the model says now and then, is learned."""
-    label = "{method: grpo, learning_rate: 1e-2, sft_share: 0.0, group: 8, answer_tokens: 1}"
+    """Whatever the task: answers that begin with a vowel, as the model says them now and then, are learned."""
+    label = (
+        "{method: grpo, learning_rate: 3e-3, sft_share: 0.0, group: 8, answer_tokens: 1, train_with: {method: full}}"
+    )
     done = work(project, tmp_path / "attempts" / "a", label, steps=24)
     method = done.method
     model = method.attach(method.load(done))
-    context = done.rows(model, done.examples())[0]["input_ids"][:-1]
-    with torch.no_grad():
-        before = model(input_ids=torch.tensor([context])).logits[0, -1].softmax(-1)
-    rewarded = done.tokenizer.convert_ids_to_tokens(range(len(before)))
-    wanted = {place for place, token in enumerate(rewarded) if token.startswith(("a", "b", "c", "d"))}
-    done.mark = lambda example, text: float(text[:1] in "abcd" and bool(text))  # type: ignore[method-assign]
+    tokens = [done.tokenizer.decode([place]).strip() for place in range(len(done.tokenizer))]
+    wanted = torch.tensor([token[:1] in set("aeiou") for token in tokens])
+    contexts = [row["input_ids"][:-1] for row in done.rows(model, done.examples())]
+
+    def chance() -> float:
+        with torch.no_grad():
+            last = [model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1) for ids in contexts]
+        return float(torch.stack(last)[:, wanted].sum(1).mean())
+
+    before = chance()
+    done.mark = lambda example, text: float(text.strip()[:1] in set("aeiou"))  # type: ignore[method-assign]
     model = method.fit(model, done)
-    with torch.no_grad():
-        after = model(input_ids=torch.tensor([context])).logits[0, -1].softmax(-1)
-    chance = [float(each[sorted(wanted)].sum()) for each in (before, after)]
-    assert chance[1] > 3 * chance[0]
+    assert 0.01 < before < 0.3
+    assert chance() > 3 * before
 
 
 # --- marks ---
@@ -201,8 +207,9 @@ def test_a_longer_label_is_another(project: Path) -> None:
 def test_generated_text_is_marked_by_the_tasks_metric(project: Path) -> None:
     task = load_task(project / "suites" / "tasks" / "names.yaml")
     one = Example("Text: x\nColour:", " red", True, {"text": "x", "colour": "red"})
-    assert mark(task, one, " red\nText:") == mark(task, one, "red") == 1.0
-    assert mark(task, one, " blue") == 0.0
+    assert mark(task, one, "red\nText:") == mark(task, one, "red") == 1.0
+    assert mark(task, one, "blue") == 0.0
+    assert mark(task, one, " red") == 0.0  # as in scoring: this task counts the space
 
 
 # --- settings, and as cells ---
@@ -215,7 +222,7 @@ def test_generated_text_is_marked_by_the_tasks_metric(project: Path) -> None:
         ("{method: dpo, pairs: 0}", "pairs is 0"),
         ("{method: dpo, sft_share: 1.0}", "sft_share is 1.0"),
         ("{method: dpo, train_with: {method: lroa}}", "Did you mean|unknown method 'lroa'"),
-        ("{method: dpo, train_with: {rank: 4}}", "unknown method None"),
+        ("{method: dpo, train_with: {rank: 4}}", "unknown method 'None'"),
         ("{method: dpo, train_with: {method: lora, rnk: 4}}", "unknown setting of lora 'rnk'"),
         ("{method: dpo, train_with: {method: lora, rank: 0}}", "rank is 0"),
         ("{method: dpo, train_with: {method: lora, learning_rate: 1e-3}}", "train_with has a learning_rate"),
