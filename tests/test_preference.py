@@ -163,10 +163,8 @@ def test_tokens_and_samples_are_counted(project: Path, tmp_path: Path) -> None:
 
 def test_grpo_learns_what_is_rewarded(project: Path, tmp_path: Path) -> None:
     """Whatever the task: answers that begin with a vowel, as the model says them now and then, are learned."""
-    label = (
-        "{method: grpo, learning_rate: 3e-3, sft_share: 0.0, group: 8, answer_tokens: 1, train_with: {method: full}}"
-    )
-    done = work(project, tmp_path / "attempts" / "a", label, steps=24)
+    label = "{method: grpo, learning_rate: 1e-2, sft_share: 0, group: 8, answer_tokens: 1, train_with: {method: full}}"
+    done = work(project, tmp_path / "attempts" / "a", label, steps=48)
     method = done.method
     model = method.attach(method.load(done))
     tokens = [done.tokenizer.decode([place]).strip() for place in range(len(done.tokenizer))]
@@ -182,7 +180,7 @@ def test_grpo_learns_what_is_rewarded(project: Path, tmp_path: Path) -> None:
     done.mark = lambda example, text: float(text.strip()[:1] in set("aeiou"))  # type: ignore[method-assign]
     model = method.fit(model, done)
     assert 0.01 < before < 0.3
-    assert chance() > 3 * before
+    assert chance() > 0.9
 
 
 # --- marks ---

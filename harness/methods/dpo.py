@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Row = dict[str, list[int]]
+SIDES = ("chosen", "rejected")
 
 
 class DPO(Around):
@@ -72,13 +73,15 @@ class DPO(Around):
         order = random.Random(job.seed)
         examples = [(right, wrong) for right in job.examples() for wrong in self._drawn(job.wrong(right), order)]
         scorer: Any = job.language_model(model.eval())
+        rows = job.rows(model, [pair[side] for side in range(2) for pair in examples])
+        # Both at once: answers to the same context share what the model computes.
+        known = scorer._loglikelihood_tokens([(None, *halves(row)) for row in rows], disable_tqdm=True)
         made: list[dict[str, Any]] = [{} for _ in examples]
-        for side, of in (("chosen", 0), ("rejected", 1)):
-            rows = job.rows(model, [pair[of] for pair in examples])
-            parts = [(None, *halves(row)) for row in rows]
-            known = scorer._loglikelihood_tokens(parts, disable_tqdm=True)
-            for pair, row, (value, _) in zip(made, rows, known, strict=True):
-                pair |= {f"{side}_ids": row["input_ids"], f"{side}_labels": row["labels"], f"ref_{side}_logps": value}
+        for place, (row, (value, _)) in enumerate(zip(rows, known, strict=True)):
+            side = SIDES[place // len(examples)]
+            made[place % len(examples)] |= {
+                f"{side}_ids": row["input_ids"], f"{side}_labels": row["labels"], f"ref_{side}_logps": value,
+            }  # fmt: skip
         return made
 
     def _drawn(self, wrong: list[Any], order: Any) -> list[Any]:
@@ -95,8 +98,7 @@ def collate(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     """Pairs -> a batch of twice as many sequences, padded on the right, the chosen ones first."""
     import torch
 
-    sides = ("chosen", "rejected")
-    rows = [(pair[f"{side}_ids"], pair[f"{side}_labels"]) for side in sides for pair in pairs]
+    rows = [(pair[f"{side}_ids"], pair[f"{side}_labels"]) for side in SIDES for pair in pairs]
     length = max(len(ids) for ids, _ in rows)
     return {
         "input_ids": torch.tensor([ids + [0] * (length - len(ids)) for ids, _ in rows]),
@@ -104,7 +106,7 @@ def collate(pairs: list[dict[str, Any]]) -> dict[str, Any]:
         "completion_mask": torch.tensor(
             [[int(label != -100) for label in labels] + [0] * (length - len(labels)) for _, labels in rows]
         ),
-        **{f"ref_{side}_logps": torch.tensor([pair[f"ref_{side}_logps"] for pair in pairs]) for side in sides},
+        **{f"ref_{side}_logps": torch.tensor([pair[f"ref_{side}_logps"] for pair in pairs]) for side in SIDES},
     }
 
 
