@@ -175,7 +175,7 @@ class Count:
         each_step = settings["batch_size"] * settings["gradient_accumulation"]
         seen = min(n_train, settings["steps"] * each_step) if settings["steps"] else n_train
         length = expected_longest(lengths.training, seen, settings["max_length"])
-        batch = min(settings["batch_size"], n_train)
+        batch = min(settings["batch_size"], n_train) * self.footprint.sequences
         places = answer_places(lengths.training, lengths.answer, batch, settings["max_length"])
         rows = batch * (length + self.footprint.virtual_tokens)
         width = length + self.footprint.virtual_tokens + self.footprint.prefix_tokens

@@ -115,7 +115,11 @@ class CellMaker:
             available = self.facts.tasks[expert.learn].n_train
             base = expert.model or model
             size, its_seed = (min(n_train, available), seed) if method.uses_data else (0, None)
-            cell = self.cell(Label(name, recipe, label.train), base, expert.learn, size, its_seed, baseline)
+            draw = None
+            if expert.seed not in (None, its_seed) and method.uses_data:
+                its_seed, draw = expert.seed, seed
+                name = f"{label.name}.{expert.method}"  # no row of its own: its examples are another seed's
+            cell = self.cell(Label(name, recipe, label.train), base, expert.learn, size, its_seed, baseline, draw=draw)
             needs[expert.role] = cell.spec_digest
             yield cell
         yield self.cell(label, model, self.task, n_train, seed, baseline, needs)
@@ -139,6 +143,7 @@ class CellMaker:
         baseline: str,
         needs: dict[str, str] | None = None,
         retain: tuple[str, ...] | None = None,
+        draw: int | None = None,
     ) -> Cell:
         method, recipe = label.method, label.recipe
         learn = recipe.learns(task) or (task,)
@@ -171,6 +176,7 @@ class CellMaker:
             "seed": seed,
             "needs": needs or {},
             **recipe.beside,  # no keys where there is nothing, so that results from before there was any are found
+            **({} if draw is None else {"draw": draw}),
         }
         size = f"/n{n_train}/s{seed}" if method.uses_data else ""
         short = model.rstrip("/").rsplit("/", 1)[-1].removeprefix("file:")  # of a source, its last part
@@ -193,6 +199,7 @@ class CellMaker:
             reads=reads,
             borrows=borrows,
             fingerprints=fingerprints,
+            draw=draw,
             **recipe.beside,
         )
 
@@ -251,6 +258,12 @@ def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
             for learned in label.recipe.learns(task):
                 if reason := facts.tasks[learned].unlearnable:
                     yield problem(f"task {learned!r} cannot be learned: {reason}", "methods", label.name)
+            if label.method.wants_choices and found.output_type != "multiple_choice":
+                yield problem(
+                    f"label {label.name!r}: {label.method.name} learns from right and wrong choices, and {task!r} is "
+                    f"{found.output_type}. Give it a suite of its own.",
+                    "methods", label.name,
+                )  # fmt: skip
             if label.train.eval_every and label.method.trains and not found.n_validation:
                 yield problem(f"{task!r} has no validation items: drop eval_every.", "methods", label.name)
             for message in check_curriculum(label, task, most, suite, facts):

@@ -46,7 +46,7 @@ class Cell:
     An untrained cell has `n_train` 0 and no seed. `needs` maps a role ("expert:bbc-topic") to the
     spec digest of the cell that fills it. `baseline` is the bare base model's cell. `objectives` and
     `curriculum` map a name to its settings. `reads` are tasks whose training text is used without being scored,
-    `borrows` are models beside its own.
+    `borrows` are models beside its own. `draw` is the seed that draws its examples, where that is not `seed`.
     """
 
     key: str
@@ -69,6 +69,7 @@ class Cell:
     reads: tuple[str, ...] = ()
     borrows: tuple[str, ...] = ()
     fingerprints: dict[str, str] = field(default_factory=dict)
+    draw: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -409,6 +409,9 @@ def build_method(
     """A method with checked and coerced settings, or what is wrong with them and with the experts it asks for."""
     if JOIN in name:
         return make_method(name, settings), []  # of a label that has been checked
+    settings, problems = with_inner(all_methods()[name], settings, lines, where)
+    if problems:
+        return None, problems
     method, problems = build(all_methods()[name], settings, lines, where)
     if method is None:
         return None, problems
@@ -420,6 +423,25 @@ def build_method(
         refused = method.refuses(made) if made else ()
         problems += [*found, *(lines.problem(message, *where, "experts") for message in refused)]
     return (None if problems else method), list(dict.fromkeys(problems))
+
+
+def with_inner(
+    kind: type[Method], settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
+) -> tuple[dict[str, Any], list[Problem]]:
+    """A method's settings with those of the method inside it checked and coerced, or what is wrong with these."""
+    block = settings.get(kind.inner)
+    if not isinstance(block, dict):
+        return settings, []
+    place = (*where, kind.inner)
+    name = block.get("method")
+    if name not in all_methods():
+        hint = f"The method that {kind.name} trains is named so: {kind.inner}: {{method: lora}}."
+        return settings, [lines.problem(unknown("method", name, all_methods(), hint), *place)]
+    given = {key: value for key, value in block.items() if key != "method"}
+    made, problems = build(all_methods()[name], given, lines, place)
+    if made is None:
+        return settings, problems
+    return {**settings, kind.inner: {"method": name, **{key: made.settings[key] for key in given}}}, []
 
 
 def build(

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ Render = Callable[..., str]  # an LM's apply_chat_template: messages -> the text
 class Example:
     """One training example: `target` continues `context` (it begins with the task's delimiter).
 
-    `closed` says that the answer ends there, so that an end-of-text token is learned too.
+    `closed` says that the answer ends there, so that an end-of-text token is learned too. `document` is what it was
+    made of.
     """
 
     context: str
     target: str
     closed: bool
+    document: Any = field(default=None, repr=False, compare=False)
 
 
 def load_task(path: Path) -> Any:
@@ -262,13 +264,41 @@ def example(task: Any, document: Any, closed: bool, render: Render | None = None
         # The request for the right choice, so that the delimiter is the scorer's in either form.
         about = {"metadata": (task.config.task, 0, 1), "apply_chat_template": bool(render)}
         requests = task.construct_requests(document, context, **about)
-        return Example(context, requests[gold(task, document)].args[1], closed)
+        return Example(context, requests[gold(task, document)].args[1], closed, document)
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         target = task.doc_to_choice(document)[target]
     # The template ends where the answer begins; a prefix that the task puts there stays apart from the answer.
     parted = task.OUTPUT_TYPE != "loglikelihood" and (not render or (prefix and not prefix[-1:].isspace()))
-    return Example(context, f"{task.config.target_delimiter if parted else ''}{target}", closed)
+    return Example(context, f"{task.config.target_delimiter if parted else ''}{target}", closed, document)
+
+
+def wrong_answers(task: Any, one: Example) -> list[Example]:
+    """A multiple-choice example with each of the choices that are not its target."""
+    targets = [f"{task.config.target_delimiter}{choice}" for choice in task.doc_to_choice(one.document)]
+    return [replace(one, target=target) for target in targets if target != one.target]
+
+
+def mark(task: Any, one: Example, answer: str) -> float:
+    """What a task makes of a generated answer to an example.
+
+    Of multiple choice, 1 if the answer begins with the target, and with no longer choice; of text that is generated,
+    the task's first metric (lower is better: its negative). Raises TaskError where an item has no metric of its own.
+    """
+    from lm_eval.models.utils import postprocess_generated_text
+
+    said, wanted = answer.strip(), one.target.strip()
+    if task.OUTPUT_TYPE != "generate_until":
+        known = task.doc_to_choice(one.document) if task.OUTPUT_TYPE == "multiple_choice" else [wanted]
+        found = [choice.strip() for choice in known if said.startswith(choice.strip())]
+        return float(max(found, key=len, default=None) == wanted)
+    found = [[postprocess_generated_text(answer, task.config.generation_kwargs.get("until"), None)]]
+    for step in task._filters[0].filters:
+        found = list(step().apply(found, [one.document]))
+    metric, value = next(iter(task.process_results(one.document, found).items()))
+    if not isinstance(value, int | float):
+        raise TaskError(f"task {task.config.task!r}: {metric} is no number for each item, so it cannot be a reward.")
+    return float(value) if task.higher_is_better().get(metric, True) else -float(value)
 
 
 Encoder = Callable[[str, str], tuple[list[int], list[int]]]

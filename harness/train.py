@@ -88,7 +88,14 @@ def train(
     return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
 
 
-def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int, scratch: Path) -> TrainingArguments:
+def training_arguments(
+    settings: dict[str, Any],
+    learning_rate: float,
+    seed: int,
+    scratch: Path,
+    kind: Callable[..., Any] = TrainingArguments,
+) -> Any:
+    """The settings as `TrainingArguments`, or as what `kind` makes of them."""
     cuda = torch.cuda.is_available()
     precision = resolve_precision(settings["precision"])
     if reason := unavailable(settings, cuda):
@@ -98,7 +105,7 @@ def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int
         galore["optim_target_modules"] = IN_LAYERS
         galore["optim_args"] = f"rank={settings['galore_rank']},update_proj_gap={settings['galore_every']}"
     every = settings["eval_every"]
-    return TrainingArguments(
+    return kind(
         output_dir=str(scratch),
         max_steps=settings["steps"] or -1,
         num_train_epochs=settings["epochs"] or 1,
@@ -132,6 +139,48 @@ def training_arguments(settings: dict[str, Any], learning_rate: float, seed: int
         train_sampling_strategy="sequential" if settings.get("ordered") else "random",
         **strategy_arguments(settings["strategy"], settings["devices"]),
     )
+
+
+def train_by(
+    trainer: Callable[..., Any],
+    config: Callable[..., Any],
+    model: Any,
+    method: Method,
+    settings: dict[str, Any],
+    seed: int,
+    recorder: StepRecorder,
+    scratch: Path,
+) -> Any:
+    """`train` with a trainer of another library, made of transformers': see `methods.base.Job.train_by`."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    forward, pad = vars(plain).get("forward"), (plain.config.pad_token_id, plain.generation_config.pad_token_id)
+    dtypes = {name: value.dtype for name, value in model.named_parameters()}
+    arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch, config)
+    made = trainer(model=model, args=arguments, callbacks=[recorder, Hooks(method)])
+    if groups := method.parameter_groups(model):
+        made.optimizer = optimizer_of(made, groups)
+    made.train()
+    model = made.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    # trl leaves an output layer of its own in place of `forward`, adapters of quantised models in half precision, and
+    # its padding token in the configuration.
+    vars(plain).pop("forward", None)
+    if forward is not None:
+        plain.forward = forward
+    for name, value in model.named_parameters():
+        value.data = value.data.to(dtypes[name])
+    plain.config.pad_token_id, plain.generation_config.pad_token_id = pad
+    return model.eval()
+
+
+def optimizer_of(trainer: Any, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """A trainer's optimiser over groups of parameters."""
+    kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    # torch's own default decay is 0.01: a group without a decay of its own has the suite's.
+    groups = [{"weight_decay": trainer.args.weight_decay, **group} for group in groups]
+    if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
+        groups = projected(groups, options.pop("params")[1])
+    made: torch.optim.Optimizer = kind(groups, **options)
+    return made
 
 
 class CellTrainer(Trainer):
@@ -175,12 +224,7 @@ class CellTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.groups is None and self.args.optim_target_modules is None:
             return super().create_optimizer(model)
-        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-        # torch's own default decay is 0.01: a group without a decay of its own has the suite's.
-        groups = [{"weight_decay": self.args.weight_decay, **group} for group in self.groups or self.plain_groups()]
-        if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
-            groups = projected(groups, options.pop("params")[1])
-        self.optimizer = kind(groups, **options)
+        self.optimizer = optimizer_of(self, self.groups or self.plain_groups())
         return self.optimizer
 
     def plain_groups(self) -> list[dict[str, Any]]:

@@ -235,7 +235,8 @@ class Work:
         name, count = task or self.cell.task, self.cell.n_train if n is None else n
         key = name, split, count, render is not None
         if key not in self.drawn:
-            self.drawn[key] = examples(self.tasks[name], split, count, self.seed, render)
+            draw = self.seed if self.cell.draw is None else self.cell.draw
+            self.drawn[key] = examples(self.tasks[name], split, count, draw, render)
         return self.drawn[key]
 
     def rows(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
@@ -248,6 +249,16 @@ class Work:
 
         lm = self.language_model(model)
         return encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
+
+    def wrong(self, example: Any) -> list[Any]:
+        from harness.tasks import wrong_answers
+
+        return wrong_answers(self.tasks[self.cell.task], example)
+
+    def mark(self, example: Any, answer: str) -> float:
+        from harness.tasks import mark
+
+        return mark(self.tasks[self.cell.task], example, answer)
 
     def texts(self, task: str, n: int | None = None) -> list[str]:
         from harness.tasks import texts
@@ -313,6 +324,17 @@ class Work:
                     self.history.append((stage.name, self.scores_of(model, self.cell.learn)[0]))
         # Of several processes the first alone holds the weights now.
         return model if self.rank else method.finish(model, self)
+
+    def train_on(self, rows: list[Any], model: Any, method: Method, changes: Mapping[str, Any]) -> Any:
+        from harness.train import train
+
+        return train(model, method, rows, [], {**self.settings, **changes}, self.seed, self.recorder, self.scratch)
+
+    def train_by(self, trainer: Any, config: Any, model: Any, method: Method, changes: Mapping[str, Any]) -> Any:
+        from harness.train import train_by
+
+        settings = {**self.settings, **changes}
+        return train_by(trainer, config, model, method, settings, self.seed, self.recorder, self.scratch)
 
 
 def encoder_of(lm: Any) -> Any:

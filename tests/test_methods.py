@@ -20,8 +20,10 @@ from harness.worker import Work
 
 METHODS = sorted(all_methods())
 # What a method cannot do without; everything else runs on its defaults.
+EXPERTS = {"experts": {"method": "lora", "learn": ["colours", "names"]}}
 NEEDED: dict[str, dict[str, Any]] = {
-    "merge": {"experts": {"method": "lora", "learn": ["colours", "names"]}},
+    "merge": EXPERTS,
+    "adapter_merge": EXPERTS,
     "peft": {"type": "oft", "config": {"target_modules": "all-linear"}},
 }
 # Methods of which only another library knows what they train: their memory is not predicted.
@@ -300,9 +302,6 @@ def test_prompt_is_as_long_as_its_text(tiny_model: Path) -> None:
         ("lora", {"dropout": 1.0}, "dropout is 1.0"),
         ("prompt_tuning", {"init_text": " "}, "init_text is empty"),
         ("prompt_tuning", {"virtual_tokens": 0}, "virtual_tokens is 0"),
-        ("merge", {"density": 0.0}, "density is 0.0"),
-        ("merge", {"how": "linear", "weight": 0.3}, "weight has no effect on how: linear"),
-        ("merge", {"quantize": "nf4"}, "quantize does not go with merge"),
         ("setfit", {"pairs": 0}, "pairs is 0"),
     ],
 )
@@ -313,75 +312,3 @@ def test_settings_that_cannot_be(name: str, settings: dict[str, Any], said: str)
 def test_more_layers_than_there_are(tiny_model: Path) -> None:
     with pytest.raises(ValueError, match="layers is 3, but the model has 2"):
         make("layerwise", layers=3).attach(tiny(tiny_model))
-
-
-# --- merging ---
-
-MERGE = """\
-version: 1
-models: [tiny]
-tasks:
-  - {{learn: colours, sizes: [8]}}
-methods:
-  lora: {{learning_rate: 1e-2}}
-  merged: {{method: merge, how: {how}, experts: {{method: lora, learning_rate: 1e-2, learn: [colours, names]}}}}
-train: {{steps: 2, batch_size: 4}}
-"""
-
-
-@pytest.mark.parametrize("how", ["linear", "task_arithmetic", "ties", "dare_ties", "dare_linear"])
-def test_a_merge_of_two_experts(how: str, project: Path, tmp_path: Path) -> None:
-    plan = plan_of(project, MERGE.format(how=how))
-    merged = cell_named(plan, "merged/tiny/colours/n8/s0")
-    needs = {}
-    for role, digest in merged.needs.items():
-        expert = plan.by_digest()[digest]
-        folder = tmp_path / "attempts" / expert.task
-        assert run_here(plan, expert, folder).status == "done"
-        needs[role] = folder / "weights"
-    result = run_here(plan, merged, tmp_path / "attempts" / "merged", needs)
-    assert result.status == "done", result.reason
-    assert {score.task for score in result.scores if score.role == "task"} == {"colours", "names"}
-    facts = {fact.name: fact.value for fact in result.facts}
-    assert facts["trainable_params"] == 0
-    if how == "task_arithmetic":  # its formula, by hand: base + 0.5 (expert - base) for each expert
-        from peft import PeftModel
-
-        base = tiny(Path(plan.facts.models["tiny"].folder))
-        wanted = {n: p.detach().clone() for n, p in base.named_parameters()}
-        for folder in needs.values():
-            expert = PeftModel.from_pretrained(tiny(Path(plan.facts.models["tiny"].folder)), folder).merge_and_unload()
-            for name, value in expert.named_parameters():
-                wanted[name] += 0.5 * (value.detach() - dict(base.named_parameters())[name].detach())
-        made = dict(tiny(tmp_path / "attempts" / "merged" / "weights").named_parameters())
-        for name, value in wanted.items():
-            assert torch.allclose(made[name], value, atol=1e-6), name
-
-
-def test_weight_scales_what_ties_adds(project: Path, tmp_path: Path) -> None:
-    """Twice the weight, twice the change: equal weights must not cancel."""
-    base = dict(tiny(project_model(project)).named_parameters())
-    changes = []
-    for weight in (0.5, 1.0):
-        text = MERGE.format(how="ties").replace("how: ties,", f"how: ties, weight: {weight},")
-        plan = plan_of(project, text)
-        merged = cell_named(plan, "merged/tiny/colours/n8/s0")
-        needs = {}
-        for role, digest in merged.needs.items():
-            expert = plan.by_digest()[digest]
-            folder = tmp_path / "attempts" / expert.task
-            if not folder.exists():
-                assert run_here(plan, expert, folder).status == "done"
-            needs[role] = folder / "weights"
-        folder = tmp_path / "attempts" / f"merged-{weight}"
-        assert run_here(plan, merged, folder, needs).status == "done"
-        made = dict(tiny(folder / "weights").named_parameters())
-        changes.append({name: made[name].detach() - base[name].detach() for name in base})
-    total = sum(float(change.abs().sum()) for change in changes[1].values())
-    assert total > 0
-    for name in base:
-        assert torch.allclose(changes[1][name], 2 * changes[0][name], atol=1e-6)
-
-
-def project_model(project: Path) -> Path:
-    return Path((project / "suites" / "models.yaml").read_text().split("file:")[1].split("'")[0])

@@ -6,14 +6,14 @@ base alone, and third-party packages inside functions, so that planning never lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from harness.configurable import Configurable
 from harness.errors import unknown as unknown  # methods import this file alone
-from harness.network import Network, Shape
+from harness.network import Network, Shape, read_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from torch import nn
 
+__all__ = [
+    "TRAINED", "Expert", "Footprint", "Job", "LogFloat", "Method", "Network", "Options", "Shape", "load_trained",
+    "read_network", "save_trained", "unknown",
+]  # fmt: skip
 TRAINED = "trained.safetensors"
 
 
@@ -44,7 +48,8 @@ class Options:
 class Expert:
     """A cell that another asks the plan for: this method with these settings, trained on this task.
 
-    `model` is its base model where it is another than the asking cell's.
+    `model` is its base model where it is another than the asking cell's, `seed` the seed it is trained with where that
+    is another; its examples are those of the asking cell's seed.
     """
 
     role: str
@@ -52,6 +57,7 @@ class Expert:
     settings: dict[str, Any]
     learn: str
     model: str | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ class Footprint:
     them; `inputs_kept` says that the adapter reads the very input of its layer. An adapter keeps `per_token`
     numbers for each token, and `fixed` ones whatever the batch. `virtual_tokens` run through every layer before the
     input's own; of `prefix_tokens` a layer has keys and values alone. `frozen` numbers are added beside the network and
-    not trained; `state` are those that the method keeps of its own for each trained one.
+    not trained; `state` are those that the method keeps of its own for each trained one. An example is `sequences`
+    sequences of a batch.
     """
 
     trained: Mapping[str, Shape]
@@ -76,6 +83,7 @@ class Footprint:
     prefix_tokens: int = 0
     frozen: int = 0
     state: int = 0
+    sequences: int = 1
 
 
 class Job(Protocol):
@@ -124,7 +132,32 @@ class Job(Protocol):
         prefix token, the loss on every other token. What is beyond `max_length` is cut off."""
         ...
 
+    def wrong(self, example: Any) -> list[Any]:
+        """A multiple-choice example of the cell's task with each of the answers that are not its own."""
+        ...
+
+    def mark(self, example: Any, answer: str) -> float:
+        """What the cell's task makes of a generated answer to an example; more is better."""
+        ...
+
     def train(self, model: nn.Module, method: Method) -> nn.Module: ...
+    def train_on(self, rows: list[Any], model: nn.Module, method: Method, changes: Mapping[str, Any]) -> nn.Module:
+        """Train on encoded rows, with some of the cell's training settings changed."""
+        ...
+
+    def train_by(
+        self,
+        trainer: Callable[..., Any],
+        config: Callable[..., Any],
+        model: nn.Module,
+        method: Method,
+        changes: Mapping[str, Any],
+    ) -> nn.Module:
+        """Train with a trainer of another library that is made of transformers' (`trainer` takes model, args and
+        callbacks). `config` makes its arguments of those of transformers: the cell's training settings, with changes.
+        The model that it hands back is as it was but for its weights."""
+        ...
+
     def language_model(self, model: nn.Module) -> LM: ...
     def callbacks(self) -> list[Any]: ...
 
@@ -146,6 +179,8 @@ class Method(Configurable):
     distributes: ClassVar[bool] = True  # False: it is trained on one device (`train: devices`)
     wraps: ClassVar[bool] = False  # True: peft wraps the model, which it can do once
     own_trainer: ClassVar[bool] = False  # True: objectives and curricula cannot reach its training
+    inner: ClassVar[str] = ""  # the setting that holds another method with its settings, which this one trains
+    wants_choices: ClassVar[bool] = False  # True: it learns from wrong answers, which only multiple choice has
     starts_at_base: ClassVar[str] = ""  # why an untrained result does not score as the base model; "": it does
     space: ClassVar[dict[str, Any]] = {}  # what tuning may move
 
@@ -199,6 +234,11 @@ class Method(Configurable):
     def cannot_train(self, train: Any) -> Iterable[str]:
         """Why it does not go with training settings (`settings.TrainSettings`)."""
         return ()
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether it leaves a low-rank adapter of peft's whose product is its whole change: such can be added up."""
+        return False
 
     def skip(self) -> str | None:
         if self.quantize and find_spec("bitsandbytes") is None:

@@ -102,6 +102,10 @@ class LoRA(Method):
             fixed=dora if self.use_dora else {},
         )
 
+    @property
+    def adds_up(self) -> bool:
+        return not (self.use_dora or self.starts_at_base)
+
     def attach(self, model: nn.Module) -> nn.Module:
         from peft import EvaConfig, LoraConfig, get_peft_model, prepare_model_for_kbit_training
 

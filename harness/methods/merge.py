@@ -1,113 +1,261 @@
-"""Model merging: experts trained on one task each, then combined without training, through mergekit.
+"""Model merging: experts trained apart, then combined into one model's weights, through mergekit.
 
-Task arithmetic: Ilharco et al. 2022, arXiv:2212.04089. TIES: Yadav et al. 2023, arXiv:2306.01708.
-DARE: Yu et al. 2023, arXiv:2311.03099.
+Linear: Wortsman et al. 2022, arXiv:2203.05482. SLERP: Shoemake 1985. Task arithmetic: Ilharco et al. 2022,
+arXiv:2212.04089. TIES: Yadav et al. 2023, arXiv:2306.01708. DARE: Yu et al. 2023, arXiv:2311.03099. DELLA: Deep et al.
+2024, arXiv:2406.11617. Model stock: Jang et al. 2024, arXiv:2403.19522. Passthrough: Kim et al. 2023, arXiv:2312.15166.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Expert, Job, Method, Options
+from harness.methods.base import Expert, Job, Method, Options, read_network
+from harness.methods.parts import OfExperts, task_of
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Merge(Method):
-    """Merging: experts of several tasks combined into one model (linear, task arithmetic, TIES, DARE).
+@dataclass(frozen=True)
+class Way:
+    """What a way of merging takes: a `weight` (its default) of each expert's change or, `joint`, of the merged one."""
 
-    `experts` is {method, learn: [tasks], and that method's settings}: one expert a task, a cell of the
-    same plan, with costs of its own (a merge's are those of merging). Adapters are folded into full
-    weights first. `weight` scales the change: each expert's (task_arithmetic and dare_linear, 0.5 by
-    default) or that of the joint one (ties and dare_ties, 1). `density` is the share of each expert's
-    changes that TIES and DARE keep.
+    weight: float | None = None
+    joint: bool = False
+    weights: bool = False
+    density: bool = False
+    epsilon: bool = False
+    base: bool = True  # it merges changes against the base model, not weights
+    least: int = 1
+    most: int | None = None
+    called: str = ""  # by mergekit, where by another name
+
+
+WAYS = {
+    "linear": Way(weights=True, base=False),
+    "slerp": Way(weights=True, base=False, least=2, most=2),
+    "task_arithmetic": Way(0.5, weights=True),
+    "ties": Way(1.0, joint=True, weights=True, density=True),
+    "dare_ties": Way(1.0, joint=True, weights=True, density=True),
+    "dare_linear": Way(0.5, weights=True, density=True),
+    "della": Way(1.0, joint=True, weights=True, density=True, epsilon=True),
+    "della_linear": Way(0.5, weights=True, density=True, epsilon=True),
+    "model_stock": Way(least=2),
+    "soup": Way(base=False, called="linear"),
+    "passthrough": Way(base=False),
+}
+
+
+class Merge(OfExperts):
+    """Merging: experts combined into one model without training (linear, SLERP, TIES, DARE, DELLA, soup, …).
+
+    `how` says in which way. With t the change (expert - base) of a weight, and every expert folded into full weights:
+
+    - linear: the mean of the experts; slerp: the point between two on the arc from one to the other.
+    - task_arithmetic: base + sum of weight × t. dare_linear and della_linear: so, after dropping changes.
+    - ties, dare_ties, della: base + weight × the mean, for each number apart, over the experts that agree with the
+      sign of the sum of the changes that were kept.
+    - model_stock: base + s × (mean - base), with s = kc / (1 + (k - 1)c) from the mean cosine c between k changes.
+    - soup: the mean of experts of the cell's one task, on the same examples, trained with each of `seeds`.
+    - passthrough: layers stacked as they are: `slices` is a list of [task, first layer, layer after the last].
+
+    `weight` scales the change: each expert's (0.5 by default), or with ties, dare_ties and della the joint one (1).
+    `weights` is a number for each task's expert: its share (linear, slerp), in place of `weight` in a sum, and its
+    say in the mean of the others. `density` is the share of each expert's changes that is kept (0.5): the largest
+    (ties) or, scaled up to the same total, a random draw (dare) in which the chance goes with the size (della, by
+    `epsilon`, 0.15, on either side of density).
     """
 
     name = "merge"
-    family = "merging"
-    trains = True  # its experts do: a merge has their data size and seed
-    own_trainer = True
-    distributes = False  # its experts do: merging itself is one process's work
+    paper = "arXiv:2212.04089"
+    packages = ("mergekit",)
     space = {"weight": Options((0.3, 0.5, 0.7, 1.0)), "density": Options((0.2, 0.5, 0.8))}
 
-    how: Literal["linear", "task_arithmetic", "ties", "dare_ties", "dare_linear"] = "ties"
+    how: Literal[
+        "linear", "slerp", "task_arithmetic", "ties", "dare_ties", "dare_linear", "della", "della_linear",
+        "model_stock", "soup", "passthrough",
+    ] = "ties"  # fmt: skip
     weight: float | None = None
-    density: float = 0.5
-    experts: dict[str, Any] = {}
+    weights: dict[str, float] = {}
+    density: float | None = None
+    epsilon: float | None = None
+    seeds: list[int] = []
+    slices: list[tuple[str, int, int]] = []
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        takes = {"weight": self.way.weight is not None and not self.weights, "density": self.way.density}
+        vars(self).update(space={key: value for key, value in type(self).space.items() if takes[key]})
+
+    @property
+    def way(self) -> Way:
+        return WAYS[self.how]
 
     def problems(self) -> Iterable[str]:
-        learn = self.experts.get("learn")
-        if not isinstance(learn, list) or len(learn) < 2 or len(set(map(str, learn))) < len(learn):
-            yield (
-                f"experts.learn is {learn!r}; a merge wants a list of two or more different tasks: "
-                "experts: {method: lora, learn: [bbc-topic, reuters-r8]}."
-            )
-        if not isinstance(self.experts.get("method"), str):
-            yield "experts.method is missing: the method that trains each expert (experts: {method: lora, …})."
-        if not 0 < self.density <= 1:
+        way = self.way
+        if self.how == "soup":
+            yield from self._soup_problems()
+        else:
+            yield from self.expert_problems(way.least, way.most)
+            if self.seeds:
+                yield f"seeds has no effect on how: {self.how}: the suite's seeds are those of its experts. Drop it."
+        yield from self._idle("weight", self.weight is not None, way.weight is not None)
+        yield from self._idle("weights", bool(self.weights), way.weights)
+        yield from self._idle("density", self.density is not None, way.density)
+        yield from self._idle("epsilon", self.epsilon is not None, way.epsilon)
+        yield from self._idle("slices", bool(self.slices), self.how == "passthrough")
+        if way.weights:
+            yield from self.weight_problems(self.weights)
+            if self.weights and not sum(self.weights.values()) > 0:
+                yield "weights are all 0. Give at least one expert a number above 0."
+            if self.weights and self.weight is not None and not way.joint:
+                yield f"weight and weights are both given, and how: {self.how} takes one of them. Keep one."
+        if self.density is not None and not 0 < self.density <= 1:
             yield f"density is {self.density}; it must be above 0 and at most 1."
-        if self.how == "linear" and self.weight is not None:
-            yield "weight has no effect on how: linear, the plain average. Drop it, or use task_arithmetic."
+        elif way.epsilon and self.kept < 1 and not self.spread < self.kept < 1 - self.spread:
+            yield f"density {self.kept} ± epsilon {self.spread} leaves 0 to 1, between which both must lie. Change one."
+        if self.how == "passthrough":
+            yield from self._slice_problems()
         if self.quantize:
             yield "quantize does not go with merge: mergekit combines full weights. Drop it."
+
+    def _idle(self, key: str, given: bool, taken: bool) -> Iterable[str]:
+        if given and not taken:
+            having = [how for how, way in WAYS.items() if getattr(way, key, how == "passthrough") not in (None, False)]
+            what = ", the plain average" if self.how == "linear" else ""
+            yield f"{key} has no effect on how: {self.how}{what}. Drop it, or use {', '.join(having)}."
+
+    def _soup_problems(self) -> Iterable[str]:
+        if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            yield f"seeds is {self.seeds}; a soup wants two or more different seeds, at least 0: seeds: [0, 1, 2]."
+        if "learn" in self.experts:
+            yield "a soup's experts all learn the task of the cell. Drop experts.learn."
+        if not isinstance(self.experts.get("method"), str):
+            yield "experts.method is missing: the method that trains each expert (experts: {method: lora, …})."
+
+    def _slice_problems(self) -> Iterable[str]:
+        if not self.slices:
+            yield "slices is empty: a list of [task, first layer, layer after the last], such as [[bbc-topic, 0, 20]]."
+        for task, first, after in self.slices:
+            if task not in self.learn:
+                yield f"slices names {task!r}, which is no expert. The experts are {', '.join(self.learn)}."
+            if not 0 <= first < after:
+                yield f"slices: layers {first} to {after} of {task} are none. The second number is one past the last."
 
     @property
     def strength(self) -> float:
         """`weight`, or its default for this way of merging."""
-        default = 1.0 if self.how in ("ties", "dare_ties") else 0.5
-        return default if self.weight is None else self.weight
+        return (self.way.weight or 1.0) if self.weight is None else self.weight
+
+    @property
+    def kept(self) -> float:
+        return 0.5 if self.density is None else self.density
+
+    @property
+    def spread(self) -> float:
+        return 0.15 if self.epsilon is None else self.epsilon
 
     def refuses(self, expert: Method) -> Iterable[str]:
-        if not (expert.trains and expert.foldable):
+        yield from super().refuses(expert)
+        if not (expert.trains and expert.foldable and expert.is_language_model):
             yield f"{expert.name} leaves no weights that can be merged."
-
-    def wants(self, task: str) -> Iterable[Expert]:
-        settings = {key: value for key, value in self.experts.items() if key not in ("method", "learn")}
-        for learned in self.learns(task):
-            yield Expert(f"expert:{learned}", self.experts["method"], settings, learned)
+        if expert.quantize:
+            yield f"{expert.name} leaves {expert.quantize} weights, and mergekit combines full ones. Use lora instead."
 
     def learns(self, task: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([task, *self.experts["learn"]]))
+        return (task,) if self.how == "soup" else super().learns(task)
 
-    def attach(self, model: nn.Module) -> nn.Module:
-        return model.requires_grad_(False)  # nothing is trained here
+    def wants(self, task: str) -> Iterable[Expert]:
+        if self.how != "soup":
+            yield from super().wants(task)
+            return
+        settings = {key: value for key, value in self.experts.items() if key != "method"}
+        for seed in self.seeds:
+            yield Expert(f"expert:seed-{seed}", self.experts["method"], settings, task, seed=seed)
+
+    # --- working ---
 
     def fit(self, model: nn.Module, job: Job) -> nn.Module:
         from mergekit.config import MergeConfiguration
         from mergekit.merge import run_merge
         from mergekit.options import MergeOptions
 
-        consensus = self.how in ("ties", "dare_ties")
-        each: dict[str, float] = {"weight": 1.0 if consensus or self.how == "linear" else self.strength}
-        if self.how in ("ties", "dare_ties", "dare_linear"):
-            each["density"] = self.density
-        recipe: dict[str, Any] = {
-            "merge_method": self.how,
-            "dtype": "float32",
-            "models": [{"model": str(plain_weights(job, role)), "parameters": each} for role in job.needs],
-        }
-        if self.how != "linear":
-            recipe["base_model"] = str(job.base)
-        if consensus:
-            # The mean over the experts that agree in sign, times lambda: equal weights would cancel in it.
-            recipe["parameters"] = {"normalize": True, "lambda": self.strength}
+        check_layers(job.base, [after for _, _, after in self.slices])
+        folders = {task_of(role): plain_weights(job, role) for role in job.needs}
         merged = job.scratch / "merged"
         run_merge(
-            MergeConfiguration.model_validate(recipe),
+            MergeConfiguration.model_validate(self.recipe(job.base, folders)),
             out_path=str(merged),
             options=MergeOptions(copy_tokenizer=False, random_seed=job.seed, quiet=True),
         )
+        if self.how == "passthrough":
+            mend_layer_types(job.base, merged, [(first, after) for _, first, after in self.slices])
         return job.load_model(merged)
+
+    def recipe(self, base: Path, folders: dict[str, Path]) -> dict[str, Any]:
+        """mergekit's configuration for experts in these folders, by task."""
+        way = self.way
+        # In doubles base + (expert - base) rounds to the expert itself: one expert at weight 1 comes back bit for bit.
+        recipe: dict[str, Any] = {
+            "merge_method": way.called or self.how, "dtype": "float64", "out_dtype": "float32", "parameters": {},
+        }  # fmt: skip
+        if self.how == "passthrough":
+            recipe["slices"] = [
+                {"sources": [{"model": str(folders[task]), "layer_range": list(span)}]} for task, *span in self.slices
+            ]
+            return recipe
+        each = dict.fromkeys(folders, 1.0 if way.joint or way.weight is None else self.strength) | self.weights
+        models = []
+        for task, folder in folders.items():
+            own: dict[str, float] = {"weight": each[task]}
+            own |= {"density": self.kept} if way.density else {}
+            own |= {"epsilon": self.spread} if way.epsilon and self.kept < 1 else {}
+            models.append({"model": str(folder), "parameters": own if way.weights or self.how == "soup" else {}})
+        recipe["models"] = models
+        if way.base:
+            recipe["base_model"] = str(base)
+        if way.joint:
+            # The mean over the experts that agree in sign, times lambda: equal weights would cancel in it.
+            recipe["parameters"] = {"normalize": True, "lambda": self.strength}
+        if self.how == "slerp":  # mergekit goes from the first, which it calls the base, to the second
+            recipe["base_model"] = models[0]["model"]
+            recipe["parameters"] = {"t": list(each.values())[1] / sum(each.values())}
+            recipe["models"] = [{"model": model["model"]} for model in models]
+        return recipe
 
 
 def plain_weights(job: Job, role: str) -> Path:
-    """A folder of an expert's full weights: its own, or what it is when folded into the base."""
-    saved = job.needs[role]
-    if (saved / "config.json").exists():
-        return saved
-    folder = job.scratch / role.replace(":", "-")
-    job.load_need(role, fold=True).save_pretrained(folder)  # type: ignore[operator]
+    """A folder of an expert's full weights: its own, or what it is when folded into the base.
+
+    Raises ValueError where they are not shaped as the base model's.
+    """
+    folder = job.needs[role]
+    if not (folder / "config.json").exists():
+        folder = job.scratch / role.replace(":", "-")
+        job.load_need(role, fold=True).save_pretrained(folder)  # type: ignore[operator]
+    base, expert = read_network(job.base), read_network(folder)
+    if base and expert and base.weights != expert.weights:
+        other = sorted(name for name in {*base.weights, *expert.weights}
+                       if base.weights.get(name) != expert.weights.get(name))  # fmt: skip
+        raise ValueError(f"the {role} has other weights than the base model, such as {other[0]}: they cannot be merged")
     return folder
+
+
+def check_layers(base: Path, ends: list[int]) -> None:
+    """Raise ValueError for layers that the model does not have."""
+    available = json.loads((base / "config.json").read_text())["num_hidden_layers"]
+    if ends and max(ends) > available:
+        raise ValueError(f"slices asks for layers up to {max(ends)}, but the model has {available}")
+
+
+def mend_layer_types(base: Path, merged: Path, spans: list[tuple[int, int]]) -> None:
+    """Give each stacked layer the kind of attention of the layer that it was: mergekit keeps the list of the base."""
+    kinds = json.loads((base / "config.json").read_text()).get("layer_types")
+    if kinds:
+        made = json.loads((merged / "config.json").read_text())
+        made["layer_types"] = [kind for first, after in spans for kind in kinds[first:after]]
+        (merged / "config.json").write_text(json.dumps(made, indent=1))

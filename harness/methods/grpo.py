@@ -1,0 +1,104 @@
+"""Group relative policy optimisation: sampled answers, rewarded by the task's own metric (Shao et al. 2024,
+arXiv:2402.03300)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harness.methods.base import Job, LogFloat, Options
+from harness.methods.parts import Around
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class GRPO(Around):
+    """GRPO: answers are sampled, and those that the task marks above their group's mean are made likelier.
+
+    Of each context `group` answers of `answer_tokens` tokens (by default as many as the longest answer of the training
+    examples has) are drawn at `temperature`; an answer's advantage is its mark less the group's mean, over the group's
+    standard deviation. Multiple choice marks 1 for an answer that begins with the right label, generated text has the
+    task's own metric. A batch holds batch_size answers, so batch_size / group contexts. Of contexts whose answers are
+    all right or all wrong nothing is learned, and a small model seldom says a label at all before it has learned to:
+    therefore `sft_share`. There is no penalty on the distance to the untuned model (trl's default). Trained by trl;
+    trained parameters are those of `train_with`.
+    """
+
+    name = "grpo"
+    paper = "arXiv:2402.03300"
+    packages = ("trl",)
+    space = {"learning_rate": LogFloat(1e-5, 1e-2), "group": Options((4, 8))}
+
+    learning_rate: float = 3e-4
+    sft_share: float = 0.25
+    group: int = 4
+    temperature: float = 1.0
+    answer_tokens: int | None = None
+
+    def problems(self) -> Iterable[str]:
+        yield from super().problems()
+        if self.group < 2:
+            yield f"group is {self.group}; it must be at least 2, for there to be a better and a worse answer."
+        if not self.temperature > 0:
+            yield f"temperature is {self.temperature}; it must be above 0."
+        if self.answer_tokens is not None and self.answer_tokens < 1:
+            yield f"answer_tokens is {self.answer_tokens}; it must be at least 1."
+
+    def cannot_train(self, train: Any) -> Iterable[str]:
+        yield from super().cannot_train(train)
+        if train.batch_size * train.gradient_accumulation % self.group:
+            yield (
+                f"a batch of {train.batch_size} × {train.gradient_accumulation} answers cannot be divided into groups "
+                f"of {self.group}. Take a batch_size that is a multiple of group."
+            )
+
+    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+        from datasets import Dataset
+        from trl import GRPOConfig
+
+        model, changes = self.warmed_up(model, job)
+        examples = job.examples()
+        rows = job.rows(model, examples)
+        answers = [sum(label != -100 for label in row["labels"]) for row in rows]
+        contexts = [row["input_ids"][: len(row["labels"]) - count] for row, count in zip(rows, answers, strict=True)]
+
+        def marks(completions: list[str], place: list[int], **_: Any) -> list[float]:
+            return [job.mark(examples[number], text) for number, text in zip(place, completions, strict=True)]
+
+        (recorder,) = job.callbacks()
+        trainer = partial(
+            group_trainer(recorder, contexts),
+            reward_funcs=marks,
+            train_dataset=Dataset.from_list([{"prompt": str(number), "place": number} for number in range(len(rows))]),
+            processing_class=job.tokenizer,
+        )
+        config = partial(
+            GRPOConfig,
+            num_generations=self.group,
+            max_completion_length=self.answer_tokens or max(answers),
+            temperature=self.temperature,
+            loss_type="grpo",  # the paper's: the mean over tokens, then over answers
+            beta=0.0,
+        )
+        return job.train_by(trainer, config, model, self, changes)
+
+
+def group_trainer(recorder: Any, contexts: list[list[int]]) -> type:
+    """trl's trainer for contexts that are encoded; its prompts are their numbers."""
+    from trl import GRPOTrainer
+
+    class GroupTrainer(GRPOTrainer):
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return [contexts[int(prompt)] for prompt in prompts], None, {}
+
+        def _send_telemetry(self) -> None:
+            """Nothing is sent."""
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+            tokens = int(inputs["prompt_mask"].sum() + inputs["completion_mask"].sum())
+            recorder.count(tokens, len(inputs["prompt_mask"]))
+            return super().compute_loss(model, inputs, *args, **options)
+
+    return GroupTrainer

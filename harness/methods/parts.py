@@ -1,0 +1,184 @@
+"""What methods that are made of other methods share: those that combine experts, and those that train in their own way
+what another method makes trainable.
+
+Nothing here is found by the walk over this folder: neither has a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.methods.base import Expert, Footprint, Job, Method, Network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lm_eval.api.model import LM
+    from torch import nn
+
+
+class OfExperts(Method):
+    """A method that combines experts, cells of the same plan with costs of their own, without training.
+
+    `experts` is {method, learn: [tasks], and that method's settings}: one expert a task.
+    """
+
+    family = "merging"
+    trains = True  # its experts do: a merge has their data size and seed
+    own_trainer = True
+    distributes = False  # its experts do: merging itself is one process's work
+
+    experts: dict[str, Any] = {}
+
+    @property
+    def learn(self) -> list[str]:
+        """The tasks of `experts`, whatever else stands there."""
+        found = self.experts.get("learn")
+        return list(map(str, found)) if isinstance(found, list) else []
+
+    def expert_problems(self, least: int = 1, most: int | None = None) -> Iterable[str]:
+        """What is wrong with `experts`, of which this method takes at least so many and, with `most`, no more."""
+        found = self.experts.get("learn")
+        count = len(self.learn)
+        if not isinstance(found, list) or not least <= count <= (most or count) or len(set(self.learn)) < count:
+            wanted = f"{least} or more" if most is None else str(least)
+            yield (
+                f"experts.learn is {found!r}; {self.name} wants a list of {wanted} different tasks: "
+                "experts: {method: lora, learn: [bbc-topic, reuters-r8]}."
+            )
+        if not isinstance(self.experts.get("method"), str):
+            yield "experts.method is missing: the method that trains each expert (experts: {method: lora, …})."
+
+    def weight_problems(self, weights: Mapping[str, float]) -> Iterable[str]:
+        """What is wrong with a number for each expert."""
+        for name, weight in weights.items():
+            if name not in self.learn:
+                yield f"weights names {name!r}, which is no expert. The experts are {', '.join(self.learn)}."
+            elif not 0 <= weight < float("inf"):
+                yield f"the weight of {name!r} is {weight}; it must be a finite number, at least 0."
+        missing = [name for name in self.learn if weights and name not in weights]
+        if missing:
+            yield f"weights says nothing of {', '.join(missing)}. Give each expert its number, or drop weights."
+
+    def wants(self, task: str) -> Iterable[Expert]:
+        settings = {key: value for key, value in self.experts.items() if key not in ("method", "learn")}
+        for learned in self.learns(task):
+            yield Expert(f"expert:{learned}", self.experts["method"], settings, learned)
+
+    def learns(self, task: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([task, *self.learn]))
+
+    def refuses(self, expert: Method) -> Iterable[str]:
+        if any(True for _ in expert.wants("?")):
+            yield f"{expert.name} needs cells of its own, which an expert cannot have."
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        return model.requires_grad_(False)  # nothing is trained here
+
+
+def task_of(role: str) -> str:
+    """The task that the expert in a role of `OfExperts.wants` has learned."""
+    return role.removeprefix("expert:")
+
+
+class Around(Method):
+    """A method that trains in its own way what another one makes trainable.
+
+    `train_with` is that one: {method, and its settings}; what it saves is what is saved. `learning_rate` is that of
+    both. `sft_share` is the share of the steps spent on the right answers themselves before.
+    """
+
+    inner = "train_with"
+    family = "preference"
+    own_trainer = True
+    distributes = False
+
+    learning_rate: float = 1e-4
+    train_with: dict[str, Any] = {"method": "lora"}
+    sft_share: float = 0.0
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self.part = method_named(**self.train_with)
+        vars(self.part).update({"learning_rate": self.learning_rate, "quantize": self.quantize or self.part.quantize})
+        vars(self).update(
+            quantize=self.part.quantize,
+            foldable=self.part.foldable,
+            wraps=self.part.wraps,
+            starts_at_base=self.part.starts_at_base,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        own = {key: value for key, value in self.part.settings.items() if key != "learning_rate"}
+        return {**super().settings, "train_with": {"method": self.part.name, **own}}
+
+    def problems(self) -> Iterable[str]:
+        part = self.part
+        alone = part.own_trainer or not part.is_language_model or any(True for _ in part.wants("?"))
+        if alone or not part.trains or "learning_rate" not in part.fields():
+            yield f"train_with: {self.name} cannot train {part.name}. Use lora, full, or another that trains weights."
+        if "learning_rate" in self.train_with:
+            yield f"train_with has a learning_rate. Give it to {self.name} itself: one rate is that of both."
+        if not 0 <= self.sft_share < 1:
+            yield f"sft_share is {self.sft_share}; it must be at least 0 and below 1."
+        yield from part.problems()
+
+    def cannot_train(self, train: Any) -> Iterable[str]:
+        if train.eval_every:
+            yield (
+                f"{self.name} has no validation loss that could be compared with others. Drop eval_every, or give this "
+                "label train: {eval_every: null, early_stopping: null}."
+            )
+        if train.steps == 1 and self.sft_share:
+            yield "steps is 1, which sft_share cannot divide. Raise steps, or drop sft_share."
+
+    def skip(self) -> str | None:
+        return super().skip() or self.part.skip()
+
+    def footprint(self, network: Network) -> Footprint | None:
+        return self.part.footprint(network)
+
+    def load(self, job: Job) -> nn.Module:
+        return self.part.load(job)
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        return self.part.attach(model)
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
+        return self.part.parameter_groups(model)
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        self.part.after_step(model, step)
+
+    def predictor(self, model: nn.Module, job: Job) -> LM:
+        return self.part.predictor(model, job)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        self.part.save(model, folder)
+
+    def restore(self, job: Job, folder: Path) -> nn.Module:
+        return self.part.restore(job, folder)
+
+    def fold(self, model: nn.Module) -> nn.Module:
+        return self.part.fold(model)
+
+    def warmed_up(self, model: nn.Module, job: Job) -> tuple[nn.Module, dict[str, Any]]:
+        """The model after `sft_share` of the steps on right answers, and what is left of them, as `train:` says it."""
+        key = "steps" if job.settings["steps"] else "epochs"
+        whole = job.settings[key]
+        first = whole * self.sft_share
+        if key == "steps":
+            first = min(whole - 1, max(1, round(first))) if first else 0
+        if first:
+            model = job.train_on(job.rows(model, job.examples()), model, self, {key: first})
+        return model, {key: whole - first}
+
+
+def method_named(method: str, **settings: Any) -> Method:
+    """A method by its name. Raises KeyError or ValueError for a name or a setting that nobody knows."""
+    from harness.methods import all_methods  # found by walking the folder of which this file is part
+
+    made: Method = all_methods()[method](**settings)
+    return made
