@@ -46,7 +46,8 @@ class Cell:
     An untrained cell has `n_train` 0 and no seed. `needs` maps a role ("expert:bbc-topic") to the
     spec digest of the cell that fills it. `baseline` is the bare base model's cell. `objectives` and
     `curriculum` map a name to its settings. `reads` are tasks whose training text is used without being scored,
-    `borrows` are models beside its own.
+    `borrows` are models beside its own. `data` says how its training data was chosen and spoilt
+    (`quality.Quality`), nothing for clean, balanced data.
     """
 
     key: str
@@ -69,6 +70,7 @@ class Cell:
     reads: tuple[str, ...] = ()
     borrows: tuple[str, ...] = ()
     fingerprints: dict[str, str] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,7 +81,7 @@ class Cell:
 
     def member(self) -> dict[str, Any]:
         """What a run says of a cell that is part of it."""
-        names = ("key", "label", "spec_digest", "model", "task", "n_train", "seed", "baseline")
+        names = ("key", "label", "spec_digest", "model", "task", "n_train", "seed", "baseline", "data")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
