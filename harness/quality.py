@@ -1,7 +1,8 @@
 """How good training data is, beside how much of it there is: which examples are chosen, and what is spoilt in them.
 
 Pure, and of the training split alone: `tasks.py` applies it to what a cell draws; validation and test items are never
-touched. Everything is drawn by the cell's seed, place by place, so that a smaller slice is the start of a larger one.
+touched. Everything is drawn by the cell's seed, place by place: a larger slice holds the documents of a smaller one,
+and what is spoilt in this is spoilt in that (only the hard ones are sought anew, among more candidates).
 """
 
 from __future__ import annotations
@@ -11,28 +12,38 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 Select = Literal["random", "balanced", "diverse", "hard"]
 POOL = 8  # candidates an example, among which the hard ones are looked for
 
 
+def no_bool(value: Any) -> Any:
+    """`labels: true` is a mistake, and not the number one."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("float_type", "Input should be a valid number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(no_bool)]
+Share = Annotated[Number, Field(ge=0)]
+
+
 class Corruption(pydantic.BaseModel):
     """One entry of `corrupt:`; without keys the data is clean."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    labels: float = Field(
-        default=0.0, ge=0, le=1, description="fraction of the examples whose label is another class's"
+    labels: Share = Field(default=0.0, le=1, description="fraction of the examples with another class's label")
+    imbalance: Number = Field(
+        default=1.0, ge=1, description="examples of the most frequent class for one of the rarest"
     )
-    imbalance: float = Field(
-        default=1.0, ge=1, description="how often the most frequent class comes for one of the rarest"
-    )
-    duplicates: float = Field(default=0.0, ge=0, lt=1, description="fraction of the examples that repeat another one")
-    truncate: float = Field(default=0.0, ge=0, lt=1, description="share of each text's words that is cut off its end")
+    duplicates: Share = Field(default=0.0, lt=1, description="fraction of the examples that repeat another one")
+    truncate: Share = Field(default=0.0, lt=1, description="share of each text's words that is cut off its end")
 
 
 UNSPOILT = Corruption()
@@ -88,8 +99,8 @@ def rounded(share: float, n: int) -> int:
 def marked(n: int, share: float, salt: str, spared: int = 0) -> list[int]:
     """round(share·n) places of `n`, rising; the first `spared` are never among them.
 
-    Each stretch of places in which the rounded count rises by one holds one, drawn by `salt`. So the places of a
-    smaller n are those of a larger one, and none is likelier than its neighbours.
+    Each stretch of places in which the rounded count rises by one holds one, drawn by `salt`. So those of a smaller n
+    are among those of a larger one (which has one more of its places at the most), and none is likelier than others.
     """
     rng = random.Random(salt)
     places: list[int] = []
@@ -112,14 +123,23 @@ def flipped(answers: Sequence[tuple[int, int]], share: float, seed: int) -> dict
 
 
 def repeated(n: int, share: float, seed: int) -> list[int]:
-    """For each of `n` places the number of the document that stands there: the next one, or one that was there."""
+    """For each of `n` places the number of the document that stands there: the next one, or again one that was there.
+
+    None is repeated twice before every earlier one was repeated.
+    """
     again = set(marked(n, share, f"{seed} duplicates", spared=1))
     rng = random.Random(f"{seed} repeats")
     found: list[int] = []
+    waiting: list[int] = []
     fresh = 0
     for place in range(n):
-        found.append(rng.randrange(fresh) if place in again else fresh)
-        fresh += place not in again
+        if place in again:
+            waiting = waiting or list(range(fresh))
+            found.append(waiting.pop(rng.randrange(len(waiting))))
+        else:
+            found.append(fresh)
+            waiting.append(fresh)
+            fresh += 1
     return found
 
 
@@ -174,7 +194,8 @@ def shortened(document: Document, name: str, share: float, ask: Ask) -> tuple[Do
     if len(ends) < 2:
         return document, 0
     question, answer = ask(cut(len(ends)))
-    if ask(cut(1))[1] != answer:
+    first = ask(cut(1))
+    if first[0] == question or first[1] != answer:
         return document, 0
     low, high = 1, len(ends)  # the fewest words that ask the same as all
     while low < high:

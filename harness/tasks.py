@@ -278,7 +278,7 @@ def choose(
     ratio = quality.corrupt.imbalance
     if quality.select == "diverse":
         wanted = len(order) if ratio > 1 else count
-        order = [order[place] for place in spread([example(task, train[p], closed).context for p in order], wanted)]
+        order = [order[place] for place in spread([str(task.doc_to_text(train[p])) for p in order], wanted)]
     if quality.select == "hard":
         assert judge is not None
         order = order[: POOL * n]
