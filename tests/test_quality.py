@@ -205,17 +205,18 @@ def test_labels_change_and_nothing_else_does(colours: Any) -> None:
 def test_a_larger_slice_holds_a_smaller_one_whatever_is_spoilt(colours: Any) -> None:
     every = {"duplicates": 0.4, "truncate": 0.3, "imbalance": 4}
     for select in ("random", "balanced", "diverse"):
-        for n in (10, 13, 22):
-            small, large = (set(drawn(colours, size, 3, select, **every)[0]) for size in (n, 40))
-            assert small < large
-            noisy, noisier = (drawn(colours, size, 3, select, labels=0.4)[0] for size in (n, 40))
-            assert [one.context for one in noisy] == [one.context for one in noisier[:n]]
-            assert sum(one != other for one, other in zip(noisy, noisier, strict=False)) <= 1
+        small, large = (set(drawn(colours, n, 3, select, **every)[0]) for n in (13, 40))
+        assert small < large
+    noisier = drawn(colours, 40, 3, labels=0.4)[0]
+    for n in (10, 13, 22):
+        noisy = drawn(colours, n, 3, labels=0.4)[0]
+        assert [one.context for one in noisy] == [one.context for one in noisier[:n]]
+        assert sum(one != other for one, other in zip(noisy, noisier, strict=False)) <= 1
 
 
 def test_seeds_draw_apart_and_each_its_own_again(colours: Any) -> None:
     every = {"labels": 0.3, "duplicates": 0.4, "truncate": 0.3, "imbalance": 4}
-    for select in ("random", "balanced", "diverse", "hard"):
+    for select in ("balanced", "diverse", "hard"):
         assert drawn(colours, 20, 0, select, **every) == drawn(colours, 20, 0, select, **every)
         assert drawn(colours, 20, 0, select, **every)[0] != drawn(colours, 20, 1, select, **every)[0]
 
@@ -282,14 +283,13 @@ def facts_of(result: Any) -> dict[str, float]:
 
 def test_a_cell_learns_from_spoilt_data_and_is_scored_on_clean(project: Path, tmp_path: Path) -> None:
     plan = plan_of(project, SUITE)
-    keys = [f"full/tiny/colours/n16/s0{suffix}" for suffix in ("", "/labels0.5", "/labels0.25+duplicates0.5", "/hard")]
+    keys = [f"full/tiny/colours/n16/s0{suffix}" for suffix in ("", "/labels0.25+duplicates0.5", "/hard")]
     folders = [tmp_path / "attempts" / str(place) for place in range(len(keys))]
-    clean, noisy, both, hard = (
+    clean, both, hard = (
         run_here(plan, cell_named(plan, key), folder) for key, folder in zip(keys, folders, strict=True)
     )
-    assert {result.status for result in (clean, noisy, both, hard)} == {"done"}
+    assert {result.status for result in (clean, both, hard)} == {"done"}
     assert not any(name.startswith(("class:", "flipped")) for name in facts_of(clean))
-    assert facts_of(noisy)["flipped_labels"] == 8
     assert (facts_of(both)["flipped_labels"], facts_of(both)["duplicate_examples"]) == (4, 8)
     assert facts_of(hard)["selection_seconds"] > 0
     import pyarrow.parquet as pq
@@ -298,10 +298,9 @@ def test_a_cell_learns_from_spoilt_data_and_is_scored_on_clean(project: Path, tm
     for folder in folders:
         rows = pq.read_table(folder / ITEMS).to_pylist()
         asked.append({(row["doc_id"], row["target"]) for row in rows if row["metric"] == "acc"})
-    assert asked[0] == asked[1] == asked[2] == asked[3]
-    before = [step.loss for step in clean.steps if step.split == "train"]
-    after = [step.loss for step in noisy.steps if step.split == "train"]
-    assert before != after
+    assert asked[0] == asked[1] == asked[2]
+    trained = [[step.loss for step in result.steps if step.split == "train"] for result in (clean, both, hard)]
+    assert trained[0] != trained[1] != trained[2] != trained[0]
 
 
 def work_of(plan: Any, key: str, folder: Path) -> Work:
@@ -327,7 +326,7 @@ def test_validation_is_clean_and_hard_is_judged_by_the_untouched_model(project: 
 
     for row, loss in list(zip(rows, losses, strict=True))[:5]:
         out = model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]]))
-        assert float(out.loss) == pytest.approx(loss, abs=1e-4)
+        assert float(out.loss.detach()) == pytest.approx(loss, abs=1e-4)
     chosen = {one.context for one in hard.examples()}
     worst = sorted(zip(losses, pool, strict=True), key=lambda pair: -pair[0])[:16]
     assert chosen == {one.context for _, one in worst}

@@ -19,6 +19,8 @@ from harness.report.columns import headers, problem, texts
 from harness.report.figures import joint_stderr
 from harness.report.format import number, share, size, with_error
 from harness.report.labels import box, overlap, place
+from harness.report.losses import losses
+from harness.report.plots import learning_against_forgetting
 
 
 @pytest.fixture(scope="module")
@@ -408,4 +410,6 @@ def test_every_face_of_the_report_names_the_quality(tmp_path):
         assert "32 training examples, labels 0.4" in text
         assert "32 training examples, select hard" in text
     assert "topic, tiny, 32 examples, labels 0.4" in printed(store, 140)
-    assert "32 examples, labels 0.4" in paths.html.read_text(encoding="utf-8").split("Training loss")[1]
+    (block,) = load(store, "demo").blocks
+    assert "32 examples, labels 0.4" in losses(block)
+    assert "32 examples, labels 0.4" in learning_against_forgetting(block)
