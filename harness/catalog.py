@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,7 +57,8 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What fetching a task has shown. `unlearnable` is the reason why it cannot be trained on, or ""."""
+    """What fetching a task has shown. `unlearnable` is the reason why it cannot be trained on, or ""; `classes` are
+    the training examples of each class, where there are classes."""
 
     name: str
     path: str
@@ -67,6 +68,7 @@ class TaskFacts:
     n_validation: int
     n_test: int
     unlearnable: str = ""
+    classes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

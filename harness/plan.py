@@ -2,12 +2,13 @@
 
 Ids and seeds are settled here; nothing is run, fetched or looked up. A cell's `spec_digest` covers what
 the cell *is*: its method's settings, training settings, the fingerprints of models and tasks, data size,
-seed, objectives, curriculum, and the spec digests of its needs. Labels, keys and suites are not part of it,
-so two suites that ask for the same thing share one cell.
+seed, data quality, objectives, curriculum, and the spec digests of its needs. Labels, keys and suites are not part
+of it, so two suites that ask for the same thing share one cell.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
@@ -16,6 +17,7 @@ from typing import Any
 from harness.catalog import LengthFacts, ModelFacts, TaskFacts
 from harness.errors import Problem, SuiteError
 from harness.methods import Method
+from harness.quality import CLEAN, Corruption, Quality, marked, turns
 from harness.recipe import Recipe
 from harness.records import Cell, digest
 from harness.settings import SCORING, TrainSettings
@@ -61,10 +63,10 @@ def make_plan(suite: Suite, facts: Facts) -> Plan:
                 own = label.method.own_model()
                 if own and model != suite.models[0]:
                     continue  # it does not use the suite's models: one row, not one a model
-                for n_train, seed in axes(label.method, sizes, suite.seeds, facts.tasks[task].n_train):
+                for point in axes(label.method, suite, sizes, facts.tasks[task].n_train):
                     if label.name == BASE:
                         continue
-                    for cell in maker.cells(label, own or model, n_train, seed, bare.spec_digest):
+                    for cell in maker.cells(label, own or model, *point, bare.spec_digest):
                         add(cell)
     order = TopologicalSorter({cell.spec_digest: sorted(cell.needs.values()) for cell in cells.values()})
     rank = {name: place for place, name in enumerate(cells)}
@@ -78,15 +80,16 @@ def make_plan(suite: Suite, facts: Facts) -> Plan:
 
 
 def axes(
-    method: Method, sizes: tuple[int | str, ...], seeds: tuple[int, ...], available: int
-) -> Iterator[tuple[int, int | None]]:
-    """(n_train, seed) pairs: one (0, None) for what learns from no examples."""
+    method: Method, suite: Suite, sizes: tuple[int | str, ...], available: int
+) -> Iterator[tuple[int, int | None, Quality]]:
+    """(n_train, seed, quality of the data): one (0, None, clean) for what learns from no examples."""
     if not method.uses_data:
-        yield 0, None
+        yield 0, None, CLEAN
         return
     for size in sizes:
-        for seed in seeds:
-            yield (available if size == "all" else int(size)), seed
+        for quality in suite.qualities():
+            for seed in suite.seeds:
+                yield (available if size == "all" else int(size)), seed, quality
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,11 @@ class CellMaker:
         retain = tuple(name for name in dict.fromkeys([*self.suite.retain, *learned]) if name != self.task)
         return self.cell(label, model, self.task, 0, None, "", retain=retain)
 
-    def cells(self, label: Label, model: str, n_train: int, seed: int | None, baseline: str) -> Iterator[Cell]:
-        """A label's cell, after the cells that it needs."""
+    def cells(
+        self, label: Label, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
+    ) -> Iterator[Cell]:
+        """A label's cell, after the cells that it needs. These learn from data of the same quality: a merge or a
+        student is what can be made of such data, not of better."""
         needs = {}
         for expert in label.recipe.wants(self.task):
             method, _ = build_method(expert.method, expert.settings, self.suite.lines, ("methods", label.name))
@@ -114,15 +120,16 @@ class CellMaker:
             name = self.label_of(recipe, label.train) or f"{label.name}.{expert.method}"
             available = self.facts.tasks[expert.learn].n_train
             base = expert.model or model
-            size, its_seed = (min(n_train, available), seed) if method.uses_data else (0, None)
+            size, its_seed, its = (min(n_train, available), seed, quality) if method.uses_data else (0, None, CLEAN)
             draw = None
             if expert.seed not in (None, its_seed) and method.uses_data:
                 its_seed, draw = expert.seed, seed
                 name = f"{label.name}.{expert.method}"  # no row of its own: its examples are another seed's
-            cell = self.cell(Label(name, recipe, label.train), base, expert.learn, size, its_seed, baseline, draw=draw)
+            made = Label(name, recipe, label.train)
+            cell = self.cell(made, base, expert.learn, size, its_seed, baseline, draw=draw, quality=its)
             needs[expert.role] = cell.spec_digest
             yield cell
-        yield self.cell(label, model, self.task, n_train, seed, baseline, needs)
+        yield self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
 
     def label_of(self, recipe: Recipe, train: TrainSettings) -> str | None:
         """The suite's own label for exactly this recipe, so that an expert that is also a row shares its name."""
@@ -144,8 +151,12 @@ class CellMaker:
         needs: dict[str, str] | None = None,
         retain: tuple[str, ...] | None = None,
         draw: int | None = None,
+        quality: Quality = CLEAN,
     ) -> Cell:
         method, recipe = label.method, label.recipe
+        data = quality.data
+        if quality.select == "hard" and method.own_model():
+            data["judge"] = self.suite.models[0]  # a language model: what the method starts from may be none
         learn = recipe.learns(task) or (task,)
         if retain is None:
             retain = tuple(name for name in self.suite.retain if name not in learn)
@@ -153,6 +164,7 @@ class CellMaker:
             retain = ()
         reads = tuple(name for name in recipe.reads(task) if name not in (*learn, *retain))
         borrowed = [*recipe.borrows(), *(expert.model for expert in recipe.wants(task) if expert.model)]
+        borrowed += [data["judge"]] if "judge" in data else []
         borrows = tuple(dict.fromkeys(name for name in borrowed if name != model))
         settings = label.train.model_dump()
         if not method.trains:
@@ -177,8 +189,9 @@ class CellMaker:
             "needs": needs or {},
             **recipe.beside,  # no keys where there is nothing, so that results from before there was any are found
             **({} if draw is None else {"draw": draw}),
+            **({"data": data} if data else {}),
         }
-        size = f"/n{n_train}/s{seed}" if method.uses_data else ""
+        size = f"/n{n_train}/s{seed}{quality.suffix}" if method.uses_data else ""
         short = model.rstrip("/").rsplit("/", 1)[-1].removeprefix("file:")  # of a source, its last part
         return Cell(
             key=f"{label.name}/{short}/{task}{size}",
@@ -200,6 +213,7 @@ class CellMaker:
             borrows=borrows,
             fingerprints=fingerprints,
             draw=draw,
+            data=data,
             **recipe.beside,
         )
 
@@ -274,6 +288,58 @@ def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
                     f"{found.output_type}. Give it a suite of its own.",
                     "methods", label.name,
                 )  # fmt: skip
+    yield from check_quality(suite, facts)
     for place, task in enumerate(suite.retain):
         if facts.tasks[task].n_test == 0:
             yield problem(f"task {task!r} has nothing to score on (no test or validation split).", "retain", place)
+
+
+def check_quality(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """Data that cannot be spoilt in a way that the suite asks for, or would not be."""
+    for place, corrupt in enumerate(suite.corrupt):
+        for task, sizes in learned(suite, facts).items():
+            for name, message in refusals(corrupt, facts.tasks[task], sizes, suite.seeds):
+                yield suite.lines.problem(f"{name} {getattr(corrupt, name):g}: {message}", "corrupt", place, name)
+
+
+def learned(suite: Suite, facts: Facts) -> dict[str, list[int]]:
+    """Every task that a cell learns from examples, with the numbers of them."""
+    found: dict[str, list[int]] = {}
+    for task, sizes in suite.tasks:
+        for label in suite.labels:
+            if not label.method.uses_data:
+                continue
+            experts = [expert.learn for expert in label.recipe.wants(task)]
+            for name in dict.fromkeys([task, *label.recipe.learns(task), *experts]):
+                available = facts.tasks[name].n_train
+                counts = [facts.tasks[task].n_train if size == "all" else int(size) for size in sizes]
+                found.setdefault(name, []).extend(min(count, available) for count in counts)
+    return {name: sorted(set(counts)) for name, counts in found.items()}
+
+
+def refusals(
+    corrupt: Corruption, task: TaskFacts, sizes: list[int], seeds: tuple[int, ...]
+) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong with it) of a corruption for one task."""
+    for name in ("labels", "imbalance"):
+        if name in corrupt.model_dump(exclude_defaults=True) and task.output_type != "multiple_choice":
+            yield name, f"{task.name!r} is {task.output_type}, which has no classes. Give it a suite of its own."
+            return
+    for n in sizes:
+        for name in ("labels", "duplicates"):
+            share = getattr(corrupt, name)
+            if share and not marked(n, share, "", spared=int(name == "duplicates")):
+                yield name, f"of {n} examples of {task.name!r} that is none. Raise it, or the size."
+        distinct = n - Quality(corrupt).repeats(n)
+        for seed in seeds if corrupt.imbalance > 1 and task.classes else ():
+            wanted = Counter(turns(distinct, list(task.classes), corrupt.imbalance, seed))
+            short = [name for name, count in wanted.items() if count > task.classes[name]]
+            if short:
+                yield (
+                    "imbalance",
+                    (
+                        f"{n} examples of {task.name!r} with seed {seed} would need {wanted[short[0]]} of the class "
+                        f"{short[0]!r}, which has {task.classes[short[0]]}. Lower the size or the imbalance."
+                    ),
+                )
+                break

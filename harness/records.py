@@ -47,6 +47,7 @@ class Cell:
     spec digest of the cell that fills it. `baseline` is the bare base model's cell. `objectives` and
     `curriculum` map a name to its settings. `reads` are tasks whose training text is used without being scored,
     `borrows` are models beside its own. `draw` is the seed that draws its examples, where that is not `seed`.
+    `data` says how its training data was chosen and spoilt (`quality.Quality`), nothing for clean, balanced data.
     """
 
     key: str
@@ -70,6 +71,7 @@ class Cell:
     borrows: tuple[str, ...] = ()
     fingerprints: dict[str, str] = field(default_factory=dict)
     draw: int | None = None
+    data: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -80,7 +82,7 @@ class Cell:
 
     def member(self) -> dict[str, Any]:
         """What a run says of a cell that is part of it."""
-        names = ("key", "label", "spec_digest", "model", "task", "n_train", "seed", "baseline")
+        names = ("key", "label", "spec_digest", "model", "task", "n_train", "seed", "baseline", "data")
         return {name: getattr(self, name) for name in names}
 
     @classmethod

@@ -205,6 +205,8 @@ def explain(
         return lines.problem(f"{name} is missing.", *path)
     if item["type"] in ("too_short", "list_too_short"):
         return lines.problem(f"{name} is empty: the grid would hold no cell. List at least one.", *path)
+    if item["type"] in ("model_type", "dataclass_type"):
+        return lines.problem(f"{name}: got {got!r}, wanted a mapping (key: value).", *path)
     message = item["msg"].replace("Input should be ", "wanted ").replace("a valid ", "a ")
     return lines.problem(f"{name}: got {got!r}, {message}.", *path)
 

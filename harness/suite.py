@@ -21,6 +21,7 @@ from harness.lines import Lines, read_yaml
 from harness.methods import JOIN, Method, all_methods, make_method
 from harness.methods.composed import Composed
 from harness.objectives import all_objectives
+from harness.quality import UNSPOILT, Corruption, Quality, Select
 from harness.recipe import Recipe
 from harness.records import canonical
 from harness.settings import (
@@ -59,6 +60,8 @@ class SuiteFile(pydantic.BaseModel):
     train: dict[str, Any] = {}
     time_limit: float | None = Field(None, gt=0, description="seconds a cell may take")
     memory_limit: ByteSize | None = Field(None, gt=0, description="resident memory a cell may hold, such as 8GiB")
+    corrupt: list[Corruption] = Field([UNSPOILT], min_length=1)
+    select: list[Select] = Field(["balanced"], min_length=1)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,14 @@ class Suite:
     time_limit: float | None
     memory_limit: int | None  # bytes
     lines: Lines = field(repr=False, compare=False)
+    corrupt: tuple[Corruption, ...] = (UNSPOILT,)
+    select: tuple[str, ...] = ("balanced",)
+
+    def qualities(self) -> Iterator[Quality]:
+        """Every point of the axis of data quality, in the order of the file."""
+        for select in self.select:
+            for corrupt in self.corrupt:
+                yield Quality(corrupt, select)
 
     def task_names(self) -> Iterator[str]:
         """Every task that any cell may learn or be scored on, once each."""
@@ -158,6 +169,10 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
             if label:
                 labels.append(label)
     problems += check_lists(data, lines)
+    for place, entry in enumerate(file.corrupt if file else ()):
+        if file and entry in file.corrupt[:place]:
+            again = entry.model_dump(exclude_defaults=True) or "clean data ({})"
+            problems.append(lines.problem(f"{again} is listed twice. Remove one.", "corrupt", place))
     problems += check_labels(labels, lines)
     problems += check_curricula(data, labels, lines)
     if names:
@@ -176,6 +191,8 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
         time_limit=file.time_limit,
         memory_limit=file.memory_limit,
         lines=lines,
+        corrupt=tuple(file.corrupt),
+        select=tuple(file.select),
     )
 
 
@@ -188,7 +205,7 @@ def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
 
     tasks = entries(data, "tasks")
     lists: list[tuple[tuple[Any, ...], list[Any]]] = [
-        *(((key,), entries(data, key)) for key in ("models", "retain", "seeds")),
+        *(((key,), entries(data, key)) for key in ("models", "retain", "seeds", "select")),
         (("tasks",), [task.get("learn") if isinstance(task, dict) else None for task in tasks]),
         *((("tasks", place, "sizes"), entries(task, "sizes")) for place, task in enumerate(tasks)),
     ]

@@ -16,6 +16,7 @@ from typing import Any
 from harness.catalog import Catalog, TaskFacts, definition_files, keep_facts
 from harness.corpora import interleave
 from harness.errors import TaskError
+from harness.quality import CLEAN, POOL, Quality, flipped, hardest, imbalanced, repeated, spread, truncated
 from harness.records import digest
 
 VALIDATION_SHARE = 0.1  # taken from train where a task has no validation split of its own
@@ -96,9 +97,18 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         n_validation=len(validation),
         n_test=len(scored),
         unlearnable=unlearnable(task),
+        classes=classes(task, train),
     )
     keep_facts(catalog.task_facts_path(name), facts)
     return facts
+
+
+def classes(task: Any, documents: list[Any]) -> dict[str, int]:
+    """How many documents each class has; nothing where answers are no classes."""
+    if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
+        return {}
+    found = Counter(class_of(task, document) for document in documents if gold(task, document) is not None)
+    return dict(sorted(found.items()))
 
 
 def check_targets(name: str, task: Any, splits: dict[str, list[Any]]) -> None:
@@ -200,35 +210,117 @@ def fresh(documents: Iterable[Any], taken: set[str]) -> dict[str, Any]:
 def examples(
     task: Any, split: str = "train", n: int | None = None, seed: int = 0, render: Render | None = None
 ) -> list[Example]:
-    """Training examples of a task: "train" (the first `n` of the order drawn by `seed`) or "validation"; asked through
-    a chat template with `render`.
+    """Examples of a task: "train" (the first `n` of the order drawn by `seed`) or "validation"; asked through a chat
+    template with `render`.
 
     Slices are nested (n=32 is the start of n=128 under the same seed) and class-balanced for multiple
     choice. Raises TaskError when the task cannot be learned or has fewer than `n`.
     """
+    if split == "train":
+        return draw(task, n, seed, render=render)[0]
     if reason := unlearnable(task):
         raise TaskError(f"task {task.config.task!r} cannot be learned: {reason}")
-    train, validation = learning_docs(task)
     closed = task.OUTPUT_TYPE != "multiple_choice"
-    if split == "validation":
-        return [example(task, document, closed, render) for document in validation]
+    return [example(task, document, closed, render) for document in learning_docs(task)[1]]
+
+
+def draw(
+    task: Any,
+    n: int | None = None,
+    seed: int = 0,
+    quality: Quality = CLEAN,
+    judge: Judge | None = None,
+    render: Render | None = None,
+) -> tuple[list[Example], dict[str, float]]:
+    """`n` training examples (all without `n`) in this quality, and what was done to them as {name: count}.
+
+    First documents are chosen, from clean data; then some come again, then labels are changed, then texts cut. `judge`
+    gives the untouched model's loss of each of some examples. Raises TaskError as `examples` does, and when the data
+    cannot be spoilt in that way.
+    """
+    if reason := unlearnable(task):
+        raise TaskError(f"task {task.config.task!r} cannot be learned: {reason}")
+    train, _ = learning_docs(task)
+    closed = task.OUTPUT_TYPE != "multiple_choice"
     if n is not None and n > len(train):
         raise TaskError(f"task {task.config.task!r} has {len(train)} training examples, {n} were asked for.")
     if n is None:
         n = len(train)
+    corrupt = quality.corrupt
+    chosen = choose(task, train, n - quality.repeats(n), n, seed, quality, judge)
+    documents = [train[chosen[number]] for number in repeated(n, corrupt.duplicates, seed)]
+    wrong: dict[int, int] = {}
+    if corrupt.labels:
+        answers = [(gold(task, document) or 0, len(task.doc_to_choice(document))) for document in documents]
+        wrong = flipped(answers, corrupt.labels, seed)
+    gone = 0
+    if corrupt.truncate:
+        cut = [truncated(document, corrupt.truncate, asked(task)) for document in documents]
+        documents, gone = [document for document, _ in cut], sum(lost for _, lost in cut)
+        if not gone:
+            raise TaskError(
+                f"truncate {corrupt.truncate:g}: no text of {task.config.task!r} lost a word. Its questions show "
+                "none of a document's own fields of several words, or the share is too small."
+            )
+    found = [example(task, document, closed, render, wrong.get(place)) for place, document in enumerate(documents)]
+    record: dict[str, float] = {}
+    if quality != CLEAN:
+        done = {"flipped_labels": len(wrong), "duplicate_examples": n - len(chosen), "truncated_words": gone}
+        record |= {name: float(count) for name, count in done.items() if count}
+    if quality != CLEAN and not closed:
+        taught = [class_of(task, document, wrong.get(place)) for place, document in enumerate(documents)]
+        record |= {f"class:{name}": float(count) for name, count in sorted(Counter(taught).items())}
+    return found, record
+
+
+Judge = Callable[[list[Example]], list[float]]
+
+
+def choose(
+    task: Any, train: list[Any], count: int, n: int, seed: int, quality: Quality, judge: Judge | None
+) -> list[int]:
+    """The numbers of `count` training documents, in order, for a slice of `n`."""
+    closed = task.OUTPUT_TYPE != "multiple_choice"
     # Only as much of each document as the order needs; the text is made for the chosen ones alone.
     rows = [
-        {
-            "hash": document_hash(document),
-            "class": "" if closed else str(gold(task, document)),
-            "place": str(place),
-        }
-        for place, document in enumerate(train)
+        {"hash": document_hash(document), "class": "" if closed else str(gold(task, document))} for document in train
     ]
-    stable = [{"hash": row["hash"], "class": row["class"]} for row in rows]
-    by_hash = {row["hash"]: int(row["place"]) for row in rows}
-    drawn = interleave(stable, "class", salt=f"seed {seed} ")
-    return [example(task, train[by_hash[row["hash"]]], closed, render) for row in drawn[:n]]
+    places = {row["hash"]: place for place, row in enumerate(rows)}
+    by = "" if quality.select in ("random", "diverse") else "class"
+    order = [places[row["hash"]] for row in interleave(rows, by, salt=f"seed {seed} ")]
+    ratio = quality.corrupt.imbalance
+    if quality.select == "diverse":
+        wanted = len(order) if ratio > 1 else count
+        order = [order[place] for place in spread([str(task.doc_to_text(train[p])) for p in order], wanted)]
+    if quality.select == "hard":
+        assert judge is not None
+        order = order[: POOL * n]
+        losses = judge([example(task, train[place], closed) for place in order])
+        order = [order[place] for place in hardest(losses)]
+    if ratio > 1:
+        order = imbalanced(order, [class_of(task, document) for document in train], count, ratio, seed)
+        if len(order) < count:
+            raise TaskError(
+                f"imbalance {ratio:g}: task {task.config.task!r} has too few examples of its most frequent class for "
+                f"{n} in all. Lower the size or the imbalance."
+            )
+    return order[:count]
+
+
+def class_of(task: Any, document: Any, answer: int | None = None) -> str:
+    """The class of a document, or of another answer to it: the answer's text, its number where choices differ."""
+    place = gold(task, document) if answer is None else answer
+    shared = isinstance(task.config.doc_to_choice, list)
+    return str(task.doc_to_choice(document)[place] if shared else place)
+
+
+def asked(task: Any) -> Callable[[Any], tuple[Any, Any]]:
+    """(question, answer) of a document, as `quality.truncated` wants them."""
+    choices = task.config.doc_to_choice is not None
+    return lambda document: (
+        task.doc_to_text(document),
+        (task.doc_to_target(document), task.doc_to_choice(document) if choices else None),
+    )
 
 
 def texts(task: Any, n: int | None = None, seed: int = 0) -> list[str]:
@@ -254,17 +346,19 @@ def texts(task: Any, n: int | None = None, seed: int = 0) -> list[str]:
     return [one.context + one.target for one in found]
 
 
-def example(task: Any, document: Any, closed: bool, render: Render | None = None) -> Example:
-    """A document as lm-eval would ask it, with the right answer; with `render`, in a chat template."""
+def example(task: Any, document: Any, closed: bool, render: Render | None = None, answer: int | None = None) -> Example:
+    """A document as lm-eval would ask it (with `render`, in a chat template), with the right answer, or with the choice
+    number `answer`."""
     prefix = task.doc_to_prefix(document)
     context = task.fewshot_context(
         document, num_fewshot=0, apply_chat_template=bool(render), chat_template=render, gen_prefix=prefix
     )
     if task.OUTPUT_TYPE == "multiple_choice":
-        # The request for the right choice, so that the delimiter is the scorer's in either form.
+        # The request for the chosen answer, so that the delimiter is the scorer's in either form.
         about = {"metadata": (task.config.task, 0, 1), "apply_chat_template": bool(render)}
         requests = task.construct_requests(document, context, **about)
-        return Example(context, requests[gold(task, document)].args[1], closed, document)
+        chosen = gold(task, document) if answer is None else answer
+        return Example(context, requests[chosen].args[1], closed, document)
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         target = task.doc_to_choice(document)[target]

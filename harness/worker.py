@@ -25,9 +25,12 @@ from harness.environment import now
 from harness.errors import CellError, Diverged, Interrupted, OutOfMemory
 from harness.measure import Meter, StepRecorder
 from harness.methods import Method, make_method
+from harness.quality import Quality
 from harness.recipe import Recipe
 from harness.records import Cell, CellResult, Fact, Flag, Item, Score, Status
 from harness.store.files import ITEMS, RESULT, is_full, settle, write_atomically
+
+UNITS = {"truncated_words": "words", "selection_seconds": "s"}  # of what is recorded of data; the rest are examples
 
 
 def run(folder: Path, device: str = "cpu") -> None:
@@ -131,6 +134,8 @@ class Work:
         set_seed(self.seed)
         with self.meter.phase("load"):
             self.recorder.tell(phase="load")
+            if self.method.uses_data:
+                self.examples()  # before the model is there: choosing them may need the memory of another
             model = self.method.load(self)
             _ = self.tasks  # documents are read here, not on the clock of scoring
             if self.method.uses_data and self.method.trains:
@@ -235,9 +240,51 @@ class Work:
         name, count = task or self.cell.task, self.cell.n_train if n is None else n
         key = name, split, count, render is not None
         if key not in self.drawn:
-            draw = self.seed if self.cell.draw is None else self.cell.draw
-            self.drawn[key] = examples(self.tasks[name], split, count, draw, render)
+            spoilt = split == "train" and self.cell.data and name in self.cell.learn
+            self.drawn[key] = (
+                self.draw(name, count, render)
+                if spoilt
+                else examples(self.tasks[name], split, count, self.draw_seed, render)
+            )
         return self.drawn[key]
+
+    @property
+    def draw_seed(self) -> int:
+        """The seed that draws the training examples."""
+        return self.seed if self.cell.draw is None else self.cell.draw
+
+    def draw(self, name: str, n: int, render: Any = None) -> list[Any]:
+        """Training examples of the quality that the cell asks for; what was done to them becomes facts."""
+        from harness.tasks import draw
+
+        started = time.perf_counter()
+        quality = Quality.of(self.cell.data)
+        found, record = draw(self.tasks[name], n, self.draw_seed, quality, self.losses, render)
+        known = {fact.name for fact in self.facts}
+        if "select" in self.cell.data:
+            record["selection_seconds"] = time.perf_counter() - started
+        for what, value in record.items():
+            fact = what if name == self.cell.task else f"{what}:{name}"
+            if fact not in known:
+                self.facts.append(Fact(fact, value, UNITS.get(what, "examples")))
+        return found
+
+    def losses(self, found: list[Any]) -> list[float]:
+        """The untouched model's loss of each example, in nats per answer token: that with which training would
+        begin. Plain weights, also where a method would quantise them, so that every method gets the same examples."""
+        from harness.evaluate import TunedLM
+        from harness.models import load_tokenizer
+        from harness.tasks import encode
+
+        folder = self.models[self.cell.data.get("judge", self.cell.model)]
+        lm = TunedLM(self.load_model(folder), load_tokenizer(folder), self.settings["eval_batch_size"])
+        rows = encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
+        asked = []
+        for row in rows:
+            answer = [label for label in row["labels"] if label != -100]
+            asked.append((None, row["input_ids"][: -len(answer)], answer))
+        answers = lm._loglikelihood_tokens(asked)
+        return [-value / len(answer) for (value, _), (_, _, answer) in zip(answers, asked, strict=True)]
 
     def rows(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
         for objective in self.recipe.objectives:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.quality import Quality
 from harness.records import (
     Cell,
     CellResult,
@@ -50,12 +51,13 @@ def environment(**changes: Any) -> Environment:
 def cell(
     label: str, n_train: int = 0, seed: int | None = None, *, method: str = "", family: str = "",
     model: str = MODEL, task: str = TASK, retain: Sequence[str] = (PROSE, OTHER), baseline: str = "",
-    settings: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None, data: dict[str, Any] | None = None,
 ) -> Cell:  # fmt: skip
-    key = f"{label}/{model}/{task}" + (f"/n{n_train}/s{seed}" if n_train else "")
+    suffix = Quality.of(data or {}).suffix
+    key = f"{label}/{model}/{task}" + (f"/n{n_train}/s{seed}{suffix}" if n_train else "")
     return Cell(
         key=key,
-        spec_digest=digest([label, model, task, n_train, seed]),
+        spec_digest=digest([label, model, task, n_train, seed, *([data] if data else [])]),
         label=label,
         method=method or label,
         family=family or "reparameterised",
@@ -69,6 +71,7 @@ def cell(
         train={"steps": 48},
         baseline=baseline,
         fingerprints={task: "f" * 8},
+        data=data or {},
     )
 
 

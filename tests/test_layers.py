@@ -13,7 +13,7 @@ RANK = {
     "objectives": 3, "curricula": 3, "recipe": 4, "mirrors": 2, "settings": 3, "suite": 5, "sources": 4, "catalog": 5,
     "plan": 6, "environment": 6, "corpora": 5, "generation": 5, "memory": 7, "store": 6, "tasks": 6, "models": 6,
     "lengths": 7, "measure": 7, "diagnose": 7, "devices": 7, "fetch": 8, "train": 8, "evaluate": 8, "report": 8,
-    "worker": 9, "execute": 10, "screen": 11, "cli": 12,
+    "quality": 4, "worker": 9, "execute": 10, "screen": 11, "cli": 12,
 }  # fmt: skip
 HEAVY = {
     "torch",
@@ -29,7 +29,7 @@ HEAVY = {
     "mlflow",
     "wandb",
 }
-PURE = ["memory", "plan", "settings", "suite", "records", "errors", "catalog", "sources", "environment"]
+PURE = ["memory", "plan", "quality", "settings", "suite", "records", "errors", "catalog", "sources", "environment"]
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:

@@ -17,6 +17,7 @@ TASKS = {
     "bare": TaskFacts("bare", "n.yaml", "fn", "multiple_choice", 9, 0, 50),
     "a": TaskFacts("a", "a.yaml", "fa", "multiple_choice", 200, 20, 50),
     "b": TaskFacts("b", "b.yaml", "fb", "multiple_choice", 200, 20, 50),
+    "few": TaskFacts("few", "c.yaml", "fc", "multiple_choice", 60, 20, 50, classes={"x": 20, "y": 40}),
     "words": TaskFacts("words", "w.yaml", "fw", "generate_until", 50, 20, 50),
     "prose": TaskFacts("prose", "p.yaml", "fp", "loglikelihood_rolling", 0, 0, 20, "it is running text."),
 }
@@ -212,3 +213,76 @@ def test_settings_that_came_later_leave_earlier_digests_as_they_were(tmp_path: P
     assert all(cells[0] == base for cells in digests)  # what is not trained has no devices
     assert not others[0] & others[1]
     assert not others[1] & others[2]
+
+
+SPOILT = [{}, {"labels": 0.25}, {"imbalance": 10, "truncate": 0.5}]
+
+
+def test_data_quality_is_an_axis_of_what_learns_from_examples(tmp_path: Path) -> None:
+    one = {"seeds": [0], "tasks": [{"learn": "a", "sizes": [8]}], "methods": {"lora": {}}}
+    made = plan(tmp_path, **one, corrupt=SPOILT, select=["balanced", "hard"])
+    assert [cell.key for cell in made.cells] == [
+        "base/m1/a",
+        "lora/m1/a/n8/s0",
+        "lora/m1/a/n8/s0/labels0.25",
+        "lora/m1/a/n8/s0/imbalance10+truncate0.5",
+        "lora/m1/a/n8/s0/hard",
+        "lora/m1/a/n8/s0/labels0.25/hard",
+        "lora/m1/a/n8/s0/imbalance10+truncate0.5/hard",
+    ]
+    assert made.cells[5].data == {"corrupt": {"labels": 0.25}, "select": "hard"}
+    assert made.cells[0].data == made.cells[1].data == {}
+    assert len({cell.spec_digest for cell in made.cells}) == len(made.cells)
+    clean = plan(tmp_path, **one)
+    assert [cell.spec_digest for cell in clean.cells] == [cell.spec_digest for cell in made.cells[:2]]
+
+
+def test_experts_learn_from_data_like_that_of_the_cell_that_asks(tmp_path: Path) -> None:
+    made = plan(
+        tmp_path, methods={"merged": MERGE}, seeds=[0], tasks=[{"learn": "a", "sizes": [8]}], corrupt=SPOILT[:2]
+    )
+    cells = made.by_digest()
+    for cell in made.cells:
+        for need in cell.needs.values():
+            assert cells[need].data == cell.data
+    assert len([cell for cell in made.cells if cell.data]) == 3  # two experts and their merge
+
+
+def test_what_is_hard_for_an_encoder_a_language_model_says(tmp_path: Path) -> None:
+    made = plan(tmp_path, methods={"setfit": {}}, seeds=[0], select=["hard"])
+    cell = made.cells[-1]
+    assert (cell.model, cell.data["judge"], cell.borrows) == ("minilm-l6", "m1", ("m1",))
+    assert cell.fingerprints["model:m1"] == "f-m1"
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "tasks", "said"),
+    [
+        (
+            {"labels": 0.5},
+            [{"learn": "words", "sizes": [8]}],
+            "labels 0.5: 'words' is generate_until, which has no classes",
+        ),
+        ({"imbalance": 5}, [{"learn": "words", "sizes": [8]}], "imbalance 5: 'words' is generate_until"),
+        ({"labels": 0.05}, [{"learn": "a", "sizes": [8]}], "labels 0.05: of 8 examples of 'a' that is none. Raise it"),
+        ({"duplicates": 0.05}, [{"learn": "a", "sizes": [8]}], "duplicates 0.05: of 8 examples of 'a' that is none"),
+        (
+            {"imbalance": 5},
+            [{"learn": "few", "sizes": [8, "all"]}],
+            r"imbalance 5: 60 examples of 'few' with seed \d would need 50 of the class '[xy]', which has [24]0",
+        ),
+    ],
+)
+def test_data_that_cannot_be_spoilt_so(tmp_path: Path, corrupt: dict[str, Any], tasks: list[Any], said: str) -> None:
+    with pytest.raises(SuiteError, match=said) as caught:
+        plan(tmp_path, tasks=tasks, corrupt=[{}, corrupt], retain=[])
+    lines = (tmp_path / "s.yaml").read_text().splitlines()
+    (problem,) = caught.value.problems
+    assert lines[problem.line - 1].strip(" -").split(":")[0] in corrupt
+
+
+def test_fewer_different_examples_may_do_where_some_are_repeated(tmp_path: Path) -> None:
+    made = plan(
+        tmp_path, tasks=[{"learn": "few", "sizes": ["all"]}], corrupt=[{"imbalance": 2, "duplicates": 0.5}], retain=[]
+    )
+    assert {cell.n_train for cell in made.cells} == {0, 60}

@@ -117,7 +117,7 @@ def test_dpos_loss_is_its_formula(project: Path, tmp_path: Path) -> None:
     done.settings = {**done.settings, "batch_size": 16}  # all of the pairs
     method = done.method
     model = method.attach(method.load(done))
-    pairs = method.rows(model, done)  # type: ignore[attr-defined]
+    pairs = method.preferences(model, done)  # type: ignore[attr-defined]
     assert len(pairs) == 16
     for pair in pairs:
         pair["ref_chosen_logps"] -= 1.0  # as if the reference had thought less of the right answers
@@ -129,7 +129,7 @@ def test_dpos_loss_is_its_formula(project: Path, tmp_path: Path) -> None:
 def test_pairs_are_encoded_as_they_are_scored(project: Path, tmp_path: Path) -> None:
     done = work(project, tmp_path / "attempts" / "a", KINDS["dpo"])
     model = done.method.load(done)
-    pairs = done.method.rows(model, done)  # type: ignore[attr-defined]
+    pairs = done.method.preferences(model, done)  # type: ignore[attr-defined]
     right = done.rows(model, done.examples())
     assert [pair["chosen_ids"] for pair in pairs[::2]] == [row["input_ids"] for row in right]
     scorer = done.language_model(model)
@@ -149,7 +149,7 @@ def test_tokens_and_samples_are_counted(project: Path, tmp_path: Path) -> None:
     model = done.method.load(done)
     lengths = [
         len(pair[f"{side}_ids"])
-        for pair in done.method.rows(model, done)
+        for pair in done.method.preferences(model, done)
         for side in ("chosen", "rejected")  # type: ignore[attr-defined]
     ]
     trained(done)

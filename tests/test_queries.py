@@ -132,3 +132,32 @@ def test_a_start_that_several_digests_share_is_refused(tmp_path):
         with pytest.raises(StoreError, match="2 cells"):
             cell_detail(connection, "abcdef")
         assert cell_detail(connection, "abcdef1")["seed"] == 1
+
+
+def test_the_quality_of_data_is_kept_of_cells_and_of_those_that_have_not_run(tmp_path):
+    results = Results(tmp_path)
+    noise = {"corrupt": {"labels": 0.4}}
+    results.add(cell("lora", 32, 0, data=noise), scores(0.8))
+    results.member(cell("late", 32, 0, data={"select": "hard"}))
+    results.add(cell("lora", 32, 0), scores(0.9))
+    store = results.store()
+    rows = rows_of(store)
+    assert rows["lora/tiny/topic/n32/s0/labels0.4"].data == noise
+    assert rows["late/tiny/topic/n32/s0/hard"].data == {"select": "hard"}
+    assert rows["lora/tiny/topic/n32/s0"].data == {}
+    with store.open(read_only=True) as connection:
+        assert cell_detail(connection, "lora/tiny/topic/n32/s0/labels0.4")["data"] == noise
+        kept = connection.execute("SELECT data ->> '$.corrupt.labels' FROM cells ORDER BY ALL NULLS LAST").fetchall()
+    assert [row[0] for row in kept] == ["0.4", None]
+
+
+def test_cells_of_a_migrated_database_can_be_shown(tmp_path):
+    results = Results(tmp_path)
+    results.add(cell("lora", 32, 0), scores(0.8))
+    store = results.store()
+    with store.open() as connection:
+        connection.execute("UPDATE cells SET objectives = NULL, curriculum = NULL, data = NULL")
+        connection.execute("UPDATE members SET data = NULL")
+    assert rows_of(store)["lora/tiny/topic/n32/s0"].data == {}
+    with store.open(read_only=True) as connection:
+        assert cell_detail(connection, "lora/tiny/topic/n32/s0")["data"] == {}

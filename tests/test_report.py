@@ -19,6 +19,8 @@ from harness.report.columns import headers, problem, texts
 from harness.report.figures import joint_stderr
 from harness.report.format import number, share, size, with_error
 from harness.report.labels import box, overlap, place
+from harness.report.losses import losses
+from harness.report.plots import learning_against_forgetting
 
 
 @pytest.fixture(scope="module")
@@ -348,3 +350,66 @@ def test_a_task_that_a_row_was_trained_on_is_marked_and_no_forgetting(tmp_path):
     assert loss_of(merged, OTHER) is None
     assert sum(text.endswith("§") for text in texts(block, merged)) == 1
     assert any(note.startswith("§") for note in footnotes(report))
+
+
+NOISE, HARD = {"corrupt": {"labels": 0.4}}, {"select": "hard"}
+
+
+def spoilt_store(folder):
+    """Two labels on clean data, on noisy labels and on hard examples, with two seeds; one noisy cell has not run."""
+    results = Results(folder)
+    base = cell("base")
+    results.add(base, scores(0.5, 0.01, -5.2))
+    for label, accuracies in (("full", (0.9, 0.4, 0.88)), ("lora", (0.8, 0.7, 0.6))):
+        for data, acc in zip((None, NOISE, HARD), accuracies, strict=True):
+            for seed in (0, 1):
+                one = cell(label, 32, seed, baseline=base.spec_digest, data=data)
+                if (label, data, seed) == ("lora", NOISE, 1):
+                    results.member(one)
+                else:
+                    results.add(one, scores(acc + 0.02 * seed, 0.01, -5.3), train_seconds=5.0, losses=[2.0, 1.0])
+    return results.store()
+
+
+def test_data_of_another_quality_is_another_table_and_never_averaged(tmp_path):
+    report = load(spoilt_store(tmp_path / "results"), "demo")
+    (block,) = report.blocks
+    assert block.tables == ((32, ""), (32, "labels 0.4"), (32, "select hard"))
+    shown = {point: {row.label: row for row in block.at(*point)} for point in block.tables}
+    assert [rows.keys() for rows in shown.values()] == [{"base", "full", "lora"}] * 3
+    assert [rows["full"].score.value for rows in shown.values()] == pytest.approx([0.91, 0.41, 0.89])
+    assert [rows["full"].seeds for rows in shown.values()] == [2, 2, 2]
+    assert texts(block, shown[32, "labels 0.4"]["lora"])[1] == "1 of 2"  # the one that has not run is in its own row
+    assert set(block.curves) == {(label, *point) for label in ("full", "lora") for point in block.tables}
+
+
+def test_what_stands_bad_data_is_said(tmp_path):
+    (block,) = load(spoilt_store(tmp_path / "results"), "demo").blocks
+    said = sentences(block)
+    assert said[0].startswith("With 32 examples, full scores highest on topic: acc 0.91")
+    changes = [line for line in said if "beside clean balanced data" in line]
+    assert changes == [
+        "With labels 0.4, acc changes, beside clean balanced data: lora −0.11, full −0.50.",
+        "With select hard, acc changes, beside clean balanced data: full −0.02 (within noise), lora −0.20.",
+    ]
+
+
+def test_without_clean_data_the_report_says_what_its_data_is(tmp_path):
+    results = Results(tmp_path / "results")
+    base = cell("base")
+    results.add(base, scores(0.5))
+    results.add(cell("lora", 32, 0, baseline=base.spec_digest, data=NOISE), scores(0.8), train_seconds=5.0)
+    (block,) = load(results.store(), "demo").blocks
+    assert sentences(block)[0].startswith("With 32 examples (labels 0.4), lora scores highest")
+
+
+def test_every_face_of_the_report_names_the_quality(tmp_path):
+    store = spoilt_store(tmp_path / "results")
+    paths = write_report(store, "demo", tmp_path / "out")
+    for text in (paths.html.read_text(encoding="utf-8"), paths.markdown.read_text(encoding="utf-8")):
+        assert "32 training examples, labels 0.4" in text
+        assert "32 training examples, select hard" in text
+    assert "topic, tiny, 32 examples, labels 0.4" in printed(store, 140)
+    (block,) = load(store, "demo").blocks
+    assert "32 examples, labels 0.4" in losses(block)
+    assert "32 examples, labels 0.4" in learning_against_forgetting(block)

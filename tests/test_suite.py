@@ -127,12 +127,47 @@ def test_a_labels_own_training_settings_displace_the_suites(tmp_path: Path) -> N
             "  merged: {method: merge, experts: {method: prompt_tuning, learn: [a, b]}}\n  lora:",
             "s.yaml:6: prompt_tuning leaves no weights that can be merged.",
         ),
+        ("methods:", "corrupt: [{lables: 0.2}]\nmethods:", "s.yaml:5: unknown key 'lables'. Did you mean 'labels'?"),
+        ("methods:", "corrupt: [{labels: 1.2}]\nmethods:", "s.yaml:5: corrupt.0.labels: got 1.2, wanted less than"),
+        ("methods:", "corrupt: [{labels: true}]\nmethods:", "s.yaml:5: corrupt.0.labels: got True, wanted a number."),
+        (
+            "methods:",
+            "corrupt: [{duplicates: 1}]\nmethods:",
+            "s.yaml:5: corrupt.0.duplicates: got 1, wanted less than 1.",
+        ),
+        ("methods:", "corrupt: [{truncate: -0.1}]\nmethods:", "s.yaml:5: corrupt.0.truncate: got -0.1, wanted greater"),
+        ("methods:", "corrupt: [{imbalance: 0.5}]\nmethods:", "s.yaml:5: corrupt.0.imbalance: got 0.5, wanted greater"),
+        (
+            "methods:",
+            "corrupt: [{imbalance: .inf}]\nmethods:",
+            "s.yaml:5: corrupt.0.imbalance: got inf, wanted a finite",
+        ),
+        ("methods:", "corrupt: []\nmethods:", "s.yaml:5: corrupt is empty: the grid would hold no cell."),
+        ("methods:", "corrupt: {labels: 0.2}\nmethods:", "s.yaml:5: corrupt: got {'labels': 0.2}, wanted a list."),
+        ("methods:", "corrupt: [0.2]\nmethods:", "s.yaml:5: corrupt.0: got 0.2, wanted a mapping (key: value)."),
+        ("methods:", "corrupt: [{}, {labels: 0}]\nmethods:", "s.yaml:5: clean data ({}) is listed twice."),
+        (
+            "methods:",
+            "select: [hrad]\nmethods:",
+            "s.yaml:5: select.0: got 'hrad', wanted 'random', 'balanced', 'diverse'",
+        ),
+        ("methods:", "select: [hard, hard]\nmethods:", "s.yaml:5: 'hard' is listed twice."),
     ],
 )
 def test_one_mistake_is_one_message_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
     found = mistakes(tmp_path, GOOD.replace(old, new))
     assert any(line.startswith(said) for line in found), found
     assert len(found) <= 2, found
+
+
+def test_data_quality_is_read(tmp_path: Path) -> None:
+    suite = load_suite(
+        write(tmp_path, GOOD + "corrupt: [{}, {labels: 0.2, imbalance: 10}]\nselect: [balanced, hard]\n")
+    )
+    assert [quality.suffix for quality in suite.qualities()] == [
+        "", "/labels0.2+imbalance10", "/hard", "/labels0.2+imbalance10/hard",
+    ]  # fmt: skip
+    assert [quality.suffix for quality in load_suite(write(tmp_path, GOOD)).qualities()] == [""]
 
 
 def test_early_stopping_of_a_label_may_lean_on_the_suite(tmp_path: Path) -> None:
@@ -167,7 +202,7 @@ def test_unknown_suite_names_the_nearest(project: Path) -> None:
         find_suite("nowhere.yaml", project)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "peft-vs-full", "model-size"])
+@pytest.mark.parametrize("name", ["quickstart", "peft-vs-full", "model-size", "data-quality", "data-selection"])
 def test_shipped_suites_are_sound(name: str) -> None:
     root = Path(__file__).parent.parent
     suite = load_suite(find_suite(name, root))

@@ -52,7 +52,7 @@ class DPO(Around):
         from trl import DPOConfig
 
         model, changes = self.warmed_up(model, job)
-        rows = self.pairs(model, job)
+        rows = self.preferences(model, job)
         (recorder,) = job.callbacks()
         trainer = partial(
             pair_trainer(recorder),
@@ -66,7 +66,7 @@ class DPO(Around):
         )
         return job.train_by(trainer, config, model, self, changes)
 
-    def pairs(self, model: nn.Module, job: Job) -> list[dict[str, Any]]:
+    def preferences(self, model: nn.Module, job: Job) -> list[dict[str, Any]]:
         """Pairs as {chosen, rejected: ids and labels as the scorer encodes them, and their log-likelihoods now}."""
         import random
 

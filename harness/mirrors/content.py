@@ -28,9 +28,9 @@ def content(result: CellResult, folder: Path) -> Content:
 def params(result: CellResult) -> dict[str, Any]:
     """The cell's names and settings; `settings` and `train` are dictionaries. An untrained cell has no seed."""
     cell = result.cell
-    names = ("label", "method", "family", "model", "task", "n_train", "seed", "settings", "train")
+    names = ("label", "method", "family", "model", "task", "n_train", "seed", "settings", "train", "data")
     found = {name: getattr(cell, name) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None and (value or name != "data")}
 
 
 def metrics(result: CellResult, base: dict[tuple[str, str], float]) -> dict[str, float]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from harness.report.format import NA, digits_of, number, seconds, size, with_error
 from harness.report.table import UNITS, Block, Row
 
 
 def sentences(block: Block) -> list[str]:
-    """What a reader should take away from one block, at its largest data size.
+    """What a reader should take away from one block, at its largest data size and on clean data where there is some.
 
     Differences are called small when they are within two joint standard errors: a rule of thumb for
     reading, not a test (items are shared between rows, which this leaves out of account).
     """
     if not block.sizes:
         return []
-    n_train = block.sizes[-1]
-    rows = [row for row in block.at(n_train) if row.n_train and row.score]
+    n_train, condition = next(point for point in block.tables if point[0] == block.sizes[-1])
+    rows = [row for row in block.at(n_train, condition) if row.n_train and row.score]
     if not rows:
         return [f"No method has finished on {block.task} yet."]
-    lines = [best(block, rows, n_train), *against_full(block, rows)]
+    lines = [best(block, rows, n_train, condition), *against_full(block, rows)]
+    if not condition:
+        lines += spoilt(block, rows)
     judged = [row for row in rows if row.learned]
     first = block.retain[0] if block.retain else ""
     kept = [row for row in judged if first and loss_of(row, first) is not None]
@@ -51,11 +54,28 @@ def sentences(block: Block) -> list[str]:
     return lines
 
 
-def best(block: Block, rows: list[Row], n_train: int) -> str:
+def spoilt(block: Block, rows: list[Row]) -> Iterator[str]:
+    """What other data of the same size does to each label, the one that stands it best first."""
+    clean = {row.label: row for row in rows}
+    for condition in block.conditions[1:]:
+        others = [row for row in block.at(rows[0].n_train, condition) if row.score and row.n_train]
+        pairs = [(clean[row.label], row) for row in others if row.label in clean]
+        pairs.sort(key=lambda pair: goodness(pair[0]) - goodness(pair[1]))
+        said = [
+            f"{row.label} {number(row.score.value - before.score.value, digits_of(block.metric), signed=True)}"
+            + (" (within noise)" if within_noise(before, row) else "")
+            for before, row in pairs
+            if row.score and before.score
+        ]
+        if said:
+            yield f"With {condition}, {block.metric} changes, beside clean balanced data: {', '.join(said)}."
+
+
+def best(block: Block, rows: list[Row], n_train: int, condition: str = "") -> str:
     top = max(rows, key=goodness)
     assert top.score is not None
     text = (
-        f"With {n_train} examples, {top.label} scores highest on {block.task}: "
+        f"With {n_train} examples{f' ({condition})' if condition else ''}, {top.label} scores highest on {block.task}: "
         f"{block.metric} {with_error(top.score.value, top.score.stderr, digits_of(block.metric))}"
     )
     if block.base and block.base.score:

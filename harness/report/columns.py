@@ -9,6 +9,11 @@ from harness.report.table import SEVERAL, UNITS, Block, Figure, Report, Row
 SPARE = ("tokens/s", "to ship", "trainable", "peak memory", "seeds", "train s")
 
 
+def title(n_train: int, condition: str) -> str:
+    """Of a table: "128 training examples, labels 0.2"."""
+    return ", ".join(filter(None, (f"{n_train} training examples" if n_train else "untrained", condition)))
+
+
 def headers(block: Block) -> list[str]:
     names = ["method", "seeds", block.metric or "score", "gain"]
     names += [f"Δ {task}" + unit(block, task) for task in block.retain]

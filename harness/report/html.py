@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.report.answer import sentences
-from harness.report.columns import footnotes, headers, problem, texts
+from harness.report.columns import footnotes, headers, problem, texts, title
 from harness.report.losses import losses
 from harness.report.plots import learning_against_forgetting
 from harness.report.table import Report
@@ -38,13 +38,13 @@ def render(report: Report) -> str:
             "headers": headers(block),
             "sizes": [
                 {
-                    "n_train": size,
+                    "title": title(size, condition),
                     "rows": [
                         {"texts": texts(block, row), "untrained": not row.n_train, "problem": problem(row)}
-                        for row in block.at(size)
+                        for row in block.at(size, condition)
                     ],
                 }
-                for size in block.sizes or (0,)
+                for size, condition in block.tables
             ],
             "plot": picture(learning_against_forgetting(block)),
             "losses": picture(losses(block)),

@@ -7,10 +7,10 @@ from harness.report.table import Block
 
 
 def losses(block: Block) -> str | None:
-    """SVG: training loss by step, one small plot a data size. None when nothing was trained."""
+    """SVG: training loss by step, one small plot a data size and quality of data. None when nothing was trained."""
     rows = [
-        {"label": label, "size": f"{n_train} examples", "step": step, "loss": loss}
-        for (label, n_train), curve in block.curves.items()
+        {"label": label, "size": facet_title(n_train, condition), "step": step, "loss": loss}
+        for (label, n_train, condition), curve in block.curves.items()
         for step, loss in smooth(curve)
         if any(row.label == label and row.score and row.tokens_per_second for row in block.rows)
     ]
@@ -35,11 +35,15 @@ def losses(block: Block) -> str | None:
         )
         .properties(width=300, height=220)
         .facet(
-            facet=alt.Facet("size:N", title=None, sort=[f"{size} examples" for size in block.sizes]),
+            facet=alt.Facet("size:N", title=None, sort=[facet_title(*point) for point in block.tables]),
             columns=2,
         )
     )
     return svg(chart)
+
+
+def facet_title(n_train: int, condition: str) -> str:
+    return f"{n_train} examples" + (f", {condition}" if condition else "")
 
 
 def smooth(curve: list[tuple[int, float]], width: int = 5) -> list[tuple[int, float]]:

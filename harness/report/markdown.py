@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.report.answer import sentences
-from harness.report.columns import footnotes, headers, problem, texts
+from harness.report.columns import footnotes, headers, problem, texts, title
 from harness.report.table import Block, Report
 
 
@@ -16,13 +16,8 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
     for block in report.blocks:
         lines += [f"## {escape(block.task)}, {escape(block.model)}", ""]
         lines += [*(f"- {escape(sentence)}" for sentence in sentences(block)), ""]
-        for size in block.sizes or (0,):
-            lines += [
-                f"### {size} training examples" if size else "### untrained",
-                "",
-                *table(block, size),
-                "",
-            ]
+        for size, condition in block.tables:
+            lines += [f"### {title(size, condition)}", "", *table(block, size, condition), ""]
         if (block.model, block.task) in plots:
             name = plots[block.model, block.task]
             lines += [
@@ -47,11 +42,11 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
     return "\n".join(lines)
 
 
-def table(block: Block, size: int) -> list[str]:
+def table(block: Block, size: int, condition: str) -> list[str]:
     names = headers(block)
     aligned = ["---", *["---:"] * (len(names) - 1)]
     lines = ["| " + " | ".join(line) + " |" for line in (map(escape, names), aligned)]
-    for row in block.at(size):
+    for row in block.at(size, condition):
         cells = texts(block, row)
         cells[2] = problem(row) or cells[2]
         lines.append("| " + " | ".join(map(escape, cells)) + " |")

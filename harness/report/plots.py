@@ -9,7 +9,10 @@ from harness.report.picture import SOFT, colours, svg
 from harness.report.table import UNITS, Block
 
 WIDTH, HEIGHT = 660, 420
-SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"]
+SHAPES = [
+    "circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left", "triangle-right", "wedge",
+    "arrow",
+]  # fmt: skip
 
 
 def learning_against_forgetting(block: Block) -> str | None:
@@ -48,7 +51,9 @@ def learning_against_forgetting(block: Block) -> str | None:
     layers = [
         zero.mark_rule(color=SOFT, strokeDash=[3, 3], opacity=0.7).encode(y=y),
         zero.mark_rule(color=SOFT, strokeDash=[3, 3], opacity=0.7).encode(x=x),
-        chart.mark_line(strokeWidth=1, opacity=0.5).encode(x=x, y=y, color=colour, order="n_train:Q"),
+        chart.mark_line(strokeWidth=1, opacity=0.5).encode(
+            x=x, y=y, color=colour, order="n_train:Q", detail="condition:N"
+        ),
         chart.mark_rule(opacity=0.45).encode(x="low:Q", x2="high:Q", y=y, color=colour),
         chart.mark_rule(opacity=0.45).encode(y="bottom:Q", y2="top:Q", x=x, color=colour),
     ]
@@ -83,7 +88,9 @@ def both_figures(block: Block) -> Any:
         yield {
             "label": row.label,
             "n_train": row.n_train,
-            "size": f"{row.n_train} examples" if row.n_train else "untrained",
+            "size": (f"{row.n_train} examples" if row.n_train else "untrained")
+            + f", {row.condition}" * bool(row.condition),
+            "condition": row.condition,
             "metric": kept.metric,
             "gain": row.score.gain,
             "low": row.score.gain - across,

@@ -1,6 +1,6 @@
 """Stored cells -> the rows of the report. Every report (terminal, Markdown, HTML) is made from these.
 
-A row is label × data size; its figures are means over seeds. The standard error of a score joins two
+A row is label × data size × data quality; its figures are means over seeds. The standard error of a score joins two
 things: the items (the same for every seed, so averaging over seeds does not shrink it) and the spread
 between seeds: sqrt(mean(item stderr²) + var(seeds) / seeds). The standard error of a change against the base
 model is joined in the same way, from item errors paired with the base model's answers to the same items.
@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.quality import Quality
 from harness.report.figures import (
     average,
     headline,
@@ -46,7 +47,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """A label at a data size (0: untrained), over its finished seeds."""
+    """A label at a data size (0: untrained), over its finished seeds. `condition` says how its training data was chosen
+    and spoilt, nothing for clean data."""
 
     label: str
     method: str
@@ -65,6 +67,7 @@ class Row:
     contended: bool
     failures: tuple[tuple[str, str, str], ...] = ()  # key, status, reason
     several: dict[str, float] = field(default_factory=dict)  # of SEVERAL, what is known: for rows of several tasks
+    condition: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,29 @@ class Block:
     metric: str
     retain: tuple[str, ...]
     rows: tuple[Row, ...]
-    curves: dict[tuple[str, int], list[tuple[int, float]]] = field(default_factory=dict)
+    curves: dict[tuple[str, int, str], list[tuple[int, float]]] = field(default_factory=dict)  # label, size, condition
 
     @property
     def sizes(self) -> tuple[int, ...]:
         return tuple(sorted({row.n_train for row in self.rows if row.n_train}))
 
-    def at(self, n_train: int) -> list[Row]:
-        """Rows of one data size, the untrained ones first."""
-        return [row for row in self.rows if row.n_train in (0, n_train)]
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Qualities of the data: clean data first, the others as planned."""
+        found = dict.fromkeys(row.condition for row in self.rows if row.n_train)
+        return tuple(sorted(found, key=bool))
+
+    @property
+    def tables(self) -> tuple[tuple[int, str], ...]:
+        """(n_train, condition) of each table of rows that may be compared."""
+        held = {(row.n_train, row.condition) for row in self.rows}
+        return tuple((n, condition) for n in self.sizes for condition in self.conditions if (n, condition) in held) or (
+            (0, ""),
+        )
+
+    def at(self, n_train: int, condition: str = "") -> list[Row]:
+        """Rows of one data size and quality, the untrained ones first."""
+        return [row for row in self.rows if not row.n_train or (row.n_train, row.condition) == (n_train, condition)]
 
     @property
     def base(self) -> Row | None:
@@ -125,18 +142,22 @@ def build(run: StoredRun, cells: Iterable[CellRow]) -> Report:
         retain += [s.task for cell in members for s in cell.scores if s.role == "task" and s.task != task]
         untrained = [cell.label for cell in members if cell.n_train == 0]
         names = tuple(name for name in dict.fromkeys(retain) if any(name_kept(cell, name) for cell in members))
-        groups: dict[tuple[int, str], list[CellRow]] = {}
+        groups: dict[tuple[int, str, str], list[CellRow]] = {}
         for cell in sorted(members, key=lambda cell: cell.n_train):
-            groups.setdefault((cell.n_train, cell.label), []).append(cell)
+            groups.setdefault((cell.n_train, condition_of(cell), cell.label), []).append(cell)
         rows = tuple(make_row(group, names) for group in groups.values())
         metric = next((row.score.metric for row in rows if row.score), "")
         curves = {}
-        for (n_train, label), group in groups.items():
+        for (n_train, condition, label), group in groups.items():
             done = [cell for cell in group if cell.status == "done"]
             if n_train and label not in untrained and (curve := mean_curve(done)):
-                curves[label, n_train] = curve
+                curves[label, n_train, condition] = curve
         blocks.append(Block(model, task, metric, names, rows, curves))
     return Report(run, tuple(blocks), cells)
+
+
+def condition_of(cell: CellRow) -> str:
+    return Quality.of(cell.data).condition
 
 
 def shown(value: object) -> str:
@@ -174,6 +195,7 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str]) -> Row:
         contended=any(cell.contended for cell in done),
         failures=tuple((cell.key, cell.status, cell.reason) for cell in cells if cell.status != "done"),
         several={name: value for name in SEVERAL if (value := mean(several(name))) is not None},
+        condition=condition_of(first),
     )
 
 

@@ -27,8 +27,8 @@ class Shown:
             yield Text(report.run.question + "\n", style="bold")
         left_out: dict[str, None] = {}
         for block in report.blocks:
-            for n_train in block.sizes or (0,):
-                shown, dropped = table(block, n_train, options.max_width)
+            for n_train, condition in block.tables:
+                shown, dropped = table(block, n_train, condition, options.max_width)
                 left_out |= dict.fromkeys(dropped)
                 yield shown
                 yield ""
@@ -44,17 +44,17 @@ class Shown:
             yield Text(f"{cell.status}: {cell.key}" + (f"  {cell.reason}" if cell.reason else ""), style="red")
 
 
-def table(block: Block, n_train: int, width: int) -> tuple[Any, list[str]]:
+def table(block: Block, n_train: int, condition: str, width: int) -> tuple[Any, list[str]]:
     """A rich table no wider than `width` where that is possible, and the columns left out for it."""
     from rich.markup import escape
     from rich.table import Table
 
-    rows = block.at(n_train)
+    rows = block.at(n_train, condition)
     names = headers(block)
     cells = [texts(block, row) for row in rows]
     wide = [max(*map(len, name.split()), *(len(line[place]) for line in cells)) for place, name in enumerate(names)]
     kept = fit(names, wide, width)
-    title = f"{block.task}, {block.model}" + (f", {n_train} examples" if n_train else "")
+    title = ", ".join(filter(None, (block.task, block.model, f"{n_train} examples" if n_train else "", condition)))
     shown = Table(
         title=escape(title), title_justify="left", title_style="italic", box=None, pad_edge=False,
         padding=(0, GAP, 0, 0), collapse_padding=True, header_style="bold",

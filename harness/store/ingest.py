@@ -122,7 +122,7 @@ def add_rows(rows: Rows, result: CellResult) -> None:
         [(cell.spec_digest, cell.method, cell.family, cell.model, cell.task, cell.n_train, cell.seed,
           json.dumps(cell.settings), json.dumps(cell.train), list(cell.learn), list(cell.retain),
           list(cell.needs.values()), json.dumps(cell.fingerprints), json.dumps(cell.objectives),
-          json.dumps(cell.curriculum))],
+          json.dumps(cell.curriculum), json.dumps(cell.data))],
     )  # fmt: skip
     add(
         "attempts",
@@ -176,7 +176,8 @@ def ingest_run(connection: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> No
     columns = ("run_id", "suite", "question", "env_digest", "started", "finished", "status", "command")
     members = [
         (run["run_id"], run["suite"], member["key"], member["label"], member["spec_digest"], position,
-         member["model"], member["task"], member["n_train"], member["seed"], member["baseline"])
+         member["model"], member["task"], member["n_train"], member["seed"], member["baseline"],
+         json.dumps(member.get("data", {})))
         for position, member in enumerate(run["members"])
     ]  # fmt: skip
     with transaction(connection):

@@ -45,7 +45,8 @@ class StoredScore:
 class CellRow:
     """A member of a run with its decisive attempt: the newest finished one, else the newest.
 
-    `base_model` is the model of its baseline cell: the rows that it is compared with.
+    `base_model` is the model of its baseline cell: the rows that it is compared with. `data` is how its training data
+    was chosen and spoilt, nothing for clean data.
     """
 
     key: str
@@ -64,6 +65,7 @@ class CellRow:
     reason: str
     attempt_id: str
     contended: bool
+    data: dict[str, Any] = field(default_factory=dict)
     scores: list[StoredScore] = field(default_factory=list)
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
@@ -110,7 +112,8 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
             SELECT spec_digest, arg_max(attempt_id, (status = 'done', started, attempt_id)) AS attempt_id
             FROM attempts WHERE env_digest = $env GROUP BY spec_digest)
         SELECT members.key, members.label, members.spec_digest, members.model, members.task, members.n_train,
-            members.seed, members.baseline, coalesce(bare.model, members.model) AS base_model,
+            members.seed, members.baseline, coalesce(members.data, '{}') AS data,
+            coalesce(bare.model, members.model) AS base_model,
             coalesce(cells.method, '') AS method, coalesce(cells.family, '') AS family, cells.learn,
             coalesce(status, 'missing') AS status, coalesce(reason, '') AS reason,
             coalesce(attempts.attempt_id, '') AS attempt_id, coalesce(contended, false) AS contended
@@ -123,7 +126,10 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
         """,
         {"env": run.env_digest, "run": run.run_id},
     )
-    rows = [CellRow(**{**record, "learn": tuple(record["learn"] or ())}) for record in found]
+    rows = [
+        CellRow(**{**record, "learn": tuple(record["learn"] or ()), "data": json.loads(record["data"])})
+        for record in found
+    ]
     by_attempt = {row.attempt_id: row for row in rows if row.attempt_id}
     attempts = list(by_attempt)
     of_spec = {row.spec_digest: row.attempt_id for row in rows}
@@ -232,8 +238,8 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, A
     if not cells:
         return {**detail, "spec_digest": spec, "attempts": []}
     cell = cells[0]
-    for column in ("settings", "train", "fingerprints", "objectives", "curriculum"):
-        cell[column] = json.loads(cell[column])
+    for column in ("settings", "train", "fingerprints", "objectives", "curriculum", "data"):
+        cell[column] = json.loads(cell[column] or "{}")  # taken in before there was such a column
     attempts = records(connection, "SELECT * FROM attempts WHERE spec_digest = ? ORDER BY started", [spec])
     detail |= {**cell, "attempts": attempts}
     if attempts:

@@ -80,6 +80,12 @@ def what_is_put_beside_a_method(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE cells ADD COLUMN curriculum JSON")
 
 
+@migration
+def how_data_was_chosen_and_spoilt(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("ALTER TABLE cells ADD COLUMN data JSON")
+    connection.execute("ALTER TABLE members ADD COLUMN data JSON")  # of cells that have not run there is no other trace
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}

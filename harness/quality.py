@@ -1,0 +1,230 @@
+"""How good training data is, beside how much of it there is: which examples are chosen, and what is spoilt in them.
+
+Pure, and of the training split alone: `tasks.py` applies it to what a cell draws; validation and test items are never
+touched. Everything is drawn by the cell's seed, place by place: a larger slice holds the documents of a smaller one,
+and what is spoilt in this is spoilt in that (only the hard ones are sought anew, among more candidates).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+Select = Literal["random", "balanced", "diverse", "hard"]
+POOL = 8  # candidates an example, among which the hard ones are looked for
+
+
+def no_bool(value: Any) -> Any:
+    """`labels: true` is a mistake, and not the number one."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("float_type", "Input should be a valid number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(no_bool)]
+Share = Annotated[Number, Field(ge=0)]
+
+
+class Corruption(pydantic.BaseModel):
+    """One entry of `corrupt:`; without keys the data is clean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    labels: Share = Field(default=0.0, le=1, description="fraction of the examples with another class's label")
+    imbalance: Number = Field(
+        default=1.0, ge=1, description="examples of the most frequent class for one of the rarest"
+    )
+    duplicates: Share = Field(default=0.0, lt=1, description="fraction of the examples that repeat another one")
+    truncate: Share = Field(default=0.0, lt=1, description="share of each text's words that is cut off its end")
+
+
+UNSPOILT = Corruption()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A point of the axis of data quality. The default is what a suite that says nothing gets."""
+
+    corrupt: Corruption = UNSPOILT
+    select: str = "balanced"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """As a cell keeps it: only what is not the default, so that clean cells have the identity they always had."""
+        found: dict[str, Any] = {}
+        if spoilt := self.corrupt.model_dump(exclude_defaults=True):
+            found["corrupt"] = spoilt
+        if self.select != "balanced":
+            found["select"] = self.select
+        return found
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Quality:
+        return cls(Corruption(**data.get("corrupt", {})), data.get("select", "balanced"))
+
+    @property
+    def suffix(self) -> str:
+        """Of a cell's key: "/labels0.2+imbalance10/hard", nothing for the default."""
+        spoilt = "+".join(f"{name}{value:g}" for name, value in self.data.get("corrupt", {}).items())
+        return "".join(f"/{part}" for part in (spoilt, self.data.get("select")) if part)
+
+    @property
+    def condition(self) -> str:
+        """In words, for the report: "labels 0.2 and imbalance 10, select hard", nothing for the default."""
+        spoilt = " and ".join(f"{name} {value:g}" for name, value in self.data.get("corrupt", {}).items())
+        chosen = f"select {self.select}" if "select" in self.data else ""
+        return ", ".join(filter(None, (spoilt, chosen)))
+
+    def repeats(self, n: int) -> int:
+        """How many of `n` examples repeat another one."""
+        return len(marked(n, self.corrupt.duplicates, "", spared=1))
+
+
+CLEAN = Quality()
+
+
+def rounded(share: float, n: int) -> int:
+    """share·n, halves up; the share is the decimal number that was written."""
+    return int(Fraction(str(share)) * n + Fraction(1, 2))
+
+
+def marked(n: int, share: float, salt: str, spared: int = 0) -> list[int]:
+    """round(share·n) places of `n`, rising; the first `spared` are never among them.
+
+    Each stretch of places in which the rounded count rises by one holds one, drawn by `salt`. So those of a smaller n
+    are among those of a larger one (which has one more of its places at the most), and none is likelier than others.
+    """
+    rng = random.Random(salt)
+    places: list[int] = []
+    start = 0
+    for end in range(1, n + 1):
+        if min(rounded(share, end), end - spared) > len(places):
+            places.append(rng.randrange(max(start, spared), end))
+            start = end
+    return places
+
+
+def flipped(answers: Sequence[tuple[int, int]], share: float, seed: int) -> dict[int, int]:
+    """place -> the wrong choice that is taught there. `answers`: (the right choice, how many there are) by place."""
+    wrong = {}
+    for place in marked(len(answers), share, f"{seed} labels"):
+        right, choices = answers[place]
+        others = [choice for choice in range(choices) if choice != right]
+        wrong[place] = random.Random(f"{seed} label {place}").choice(others)
+    return wrong
+
+
+def repeated(n: int, share: float, seed: int) -> list[int]:
+    """For each of `n` places the number of the document that stands there: the next one, or again one that was there.
+
+    None is repeated twice before every earlier one was repeated.
+    """
+    again = set(marked(n, share, f"{seed} duplicates", spared=1))
+    rng = random.Random(f"{seed} repeats")
+    found: list[int] = []
+    waiting: list[int] = []
+    fresh = 0
+    for place in range(n):
+        if place in again:
+            waiting = waiting or list(range(fresh))
+            found.append(waiting.pop(rng.randrange(len(waiting))))
+        else:
+            found.append(fresh)
+            waiting.append(fresh)
+            fresh += 1
+    return found
+
+
+def turns(n: int, classes: Sequence[str], ratio: float, seed: int) -> list[str]:
+    """The class of each of `n` places, so that every start of them has the classes in their shares.
+
+    Shares fall geometrically from the most frequent class to the rarest, `ratio` times rarer (the "long tail" of Cao
+    et al. 2019, arXiv:1906.07413); which is which is drawn. Places are dealt out by Sainte-Laguë's rule: the j-th
+    example of a class comes at (j + 1/2) / share.
+    """
+    names = sorted(classes)
+    random.Random(f"{seed} imbalance").shuffle(names)
+    steps = max(1, len(names) - 1)
+    ranked = sorted(((place + 0.5) * ratio ** (rank / steps), rank) for rank in range(len(names)) for place in range(n))
+    return [names[rank] for _, rank in ranked[:n]]
+
+
+def imbalanced(order: Sequence[int], classes: Sequence[str], n: int, ratio: float, seed: int) -> list[int]:
+    """The first `n` of `order` (numbers of documents) in those shares of their `classes`. Fewer where one runs out."""
+    queues: dict[str, Iterator[int]] = {
+        name: iter([place for place in order if classes[place] == name]) for name in dict.fromkeys(classes)
+    }
+    found = (next(queues[name], None) for name in turns(n, list(queues), ratio, seed))
+    return [place for place in found if place is not None]
+
+
+Document = dict[str, Any]
+Ask = Callable[[Document], tuple[Any, Any]]  # what is asked of a document, and what is answered
+
+
+def truncated(document: Document, share: float, ask: Ask) -> tuple[Document, int]:
+    """A document with that share of the words of its texts cut off their ends, and how many words that is.
+
+    A text is a field of several words that the question shows; only the words that it shows count (a task may show the
+    first 30). What the answer hangs on is left whole, and of every text a word stays.
+    """
+    gone = 0
+    for name in document:
+        document, lost = shortened(document, name, share, ask)
+        gone += lost
+    return document, gone
+
+
+def shortened(document: Document, name: str, share: float, ask: Ask) -> tuple[Document, int]:
+    """The same of one field."""
+    text = document[name]
+    ends = [word.end() for word in re.finditer(r"\S+", text)] if isinstance(text, str) else []
+
+    def cut(words: int) -> Document:
+        return {**document, name: text[: ends[words - 1]]}
+
+    if len(ends) < 2:
+        return document, 0
+    question, answer = ask(cut(len(ends)))
+    first = ask(cut(1))
+    if first[0] == question or first[1] != answer:
+        return document, 0
+    low, high = 1, len(ends)  # the fewest words that ask the same as all
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if ask(cut(middle))[0] == question else (middle + 1, high)
+    lost = min(rounded(share, low), low - 1)
+    return (cut(low - lost), lost) if lost else (document, 0)
+
+
+def hardest(losses: Sequence[float]) -> list[int]:
+    """Places by falling loss. Rounded, so that the last bits of a device do not decide; equal ones keep their order."""
+    return sorted(range(len(losses)), key=lambda place: -round(losses[place], 4))
+
+
+def spread(texts: Sequence[str], n: int) -> list[int]:
+    """`n` texts far from each other: the first, then always the one least like the likest of those taken.
+
+    k-centre greedy (Gonzalez 1985; for choosing data Sener & Savarese 2018, arXiv:1708.00489) on the cosine of TF-IDF
+    vectors; of equals the first.
+    """
+    import numpy
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = TfidfVectorizer(token_pattern=r"(?u)\w+").fit_transform(texts)
+    likeness = numpy.full(len(texts), -1.0)
+    chosen = [0]
+    while len(chosen) < n:
+        last = vectors[chosen[-1]]
+        likeness = numpy.maximum(likeness, (vectors @ last.T).toarray().ravel())
+        likeness[chosen[-1]] = numpy.inf
+        chosen.append(int(likeness.argmin()))
+    return chosen
