@@ -97,6 +97,54 @@ def passages(
     return cached([words, skip_words, count, [row[1:] for row in located]], build)
 
 
+def running(
+    texts: list[dict[str, str]],
+    words: int,
+    test: int,
+    without: str = "",
+    sha256: str = "",
+    base: str = "",
+    **options: Any,
+) -> Any:
+    """A `datasets.DatasetDict` of running text to learn from: train documents {text}, each `words` words long.
+
+    Every text is cut into passages, and what is left over at its end is dropped; `test` texts give one passage each to
+    the test split, and nothing to train. texts: as for `passages`. without: the YAML of a task made by `passages`,
+    relative to `base`; a text from which it scores a passage is left out as a whole.
+
+    Raises TaskError when nothing is left to learn from.
+    """
+    located = [(*locate(entry["source"], sha256, base), entry["column"]) for entry in texts]
+    scored: list[str] = []
+    if without:
+        from lm_eval.tasks._yaml_loader import load_yaml
+
+        task = load_yaml(Path(base) / without, resolve_func=False)
+        scored = sorted(document["text"] for document in passages(**task["dataset_kwargs"])["test"])
+
+    def build() -> dict[str, list[Document]]:
+        whole = {" ".join(row[column].split()) for path, _, column in located for row in read(path, "auto", {})}
+        kept = [text for text in whole if not any(passage in text for passage in scored)]
+        ranked = [row["text"] for row in sorted(({"text": text} for text in kept), key=order)]
+        cut = [found for text in ranked if (found := [*pieces(text, words)])]
+        made = {
+            "train": [{"text": piece} for found in cut[test:] for piece in found],
+            "test": [{"text": found[0]} for found in cut[:test]],
+        }
+        if not made["train"]:
+            raise TaskError(f"{len(ranked)} texts cannot give {test} test passages and leave some to learn from.")
+        return made
+
+    return cached(["running", words, test, scored, [row[1:] for row in located]], build)
+
+
+def pieces(text: str, words: int) -> Iterator[str]:
+    """A text in passages of `words` words each."""
+    found = text.split()
+    for start in range(0, len(found) - words + 1, words):
+        yield " ".join(found[start : start + words])
+
+
 def locate(text: str, sha256: str, base: str) -> tuple[Path, str]:
     """A source's local path and fingerprint; fetched if need be."""
     source = sources.parse(text, sha256=sha256)

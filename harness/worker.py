@@ -239,7 +239,8 @@ class Work:
         from harness.tasks import texts
 
         lm, length = self.language_model(model), self.settings["max_length"]
-        rows = [lm.tok_encode(text)[:length] for text in texts(self.tasks[task], n, self.seed)]
+        found = texts(self.tasks[task], n, self.seed)
+        rows = [[lm.prefix_token_id, *lm.tok_encode(text)][:length] for text in found]
         return [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in rows]
 
     def lessons(self, model: Any) -> list[Stage]:

@@ -101,7 +101,8 @@ class Job(Protocol):
         ...
 
     def text_rows(self, model: nn.Module, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
-        """Running text of a task's training split as {input_ids, labels}; the loss is on every token but the first."""
+        """Running text of a task's training split as {input_ids, labels}, as it would be scored: behind the scorer's
+        prefix token, the loss on every other token. What is beyond `max_length` is cut off."""
         ...
 
     def train(self, model: nn.Module, method: Method) -> nn.Module: ...
