@@ -115,7 +115,12 @@ class CellMaker:
             available = self.facts.tasks[expert.learn].n_train
             base = expert.model or model
             size, its_seed = (min(n_train, available), seed) if method.uses_data else (0, None)
-            cell = self.cell(Label(name, recipe, label.train), base, expert.learn, size, its_seed, baseline)
+            untouched = baseline
+            if base != model:  # its gains start from its own base model
+                bare = self.bare(base)
+                yield bare
+                untouched = bare.spec_digest
+            cell = self.cell(Label(name, recipe, label.train), base, expert.learn, size, its_seed, untouched)
             needs[expert.role] = cell.spec_digest
             yield cell
         yield self.cell(label, model, self.task, n_train, seed, baseline, needs)
@@ -218,6 +223,9 @@ def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
             for learned in label.recipe.learns(task):
                 if reason := facts.tasks[learned].unlearnable:
                     yield problem(f"task {learned!r} cannot be learned: {reason}", "methods", label.name)
+            for read in label.recipe.reads(task):
+                if not facts.tasks[read].n_train:
+                    yield problem(f"task {read!r} has no training split to read text from.", "methods", label.name)
             if label.train.eval_every and label.method.trains and not found.n_validation:
                 yield problem(f"{task!r} has no validation items: drop eval_every.", "methods", label.name)
             if not label.method.is_language_model and found.output_type != "multiple_choice":

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,15 @@ NUMBERS = frozenset({"idx", "index", "id", "_id", "guid", "uid", "doc_id", "ind"
 class Example:
     """One training example: `target` continues `context` (it begins with the task's delimiter).
 
-    `closed` says that the answer ends there, so that an end-of-text token is learned too.
+    `closed` says that the answer ends there, so that an end-of-text token is learned too. `choices` are the answers to
+    choose from, beginning with the delimiter too; `generation` says how lm-eval asks where there are none.
     """
 
     context: str
     target: str
     closed: bool
+    choices: tuple[str, ...] = ()
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_task(path: Path) -> Any:
@@ -252,12 +255,13 @@ def example(task: Any, document: Any, closed: bool) -> Example:
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(document)
         answer = choices[gold(task, document)]
-        return Example(context, f"{task.config.target_delimiter}{answer}", closed)
+        answers = tuple(f"{task.config.target_delimiter}{choice}" for choice in choices)
+        return Example(context, f"{task.config.target_delimiter}{answer}", closed, answers)
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         target = task.doc_to_choice(document)[target]
     delimiter = "" if task.OUTPUT_TYPE == "loglikelihood" else task.config.target_delimiter
-    return Example(context, f"{delimiter}{target}", closed)
+    return Example(context, f"{delimiter}{target}", closed, generation=dict(task.config.generation_kwargs or {}))
 
 
 Encoder = Callable[[str, str], tuple[list[int], list[int]]]

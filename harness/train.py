@@ -176,10 +176,18 @@ class CellTrainer(Trainer):
             loss = loss * self.accelerator.num_processes
         if self.objectives and model.training:
             batch = Batch(ids, labels, mask, logits, targets)
-            for objective in self.objectives:
-                loss = loss * objective.task_weight
-            passes = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
-            loss = loss + sum(objective.loss(model, batch) for objective in self.objectives) / passes
+            share = count / num_items_in_batch if num_items_in_batch is not None else 1.0
+            loss = loss * math.prod(objective.task_weight for objective in self.objectives)
+            # Those of the step come last: what they give to the model must not stand between a pass and its own terms.
+            for objective in sorted(self.objectives, key=lambda objective: objective.once_a_step):
+                if not objective.once_a_step:
+                    term = objective.loss(model, batch) * share
+                elif self.accelerator.sync_gradients:  # the last forward pass before the optimiser's step
+                    term = objective.loss(model, batch)
+                else:
+                    continue
+                self.recorder.add(objective.name, term.detach())
+                loss = loss + term
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:

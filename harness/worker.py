@@ -224,14 +224,16 @@ class Work:
         name, count = task or self.cell.task, self.cell.n_train if n is None else n
         key = name, split, count
         if key not in self.drawn:
-            self.drawn[key] = examples(self.tasks[name], split, count, self.seed)
+            found: list[Any] = examples(self.tasks[name], split, count, self.seed)
+            if split == "train":
+                for objective in self.recipe.objectives:
+                    found = objective.examples(found, self)
+            self.drawn[key] = found
         return self.drawn[key]
 
     def rows(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
         from harness.tasks import encode
 
-        for objective in self.recipe.objectives:
-            found = objective.examples(found, self)
         lm = self.language_model(model)
         return encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
 
@@ -262,14 +264,30 @@ class Work:
         needed = Cell.from_json(self.job["needed"][role])
         other = copy(self)
         other.cell, other.base = needed, self.models[needed.model]
+        vars(other).pop("tokenizer", None)  # another base may have another
         method = make_method(needed.method, needed.settings)
         model = method.restore(other, self.needs[role])
         return method.fold(model) if fold else model
 
-    def language_model(self, model: Any) -> Any:
+    def language_model(self, model: Any, base: Path | None = None) -> Any:
         from harness.evaluate import TunedLM
+        from harness.models import load_tokenizer
 
-        return TunedLM(model, self.tokenizer, self.cell.train["eval_batch_size"])
+        tokenizer = load_tokenizer(base) if base else self.tokenizer
+        return TunedLM(model, tokenizer, self.cell.train["eval_batch_size"])
+
+    def collate(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
+        import torch
+
+        from harness.train import Collator
+
+        device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+        return {name: value.to(device) for name, value in Collator(pad=0)(rows).items()}
+
+    def answer_logits(self, model: Any, input_ids: Any, labels: Any, attention_mask: Any) -> Any:
+        from harness.train import answer_logits
+
+        return answer_logits(model, input_ids, labels, attention_mask)
 
     def callbacks(self) -> list[Any]:
         return [self.recorder]
