@@ -256,7 +256,7 @@ def example(task: Any, document: Any, closed: bool) -> Example:
         choices = task.doc_to_choice(document)
         answer = choices[gold(task, document)]
         answers = tuple(f"{task.config.target_delimiter}{choice}" for choice in choices)
-        return Example(context, f"{task.config.target_delimiter}{answer}", closed, answers)
+        return Example(context, f"{task.config.target_delimiter}{answer}", closed, choices=answers)
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         target = task.doc_to_choice(document)[target]

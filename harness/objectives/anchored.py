@@ -39,7 +39,7 @@ class L2SP(Objective):
         yield from super().refuses(method, train)
         if not method.foldable:
             yield (
-                f"{self.name} measures how far the model's weights move, and {method.name} moves none of them. "
+                f"{self.name} measures how far the model's weights move, and what {method.name} learns is not in them. "
                 "Drop it, or use retain."
             )
         if method.quantize:

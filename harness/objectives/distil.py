@@ -65,7 +65,7 @@ class Distil(Objective):
         if self.targets == "answers":
             for key in ("temperature", "alpha", "hidden"):
                 if getattr(self, key) != self.fields()[key]:
-                    yield f"{key} has no effect on targets: answers, which are learned as the right ones would be. Drop it."
+                    yield f"{key} has no effect on targets: answers, which are learned like the right ones. Drop it."
 
     def refuses_need(self, expert: Method) -> Iterable[str]:
         own_answers = type(expert).predictor is not Method.predictor
@@ -86,7 +86,11 @@ class Distil(Objective):
     # --- working ---
 
     def examples(self, found: list[Any], job: Job) -> list[Any]:
-        return answered(found, job.language_model(self._load(job), self._base(job))) if self.targets == "answers" else found
+        return (
+            answered(found, job.language_model(self._load(job), self._base(job)))
+            if self.targets == "answers"
+            else found
+        )
 
     def prepare(self, model: nn.Module, job: Job) -> None:
         if self.targets == "answers":
@@ -158,7 +162,8 @@ def check_vocabulary(student: Path, teacher: Path) -> None:
     if one != other:
         raise ValueError(
             f"student and teacher have different vocabularies ({len(one)} and {len(other)} tokens, "
-            f"{len(one.items() & other.items())} of them alike), so their logits cannot be compared. Use targets: answers."
+            f"{len(one.items() & other.items())} of them alike), so their logits cannot be compared. "
+            "Use targets: answers."
         )
 
 
