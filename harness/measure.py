@@ -196,8 +196,13 @@ class StepRecorder(TrainerCallback):
         self.seconds: dict[int, float] = {}
         self.tokens: dict[int, int] = {}
         self.samples: dict[int, int] = {}
+        self.terms: dict[str, Any] = {}  # objective -> the sum of its terms, a tensor
         self.began = 0.0
         self.before = 0  # steps of earlier stages: numbers go on where those ended
+
+    def add(self, objective: str, term: Any) -> None:
+        """Called by the training loop with what an objective adds to the loss."""
+        self.terms[objective] = self.terms.get(objective, 0.0) + term
 
     def count(self, tokens: int, samples: int) -> None:
         """Called by the training loop for each batch of the current step."""
@@ -253,6 +258,8 @@ class StepRecorder(TrainerCallback):
             Fact("step_seconds_max", max(times), "s", False),
             Fact("optimizer_steps", len(self.seconds), "steps"),
         ]
+        # Of all steps: the mean of what each objective added to the loss.
+        facts += [Fact(f"{name}_loss", float(total) / len(self.seconds), "") for name, total in self.terms.items()]
         for name, counts in (("tokens", self.tokens), ("samples", self.samples)):
             done = sum(counts[step] for step in kept)
             if done:

@@ -125,8 +125,13 @@ class CellMaker:
             if expert.seed not in (None, its_seed) and method.uses_data:
                 its_seed, draw = expert.seed, seed
                 name = f"{label.name}.{expert.method}"  # no row of its own: its examples are another seed's
+            untouched = baseline
+            if base != model:  # its gains start from its own base model
+                bare = self.bare(base)
+                yield bare
+                untouched = bare.spec_digest
             made = Label(name, recipe, label.train)
-            cell = self.cell(made, base, expert.learn, size, its_seed, baseline, draw=draw, quality=its)
+            cell = self.cell(made, base, expert.learn, size, its_seed, untouched, draw=draw, quality=its)
             needs[expert.role] = cell.spec_digest
             yield cell
         yield self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
@@ -278,6 +283,9 @@ def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
                     f"{found.output_type}. Give it a suite of its own.",
                     "methods", label.name,
                 )  # fmt: skip
+            for read in label.recipe.reads(task):
+                if not facts.tasks[read].n_train:
+                    yield problem(f"task {read!r} has no training split to read text from.", "methods", label.name)
             if label.train.eval_every and label.method.trains and not found.n_validation:
                 yield problem(f"{task!r} has no validation items: drop eval_every.", "methods", label.name)
             for message in check_curriculum(label, task, most, suite, facts):

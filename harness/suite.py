@@ -6,7 +6,7 @@ Not covered: what a suite expands to (`plan.py`), and whether its tasks and mode
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -18,7 +18,7 @@ from harness.configurable import Configurable
 from harness.curricula import all_curricula
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.lines import Lines, read_yaml
-from harness.methods import JOIN, Method, all_methods, make_method
+from harness.methods import JOIN, Expert, Method, all_methods, make_method
 from harness.methods.composed import Composed
 from harness.objectives import all_objectives
 from harness.quality import UNSPOILT, Corruption, Quality, Select
@@ -286,8 +286,10 @@ def check_names(data: dict[str, Any], labels: list[Label], names: Names, lines: 
     for label in labels:
         if own := label.method.own_model():
             yield from model(own, "encoder", "methods", label.name, "encoder")
-        for name in label.recipe.borrows():
+        for name in label.method.borrows():
             yield from model(name, "", "methods", label.name)
+        for name in (name for objective in label.recipe.objectives for name in objective.borrows()):
+            yield from model(name, "causal", "methods", label.name)
         for expert in label.recipe.wants(""):
             if expert.model:
                 yield from model(expert.model, "causal", "methods", label.name)
@@ -323,10 +325,13 @@ def read_label(
     method_name = settings.pop("method", name)
     own_train = settings.pop("train", {}) or {}
     objectives, problems = read_parts(settings.pop("objectives", None), all_objectives(), lines, (*where, "objectives"))
+    for part in objectives:
+        problems += check_needs(part.wants("?"), part.refuses_need, lines, (*where, "objectives", part.name))
     curricula, found = read_parts(settings.pop("curriculum", None), all_curricula(), lines, (*where, "curriculum"))
     problems += found
     if curricula[1:]:
         problems.append(lines.problem("a label has one curriculum. Keep one.", *where, "curriculum"))
+    incomplete = bool(problems)
     if isinstance(method_name, list):
         method, found = build_composed(method_name, settings, lines, where)
     elif method_name not in all_methods():
@@ -349,7 +354,7 @@ def read_label(
         train = TrainSettings.model_validate(merge_train(suite_train, own_train))
     except pydantic.ValidationError:
         pass  # already reported, at the block it stands in
-    if not (method and train):
+    if not (method and train) or incomplete:
         return None, problems
     place = next(((*path, key) for path, block in (((*where, "train"), own_train), (("train",), suite_train))
                   for key in ("strategy", "devices") if key in block), where)  # fmt: skip
@@ -432,14 +437,26 @@ def build_method(
     method, problems = build(all_methods()[name], settings, lines, where)
     if method is None:
         return None, problems
-    for expert in method.wants("?"):
+    problems = check_needs(method.wants("?"), method.refuses, lines, (*where, "experts"))
+    return (None if problems else method), problems
+
+
+def check_needs(
+    wanted: Iterable[Expert],
+    refuses: Callable[[Method], Iterable[str]],
+    lines: Lines,
+    where: tuple[Any, ...],
+) -> list[Problem]:
+    """What is wrong with the cells that a method or an objective asks for."""
+    problems: list[Problem] = []
+    for expert in wanted:
         if expert.method not in all_methods():
-            problems.append(lines.problem(unknown("method", expert.method, all_methods()), *where, "experts"))
+            problems.append(lines.problem(unknown("method", expert.method, all_methods()), *where))
             continue
-        made, found = build(all_methods()[expert.method], expert.settings, lines, (*where, "experts"))
-        refused = method.refuses(made) if made else ()
-        problems += [*found, *(lines.problem(message, *where, "experts") for message in refused)]
-    return (None if problems else method), list(dict.fromkeys(problems))
+        made, found = build(all_methods()[expert.method], expert.settings, lines, where)
+        refused = refuses(made) if made else ()
+        problems += [*found, *(lines.problem(message, *where) for message in refused)]
+    return list(dict.fromkeys(problems))
 
 
 def with_inner(

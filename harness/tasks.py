@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,16 @@ Render = Callable[..., str]  # an LM's apply_chat_template: messages -> the text
 class Example:
     """One training example: `target` continues `context` (it begins with the task's delimiter).
 
-    `closed` says that the answer ends there, so that an end-of-text token is learned too. `document` is what it was
-    made of.
+    `closed` says that the answer ends there, so that an end-of-text token is learned too. `choices` are the answers to
+    choose from, beginning with the delimiter too; `generation` says how lm-eval asks where there are none. `document`
+    is what it was made of.
     """
 
     context: str
     target: str
     closed: bool
+    choices: tuple[str, ...] = ()
+    generation: Mapping[str, Any] = field(default_factory=dict)
     document: Any = field(default=None, repr=False, compare=False)
 
 
@@ -354,23 +357,24 @@ def example(task: Any, document: Any, closed: bool, render: Render | None = None
         document, num_fewshot=0, apply_chat_template=bool(render), chat_template=render, gen_prefix=prefix
     )
     if task.OUTPUT_TYPE == "multiple_choice":
-        # The request for the chosen answer, so that the delimiter is the scorer's in either form.
+        # The requests of the choices, so that the delimiter is the scorer's in either form.
         about = {"metadata": (task.config.task, 0, 1), "apply_chat_template": bool(render)}
-        requests = task.construct_requests(document, context, **about)
-        chosen = gold(task, document) if answer is None else answer
-        return Example(context, requests[chosen].args[1], closed, document)
+        choices = tuple(request.args[1] for request in task.construct_requests(document, context, **about))
+        choices = choices[: len(task.doc_to_choice(document))]  # some metrics ask for the choices alone as well
+        chosen: Any = gold(task, document) if answer is None else answer
+        return Example(context, choices[chosen], closed, choices, document=document)
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         target = task.doc_to_choice(document)[target]
     # The template ends where the answer begins; a prefix that the task puts there stays apart from the answer.
     parted = task.OUTPUT_TYPE != "loglikelihood" and (not render or (prefix and not prefix[-1:].isspace()))
-    return Example(context, f"{task.config.target_delimiter if parted else ''}{target}", closed, document)
+    delimiter, generation = task.config.target_delimiter if parted else "", dict(task.config.generation_kwargs or {})
+    return Example(context, f"{delimiter}{target}", closed, generation=generation, document=document)
 
 
 def wrong_answers(task: Any, one: Example) -> list[Example]:
     """A multiple-choice example with each of the choices that are not its target."""
-    targets = [f"{task.config.target_delimiter}{choice}" for choice in task.doc_to_choice(one.document)]
-    return [replace(one, target=target) for target in targets if target != one.target]
+    return [replace(one, target=choice) for choice in one.choices if choice != one.target]
 
 
 def mark(task: Any, one: Example, answer: str) -> float:

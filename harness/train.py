@@ -254,14 +254,20 @@ class CellTrainer(Trainer):
             loss = loss * self.accelerator.num_processes
         if model.training:
             batch = Batch(ids, labels, mask, logits, targets)
-            for objective in self.objectives:
-                loss = loss * objective.task_weight
-            passes = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
-            terms = [objective.loss(model, batch) for objective in self.objectives]
+            share = count / num_items_in_batch if num_items_in_batch is not None else 1.0
+            loss = loss * math.prod(objective.task_weight for objective in self.objectives)
             if (own := self.penalty(model)) is not None:
-                terms.append(own)
-            if terms:
-                loss = loss + sum(terms) / passes
+                loss = loss + own * share
+            # Those of the step come last: what they give to the model must not stand between a pass and its own terms.
+            for objective in sorted(self.objectives, key=lambda objective: objective.once_a_step):
+                if not objective.once_a_step:
+                    term = objective.loss(model, batch) * share
+                elif self.accelerator.sync_gradients:  # the last forward pass before the optimiser's step
+                    term = objective.loss(model, batch)
+                else:
+                    continue
+                self.recorder.add(objective.name, term.detach())
+                loss = loss + term
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:

@@ -241,11 +241,15 @@ class Work:
         key = name, split, count, render is not None
         if key not in self.drawn:
             spoilt = split == "train" and self.cell.data and name in self.cell.learn
-            self.drawn[key] = (
+            found: list[Any] = (
                 self.draw(name, count, render)
                 if spoilt
                 else examples(self.tasks[name], split, count, self.draw_seed, render)
             )
+            if split == "train":
+                for objective in self.recipe.objectives:
+                    found = objective.examples(found, self)
+            self.drawn[key] = found
         return self.drawn[key]
 
     @property
@@ -287,8 +291,6 @@ class Work:
         return [-value / len(answer) for (value, _), (_, _, answer) in zip(answers, asked, strict=True)]
 
     def rows(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
-        for objective in self.recipe.objectives:
-            found = objective.examples(found, self)
         return self.method.rows(model, found, self)
 
     def encode(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
@@ -340,14 +342,30 @@ class Work:
         needed = Cell.from_json(self.job["needed"][role])
         other = copy(self)
         other.cell, other.base = needed, self.models[needed.model]
+        vars(other).pop("tokenizer", None)  # another base may have another
         method = make_method(needed.method, needed.settings)
         model = method.restore(other, self.needs[role])
         return method.fold(model) if fold else model
 
-    def language_model(self, model: Any) -> Any:
+    def language_model(self, model: Any, base: Path | None = None) -> Any:
         from harness.evaluate import TunedLM
+        from harness.models import load_tokenizer
 
-        return TunedLM(model, self.tokenizer, self.cell.train["eval_batch_size"])
+        tokenizer = load_tokenizer(base) if base else self.tokenizer
+        return TunedLM(model, tokenizer, self.cell.train["eval_batch_size"])
+
+    def collate(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
+        import torch
+
+        from harness.train import Collator
+
+        device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+        return {name: value.to(device) for name, value in Collator(pad=0)(rows).items()}
+
+    def answer_logits(self, model: Any, input_ids: Any, labels: Any, attention_mask: Any) -> Any:
+        from harness.train import answer_logits
+
+        return answer_logits(model, input_ids, labels, attention_mask)
 
     def callbacks(self) -> list[Any]:
         return [self.recorder]

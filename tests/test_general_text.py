@@ -109,3 +109,22 @@ def test_text_is_learned_as_it_would_be_scored(project: Path, tmp_path: Path) ->
     for row, text in zip(work.text_rows(model, "story", 3), texts, strict=True):
         whole = [lm.prefix_token_id, *lm.tok_encode(text)]
         assert row == {"input_ids": whole[:12], "labels": [-100, *whole[1:12]]}
+
+
+@pytest.mark.real
+def test_book_text_shares_no_eight_words_in_a_row_with_what_is_scored() -> None:
+    folder = Path(__file__).parent.parent / "suites" / "tasks"
+    learned = tasks.load_task(folder / "book-text.yaml")
+    scored = [
+        document["text"]
+        for task in (learned, tasks.load_task(folder / "tales-perplexity.yaml"))
+        for document in task.eval_docs
+    ]
+
+    def runs(text: str) -> set[tuple[str, ...]]:
+        words = text.lower().split()
+        return {tuple(words[start : start + 8]) for start in range(len(words) - 7)}
+
+    known = set[tuple[str, ...]]().union(*map(runs, scored))
+    assert len(scored) == 30
+    assert not [text for text in tasks.texts(learned) if runs(text) & known]

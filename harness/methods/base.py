@@ -132,6 +132,17 @@ class Job(Protocol):
         prefix token, the loss on every other token. What is beyond `max_length` is cut off."""
         ...
 
+    def collate(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """A right-padded batch {input_ids, labels, attention_mask}, each [rows, length], on this process's device."""
+        ...
+
+    def answer_logits(
+        self, model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(logits [rows, places, vocabulary], targets [rows, places]) where some row's label is predicted; targets are
+        -100 in rows that have none there."""
+        ...
+
     def wrong(self, example: Any) -> list[Any]:
         """A multiple-choice example of the cell's task with each of the answers that are not its own."""
         ...
@@ -158,7 +169,10 @@ class Job(Protocol):
         The model that it hands back is as it was but for its weights."""
         ...
 
-    def language_model(self, model: nn.Module) -> LM: ...
+    def language_model(self, model: nn.Module, base: Path | None = None) -> LM:
+        """What lm-eval scores; `base`: the folder of another model's tokenizer."""
+        ...
+
     def callbacks(self) -> list[Any]: ...
 
 

@@ -39,12 +39,14 @@ class Batch:
 class Objective(Configurable):
     """A term added to the task's loss. Annotated public fields are the YAML keys, with their defaults.
 
-    The loss of a step is `task_weight` × cross-entropy + the sum of the objectives' `loss`, the latter averaged over
-    the step's forward passes.
+    The loss of a step is `task_weight` × cross-entropy + the objectives' terms. However many forward passes a step is
+    split into, they are those of one: a term of each pass counts by that pass's share of the step's answer tokens, and
+    a term `once_a_step` is asked for once, in the last pass.
     """
 
     kind = "objective"
     space: ClassVar[dict[str, Any]] = {}  # what tuning may move
+    once_a_step: ClassVar[bool] = False  # True: its term does not depend on the batch
 
     @property
     def task_weight(self) -> float:
@@ -55,6 +57,13 @@ class Objective(Configurable):
 
     def refuses(self, method: Method, train: Any) -> Iterable[str]:
         """Why it does not go with a method or with training settings (`settings.TrainSettings`)."""
+        if not method.is_language_model:
+            yield f"{self.name} needs a language model's own loss, and {method.name} has none. Drop it."
+        if train.devices > 1:
+            yield f"{self.name} is computed on one device, and devices is {train.devices}. Give it devices: 1."
+
+    def refuses_need(self, expert: Method) -> Iterable[str]:
+        """Why a cell of that method, which this one asks for, cannot serve it."""
         return ()
 
     def wants(self, task: str) -> Iterable[Expert]:
@@ -79,5 +88,6 @@ class Objective(Configurable):
         return found
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """The term of one forward pass: a scalar on the model's device."""
+        """The term, a scalar on the model's device: of one forward pass, a mean over its answer tokens; or of a whole
+        step (`once_a_step`). `model` is in training mode."""
         raise NotImplementedError

@@ -1,0 +1,173 @@
+"""Staying near the start: penalties on how far the weights have moved, all alike (L2-SP) or by importance (EWC).
+
+L2-SP: Li, Grandvalet & Davoine 2018, arXiv:1802.01483. EWC: Kirkpatrick et al. 2017, arXiv:1612.00796.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harness.objectives.base import Batch, Job, LogFloat, Method, Objective
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class L2SP(Objective):
+    """L2-SP: weights are pulled back to where they started, strength / 2 · Σ (θ - θ₀)².
+
+    `strength` is the weight of the penalty. θ are the model's weights as they act: of a layer with an adapter beside
+    it (LoRA and its kin) the effective weight, so that full and low-rank updates of the same size cost the same. A
+    method whose result is no change of weights (soft prompts, adapter modules) is refused, and so is a quantised base.
+    """
+
+    name = "l2sp"
+    paper = "arXiv:1802.01483"
+    once_a_step = True
+    space = {"strength": LogFloat(1e-3, 1e2)}
+
+    strength: float = 0.1
+
+    def problems(self) -> Iterable[str]:
+        if self.strength < 0:
+            yield f"strength is {self.strength}; it must be at least 0."
+
+    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+        yield from super().refuses(method, train)
+        if not method.foldable:
+            yield (
+                f"{self.name} measures how far the model's weights move, and what {method.name} learns is not in them. "
+                "Drop it, or use retain."
+            )
+        if method.quantize:
+            yield f"{self.name} cannot measure from {method.quantize} weights. Drop it, or quantize."
+
+    def prepare(self, model: nn.Module, job: Job) -> None:
+        self._weights = list(weights(model))
+        self._start = [value().detach().clone() for value, _ in self._weights]
+        self._importance: list[Any] = [1.0] * len(self._start)
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        import torch
+
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            parts = [
+                (importance * (value() - start).square()).sum()
+                for (value, _), start, importance in zip(self._weights, self._start, self._importance, strict=True)
+            ]
+            return self.strength / 2 * torch.stack(parts).sum()
+
+
+class EWC(L2SP):
+    """Elastic weight consolidation: weights that general text depends on are held, strength / 2 · Σ F (θ - θ₀)².
+
+    F is the diagonal of the empirical Fisher information of the starting model: over `samples` passages of `text` (a
+    task with a training split), the mean of the squared gradients of their log-likelihoods, divided by their mean
+    length in tokens. So the sum is, to second order, what the text loses in nats per token, and `strength` weighs that
+    against the task's nats per answer token. θ as in l2sp: for an adapter the Fisher is that of the base weight beside
+    it (as in EWC-LoRA, Xiang et al. 2023, arXiv:2305.10626), at a full-size copy of each adapted layer.
+    """
+
+    name = "ewc"
+    paper = "arXiv:1612.00796"
+    space = {"strength": LogFloat(1e1, 1e5)}
+
+    strength: float = 1000.0
+    text: str = "book-text"
+    samples: int = 64
+
+    def problems(self) -> Iterable[str]:
+        yield from super().problems()
+        if self.samples < 1:
+            yield f"samples is {self.samples}; it must be at least 1."
+
+    def reads(self, task: str) -> tuple[str, ...]:
+        return (self.text,)
+
+    def prepare(self, model: nn.Module, job: Job) -> None:
+        super().prepare(model, job)
+        self._importance = fisher(model, [own for _, own in self._weights], job, self.text, self.samples)
+
+
+def fisher(model: nn.Module, parameters: list[nn.Parameter], job: Job, text: str, samples: int) -> list[torch.Tensor]:
+    """The diagonal of the empirical Fisher information: Σ of (∂ log p / ∂θ)² over passages, divided by their tokens."""
+    import torch
+
+    asked = [value.requires_grad for value in parameters]
+    for value in parameters:
+        value.requires_grad_(True)
+    found = [torch.zeros_like(value) for value in parameters]
+    model.eval()
+    tokens = 0
+    for row in job.text_rows(model, text, samples):
+        logits, targets = job.answer_logits(model, **job.collate([row]))
+        logs = torch.log_softmax(logits.float(), dim=-1).gather(2, targets.unsqueeze(2))
+        gradients = torch.autograd.grad(logs.sum(), parameters, allow_unused=True)
+        for total, gradient in zip(found, gradients, strict=True):
+            total += 0.0 if gradient is None else gradient.square()
+        tokens += targets.numel()
+    for value, before in zip(parameters, asked, strict=True):
+        value.requires_grad_(before)
+    return [total / tokens for total in found]
+
+
+# What a weight is now, differentiably, and the parameter whose gradient is that weight's.
+Weight = tuple[Callable[[], Any], Any]
+
+
+def weights(model: nn.Module) -> Iterator[Weight]:
+    """The weights that training moves: of each layer that peft wraps its effective weight, then all others as such."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    inside: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer) and any(value.requires_grad for value in module.parameters()):
+            inside |= set(map(id, module.parameters()))
+            yield effective(name, module)
+    for value in model.parameters():
+        if value.requires_grad and id(value) not in inside:
+            yield partial(identity, value), value
+
+
+def identity(value: Any) -> Any:
+    return value
+
+
+def effective(name: str, layer: Any) -> Weight:
+    """The weight with which a wrapped linear layer multiplies: the base's plus the adapter's own change where that is
+    what the layer computes, else (DoRA, IA³, rotations) what it makes of the unit vectors, at that price."""
+    import torch
+
+    base = layer.get_base_layer()
+    if not isinstance(base, torch.nn.Linear):
+        raise ValueError(f"{name} wraps a {type(base).__name__}; the weights of linear layers alone can be followed.")
+
+    def multiplied() -> torch.Tensor:
+        training = layer.training
+        layer.eval()  # dropout is no part of a weight
+        ones = torch.eye(base.in_features, device=base.weight.device)
+        found = layer(ones) - layer(torch.zeros_like(ones[:1]))
+        layer.train(training)
+        return found.T
+
+    def added() -> torch.Tensor:
+        return base.weight + sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
+
+    return (added if adds(layer, added, multiplied) else multiplied), base.weight
+
+
+def adds(layer: Any, added: Callable[[], Any], multiplied: Callable[[], Any]) -> bool:
+    """Whether an adapter's own account of its change is right, and every trained part of the layer is in it."""
+    import torch
+
+    try:
+        found = added()
+        trained = [value for value in layer.parameters() if value.requires_grad]
+        reached = torch.autograd.grad(found.sum(), trained, allow_unused=True)
+    except (AttributeError, KeyError, RuntimeError, TypeError):
+        return False  # it gives none, or of another form
+    whole = all(gradient is not None for gradient in reached)
+    return whole and torch.allclose(found, multiplied(), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,198 @@
+"""Distillation: a student learns what a frozen teacher answers, and how sure of it the teacher is.
+
+Soft targets: Hinton, Vinyals & Dean 2015, arXiv:1503.02531. Hidden states: patient distillation, Sun et al. 2019,
+arXiv:1908.09355. The teacher's own answers as targets: Kim & Rush 2016, arXiv:1606.07947.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.objectives.base import Batch, Expert, Job, LogFloat, Method, Objective, Options
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+ROLE = "teacher"
+
+
+class Distil(Objective):
+    """Distillation from a teacher: (1 - alpha) · cross-entropy + alpha · T² · KL(teacher / T || student / T).
+
+    `teacher` is {method, and that method's settings}: a cell of the same plan, trained on the same task, size and seed
+    (with `model:` from another base model); or {model} alone: that model untouched. `alpha` is the teacher's share and
+    `temperature` the T by which both sides' logits are divided, at the places that predict an answer, a mean over its
+    tokens. `hidden` adds hidden · |s/|s| - t/|t||² of the hidden states after each student layer and the teacher layer
+    at the same share of its depth, a mean over layers and tokens; both must be of one width, for a projection between
+    two would be one more thing that is trained. Logits need one vocabulary. `targets: answers` needs none of this: the
+    teacher answers the training questions (of choices, the likeliest; else greedily), and the student learns those
+    answers in place of the right ones; what it is validated on stays right.
+    """
+
+    name = "distil"
+    paper = "arXiv:1503.02531"
+    space = {"alpha": Options((0.25, 0.5, 0.75, 1.0)), "temperature": LogFloat(1.0, 8.0)}
+
+    teacher: dict[str, Any] = {}
+    targets: Literal["logits", "answers"] = "logits"
+    temperature: float = 2.0
+    alpha: float = 0.5
+    hidden: float = 0.0
+
+    @property
+    def task_weight(self) -> float:
+        return 1.0 if self.targets == "answers" else 1.0 - self.alpha
+
+    def problems(self) -> Iterable[str]:
+        if not self.teacher:
+            yield "teacher is missing: teacher: {method: full}, a cell of the plan; or {model: NAME}, untouched."
+        for key in ("method", "model"):
+            if key in self.teacher and not isinstance(self.teacher[key], str):
+                yield f"teacher.{key} is {self.teacher[key]!r}; it must be a name."
+        extra = sorted(set(self.teacher) - {"model"})
+        if "method" not in self.teacher and extra:
+            yield f"teacher has {', '.join(extra)} and no method. Name the method that has these settings."
+        if not 0 <= self.alpha <= 1:
+            yield f"alpha is {self.alpha}; it must be from 0 to 1."
+        if self.temperature <= 0:
+            yield f"temperature is {self.temperature}; it must be above 0."
+        if self.hidden < 0:
+            yield f"hidden is {self.hidden}; it must be at least 0."
+        if self.targets == "answers":
+            for key in ("temperature", "alpha", "hidden"):
+                if getattr(self, key) != self.fields()[key]:
+                    yield f"{key} has no effect on targets: answers, which are learned like the right ones. Drop it."
+
+    def refuses_need(self, expert: Method) -> Iterable[str]:
+        own_answers = type(expert).predictor is not Method.predictor
+        if not (expert.trains and expert.is_language_model) or own_answers or list(expert.wants("?")):
+            yield (
+                f"{expert.name} cannot be a teacher: one is a language model with trained weights of its own. "
+                "Name another method, or {model: NAME} for an untouched model."
+            )
+
+    def wants(self, task: str) -> Iterable[Expert]:
+        if "method" in self.teacher:
+            settings = {key: value for key, value in self.teacher.items() if key not in ("method", "model")}
+            yield Expert(ROLE, self.teacher["method"], settings, task, self.teacher.get("model"))
+
+    def borrows(self) -> tuple[str, ...]:
+        return (self.teacher["model"],) if set(self.teacher) == {"model"} else ()
+
+    # --- working ---
+
+    def examples(self, found: list[Any], job: Job) -> list[Any]:
+        return (
+            answered(found, job.language_model(self._load(job), self._base(job)))
+            if self.targets == "answers"
+            else found
+        )
+
+    def prepare(self, model: nn.Module, job: Job) -> None:
+        if self.targets == "answers":
+            return
+        check_vocabulary(job.base, self._base(job))
+        self._job, self._teacher = job, self._load(job)
+        if self.hidden:
+            self._pairs = pair_layers(model, self._teacher)
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        import torch
+        from torch.nn.functional import kl_div, log_softmax
+
+        if self.targets == "answers":
+            return batch.logits.new_zeros(())
+        with torch.no_grad():
+            logits, _ = self._job.answer_logits(self._teacher, batch.input_ids, batch.labels, batch.attention_mask)
+        real = batch.targets != -100
+        wanted = log_softmax(logits[real].float() / self.temperature, dim=-1)
+        logs = log_softmax(batch.logits[real].float() / self.temperature, dim=-1)
+        divergence = kl_div(logs, wanted, reduction="sum", log_target=True) / real.sum()
+        term = self.alpha * self.temperature**2 * divergence
+        return term + self.hidden * self._apart(batch.attention_mask) if self.hidden else term
+
+    def _apart(self, mask: torch.Tensor) -> torch.Tensor:
+        """The mean squared distance of paired hidden states, each scaled to length one, over the real tokens."""
+        import torch
+        from torch.nn.functional import normalize
+
+        real, length = mask.bool(), mask.shape[1]  # a soft prompt stands before the input
+        parts = [
+            (normalize(one()[:, -length:].float(), dim=-1) - normalize(other()[:, -length:].float(), dim=-1))[real]
+            for one, other in self._pairs
+        ]
+        return torch.stack([part.square().sum(dim=-1).mean() for part in parts]).mean()
+
+    def _load(self, job: Job) -> nn.Module:
+        model = job.load_need(ROLE) if "method" in self.teacher else job.load_model(self._base(job))
+        return model.requires_grad_(False).eval()
+
+    def _base(self, job: Job) -> Path:
+        """The folder of the teacher's base model."""
+        return job.models[self.teacher["model"]] if "model" in self.teacher else job.base
+
+
+def answered(found: list[Any], lm: Any) -> list[Any]:
+    """Examples with the answers that a language model gives: the likeliest choice, or what it generates."""
+    from lm_eval.api.instance import Instance
+
+    def ask(kind: str, asked: list[tuple[Any, ...]]) -> list[Any]:
+        requests = [Instance(kind, {}, arguments, place) for place, arguments in enumerate(asked)]
+        return getattr(lm, kind)(requests, disable_tqdm=True) if requests else []
+
+    chosen = [one for one in found if one.choices]
+    open_ones = [one for one in found if not one.choices]
+    values = iter(ask("loglikelihood", [(one.context, choice) for one in chosen for choice in one.choices]))
+    best = iter([max(zip([next(values)[0] for _ in one.choices], one.choices, strict=True))[1] for one in chosen])
+    said = iter(ask("generate_until", [(one.context, dict(one.generation)) for one in open_ones]))
+    return [replace(one, target=next(best) if one.choices else next(said).rstrip()) for one in found]
+
+
+def check_vocabulary(student: Path, teacher: Path) -> None:
+    """Raise ValueError when tokens of student and teacher do not stand for the same texts."""
+    if student == teacher:
+        return
+    from transformers import AutoTokenizer
+
+    one, other = (AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, teacher))
+    if one != other:
+        raise ValueError(
+            f"student and teacher have different vocabularies ({len(one)} and {len(other)} tokens, "
+            f"{len(one.items() & other.items())} of them alike), so their logits cannot be compared. "
+            "Use targets: answers."
+        )
+
+
+Kept = Callable[[], Any]
+
+
+def pair_layers(student: nn.Module, teacher: nn.Module) -> list[tuple[Kept, Kept]]:
+    """What each student layer gave last, and the teacher layer at the same share of its depth. Raises ValueError."""
+    sides = []
+    for model in (student, teacher):
+        inner: Any = getattr(model, "get_base_model", lambda model=model: model)()
+        sides.append((inner.config.hidden_size, list(inner.get_decoder().layers)))
+    (width, layers), (other, above) = sides
+    if width != other:
+        raise ValueError(
+            f"hidden states of the student are {width} wide, the teacher's {other}: they cannot be compared. "
+            "Drop hidden, or take a teacher of the same width."
+        )
+    paired = [above[(place + 1) * len(above) // len(layers) - 1] for place in range(len(layers))]
+    return [(keep(one, True), keep(two, False)) for one, two in zip(layers, paired, strict=True)]
+
+
+def keep(layer: nn.Module, training: bool) -> Kept:
+    """What a layer gave last: a student's in training alone, so that scoring leaves nothing behind."""
+    kept: dict[str, Any] = {}
+
+    def hook(module: nn.Module, given: Any, made: Any) -> None:
+        if module.training is training:
+            kept["made"] = made[0] if isinstance(made, tuple) else made
+
+    layer.register_forward_hook(hook)
+    return lambda: kept["made"]
