@@ -22,7 +22,7 @@ class BitFit(Method):
     Biases that are added start at zero, so that the untrained model is the base. They are no part of the base's
     architecture, hence not foldable; saved are the biases alone. Trained: the sum of the outputs of the linear
     layers (for Llama, a layer: 2 hidden + hidden + 2 keys + 2 inner, with as many queries as hidden), or of the
-    biases that there are. `learning_rate` is ten times that of full fine-tuning or more, as in the paper.
+    biases that there are. `learning_rate` is far above that of full fine-tuning, as in the paper.
     """
 
     name = "bitfit"
@@ -31,7 +31,7 @@ class BitFit(Method):
     foldable = False
     space = {"learning_rate": LogFloat(1e-4, 1e-1)}
 
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
 
     def problems(self) -> Iterable[str]:
         return refusal(self)
@@ -73,7 +73,7 @@ class LayerNorm(Method):
     family = "selective"
     space = {"learning_rate": LogFloat(1e-4, 1e-1)}
 
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
 
     def problems(self) -> Iterable[str]:
         return refusal(self)

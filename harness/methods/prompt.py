@@ -97,9 +97,9 @@ class PTuning(Method):
     starts_at_base = "the prompt stands before every input from the start"
     family = "additive"
     foldable = False
-    space = {"learning_rate": LogFloat(3e-5, 3e-3), "virtual_tokens": Options((8, 16, 32))}
+    space = {"learning_rate": LogFloat(1e-4, 1e-2), "virtual_tokens": Options((8, 16, 32))}
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     virtual_tokens: int = 16
     encoder: Literal["mlp", "lstm"] = "mlp"
     encoder_width: int | None = None
