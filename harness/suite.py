@@ -392,7 +392,10 @@ def build_method(
         if expert.method not in all_methods():
             problems.append(lines.problem(unknown("method", expert.method, all_methods()), *where, "experts"))
             continue
-        made, found = build(all_methods()[expert.method], expert.settings, lines, (*where, "experts"))
+        given, found = with_inner(all_methods()[expert.method], expert.settings, lines, (*where, "experts"))
+        made = None
+        if not found:
+            made, found = build(all_methods()[expert.method], given, lines, (*where, "experts"))
         refused = method.refuses(made) if made else ()
         problems += [*found, *(lines.problem(message, *where, "experts") for message in refused)]
     return (None if problems else method), list(dict.fromkeys(problems))
