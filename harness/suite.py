@@ -453,7 +453,10 @@ def check_needs(
         if expert.method not in all_methods():
             problems.append(lines.problem(unknown("method", expert.method, all_methods()), *where))
             continue
-        made, found = build(all_methods()[expert.method], expert.settings, lines, where)
+        given, found = with_inner(all_methods()[expert.method], expert.settings, lines, where)
+        made = None
+        if not found:
+            made, found = build(all_methods()[expert.method], given, lines, where)
         refused = refuses(made) if made else ()
         problems += [*found, *(lines.problem(message, *where) for message in refused)]
     return list(dict.fromkeys(problems))

@@ -236,6 +236,10 @@ def test_generated_text_is_marked_by_the_tasks_metric(project: Path) -> None:
         ("{method: grpo, temperature: 0}", "temperature is 0"),
         ("{method: grpo, answer_tokens: 0}", "answer_tokens is 0"),
         ("{method: grpo, train: {steps: 1}}", "steps is 1, which sft_share cannot divide"),
+        (
+            "{method: merge, experts: {method: dpo, train_with: {method: lroa}, learn: [names]}}",
+            "unknown method 'lroa'",
+        ),
         ("{method: [dpo, layerwise]}", "dpo cannot be combined with other methods"),
     ],
 )
