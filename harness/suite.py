@@ -48,6 +48,7 @@ class SuiteFile(pydantic.BaseModel):
     methods: dict[str, dict[str, Any] | None] = Field(min_length=1)
     seeds: list[int] = Field([0], min_length=1)
     train: dict[str, Any] = {}
+    allow_leaks: list[str] = Field([], description="tasks that may be scored though their items are learned")
     time_limit: float | None = Field(None, gt=0, description="seconds a cell may take")
     memory_limit: ByteSize | None = Field(None, gt=0, description="resident memory a cell may hold, such as 8GiB")
 
@@ -77,6 +78,7 @@ class Suite:
     seeds: tuple[int, ...]
     time_limit: float | None
     memory_limit: int | None  # bytes
+    allow_leaks: tuple[str, ...]
     lines: Lines = field(repr=False, compare=False)
 
     def task_names(self) -> Iterator[str]:
@@ -87,6 +89,23 @@ class Suite:
                 recipe = label.recipe
                 names += [*recipe.learns(task), *recipe.reads(task), *(expert.learn for expert in recipe.wants(task))]
         return iter(dict.fromkeys(names))
+
+    def place_of(self, task: str) -> tuple[str | int, ...]:
+        """Where the file names a task."""
+        for place, (name, _) in enumerate(self.tasks):
+            if name == task:
+                return "tasks", place, "learn"
+        return ("retain", self.retain.index(task)) if task in self.retain else ("methods",)
+
+    def learned_and_scored(self) -> Iterator[tuple[str, str]]:
+        """Every pair of a task that some cell learns from and one that it is scored on, once each."""
+        pairs = []
+        for label in self.labels:
+            for task, _ in self.tasks if label.method.uses_data else ():
+                learned = label.recipe.learns(task)
+                sources = [*learned, *label.recipe.reads(task), *(e.learn for e in label.recipe.wants(task))]
+                pairs += [(source, scored) for source in sources for scored in (*learned, *self.retain)]
+        return iter(dict.fromkeys(pairs))
 
     def model_names(self) -> Iterator[str]:
         names = list(self.models)
@@ -165,6 +184,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
         seeds=tuple(file.seeds),
         time_limit=file.time_limit,
         memory_limit=file.memory_limit,
+        allow_leaks=tuple(file.allow_leaks),
         lines=lines,
     )
 
