@@ -104,7 +104,7 @@ def splits_of(task: Any) -> dict[str, list[Any]]:
 
 
 def scored_texts(task: Any, documents: Sequence[Any]) -> list[str]:
-    """What is asked, without the template's own words, with the answers where questions repeat; running text as it is."""
+    """What is asked without the template's own words, with answers where questions repeat; running text as it is."""
     found = [ask(task, document) for document in documents]
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return [one.target for one in found]

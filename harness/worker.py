@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.curricula import Stage
+from harness.diagnose import forgot, learned_nothing, overfitted, underfitted
 from harness.environment import now
 from harness.errors import CellError, Diverged, Interrupted, OutOfMemory
 from harness.measure import Meter, StepRecorder
@@ -143,6 +144,7 @@ class Work:
                 model = self.method.fit(model, self)
                 self.meter.count(self.recorder.total_tokens or None, self.recorder.total_samples or None)
             self.facts += self.recorder.facts()
+            self.flags += overfitted(self.recorder.steps) + underfitted(self.recorder.steps)
             if "threads_a_rank" in self.job:  # one of several ranks
                 from harness.devices import part
 
@@ -171,9 +173,9 @@ class Work:
         write_items(self.folder / ITEMS, items)
         self.write_documents(documents)
         if self.job["baseline"]:
-            from harness.diagnose import learned_nothing
-
-            self.flags += learned_nothing(self.cell.learn, self.scores, items, Path(self.job["baseline"]))
+            base = Path(self.job["baseline"])
+            self.flags += learned_nothing(self.cell.learn, self.scores, items, base)
+            self.flags += forgot(self.cell.retain, self.scores, items, base)
 
     def save(self, model: Any) -> None:
         """Keep the weights of what was trained or merged; the untouched base is on disk already."""
