@@ -113,6 +113,8 @@ class Work:
         self.drawn: dict[tuple[str, str, int], list[Any]] = {}
         self.stages: list[Stage] = []
         self.scratch = folder / f".scratch-{rank}"  # here, and not in /tmp, so that it is found after a kill -9
+        if job.get("bad_instruments"):
+            self.flags.append(Flag("bad_instruments", {"failed": job["bad_instruments"]}))
         if job["predicted_bytes"]:
             self.facts.append(Fact("predicted_bytes", job["predicted_bytes"], "B", False))
 
