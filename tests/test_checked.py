@@ -62,3 +62,14 @@ def test_checks_are_done_once_and_kept_with_the_results(
     record = json.loads(copy.read_text())
     assert (record["model"], record["env_digest"]) == ("tiny", environment(1).env_digest)
     assert [check["name"] for check in record["checks"]] == [check.name for check in found["tiny"]]
+
+
+def test_doctor_tells_of_the_machine_and_of_failing_instruments(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = tunebench("doctor")
+    assert done.returncode == 0, done.stderr
+    assert "processor" in done.stdout
+    refused(tunebench("doctor", "--model", "nothing"), "unknown model 'nothing'")
+    refused(tunebench("doctor", "--instruments", "--model", "file:nowhere"), "file:nowhere is not fetched yet")
+    done = tunebench("doctor", "--model", "tiny", "--threads", "1", "--json")  # checked anew, and found sound
+    assert done.returncode == 0, done.stderr
+    assert {row["passed"] for row in json.loads(done.stdout)["instruments"]} == {True}

@@ -34,6 +34,7 @@ RANK = {
     "tasks": 6,
     "devices": 7,
     "diagnose": 7,
+    "instruments": 9,
     "leaks": 7,
     "lengths": 7,
     "measure": 7,
