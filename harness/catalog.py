@@ -24,6 +24,7 @@ from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.network import Network, read_network
 from harness.records import digest
 
+DATA_VERSION = 1  # raised by hand when data are looked through in another way
 LENGTHS_VERSION = 1  # raised by hand when lengths are counted in another way: they are then counted anew
 
 
@@ -90,7 +91,35 @@ class LengthFacts:
     sequences: int
 
 
-Facts = TypeVar("Facts", ModelFacts, TaskFacts, LengthFacts)
+@dataclass(frozen=True)
+class DataFacts:
+    """What looking through a task's documents has shown, by split ("train", "validation", "scored").
+
+    `empty` counts examples without text or answer, `classes` those of each answer (multiple choice). `told` is the
+    share of scored items whose right choice is the only one that stands in the question; None where that has no
+    meaning.
+    """
+
+    task: str
+    empty: dict[str, int]
+    classes: dict[str, dict[str, int]]
+    told: float | None
+
+
+@dataclass(frozen=True)
+class OverlapFacts:
+    """Scored items of one task that stand in what is learned of another, or of itself: `exact` in full, `near` but for
+    a few words; of `n` items. `shown` are the beginnings of a few."""
+
+    learned: str
+    scored: str
+    n: int
+    exact: int
+    near: int
+    shown: tuple[str, ...]
+
+
+Facts = TypeVar("Facts", ModelFacts, TaskFacts, LengthFacts, DataFacts, OverlapFacts)
 
 
 @dataclass(frozen=True)
@@ -164,6 +193,23 @@ class Catalog:
         what = digest([model.fingerprint, task.fingerprint, LENGTHS_VERSION])
         return sources.cache_root() / "facts" / f"lengths-{what[:32]}.json"
 
+    # --- data ---
+
+    def data_facts(self, task: TaskFacts) -> DataFacts | None:
+        """What is known of a task's documents; None before they were looked through."""
+        return read_facts(self.data_facts_path(task), DataFacts)
+
+    def data_facts_path(self, task: TaskFacts) -> Path:
+        return sources.cache_root() / "facts" / f"data-{digest([task.fingerprint, DATA_VERSION])[:32]}.json"
+
+    def overlap_facts(self, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts | None:
+        """Which of a task's scored items stand in what is learned of another; None before that was looked for."""
+        return read_facts(self.overlap_facts_path(learned, scored), OverlapFacts)
+
+    def overlap_facts_path(self, learned: TaskFacts, scored: TaskFacts) -> Path:
+        what = digest([learned.fingerprint, scored.fingerprint, DATA_VERSION])
+        return sources.cache_root() / "facts" / f"overlap-{what[:32]}.json"
+
 
 def has_chat_template(folder: Path) -> bool:
     """Whether a model's tokenizer can write messages as one text: in a file of its own, or in its configuration."""
@@ -175,7 +221,7 @@ def has_chat_template(folder: Path) -> bool:
         return False
 
 
-def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts) -> None:
+def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFacts | OverlapFacts) -> None:
     """Write facts where the catalog looks for them, so that another process sees all of them or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import sources
+from harness.contamination import matches, normalise
 from harness.errors import TaskError, unknown
 from harness.records import digest
 
@@ -46,7 +47,8 @@ def splits(
     source: one source (its documents are divided), or {split: source} where splits are published; a
     published test split is sampled down to `test` items, a missing validation split is taken from train.
     unique: columns that may not repeat, within or across splits, after lower-casing and dropping
-    punctuation; of two equal documents, the one in test wins, then validation.
+    punctuation; of two equal documents, the one in test wins, then validation. Documents that hold most of a
+    test document (see `contamination.py`) are left out of train and validation.
     label: the class column; with `balanced`, test and validation hold equally many of each class.
     rename: class names to use instead of the raw ones. sha256: of the archive a source comes in.
     base: the folder that `file:` sources are relative to. Other options go to the reader.
@@ -281,11 +283,6 @@ def write_cached(folder: Path, divided: dict[str, list[Document]]) -> None:
             raise
 
 
-def normalise(text: str) -> str:
-    """Lower case, letters and digits only, single spaces: two texts equal here are duplicates."""
-    return " ".join(re.findall(r"\w+", text.lower()))
-
-
 def order(document: Document, salt: str = "") -> str:
     """The fixed pseudo-random place of a document: a hash of its content."""
     return hashlib.sha256((salt + json.dumps(document, sort_keys=True)).encode()).hexdigest()
@@ -326,6 +323,15 @@ def divide(
         else:
             ranked = interleave(fresh(raw.get("train", [])), label)
             result["validation"], result["train"] = ranked[:validation], ranked[validation:]
+    for split in ("validation", "train"):  # edited a little, a text is still the same
+        repeats = {
+            place
+            for column in unique
+            for _, place, _ in matches(
+                [document[column] for document in result["test"]], [document[column] for document in result[split]]
+            )
+        }
+        result[split] = [document for place, document in enumerate(result[split]) if place not in repeats]
     return {split: result[split] for split in SPLITS}
 
 

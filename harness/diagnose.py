@@ -6,8 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.records import Flag, Item, Score
+from harness.records import Flag, Item, Score, Step
 
+# How far a retained score may fall before it is called forgetting: nats per word, and shares of right answers.
+FORGETTING = {"log_likelihood_per_word": 0.1, "acc": 0.05, "acc_norm": 0.05, "exact_match": 0.05}
+TURNED = 0.05  # the rise of the validation loss above its lowest, as a share of it, that is called overfitting
+FALLING = 0.1  # the fall of the training loss over the last third of the steps, as a share of it, that is not the end
+LEAST_STEPS = 12  # of training, before anything is said of its last third
 LOSS = "choice_cross_entropy"  # accuracy is noisy at 200 items; raw likelihood rises even when accuracy falls
 LEVEL = 0.05
 
@@ -20,9 +25,7 @@ def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item]
     sign test where items are right or wrong (McNemar), Student's t where they are graded. The headline
     counts because a classifier that is right but unsure of itself has learned.
     """
-    import pyarrow.parquet as pq
-
-    base = {(row["task"], row["doc_id"], row["metric"]): row["value"] for row in pq.read_table(base_items).to_pylist()}
+    base = base_values(base_items)
     flags = []
     for task in tasks:
         metrics = {score.metric: score.higher_is_better for score in scores if score.task == task}
@@ -57,3 +60,86 @@ def p_of_gain(gains: list[float]) -> float:
     if len(set(gains)) == 1:
         return 0.0 if gains[0] > 0 else 1.0
     return float(ttest_1samp(gains, 0.0, alternative="greater").pvalue)
+
+
+def overfitted(steps: Iterable[Step]) -> list[Flag]:
+    """A flag when the validation loss has turned up, by a twentieth of its lowest, while the training loss fell on.
+
+    Evidence: the step and loss where validation was lowest, the last validation loss, and its distance from the
+    training loss at the end (means of a tenth of the steps). Says nothing without three validations.
+    """
+    steps = list(steps)
+    training = [step for step in steps if step.split == "train"]
+    validation = [step for step in steps if step.split == "validation"]
+    if len(validation) < 3 or not training:
+        return []
+    best = min(validation, key=lambda step: step.loss)
+    last = validation[-1]
+    size = max(1, len(training) // 10)
+    around = [step.loss for step in training if step.step <= best.step][-size:]
+    end = [step.loss for step in training[-size:]]
+    if not around or last.loss <= best.loss * (1 + TURNED) or mean(end) >= mean(around):
+        return []
+    evidence = {
+        "lowest_step": best.step,
+        "lowest_validation_loss": best.loss,
+        "last_validation_loss": last.loss,
+        "last_training_loss": mean(end),
+        "gap": last.loss - mean(end),
+    }
+    return [Flag("overfitting", evidence)]
+
+
+def underfitted(steps: Iterable[Step]) -> list[Flag]:
+    """A flag when the training loss was still falling at the end: a line through its last third (least squares) falls
+    by a tenth of its start or more, and its slope is below zero at 0.05 (one-sided t-test)."""
+    from scipy.stats import linregress
+
+    losses = [step.loss for step in steps if step.split == "train"]
+    if len(losses) < LEAST_STEPS:
+        return []
+    tail = losses[-(len(losses) // 3) :]
+    line = linregress(range(len(tail)), tail, alternative="less")
+    start, end = line.intercept, line.intercept + line.slope * (len(tail) - 1)
+    if start <= 0 or line.pvalue >= LEVEL or start - end < FALLING * start:
+        return []
+    evidence = {"steps": len(tail), "from": float(start), "to": float(end), "p": float(line.pvalue)}
+    return [Flag("underfitting", evidence)]
+
+
+def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_items: Path) -> list[Flag]:
+    """A flag for each retained task whose headline fell by more than its limit (`FORGETTING`) below the untouched base
+    model's: a paired one-sided t-test over items against that limit, at 0.05. Other metrics have no limit."""
+    from scipy.stats import ttest_1samp
+
+    flags = []
+    base = base_values(base_items)
+    for task in tasks:
+        score = next((score for score in scores if score.task == task), None)
+        if score is None or score.metric not in FORGETTING:
+            continue
+        changes = [
+            item.value - base[task, item.doc_id, score.metric]
+            for item in items
+            if item.task == task and item.metric == score.metric and (task, item.doc_id, score.metric) in base
+        ]
+        limit = FORGETTING[score.metric]
+        if len(changes) < 2 or mean(changes) >= -limit:
+            continue
+        same = len(set(changes)) == 1
+        p_value = 0.0 if same else float(ttest_1samp(changes, -limit, alternative="less").pvalue)
+        if p_value < LEVEL:
+            evidence = {"task": task, "metric": score.metric, "change": mean(changes), "limit": -limit, "p": p_value}
+            flags.append(Flag("forgetting", evidence))
+    return flags
+
+
+def base_values(base_items: Path) -> dict[tuple[str, str, str], float]:
+    """(task, doc_id, metric) -> value, of the untouched base model."""
+    import pyarrow.parquet as pq
+
+    return {(row["task"], row["doc_id"], row["metric"]): row["value"] for row in pq.read_table(base_items).to_pylist()}
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -21,7 +21,16 @@ def known_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
     missing = [name for name, facts in {**models, **tasks}.items() if facts is None]
     found_models = {name: facts for name, facts in models.items() if facts}
     found_tasks = {name: facts for name, facts in tasks.items() if facts}
-    return Facts(found_models, found_tasks, known_lengths(catalog, suite, found_models, found_tasks)), missing
+    return gathered(catalog, suite, found_models, found_tasks), missing
+
+
+def gathered(catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], tasks: dict[str, TaskFacts]) -> Facts:
+    """These facts, and what is known of lengths and data."""
+    data = {name: found for name, facts in tasks.items() if (found := catalog.data_facts(facts))}
+    pairs = [pair for pair in suite.learned_and_scored() if set(pair) <= tasks.keys()]
+    seen = {pair: catalog.overlap_facts(tasks[pair[0]], tasks[pair[1]]) for pair in pairs}
+    overlaps = {pair: found for pair, found in seen.items() if found}
+    return Facts(models, tasks, known_lengths(catalog, suite, models, tasks), data, overlaps)
 
 
 def known_lengths(
@@ -43,13 +52,20 @@ def uncounted(suite: Suite, facts: Facts) -> list[tuple[str, str]]:
     ]
 
 
+def unseen(suite: Suite, facts: Facts) -> bool:
+    """Whether some data have not been looked through yet."""
+    return any(name not in facts.data for name in suite.task_names()) or any(
+        pair not in facts.overlaps for pair in suite.learned_and_scored()
+    )
+
+
 def fetch(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], None] | None = None) -> Facts:
     """Download, verify and prepare whatever is missing. Raises SourceError, or SuiteError with the line of
     each task that cannot be loaded."""
     facts, missing = known_facts(catalog, suite)
-    if not missing and not uncounted(suite, facts):
+    if not missing and not uncounted(suite, facts) and not unseen(suite, facts):
         return facts
-    from harness import lengths, models, tasks
+    from harness import leaks, lengths, models, tasks
 
     tell = progress or (lambda name, done, total: None)
     found_models = dict(facts.models)
@@ -65,21 +81,20 @@ def fetch(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], No
             try:
                 found_tasks[name] = tasks.prepare(catalog, name)
             except TaskError as error:
-                problems.append(suite.lines.problem(str(error), *place_of(suite, name)))
+                problems.append(suite.lines.problem(str(error), *suite.place_of(name)))
     if problems:
         raise SuiteError(problems)
-    found = Facts(found_models, found_tasks, known_lengths(catalog, suite, found_models, found_tasks))
+    found = gathered(catalog, suite, found_models, found_tasks)
+    for name in suite.task_names():
+        if name not in found.data:
+            tell(f"looking through {name}", 0, 0)
+            found.data[name] = leaks.prepare_data(catalog, found_tasks[name])
+    for pair in suite.learned_and_scored():
+        if pair not in found.overlaps:
+            learned, scored = pair
+            tell(f"looking for {scored} in what is learned of {learned}", 0, 0)
+            found.overlaps[pair] = leaks.prepare_overlap(catalog, found_tasks[learned], found_tasks[scored])
     for model, task in uncounted(suite, found):
         tell(f"counting the tokens of {task} for {model}", 0, 0)
         found.lengths[model, task] = lengths.prepare(catalog, found_models[model], found_tasks[task])
     return found
-
-
-def place_of(suite: Suite, task: str) -> tuple[str | int, ...]:
-    """Where a suite names a task."""
-    for place, (name, _) in enumerate(suite.tasks):
-        if name == task:
-            return "tasks", place, "learn"
-    if task in suite.retain:
-        return "retain", suite.retain.index(task)
-    return ("methods",)

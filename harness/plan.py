@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 from typing import Any
 
-from harness.catalog import LengthFacts, ModelFacts, TaskFacts
-from harness.errors import Problem, SuiteError
+from harness.catalog import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
+from harness.errors import Problem, SuiteError, unknown
 from harness.methods import Method
 from harness.quality import CLEAN, Corruption, Quality, marked, turns
 from harness.recipe import Recipe
@@ -23,14 +23,21 @@ from harness.records import Cell, digest
 from harness.settings import SCORING, TrainSettings
 from harness.suite import BASE, Label, Suite, build_method, check_sizes
 
+TOLD = 0.9  # so many questions that name their answer, and no other choice, are no accident
+
 
 @dataclass(frozen=True)
 class Facts:
-    """What `fetch` has found out, by name. Lengths, by (model, task), may be missing: a plan does without them."""
+    """What `fetch` has found out, by name.
+
+    Lengths, by (model, task), may be missing: a plan does without them. Overlaps go by (learned task, scored task).
+    """
 
     models: dict[str, ModelFacts]
     tasks: dict[str, TaskFacts]
     lengths: dict[tuple[str, str], LengthFacts] = field(default_factory=dict)
+    data: dict[str, DataFacts] = field(default_factory=dict)
+    overlaps: dict[tuple[str, str], OverlapFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -265,8 +272,9 @@ def check_curriculum(label: Label, task: str, most: int, suite: Suite, facts: Fa
 
 
 def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """What only the data can tell: tasks that cannot be learned, sizes beyond the training split."""
+    """What only the data can tell: tasks that cannot be learned, sizes beyond the training split, leaks."""
     problem: Callable[..., Problem] = suite.lines.problem
+    yield from check_leaks(suite, facts)
     for place, (task, sizes) in enumerate(suite.tasks):
         found = facts.tasks[task]
         yield from check_sizes(place, found, sizes, suite.lines)
@@ -351,3 +359,26 @@ def refusals(
                     ),
                 )
                 break
+
+
+def check_leaks(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """Scored items that are learned as well, and questions that hold their answer; unless the suite allows them."""
+    for place, name in enumerate(suite.allow_leaks):
+        if name not in suite.task_names():
+            yield suite.lines.problem(unknown("task", name, list(suite.task_names())), "allow_leaks", place)
+    for (learned, scored), found in facts.overlaps.items():
+        count = found.exact + found.near
+        if count and scored not in suite.allow_leaks:
+            yield suite.lines.problem(
+                f"leak: {count} of the {found.n} scored items of {scored!r} stand in the text that is learned of "
+                f"{learned!r} ({found.exact} in full), such as {found.shown[0]!r}. Take them out of the data, "
+                f"or, to go on with them marked, write allow_leaks: [{scored}].",
+                *suite.place_of(scored),
+            )  # fmt: skip
+    for name, data in facts.data.items():
+        if data.told is not None and data.told >= TOLD and name not in suite.allow_leaks:
+            yield suite.lines.problem(
+                f"leak: the right answer, and no other, stands in the question of {data.told:.0%} of the scored items "
+                f"of {name!r}. Mend doc_to_text, or write allow_leaks: [{name}].",
+                *suite.place_of(name),
+            )  # fmt: skip

@@ -62,6 +62,11 @@ class Recipe:
         """Tasks whose training text is read, and which are not scored."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part.reads(task)))
 
+    def studies(self, task: str) -> tuple[str, ...]:
+        """Tasks from whose text weights are trained. What a method reads, it looks up: the answers may stand there."""
+        read = [name for part in self.parts if part is not self.method for name in part.reads(task)]
+        return tuple(dict.fromkeys([*self.learns(task), *read, *(expert.learn for expert in self.wants(task))]))
+
     def borrows(self) -> tuple[str, ...]:
         """Models that are used beside the cell's own."""
         parts: list[Method | Objective] = [self.method, *self.objectives]

@@ -58,6 +58,7 @@ class SuiteFile(pydantic.BaseModel):
     methods: dict[str, dict[str, Any] | None] = Field(min_length=1)
     seeds: list[int] = Field([0], min_length=1)
     train: dict[str, Any] = {}
+    allow_leaks: list[str] = Field([], description="tasks that may be scored though their items are learned")
     time_limit: float | None = Field(None, gt=0, description="seconds a cell may take")
     memory_limit: ByteSize | None = Field(None, gt=0, description="resident memory a cell may hold, such as 8GiB")
     corrupt: list[Corruption] = Field([UNSPOILT], min_length=1)
@@ -89,6 +90,7 @@ class Suite:
     seeds: tuple[int, ...]
     time_limit: float | None
     memory_limit: int | None  # bytes
+    allow_leaks: tuple[str, ...]
     lines: Lines = field(repr=False, compare=False)
     corrupt: tuple[Corruption, ...] = (UNSPOILT,)
     select: tuple[str, ...] = ("balanced",)
@@ -107,6 +109,22 @@ class Suite:
                 recipe = label.recipe
                 names += [*recipe.learns(task), *recipe.reads(task), *(expert.learn for expert in recipe.wants(task))]
         return iter(dict.fromkeys(names))
+
+    def place_of(self, task: str) -> tuple[str | int, ...]:
+        """Where the file names a task."""
+        for place, (name, _) in enumerate(self.tasks):
+            if name == task:
+                return "tasks", place, "learn"
+        return ("retain", self.retain.index(task)) if task in self.retain else ("methods",)
+
+    def learned_and_scored(self) -> Iterator[tuple[str, str]]:
+        """Every pair of a task that some cell learns from and one that it is scored on, once each."""
+        pairs = []
+        for label in self.labels:
+            for task, _ in self.tasks if label.method.uses_data else ():
+                scored = (*label.recipe.learns(task), *self.retain)
+                pairs += [(source, one) for source in label.recipe.studies(task) for one in scored]
+        return iter(dict.fromkeys(pairs))
 
     def model_names(self) -> Iterator[str]:
         names = list(self.models)
@@ -190,6 +208,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
         seeds=tuple(file.seeds),
         time_limit=file.time_limit,
         memory_limit=file.memory_limit,
+        allow_leaks=tuple(file.allow_leaks),
         lines=lines,
         corrupt=tuple(file.corrupt),
         select=tuple(file.select),

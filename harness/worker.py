@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.curricula import Curriculum, Stage
+from harness.diagnose import forgot, learned_nothing, overfitted, underfitted
 from harness.environment import now
 from harness.errors import CellError, Diverged, Interrupted, OutOfMemory
 from harness.measure import Meter, StepRecorder
@@ -116,6 +117,8 @@ class Work:
         self.stages: list[Stage] = []
         self.history: list[tuple[str, list[Score]]] = []  # what was scored after each stage but the last
         self.scratch = folder / f".scratch-{rank}"  # here, and not in /tmp, so that it is found after a kill -9
+        if job.get("bad_instruments"):
+            self.flags.append(Flag("bad_instruments", {"failed": job["bad_instruments"]}))
         if job["predicted_bytes"]:
             self.facts.append(Fact("predicted_bytes", job["predicted_bytes"], "B", False))
 
@@ -149,6 +152,7 @@ class Work:
                 model = self.method.fit(model, self)
                 self.meter.count(self.recorder.total_tokens or None, self.recorder.total_samples or None)
             self.facts += self.recorder.facts()
+            self.flags += overfitted(self.recorder.steps) + underfitted(self.recorder.steps)
             if "threads_a_rank" in self.job:  # one of several ranks
                 from harness.devices import part
 
@@ -171,9 +175,9 @@ class Work:
         write_items(self.folder / ITEMS, items)
         self.write_documents(documents)
         if self.job["baseline"]:
-            from harness.diagnose import learned_nothing
-
-            self.flags += learned_nothing(self.cell.learn, self.scores, items, Path(self.job["baseline"]))
+            base = Path(self.job["baseline"])
+            self.flags += learned_nothing(self.cell.learn, self.scores, items, base)
+            self.flags += forgot(self.cell.retain, self.scores, items, base)
 
     def scores_of(self, model: Any, names: Iterable[str]) -> tuple[list[Score], list[Item], dict[Any, str]]:
         """Scores of some tasks, with their items and documents. Raises Diverged where a score is no number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,31 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def checked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which the instruments' checks lie, done once for the tests of this process."""
+    from harness.environment import environment
+    from harness.execute.checked import keep, kept_at
+    from harness.instruments import Bench, check_all
+    from harness.models import weights_fingerprint
+    from harness.settings import TrainSettings
+
+    folder = tmp_path_factory.mktemp("checked")
+    settings = TrainSettings(steps=3)
+    (folder / "scratch").mkdir()
+    checks = list(check_all(Bench(tiny_model, settings.model_dump(), folder / "scratch")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNEBENCH_CACHE", str(folder / "cache"))
+        for threads in (1, 2):
+            env_digest = environment(threads).env_digest
+            keep(kept_at(env_digest, weights_fingerprint(tiny_model), settings), env_digest, "tiny", settings, checks)
+    return folder / "cache"
+
+
 @pytest.fixture
-def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tiny_model: Path, checked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder with suites/, made the working directory; its own cache, no network."""
+    shutil.copytree(checked, tmp_path / "cache")
     root = tmp_path / "project"
     make_project(root, tiny_model)
     monkeypatch.chdir(root)

@@ -16,6 +16,7 @@ from harness.errors import TunebenchError, UserError
 from harness.cli import run  # noqa: F401
 from harness.cli import names  # noqa: F401
 from harness.cli import look  # noqa: F401
+from harness.cli import doctor  # noqa: F401
 
 
 def main() -> None:

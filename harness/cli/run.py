@@ -44,6 +44,9 @@ def run(
     executor: Annotated[str, typer.Option(help="where cells run: local, ray, slurm")] = "local",
     address: Annotated[str, typer.Option(help="of the Ray cluster; without it, one on this machine")] = "",
     mirror: Annotated[list[str] | None, typer.Option(help="tell another tracker as well: mlflow, wandb")] = None,
+    allow_bad_instruments: Annotated[
+        bool, typer.Option(help="go on when an instrument fails its own check; every result is marked")
+    ] = False,
     folder: Results = None,
 ) -> None:
     """Run every cell of a suite that is not done yet in this environment.
@@ -73,7 +76,13 @@ def run(
     environment, count = all_executors()[executor].environment(threads, jobs, address)
     choices = Choices(executor, jobs, count, again, size_of(memory), address)
     with sole_writer(store.folder):
-        sys.exit(execute(Session(plan, store, environment, choices, catalog.root, mirrors)))
+        session = Session(plan, store, environment, choices, catalog.root, mirrors)
+        failed = session.check_instruments(lambda model: print(f"checking the instruments on {model}", file=sys.stderr))
+        if failed and not allow_bad_instruments:
+            told = "\n".join(failed)
+            raise UserError(f"instruments fail their own checks:\n{told}\n--allow-bad-instruments marks every result.")
+        warn(failed)
+        sys.exit(execute(session))
 
 
 def execute(session: Session) -> int:

@@ -72,10 +72,10 @@ def quiet_libraries() -> None:
 
 
 def get_facts(catalog: Catalog, suite: Suite) -> Any:
-    from harness.fetch import fetch, known_facts, uncounted
+    from harness.fetch import fetch, known_facts, uncounted, unseen
 
     facts, missing = known_facts(catalog, suite)
-    if not missing and not uncounted(suite, facts):
+    if not missing and not uncounted(suite, facts) and not unseen(suite, facts):
         return facts
     quiet_libraries()
     with download_bars() as bars:

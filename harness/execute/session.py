@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.environment import now
 from harness.errors import BusyStore, FullDisk
+from harness.execute.checked import check_instruments, failures
 from harness.execute.executors import all_executors
 from harness.execute.executors.base import Executor, Limits, Progress, Run
 from harness.execute.forecast import predictor
@@ -49,11 +50,22 @@ class Session:
         self.standing = standing(plan, store, environment.env_digest, choices.retry)
         self.states = self.standing.states
         self.complaints = complaints + self.standing.complaints
+        self.bad_instruments: tuple[str, ...] = ()
         self.run_id = now()[:19].replace("-", "").replace(":", "") + "-" + uuid.uuid4().hex[:6]
 
     @property
     def waiting(self) -> int:
         return sum(state == TO_DO for state in self.states.values())
+
+    def check_instruments(self, tell: Callable[[str], None]) -> list[str]:
+        """A line for each check of the instruments that fails here; results that are made nevertheless are marked."""
+        if not self.waiting or not all_executors()[self.choices.executor].here:
+            return []
+        found = check_instruments(self.plan, self.store.folder, self.environment, self.choices.threads, tell)
+        self.bad_instruments = tuple(
+            f"{check.name} ({model})" for model, checks in found.items() for check in checks if not check.passed
+        )
+        return failures(found)
 
     def run(self, command: str, watch: Callable[[Progress], None]) -> bool:
         """Run what is to do and keep the run's record. True when it was stopped by hand."""
@@ -103,6 +115,7 @@ class Session:
             self.standing.expected.order,
             lambda cell: counted.peak if (counted := predicted(cell)) else None,
             address=choices.address,
+            bad_instruments=self.bad_instruments,
             root=self.root,
         )
 

@@ -55,6 +55,7 @@ class Run:
     seconds: Callable[[Cell], float] = lambda cell: 1.0  # expected
     predict: Callable[[Cell], int | None] = lambda cell: None  # bytes on the device
     address: str = ""  # of a cluster
+    bad_instruments: tuple[str, ...] = ()  # checks that failed: every result is marked
     root: Path = Path()  # the project's folder: where `suites/` lies
 
 
@@ -142,6 +143,7 @@ class Executor(ABC):
     """
 
     name: ClassVar[str] = ""
+    here: ClassVar[bool] = False  # True: cells compute on this machine, so its instruments are the ones to check
 
     def __init__(
         self,
@@ -302,6 +304,7 @@ class Executor(ABC):
             "documents": str(self.store.folder / "documents"),
             "results": str(self.store.folder),
             "threads": run.threads,
+            "bad_instruments": list(run.bad_instruments),
             "predicted_bytes": run.predict(cell),
         }
 

@@ -31,6 +31,7 @@ class LocalExecutor(Executor):
     """Cells on this machine's CPU or GPUs."""
 
     name = "local"
+    here = True
 
     def open(self) -> None:
         run = self.run_info

@@ -1,0 +1,126 @@
+"""Whether this machine is fit to measure on: `doctor`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.shared import AsJson, Results, Threads, app, project, results
+from harness.errors import UserError
+from harness.screen import show_json, show_table
+
+if TYPE_CHECKING:
+    from harness.catalog import Catalog
+    from harness.records import Environment
+
+GIB = 2**30
+
+
+@app.command()
+def doctor(
+    instruments: Annotated[bool, typer.Option("--instruments", help="check the instruments on a base model")] = False,
+    model: Annotated[str | None, typer.Option(help="the model to check them on (default: every fetched one)")] = None,
+    threads: Threads = None,
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """What this machine has, what is missing for some methods, and whether the instruments measure rightly.
+
+    Example: tunebench doctor --instruments --model smollm2-135m
+    """
+    from harness.environment import RESULT_PACKAGES
+    from harness.execute.executors import Executor
+
+    catalog = project()
+    environment, count = Executor.environment(threads, None, "")
+    machine = about(environment, count, catalog, results(folder, catalog).folder)
+    missing = unavailable()
+    checks = checked(catalog, model, environment, count) if instruments or model else []
+    if as_json:
+        show_json({"machine": machine, "cannot_run": missing, "instruments": checks})
+    else:
+        show_table("machine", ["what", "value"], [[key, value] for key, value in machine.items()])
+        versions = [[name, environment.packages.get(name, "missing")] for name in RESULT_PACKAGES]
+        show_table("packages that results depend on", ["package", "version"], versions)
+        if missing:
+            show_table("cannot run here", ["method", "reason"], [[name, reason] for name, reason in missing.items()])
+        if checks:
+            show_table(
+                "instruments",
+                ["model", "check", "", "measured", "at most", "unit", "what was compared"],
+                [[row["model"], row["name"], "passed" if row["passed"] else "FAILED", f"{row['measured']:.3g}",
+                  f"{row['limit']:.3g}", row["unit"], row["about"]] for row in checks],
+                right=frozenset({"measured", "at most"}),
+            )  # fmt: skip
+    sys.exit(0 if all(row["passed"] for row in checks) else 1)
+
+
+def about(environment: Environment, threads: int, catalog: Catalog, folder: Path) -> dict[str, Any]:
+    """The machine, in words."""
+    import psutil
+
+    from harness.sources import cache_root
+
+    memory = psutil.virtual_memory()
+    places = {"cache": cache_root(), "results": folder}
+    room = {
+        name: f"{path} ({shutil.disk_usage(nearest(path)).free / GIB:.0f} GiB free)" for name, path in places.items()
+    }
+    return {
+        "environment": environment.env_digest[:16],
+        "python": environment.python,
+        "system": environment.os,
+        "processor": environment.cpu,
+        "threads a cell": threads,
+        "accelerators": environment.accelerator or "none",
+        "driver": environment.driver or "none",
+        "memory": f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f} GiB",
+        **room,
+        "models": ", ".join(name for name in catalog.models if catalog.model_facts(name)) or "none fetched",
+        "tunebench": f"{environment.commit[:12] or 'no checkout'}{', with changes' if environment.dirty else ''}",
+    }
+
+
+def nearest(path: Path) -> Path:
+    """A path, or the folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def unavailable() -> dict[str, str]:
+    """Method, objective or curriculum -> why it cannot run here."""
+    from harness.curricula import all_curricula
+    from harness.methods import all_methods
+    from harness.objectives import all_objectives
+
+    found: dict[str, str] = {}
+    for name, kind in {**all_methods(), **all_objectives(), **all_curricula()}.items():
+        reason = kind().skip()
+        if reason:
+            found[name] = reason
+    return found
+
+
+def checked(catalog: Catalog, model: str | None, environment: Environment, threads: int) -> list[dict[str, Any]]:
+    """The instruments' checks on a model, or on every fetched one, as rows; done anew."""
+    from harness.execute.checked import keep, kept_at, run_apart
+    from harness.settings import TrainSettings
+
+    names = [model] if model else [name for name, entry in catalog.models.items() if entry.kind == "causal"]
+    known = {name: facts for name in names if (facts := catalog.model_facts(name))}
+    if not known:
+        which = f"{model} is not" if model else "no model is"
+        raise UserError(f"{which} fetched yet. `tunebench fetch SUITE` fetches those of a suite.")
+    rows = []
+    settings = TrainSettings.model_validate({"steps": 1})
+    for name, facts in known.items():
+        print(f"checking the instruments on {name}", file=sys.stderr)
+        path = kept_at(environment.env_digest, facts.fingerprint, settings)
+        checks = run_apart(path, Path(facts.folder), settings, threads)
+        keep(path, environment.env_digest, name, settings, checks)
+        rows += [{"model": name, **asdict(check), "passed": check.passed} for check in checks]
+    return rows

@@ -1,0 +1,52 @@
+"""Texts that stand in other texts, by their word n-grams. Pure.
+
+Containment after GPT-3's test for contamination (Brown et al. 2020, arXiv:2005.14165, app. C), exact: every scored
+text is compared with every learned one through an index of n-grams.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+WORDS = 5  # of an n-gram
+NEAR = 0.8  # the share of a text's n-grams that stand in one other text
+
+
+def normalise(text: str) -> str:
+    """Lower case, letters and digits only, single spaces: two texts equal here are duplicates."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def ngrams(text: str) -> set[str]:
+    """A text's word 5-grams; the whole text where it is shorter."""
+    words = normalise(text).split()
+    if len(words) < WORDS:
+        return {f"<{' '.join(words)}>"} if words else set()
+    return {" ".join(words[place : place + WORDS]) for place in range(len(words) - WORDS + 1)}
+
+
+def matches(scored: Sequence[str], learned: Sequence[str]) -> Iterator[tuple[int, int, float]]:
+    """(place in `scored`, place in `learned`, share) for every scored text that stands in a learned one.
+
+    The share is that of the scored text's n-grams which the learned text has too, at least 0.8. Texts of fewer than
+    five words count only when they are equal but for case and punctuation.
+    """
+    grams = [ngrams(text) for text in scored]
+    index: dict[str, list[int]] = defaultdict(list)
+    for place, held in enumerate(grams):
+        for gram in held:
+            index[gram].append(place)
+    for place, text in enumerate(learned):
+        for one, count in Counter(one for gram in ngrams(text) for one in index.get(gram, ())).items():
+            if count / len(grams[one]) >= NEAR:
+                yield one, place, count / len(grams[one])
+
+
+def contained(scored: Sequence[str], learned: Sequence[str]) -> dict[int, float]:
+    """Place in `scored` -> the largest share of it that stands in one learned text (see `matches`)."""
+    found: dict[int, float] = {}
+    for one, _, share in matches(scored, learned):
+        found[one] = max(share, found.get(one, 0.0))
+    return found

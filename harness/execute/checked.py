@@ -1,0 +1,98 @@
+"""The instruments' checks of themselves: done once for each environment and base model, and kept in the
+machine's cache and with the results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from harness.environment import now
+from harness.errors import UserError
+from harness.instruments import Check
+from harness.plan import Plan
+from harness.records import Environment, digest
+from harness.settings import TrainSettings
+from harness.sources import cache_root
+from harness.store.files import write_atomically
+
+FOLDER = "instruments"
+LOG_LINES = 5  # of a process that failed, shown in the error
+
+
+def check_instruments(
+    plan: Plan, results: Path, environment: Environment, threads: int, tell: Callable[[str], None] = lambda model: None
+) -> dict[str, list[Check]]:
+    """Model -> its checks, for every base model of a plan: as this machine's cache has them, or done now (`tell` is
+    called with the model's name). They are copied into `results`. Raises UserError when they cannot be run at all."""
+    settings = next(label.train for label in plan.suite.labels if not label.method.trains)
+    found = {}
+    for name in plan.suite.models:
+        facts = plan.facts.models[name]
+        kept = kept_at(environment.env_digest, facts.fingerprint, settings)
+        if not kept.exists():
+            tell(name)
+            checks = run_apart(kept, Path(facts.folder), settings, threads)
+            keep(kept, environment.env_digest, name, settings, checks)
+        copy = results / FOLDER / kept.name
+        if not copy.exists():
+            write_atomically(copy, kept.read_text())
+        found[name] = [Check(**check) for check in json.loads(kept.read_text())["checks"]]
+    return found
+
+
+def kept_at(env_digest: str, fingerprint: str, settings: TrainSettings) -> Path:
+    """Where the checks of an environment and a model are kept."""
+    what = digest([fingerprint, settings.precision, settings.attention])
+    return cache_root() / FOLDER / f"{env_digest[:16]}-{what[:16]}.json"
+
+
+def keep(path: Path, env_digest: str, model: str, settings: TrainSettings, checks: list[Check]) -> None:
+    record = {
+        "env_digest": env_digest,
+        "model": model,
+        "precision": settings.precision,
+        "attention": settings.attention,
+        "created": now(),
+        "checks": [asdict(check) for check in checks],
+    }
+    write_atomically(path, json.dumps(record, indent=1))
+
+
+def run_apart(path: Path, base: Path, settings: TrainSettings, threads: int) -> list[Check]:
+    """The checks, done by a process of their own; its log stays beside the result."""
+    folder = path.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    request = {"base": str(base), "settings": settings.model_dump(), "threads": threads}
+    (folder / "request.json").write_text(json.dumps(request))
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+    log = path.with_suffix(".log")
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "harness.instruments", str(folder / "request.json")]
+        done = subprocess.run(command, stdout=out, stderr=out, env=variables, check=False)
+    try:
+        answer = json.loads((folder / "checks.json").read_text())
+    except (OSError, ValueError):
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        raise UserError(
+            f"the instruments could not be checked (exit code {done.returncode}); see {log}\n{tail}"
+        ) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [Check(**check) for check in answer]
+
+
+def failures(found: dict[str, list[Check]]) -> list[str]:
+    """A line for each check that failed."""
+    return [
+        f"{check.name} on {model}: {check.about}: measured {check.measured:.3g} {check.unit}, {check.limit:.3g} at most"
+        for model, checks in found.items()
+        for check in checks
+        if not check.passed
+    ]

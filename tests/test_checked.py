@@ -1,0 +1,75 @@
+"""A run checks its instruments first, once; a failing one stops it, or marks every result."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import refused, tunebench
+from tools import plan_of, results_of
+
+from harness.environment import environment
+from harness.execute.checked import FOLDER, check_instruments, failures, keep, kept_at
+from harness.instruments import Check
+
+BROKEN = Check("padding_side", "padded on the left instead of the right", 0.5, 1e-4, "ratio")
+SUITE = """\
+version: 1
+models: [tiny]
+tasks:
+  - {learn: colours, sizes: [8]}
+methods: {base: {}}
+"""
+
+
+@pytest.fixture
+def broken(project: Path) -> Path:
+    """A project on whose model an instrument fails, with one thread a cell."""
+    plan = plan_of(project, SUITE)
+    settings = plan.suite.labels[0].train
+    path = kept_at(environment(1).env_digest, plan.facts.models["tiny"].fingerprint, settings)
+    keep(path, environment(1).env_digest, "tiny", settings, [BROKEN])
+    return project
+
+
+def test_a_failing_instrument_stops_the_run(broken: Path) -> None:
+    done = tunebench("run", "small", "--threads", "1")
+    refused(done, "padding_side on tiny: padded on the left instead of the right: measured 0.5 ratio, 0.0001 at most")
+    assert "--allow-bad-instruments" in done.stderr
+    assert results_of(broken) == []
+
+
+def test_or_marks_every_result(broken: Path) -> None:
+    done = tunebench("run", "small", "--threads", "1", "--allow-bad-instruments")
+    assert done.returncode == 0, done.stderr
+    (result,) = results_of(broken)
+    assert [(flag.name, flag.evidence) for flag in result.flags] == [
+        ("bad_instruments", {"failed": ["padding_side (tiny)"]})
+    ]
+
+
+def test_checks_are_done_once_and_kept_with_the_results(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(project, SUITE)
+    for path in (tmp_path / "cache" / FOLDER).iterdir():
+        path.unlink()
+    told: list[str] = []
+    found = check_instruments(plan, project / "results", environment(1), 1, told.append)
+    assert failures(found) == []
+    again = check_instruments(plan, project / "results", environment(1), 1, told.append)
+    assert (again, told) == (found, ["tiny"])
+    (copy,) = (project / "results" / FOLDER).glob("*.json")
+    record = json.loads(copy.read_text())
+    assert (record["model"], record["env_digest"]) == ("tiny", environment(1).env_digest)
+    assert [check["name"] for check in record["checks"]] == [check.name for check in found["tiny"]]
+
+
+def test_doctor_tells_of_the_machine_and_of_failing_instruments(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = tunebench("doctor")
+    assert done.returncode == 0, done.stderr
+    assert "processor" in done.stdout
+    refused(tunebench("doctor", "--model", "nothing"), "unknown model 'nothing'")
+    refused(tunebench("doctor", "--instruments", "--model", "file:nowhere"), "file:nowhere is not fetched yet")
+    done = tunebench("doctor", "--model", "tiny", "--threads", "1", "--json")  # checked anew, and found sound
+    assert done.returncode == 0, done.stderr
+    assert {row["passed"] for row in json.loads(done.stdout)["instruments"]} == {True}
