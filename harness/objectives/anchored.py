@@ -29,7 +29,7 @@ class L2SP(Objective):
     once_a_step = True
     space = {"strength": LogFloat(1e-3, 1e2)}
 
-    strength: float = 0.1
+    strength: float = 1.0
 
     def problems(self) -> Iterable[str]:
         if self.strength < 0:
@@ -77,7 +77,7 @@ class EWC(L2SP):
 
     strength: float = 1000.0
     text: str = "book-text"
-    samples: int = 64
+    samples: int = 32
 
     def problems(self) -> Iterable[str]:
         yield from super().problems()
@@ -107,7 +107,8 @@ def fisher(model: nn.Module, parameters: list[nn.Parameter], job: Job, text: str
         logs = torch.log_softmax(logits.float(), dim=-1).gather(2, targets.unsqueeze(2))
         gradients = torch.autograd.grad(logs.sum(), parameters, allow_unused=True)
         for total, gradient in zip(found, gradients, strict=True):
-            total += 0.0 if gradient is None else gradient.square()
+            if gradient is not None:
+                total.addcmul_(gradient, gradient)
         tokens += targets.numel()
     for value, before in zip(parameters, asked, strict=True):
         value.requires_grad_(before)
