@@ -16,12 +16,13 @@ from typing import Any
 
 from harness.catalog import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
 from harness.errors import Problem, SuiteError, unknown
+from harness.labels import BASE, Label, build_method
 from harness.methods import Method
 from harness.quality import CLEAN, Corruption, Quality, marked, turns
 from harness.recipe import Recipe
 from harness.records import Cell, digest
 from harness.settings import SCORING, TrainSettings
-from harness.suite import BASE, Label, Suite, build_method, check_sizes
+from harness.suite import Suite, check_sizes
 
 TOLD = 0.9  # so many questions that name their answer, and no other choice, are no accident
 
