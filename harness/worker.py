@@ -239,7 +239,7 @@ class Work:
     def examples(
         self, split: str = "train", task: str | None = None, n: int | None = None, render: Any = None
     ) -> list[Any]:
-        from harness.tasks import examples
+        from harness.drawing import examples
 
         name, count = task or self.cell.task, self.cell.n_train if n is None else n
         key = name, split, count, render is not None
@@ -263,7 +263,7 @@ class Work:
 
     def draw(self, name: str, n: int, render: Any = None) -> list[Any]:
         """Training examples of the quality that the cell asks for; what was done to them becomes facts."""
-        from harness.tasks import draw
+        from harness.drawing import draw
 
         started = time.perf_counter()
         quality = Quality.of(self.cell.data)
@@ -314,7 +314,7 @@ class Work:
         return mark(self.tasks[self.cell.task], example, answer)
 
     def texts(self, task: str, n: int | None = None) -> list[str]:
-        from harness.tasks import texts
+        from harness.drawing import texts
 
         return texts(self.tasks[task], n, self.seed)
 

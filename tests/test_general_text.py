@@ -8,7 +8,7 @@ import pytest
 from tiny import write_csv
 from tools import cell_named, plan_of, write_job
 
-from harness import corpora, tasks
+from harness import corpora, drawing, tasks
 from harness.errors import TaskError
 from harness.worker import Work
 
@@ -36,7 +36,7 @@ def write_story(project: Path, texts: int = 12) -> Path:
 
 def test_texts_become_passages_apart_from_what_is_tested(project: Path) -> None:
     task = tasks.load_task(write_story(project))
-    found = tasks.texts(task)
+    found = drawing.texts(task)
     scored = [document["text"] for document in task.eval_docs]
     assert len(scored) == 2
     assert all(len(text.split()) == 4 for text in [*found, *scored])
@@ -47,23 +47,23 @@ def test_texts_become_passages_apart_from_what_is_tested(project: Path) -> None:
 
 def test_texts_are_nested_and_drawn_by_seed(project: Path) -> None:
     task = tasks.load_task(write_story(project))
-    assert tasks.texts(task, 5) == tasks.texts(task, 9)[:5]
-    assert tasks.texts(task, 5, seed=1) != tasks.texts(task, 5)
+    assert drawing.texts(task, 5) == drawing.texts(task, 9)[:5]
+    assert drawing.texts(task, 5, seed=1) != drawing.texts(task, 5)
     with pytest.raises(TaskError, match="has 18 training texts, 19 were asked for"):
-        tasks.texts(task, 19)
+        drawing.texts(task, 19)
 
 
 def test_a_task_with_questions_gives_them_with_their_answers(project: Path) -> None:
     task = tasks.load_task(project / "suites" / "tasks" / "colours.yaml")
     asked = {document["text"] for document in task.eval_docs}
-    found = tasks.texts(task, 20)
+    found = drawing.texts(task, 20)
     assert all(text.startswith("Text: ") and text.split()[-1] in ("red", "blue", "green") for text in found)
     assert not any(text.split("Text: ")[1].split("\n")[0] in asked for text in found)
 
 
 def test_what_has_no_training_split_is_said(project: Path) -> None:
     with pytest.raises(TaskError, match="'prose' has no training split"):
-        tasks.texts(tasks.load_task(project / "suites" / "tasks" / "prose.yaml"))
+        drawing.texts(tasks.load_task(project / "suites" / "tasks" / "prose.yaml"))
 
 
 def test_texts_of_which_another_task_scores_a_passage_are_left_out(project: Path, monkeypatch: Any) -> None:
@@ -105,7 +105,7 @@ def test_text_is_learned_as_it_would_be_scored(project: Path, tmp_path: Path) ->
     work = Work(folder, cell, json.loads((folder / "job.json").read_text()))
     model = work.load_model()
     lm = work.language_model(model)
-    texts = tasks.texts(work.tasks["story"], 3, work.seed)
+    texts = drawing.texts(work.tasks["story"], 3, work.seed)
     for row, text in zip(work.text_rows(model, "story", 3), texts, strict=True):
         whole = [lm.prefix_token_id, *lm.tok_encode(text)]
         assert row == {"input_ids": whole[:12], "labels": [-100, *whole[1:12]]}
@@ -127,4 +127,4 @@ def test_book_text_shares_no_eight_words_in_a_row_with_what_is_scored() -> None:
 
     known = set[tuple[str, ...]]().union(*map(runs, scored))
     assert len(scored) == 30
-    assert not [text for text in tasks.texts(learned) if runs(text) & known]
+    assert not [text for text in drawing.texts(learned) if runs(text) & known]

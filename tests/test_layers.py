@@ -34,6 +34,7 @@ RANK = {
     "plan": 7,
     "store": 6,
     "tasks": 6,
+    "drawing": 7,
     "devices": 7,
     "diagnose": 7,
     "instruments": 9,

@@ -231,8 +231,9 @@ def test_quantiles_hold_the_ends(values: list[int]) -> None:
 
 def test_fetch_counts_lengths(project: Path) -> None:
     """As the scorer encodes: checked against the rows that training really makes."""
+    from harness.drawing import examples
     from harness.models import load_tokenizer
-    from harness.tasks import examples, load_task
+    from harness.tasks import load_task
 
     plan = plan_of(project)
     lengths = plan.facts.lengths["tiny", "colours"]

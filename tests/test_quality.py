@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools import cell_named, plan_of, run_here
 
-from harness import tasks
+from harness import drawing, tasks
 from harness.errors import TaskError
 from harness.quality import (
     CLEAN,
@@ -186,16 +186,16 @@ def drawn(
     task: Any, n: int, seed: int = 0, select: str = "balanced", **corrupt: float
 ) -> tuple[list[Any], dict[str, float]]:
     quality = Quality(Corruption(**corrupt), select)
-    return tasks.draw(task, n, seed, quality, lambda found: [float(len(one.context)) for one in found])
+    return drawing.draw(task, n, seed, quality, lambda found: [float(len(one.context)) for one in found])
 
 
 @pytest.mark.parametrize("n", [10, 33])
 def test_clean_balanced_data_is_what_it_was(colours: Any, n: int) -> None:
-    assert drawn(colours, n) == (tasks.examples(colours, n=n), {})
+    assert drawn(colours, n) == (drawing.examples(colours, n=n), {})
 
 
 def test_labels_change_and_nothing_else_does(colours: Any) -> None:
-    clean, noisy = tasks.examples(colours, n=40), drawn(colours, 40, labels=0.25)
+    clean, noisy = drawing.examples(colours, n=40), drawn(colours, 40, labels=0.25)
     changed = [(one, other) for one, other in zip(clean, noisy[0], strict=True) if one != other]
     assert len(changed) == 10 == noisy[1]["flipped_labels"]
     assert all(one.context == other.context and one.target != other.target for one, other in changed)
@@ -243,13 +243,13 @@ def test_hard_ones_are_the_hardest_of_eight_times_as_many(colours: Any) -> None:
         asked.extend(found)
         return [float(len(one.context)) for one in found]
 
-    found, _ = tasks.draw(colours, 5, 0, Quality(select="hard"), judge)
-    assert asked == tasks.examples(colours, n=40)
+    found, _ = drawing.draw(colours, 5, 0, Quality(select="hard"), judge)
+    assert asked == drawing.examples(colours, n=40)
     assert [len(one.context) for one in found] == sorted((len(one.context) for one in asked), reverse=True)[:5]
 
 
 def test_cut_texts_keep_question_and_answer(colours: Any) -> None:
-    clean, (cut, record) = tasks.examples(colours, n=12), drawn(colours, 12, truncate=0.5)
+    clean, (cut, record) = drawing.examples(colours, n=12), drawn(colours, 12, truncate=0.5)
     assert record["truncated_words"] == 24
     for one, other in zip(clean, cut, strict=True):
         words = one.context.removesuffix("\nColour:").split()
@@ -336,5 +336,5 @@ def test_other_tasks_that_are_only_read_stay_clean(project: Path, tmp_path: Path
     plan = plan_of(project, SUITE)
     work = work_of(plan, "full/tiny/colours/n16/s0/labels0.5", tmp_path / "attempts" / "a")
     work.tasks["names"] = tasks.load_task(project / "suites" / "tasks" / "names.yaml")
-    assert work.examples(task="names", n=6) == tasks.examples(work.tasks["names"], n=6)
-    assert work.examples() != tasks.examples(work.tasks["colours"], n=16)
+    assert work.examples(task="names", n=6) == drawing.examples(work.tasks["names"], n=6)
+    assert work.examples() != drawing.examples(work.tasks["colours"], n=16)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import tasks
+from harness import drawing, tasks
 from harness.catalog import load_catalog
 from harness.errors import TaskError
 
@@ -17,7 +17,7 @@ def test_examples_are_what_lm_eval_asks(project: Path) -> None:
     task.build_all_requests(limit=None)  # type: ignore[attr-defined]
     asked = {request.args for request in task.instances}  # type: ignore[attr-defined]
     shape = next(iter(asked))
-    example = tasks.examples(task, n=6)[0]
+    example = drawing.examples(task, n=6)[0]
     assert example.context.startswith("Text: ")
     assert example.context.endswith("\nColour:")
     assert shape[0].endswith("\nColour:")
@@ -27,12 +27,12 @@ def test_examples_are_what_lm_eval_asks(project: Path) -> None:
 
 def test_slices_are_nested_balanced_and_drawn_by_seed(project: Path) -> None:
     task = load(project, "colours")
-    small, large = tasks.examples(task, n=9, seed=0), tasks.examples(task, n=30, seed=0)
+    small, large = drawing.examples(task, n=9, seed=0), drawing.examples(task, n=30, seed=0)
     assert large[:9] == small
     assert Counter(example.target for example in large) == {" red": 10, " blue": 10, " green": 10}
-    assert tasks.examples(task, n=9, seed=1) != small
+    assert drawing.examples(task, n=9, seed=1) != small
     with pytest.raises(TaskError, match="has 690 training examples, 691 were asked for"):
-        tasks.examples(task, n=691)
+        drawing.examples(task, n=691)
 
 
 def test_training_never_sees_a_scored_document(project: Path) -> None:
@@ -45,7 +45,7 @@ def test_training_never_sees_a_scored_document(project: Path) -> None:
 
 
 def test_generation_examples_end(project: Path) -> None:
-    example = tasks.examples(load(project, "names"), n=3)[0]
+    example = drawing.examples(load(project, "names"), n=3)[0]
     assert example.closed
     assert example.target.strip() in {"red", "blue", "green"}
 
@@ -91,7 +91,7 @@ def test_shapes_that_cannot_be_learned_say_why(project: Path, lines: dict[str, s
     task = tasks.load_task(variant(project, **lines))
     assert reason in tasks.unlearnable(task)
     with pytest.raises(TaskError, match="cannot be learned"):
-        tasks.examples(task, n=2)
+        drawing.examples(task, n=2)
 
 
 def test_an_answer_that_is_no_choice_is_refused_with_its_count(project: Path) -> None:
