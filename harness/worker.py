@@ -13,25 +13,16 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterable, Mapping
-from copy import copy
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.curricula import Curriculum, Stage
 from harness.diagnose import forgot, learned_nothing, overfitted, underfitted
 from harness.environment import now
-from harness.errors import CellError, Diverged, Interrupted, OutOfMemory
-from harness.measure import Meter, StepRecorder
-from harness.methods import Method, make_method
-from harness.quality import Quality
-from harness.recipe import Recipe
-from harness.records import Cell, CellResult, Fact, Flag, Item, Score, Status
+from harness.errors import CellError, Interrupted, OutOfMemory
+from harness.lent import Lent
+from harness.records import Cell, CellResult, Fact, Item, Status
 from harness.store.files import ITEMS, RESULT, is_full, settle, write_atomically
-
-UNITS = {"truncated_words": "words", "selection_seconds": "s"}  # of what is recorded of data; the rest are examples
 
 
 def run(folder: Path, device: str = "cpu") -> None:
@@ -95,32 +86,8 @@ def classify(error: Exception, folder: Path) -> tuple[Status, str]:
     return Status.FAILED, text.splitlines()[0][:500]
 
 
-class Work:
-    """What the worker lends a method (see `methods.base.Job`), and the course of a cell."""
-
-    def __init__(self, folder: Path, cell: Cell, job: dict[str, Any], rank: int = 0):
-        self.folder, self.cell, self.job, self.rank = folder, cell, job, rank
-        self.models: Mapping[str, Path] = {name: Path(path) for name, path in job["models"].items()}
-        self.base = self.models[cell.model]
-        self.needs: Mapping[str, Path] = {role: Path(path) for role, path in job["needs"].items()}
-        self.task, self.n_train = cell.task, cell.n_train
-        self.settings: Mapping[str, Any] = cell.train
-        self.seed = cell.seed if cell.seed is not None else 0
-        self.recipe = Recipe.of(cell)
-        self.method = self.recipe.method
-        self.meter = Meter()
-        self.recorder = StepRecorder(None if rank else folder / "events.jsonl")
-        self.scores: list[Score] = []
-        self.facts: list[Fact] = []
-        self.flags: list[Flag] = []
-        self.drawn: dict[tuple[str, str, int, bool], list[Any]] = {}
-        self.stages: list[Stage] = []
-        self.history: list[tuple[str, list[Score]]] = []  # what was scored after each stage but the last
-        self.scratch = folder / f".scratch-{rank}"  # here, and not in /tmp, so that it is found after a kill -9
-        if job.get("bad_instruments"):
-            self.flags.append(Flag("bad_instruments", {"failed": job["bad_instruments"]}))
-        if job["predicted_bytes"]:
-            self.facts.append(Fact("predicted_bytes", job["predicted_bytes"], "B", False))
+class Work(Lent):
+    """The course of one cell."""
 
     def run(self) -> None:
         self.scratch.mkdir()
@@ -179,20 +146,6 @@ class Work:
             self.flags += learned_nothing(self.cell.learn, self.scores, items, base)
             self.flags += forgot(self.cell.retain, self.scores, items, base)
 
-    def scores_of(self, model: Any, names: Iterable[str]) -> tuple[list[Score], list[Item], dict[Any, str]]:
-        """Scores of some tasks, with their items and documents. Raises Diverged where a score is no number."""
-        from harness.evaluate import evaluate
-
-        roles = {**dict.fromkeys(self.cell.retain, "retain"), **dict.fromkeys(self.cell.learn, "task")}
-        lm = self.method.predictor(model, self)
-        chat = self.cell.learn if self.curriculum.chat else ()
-        scores, items, documents = evaluate(lm, {name: self.tasks[name] for name in names}, roles, chat)
-        for score in scores:
-            if not all(map(is_number, (score.value, score.stderr or 0.0))):
-                raise Diverged(f"the score {score.metric} of {score.task} is {score.value}")
-        self.meter.count(tokens=getattr(lm, "scored_tokens", None), samples=len(documents))
-        return scores, items, documents
-
     def save(self, model: Any) -> None:
         """Keep the weights of what was trained or merged; the untouched base is on disk already."""
         if not self.method.prepares:
@@ -222,200 +175,6 @@ class Work:
                 pq.write_table(pa.table(table), temporary)
                 settle(temporary, path)
 
-    # --- what methods use ---
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        from harness.models import load_tokenizer
-
-        return load_tokenizer(self.base)
-
-    @cached_property
-    def tasks(self) -> dict[str, Any]:
-        from harness.tasks import load_task
-
-        return {name: load_task(Path(path)) for name, path in self.job["tasks"].items()}
-
-    def examples(
-        self, split: str = "train", task: str | None = None, n: int | None = None, render: Any = None
-    ) -> list[Any]:
-        from harness.drawing import examples
-
-        name, count = task or self.cell.task, self.cell.n_train if n is None else n
-        key = name, split, count, render is not None
-        if key not in self.drawn:
-            spoilt = split == "train" and self.cell.data and name in self.cell.learn
-            found: list[Any] = (
-                self.draw(name, count, render)
-                if spoilt
-                else examples(self.tasks[name], split, count, self.draw_seed, render)
-            )
-            if split == "train":
-                for objective in self.recipe.objectives:
-                    found = objective.examples(found, self)
-            self.drawn[key] = found
-        return self.drawn[key]
-
-    @property
-    def draw_seed(self) -> int:
-        """The seed that draws the training examples."""
-        return self.seed if self.cell.draw is None else self.cell.draw
-
-    def draw(self, name: str, n: int, render: Any = None) -> list[Any]:
-        """Training examples of the quality that the cell asks for; what was done to them becomes facts."""
-        from harness.drawing import draw
-
-        started = time.perf_counter()
-        quality = Quality.of(self.cell.data)
-        found, record = draw(self.tasks[name], n, self.draw_seed, quality, self.losses, render)
-        known = {fact.name for fact in self.facts}
-        if "select" in self.cell.data:
-            record["selection_seconds"] = time.perf_counter() - started
-        for what, value in record.items():
-            fact = what if name == self.cell.task else f"{what}:{name}"
-            if fact not in known:
-                self.facts.append(Fact(fact, value, UNITS.get(what, "examples")))
-        return found
-
-    def losses(self, found: list[Any]) -> list[float]:
-        """The untouched model's loss of each example, in nats per answer token: that with which training would
-        begin. Plain weights, also where a method would quantise them, so that every method gets the same examples."""
-        from harness.evaluate import TunedLM
-        from harness.models import load_tokenizer
-        from harness.tasks import encode
-
-        folder = self.models[self.cell.data.get("judge", self.cell.model)]
-        lm = TunedLM(self.load_model(folder), load_tokenizer(folder), self.settings["eval_batch_size"])
-        rows = encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
-        asked = []
-        for row in rows:
-            answer = [label for label in row["labels"] if label != -100]
-            asked.append((None, row["input_ids"][: -len(answer)], answer))
-        answers = lm._loglikelihood_tokens(asked)
-        return [-value / len(answer) for (value, _), (_, _, answer) in zip(answers, asked, strict=True)]
-
-    def rows(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
-        return self.method.rows(model, found, self)
-
-    def encode(self, model: Any, found: list[Any]) -> list[dict[str, list[int]]]:
-        from harness.tasks import encode
-
-        lm = self.language_model(model)
-        return encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
-
-    def wrong(self, example: Any) -> list[Any]:
-        from harness.tasks import wrong_answers
-
-        return wrong_answers(self.tasks[self.cell.task], example)
-
-    def mark(self, example: Any, answer: str) -> float:
-        from harness.tasks import mark
-
-        return mark(self.tasks[self.cell.task], example, answer)
-
-    def texts(self, task: str, n: int | None = None) -> list[str]:
-        from harness.drawing import texts
-
-        return texts(self.tasks[task], n, self.seed)
-
-    def text_rows(self, model: Any, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
-        lm, length = self.language_model(model), self.settings["max_length"]
-        rows = [[lm.prefix_token_id, *lm.tok_encode(text)][:length] for text in self.texts(task, n)]
-        return [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in rows]
-
-    def lessons(self, model: Any) -> list[Stage]:
-        """The stages of training, with encoded rows; none for a method with a trainer of its own."""
-        if self.method.own_trainer:
-            self.examples()
-            return []
-        return self.curriculum.stages(model, self)
-
-    @cached_property
-    def curriculum(self) -> Curriculum:
-        from harness.curricula.single import Single
-
-        return self.recipe.curriculum or Single()
-
-    def load_model(self, folder: Path | None = None, quantize: str | None = None) -> Any:
-        from harness.models import load_model
-
-        return load_model(folder or self.base, dict(self.settings), quantize)
-
-    def load_need(self, role: str, fold: bool = False) -> Any:
-        """A needed cell's model. It is restored by its own method, on its own base model."""
-        needed = Cell.from_json(self.job["needed"][role])
-        other = copy(self)
-        other.cell, other.base = needed, self.models[needed.model]
-        vars(other).pop("tokenizer", None)  # another base may have another
-        method = make_method(needed.method, needed.settings)
-        model = method.restore(other, self.needs[role])
-        return method.fold(model) if fold else model
-
-    def language_model(self, model: Any, base: Path | None = None) -> Any:
-        from harness.evaluate import TunedLM
-        from harness.models import load_tokenizer
-
-        tokenizer = load_tokenizer(base) if base else self.tokenizer
-        return TunedLM(model, tokenizer, self.cell.train["eval_batch_size"])
-
-    def collate(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
-        import torch
-
-        from harness.train import Collator
-
-        device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
-        return {name: value.to(device) for name, value in Collator(pad=0)(rows).items()}
-
-    def answer_logits(self, model: Any, input_ids: Any, labels: Any, attention_mask: Any) -> Any:
-        from harness.train import answer_logits
-
-        return answer_logits(model, input_ids, labels, attention_mask)
-
-    def callbacks(self) -> list[Any]:
-        return [self.recorder]
-
-    def train(self, model: Any, method: Method) -> Any:
-        from harness.train import train
-
-        method.prepare(model, self)
-        for objective in self.recipe.objectives:
-            objective.prepare(model, self)
-        for stage in self.stages:
-            course = {"ordered": True, "steps": None, "epochs": 1.0} if stage.ordered else {}
-            course |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
-            model = train(
-                model, method, stage.rows, stage.validation, {**self.settings, **course}, self.seed, self.recorder,
-                self.scratch, self.recipe.objectives,
-            )  # fmt: skip
-            if self.curriculum.scores_stages and stage is not self.stages[-1]:
-                with self.meter.phase("score_stages"):
-                    self.recorder.tell(phase="score_stages")
-                    self.history.append((stage.name, self.scores_of(model, self.cell.learn)[0]))
-        # Of several processes the first alone holds the weights now.
-        return model if self.rank else method.finish(model, self)
-
-    def train_on(self, rows: list[Any], model: Any, method: Method, changes: Mapping[str, Any]) -> Any:
-        from harness.train import train
-
-        return train(model, method, rows, [], {**self.settings, **changes}, self.seed, self.recorder, self.scratch)
-
-    def train_by(self, trainer: Any, config: Any, model: Any, method: Method, changes: Mapping[str, Any]) -> Any:
-        from harness.train import train_by
-
-        settings = {**self.settings, **changes}
-        return train_by(trainer, config, model, method, settings, self.seed, self.recorder, self.scratch)
-
-
-def encoder_of(lm: Any) -> Any:
-    """The scorer's own (context, continuation) -> token ids; an empty context is its prefix token, as there."""
-
-    def encoder(context: str, continuation: str) -> tuple[list[int], list[int]]:
-        if not context:
-            return [lm.prefix_token_id], lm.tok_encode(continuation, add_special_tokens=False)
-        return lm._encode_pair(context, continuation)
-
-    return encoder
-
 
 def parameter_facts(model: Any, trained: bool = True) -> list[Fact]:
     """Trainable and total parameters. Packed 4-bit weights are counted as the weights they hold."""
@@ -441,7 +200,3 @@ def write_items(path: Path, items: list[Item]) -> None:
     temporary = path.with_suffix(".tmp")
     pq.write_table(pa.table(columns), temporary)
     settle(temporary, path)
-
-
-def is_number(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

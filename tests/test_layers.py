@@ -46,10 +46,11 @@ RANK = {
     "fetch": 8,
     "report": 8,
     "train": 8,
-    "worker": 9,
-    "execute": 10,
-    "screen": 11,
-    "cli": 12,
+    "lent": 9,
+    "worker": 10,
+    "execute": 11,
+    "screen": 12,
+    "cli": 13,
 }
 HEAVY = {
     "torch",
