@@ -6,7 +6,7 @@ Zhang et al. 2023, arXiv:2303.10512.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.methods.base import Footprint, Job, LogFloat, Method, Network, Options
 
@@ -25,7 +25,8 @@ class AdaLoRA(Method):
     s = `alpha` / `start_rank`. Trained are `start_rank` · (in + out + 1) numbers for each of the `targets` (all-linear,
     a list of names, or a pattern). After `tinit` of the steps the least important of all entries of Λ are set to zero,
     ever more of them, until before the last `tfinal` of the steps `rank` a layer are left on average. `orth_reg` weighs
-    the term that keeps P and Q orthogonal: the mean over both of ‖PᵀP - I‖. `dropout` is that of the update's input.
+    the term that keeps P and Q orthogonal: the mean over both of ‖PᵀP - I‖. `dropout` is that of the update's input,
+    `learning_rate` that of P, Λ and Q.
     """
 
     name = "adalora"
@@ -50,8 +51,8 @@ class AdaLoRA(Method):
         self.declare(foldable=self.quantize is None)  # peft has no merging into quantised weights for it
 
     def problems(self) -> Iterable[str]:
-        if not 1 <= self.rank <= self.start_rank:
-            yield f"rank is {self.rank}; it must be at least 1 and at most start_rank, which is {self.start_rank}."
+        if not 1 <= self.rank < self.start_rank:
+            yield f"rank is {self.rank}; it must be at least 1 and below start_rank, which is {self.start_rank}."
         if not 0 <= self.dropout < 1:
             yield f"dropout is {self.dropout}; it must be at least 0 and below 1."
         if self.tinit < 0 or self.tfinal < 0 or self.tinit + self.tfinal >= 1:
@@ -93,14 +94,15 @@ class AdaLoRA(Method):
 
     def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
         config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
-        # At least one step shares out ranks, and at least one follows.
         config.total_step = steps
-        config.tfinal = max(1, round(self.tfinal * steps))
+        # peft wants a step that shows what matters before the one that settles the ranks.
+        config.tfinal = max(0, min(round(self.tfinal * steps), steps - 2))
         config.tinit = max(0, min(round(self.tinit * steps), steps - config.tfinal - 1))
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        base: Any = model.base_model
-        base.update_and_allocate(step)
+        base, config = cast(Any, model.base_model), cast(Any, model.peft_config)[ADAPTER]
+        if config.total_step > 1:  # a single one settles nothing
+            base.update_and_allocate(step)
 
     def penalty(self, model: nn.Module) -> torch.Tensor | None:
         import torch
@@ -118,6 +120,9 @@ class AdaLoRA(Method):
         """Ranks that were set to zero are left out, as they are in what is saved."""
         config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
         if config.rank_pattern:
+            divisors = {name: value.clone() for name, value in model.named_parameters() if "ranknum" in name}
             base: Any = model.base_model
             base.resize_modules_by_rank_pattern(config.rank_pattern, ADAPTER)
+            for name, value in divisors.items():
+                model.get_parameter(name).data.copy_(value)  # peft leaves that of an empty layer at random
         return model

@@ -38,7 +38,8 @@ class LoRA(Method):
     `init` is where A and B start. default and gaussian: A at random, B zero. eva: A from the main directions of the
     layer's inputs over the training examples. pissa and olora: from the weights themselves (by SVD, by QR), which give
     up that part; the result is a plain LoRA of twice the rank, on the untouched base. loftq, for a quantised base: from
-    what quantisation took away. `loraplus_ratio` is LoRA+'s: B learns that many times as fast as A.
+    what quantisation took away. `learning_rate` is that of A and B; with LoRA+'s `loraplus_ratio`, B
+    learns that many times as fast as A.
     """
 
     name = "lora"

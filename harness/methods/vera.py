@@ -16,8 +16,8 @@ class VeRA(Method):
 
     A weight W (out × in) is used as W + diag(b)·B·diag(d)·A, with A (`rank` × in) and B (out × `rank`) cut from the
     shared ones, d starting at `d_initial` and b at zero. Trained are `rank` + out numbers for each of the `targets`
-    (all-linear, a list of names, or a pattern). `dropout` is that of the update's input. A and B are saved as well,
-    so that the result does not hang on a generator of random numbers.
+    (all-linear, a list of names, or a pattern). `dropout` is that of the update's input, `learning_rate` that of both
+    vectors. A and B are saved as well, so that the result does not hang on a generator of random numbers.
     """
 
     name = "vera"
