@@ -113,7 +113,7 @@ metric_list:
 NAMES = """\
 task: names
 custom_dataset: !function harness.corpora.splits
-dataset_kwargs: {source: "file:colours.csv", label: colour, unique: [text], test: 12, validation: 12}
+dataset_kwargs: {source: "file:colours.csv", label: colour, unique: [text], test: 30, validation: 30}
 training_split: train
 validation_split: validation
 test_split: test
