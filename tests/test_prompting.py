@@ -1,5 +1,6 @@
 """Prompts: what stands before a question, for which requests, and what gives way in a short window."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -110,20 +111,54 @@ FOUND = [Example(f"Q{place}", f" {answer}", False) for place, answer in enumerat
 class Lent:
     """What a job lends, without a model."""
 
-    def __init__(self, found: list[Example]):
-        self.found = found
+    def __init__(self, found: list[Example], seed: int = 0):
+        self.found, self.seed = found, seed
 
     def examples(self) -> list[Example]:
         return self.found
 
 
-@pytest.mark.parametrize(("pick", "shown"), [("fixed", "aaab"), ("balanced", "abca")])
+@pytest.mark.parametrize(("pick", "shown"), [("fixed", "aaab"), ("balanced", "aabc")])
 def test_examples_are_picked_in_order_or_in_turn(pick: str, shown: str) -> None:
     method = all_methods()["prompting"](examples=4, pick=pick)
     method.fit(None, Lent(FOUND))
-    assert [answer for _, answer in method._shown] == [f" {letter}" for letter in shown]
+    assert sorted(answer for _, answer in method._shown) == [f" {letter}" for letter in shown]
     method.fit(None, Lent(FOUND[:2]))
     assert len(method._shown) == 2
+
+
+def test_the_seed_draws_their_order_which_is_no_pattern() -> None:
+    orders = set()
+    for seed in range(8):
+        method = all_methods()["prompting"](examples=6)
+        method.fit(None, Lent(FOUND, seed))
+        orders.add(tuple(method._shown))
+        again = all_methods()["prompting"](examples=6)
+        again.fit(None, Lent(FOUND, seed))
+        assert again._shown == method._shown
+    assert len(orders) > 4
+
+
+def test_a_prior_is_taken_off_where_all_questions_offer_the_same() -> None:
+    """log p(y|x) - log mean p(y|x') over the references, by hand."""
+
+    class Biased(Recorder):
+        def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+            chances = {("Q", " a"): 0.9, ("Q", " b"): 0.1, ("R", " a"): 0.8, ("R", " b"): 0.2, ("S", " a"): 0.6}
+            return [(math.log(chances.get(request.args, 0.4)), False) for request in requests]
+
+    def lm(references: list[str]) -> Any:
+        return prompted_lm(
+            Biased(), "mine", lambda asked: [[]] * len(asked), lambda kept, question, _: question, str, references
+        )
+
+    asked = [asking("mine", "Q", " a"), asking("mine", "Q", " b"), asking("other", "Q", " a")]
+    values = [value for value, _ in lm(["R", "S"]).loglikelihood(asked)]
+    assert values == pytest.approx([math.log(0.9 / 0.7), math.log(0.1 / 0.3), math.log(0.9)])
+    plain = [math.log(0.9), math.log(0.1), math.log(0.9)]
+    assert [value for value, _ in lm([]).loglikelihood(asked)] == pytest.approx(plain)
+    differing = [*asked, asking("mine", "T", " c"), asking("mine", "T", " d")]
+    assert [value for value, _ in lm(["R", "S"]).loglikelihood(differing)][:3] == pytest.approx(plain)
 
 
 def test_how_a_prompt_is_written() -> None:

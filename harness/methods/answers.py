@@ -49,13 +49,17 @@ def prompted_lm(
     parts: Callable[[list[str]], list[Sequence[Any]]],
     write: Callable[[Sequence[Any], str, list[str]], str],
     answer: Callable[[str], str] = str,
+    references: Sequence[str] = (),
 ) -> LM:
     """A language model (lm-eval's) to which one task's questions are put with more text before them.
 
-    parts: questions -> what may stand before each of them, the most useful first. write: (parts, question, choices)
-    -> the prompt; the choices are the answers that a question offers, none where it offers none. answer: changes what
-    continues the prompt. A prompt that is too long for the model loses parts, never the question. Requests of other
-    tasks, and empty contexts, are passed on as they are.
+    parts: questions -> what may stand before each of them, the most useful first. write: (parts, question, choices) ->
+    the prompt; the choices are the answers that a question offers, none where it offers none. answer: changes what
+    continues the prompt. references: questions whose answers do not matter; where all questions offer the same
+    choices, what a choice gets there on average is taken off its log-likelihood (batch calibration, Zhou et al. 2023,
+    arXiv:2309.17249: log p(y|x) - log mean p(y|x')), as a small model repeats what its examples say. A prompt that is
+    too long for the model loses parts, never the question. Requests of other tasks, and empty contexts, are passed on
+    as they are.
     """
     from lm_eval.api.model import LM
 
@@ -70,7 +74,40 @@ def prompted_lm(
                 offered.setdefault(request.args[0], []).append(request.args[1])
             room = {text: max(map(self.length, map(answer, found))) for text, found in offered.items()}
             prompts = self.prompts(offered, room)
-            return inner.loglikelihood(self.rewritten(requests, prompts, answer))
+            answers = inner.loglikelihood(self.rewritten(requests, prompts, answer))
+            prior = self.prior(offered)
+            mine = set(map(id, self.own(requests)))
+            return [
+                (value - prior.get(request.args[1], 0.0), greedy) if id(request) in mine else (value, greedy)
+                for request, (value, greedy) in zip(requests, answers, strict=True)
+            ]
+
+        def prior(self, offered: dict[str, list[str]]) -> dict[str, float]:
+            """choice -> the log of its mean probability over the references; nothing where questions differ."""
+            from lm_eval.api.instance import Instance
+
+            lists = {tuple(dict.fromkeys(found)) for found in offered.values()}
+            if not references or len(lists) != 1 or len(choices := list(lists.pop())) < 2:
+                return {}
+            prompts = self.prompts(
+                dict.fromkeys(references, choices), dict.fromkeys(references, max(map(self.length, choices)))
+            )
+            asked = [
+                Instance("loglikelihood", {}, (prompt, answer(choice)), 0)
+                for prompt in prompts.values()
+                for choice in choices
+            ]
+            values = [value for value, _ in inner.loglikelihood(asked)]
+            total = [0.0] * len(choices)
+            for start in range(0, len(values), len(choices)):
+                weights = [
+                    math.exp(value - max(values[start : start + len(choices)]))
+                    for value in values[start:][: len(choices)]
+                ]
+                total = [one + weight / sum(weights) for one, weight in zip(total, weights, strict=True)]
+            return {
+                choice: math.log(max(one / len(prompts), FLOOR)) for choice, one in zip(choices, total, strict=True)
+            }
 
         def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
             return inner.loglikelihood_rolling(requests)

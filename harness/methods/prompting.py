@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 CHOICES = "{choices}"
 SHOWN = "examples.json"
+REFERENCES = 20
 
 
 class Prompting(Method):
@@ -26,10 +28,12 @@ class Prompting(Method):
 
     `examples` of the cell's training examples are shown (at most as many as it has; 0 is zero-shot, which has no data
     size and no seed), picked by `pick`: the `fixed` first ones of the seed's order, or as many of each answer as
-    possible (`balanced`). `instruction` stands before them; in it, {choices} is the list of answers that the
-    question offers. `separator` stands between all of these. `chat` uses the model's chat template: examples
-    are earlier turns, and the answer is the model's. Where the model's window is too short, the last examples are left
-    out. Combined with a method that trains, training sees the plain questions.
+    possible (`balanced`). `instruction` stands before them; in it, {choices} is the list of answers that the question
+    offers. `separator` stands between all of these. `chat` uses the model's chat template: examples are earlier
+    turns, and the answer is the model's. With `calibrate`, what each answer gets on up to 20 of the cell's training
+    questions, shown ones last, is taken off: a small model mostly repeats a label that it was shown. The order of
+    examples is drawn by the seed. Where the model's window is too short, the last are left out. Combined with a
+    method that trains, training sees the plain questions.
     """
 
     name = "prompting"
@@ -45,10 +49,12 @@ class Prompting(Method):
     pick: Literal["balanced", "fixed"] = "balanced"
     separator: str = "\n\n"
     chat: bool = False
+    calibrate: bool = True
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)
         self._shown: list[tuple[str, str]] = []  # (question, answer)
+        self._references: list[str] = []  # questions
 
     @property
     def uses_data(self) -> bool:
@@ -67,14 +73,17 @@ class Prompting(Method):
         found = job.examples()
         ranked = found if self.pick == "fixed" else in_turn(found)
         self._shown = [(one.context, one.target) for one in ranked[: self.examples]]
+        # In turn they would be a pattern to go on with: after each "tech" a "business".
+        random.Random(job.seed).shuffle(self._shown)
+        others = [one.context for one in (*ranked[self.examples :], *ranked[: self.examples])]
+        self._references = others[:REFERENCES] if self.calibrate else []
         return model
 
     def predictor(self, model: nn.Module, job: Job) -> LM:
         lm, write = job.language_model(model), partial(self._write, job.tokenizer)
         # A turn of a chat begins with the answer itself, without the blank that sets it off from a question.
-        return prompted_lm(
-            lm, job.task, lambda asked: [self._shown] * len(asked), write, str.lstrip if self.chat else str
-        )
+        answer = str.lstrip if self.chat else str
+        return prompted_lm(lm, job.task, lambda asked: [self._shown] * len(asked), write, answer, self._references)
 
     def _write(self, tokenizer: Any, shown: Sequence[tuple[str, str]], question: str, choices: list[str]) -> str:
         if CHOICES in self.instruction and not choices:
@@ -91,10 +100,11 @@ class Prompting(Method):
 
     def save(self, model: nn.Module, folder: Path) -> None:
         folder.mkdir(parents=True)
-        (folder / SHOWN).write_text(json.dumps(self._shown, indent=1))
+        (folder / SHOWN).write_text(json.dumps([self._shown, self._references], indent=1))
 
     def recall(self, job: Job, folder: Path) -> None:
-        self._shown = [(context, answer) for context, answer in json.loads((folder / SHOWN).read_text())]
+        shown, self._references = json.loads((folder / SHOWN).read_text())
+        self._shown = [(context, answer) for context, answer in shown]
 
     def restore(self, job: Job, folder: Path) -> nn.Module:
         self.recall(job, folder)
