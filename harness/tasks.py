@@ -38,7 +38,7 @@ class Example:
     target: str
     closed: bool
     choices: tuple[str, ...] = ()
-    generation: Mapping[str, Any] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
     document: Any = field(default=None, repr=False, compare=False)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["run", "plan", "check", "fetch", "report", "show", "methods", "tasks", "models", "sql", "rebuild", "status"]
+COMMANDS = ["run", "plan", "check", "fetch", "report", "show", "methods", "tasks", "models", "sql", "rebuild", "status",
+            "doctor"]  # fmt: skip
 
 
 def tunebench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -121,7 +121,7 @@ def test_dpos_loss_is_its_formula(project: Path, tmp_path: Path) -> None:
     assert len(pairs) == 16
     for pair in pairs:
         pair["ref_chosen_logps"] -= 1.0  # as if the reference had thought less of the right answers
-    method.rows = lambda *_: pairs  # type: ignore[attr-defined]
+    method.preferences = lambda *_: pairs  # type: ignore[attr-defined]
     method.fit(model, done)
     assert losses(done)[0] == pytest.approx(math.log1p(math.exp(-0.3)), abs=1e-4)
 
@@ -191,20 +191,22 @@ def test_grpo_learns_what_is_rewarded(project: Path, tmp_path: Path) -> None:
 )
 def test_a_right_label_is_marked(answer: str, worth: float, project: Path) -> None:
     task = load_task(project / "suites" / "tasks" / "colours.yaml")
-    assert mark(task, Example("Text: x\nColour:", " red", False, {"text": "x", "colour": "red"}), answer) == worth
+    assert (
+        mark(task, Example("Text: x\nColour:", " red", False, document={"text": "x", "colour": "red"}), answer) == worth
+    )
 
 
 def test_a_longer_label_is_another(project: Path) -> None:
     path = project / "suites" / "tasks" / "colours.yaml"
     path.write_text(path.read_text().replace("[blue, green, red]", "[blue, green, red, reddish]"))
-    one = Example("Text: x\nColour:", " red", False, {"text": "x", "colour": "red"})
+    one = Example("Text: x\nColour:", " red", False, document={"text": "x", "colour": "red"})
     assert mark(load_task(path), one, " reddish") == 0.0
     assert mark(load_task(path), one, " red dish") == 1.0
 
 
 def test_generated_text_is_marked_by_the_tasks_metric(project: Path) -> None:
     task = load_task(project / "suites" / "tasks" / "names.yaml")
-    one = Example("Text: x\nColour:", " red", True, {"text": "x", "colour": "red"})
+    one = Example("Text: x\nColour:", " red", True, document={"text": "x", "colour": "red"})
     assert mark(task, one, "red\nText:") == mark(task, one, "red") == 1.0
     assert mark(task, one, "blue") == 0.0
     assert mark(task, one, " red") == 0.0  # as in scoring: this task counts the space
