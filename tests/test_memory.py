@@ -293,6 +293,8 @@ FOOTPRINTS = [
     ("qlora", {}),
     ("prompt_tuning", {"init": "random"}),
     ("prompt_tuning", {"init": "random", "virtual_tokens": 7}),
+    ("dpo", {}),
+    ("grpo", {}),
 ]
 
 
