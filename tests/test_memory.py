@@ -329,6 +329,8 @@ FOOTPRINTS = [
     ("prefix_tuning", {}),
     ("p_tuning", {}),
     ("p_tuning", {"encoder": "lstm", "encoder_width": 5, "virtual_tokens": 7}),
+    ("dpo", {}),
+    ("grpo", {}),
 ]
 
 

@@ -36,7 +36,7 @@ KINDS = {
     "dpo-warm": "{method: dpo, learning_rate: 1e-2, sft_share: 0.5}",
     "dpo-qlora": "{method: dpo, learning_rate: 1e-2, train_with: {method: qlora}}",
     "grpo": "{method: grpo, learning_rate: 1e-2}",
-    "grpo-full": "{method: grpo, learning_rate: 1e-3, sft_share: 0.5, train_with: {method: full}}",
+    "grpo-full": "{method: grpo, learning_rate: 1e-3, train_with: {method: full, learning_rate: 3e-3}}",
 }
 
 
@@ -157,7 +157,7 @@ def test_tokens_and_samples_are_counted(project: Path, tmp_path: Path) -> None:
     assert done.recorder.total_tokens == sum(lengths)
     again = work(project, tmp_path / "attempts" / "b", KINDS["grpo"], steps=4)
     trained(again)
-    assert again.recorder.total_samples == 4 * 8  # the first step on 8 examples, the others on 2 × 4 answers
+    assert again.recorder.total_samples == 4 * 8  # half of the steps on 8 examples, the others on 2 × 4 answers
     assert again.recorder.total_tokens > again.recorder.total_samples
 
 
@@ -181,6 +181,15 @@ def test_grpo_learns_what_is_rewarded(project: Path, tmp_path: Path) -> None:
     model = method.fit(model, done)
     assert 0.01 < before < 0.3
     assert chance() > 0.9
+
+
+def test_each_part_of_the_steps_has_its_own_rate(project: Path, tmp_path: Path) -> None:
+    done = work(project, tmp_path / "attempts" / "a", KINDS["grpo-full"], steps=4)
+    trained(done)
+    assert [step.learning_rate for step in done.recorder.steps] == [3e-3, 3e-3, 1e-3, 1e-3]
+    layered = all_methods()["dpo"](learning_rate=1e-2, train_with={"method": "layerwise", "layer_decay": 0.5})
+    model = layered.attach(layered.load(done))
+    assert [group["lr"] for group in layered.parameter_groups(model)] == [1e-2, 5e-3]
 
 
 # --- marks ---
@@ -225,7 +234,10 @@ def test_generated_text_is_marked_by_the_tasks_metric(project: Path) -> None:
         ("{method: dpo, train_with: {rank: 4}}", "unknown method 'None'"),
         ("{method: dpo, train_with: {method: lora, rnk: 4}}", "unknown setting of lora 'rnk'"),
         ("{method: dpo, train_with: {method: lora, rank: 0}}", "rank is 0"),
-        ("{method: dpo, train_with: {method: lora, learning_rate: 1e-3}}", "train_with has a learning_rate"),
+        (
+            "{method: dpo, train_with: {method: lora, learning_rate: 1e-3}}",
+            "learning_rate is that of sft_share's steps",
+        ),
         ("{method: dpo, train_with: {method: setfit}}", "dpo cannot train setfit"),
         ("{method: dpo, train_with: {method: base}}", "dpo cannot train base"),
         ("{method: dpo, train_with: {method: dpo}}", "dpo cannot train dpo"),

@@ -29,10 +29,10 @@ class GRPO(Around):
     name = "grpo"
     paper = "arXiv:2402.03300"
     packages = ("trl",)
-    space = {"learning_rate": LogFloat(1e-5, 1e-2), "group": Options((4, 8))}
+    space = {"learning_rate": LogFloat(1e-6, 1e-3), "group": Options((4, 8))}
 
-    learning_rate: float = 3e-4
-    sft_share: float = 0.25
+    learning_rate: float = 1e-4
+    sft_share: float = 0.5
     group: int = 4
     temperature: float = 1.0
     answer_tokens: int | None = None

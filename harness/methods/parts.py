@@ -85,8 +85,9 @@ def task_of(role: str) -> str:
 class Around(Method):
     """A method that trains in its own way what another one makes trainable.
 
-    `train_with` is that one: {method, and its settings}; what it saves is what is saved. `learning_rate` is that of
-    both. `sft_share` is the share of the steps spent on the right answers themselves before.
+    `train_with` is that one: {method, and its settings}; what it saves is what is saved. `sft_share` is the share of
+    the steps spent on the right answers themselves before, at that one's own learning rate; `learning_rate` is that of
+    the steps after.
     """
 
     inner = "train_with"
@@ -101,7 +102,7 @@ class Around(Method):
     def __init__(self, **settings: Any):
         super().__init__(**settings)
         self.part = method_named(**self.train_with)
-        vars(self.part).update({"learning_rate": self.learning_rate, "quantize": self.quantize or self.part.quantize})
+        vars(self.part).update(quantize=self.quantize or self.part.quantize)
         vars(self).update(
             quantize=self.part.quantize,
             foldable=self.part.foldable,
@@ -111,7 +112,9 @@ class Around(Method):
 
     @property
     def settings(self) -> dict[str, Any]:
-        own = {key: value for key, value in self.part.settings.items() if key != "learning_rate"}
+        own = dict(self.part.settings)
+        if not self.sft_share:
+            own.pop("learning_rate", None)  # it has no effect, so it is no part of what a cell is
         return {**super().settings, "train_with": {"method": self.part.name, **own}}
 
     def problems(self) -> Iterable[str]:
@@ -119,8 +122,8 @@ class Around(Method):
         alone = part.own_trainer or not part.is_language_model or any(True for _ in part.wants("?"))
         if alone or not part.trains or "learning_rate" not in part.fields():
             yield f"train_with: {self.name} cannot train {part.name}. Use lora, full, or another that trains weights."
-        if "learning_rate" in self.train_with:
-            yield f"train_with has a learning_rate. Give it to {self.name} itself: one rate is that of both."
+        if "learning_rate" in self.train_with and not self.sft_share:
+            yield f"train_with: learning_rate is that of sft_share's steps, and there are none. Give it to {self.name}."
         if not 0 <= self.sft_share < 1:
             yield f"sft_share is {self.sft_share}; it must be at least 0 and below 1."
         yield from part.problems()
@@ -147,7 +150,12 @@ class Around(Method):
         return self.part.attach(model)
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
-        return self.part.parameter_groups(model)
+        own = self.part.learning_rate  # type: ignore[attr-defined]
+        vars(self.part).update(learning_rate=self.learning_rate)
+        try:
+            return self.part.parameter_groups(model)
+        finally:
+            vars(self.part).update(learning_rate=own)
 
     def after_step(self, model: nn.Module, step: int) -> None:
         self.part.after_step(model, step)
@@ -172,7 +180,7 @@ class Around(Method):
         if key == "steps":
             first = min(whole - 1, max(1, round(first))) if first else 0
         if first:
-            model = job.train_on(job.rows(model, job.examples()), model, self, {key: first})
+            model = job.train_on(job.rows(model, job.examples()), model, self.part, {key: first})
         return model, {key: whole - first}
 
 
