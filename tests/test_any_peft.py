@@ -80,7 +80,12 @@ def test_the_registry_is_listed_whole() -> None:
     assert "task_type" not in listed["oft"]["settings"]
 
 
-@pytest.mark.parametrize("name", FIT)
+def sampled(names: list[str]) -> list[Any]:
+    """Every fifth type in `make test`, the others in `make test-all`: each takes seconds."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if place % 5 else []) for place, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("name", sampled(FIT))
 def test_a_type_does_what_is_said_of_it(name: str, folder: Path, tmp_path: Path) -> None:
     from peft import PeftModel
 
@@ -108,7 +113,7 @@ def test_a_type_does_what_is_said_of_it(name: str, folder: Path, tmp_path: Path)
         method.fold(restored).merge_and_unload()
 
 
-@pytest.mark.parametrize("name", [name for name in FIT if not is_prompt(name)])
+@pytest.mark.parametrize("name", sampled([name for name in FIT if not is_prompt(name)]))
 def test_a_quantised_base_goes_with_it_or_is_refused(name: str, folder: Path) -> None:
     method = make(name, quantize="nf4")
     refused = any("with the weights themselves" in problem for problem in method.problems())

@@ -171,8 +171,9 @@ def test_shipped_tasks_are_clean(name: str) -> None:
     from collections import Counter
 
     from harness.catalog import load_catalog
-    from harness.corpora import normalise
-    from harness.tasks import examples, load_task, prepare
+    from harness.contamination import normalise
+    from harness.drawing import examples
+    from harness.tasks import load_task, prepare
 
     catalog = load_catalog(ROOT)
     facts = prepare(catalog, name)
