@@ -38,6 +38,7 @@ def splits(
     validation: int = 100,
     balanced: bool = True,
     rename: dict[str, str] | None = None,
+    shown: int = 0,
     sha256: str = "",
     base: str = "",
     **options: Any,
@@ -48,7 +49,8 @@ def splits(
     published test split is sampled down to `test` items, a missing validation split is taken from train.
     unique: columns that may not repeat, within or across splits, after lower-casing and dropping
     punctuation; of two equal documents, the one in test wins, then validation. Documents that hold most of a
-    test document (see `contamination.py`) are left out of train and validation.
+    test document (see `contamination.py`) are left out of train and validation; `shown` is the number of first
+    words that the task's question shows of a text, by which that is judged (0: all).
     label: the class column; with `balanced`, test and validation hold equally many of each class.
     rename: class names to use instead of the raw ones. sha256: of the archive a source comes in.
     base: the folder that `file:` sources are relative to. Other options go to the reader.
@@ -69,9 +71,9 @@ def splits(
             for document in documents:
                 if label:
                     document[label] = (rename or {}).get(document[label].strip(), document[label].strip())
-        return divide(raw, list(unique), label if balanced else "", test, validation)
+        return divide(raw, list(unique), label if balanced else "", test, validation, shown)
 
-    identity = [reader, label, list(unique), test, validation, balanced, rename, options, fingerprints]
+    identity = [reader, label, list(unique), test, validation, balanced, rename, shown, options, fingerprints]
     return cached(identity, build)
 
 
@@ -289,7 +291,7 @@ def order(document: Document, salt: str = "") -> str:
 
 
 def divide(
-    raw: dict[str, list[Document]], unique: list[str], label: str, test: int, validation: int
+    raw: dict[str, list[Document]], unique: list[str], label: str, test: int, validation: int, shown: int = 0
 ) -> dict[str, list[Document]]:
     """Deduplicate and divide documents; see `splits`. `raw` has one entry "" or one per published split."""
     seen: dict[str, set[str]] = {column: set() for column in unique}
@@ -323,13 +325,15 @@ def divide(
         else:
             ranked = interleave(fresh(raw.get("train", [])), label)
             result["validation"], result["train"] = ranked[:validation], ranked[validation:]
+
+    def visible(documents: list[Document], column: str) -> list[str]:
+        return [" ".join(document[column].split()[: shown or None]) for document in documents]
+
     for split in ("validation", "train"):  # edited a little, a text is still the same
         repeats = {
             place
             for column in unique
-            for _, place, _ in matches(
-                [document[column] for document in result["test"]], [document[column] for document in result[split]]
-            )
+            for _, place, _ in matches(visible(result["test"], column), visible(result[split], column))
         }
         result[split] = [document for place, document in enumerate(result[split]) if place not in repeats]
     return {split: result[split] for split in SPLITS}
