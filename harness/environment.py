@@ -17,9 +17,9 @@ from harness.records import RESULT_VERSION, Environment, digest
 
 # Packages that compute results. An upgrade of one of these runs the cells again; of any other, not.
 RESULT_PACKAGES = (
-    "accelerate", "bitsandbytes", "datasets", "lm_eval", "mergekit", "numpy", "peft", "rouge_score",
+    "accelerate", "bitsandbytes", "datasets", "galore-torch", "lm_eval", "mergekit", "numpy", "peft", "rouge_score",
     "sacrebleu", "safetensors", "scikit-learn", "sentence-transformers", "setfit", "tokenizers", "torch",
-    "transformers",
+    "transformers", "trl",
 )  # fmt: skip
 
 
