@@ -7,14 +7,17 @@ that every trainer (transformers', setfit's) is measured in the same way.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import math
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +122,29 @@ def synchronise() -> None:
 
 
 def reset_peaks() -> None:
-    """Start new peaks: of torch's allocator, and of the resident memory (writing 5 resets VmHWM)."""
+    """Start new peaks: of torch's allocator, and of the resident memory (writing 5 resets VmHWM).
+
+    What was freed before goes back to the system first, lest a phase be blamed for the holes of the one before.
+    """
+    gc.collect()
+    if trim := heap_trim():
+        trim(0)
     if cuda_in_use():
         import torch
 
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         pass  # no such file on this system: the peak is then the process's
+
+
+@lru_cache(maxsize=1)
+def heap_trim() -> Callable[[int], int] | None:
+    """glibc's `malloc_trim`; None with another C library."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def cuda_peaks() -> tuple[int | None, int | None]:

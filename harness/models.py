@@ -147,6 +147,12 @@ def load_model(folder: Path, train: dict[str, Any], quantize: str | None = None)
             f"{folder} is no whole causal language model: {len(info['missing_keys'])} weights are missing "
             f"(such as {sorted(info['missing_keys'])[0]}) and would be random."
         )
+    if precision != "bf16":
+        for module in model.modules():
+            # On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights when nothing is trained and multiplies in
+            # bf16, whatever it was told to compute in: the same cell would score otherwise than it trained.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
     model.config.use_cache = True
     return model
 

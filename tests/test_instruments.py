@@ -68,7 +68,7 @@ def a_slow_recorder(patch: pytest.MonkeyPatch) -> None:
 def a_slow_meter(patch: pytest.MonkeyPatch) -> None:
     import time
 
-    patch.setattr(measure, "reset_peaks", lambda: time.sleep(0.15))
+    patch.setattr(measure, "synchronise", lambda: time.sleep(0.02))
 
 
 def weights_that_differ(patch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import Diverged
-from harness.measure import Meter, StepRecorder, quantile, resident_peak
+from harness.measure import Meter, StepRecorder, heap_trim, quantile, resident_peak
 
 MIB = 1 << 20
 
@@ -32,6 +32,23 @@ def test_a_phase_sees_its_own_peak() -> None:
     assert after < large - 150 * MIB
     assert (meter.phases[2].tokens, meter.phases[2].samples) == (7, 1)
     assert meter.phases[0].tokens is None
+
+
+def test_a_phase_is_not_blamed_for_the_holes_of_the_one_before() -> None:
+    if heap_trim() is None or resident_peak() is None:
+        pytest.skip("this C library gives nothing back, or this system does not tell resident peaks")
+    meter = Meter()
+    with meter.phase("before"):
+        pass
+    with meter.phase("full of holes"):
+        blocks = [np.ones(64 * 1024, dtype=np.uint8) for _ in range(2 * 200 * 16)]  # small enough for the heap
+        kept = blocks[::4]  # what lasts lies between what is freed
+        del blocks
+    with meter.phase("after"):
+        pass
+    before, holes, after = (phase.rss_bytes or 0 for phase in meter.phases)
+    assert holes - before > 350 * MIB
+    assert after - before < sum(map(len, kept)) + 60 * MIB
 
 
 def test_a_failing_phase_is_kept() -> None:
