@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import ModelFacts, TaskFacts
 from harness.environment import environment, now
 from harness.execute.queue import TO_DO, Queue
 from harness.execute.resume import standing, write_run
 from harness.execute.session import Choices, Session
+from harness.facts import Facts, ModelFacts, TaskFacts
 from harness.mirrors import open_mirrors
-from harness.plan import Facts, Plan, make_plan
+from harness.plan import Plan, make_plan
 from harness.records import CellResult, Fact, Phase, Score, Status, Step
 from harness.store.database import Store
 from harness.store.files import attempt_folder

@@ -1,7 +1,6 @@
-"""What may be named: models and tasks, and the facts about them that planning needs.
+"""What may be named: models and tasks; and where the facts about them are kept.
 
-Facts (fingerprints, split sizes) are learned once, by `tunebench fetch`, and kept in the cache, so that
-`check` and `plan` need neither torch nor lm-eval. Not covered: making the facts (`tasks.py`, `models.py`).
+Not covered: what the facts are (`facts.py`), and making them (`tasks.py`, `models.py`, `lengths.py`, `leaks.py`).
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import sources
 from harness.errors import Problem, SuiteError, UserError, unknown
-from harness.network import Network, read_network
+from harness.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
+from harness.network import read_network
 from harness.records import digest
 
 DATA_VERSION = 1  # raised by hand when data are looked through in another way
@@ -41,85 +41,7 @@ class ModelEntry:
     about: str = ""
 
 
-@dataclass(frozen=True)
-class ModelFacts:
-    """What fetching a model has shown: its folder, and the SHA-256 of its weights and tokenizer.
-
-    `network`, and whether the tokenizer has a `chat` template (None: not known), are read from that folder whenever the
-    facts are: it takes a millisecond, and cannot be out of date.
-    """
-
-    name: str
-    fingerprint: str
-    folder: str
-    network: Network | None = None
-    chat: bool | None = None
-
-
-@dataclass(frozen=True)
-class TaskFacts:
-    """What fetching a task has shown. `unlearnable` is the reason why it cannot be trained on, or ""; `classes` are
-    the training examples of each class, where there are classes."""
-
-    name: str
-    path: str
-    fingerprint: str
-    output_type: str
-    n_train: int
-    n_validation: int
-    n_test: int
-    unlearnable: str = ""
-    classes: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LengthFacts:
-    """How long a task's texts are in a model's tokens: memory grows with them.
-
-    `training` and `scored` hold 101 quantiles each (the shortest first, the longest last), of training examples
-    with their answers and of the sequences that scoring gives to the model; empty where there are none. Nothing
-    is cut at any `max_length`. `answer` and `continuation` are the most tokens of a sequence that are predicted,
-    in training and in scoring; `sequences` counts the different ones that are scored.
-    """
-
-    model: str
-    task: str
-    training: tuple[int, ...]
-    answer: int
-    scored: tuple[int, ...]
-    continuation: int
-    sequences: int
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What looking through a task's documents has shown, by split ("train", "validation", "scored").
-
-    `empty` counts examples without text or answer, `classes` those of each answer (multiple choice). `told` is the
-    share of scored items whose right choice is the only one that stands in the question; None where that has no
-    meaning.
-    """
-
-    task: str
-    empty: dict[str, int]
-    classes: dict[str, dict[str, int]]
-    told: float | None
-
-
-@dataclass(frozen=True)
-class OverlapFacts:
-    """Scored items of one task that stand in what is learned of another, or of itself: `exact` in full, `near` but for
-    a few words; of `n` items. `shown` are the beginnings of a few."""
-
-    learned: str
-    scored: str
-    n: int
-    exact: int
-    near: int
-    shown: tuple[str, ...]
-
-
-Facts = TypeVar("Facts", ModelFacts, TaskFacts, LengthFacts, DataFacts, OverlapFacts)
+Kind = TypeVar("Kind", ModelFacts, TaskFacts, LengthFacts, DataFacts, OverlapFacts)
 
 
 @dataclass(frozen=True)
@@ -232,7 +154,7 @@ def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFac
     temporary.replace(path)
 
 
-def read_facts(path: Path, kind: type[Facts]) -> Facts | None:
+def read_facts(path: Path, kind: type[Kind]) -> Kind | None:
     """Kept facts; None when there are none, or a damaged file is in their place: then they are made again."""
     try:
         return kind(**json.loads(path.read_text()))

@@ -18,7 +18,8 @@ LEVEL = 0.05
 
 
 def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item], base_items: Path) -> list[Flag]:
-    """A flag for each learned task on which the cell is not better than the untouched base model.
+    """A flag when there are learned tasks on which the cell is not better than the untouched base model, with the
+    evidence of each.
 
     Two paired one-sided tests over items, at 0.05 between them (Bonferroni): Student's t of the gain in
     choice-normalised cross-entropy, where the task has choices, and a test of the headline metric: an exact
@@ -26,11 +27,11 @@ def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item]
     counts because a classifier that is right but unsure of itself has learned.
     """
     base = base_values(base_items)
-    flags = []
+    found: dict[str, dict[str, Any]] = {}
     for task in tasks:
         metrics = {score.metric: score.higher_is_better for score in scores if score.task == task}
         tested = dict.fromkeys([next(iter(metrics), ""), LOSS])
-        evidence: dict[str, Any] = {"task": task}
+        evidence: dict[str, Any] = {}
         p_values = []
         for metric in tested:
             gains = [
@@ -46,8 +47,8 @@ def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item]
                     "n": len(gains),
                 }
         if p_values and not min(p_values) < LEVEL / len(p_values):
-            flags.append(Flag("learned_nothing", evidence))
-    return flags
+            found[task] = evidence
+    return [Flag("learned_nothing", found)] if found else []
 
 
 def p_of_gain(gains: list[float]) -> float:
@@ -108,11 +109,12 @@ def underfitted(steps: Iterable[Step]) -> list[Flag]:
 
 
 def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_items: Path) -> list[Flag]:
-    """A flag for each retained task whose headline fell by more than its limit (`FORGETTING`) below the untouched base
-    model's: a paired one-sided t-test over items against that limit, at 0.05. Other metrics have no limit."""
+    """A flag when there are retained tasks whose headline fell by more than its limit (`FORGETTING`) below the
+    untouched base model's, with the evidence of each: a paired one-sided t-test over items against that limit, at 0.05.
+    Other metrics have no limit."""
     from scipy.stats import ttest_1samp
 
-    flags = []
+    found: dict[str, dict[str, Any]] = {}
     base = base_values(base_items)
     for task in tasks:
         score = next((score for score in scores if score.task == task), None)
@@ -129,9 +131,8 @@ def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_it
         same = len(set(changes)) == 1
         p_value = 0.0 if same else float(ttest_1samp(changes, -limit, alternative="less").pvalue)
         if p_value < LEVEL:
-            evidence = {"task": task, "metric": score.metric, "change": mean(changes), "limit": -limit, "p": p_value}
-            flags.append(Flag("forgetting", evidence))
-    return flags
+            found[task] = {"metric": score.metric, "change": mean(changes), "limit": -limit, "p": p_value}
+    return [Flag("forgetting", found)] if found else []
 
 
 def base_values(base_items: Path) -> dict[tuple[str, str, str], float]:

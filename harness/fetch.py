@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.catalog import Catalog, LengthFacts, ModelFacts, TaskFacts
+from harness.catalog import Catalog
 from harness.errors import SuiteError, TaskError
-from harness.plan import Facts
+from harness.facts import Facts, LengthFacts, ModelFacts, TaskFacts
 from harness.suite import Suite
 
 

@@ -180,7 +180,7 @@ def merge_of_one(bench: Bench) -> Check:
     job: Any = Bench(bench.small, bench.settings, bench.scratch / "merge", {"expert:one": bench.small})
     job.scratch.mkdir()
     merged = dict(method.fit(expert, job).named_parameters())
-    gap = max(float((value - merged[name]).abs().max()) for name, value in expert.named_parameters())
+    gap = max(float((value - merged[name]).detach().abs().max()) for name, value in expert.named_parameters())
     return Check("merge_of_one", "one expert merged at weight 1: largest change of a weight", gap, 0.0, "weight")
 
 
@@ -189,7 +189,7 @@ def same_seed(bench: Bench) -> Check:
     import torch
 
     first, second = (dict(bench.train_small().named_parameters()) for _ in range(2))
-    gap = max(float((value - second[name]).abs().max()) for name, value in first.items())
+    gap = max(float((value - second[name]).detach().abs().max()) for name, value in first.items())
     limit = 1e-3 if torch.cuda.is_available() else 0.0
     return Check("same_seed", "trained twice from one seed: largest difference of a weight", gap, limit, "weight")
 

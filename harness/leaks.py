@@ -1,22 +1,20 @@
 """What is wrong with a task's data, before anything is trained on it: scored items that are also learned, empty
 examples, answers that stand in the question.
 
-Counted once, at `fetch`, on what a model would see. Whether a suite may run with it is decided in `plan.py`.
+Counted once, at `fetch`, on what a model would see. Whether a suite may run with it is decided in `misfits.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
-from harness.catalog import Catalog, DataFacts, OverlapFacts, TaskFacts, keep_facts
+from harness.catalog import Catalog, keep_facts
 from harness.contamination import contained, normalise
-from harness.tasks import Example, example, gold, load_task, unlearnable
+from harness.facts import DataFacts, OverlapFacts, TaskFacts
+from harness.tasks import Example, example, gold, opened, unlearnable
 
 SHOWN = 5  # items that are named
 EXCERPT = 80  # characters of each
@@ -24,37 +22,32 @@ EXCERPT = 80  # characters of each
 
 def prepare_data(catalog: Catalog, task: TaskFacts) -> DataFacts:
     """Look through a task's documents, and keep what was found for `check` and `plan`. Raises TaskError."""
-    facts = examine(task.name, opened(Path(task.path)))
+    facts = examine(task.name, opened(task))
     keep_facts(catalog.data_facts_path(task), facts)
     return facts
 
 
 def prepare_overlap(catalog: Catalog, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts:
     """Look for one task's scored items in another's (or its own) learned text, and keep what was found."""
-    facts = overlap(learned.name, scored.name, opened(Path(learned.path)), opened(Path(scored.path)))
+    facts = overlap(learned.name, scored.name, opened(learned), opened(scored))
     keep_facts(catalog.overlap_facts_path(learned, scored), facts)
     return facts
-
-
-@lru_cache(maxsize=4)
-def opened(path: Path) -> Any:
-    """A task with its documents; a suite's pairs ask for the same few again and again."""
-    return load_task(path)
 
 
 # --- one task ---
 
 
 def examine(name: str, task: Any) -> DataFacts:
-    """Classes and empty texts of every split; and how often the answer, and no other, stands in the question."""
+    """Empty texts of every split; and how often the answer, and no other, stands in the question."""
     empty: dict[str, int] = {}
-    classes: dict[str, dict[str, int]] = {}
     for split, documents in splits_of(task).items():
-        found = [ask(task, document) for document in documents]
-        empty[split] = sum(1 for one in found if not one.target.strip() or not (one.context + one.target).strip())
-        if task.OUTPUT_TYPE == "multiple_choice":
-            classes[split] = dict(sorted(Counter(one.target.strip() for one in found).items()))
-    return DataFacts(name, empty, classes, told(task))
+        empty[split] = sum(1 for document in documents if is_empty(ask(task, document).target, document))
+    return DataFacts(name, empty, told(task))
+
+
+def is_empty(answer: str, document: Any) -> bool:
+    """Whether an example has no answer, or running text no text. A template writes a missing field as None."""
+    return not answer.strip() or (answer.strip() == "None" and None in document.values())
 
 
 def told(task: Any) -> float | None:

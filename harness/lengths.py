@@ -7,13 +7,13 @@ pair of model and task takes seconds; the longest text of a sample is not quite 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import Catalog, LengthFacts, ModelFacts, TaskFacts, keep_facts
+from harness.catalog import Catalog, keep_facts
+from harness.facts import LengthFacts, ModelFacts, TaskFacts
 from harness.models import load_tokenizer
-from harness.tasks import example, learning_docs, load_task, unlearnable
+from harness.tasks import example, learning_docs, opened, unlearnable
 
 SAMPLE = 400  # documents of a split whose texts are encoded
 QUANTILES = 101
@@ -25,15 +25,9 @@ Length = tuple[int, int]
 
 def prepare(catalog: Catalog, model: ModelFacts, task: TaskFacts) -> LengthFacts:
     """Count a task's lengths with a model's tokenizer, and keep them for `plan`. Raises TaskError."""
-    facts = count(model, task, load_tokenizer(Path(model.folder)), one_task(Path(task.path)))
+    facts = count(model, task, load_tokenizer(Path(model.folder)), opened(task))
     keep_facts(catalog.length_facts_path(model, task), facts)
     return facts
-
-
-@lru_cache(maxsize=1)
-def one_task(path: Path) -> Any:
-    """A task, kept until another one is asked for: several models count the same texts."""
-    return load_task(path)
 
 
 def count(model: ModelFacts, task: TaskFacts, tokenizer: Any, loaded: Any) -> LengthFacts:

@@ -47,6 +47,8 @@ class Lent:
         self.scratch = folder / f".scratch-{rank}"  # here, and not in /tmp, so that it is found after a kill -9
         if job.get("bad_instruments"):
             self.flags.append(Flag("bad_instruments", {"failed": job["bad_instruments"]}))
+        if job.get("leaks"):
+            self.flags.append(Flag("leak", job["leaks"]))
         if job["predicted_bytes"]:
             self.facts.append(Fact("predicted_bytes", job["predicted_bytes"], "B", False))
 

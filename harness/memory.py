@@ -38,10 +38,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
-from harness.catalog import LengthFacts
+from harness.facts import Facts, LengthFacts
 from harness.methods import Footprint, Method, make_method
 from harness.network import Network, Shape
-from harness.plan import Facts
 from harness.records import Cell
 
 Device = Literal["cpu", "cuda"]

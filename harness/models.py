@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import sources
-from harness.catalog import Catalog, ModelEntry, ModelFacts, keep_facts
+from harness.catalog import Catalog, ModelEntry, keep_facts
 from harness.errors import SourceError, Unavailable
+from harness.facts import ModelFacts
 from harness.settings import unavailable
 
 if TYPE_CHECKING:

@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.errors import unknown
+
 Shape = tuple[int, ...]
 LAYER = re.compile(r"^(?:.*\.)?layers\.(\d+)\.(.+)$")
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -86,6 +88,18 @@ class Network:
             for short, name in layer.items()
             if short.endswith("_proj.weight") and is_target(name.removesuffix(".weight"), targets)
         }
+
+    def unmatched(self, targets: str | Sequence[str]) -> Iterator[str]:
+        """What is wrong with targets of which no linear layer here is one; peft ignores the odd one silently."""
+        names = [name.removesuffix(".weight") for name in (*self.weights, "lm_head.weight")]
+        linears = [name.removesuffix(".weight") for name in self.linears()]
+        if isinstance(targets, str):
+            if not any(is_target(name, targets) for name in names):
+                yield f"targets is {targets!r}, which is the whole name of no layer, such as {linears[0]!r}."
+            return
+        for target in targets:
+            if not any(is_target(name, [target]) for name in names):
+                yield unknown("linear layer", target, sorted({name.split(".")[-1] for name in linears}))
 
     def is_counted(self) -> bool:
         """Whether every layer is of the form that `memory.py` counts: attention and a gated MLP, as in Llama."""

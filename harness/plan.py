@@ -8,37 +8,21 @@ of it, so two suites that ask for the same thing share one cell.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from typing import Any
 
-from harness.catalog import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
-from harness.errors import Problem, SuiteError, unknown
+from harness.errors import SuiteError
+from harness.facts import Facts
 from harness.labels import BASE, Label, build_method
 from harness.methods import Method
-from harness.quality import CLEAN, Corruption, Quality, marked, turns
+from harness.misfits import misfits
+from harness.quality import CLEAN, Quality
 from harness.recipe import Recipe
 from harness.records import Cell, digest
 from harness.settings import SCORING, TrainSettings
-from harness.suite import Suite, check_sizes
-
-TOLD = 0.9  # so many questions that name their answer, and no other choice, are no accident
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What `fetch` has found out, by name.
-
-    Lengths, by (model, task), may be missing: a plan does without them. Overlaps go by (learned task, scored task).
-    """
-
-    models: dict[str, ModelFacts]
-    tasks: dict[str, TaskFacts]
-    lengths: dict[tuple[str, str], LengthFacts] = field(default_factory=dict)
-    data: dict[str, DataFacts] = field(default_factory=dict)
-    overlaps: dict[tuple[str, str], OverlapFacts] = field(default_factory=dict)
+from harness.suite import Suite
 
 
 @dataclass(frozen=True)
@@ -55,7 +39,7 @@ class Plan:
 
 def make_plan(suite: Suite, facts: Facts) -> Plan:
     """Expand a suite. Raises SuiteError for what only the data can tell (sizes, tasks that cannot be learned)."""
-    problems = list(check_data(suite, facts))
+    problems = list(misfits(suite, facts))
     if problems:
         raise SuiteError(dict.fromkeys(problems))
     cells: dict[str, Cell] = {}
@@ -238,148 +222,3 @@ def unique_keys(cells: list[Cell]) -> Iterator[Cell]:
         key = cell.key if cell.key not in taken else f"{cell.key}#{cell.spec_digest[:8]}"
         taken.add(key)
         yield replace(cell, key=key)
-
-
-def check_curriculum(label: Label, task: str, most: int, suite: Suite, facts: Facts) -> Iterator[str]:
-    """What a label's curriculum asks of data and models that they cannot give; `most` is the largest data size."""
-    curriculum = label.recipe.curriculum
-    if curriculum is None:
-        return
-    learns = curriculum.learns(task)
-    for name in learns[1:]:
-        found = facts.tasks[name]
-        if found.unlearnable:
-            continue
-        if most > found.n_train:
-            yield (
-                f"{most} examples of each task are wanted, and {name!r} has {found.n_train} training examples. "
-                f"Lower the sizes of {task!r}, or leave {name!r} out."
-            )
-        if not found.n_test:
-            yield f"task {name!r} has nothing to score on (no test or validation split)."
-        if label.train.eval_every and not found.n_validation:
-            yield f"{name!r} has no validation items: drop eval_every."
-    for name in curriculum.reads(task):
-        if name in learns:
-            yield f"the training text of {name!r} would be read, which is learned: its answers are in there."
-        elif not facts.tasks[name].n_train:
-            yield f"task {name!r} has no training text to read (training_split in its YAML)."
-    for model in suite.models if curriculum.chat else ():
-        if facts.models[model].chat is False:
-            yield (
-                f"{curriculum.name} asks through the model's chat template, and {model} has none. Take a model that "
-                "has one, or another curriculum."
-            )
-
-
-def check_data(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """What only the data can tell: tasks that cannot be learned, sizes beyond the training split, leaks."""
-    problem: Callable[..., Problem] = suite.lines.problem
-    yield from check_leaks(suite, facts)
-    for place, (task, sizes) in enumerate(suite.tasks):
-        found = facts.tasks[task]
-        yield from check_sizes(place, found, sizes, suite.lines)
-        if found.unlearnable:
-            continue
-        most = max(found.n_train if size == "all" else int(size) for size in sizes)
-        for label in suite.labels:
-            for learned in label.recipe.learns(task):
-                if reason := facts.tasks[learned].unlearnable:
-                    yield problem(f"task {learned!r} cannot be learned: {reason}", "methods", label.name)
-            if label.method.wants_choices and found.output_type != "multiple_choice":
-                yield problem(
-                    f"label {label.name!r}: {label.method.name} learns from right and wrong choices, and {task!r} is "
-                    f"{found.output_type}. Give it a suite of its own.",
-                    "methods", label.name,
-                )  # fmt: skip
-            for read in label.recipe.reads(task):
-                if not facts.tasks[read].n_train:
-                    yield problem(f"task {read!r} has no training split to read text from.", "methods", label.name)
-            if label.train.eval_every and label.method.trains and not found.n_validation:
-                yield problem(f"{task!r} has no validation items: drop eval_every.", "methods", label.name)
-            for message in check_curriculum(label, task, most, suite, facts):
-                yield problem(f"label {label.name!r}: {message}", "methods", label.name, "curriculum")
-            if not label.method.is_language_model and found.output_type != "multiple_choice":
-                yield problem(
-                    f"label {label.name!r}: {label.method.name} classifies, and {task!r} is "
-                    f"{found.output_type}. Give it a suite of its own.",
-                    "methods", label.name,
-                )  # fmt: skip
-    yield from check_quality(suite, facts)
-    for place, task in enumerate(suite.retain):
-        if facts.tasks[task].n_test == 0:
-            yield problem(f"task {task!r} has nothing to score on (no test or validation split).", "retain", place)
-
-
-def check_quality(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Data that cannot be spoilt in a way that the suite asks for, or would not be."""
-    for place, corrupt in enumerate(suite.corrupt):
-        for task, sizes in learned(suite, facts).items():
-            for name, message in refusals(corrupt, facts.tasks[task], sizes, suite.seeds):
-                yield suite.lines.problem(f"{name} {getattr(corrupt, name):g}: {message}", "corrupt", place, name)
-
-
-def learned(suite: Suite, facts: Facts) -> dict[str, list[int]]:
-    """Every task that a cell learns from examples, with the numbers of them."""
-    found: dict[str, list[int]] = {}
-    for task, sizes in suite.tasks:
-        for label in suite.labels:
-            if not label.method.uses_data:
-                continue
-            experts = [expert.learn for expert in label.recipe.wants(task)]
-            for name in dict.fromkeys([task, *label.recipe.learns(task), *experts]):
-                available = facts.tasks[name].n_train
-                counts = [facts.tasks[task].n_train if size == "all" else int(size) for size in sizes]
-                found.setdefault(name, []).extend(min(count, available) for count in counts)
-    return {name: sorted(set(counts)) for name, counts in found.items()}
-
-
-def refusals(
-    corrupt: Corruption, task: TaskFacts, sizes: list[int], seeds: tuple[int, ...]
-) -> Iterator[tuple[str, str]]:
-    """(key, what is wrong with it) of a corruption for one task."""
-    for name in ("labels", "imbalance"):
-        if name in corrupt.model_dump(exclude_defaults=True) and task.output_type != "multiple_choice":
-            yield name, f"{task.name!r} is {task.output_type}, which has no classes. Give it a suite of its own."
-            return
-    for n in sizes:
-        for name in ("labels", "duplicates"):
-            share = getattr(corrupt, name)
-            if share and not marked(n, share, "", spared=int(name == "duplicates")):
-                yield name, f"of {n} examples of {task.name!r} that is none. Raise it, or the size."
-        distinct = n - Quality(corrupt).repeats(n)
-        for seed in seeds if corrupt.imbalance > 1 and task.classes else ():
-            wanted = Counter(turns(distinct, list(task.classes), corrupt.imbalance, seed))
-            short = [name for name, count in wanted.items() if count > task.classes[name]]
-            if short:
-                yield (
-                    "imbalance",
-                    (
-                        f"{n} examples of {task.name!r} with seed {seed} would need {wanted[short[0]]} of the class "
-                        f"{short[0]!r}, which has {task.classes[short[0]]}. Lower the size or the imbalance."
-                    ),
-                )
-                break
-
-
-def check_leaks(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Scored items that are learned as well, and questions that hold their answer; unless the suite allows them."""
-    for place, name in enumerate(suite.allow_leaks):
-        if name not in suite.task_names():
-            yield suite.lines.problem(unknown("task", name, list(suite.task_names())), "allow_leaks", place)
-    for (learned, scored), found in facts.overlaps.items():
-        count = found.exact + found.near
-        if count and scored not in suite.allow_leaks:
-            yield suite.lines.problem(
-                f"leak: {count} of the {found.n} scored items of {scored!r} stand in the text that is learned of "
-                f"{learned!r} ({found.exact} in full), such as {found.shown[0]!r}. Take them out of the data, "
-                f"or, to go on with them marked, write allow_leaks: [{scored}].",
-                *suite.place_of(scored),
-            )  # fmt: skip
-    for name, data in facts.data.items():
-        if data.told is not None and data.told >= TOLD and name not in suite.allow_leaks:
-            yield suite.lines.problem(
-                f"leak: the right answer, and no other, stands in the question of {data.told:.0%} of the scored items "
-                f"of {name!r}. Mend doc_to_text, or write allow_leaks: [{name}].",
-                *suite.place_of(name),
-            )  # fmt: skip

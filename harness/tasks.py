@@ -10,11 +10,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import Catalog, TaskFacts, definition_files, keep_facts
+from harness.catalog import Catalog, definition_files, keep_facts
 from harness.errors import TaskError
+from harness.facts import TaskFacts
 from harness.records import digest
 
 VALIDATION_SHARE = 0.1  # taken from train where a task has no validation split of its own
@@ -68,6 +70,16 @@ def load_task(path: Path) -> Any:
     except Exception as error:  # a task's own code may raise anything
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise TaskError(f"task {path.stem!r} ({path}) cannot be loaded: {reason}") from error
+
+
+def opened(facts: TaskFacts) -> Any:
+    """A fetched task with its documents, kept while a few others are asked for. Raises TaskError."""
+    return _opened(facts.path, facts.fingerprint)
+
+
+@lru_cache(maxsize=4)
+def _opened(path: str, fingerprint: str) -> Any:
+    return load_task(Path(path))
 
 
 def absolute(files: Any, folder: Path) -> Any:

@@ -30,8 +30,8 @@ def test_learned_nothing(tmp_path: Path, hits: list[int], losses: list[float], f
     flags = learned_nothing(["t"], SCORES, cell(hits, losses), tmp_path / "items.parquet")
     assert [flag.name for flag in flags] == ["learned_nothing"] * flagged
     if flags:
-        assert flags[0].evidence["n"] == 20
-        assert flags[0].evidence["p_acc"] > 0.025
+        assert flags[0].evidence["t"]["n"] == 20
+        assert flags[0].evidence["t"]["p_acc"] > 0.025
 
 
 def test_generated_answers_are_judged_by_their_headline(tmp_path: Path) -> None:
@@ -124,5 +124,19 @@ def test_forgetting(tmp_path: Path, changes: list[float], flagged: bool) -> None
     flags = forgot(["prose"], scores, items([-5.0 + change for change in changes]), tmp_path / "items.parquet")
     assert [flag.name for flag in flags] == ["forgetting"] * flagged
     if flags:
-        assert flags[0].evidence["change"] == pytest.approx(sum(changes) / len(changes))
-        assert flags[0].evidence["limit"] == -0.1
+        assert flags[0].evidence["prose"]["change"] == pytest.approx(sum(changes) / len(changes))
+        assert flags[0].evidence["prose"]["limit"] == -0.1
+
+
+def test_two_tasks_make_one_flag_with_the_evidence_of_both(tmp_path: Path) -> None:
+    """The store and the report know a cell's flags by their names."""
+
+    def items(value: float) -> list[Item]:
+        return [Item(task, f"d{n}", PER_WORD, value - 0.01 * n, "", "") for task in ("one", "two") for n in range(4)]
+
+    write_items(tmp_path / "items.parquet", items(-5.0))
+    scores = [Score(task, "retain", PER_WORD, 0, 0, 4, True) for task in ("one", "two")]
+    (flag,) = forgot(["one", "two"], scores, items(-6.0), tmp_path / "items.parquet")
+    assert flag.evidence.keys() == {"one", "two"}
+    (flag,) = learned_nothing(["one", "two"], scores, items(-6.0), tmp_path / "items.parquet")
+    assert flag.evidence.keys() == {"one", "two"}

@@ -24,6 +24,7 @@ RANK = {
     "quality": 4,
     "recipe": 4,
     "sources": 4,
+    "facts": 2,
     "catalog": 5,
     "corpora": 5,
     "generation": 5,
@@ -31,7 +32,8 @@ RANK = {
     "suite": 6,
     "environment": 6,
     "models": 6,
-    "plan": 7,
+    "misfits": 7,
+    "plan": 8,
     "store": 6,
     "tasks": 6,
     "drawing": 7,
@@ -41,10 +43,10 @@ RANK = {
     "leaks": 7,
     "lengths": 7,
     "measure": 7,
-    "memory": 8,
+    "memory": 9,
     "evaluate": 8,
     "fetch": 8,
-    "report": 8,
+    "report": 9,
     "train": 8,
     "lent": 9,
     "worker": 10,
@@ -66,7 +68,20 @@ HEAVY = {
     "mlflow",
     "wandb",
 }
-PURE = ["memory", "plan", "quality", "settings", "suite", "records", "errors", "catalog", "sources", "environment"]
+PURE = [
+    "facts",
+    "memory",
+    "misfits",
+    "plan",
+    "quality",
+    "settings",
+    "suite",
+    "records",
+    "errors",
+    "catalog",
+    "sources",
+    "environment",
+]
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:

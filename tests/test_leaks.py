@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 from tiny import write_csv
-from tools import plan_of
+from tools import plan_of, results_of, run_cells
 
 from harness.errors import SuiteError
 from harness.leaks import without_template
+from harness.misfits import notes
 
 SUITE = """\
 version: 1
@@ -57,7 +58,6 @@ def test_clean_data_are_let_through(project: Path) -> None:
     plant(project, TRAIN, TEST)
     found = plan_of(project, SUITE).facts
     assert found.overlaps["planted", "planted"].exact == found.overlaps["planted", "planted"].near == 0
-    assert found.data["planted"].classes["train"] == {"heavy": 20, "light": 20}
     assert found.data["planted"].told == 0.0
     assert set(found.data["planted"].empty.values()) == {0}
 
@@ -99,16 +99,30 @@ def test_an_answer_in_the_question_is_refused(project: Path) -> None:
 
 def test_a_leak_may_be_allowed_by_name(project: Path) -> None:
     plant(project, [*TRAIN, *TEST[:5]], TEST)
-    plan = plan_of(project, SUITE + "allow_leaks: [planted]\n")
+    plan = plan_of(project, SUITE + "allow_leaks: [planted]\ntrain: {steps: 2}\n")
     assert plan.facts.overlaps["planted", "planted"].exact == 5
+    run_cells(project, plan)
+    flags = {
+        result.cell.label: [flag for flag in result.flags if flag.name == "leak"] for result in results_of(project)
+    }
+    (marked,) = flags["lora"]
+    assert marked.evidence == {"planted": {"items": 20, "learned_with": {"planted": 5}}}
+    assert flags["base"] == []  # it has learned nothing
     with pytest.raises(SuiteError, match="unknown task 'plantd'. Did you mean 'planted'"):
         plan_of(project, SUITE + "allow_leaks: [plantd]\n")
 
 
-def test_empty_examples_are_counted(project: Path) -> None:
-    plant(project, TRAIN, [*TEST, {"text": "", "weight": "light"}], question="{{text}}")
-    assert plan_of(project, SUITE).facts.data["planted"].empty["scored"] == 0  # it has an answer
-    assert plan_of(project, SUITE).facts.data["prose"].empty == {"scored": 0}
+def test_empty_examples_and_rare_classes_are_told(project: Path) -> None:
+    prose = project / "suites" / "tasks" / "prose.csv"
+    prose.write_text(prose.read_text() + '""\n')
+    rare = [{**row(number), "weight": "heavy"} for number in range(40)]
+    plant(project, [*rare, {**row(41), "weight": "light"}], TEST)
+    plan = plan_of(project, SUITE)
+    assert plan.facts.data["planted"].empty == {"scored": 0, "train": 0, "validation": 0}
+    assert list(notes(plan.suite, plan.facts)) == [
+        "planted: 1 training example of the class 'light', 40 of 'heavy': accuracy says little of the rare one",
+        "prose: 1 example of the split 'scored' without text or answer",
+    ]
 
 
 def test_a_template_s_own_words_do_not_count() -> None:

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from tools import plan_of
 from transformers import AutoModelForCausalLM
 
-from harness.catalog import LengthFacts, ModelFacts, TaskFacts, load_catalog
+from harness.catalog import load_catalog
+from harness.facts import Facts, LengthFacts, ModelFacts, TaskFacts
 from harness.lengths import quantiles
 from harness.memory import Count, Prediction, answer_places, expected_longest, predict, projected_bytes, state_bytes
 from harness.methods import Method, all_methods
 from harness.network import SAMPLE, Network, read_network
-from harness.plan import Facts
 from harness.records import Cell
 from harness.settings import TrainSettings
 

@@ -193,12 +193,11 @@ def test_the_same_seed_gives_the_same_result(name: str, courses: Callable[[str],
     assert torch.equal(again.trained, first.trained)
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if all_methods()[name].foldable])
+# Rounding a folded weight to 4 bits again moves it.
+@pytest.mark.parametrize("name", [name for name in TRAINED if make(name).foldable and not make(name).quantize])
 def test_folded_it_gives_the_same_logits(name: str, courses: Callable[[str], Course]) -> None:
     done = courses(name)
     folded = done.method.fold(done.method.restore(done.work, done.saved))
-    if done.method.quantize:
-        return  # rounding a folded weight to 4 bits again moves it
     assert torch.allclose(logits_of(folded), done.trained, rtol=0, atol=1e-4)
     assert {key for key, _ in folded.named_parameters()} == {key for key, _ in tiny(done.work.base).named_parameters()}
 

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.catalog import ModelFacts, TaskFacts
 from harness.errors import SuiteError
-from harness.plan import Facts, Plan, make_plan
+from harness.facts import Facts, ModelFacts, TaskFacts
+from harness.network import SAMPLE, Network
+from harness.plan import Plan, make_plan
 from harness.settings import TrainSettings
 from harness.suite import load_suite
 
@@ -191,6 +193,54 @@ def test_what_only_the_data_can_tell(tmp_path: Path, changes: dict[str, Any], sa
     with pytest.raises(SuiteError, match=said) as caught:
         plan(tmp_path, **changes)
     assert all(problem.line > 0 for problem in caught.value.problems)
+
+
+LAYERS = Network({"num_attention_heads": 1}, SAMPLE.weights, 0)  # 128 of them
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ({"method": "lora", "targets": ["q_prj"]}, "unknown linear layer 'q_prj'. Did you mean 'q_proj'"),
+        ({"method": "lora", "targets": ["q_proj", "qkv"]}, "unknown linear layer 'qkv'"),
+        ({"method": "lora", "targets": "q_proj"}, "'q_proj', which is the whole name of no layer, such as 'model."),
+        ({"method": "vera", "targets": ["q_prj"]}, "unknown linear layer"),
+        ({"method": "adalora", "targets": ["q_prj"]}, "unknown linear layer"),
+        ({"method": "ia3", "targets": ["q_prj"], "feedforward": []}, "unknown linear layer"),
+        ({"method": "layerwise", "layers": 129}, "layers is 129, but there are 128"),
+        ({"method": "layerwise", "which": [3, 128]}, "which names layer 128, but there are those from 0 to 127"),
+        ({"method": "lisa", "layers": 129}, "layers is 129, but there are 128"),
+        ({"method": ["layerwise", "lora"], "lora": {"targets": ["q_prj"]}}, "unknown linear layer"),
+        ({"method": "dpo", "train_with": {"method": "lora", "targets": ["q_prj"]}}, "unknown linear layer"),
+        (
+            {"method": "merge", "how": "linear", "experts": {"method": "lora", "targets": ["qkv"], "learn": ["a"]}},
+            "unknown linear layer",
+        ),
+        (
+            {
+                "method": "merge", "how": "passthrough", "slices": [["a", 0, 100], ["b", 90, 130]],
+                "experts": {"method": "lora", "learn": ["a", "b"]},
+            },
+            "slices asks for layers of b up to 130, but there are 128",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_models_layers_cannot_give(tmp_path: Path, label: dict[str, Any], said: str) -> None:
+    """Said when the suite is checked, with its line; not in the middle of a run."""
+    known = {name: dataclasses.replace(facts, network=LAYERS) for name, facts in MODELS.items()}
+    suite = plan(tmp_path).suite
+    path = tmp_path / "s.yaml"
+    path.write_text(path.read_text().replace("  lora: {}", f"  odd: {yaml.safe_dump(label, default_flow_style=True)}"))
+    with pytest.raises(SuiteError, match=re.escape(said) + r".*\(model m1\)") as caught:
+        make_plan(load_suite(path), Facts(known, TASKS))
+    assert all(problem.line > 0 for problem in caught.value.problems)
+    make_plan(suite, Facts(known, TASKS))
+
+
+def test_every_targeted_layer_is_one(tmp_path: Path) -> None:
+    assert list(LAYERS.unmatched(["q_proj", "layers.0.mlp.up_proj", "lm_head"])) == []
+    assert list(LAYERS.unmatched(r".*\.layers\.[01]\..*q_proj")) == []
+    assert list(LAYERS.unmatched("all-linear")) == []
 
 
 # The training settings of the first results. Their digests hold as long as a later setting is left out by default.

@@ -93,6 +93,13 @@ def test_it_keeps_the_contract(kind: str, project: Path, tmp_path: Path) -> None
     assert list(done.scratch.iterdir()) == []
 
 
+def test_what_begins_as_a_part_of_the_weights_is_restored_on_the_untouched_base(project: Path, tmp_path: Path) -> None:
+    done = work(project, tmp_path / "attempts" / "a", "{method: dpo, train_with: {method: lora, init: pissa}}")
+    method, model, _, _ = trained(done)
+    method.save(model, tmp_path / "weights")
+    assert torch.allclose(logits_of(method.restore(done, tmp_path / "weights")), logits_of(model), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["dpo", "grpo"])
 def test_the_same_seed_gives_the_same_result(kind: str, project: Path, tmp_path: Path) -> None:
     one, two = (work(project, tmp_path / "attempts" / name, KINDS[kind], steps=4) for name in ("a", "b"))
@@ -242,6 +249,7 @@ def test_generated_text_is_marked_by_the_tasks_metric(project: Path) -> None:
         ("{method: dpo, train_with: {method: base}}", "dpo cannot train base"),
         ("{method: dpo, train_with: {method: dpo}}", "dpo cannot train dpo"),
         ("{method: dpo, quantize: nf4, train_with: {method: full}}", "full cannot train nf4 weights"),
+        ("{method: dpo, train_with: {method: adalora}}", "adalora adds a term of its own to its loss"),
         ("{method: dpo, curriculum: single}", "dpo has a trainer of its own"),
         ("{method: dpo, train: {eval_every: 2}}", "dpo has no validation loss"),
         ("{method: dpo, train: {devices: 2}}", "dpo is trained on one device"),

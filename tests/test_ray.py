@@ -24,7 +24,7 @@ from harness.execute.executors.base import Progress, Run, Running
 from harness.execute.executors.ray import RayExecutor, computing, connect
 from harness.execute.placement import GIB
 from harness.execute.provision import catalog_here, project_files, provide, same_environment
-from harness.plan import Facts
+from harness.facts import Facts
 from harness.records import CellResult
 from harness.store.database import Store
 from harness.store.files import attempt_folder

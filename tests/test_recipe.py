@@ -84,6 +84,11 @@ def test_what_a_composition_saves_is_what_was_scored(project: Path, tmp_path: Pa
         ("{method: [lora, lora]}", "lora is listed twice"),
         ("{method: [lora, prompt_tuning]}", "both peft's"),
         ("{method: [lora, setfit]}", "setfit cannot be combined"),
+        (
+            "{method: [layerwise, lora], lora: {init: pissa}}",
+            "lora cannot be trained beside another method: init",
+        ),
+        ("{method: [layerwise, adalora]}", "adalora cannot be trained beside another method"),
         ("{method: [layerwise, lora], lora: {rank: 0}}", "rank is 0"),
         ("{method: [full, qlora]}", "full cannot train nf4 weights"),
         ("{method: lora, objectives: {nothing: {}}}", "unknown objective 'nothing'"),

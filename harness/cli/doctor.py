@@ -107,7 +107,7 @@ def unavailable() -> dict[str, str]:
 
 def checked(catalog: Catalog, model: str | None, environment: Environment, threads: int) -> list[dict[str, Any]]:
     """The instruments' checks on a model, or on every fetched one, as rows; done anew."""
-    from harness.execute.checked import keep, kept_at, run_apart
+    from harness.execute.checked import check_anew
     from harness.settings import TrainSettings
 
     names = [model] if model else [name for name, entry in catalog.models.items() if entry.kind == "causal"]
@@ -119,8 +119,6 @@ def checked(catalog: Catalog, model: str | None, environment: Environment, threa
     settings = TrainSettings.model_validate({"steps": 1})
     for name, facts in known.items():
         print(f"checking the instruments on {name}", file=sys.stderr)
-        path = kept_at(environment.env_digest, facts.fingerprint, settings)
-        checks = run_apart(path, Path(facts.folder), settings, threads)
-        keep(path, environment.env_digest, name, settings, checks)
+        checks = check_anew(facts, settings, environment, threads)
         rows += [{"model": name, **asdict(check), "passed": check.passed} for check in checks]
     return rows

@@ -25,18 +25,20 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
     Example: tunebench check quickstart
     """
     from harness.fetch import known_facts
+    from harness.misfits import notes
     from harness.plan import make_plan
 
     catalog = project()
     loaded = read_suite(suite, catalog)
     facts, missing = known_facts(catalog, loaded)
     cells = None if missing else len(make_plan(loaded, facts).cells)
+    odd = [] if missing else list(notes(loaded, facts))
     if as_json:
-        show_json({"suite": loaded.name, "cells": cells, "not_fetched": missing})
+        show_json({"suite": loaded.name, "cells": cells, "not_fetched": missing, "notes": odd})
     elif missing:
         print(f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: {', '.join(missing)}")
     else:
-        print(f"{loaded.path}: no mistakes found, {cells} cells")
+        print("\n".join([f"{loaded.path}: no mistakes found, {cells} cells", *(f"note: {line}" for line in odd)]))
 
 
 @app.command()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from harness.environment import now
 from harness.errors import UserError
+from harness.execute.child import die_with_parent
+from harness.facts import ModelFacts
 from harness.instruments import Check
 from harness.plan import Plan
 from harness.records import Environment, digest
@@ -37,13 +39,20 @@ def check_instruments(
         kept = kept_at(environment.env_digest, facts.fingerprint, settings)
         if not kept.exists():
             tell(name)
-            checks = run_apart(kept, Path(facts.folder), settings, threads)
-            keep(kept, environment.env_digest, name, settings, checks)
+            check_anew(facts, settings, environment, threads)
         copy = results / FOLDER / kept.name
         if not copy.exists():
             write_atomically(copy, kept.read_text())
         found[name] = [Check(**check) for check in json.loads(kept.read_text())["checks"]]
     return found
+
+
+def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environment, threads: int) -> list[Check]:
+    """Do the checks on a model, and keep them. Raises UserError when they cannot be run at all."""
+    path = kept_at(environment.env_digest, facts.fingerprint, settings)
+    checks = run_apart(path, Path(facts.folder), settings, threads)
+    keep(path, environment.env_digest, facts.name, settings, checks)
+    return checks
 
 
 def kept_at(env_digest: str, fingerprint: str, settings: TrainSettings) -> Path:
@@ -75,7 +84,7 @@ def run_apart(path: Path, base: Path, settings: TrainSettings, threads: int) -> 
     log = path.with_suffix(".log")
     with log.open("wb") as out:
         command = [sys.executable, "-m", "harness.instruments", str(folder / "request.json")]
-        done = subprocess.run(command, stdout=out, stderr=out, env=variables, check=False)
+        done = subprocess.run(command, stdout=out, stderr=out, env=variables, check=False, preexec_fn=die_with_parent)
     try:
         answer = json.loads((folder / "checks.json").read_text())
     except (OSError, ValueError):

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 
 from harness.execute.executors.local import devices_here, refusal
 from harness.execute.resume import Standing, standing
+from harness.facts import Facts
 from harness.memory import Device, Prediction, predict
-from harness.plan import Facts, Plan
+from harness.plan import Plan
 from harness.recipe import Recipe
 from harness.records import Cell, Environment
 from harness.store.database import Store

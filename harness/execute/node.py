@@ -32,7 +32,7 @@ from harness.execute.executors.base import POLL_SECONDS, STUCK_SECONDS, Ended, L
 from harness.execute.executors.local import LocalExecutor
 from harness.execute.parcel import Parcel, blocks, files_in
 from harness.execute.provision import provide, same_environment
-from harness.plan import Facts
+from harness.facts import Facts
 from harness.records import Cell, Environment, Status
 from harness.sources import cache_root
 from harness.store.database import Store

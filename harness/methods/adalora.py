@@ -33,6 +33,7 @@ class AdaLoRA(Method):
     wraps = True
     paper = "arXiv:2303.10512"
     family = "reparameterised"
+    alone = "its matrices end with other shapes than they had"
     distributes = False  # importance is read off whole gradients of one process
     space = {"learning_rate": LogFloat(1e-4, 1e-1), "rank": Options((4, 8, 16))}
 
@@ -59,6 +60,9 @@ class AdaLoRA(Method):
             yield f"tinit is {self.tinit:g} and tfinal {self.tfinal:g}: shares of the steps, together below 1."
         if self.orth_reg < 0:
             yield f"orth_reg is {self.orth_reg:g}; it must be at least 0."
+
+    def misfits(self, network: Network) -> Iterable[str]:
+        yield from network.unmatched(self.targets)
 
     def footprint(self, network: Network) -> Footprint | None:
         linears, rank = network.linears(self.targets), self.start_rank

@@ -193,6 +193,7 @@ class Method(Configurable):
     distributes: ClassVar[bool] = True  # False: it is trained on one device (`train: devices`)
     wraps: ClassVar[bool] = False  # True: peft wraps the model, which it can do once
     own_trainer: ClassVar[bool] = False  # True: objectives and curricula cannot reach its training
+    alone: ClassVar[str] = ""  # why nothing else can be trained beside it; "": it can
     inner: ClassVar[str] = ""  # the setting that holds another method with its settings, which this one trains
     wants_choices: ClassVar[bool] = False  # True: it learns from wrong answers, which only multiple choice has
     starts_at_base: ClassVar[str] = ""  # why an untrained result does not score as the base model; "": it does
@@ -247,6 +248,10 @@ class Method(Configurable):
 
     def cannot_train(self, train: Any) -> Iterable[str]:
         """Why it does not go with training settings (`settings.TrainSettings`)."""
+        return ()
+
+    def misfits(self, network: Network) -> Iterable[str]:
+        """Why it cannot be put on a network of Llama's form with these layers."""
         return ()
 
     @property

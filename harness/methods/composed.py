@@ -78,6 +78,9 @@ class Composed(Method):
         wrapped = [part.name for part in self.parts if part.wraps]
         if wrapped[1:]:
             yield f"{' and '.join(wrapped)} are both peft's, which holds one at a time. Keep one."
+        for part in self.trained:
+            if part.alone and len(self.trained) > 1:
+                yield f"{part.name} cannot be trained beside another method: {part.alone}."
         answering = [part.name for part in self.parts if answers(part)]
         if answering[1:]:
             yield f"{' and '.join(answering)} both decide how answers are found. Keep one."
@@ -105,6 +108,10 @@ class Composed(Method):
     def cannot_train(self, train: Any) -> Iterable[str]:
         for part in self.parts:
             yield from part.cannot_train(train)
+
+    def misfits(self, network: Network) -> Iterable[str]:
+        for part in self.parts:
+            yield from part.misfits(network)
 
     def skip(self) -> str | None:
         return next((reason for part in self.parts if (reason := part.skip())), None)

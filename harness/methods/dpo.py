@@ -48,7 +48,7 @@ class DPO(Around):
         found = super().footprint(network)
         return replace(found, sequences=2) if found else None
 
-    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+    def pursue(self, model: nn.Module, job: Job) -> nn.Module:
         from datasets import Dataset
         from trl import DPOConfig
 

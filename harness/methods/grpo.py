@@ -54,7 +54,7 @@ class GRPO(Around):
                 f"of {self.group}. Take a batch_size that is a multiple of group."
             )
 
-    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+    def pursue(self, model: nn.Module, job: Job) -> nn.Module:
         from datasets import Dataset
         from trl import GRPOConfig
 

@@ -41,6 +41,9 @@ class IA3(Method):
             if name not in self.targets:
                 yield f"feedforward names {name}, which is none of targets ({', '.join(self.targets)})."
 
+    def misfits(self, network: Network) -> Iterable[str]:
+        yield from network.unmatched(self.targets)
+
     def footprint(self, network: Network) -> Footprint | None:
         linears = {name: shape for name, shape in network.linears().items() if short(name) in self.targets}
         scaled = {name: shape[short(name) in self.feedforward] for name, shape in linears.items()}

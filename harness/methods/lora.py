@@ -61,7 +61,10 @@ class LoRA(Method):
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)
-        self.declare(starts_at_base=STARTS.get(self.init, ""))
+        self.declare(
+            starts_at_base=STARTS.get(self.init, ""),
+            alone=f"init: {self.init} puts the weights back to the base's in the end" if self.init in TAKEN else "",
+        )
         self._start: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def problems(self) -> Iterable[str]:
@@ -80,6 +83,9 @@ class LoRA(Method):
             )
         if self.init != "default" and self.use_dora:
             yield f"init: {self.init} does not go with {self.name}, whose magnitudes are those of the base. Drop it."
+
+    def misfits(self, network: Network) -> Iterable[str]:
+        yield from network.unmatched(self.targets)
 
     def footprint(self, network: Network) -> Footprint | None:
         linears = network.linears(self.targets)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Expert, Job, Method, Options, read_network
+from harness.methods.base import Expert, Job, Method, Network, Options, read_network
 from harness.methods.parts import OfExperts, task_of
 
 if TYPE_CHECKING:
@@ -176,6 +176,11 @@ class Merge(OfExperts):
         settings = {key: value for key, value in self.experts.items() if key != "method"}
         for seed in self.seeds:
             yield Expert(f"expert:seed-{seed}", self.experts["method"], settings, task, seed=seed)
+
+    def misfits(self, network: Network) -> Iterable[str]:
+        for task, _, after in self.slices:
+            if after > len(network.layers):
+                yield f"slices asks for layers of {task} up to {after}, but there are {len(network.layers)}."
 
     # --- working ---
 

@@ -122,6 +122,8 @@ class Around(Method):
         alone = part.own_trainer or not part.is_language_model or any(True for _ in part.wants("?"))
         if alone or not part.trains or "learning_rate" not in part.fields():
             yield f"train_with: {self.name} cannot train {part.name}. Use lora, full, or another that trains weights."
+        if type(part).penalty is not Method.penalty:
+            yield f"train_with: {part.name} adds a term of its own to its loss, and {self.name} has another. Use lora."
         if "learning_rate" in self.train_with and not self.sft_share:
             yield f"train_with: learning_rate is that of sft_share's steps, and there are none. Give it to {self.name}."
         if not 0 <= self.sft_share < 1:
@@ -140,6 +142,9 @@ class Around(Method):
     def skip(self) -> str | None:
         return super().skip() or self.part.skip()
 
+    def misfits(self, network: Network) -> Iterable[str]:
+        return self.part.misfits(network)
+
     def footprint(self, network: Network) -> Footprint | None:
         return self.part.footprint(network)
 
@@ -156,6 +161,17 @@ class Around(Method):
             return self.part.parameter_groups(model)
         finally:
             vars(self.part).update(learning_rate=own)
+
+    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+        self.part.prepare(model, job)
+        return self.part.finish(self.pursue(model, job), job)
+
+    def pursue(self, model: nn.Module, job: Job) -> nn.Module:
+        """Train what the part has made trainable, towards what this method is after."""
+        raise NotImplementedError
+
+    def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
+        self.part.before_training(model, steps, seed)
 
     def after_step(self, model: nn.Module, step: int) -> None:
         self.part.after_step(model, step)

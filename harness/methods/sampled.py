@@ -124,6 +124,10 @@ class LISA(Sampled):
         if self.every < 1:
             yield f"every is {self.every}; it must be at least 1."
 
+    def misfits(self, network: Network) -> Iterable[str]:
+        if self.layers > len(network.layers):
+            yield f"layers is {self.layers}, but there are {len(network.layers)}."
+
     def footprint(self, network: Network) -> Footprint | None:
         return Footprint(network.weights)
 

@@ -78,10 +78,17 @@ class Layerwise(Full):
             if self.layers is not None or self.fraction is not None:
                 yield "which lists the layers, so layers and fraction have no effect. Drop them."
 
+    def misfits(self, network: Network) -> Iterable[str]:
+        available = len(network.layers)
+        if self.layers is not None and self.layers > available:
+            yield f"layers is {self.layers}, but there are {available}."
+        elif self._numbers(available)[0] >= available:
+            yield f"which names layer {self._numbers(available)[0]}, but there are those from 0 to {available - 1}."
+
     def footprint(self, network: Network) -> Footprint | None:
-        numbers = self._numbers(len(network.layers))
-        if numbers[0] >= len(network.layers) or numbers[-1] < 0:
+        if any(True for _ in self.misfits(network)):
             return None
+        numbers = self._numbers(len(network.layers))
         names = [name for number in numbers for name in network.layers[number].values()]
         if self.which == "top":
             names.append(network.final_norm)

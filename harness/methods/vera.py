@@ -38,6 +38,9 @@ class VeRA(Method):
         if not 0 <= self.dropout < 1:
             yield f"dropout is {self.dropout}; it must be at least 0 and below 1."
 
+    def misfits(self, network: Network) -> Iterable[str]:
+        yield from network.unmatched(self.targets)
+
     def footprint(self, network: Network) -> Footprint | None:
         linears = network.linears(self.targets)
         trained: dict[str, tuple[int, ...]] = {}

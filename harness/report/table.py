@@ -9,8 +9,9 @@ model is joined in the same way, from item errors paired with the base model's a
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from harness.quality import Quality
 from harness.report.figures import (
@@ -121,15 +122,7 @@ class Report:
     @property
     def flags(self) -> list[tuple[str, str, str]]:
         """(key, flag, its evidence in a line)."""
-        return [
-            (
-                cell.key,
-                name,
-                ", ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in evidence.items()),
-            )
-            for cell in self.cells
-            for name, evidence in cell.flags.items()
-        ]
+        return [(cell.key, name, told(evidence)) for cell in self.cells for name, evidence in cell.flags.items()]
 
 
 def build(run: StoredRun, cells: Iterable[CellRow]) -> Report:
@@ -158,6 +151,14 @@ def build(run: StoredRun, cells: Iterable[CellRow]) -> Report:
 
 def condition_of(cell: CellRow) -> str:
     return Quality.of(cell.data).condition
+
+
+def told(evidence: Mapping[str, Any]) -> str:
+    """The figures behind a flag, in a line; those of a task behind its name."""
+    return ", ".join(
+        f"{key}: {told(value)}" if isinstance(value, dict) else f"{key.replace('_', ' ')} {shown(value)}"
+        for key, value in evidence.items()
+    )
 
 
 def shown(value: object) -> str:

@@ -22,7 +22,9 @@ from harness.environment import cores, environment, now
 from harness.errors import BusyStore, FullDisk
 from harness.execute.events import EventLog, latest_news
 from harness.execute.queue import Queue
-from harness.plan import Facts, Plan
+from harness.facts import Facts
+from harness.misfits import leaks_of
+from harness.plan import Plan
 from harness.recipe import Recipe
 from harness.records import Cell, CellResult, Environment, Status
 from harness.store.database import Store
@@ -305,6 +307,7 @@ class Executor(ABC):
             "results": str(self.store.folder),
             "threads": run.threads,
             "bad_instruments": list(run.bad_instruments),
+            "leaks": leaks_of(cell, run.facts),
             "predicted_bytes": run.predict(cell),
         }
 
