@@ -11,6 +11,8 @@ from tiny import make_encoder, make_model, make_project, name_encoder
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# Two processes of tests on two cores: more threads each would wait for one another, for twice the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
