@@ -133,3 +133,8 @@ def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> s
     if hint:
         parts.append(hint)
     return " ".join(parts)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words: 1 model, 2 models."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from harness.errors import Problem, unknown
+from harness.errors import Problem, counted, unknown
 from harness.facts import Facts, TaskFacts
 from harness.labels import Label, build_method
 from harness.quality import Corruption, Quality, marked, turns
@@ -202,21 +202,17 @@ def leaks_of(cell: Cell, facts: Facts) -> dict[str, Any]:
     return spoilt
 
 
-def plural(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def notes(suite: Suite, facts: Facts) -> Iterator[str]:
     """What is odd about the data and no mistake of the suite: empty examples, classes that are rare."""
     for name in suite.task_names():
         if name in facts.data:
             for split, count in facts.data[name].empty.items():
                 if count:
-                    yield f"{name}: {plural(count, 'example')} of the split {split!r} without text or answer"
+                    yield f"{name}: {counted(count, 'example')} of the split {split!r} without text or answer"
         classes = facts.tasks[name].classes
         if classes and max(classes.values()) >= RARE * min(classes.values()):
             rare, common = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
             yield (
-                f"{name}: {plural(classes[rare], 'training example')} of the class {rare!r}, {classes[common]} of "
+                f"{name}: {counted(classes[rare], 'training example')} of the class {rare!r}, {classes[common]} of "
                 f"{common!r}: accuracy says little of the rare one"
             )

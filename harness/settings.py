@@ -207,7 +207,12 @@ def explain(
         return lines.problem(f"{name} is empty: the grid would hold no cell. List at least one.", *path)
     if item["type"] in ("model_type", "dataclass_type"):
         return lines.problem(f"{name}: got {got!r}, wanted a mapping (key: value).", *path)
+    if path[-1] == "[key]":
+        return lines.problem(f"got {got!r} as a name, wanted text. Put it in quotes: {str(got)!r}.", *path[:-1])
+    if item["type"].startswith("byte_size"):
+        return lines.problem(f"{name}: got {got!r}, wanted bytes, such as 16GiB.", *path)
     message = item["msg"].replace("Input should be ", "wanted ").replace("a valid ", "a ")
+    message = message.replace("a integer", "an integer").split(", unable to parse")[0]
     return lines.problem(f"{name}: got {got!r}, {message}.", *path)
 
 

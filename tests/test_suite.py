@@ -59,6 +59,13 @@ def test_a_labels_own_training_settings_displace_the_suites(tmp_path: Path) -> N
         ),
         ("rank: 4", "alpha: .nan", "s.yaml:6: alpha: got nan, wanted a finite number."),
         ("methods:", "train: {steps: true}\nmethods:", "s.yaml:5: steps: got True, wanted a number."),
+        ("methods:", "train: {steps: many}\nmethods:", "s.yaml:5: steps: got 'many', wanted an integer."),
+        (
+            "methods:",
+            "memory_limit: much\nmethods:",
+            "s.yaml:5: memory_limit: got 'much', wanted bytes, such as 16GiB.",
+        ),
+        ("methods:", "methods:\n  8: {method: lora}", "s.yaml:5: got 8 as a name, wanted text. Put it in quotes: '8'."),
         (
             "  lora:",
             "  mine: {method: lora, rank: 4, learning_rate: 1e-4}\n  lora:",

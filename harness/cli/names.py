@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.shared import AsJson, SuiteName, app, get_facts, project, quiet_libraries, read_suite
+from harness.errors import counted
 from harness.screen import show_json, show_table
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def fetch(suite: SuiteName) -> None:
     loaded = read_suite(suite, catalog)
     facts = get_facts(catalog, loaded)
     names = ", ".join([*facts.models, *facts.tasks])
-    print(f"{loaded.name}: {len(facts.models)} models and {len(facts.tasks)} tasks are in {cache_root()}: {names}")
+    what = f"{counted(len(facts.models), 'model')} and {counted(len(facts.tasks), 'task')}"
+    print(f"{loaded.name}: {what} are in {cache_root()}: {names}")
 
 
 @app.command()
