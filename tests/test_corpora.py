@@ -61,21 +61,6 @@ def test_published_splits_stay_apart() -> None:
     assert "Two!" not in {d["text"] for d in made["train"] + made["validation"]}
 
 
-def test_readers(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("\ufefftext,label\nhello,x\n", encoding="utf-8")
-    (tmp_path / "a.jsonl").write_text('{"text": "hello", "label": 1}\n\n')
-    (tmp_path / "a.tab").write_text("Category\tText\nd\tstring\nclass\t\n\nx\tone two three four\ny\tone\n")
-    (tmp_path / "d" / "x").mkdir(parents=True)
-    (tmp_path / "d" / "x" / "1.txt").write_text("Title\n\nBody of\nit")
-    assert list(corpora.read(tmp_path / "a.csv", "auto", {})) == [{"text": "hello", "label": "x"}]
-    assert list(corpora.read(tmp_path / "a.jsonl", "auto", {})) == [{"text": "hello", "label": "1"}]
-    orange = {"columns": {"label": "Category", "text": "Text"}, "words": 2, "skip_words": 1}
-    assert list(corpora.read(tmp_path / "a.tab", "auto", orange)) == [{"label": "x", "text": "two three"}]
-    assert list(corpora.read(tmp_path / "d", "auto", {})) == [{"label": "x", "title": "Title", "body": "Body of it"}]
-    with pytest.raises(TaskError, match="unknown reader 'cvs'. Did you mean 'csv'?"):
-        list(corpora.read(tmp_path / "a.csv", "cvs", {}))
-
-
 def test_own_csv_becomes_splits_and_is_cached(project: Path) -> None:
     folder = project / "suites" / "tasks"
     made = corpora.splits("file:colours.csv", label="colour", test=30, validation=30, base=str(folder))

@@ -23,6 +23,7 @@ RANK = {
     "settings": 3,
     "quality": 4,
     "recipe": 4,
+    "readers": 4,
     "sources": 4,
     "facts": 2,
     "catalog": 5,
