@@ -21,7 +21,7 @@ from harness.network import SAMPLE
 SCORING = ("precision", "attention", "eval_batch_size")
 # Training settings that came after the first results. With their defaults they are no part of a cell's identity, so
 # that results from before them are still found. A new setting whose default changes nothing is added here.
-LATER = ("devices", "strategy", "galore_rank", "galore_every")
+LATER = ("devices", "strategy", "galore_rank", "galore_every", "dropout")
 # What a setting needs, beyond what every installation has: (key, value) -> packages, and whether it needs a GPU.
 NEEDS = {
     ("precision", "fp16"): ((), True),
@@ -57,6 +57,9 @@ class TrainSettings(pydantic.BaseModel):
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="of the learning rate")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
     weight_decay: float = Field(0.0, ge=0)
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="in training, of attention weights and of the network's dropout layers"
+    )
     max_grad_norm: float = Field(1.0, gt=0)
     max_length: int = Field(512, ge=8, description="tokens; longer examples lose the start of their context")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from harness.callbacks import Dropout, Hooks, KeepBest
 from harness.devices import COUNTS, filled, outline, shard_on_cpu, shared_loader, strategy_arguments
 from harness.errors import Unavailable
 from harness.measure import StepRecorder
@@ -63,6 +64,8 @@ def train(
     callbacks: list[TrainerCallback] = [recorder, Hooks(method)]
     if settings["early_stopping"]:
         callbacks.append(KeepBest(settings["early_stopping"], held))
+    if settings["dropout"]:
+        callbacks.append(Dropout(settings["dropout"]))
     model.config.use_cache = False
     sharded = settings["devices"] > 1 and settings["strategy"] == "fsdp"
     empty = outline(model) if sharded else None
@@ -156,7 +159,10 @@ def train_by(
     forward, pad = vars(plain).get("forward"), (plain.config.pad_token_id, plain.generation_config.pad_token_id)
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
     arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch, config)
-    made = trainer(model=model, args=arguments, callbacks=[recorder, Hooks(method)])
+    callbacks: list[TrainerCallback] = [recorder, Hooks(method)]
+    if settings["dropout"]:
+        callbacks.append(Dropout(settings["dropout"]))
+    made = trainer(model=model, args=arguments, callbacks=callbacks)
     if groups := method.parameter_groups(model):
         made.optimizer = optimizer_of(made, groups)
     made.train()
@@ -363,49 +369,3 @@ class Collator:
             "attention_mask": mask,
             **({WEIGHTS: torch.tensor([row.get(WEIGHTS, 1.0) for row in rows])} if self.weighted else {}),
         }
-
-
-class Hooks(TrainerCallback):
-    """Calls the method's own hooks before the first optimiser step and after each."""
-
-    def __init__(self, method: Method):
-        self.method = method
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.method.before_training(model, state.max_steps, args.seed)
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.method.after_step(model, state.global_step + 1)  # the trainer counts it after it has cleared gradients
-
-
-class KeepBest(TrainerCallback):
-    """Early stopping: after `patience` validations without a lower loss, stop; in the end, take the best.
-
-    The best of the weights `held` by the optimiser are kept in memory: a checkpoint on disk would be timed as training.
-    """
-
-    def __init__(self, patience: int, held: set[str]):
-        self.patience = patience
-        self.held = held
-        self.best = math.inf
-        self.waited = 0
-        self.weights: dict[str, torch.Tensor] = {}
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **kwargs: Any
-    ) -> None:
-        loss = metrics["eval_loss"]
-        if loss < self.best:
-            self.best, self.waited = loss, 0
-            self.weights = {
-                name: value.detach().clone() for name, value in model.named_parameters() if name in self.held
-            }
-        else:
-            self.waited += 1
-            control.should_training_stop = self.waited >= self.patience
-
-    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        with torch.no_grad():
-            for name, value in model.named_parameters():
-                if name in self.weights:
-                    value.copy_(self.weights[name])

@@ -45,6 +45,7 @@ RANK = {
     "lengths": 7,
     "measure": 7,
     "memory": 9,
+    "callbacks": 7,
     "evaluate": 8,
     "fetch": 8,
     "report": 9,

@@ -71,6 +71,12 @@ def test_the_loss_falls_and_every_step_is_kept(tiny_model: Path, tmp_path: Path)
     assert recorder.total_samples == 24
 
 
+def test_dropout_changes_what_is_learned_and_not_how_it_is_scored(tiny_model: Path, tmp_path: Path) -> None:
+    plain, dropped = fit(tiny_model, tmp_path)[0], fit(tiny_model, tmp_path, dropout=0.5)[0]
+    assert any(not torch.equal(*pair) for pair in zip(plain.parameters(), dropped.parameters(), strict=True))
+    assert {part.attention_dropout for part in dropped.modules() if hasattr(part, "attention_dropout")} == {0.0}
+
+
 def test_the_same_seed_gives_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
     one, two = fit(tiny_model, tmp_path)[0], fit(tiny_model, tmp_path)[0]
     other = fit(tiny_model, tmp_path, seed=3, rows=ROWS * 2)[0]

@@ -1,0 +1,96 @@
+"""What happens in the course of training beside its steps: a method's own hooks, early stopping, dropout.
+
+Callbacks, so that every trainer of transformers' kind takes them. Not covered: measuring (`measure.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import TrainerCallback
+
+from harness.methods import Method
+
+
+class Hooks(TrainerCallback):
+    """Calls the method's own hooks before the first optimiser step and after each."""
+
+    def __init__(self, method: Method):
+        self.method = method
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.method.before_training(model, state.max_steps, args.seed)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.method.after_step(model, state.global_step + 1)  # the trainer counts it after it has cleared gradients
+
+
+class KeepBest(TrainerCallback):
+    """Early stopping: after `patience` validations without a lower loss, stop; in the end, take the best.
+
+    The best of the weights `held` by the optimiser are kept in memory: a checkpoint on disk would be timed as training.
+    """
+
+    def __init__(self, patience: int, held: set[str]):
+        self.patience = patience
+        self.held = held
+        self.best = math.inf
+        self.waited = 0
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **kwargs: Any
+    ) -> None:
+        loss = metrics["eval_loss"]
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+            self.weights = {
+                name: value.detach().clone() for name, value in model.named_parameters() if name in self.held
+            }
+        else:
+            self.waited += 1
+            control.should_training_stop = self.waited >= self.patience
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if name in self.weights:
+                    value.copy_(self.weights[name])
+
+
+class Dropout(TrainerCallback):
+    """While training, drops a share of the network's own attention weights, and of what its dropout layers let through.
+
+    For the time of training alone: what is scored and saved is the network as it was configured. Dropout of adapters
+    is theirs.
+    """
+
+    def __init__(self, share: float):
+        self.share = share
+        self.before: list[tuple[Any, str, float]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        adapters = {
+            id(inner)
+            for part in model.modules()
+            if isinstance(part, BaseTunerLayer)
+            for name, child in part.named_children()
+            if name != "base_layer"
+            for inner in child.modules()
+        }
+        for part in model.modules():
+            attribute = "p" if isinstance(part, torch.nn.Dropout) else "attention_dropout"
+            value = vars(part).get(attribute)
+            if isinstance(value, float) and id(part) not in adapters:
+                self.before.append((part, attribute, value))
+                setattr(part, attribute, self.share)
+        if not self.before:
+            raise ValueError(f"dropout is {self.share:g}, and the network has nothing that drops. Leave it out.")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for part, attribute, value in self.before:
+            setattr(part, attribute, value)
+        self.before = []
