@@ -13,6 +13,7 @@ FORGETTING = {"log_likelihood_per_word": 0.1, "acc": 0.05, "acc_norm": 0.05, "ex
 TURNED = 0.05  # the rise of the validation loss above its lowest, as a share of it, that is called overfitting
 FALLING = 0.1  # the fall of the training loss over the last third of the steps, as a share of it, that is not the end
 LEAST_STEPS = 12  # of training, before anything is said of its last third
+START = 1e-3  # nats: in fp32 most adapters change nothing at all, and rounding less than this
 LOSS = "choice_cross_entropy"  # accuracy is noisy at 200 items; raw likelihood rises even when accuracy falls
 LEVEL = 0.05
 
@@ -49,6 +50,15 @@ def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item]
         if p_values and not min(p_values) < LEVEL / len(p_values):
             found[task] = evidence
     return [Flag("learned_nothing", found)] if found else []
+
+
+def not_the_base(before: Any, after: Any) -> list[Flag]:
+    """A flag when a method that says it starts as the base model does not: log-probabilities of the same tokens, before
+    and after it was put on the model, differ by more than `START` nats."""
+    change = float((after - before).abs().max()) if after.shape == before.shape else float("inf")
+    if change <= START:
+        return []
+    return [Flag("not_the_base_at_start", {"change_nats": change, "at_most": START})]
 
 
 def p_of_gain(gains: list[float]) -> float:

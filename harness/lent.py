@@ -131,6 +131,15 @@ class Lent:
         lm = self.language_model(model)
         return encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
 
+    def first_answer(self, model: Any) -> Any:
+        """Log-probabilities [tokens] of the first training example's answer, as the model stands."""
+        import torch
+
+        batch = self.collate(self.encode(model, self.examples()[:1]))
+        with torch.no_grad():
+            logits, targets = self.answer_logits(model.eval(), **batch)
+        return logits.float().log_softmax(-1).gather(2, targets.clamp(min=0).unsqueeze(2)).flatten()
+
     def wrong(self, example: Any) -> list[Any]:
         from harness.tasks import wrong_answers
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.diagnose import forgot, learned_nothing, overfitted, underfitted
+from harness.diagnose import forgot, learned_nothing, not_the_base, overfitted, underfitted
 from harness.environment import now
 from harness.errors import CellError, Interrupted, OutOfMemory
 from harness.lent import Lent
@@ -110,7 +110,11 @@ class Work(Lent):
             _ = self.tasks  # documents are read here, not on the clock of scoring
             if self.method.uses_data and self.method.trains:
                 # Data and adapters are made ready here, so that "train" is training and nothing else.
+                claims = self.method.is_language_model and not self.method.starts_at_base
+                before = self.first_answer(model) if claims else None
                 model = self.method.attach(model)
+                if before is not None:
+                    self.flags += not_the_base(before, self.first_answer(model))
                 self.stages = self.lessons(model)
         self.facts += parameter_facts(model, trained=self.method.trains)
         if self.method.prepares:

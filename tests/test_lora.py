@@ -118,7 +118,8 @@ def test_pissa_takes_the_main_directions(tiny_model: Path) -> None:
     model = all_methods()["lora"](init="pissa", rank=4).attach(tiny(tiny_model))
     name, part = next(adapted(model))
     values = torch.linalg.svdvals(tiny(tiny_model).get_parameter(f"{name}.weight"))
-    assert torch.allclose(torch.linalg.svdvals(part.base_layer.weight)[:8], values[4:12], atol=1e-4)
+    best = float(values[4:].square().sum())  # of any four directions, what is left is at least this (Eckart & Young)
+    assert float(part.base_layer.weight.square().sum()) == pytest.approx(best, rel=5e-3)
 
 
 def test_eva_starts_from_the_inputs_of_the_examples(project: Path, tmp_path: Path) -> None:

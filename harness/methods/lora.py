@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 ADAPTER = "default"  # peft's name for the one that there is
+# peft's names; the whole SVD of every layer would take longer than training a small model.
+CALLED = {"gaussian": "gaussian", "eva": "eva", "pissa": "pissa_niter_16", "olora": "olora"}
 TAKEN = ("pissa", "olora")  # A and B start as a part of the weights, which is taken away from them
 STARTS = {
     "pissa": "A and B start as the weights' main directions, and what is left of the weights is rounded",
@@ -36,10 +38,10 @@ class LoRA(Method):
     of the decoder), a list of names, or a pattern. `dropout` is that of the update's input.
 
     `init` is where A and B start. default and gaussian: A at random, B zero. eva: A from the main directions of the
-    layer's inputs over the training examples. pissa and olora: from the weights themselves (by SVD, by QR), which give
-    up that part; the result is a plain LoRA of twice the rank, on the untouched base. loftq, for a quantised base: from
-    what quantisation took away. `learning_rate` is that of A and B; with LoRA+'s `loraplus_ratio`, B
-    learns that many times as fast as A.
+    layer's inputs over the training examples. pissa and olora: from the weights themselves (by randomised SVD, by QR),
+    which give up that part; the result is a plain LoRA of twice the rank, on the untouched base. They want a smaller
+    learning rate: A and B are as large as weights, not near zero. loftq, for a quantised base: from what quantisation
+    took away. `learning_rate` is that of A and B; with LoRA+'s `loraplus_ratio`, B learns that many times as fast as A.
     """
 
     name = "lora"
@@ -126,7 +128,7 @@ class LoRA(Method):
             target_modules=self.targets,
             use_rslora=self.rslora,
             use_dora=self.use_dora,
-            init_lora_weights=self.init if self.init in ("gaussian", "eva", *TAKEN) else True,
+            init_lora_weights=CALLED.get(self.init, True),
             # With rho 1 every layer keeps its rank, so that the size is that of any other start.
             eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
             task_type="CAUSAL_LM",

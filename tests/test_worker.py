@@ -1,0 +1,58 @@
+"""What the worker notices about a cell on its way."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tools import cell_named, plan_of, run_here
+
+from harness.methods.lora import LoRA
+
+SUITE = """\
+version: 1
+models: [tiny]
+tasks:
+  - {{learn: colours, sizes: [8]}}
+methods:
+  x: {label}
+train: {{steps: 2, batch_size: 4}}
+"""
+
+
+def flags_of(project: Path, folder: Path, label: str) -> dict[str, dict[str, Any]]:
+    plan = plan_of(project, SUITE.format(label=label))
+    result = run_here(plan, cell_named(plan, "x/tiny/colours/n8/s0"), folder)
+    assert result.status == "done", result.reason
+    return {flag.name: dict(flag.evidence) for flag in result.flags}
+
+
+def test_an_adapter_that_is_not_zero_at_the_start_and_says_it_is(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = LoRA.attach
+
+    def skewed(self: LoRA, model: Any) -> Any:
+        adapted = sound(self, model)
+        for name, value in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(value, std=0.1)
+        return adapted
+
+    assert "not_the_base_at_start" not in flags_of(project, tmp_path / "sound", "{method: lora}")
+    monkeypatch.setattr(LoRA, "attach", skewed)
+    evidence = flags_of(project, tmp_path / "skewed", "{method: lora}")["not_the_base_at_start"]
+    assert evidence["change_nats"] > evidence["at_most"]
+
+
+@pytest.mark.parametrize("label", ["{method: prompt_tuning, init: random}", "{method: full}", "{method: qlora}"])
+def test_what_starts_elsewhere_by_definition_is_no_fault(project: Path, tmp_path: Path, label: str) -> None:
+    assert "not_the_base_at_start" not in flags_of(project, tmp_path / "cell", label)
+
+
+def test_a_learning_rate_of_nothing_learns_nothing(project: Path, tmp_path: Path) -> None:
+    plan = plan_of(project, SUITE.format(label="{method: full, learning_rate: 1e-30}"))
+    base = run_here(plan, cell_named(plan, "base/tiny/colours"), tmp_path / "base")
+    assert base.status == "done"
+    result = run_here(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "cell", baseline=tmp_path / "base")
+    assert "learned_nothing" in {flag.name for flag in result.flags}
