@@ -15,6 +15,7 @@ from harness.quality import Quality
 from harness.records import (
     Cell,
     CellResult,
+    Check,
     Environment,
     Fact,
     Flag,
@@ -26,7 +27,7 @@ from harness.records import (
     digest,
 )
 from harness.store.database import Store
-from harness.store.files import write_atomically
+from harness.store.files import INSTRUMENTS, write_atomically
 
 MODEL, TASK, PROSE, OTHER = "tiny", "topic", "prose", "other"
 MIB = 1024**2
@@ -164,6 +165,16 @@ class Results:
 
             pandas.DataFrame([vars(item) for item in items]).to_parquet(folder / "items.parquet")
         return attempt
+
+    def check(self, *checks: Check, created: str = "2026-01-02T09:00:00.000+00:00", **what: str) -> Path:
+        """Keep checks of the instruments as a run does; `what` is of the environment, the model or its settings."""
+        about = {
+            "env_digest": self.environment.env_digest, "model": MODEL, "precision": "auto", "attention": "sdpa", **what,
+        }  # fmt: skip
+        path = self.folder / INSTRUMENTS / f"{digest([about, created])[:16]}.json"
+        record = {**about, "created": created, "checks": [vars(check) for check in checks]}
+        write_atomically(path, json.dumps(record))
+        return path
 
     def store(self) -> Store:
         """Write the run's file and take everything into a database."""

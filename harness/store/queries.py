@@ -26,6 +26,22 @@ class StoredRun:
 
 
 @dataclass(frozen=True)
+class StoredCheck:
+    """What an instrument's check of itself measured on a model, with the settings that its scores are made with;
+    `measured` may be `at_most`, and is NaN where the check could not be done."""
+
+    model: str
+    precision: str
+    attention: str
+    name: str
+    about: str
+    measured: float
+    at_most: float
+    unit: str
+    passed: bool
+
+
+@dataclass(frozen=True)
 class StoredScore:
     """A score, and the base model's own. `change_stderr` is the standard error of value − base_value from
     the items that both answered, paired; None where per-item values are not stored."""
@@ -101,6 +117,26 @@ def latest_run(connection: duckdb.DuckDBPyConnection, suite: str) -> StoredRun |
     if environment:
         environment["packages"] = json.loads(environment["packages"])
     return StoredRun(**rows[0], environment=environment)
+
+
+def checks_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[StoredCheck]:
+    """The instruments' checks in a run's environment, on its base models, with the settings that these are scored
+    with; those that failed first. None where they were not done: cells ran elsewhere, or before there were any."""
+    found = records(
+        connection,
+        """
+        SELECT DISTINCT instruments.model, instruments.precision, instruments.attention, name, about, measured,
+            at_most, unit, passed
+        FROM members JOIN instruments ON instruments.model = members.model AND instruments.env_digest = $env
+        LEFT JOIN cells ON cells.spec_digest = members.spec_digest
+        WHERE members.run_id = $run AND members.baseline = ''
+            AND instruments.precision = coalesce(cells.train ->> '$.precision', instruments.precision)
+            AND instruments.attention = coalesce(cells.train ->> '$.attention', instruments.attention)
+        ORDER BY ALL
+        """,
+        {"env": run.env_digest, "run": run.run_id},
+    )
+    return sorted((StoredCheck(**row) for row in found), key=lambda check: (check.model, check.passed))
 
 
 def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[CellRow]:
