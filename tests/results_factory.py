@@ -111,6 +111,8 @@ class Results:
     question: str = "Does it learn?"
     environment: Environment = field(default_factory=environment)
     run_id: str = "run-1"
+    command: str = ""  # by default that of the whole suite
+    only_cells: tuple[str, ...] | None = ()  # None: a record from before there were any
     started: str = "2026-01-02T10:00:00.000+00:00"
     members: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 0
@@ -181,8 +183,10 @@ class Results:
         run = {
             "run_id": self.run_id, "suite": self.suite, "question": self.question,
             "env_digest": self.environment.env_digest, "started": self.started, "finished": self.started,
-            "status": "done", "command": f"tunebench run {self.suite}", "members": self.members,
+            "status": "done", "command": self.command or f"tunebench run {self.suite}", "members": self.members,
         }  # fmt: skip
+        if self.only_cells is not None:
+            run["only_cells"] = list(self.only_cells)
         write_atomically(self.folder / "runs" / f"{self.run_id}.json", json.dumps(run))
         store = Store(self.folder)
         with store.open() as connection:

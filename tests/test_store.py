@@ -9,7 +9,7 @@ import pytest
 from harness.errors import DamagedStore, NewerStore, StoreError
 from harness.records import Cell, CellResult, Check, Environment, Item, Score, Status, digest
 from harness.store.database import Store
-from harness.store.files import INSTRUMENTS, attempt_folder, write_atomically
+from harness.store.files import INSTRUMENTS, attempt_folder, threads_of, write_atomically
 from harness.store.schema import MIGRATIONS
 from harness.worker import write_items
 
@@ -259,5 +259,13 @@ def test_an_older_database_gets_the_instruments_and_keeps_its_runs(tmp_path: Pat
     assert take_in(store) == []
     assert [row[1] for row in checks(store)] == ["padding_side", "same_seed"]
     with store.open(read_only=True) as connection:
-        assert connection.execute("SELECT run_id FROM runs").fetchall() == [("run-1",)]
+        assert connection.execute("SELECT run_id, only_cells FROM runs").fetchall() == [("run-1", None)]
     assert (tmp_path / f"tunebench.schema-{before}.duckdb").exists()
+
+
+def test_threads_stand_in_an_attempts_job(tmp_path: Path) -> None:
+    assert threads_of(tmp_path) is None
+    (tmp_path / "job.json").write_text('{"threads": 3}')
+    assert threads_of(tmp_path) == 3
+    (tmp_path / "job.json").write_text("{}")
+    assert threads_of(tmp_path) is None

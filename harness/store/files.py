@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -106,6 +107,14 @@ def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
         path = folder / RESULT
         if path.exists():
             yield path
+
+
+def threads_of(folder: Path) -> int | None:
+    """With how many threads an attempt's cell computed; None where its job is lost."""
+    try:
+        return int(json.loads((folder / "job.json").read_text(encoding="utf-8"))["threads"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def clear(folder: Path) -> None:

@@ -103,11 +103,12 @@ def suites(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def latest_run(connection: duckdb.DuckDBPyConnection, suite: str) -> StoredRun | None:
-    """The newest run of a suite, or None when there is none."""
+    """The newest run of a suite, or None when there is none. One of some cells alone counts only where there is no
+    other: what it did again stands in the report of the whole suite as well."""
     rows = records(
         connection,
         "SELECT run_id, suite, question, env_digest, started, status FROM runs WHERE suite = ? "
-        "ORDER BY started DESC, run_id DESC LIMIT 1",
+        "ORDER BY coalesce(len(only_cells), 0) = 0 DESC, started DESC, run_id DESC LIMIT 1",
         [suite],
     )
     if not rows:
@@ -280,6 +281,7 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, A
     detail |= {**cell, "attempts": attempts}
     if attempts:
         last = max(attempts, key=lambda row: (row["status"] == "done", row["started"]))["attempt_id"]
+        detail["attempt_id"] = last
         for table, order in (
             ("scores", "position"),
             ("phases", "phase"),
@@ -294,7 +296,55 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, A
             [last],
         )
         detail["environment"] = environment[0] if environment else {}
-        if environment:
+        if environment:  # with the commit of this attempt: the environment's own is that of its first
+            made = next(row for row in attempts if row["attempt_id"] == last)
+            environment[0] |= {"commit": made["commit"], "dirty": made["dirty"]}
             packages = json.loads(environment[0]["packages"])
             detail["environment"]["packages"] = " ".join(f"{name}=={value}" for name, value in packages.items())
     return detail
+
+
+def origin(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> dict[str, Any] | None:
+    """What doing an attempt's cell again takes, as `reproduce.again` asks for it, but for its threads. Of the run that
+    made it; where its record is lost, of the newest that the cell is part of. None when there is none either."""
+    found = records(
+        connection,
+        """
+        SELECT runs.suite, members.key, attempts.status, runs.only_cells IS NOT NULL AS knows_only,
+            CASE WHEN runs.run_id = attempts.run_id THEN runs.command ELSE '' END AS command,
+            attempts.commit, attempts.dirty, environments.packages
+        FROM attempts
+        JOIN members ON members.spec_digest = attempts.spec_digest
+        JOIN runs ON runs.run_id = members.run_id
+        JOIN environments ON environments.env_digest = attempts.env_digest
+        WHERE attempt_id = ? ORDER BY members.run_id = attempts.run_id DESC, runs.started DESC LIMIT 1
+        """,
+        [attempt_id],
+    )
+    return {**found[0], "packages": json.loads(found[0]["packages"])} if found else None
+
+
+def repeats(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> dict[str, Any]:
+    """How far finished attempts at one cell in one environment, those of `attempt_id`, are apart: the noise floor.
+
+    `attempts` says how many there are; with two or more, `largest_difference` maps "task/metric" of each headline
+    score to its largest less its smallest value.
+    """
+    same = """
+        SELECT other.attempt_id FROM attempts AS this JOIN attempts AS other USING (spec_digest, env_digest)
+        WHERE this.attempt_id = ? AND other.status = 'done'
+    """
+    ((count,),) = connection.execute(f"SELECT count(*) FROM ({same})", [attempt_id]).fetchall()
+    found = connection.execute(
+        f"""
+        WITH headlines AS (
+            SELECT task, role, min(position) AS place, arg_min(metric, position) AS metric,
+                arg_min(value, position) AS value
+            FROM scores WHERE attempt_id IN ({same}) GROUP BY attempt_id, task, role)
+        SELECT task, metric, max(value) - min(value) FROM headlines
+        GROUP BY task, role, metric HAVING count(*) > 1 ORDER BY min(place)
+        """,
+        [attempt_id],
+    ).fetchall()
+    largest = {f"{task}/{metric}": difference for task, metric, difference in found}
+    return {"attempts": count, **({"largest_difference": largest} if largest else {})}

@@ -98,6 +98,12 @@ def what_the_instruments_said(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+@migration
+def which_cells_a_run_was_asked_for(connection: duckdb.DuckDBPyConnection) -> None:
+    # Empty: the whole suite. NULL: a run of a tunebench that knew no --only.
+    connection.execute("ALTER TABLE runs ADD COLUMN only_cells VARCHAR[]")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
