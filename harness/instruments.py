@@ -18,6 +18,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from harness.records import Check
+
 PLANTED_BYTES = 500_000_000
 PAIRS = (
     ("The capital of France is", " Paris"),
@@ -30,22 +32,6 @@ PAIRS = (
     ("A", " cat sat on the mat and looked at the rain"),
 )
 TEXT = " ".join(context + continuation + "." for context, continuation in PAIRS)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One instrument's own test: `measured` may be `limit` at most. `about` says what was compared."""
-
-    name: str
-    about: str
-    measured: float
-    limit: float
-    unit: str
-    seconds: float = 0.0
-
-    @property
-    def passed(self) -> bool:
-        return self.measured <= self.limit  # False for NaN
 
 
 @dataclass

@@ -8,12 +8,13 @@ of it, so two suites that ask for the same thing share one cell.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
 from typing import Any
 
-from harness.errors import SuiteError
+from harness.errors import SuiteError, UserError, unknown
 from harness.facts import Facts
 from harness.labels import BASE, Label, build_method
 from harness.methods import Method
@@ -27,14 +28,24 @@ from harness.suite import Suite
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in an order in which every need comes before what needs it."""
+    """Cells in an order in which every need comes before what needs it.
+
+    `only_cells` are the names by which some of a suite's cells were asked for, none for the whole suite; `chosen` are
+    the digests of these. The others are there because these need them.
+    """
 
     suite: Suite
     facts: Facts
     cells: tuple[Cell, ...]
+    only_cells: tuple[str, ...] = ()
+    chosen: frozenset[str] = frozenset()
 
     def by_digest(self) -> dict[str, Cell]:
         return {cell.spec_digest: cell for cell in self.cells}
+
+    def asked(self, cell: Cell) -> bool:
+        """Whether a cell was asked for itself."""
+        return not self.only_cells or cell.spec_digest in self.chosen
 
 
 def make_plan(suite: Suite, facts: Facts) -> Plan:
@@ -69,6 +80,38 @@ def make_plan(suite: Suite, facts: Facts) -> Plan:
         ordered += [cells[name] for name in ready]
         order.done(*ready)
     return Plan(suite, facts, tuple(unique_keys(ordered)))
+
+
+def narrow(plan: Plan, names: Iterable[str]) -> Plan:
+    """The cells of a plan that some names stand for, with all that these need and are measured against.
+
+    A name is a cell's key, a label, or a pattern over keys ("lora/*"). No names: the plan as it is. Raises UserError
+    with every name that stands for none.
+    """
+    names = tuple(dict.fromkeys(names))
+    if not names:
+        return plan
+    known = {cell.key for cell in plan.cells} | {cell.label for cell in plan.cells}
+    mistakes = []
+    chosen: set[str] = set()
+    for name in names:
+        found = [cell for cell in plan.cells if name in (cell.key, cell.label)]
+        found = found or [cell for cell in plan.cells if fnmatchcase(cell.key, name)]
+        chosen |= {cell.spec_digest for cell in found}
+        if not found:
+            mistakes.append(unknown(f"cell of {plan.suite.name}", name, known, "Patterns such as 'lora/*' do too."))
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    cells = plan.by_digest()
+    kept: set[str] = set()
+    waiting = list(chosen)
+    while waiting:
+        name = waiting.pop()
+        if name in cells and name not in kept:
+            kept.add(name)
+            waiting += [*cells[name].needs.values(), cells[name].baseline]
+    within = tuple(cell for cell in plan.cells if cell.spec_digest in kept)
+    return replace(plan, cells=within, only_cells=names, chosen=frozenset(chosen))
 
 
 def axes(

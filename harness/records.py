@@ -182,6 +182,22 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One instrument's own test: `measured` may be `limit` at most. `about` says what was compared."""
+
+    name: str
+    about: str
+    measured: float
+    limit: float
+    unit: str
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return self.measured <= self.limit  # False for NaN
+
+
+@dataclass(frozen=True)
 class CellResult:
     """One attempt at a cell: what `result.json` holds. Per-item values lie in `items.parquet` beside it.
 

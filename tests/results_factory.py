@@ -15,6 +15,7 @@ from harness.quality import Quality
 from harness.records import (
     Cell,
     CellResult,
+    Check,
     Environment,
     Fact,
     Flag,
@@ -26,7 +27,7 @@ from harness.records import (
     digest,
 )
 from harness.store.database import Store
-from harness.store.files import write_atomically
+from harness.store.files import INSTRUMENTS, write_atomically
 
 MODEL, TASK, PROSE, OTHER = "tiny", "topic", "prose", "other"
 MIB = 1024**2
@@ -110,6 +111,8 @@ class Results:
     question: str = "Does it learn?"
     environment: Environment = field(default_factory=environment)
     run_id: str = "run-1"
+    command: str = ""  # by default that of the whole suite
+    only_cells: tuple[str, ...] | None = ()  # None: a record from before there were any
     started: str = "2026-01-02T10:00:00.000+00:00"
     members: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 0
@@ -165,13 +168,25 @@ class Results:
             pandas.DataFrame([vars(item) for item in items]).to_parquet(folder / "items.parquet")
         return attempt
 
+    def check(self, *checks: Check, created: str = "2026-01-02T09:00:00.000+00:00", **what: str) -> Path:
+        """Keep checks of the instruments as a run does; `what` is of the environment, the model or its settings."""
+        about = {
+            "env_digest": self.environment.env_digest, "model": MODEL, "precision": "auto", "attention": "sdpa", **what,
+        }  # fmt: skip
+        path = self.folder / INSTRUMENTS / f"{digest([about, created])[:16]}.json"
+        record = {**about, "created": created, "checks": [vars(check) for check in checks]}
+        write_atomically(path, json.dumps(record))
+        return path
+
     def store(self) -> Store:
         """Write the run's file and take everything into a database."""
         run = {
             "run_id": self.run_id, "suite": self.suite, "question": self.question,
             "env_digest": self.environment.env_digest, "started": self.started, "finished": self.started,
-            "status": "done", "command": f"tunebench run {self.suite}", "members": self.members,
+            "status": "done", "command": self.command or f"tunebench run {self.suite}", "members": self.members,
         }  # fmt: skip
+        if self.only_cells is not None:
+            run["only_cells"] = list(self.only_cells)
         write_atomically(self.folder / "runs" / f"{self.run_id}.json", json.dumps(run))
         store = Store(self.folder)
         with store.open() as connection:

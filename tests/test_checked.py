@@ -1,6 +1,7 @@
 """A run checks its instruments first, once; a failing one stops it, or marks every result."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from test_cli import refused, tunebench
 from tools import plan_of, results_of
 
 from harness.environment import environment
-from harness.execute.checked import FOLDER, check_instruments, failures, keep, kept_at
-from harness.instruments import Check
+from harness.execute.checked import check_instruments, failures, keep, kept_at
+from harness.records import Check
+from harness.store.files import INSTRUMENTS
 
 BROKEN = Check("padding_side", "padded on the left instead of the right", 0.5, 1e-4, "ratio")
 SUITE = """\
@@ -45,23 +47,51 @@ def test_or_marks_every_result(broken: Path) -> None:
     assert [(flag.name, flag.evidence) for flag in result.flags] == [
         ("bad_instruments", {"failed": ["padding_side (tiny)"]})
     ]
+    shown = tunebench("report", "small")
+    assert "Instruments: 1 of 1 checks FAILED: padding_side (tiny)." in shown.stdout
+    page = (broken / "reports" / "small" / "index.html").read_text()
+    assert '<th scope="row">padding side</th><td class="bad">FAILED</td><td>0.5</td><td>0.0001</td>' in page
+    query = "select model, name, measured, at_most, unit, passed from instruments"
+    kept = [
+        {"model": "tiny", "name": "padding_side", "measured": 0.5, "at_most": 1e-4, "unit": "ratio", "passed": False}
+    ]
+    assert json.loads(tunebench("sql", query, "--json").stdout) == kept
+    assert tunebench("rebuild").returncode == 0
+    assert json.loads(tunebench("sql", query, "--json").stdout) == kept
 
 
 def test_checks_are_done_once_and_kept_with_the_results(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(project, SUITE)
-    for path in (tmp_path / "cache" / FOLDER).iterdir():
+    for path in (tmp_path / "cache" / INSTRUMENTS).iterdir():
         path.unlink()
     told: list[str] = []
     found = check_instruments(plan, project / "results", environment(1), 1, told.append)
     assert failures(found) == []
     again = check_instruments(plan, project / "results", environment(1), 1, told.append)
     assert (again, told) == (found, ["tiny"])
-    (copy,) = (project / "results" / FOLDER).glob("*.json")
+    (copy,) = (project / "results" / INSTRUMENTS).glob("*.json")
     record = json.loads(copy.read_text())
     assert (record["model"], record["env_digest"]) == ("tiny", environment(1).env_digest)
     assert [check["name"] for check in record["checks"]] == [check.name for check in found["tiny"]]
+
+
+def test_newer_checks_take_the_place_of_those_kept_with_the_results(broken: Path) -> None:
+    plan = plan_of(broken, SUITE)
+    results, settings, here = broken / "results", plan.suite.labels[0].train, environment(1)
+
+    def found() -> list[bool]:
+        (checks,) = check_instruments(plan, results, here, 1).values()
+        (copy,) = (results / INSTRUMENTS).glob("*.json")
+        assert json.loads(copy.read_text())["checks"] == [vars(check) for check in checks]
+        return [check.passed for check in checks]
+
+    assert found() == [False]
+    sound = replace(BROKEN, measured=0.0)  # as `tunebench doctor --instruments` finds it once it is mended
+    path = kept_at(here.env_digest, plan.facts.models["tiny"].fingerprint, settings)
+    keep(path, here.env_digest, "tiny", settings, [sound])
+    assert found() == [True]
 
 
 def test_doctor_tells_of_the_machine_and_of_failing_instruments(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,42 @@ def test_from_nothing_to_a_report(project: Path) -> None:
     before = tunebench("sql", "from scores order by all", "--json").stdout
     assert "5 attempts" in tunebench("rebuild").stdout
     assert tunebench("sql", "from scores order by all", "--json").stdout == before
+
+
+def test_a_cell_is_done_again_by_the_command_that_show_prints(project: Path) -> None:
+    key = "lora/tiny/colours/n8/s0"
+    refused(tunebench("run", "small", "--only", "lroa/*"), "unknown cell of small 'lroa/*'. Did you mean 'lora'?")
+    assert not (project / "results").exists()
+    planned = json.loads(tunebench("plan", "small", "--only", key, "--json").stdout)
+    assert [row["key"] for row in planned] == ["base/tiny/colours", key]
+    done = tunebench("run", "small", "--only", key, "--threads", "1", "--memory", "64GiB")
+    assert done.returncode == 0, done.stderr
+    assert "2 cells, 0 finished before, 2 to run" in done.stdout
+    assert json.loads(tunebench("status", "--json").stdout)["counts"] == {"done": 2}
+
+    detail = json.loads(tunebench("show", key, "--json").stdout)
+    assert detail["repeats"] == {"attempts": 1}
+    assert set(detail["fingerprints"]) == {"colours", "prose", "model"}
+    again = detail["again"]
+    assert again["run"] == f"tunebench run small --only {key} --retry done --threads 1 --memory 64GiB"
+    commit = detail["attempts"][0]["commit"]
+    assert (again["commit"], again["dirty"]) == (commit, detail["attempts"][0]["dirty"])
+    assert again["command"].startswith(f"git checkout {commit} && pip install " if commit else "pip install ")
+    assert f"torch=={version('torch')}" in again["requirements"]
+    lines = tunebench("show", key).stdout.splitlines()
+    assert lines[lines.index("to do it again:") + 1 :] == [*(f"# {it}" for it in again["remarks"]), again["command"]]
+
+    repeated = tunebench(*shlex.split(again["run"])[1:])
+    assert repeated.returncode == 0, repeated.stderr
+    assert "2 cells, 1 finished before, 1 to run" in repeated.stdout  # the base model is not scored again
+    detail = json.loads(tunebench("show", key, "--json").stdout)
+    assert detail["repeats"]["attempts"] == 2
+    difference = detail["repeats"]["largest_difference"]
+    assert set(difference) == {"colours/acc", "prose/log_likelihood_per_word"}
+    assert set(difference.values()) == {0.0}  # one seed on one CPU
+    assert "  attempts: 2" in tunebench("show", key).stdout
+    stored = tunebench("sql", "select distinct only_cells from runs", "--json").stdout
+    assert json.loads(stored) == [{"only_cells": [key]}]
 
 
 def test_a_failed_cell_is_said_and_the_exit_code_is_1(project: Path) -> None:

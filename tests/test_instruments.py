@@ -10,7 +10,8 @@ import torch
 
 from harness import instruments, measure
 from harness.evaluate import TunedLM
-from harness.instruments import INSTRUMENTS, Bench, Check, check_all
+from harness.instruments import INSTRUMENTS, Bench, check_all
+from harness.records import Check
 from harness.settings import TrainSettings
 
 

@@ -35,6 +35,7 @@ RANK = {
     "models": 6,
     "misfits": 7,
     "plan": 8,
+    "reproduce": 7,
     "store": 6,
     "tasks": 6,
     "drawing": 7,

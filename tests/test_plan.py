@@ -8,10 +8,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import SuiteError
+from harness.errors import SuiteError, UserError
 from harness.facts import Facts, ModelFacts, TaskFacts
 from harness.network import SAMPLE, Network
-from harness.plan import Plan, make_plan
+from harness.plan import Plan, make_plan, narrow
 from harness.settings import TrainSettings
 from harness.suite import load_suite
 
@@ -336,3 +336,54 @@ def test_fewer_different_examples_may_do_where_some_are_repeated(tmp_path: Path)
         tmp_path, tasks=[{"learn": "few", "sizes": ["all"]}], corrupt=[{"imbalance": 2, "duplicates": 0.5}], retain=[]
     )
     assert {cell.n_train for cell in made.cells} == {0, 60}
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["lora/m1/a/n8/s1"], ["lora/m1/a/n8/s1"]),
+        (["lora/m1/a/n8/s1", "lora/m1/a/n8/s1"], ["lora/m1/a/n8/s1"]),
+        (["lora"], ["lora/m1/a/n8/s0", "lora/m1/a/n8/s1", "lora/m1/a/n16/s0", "lora/m1/a/n16/s1"]),
+        (["*/n16/s0"], ["full/m1/a/n16/s0", "lora/m1/a/n16/s0"]),
+        (["lora/*/s1", "full/m1/a/n8/s0"], ["full/m1/a/n8/s0", "lora/m1/a/n8/s1", "lora/m1/a/n16/s1"]),
+        (["base"], []),
+    ],
+)
+def test_some_cells_alone_with_what_they_are_measured_against(
+    tmp_path: Path, names: list[str], wanted: list[str]
+) -> None:
+    whole = plan(tmp_path)
+    some = narrow(whole, names)
+    assert [cell.key for cell in some.cells] == ["base/m1/a", *wanted]
+    assert all(cell in whole.cells for cell in some.cells)
+    asked = [cell.key for cell in some.cells if some.asked(cell)]
+    assert asked == (wanted or ["base/m1/a"])
+    assert all(whole.asked(cell) for cell in whole.cells)
+
+
+def test_no_names_are_the_whole_plan(tmp_path: Path) -> None:
+    whole = plan(tmp_path)
+    assert narrow(whole, []) is whole
+
+
+def test_what_a_cell_needs_comes_with_it_and_before_it(tmp_path: Path) -> None:
+    merge = {"method": "merge", "how": "linear", "experts": {"method": "lora", "learn": ["a", "b"]}}
+    whole = plan(tmp_path, methods={"full": {}, "merged": merge, "after": {"method": "lora", "rank": 2}})
+    some = narrow(whole, ["merged/m1/a/n8/s1"])
+    (merged,) = [cell for cell in some.cells if some.asked(cell)]
+    assert merged.key == "merged/m1/a/n8/s1"
+    places = {cell.spec_digest: place for place, cell in enumerate(some.cells)}
+    assert all(places[need] < places[merged.spec_digest] for need in merged.needs.values())
+    assert len(some.cells) == 2 + len(merged.needs)  # the untouched model, the experts, their merge
+    assert len(merged.needs) == 2
+
+
+def test_names_of_no_cell_are_all_said_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        narrow(plan(tmp_path), ["lora/m1/a/n8/s2", "lroa", "full", "qlora/*"])
+    said = str(caught.value).splitlines()
+    assert [line.split(" Known")[0] for line in said] == [
+        "unknown cell of s 'lora/m1/a/n8/s2'. Did you mean 'lora/m1/a/n8/s1'?",
+        "unknown cell of s 'lroa'. Did you mean 'lora'?",
+        "unknown cell of s 'qlora/*'. Did you mean 'lora'?",
+    ]

@@ -9,7 +9,7 @@ from results_factory import PROSE, TASK, Results, cell, demo, environment, items
 
 from harness.errors import StoreError
 from harness.records import Status
-from harness.store.queries import cell_detail, keys, latest_run, member_rows, suites
+from harness.store.queries import cell_detail, keys, latest_run, member_rows, origin, repeats, suites
 
 
 def rows_of(store, suite="demo"):
@@ -161,3 +161,74 @@ def test_cells_of_a_migrated_database_can_be_shown(tmp_path):
     assert rows_of(store)["lora/tiny/topic/n32/s0"].data == {}
     with store.open(read_only=True) as connection:
         assert cell_detail(connection, "lora/tiny/topic/n32/s0")["data"] == {}
+
+
+def test_a_run_of_some_cells_counts_only_where_there_is_no_whole_one(tmp_path):
+    def newest(store):
+        with store.open(read_only=True) as connection:
+            return latest_run(connection, "demo").run_id
+
+    days = iter(range(1, 9))
+
+    def run(name, only):
+        started = f"2026-01-0{next(days)}T00:00:00+00:00"
+        return Results(tmp_path, run_id=name, started=started, only_cells=only).store()
+
+    assert newest(run("some", ("lora",))) == "some"
+    assert newest(run("from before there was --only", None)) == "from before there was --only"
+    assert newest(run("all", ())) == "all"
+    assert newest(run("some again", ("lora",))) == "all"
+
+
+def test_repeats_are_the_spread_of_headlines_in_one_environment(tmp_path):
+    results = Results(tmp_path)
+    tuned = cell("lora", 32, 0)
+    first = results.add(tuned, scores(0.70, prose=-5.0))
+    alone = results.add(cell("full", 32, 0), scores(0.9))
+    results.add(tuned, scores(0.75, prose=-5.0))
+    results.add(tuned, scores(0.72, prose=-5.0))
+    results.add(tuned, status=Status.OOM)
+    results.add(tuned, scores(0.1, prose=-9.0), env=environment(cpu="another CPU"))
+    with results.store().open(read_only=True) as connection:
+        found = repeats(connection, first)
+        assert repeats(connection, alone) == {"attempts": 1}
+    assert found["attempts"] == 3
+    # The second metric of a task is no headline.
+    assert found["largest_difference"] == {
+        f"{TASK}/acc": pytest.approx(0.05),
+        f"{PROSE}/log_likelihood_per_word": 0.0,
+    }
+
+
+def test_where_an_attempt_comes_from(tmp_path):
+    results = Results(tmp_path, command="tunebench run demo --jobs 2")
+    attempt = results.add(cell("lora", 32, 0), scores(0.7))
+    store = results.store()
+    Results(tmp_path, run_id="later", suite="other", members=results.members, started="2027-01-01T00:00:00Z").store()
+    with store.open(read_only=True) as connection:
+        found = origin(connection, attempt)
+        assert origin(connection, "nothing") is None
+    assert found == {
+        "suite": "demo", "key": "lora/tiny/topic/n32/s0", "status": "done", "command": "tunebench run demo --jobs 2",
+        "knows_only": True, "commit": "0123456789abcdef", "dirty": True, "packages": environment().packages,
+    }  # fmt: skip
+    with store.open() as connection:  # the record of its own run is lost: another's options are not its
+        connection.execute("DELETE FROM runs WHERE run_id = 'run-1'; DELETE FROM members WHERE run_id = 'run-1'")
+        assert (origin(connection, attempt)["suite"], origin(connection, attempt)["command"]) == ("other", "")
+        connection.execute("DELETE FROM runs")
+        assert origin(connection, attempt) is None
+
+
+def test_the_commit_of_a_cell_is_its_attempts_own_not_the_environments_first(tmp_path):
+    from dataclasses import replace
+
+    results = Results(tmp_path)
+    results.add(cell("full", 32, 0), scores(0.8))
+    later = replace(results.environment, created="2026-02-01T00:00:00.000+00:00", commit="later", dirty=False)
+    results.add(cell("lora", 32, 0), scores(0.8), env=later)
+    with results.store().open(read_only=True) as connection:
+        detail = cell_detail(connection, "lora/tiny/topic/n32/s0")
+        assert origin(connection, detail["attempt_id"])["commit"] == "later"
+    assert (detail["environment"]["commit"], detail["environment"]["dirty"]) == ("later", False)
+    assert detail["environment"]["created"].year == 2026
+    assert detail["environment"]["created"].month == 1

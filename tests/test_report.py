@@ -9,10 +9,10 @@ import statistics
 from html.parser import HTMLParser
 
 import pytest
-from results_factory import MIB, OTHER, PROSE, Results, cell, demo, scores
+from results_factory import MIB, OTHER, PROSE, Results, cell, demo, environment, scores
 
 from harness.errors import StoreError
-from harness.records import Flag, Status
+from harness.records import Check, Flag, Status
 from harness.report import load, terminal, write_report
 from harness.report.answer import sentences
 from harness.report.columns import headers, problem, texts
@@ -413,3 +413,53 @@ def test_every_face_of_the_report_names_the_quality(tmp_path):
     (block,) = load(store, "demo").blocks
     assert "32 examples, labels 0.4" in losses(block)
     assert "32 examples, labels 0.4" in learning_against_forgetting(block)
+
+
+def test_every_face_of_the_report_shows_the_instruments(tmp_path):
+    sound = Check("batch_size", "one by one | or together", 1e-6, 1e-4, "ratio")
+    bad = Check("same_seed", "trained <b>twice</b>", 0.5, 0.0, "weight")
+    broken = Check("null_adapter", "it could not run: no peft", math.nan, 0.0, "")
+    results = Results(tmp_path)
+    base = cell("base")
+    results.add(base, scores(0.6))
+    results.add(cell("lora", 32, 0, baseline=base.spec_digest), scores(0.7))
+    results.check(sound, bad, broken)
+    results.check(bad, env_digest=environment(cpu="another CPU").env_digest)
+    results.check(bad, model="another model")
+    store = results.store()
+    paths = write_report(store, "demo", tmp_path / "out")
+    page, markdown = paths.html.read_text(), paths.markdown.read_text()
+    summary = "Instruments: 2 of 3 checks FAILED: null_adapter (tiny), same_seed (tiny)."
+    assert summary in " ".join(printed(store, 300).split())
+    assert summary in page
+    assert summary in markdown
+    rows = re.findall(
+        r'<tr><th scope="row">([\w ]+)</th><td( class="bad")?>(\w+)</td><td>(.*?)</td><td>(.*?)</td>', page
+    )
+    assert rows == [
+        ("null adapter", ' class="bad"', "FAILED", "n/a", ""),
+        ("same seed", ' class="bad"', "FAILED", "0.5", "0"),
+        ("batch size", "", "passed", "1e-06", "0.0001"),
+    ]
+    assert "trained &lt;b&gt;twice&lt;/b&gt;" in page
+    assert "| batch size | passed | 1e-06 | 0.0001 | ratio | one by one \\| or together |" in markdown
+    assert page.count("<caption>tiny, precision auto, attention sdpa</caption>") == 1
+
+
+def test_instruments_of_other_settings_are_not_those_of_the_run(tmp_path):
+    from dataclasses import replace
+
+    sound = Check("batch_size", "one by one or together", 1e-6, 1e-4, "ratio")
+    results = Results(tmp_path)
+    results.add(replace(cell("base"), train={"precision": "bf16", "attention": "eager"}), scores(0.6))
+    results.check(sound, replace(sound, name="same_seed"), precision="bf16", attention="eager")
+    results.check(replace(sound, measured=1.0), precision="fp32", attention="eager")
+    store = results.store()
+    assert [check.name for check in load(store, "demo").checks] == ["batch_size", "same_seed"]
+    assert "Instruments: all 2 checks passed." in printed(store, 300)
+
+
+def test_a_report_without_checks_of_the_instruments_says_so(written):
+    _, page, markdown = written
+    for text in (page, markdown):
+        assert "Instruments: no checks of them are stored for this environment." in text

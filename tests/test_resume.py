@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from tools import plan_of
 
 from harness.environment import environment
 from harness.errors import StoreError
+from harness.execute.queue import TO_DO
 from harness.execute.resume import mend, standing, weights_are_whole
+from harness.plan import Plan
 from harness.records import Cell, CellResult, Fact, Status
 from harness.store import files
 from harness.store.database import Store
@@ -92,6 +95,7 @@ def test_an_older_database_is_migrated_and_a_copy_of_it_kept(tmp_path: Path) -> 
         connection.execute("ALTER TABLE attempts DROP COLUMN beside; ALTER TABLE attempts DROP COLUMN device")
         connection.execute("ALTER TABLE cells DROP COLUMN objectives; ALTER TABLE cells DROP COLUMN curriculum")
         connection.execute("ALTER TABLE cells DROP COLUMN data; ALTER TABLE members DROP COLUMN data")
+        connection.execute("DROP TABLE instruments; ALTER TABLE runs DROP COLUMN only_cells")
         connection.execute("DROP TABLE files; DELETE FROM schema_version WHERE version > 1")
     with pytest.raises(StoreError, match="the database has schema 1"), store.open(read_only=True):
         pass
@@ -218,3 +222,23 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match="cannot write to the results folder"), sole_writer(tmp_path / "results"):
         pass
+
+
+def test_of_some_cells_the_finished_ones_that_were_not_asked_for_are_left_alone(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    base = results.member(cell("base"))
+    lora, full = (cell(label, 8, 0, baseline=base.spec_digest) for label in ("lora", "full"))
+    results.add(base, scores(0.5))
+    results.add(lora, scores(0.7))
+    results.add(full, status=Status.FAILED)
+    store = results.store()
+    some: Any = Plan(None, None, (base, full, lora), ("lora",), frozenset({lora.spec_digest}))  # type: ignore[arg-type]
+
+    def to_do(plan: Plan, *retry: str) -> list[str]:
+        states = standing(plan, store, results.environment.env_digest, frozenset(retry)).states
+        return [of.label for of in plan.cells if states[of.spec_digest] == TO_DO]
+
+    assert to_do(some) == []
+    assert to_do(some, "done") == ["lora"]
+    assert to_do(some, "done", "failed") == ["full", "lora"]  # what was asked for may need it
+    assert to_do(replace(some, only_cells=(), chosen=frozenset()), "done") == ["base", "lora"]

@@ -7,9 +7,10 @@ import duckdb
 import pytest
 
 from harness.errors import DamagedStore, NewerStore, StoreError
-from harness.records import Cell, CellResult, Environment, Item, Score, Status, digest
+from harness.records import Cell, CellResult, Check, Environment, Item, Score, Status, digest
 from harness.store.database import Store
-from harness.store.files import attempt_folder, write_atomically
+from harness.store.files import INSTRUMENTS, attempt_folder, threads_of, write_atomically
+from harness.store.schema import MIGRATIONS
 from harness.worker import write_items
 
 ENVIRONMENT = Environment("e" * 64, "2026-01-01T00:00:00+00:00", "3.11", "os", "cpu", "", "", {"torch": "1"}, "c", True)
@@ -193,3 +194,78 @@ def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
     write_atomically(path, "two")
     assert path.read_text() == "two"
     assert [p.name for p in path.parent.iterdir()] == ["b.json"]
+
+
+def put_checks(folder: Path, created: str, measured: float, model: str = "m") -> Path:
+    """Checks of the instruments as a run keeps them."""
+    check = Check("padding_side", "left or right", measured, 0.25, "ratio", 1.0)
+    record = {
+        "env_digest": "e" * 64, "model": model, "precision": "auto", "attention": "sdpa", "created": created,
+        "checks": [vars(check), {**vars(check), "name": "same_seed"}],
+    }  # fmt: skip
+    path = folder / INSTRUMENTS / f"{digest(record)[:8]}.json"
+    write_atomically(path, json.dumps(record))
+    return path
+
+
+def checks(store: Store) -> list[Any]:
+    with store.open(read_only=True) as connection:
+        query = "SELECT model, name, measured, at_most, passed FROM instruments ORDER BY ALL"
+        return connection.execute(query).fetchall()
+
+
+def take_in(store: Store) -> list[str]:
+    with store.open() as connection:
+        return store.ingest(connection)
+
+
+@pytest.mark.parametrize("order", [("2026-01-01", "2026-01-02"), ("2026-01-02", "2026-01-01")])
+def test_of_checks_of_the_same_the_newest_counts_in_whatever_order_they_come(tmp_path: Path, order: Any) -> None:
+    store = Store(tmp_path)
+    for day in order:
+        put_checks(tmp_path, f"{day}T00:00:00.000+00:00", 0.5 if day == "2026-01-01" else 0.125)
+        assert take_in(store) == []
+    put_checks(tmp_path, "2026-01-01T00:00:00.000+00:00", float("nan"), "other")
+    for _ in range(2):
+        assert take_in(store) == []
+    found = checks(store)
+    assert found[:2] == [("m", "padding_side", 0.125, 0.25, True), ("m", "same_seed", 0.125, 0.25, True)]
+    assert [(row[0], row[2] != row[2], row[4]) for row in found[2:]] == [("other", True, False)] * 2
+    assert store.rebuild() == (0, [])
+    assert str(checks(store)) == str(found)  # as text: NaN is not itself
+
+
+def test_checks_that_are_damaged_are_left_out_and_said(tmp_path: Path) -> None:
+    put_checks(tmp_path, "2026-01-01T00:00:00+00:00", 0.125)
+    path = put_checks(tmp_path, "2026-01-01T00:00:00+00:00", 0.125, "other")
+    path.write_text(path.read_text()[:-9])
+    (complaint,) = take_in(Store(tmp_path))
+    assert complaint.startswith(f"{path} is damaged (")
+    assert [row[0] for row in checks(Store(tmp_path))] == ["m", "m"]
+
+
+def test_an_older_database_gets_the_instruments_and_keeps_its_runs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    before = next(place for place, step in enumerate(MIGRATIONS) if step.__name__ == "what_the_instruments_said")
+    with duckdb.connect(str(store.path)) as connection:  # as a tunebench made it that knew no such table
+        connection.execute("CREATE TABLE schema_version (version INTEGER, applied TIMESTAMPTZ)")
+        for number, step in enumerate(MIGRATIONS[:before], start=1):
+            step(connection)
+            connection.execute("INSERT INTO schema_version VALUES (?, now())", [number])
+        connection.execute("INSERT INTO runs VALUES ('run-1', 's', '', 'e', now(), now(), 'done', 'tunebench run s')")
+    put_checks(tmp_path, "2026-01-01T00:00:00+00:00", 0.125)
+    with pytest.raises(StoreError, match=f"the database has schema {before}"), store.open(read_only=True):
+        pass
+    assert take_in(store) == []
+    assert [row[1] for row in checks(store)] == ["padding_side", "same_seed"]
+    with store.open(read_only=True) as connection:
+        assert connection.execute("SELECT run_id, only_cells FROM runs").fetchall() == [("run-1", None)]
+    assert (tmp_path / f"tunebench.schema-{before}.duckdb").exists()
+
+
+def test_threads_stand_in_an_attempts_job(tmp_path: Path) -> None:
+    assert threads_of(tmp_path) is None
+    (tmp_path / "job.json").write_text('{"threads": 3}')
+    assert threads_of(tmp_path) == 3
+    (tmp_path / "job.json").write_text("{}")
+    assert threads_of(tmp_path) is None

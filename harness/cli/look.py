@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -41,22 +42,30 @@ def show(
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """Everything stored about one cell.
+    """Everything stored about one cell, how far its repeats are apart, and the command that does it again.
 
     Example: tunebench show lora/smollm2-135m/bbc-topic/n128/s0
     """
-    from harness.store.queries import cell_detail, keys
+    from harness.reproduce import again
+    from harness.store.files import threads_of
+    from harness.store.queries import cell_detail, keys, origin, repeats
 
     store = results(folder, project())
     with store.open(read_only=True) as connection:
         detail = cell_detail(connection, cell)
-        known = keys(connection) if detail is None else []
-    if detail is None:
-        raise UserError(unknown("cell", cell, known))
+        if detail is None:
+            raise UserError(unknown("cell", cell, keys(connection)))
+        attempt = detail.get("attempt_id", "")
+        found = origin(connection, attempt) if attempt else None
+        if attempt:
+            detail["repeats"] = repeats(connection, attempt)
+    how = again(**found, threads=threads_of(store.attempt_folder(attempt))) if found else None
     if as_json:
-        show_json(detail)
-    else:
-        show_detail(detail)
+        show_json(detail | ({"again": asdict(how)} if how else {}))
+        return
+    show_detail(detail)
+    if how:
+        print("to do it again:", *(f"# {remark}" for remark in how.remarks), how.command, sep="\n")
 
 
 @app.command()

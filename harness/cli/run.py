@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from harness.cli.shared import (
     AsJson,
     Jobs,
     Memory,
+    Only,
     Results,
     SuiteName,
     Threads,
@@ -35,6 +37,7 @@ MOST_LINES = 50  # of unfinished cells after a run
 @app.command()
 def run(
     suite: SuiteName,
+    only: Only = None,
     jobs: Jobs = None,
     threads: Threads = None,
     retry: Annotated[
@@ -56,7 +59,7 @@ def run(
     from harness.execute.executors import all_executors
     from harness.execute.session import Choices, Session
     from harness.mirrors import open_mirrors
-    from harness.plan import make_plan
+    from harness.plan import make_plan, narrow
     from harness.records import Status
     from harness.store.files import sole_writer
 
@@ -71,7 +74,7 @@ def run(
     if reason := all_executors()[executor].skip():
         raise UserError(f"executor {executor}: {reason}")
     mirrors = open_mirrors(mirror or (), lambda message: warn([message]))
-    plan = make_plan(loaded, get_facts(catalog, loaded))
+    plan = narrow(make_plan(loaded, get_facts(catalog, loaded)), only or ())
     store = results(folder, catalog)
     environment, count = all_executors()[executor].environment(threads, jobs, address)
     choices = Choices(executor, jobs, count, again, size_of(memory), address)
@@ -91,7 +94,7 @@ def execute(session: Session) -> int:
     total, waiting = len(session.plan.cells), session.waiting
     print(f"{session.plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
     with watcher(session.plan, session.states) as watch:
-        stopped = session.run(" ".join(["tunebench", *sys.argv[1:]]), watch)
+        stopped = session.run(shlex.join(["tunebench", *sys.argv[1:]]), watch)
     warn(session.complaints)
     unfinished = session.unfinished()
     for cell, status, reason in unfinished[:MOST_LINES]:
@@ -129,6 +132,7 @@ def status(
 @app.command(name="plan")
 def show_plan(
     suite: SuiteName,
+    only: Only = None,
     jobs: Jobs = None,
     threads: Threads = None,
     memory: Memory = None,
@@ -142,7 +146,7 @@ def show_plan(
     from harness.execute.executors import Executor
     from harness.execute.forecast import forecast
     from harness.fetch import known_facts
-    from harness.plan import make_plan
+    from harness.plan import make_plan, narrow
     from harness.screen import show_forecast
 
     catalog = project()
@@ -154,7 +158,9 @@ def show_plan(
             "sizes and fingerprints of its data."
         )
     environment, _ = Executor.environment(threads, jobs, "")
-    rows = forecast(make_plan(loaded, facts), results(folder, catalog), environment, size_of(memory))
+    rows = forecast(
+        narrow(make_plan(loaded, facts), only or ()), results(folder, catalog), environment, size_of(memory)
+    )
     if as_json:
         show_json([asdict(row) for row in rows])
     else:

@@ -41,6 +41,12 @@ Memory = Annotated[str | None, typer.Option(help="memory of a device, such as 16
 Threads = Annotated[int | None, typer.Option(min=1, help="threads a cell (default: all cores / jobs)")]
 
 
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="CELL", help="this cell alone and what it needs: a key, a label, or 'lora/*'"),
+]
+
+
 def project() -> Catalog:
     from harness.catalog import find_root, load_catalog
 

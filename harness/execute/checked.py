@@ -16,34 +16,36 @@ from harness.environment import now
 from harness.errors import UserError
 from harness.execute.child import die_with_parent
 from harness.facts import ModelFacts
-from harness.instruments import Check
+from harness.labels import BASE
 from harness.plan import Plan
-from harness.records import Environment, digest
+from harness.records import Check, Environment, digest
 from harness.settings import TrainSettings
 from harness.sources import cache_root
-from harness.store.files import write_atomically
+from harness.store.files import INSTRUMENTS, write_atomically
 
-FOLDER = "instruments"
 LOG_LINES = 5  # of a process that failed, shown in the error
 
 
 def check_instruments(
     plan: Plan, results: Path, environment: Environment, threads: int, tell: Callable[[str], None] = lambda model: None
 ) -> dict[str, list[Check]]:
-    """Model -> its checks, for every base model of a plan: as this machine's cache has them, or done now (`tell` is
-    called with the model's name). They are copied into `results`. Raises UserError when they cannot be run at all."""
-    settings = next(label.train for label in plan.suite.labels if not label.method.trains)
+    """Model -> its checks, for every base model of a plan, with the settings that the untouched one is scored with:
+    as this machine's cache has them, or done now (`tell` is called with the model's name). They are copied into
+    `results`, in place of older ones. Raises UserError when they cannot be run at all."""
+    settings = next(label.train for label in plan.suite.labels if label.name == BASE)
+    planned = {cell.model for cell in plan.cells}
     found = {}
-    for name in plan.suite.models:
+    for name in [name for name in plan.suite.models if name in planned]:
         facts = plan.facts.models[name]
         kept = kept_at(environment.env_digest, facts.fingerprint, settings)
         if not kept.exists():
             tell(name)
             check_anew(facts, settings, environment, threads)
-        copy = results / FOLDER / kept.name
-        if not copy.exists():
-            write_atomically(copy, kept.read_text())
-        found[name] = [Check(**check) for check in json.loads(kept.read_text())["checks"]]
+        text = kept.read_text()
+        copy = results / INSTRUMENTS / kept.name
+        if not copy.exists() or copy.read_text() != text:  # `tunebench doctor` may have checked anew since
+            write_atomically(copy, text)
+        found[name] = [Check(**check) for check in json.loads(text)["checks"]]
     return found
 
 
@@ -58,7 +60,7 @@ def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environm
 def kept_at(env_digest: str, fingerprint: str, settings: TrainSettings) -> Path:
     """Where the checks of an environment and a model are kept."""
     what = digest([fingerprint, settings.precision, settings.attention])
-    return cache_root() / FOLDER / f"{env_digest[:16]}-{what[:16]}.json"
+    return cache_root() / INSTRUMENTS / f"{env_digest[:16]}-{what[:16]}.json"
 
 
 def keep(path: Path, env_digest: str, model: str, settings: TrainSettings, checks: list[Check]) -> None:

@@ -37,7 +37,8 @@ def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = 
 
     A cell is "to do" when it has no attempt, or its newest one was interrupted, or its status is in `retry`, or
     a finished one is needed and its weights are gone, or it is not finished and one of its needs is to do, or it
-    was skipped for a need that has been done since.
+    was skipped for a need that has been done since. Of a plan of some cells alone, the finished ones that were not
+    asked for are left as they are.
     """
     with store.open() as connection:
         complaints = store.ingest(connection)
@@ -50,7 +51,8 @@ def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = 
     for cell in plan.cells:
         # Finished once is finished, also when a later, repeated attempt was cut short.
         state = Status.DONE if cell.spec_digest in folders else statuses.get(cell.spec_digest, TO_DO)
-        states[cell.spec_digest] = TO_DO if state == Status.INTERRUPTED or state in retry else state
+        again = retry if plan.asked(cell) else retry - {Status.DONE}
+        states[cell.spec_digest] = TO_DO if state == Status.INTERRUPTED or state in again else state
     for cell in plan.cells:
         mended = all(states.get(need) in (TO_DO, Status.DONE) for need in cell.needs.values())
         if cell.spec_digest in blocked and states[cell.spec_digest] == Status.SKIPPED and mended:

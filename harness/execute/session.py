@@ -80,6 +80,7 @@ class Session:
             "finished": None,
             "status": "running",
             "command": command,
+            "only_cells": list(plan.only_cells),
             "members": [cell.member() for cell in plan.cells],
         }
         write_run(path, record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.report import instruments
 from harness.report.answer import sentences
 from harness.report.columns import footnotes, headers, problem, texts, title
 from harness.report.losses import losses
@@ -61,5 +62,10 @@ def render(report: Report) -> str:
         footnotes=footnotes(report),
         failures=report.failures,
         flags=report.flags,
+        instruments={
+            "summary": instruments.summary(report),
+            "headers": instruments.HEADERS,
+            "tables": instruments.tables(report),
+        },
         cells=report.cells,
     )

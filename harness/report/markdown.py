@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.report import instruments
 from harness.report.answer import sentences
 from harness.report.columns import footnotes, headers, problem, texts, title
 from harness.report.table import Block, Report
@@ -33,6 +34,9 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
         lines += ["## Flags", ""]
         lines += [f"- {escape(key)}: {escape(name)}. {escape(evidence)}" for key, name, evidence in report.flags]
         lines += [""]
+    lines += ["## Instruments", "", escape(instruments.summary(report)), ""]
+    for checks in instruments.tables(report):
+        lines += [f"### {escape(checks.title)}", "", *check_table(checks), ""]
     environment = run.environment
     lines += ["## How to reproduce", "", f"    make bench SUITE={run.suite}", ""]
     if environment:
@@ -51,6 +55,12 @@ def table(block: Block, size: int, condition: str) -> list[str]:
         cells[2] = problem(row) or cells[2]
         lines.append("| " + " | ".join(map(escape, cells)) + " |")
     return lines
+
+
+def check_table(checks: instruments.Table) -> list[str]:
+    aligned = ["---:" if name in ("measured", "at most") else "---" for name in instruments.HEADERS]
+    rows = [list(map(escape, cells)) for cells, _ in checks.rows]
+    return ["| " + " | ".join(line) + " |" for line in (instruments.HEADERS, aligned, *rows)]
 
 
 def escape(text: str) -> str:

@@ -23,7 +23,7 @@ from harness.report.figures import (
     tokens_per_second,
     trainable_share,
 )
-from harness.store.queries import CellRow, StoredRun
+from harness.store.queries import CellRow, StoredCheck, StoredRun
 
 # The headline of running text; what its change is called.
 ROLLING = "log_likelihood_per_word"
@@ -114,6 +114,7 @@ class Report:
     run: StoredRun
     blocks: tuple[Block, ...]
     cells: tuple[CellRow, ...]
+    checks: tuple[StoredCheck, ...] = ()
 
     @property
     def failures(self) -> list[CellRow]:
@@ -125,7 +126,7 @@ class Report:
         return [(cell.key, name, told(evidence)) for cell in self.cells for name, evidence in cell.flags.items()]
 
 
-def build(run: StoredRun, cells: Iterable[CellRow]) -> Report:
+def build(run: StoredRun, cells: Iterable[CellRow], checks: Iterable[StoredCheck] = ()) -> Report:
     """Group the cells of a run into blocks."""
     cells = tuple(cells)
     blocks = []
@@ -146,7 +147,7 @@ def build(run: StoredRun, cells: Iterable[CellRow]) -> Report:
             if n_train and label not in untrained and (curve := mean_curve(done)):
                 curves[label, n_train, condition] = curve
         blocks.append(Block(model, task, metric, names, rows, curves))
-    return Report(run, tuple(blocks), cells)
+    return Report(run, tuple(blocks), cells, tuple(checks))
 
 
 def condition_of(cell: CellRow) -> str:

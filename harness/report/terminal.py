@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from harness.report import instruments
 from harness.report.answer import sentences
 from harness.report.columns import SPARE, footnotes, headers, texts
 from harness.report.table import Block, Report
@@ -40,6 +41,8 @@ class Shown:
             )
         for note in footnotes(report):
             yield Text(note, style="dim")
+        bad = any(not check.passed for check in report.checks)
+        yield Text(instruments.summary(report), style="red" if bad else "dim")
         for cell in report.failures:
             yield Text(f"{cell.status}: {cell.key}" + (f"  {cell.reason}" if cell.reason else ""), style="red")
 

@@ -6,6 +6,7 @@
                                           job.json, log.txt, events.jsonl
     documents/<task fingerprint>.parquet  the scored texts, once a task
     runs/<run_id>.json, .events.jsonl     what a run was made of, and what happened in it
+    instruments/<digests>.json            the instruments' checks of themselves, once an environment and model
     tunebench.duckdb                      made from these; can be made again
 
 Attempts are spread over folders by the first two digits of their cell's digest, so that no folder grows
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -26,6 +28,7 @@ from pathlib import Path
 from harness.errors import FullDisk, StoreError
 
 RESULT, ITEMS = "result.json", "items.parquet"
+INSTRUMENTS = "instruments"
 ORPHAN_SECONDS = 60.0
 LEAST_FREE = 1 << 20  # bytes; with less, any error in writing is the disk's
 
@@ -104,6 +107,14 @@ def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
         path = folder / RESULT
         if path.exists():
             yield path
+
+
+def threads_of(folder: Path) -> int | None:
+    """With how many threads an attempt's cell computed; None where its job is lost."""
+    try:
+        return int(json.loads((folder / "job.json").read_text(encoding="utf-8"))["threads"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def clear(folder: Path) -> None:

@@ -9,12 +9,13 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.records import CellResult
-from harness.store.files import ITEMS, RESULT, results, shard
+from harness.records import CellResult, Check
+from harness.store.files import INSTRUMENTS, ITEMS, RESULT, results, shard
 
 if TYPE_CHECKING:
     import duckdb
@@ -182,9 +183,51 @@ def ingest_run(connection: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> No
     ]  # fmt: skip
     with transaction(connection):
         connection.execute("DELETE FROM runs WHERE run_id = ?", [run["run_id"]])
-        insert(connection, {"runs": [tuple(run[name] for name in columns)]})
+        insert(connection, {"runs": [(*(run[name] for name in columns), run.get("only_cells"))]})
         if not known:
             insert(connection, {"members": members})
+
+
+def ingest_instruments(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
+    """Take in the instruments' checks: of the same environment, model and settings the newest. Returns complaints."""
+    query = "SELECT env_digest, model, precision, attention, max(created) FROM instruments GROUP BY ALL"
+    newest = {tuple(what): created for *what, created in connection.execute(query).fetchall()}
+    found: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    complaints = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            what = tuple(record[name] for name in ("env_digest", "model", "precision", "attention"))
+            created = datetime.fromisoformat(record["created"])
+            checks = [Check(**check) for check in record["checks"]]
+            rows = [
+                (
+                    *what,
+                    record["created"],
+                    check.name,
+                    check.about,
+                    check.measured,
+                    check.limit,
+                    check.unit,
+                    check.passed,
+                )
+                for check in checks
+            ]
+            newer = what not in newest or created > newest[what]
+        except Exception as error:
+            complaints.append(f"{path} is damaged ({reason_of(error)}); left out")
+            continue
+        if newer:
+            found[what], newest[what] = rows, created
+    if found:
+        with transaction(connection):
+            for what in found:
+                connection.execute(
+                    "DELETE FROM instruments WHERE env_digest = ? AND model = ? AND precision = ? AND attention = ?",
+                    list(what),
+                )
+            insert(connection, {"instruments": [row for rows in found.values() for row in rows]})
+    return complaints
 
 
 def fill_base_values(connection: duckdb.DuckDBPyConnection, attempts: list[str] | None = None) -> None:
@@ -221,6 +264,7 @@ def ingest_folder(connection: duckdb.DuckDBPyConnection, root: Path) -> list[str
     fresh = list(results(root, known))
     complaints += ingest_attempts(connection, fresh)
     complaints += ingest_documents(connection, root / "documents")
+    complaints += ingest_instruments(connection, root / INSTRUMENTS)
     if fresh or runs:
         fill_base_values(connection)  # of all: a base may have come after what is measured against it
     return complaints

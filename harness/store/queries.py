@@ -26,6 +26,22 @@ class StoredRun:
 
 
 @dataclass(frozen=True)
+class StoredCheck:
+    """What an instrument's check of itself measured on a model, with the settings that its scores are made with;
+    `measured` may be `at_most`, and is NaN where the check could not be done."""
+
+    model: str
+    precision: str
+    attention: str
+    name: str
+    about: str
+    measured: float
+    at_most: float
+    unit: str
+    passed: bool
+
+
+@dataclass(frozen=True)
 class StoredScore:
     """A score, and the base model's own. `change_stderr` is the standard error of value − base_value from
     the items that both answered, paired; None where per-item values are not stored."""
@@ -87,11 +103,12 @@ def suites(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def latest_run(connection: duckdb.DuckDBPyConnection, suite: str) -> StoredRun | None:
-    """The newest run of a suite, or None when there is none."""
+    """The newest run of a suite, or None when there is none. One of some cells alone counts only where there is no
+    other: what it did again stands in the report of the whole suite as well."""
     rows = records(
         connection,
         "SELECT run_id, suite, question, env_digest, started, status FROM runs WHERE suite = ? "
-        "ORDER BY started DESC, run_id DESC LIMIT 1",
+        "ORDER BY coalesce(len(only_cells), 0) = 0 DESC, started DESC, run_id DESC LIMIT 1",
         [suite],
     )
     if not rows:
@@ -101,6 +118,26 @@ def latest_run(connection: duckdb.DuckDBPyConnection, suite: str) -> StoredRun |
     if environment:
         environment["packages"] = json.loads(environment["packages"])
     return StoredRun(**rows[0], environment=environment)
+
+
+def checks_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[StoredCheck]:
+    """The instruments' checks in a run's environment, on its base models, with the settings that these are scored
+    with; those that failed first. None where they were not done: cells ran elsewhere, or before there were any."""
+    found = records(
+        connection,
+        """
+        SELECT DISTINCT instruments.model, instruments.precision, instruments.attention, name, about, measured,
+            at_most, unit, passed
+        FROM members JOIN instruments ON instruments.model = members.model AND instruments.env_digest = $env
+        LEFT JOIN cells ON cells.spec_digest = members.spec_digest
+        WHERE members.run_id = $run AND members.baseline = ''
+            AND instruments.precision = coalesce(cells.train ->> '$.precision', instruments.precision)
+            AND instruments.attention = coalesce(cells.train ->> '$.attention', instruments.attention)
+        ORDER BY ALL
+        """,
+        {"env": run.env_digest, "run": run.run_id},
+    )
+    return sorted((StoredCheck(**row) for row in found), key=lambda check: (check.model, check.passed))
 
 
 def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[CellRow]:
@@ -244,6 +281,7 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, A
     detail |= {**cell, "attempts": attempts}
     if attempts:
         last = max(attempts, key=lambda row: (row["status"] == "done", row["started"]))["attempt_id"]
+        detail["attempt_id"] = last
         for table, order in (
             ("scores", "position"),
             ("phases", "phase"),
@@ -258,7 +296,55 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, A
             [last],
         )
         detail["environment"] = environment[0] if environment else {}
-        if environment:
+        if environment:  # with the commit of this attempt: the environment's own is that of its first
+            made = next(row for row in attempts if row["attempt_id"] == last)
+            environment[0] |= {"commit": made["commit"], "dirty": made["dirty"]}
             packages = json.loads(environment[0]["packages"])
             detail["environment"]["packages"] = " ".join(f"{name}=={value}" for name, value in packages.items())
     return detail
+
+
+def origin(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> dict[str, Any] | None:
+    """What doing an attempt's cell again takes, as `reproduce.again` asks for it, but for its threads. Of the run that
+    made it; where its record is lost, of the newest that the cell is part of. None when there is none either."""
+    found = records(
+        connection,
+        """
+        SELECT runs.suite, members.key, attempts.status, runs.only_cells IS NOT NULL AS knows_only,
+            CASE WHEN runs.run_id = attempts.run_id THEN runs.command ELSE '' END AS command,
+            attempts.commit, attempts.dirty, environments.packages
+        FROM attempts
+        JOIN members ON members.spec_digest = attempts.spec_digest
+        JOIN runs ON runs.run_id = members.run_id
+        JOIN environments ON environments.env_digest = attempts.env_digest
+        WHERE attempt_id = ? ORDER BY members.run_id = attempts.run_id DESC, runs.started DESC LIMIT 1
+        """,
+        [attempt_id],
+    )
+    return {**found[0], "packages": json.loads(found[0]["packages"])} if found else None
+
+
+def repeats(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> dict[str, Any]:
+    """How far finished attempts at one cell in one environment, those of `attempt_id`, are apart: the noise floor.
+
+    `attempts` says how many there are; with two or more, `largest_difference` maps "task/metric" of each headline
+    score to its largest less its smallest value.
+    """
+    same = """
+        SELECT other.attempt_id FROM attempts AS this JOIN attempts AS other USING (spec_digest, env_digest)
+        WHERE this.attempt_id = ? AND other.status = 'done'
+    """
+    ((count,),) = connection.execute(f"SELECT count(*) FROM ({same})", [attempt_id]).fetchall()
+    found = connection.execute(
+        f"""
+        WITH headlines AS (
+            SELECT task, role, min(position) AS place, arg_min(metric, position) AS metric,
+                arg_min(value, position) AS value
+            FROM scores WHERE attempt_id IN ({same}) GROUP BY attempt_id, task, role)
+        SELECT task, metric, max(value) - min(value) FROM headlines
+        GROUP BY task, role, metric HAVING count(*) > 1 ORDER BY min(place)
+        """,
+        [attempt_id],
+    ).fetchall()
+    largest = {f"{task}/{metric}": difference for task, metric, difference in found}
+    return {"attempts": count, **({"largest_difference": largest} if largest else {})}

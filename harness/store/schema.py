@@ -86,6 +86,24 @@ def how_data_was_chosen_and_spoilt(connection: duckdb.DuckDBPyConnection) -> Non
     connection.execute("ALTER TABLE members ADD COLUMN data JSON")  # of cells that have not run there is no other trace
 
 
+@migration
+def what_the_instruments_said(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE instruments (
+            env_digest VARCHAR, model VARCHAR, precision VARCHAR, attention VARCHAR, created TIMESTAMPTZ,
+            name VARCHAR, about VARCHAR, measured DOUBLE, at_most DOUBLE, unit VARCHAR, passed BOOLEAN,
+            PRIMARY KEY (env_digest, model, precision, attention, name))
+        """
+    )
+
+
+@migration
+def which_cells_a_run_was_asked_for(connection: duckdb.DuckDBPyConnection) -> None:
+    # Empty: the whole suite. NULL: a run of a tunebench that knew no --only.
+    connection.execute("ALTER TABLE runs ADD COLUMN only_cells VARCHAR[]")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}

@@ -1,0 +1,110 @@
+"""The one command that does a cell again, from what is stored of an attempt at it. Pure.
+
+It checks out the code, installs the packages that results depend on, and runs the cell with what it needs. Not
+covered: Python itself and the machine, which `show` names beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.environment import RESULT_PACKAGES
+
+# Options of a run on which a cell's result, or whether it can run, may depend. Threads are known of the attempt itself.
+CARRIED = ("--executor", "--address", "--jobs", "--memory", "--results")
+FLAGS = ("--allow-bad-instruments",)
+
+
+@dataclass(frozen=True)
+class Again:
+    """`command` is all of it, for a shell; the others are its parts. `remarks` say what it cannot give back."""
+
+    command: str
+    commit: str
+    dirty: bool
+    requirements: tuple[str, ...]
+    run: str
+    remarks: tuple[str, ...]
+
+
+def again(
+    *, suite: str, key: str, status: str, command: str, knows_only: bool, commit: str, dirty: bool,
+    packages: Mapping[str, str], threads: int | None,
+) -> Again:  # fmt: skip
+    """How to do a cell again. `command` is that of the run in which the attempt was made, `knows_only` whether the
+    tunebench that ran it knew `--only`, `packages` every installed package's version, `threads` those of the cell."""
+    requirements = pinned(packages)
+    run = ["tunebench", "run", suite_named(command, suite), "--only", key, "--retry", status]
+    run += [] if threads is None else ["--threads", str(threads)]
+    run += options(command)
+    steps = []
+    remarks = []
+    if commit and knows_only:
+        steps.append(["git", "checkout", commit])
+        if dirty:
+            remarks.append("the files differed from this commit: uncommitted changes are not brought back")
+    elif commit:
+        changes = " with uncommitted changes" if dirty else ""
+        remarks.append(f"made at commit {commit}{changes}, which has no --only yet: done with the code that is here")
+    else:
+        remarks.append("made outside a git checkout: done with the code that is here")
+    if requirements:
+        steps.append(["pip", "install", *requirements])
+    local = [requirement for requirement in requirements if "+" in requirement]
+    if local:
+        remarks.append(f"{', '.join(local)}: such a build is had from its maker's index (pip's --extra-index-url)")
+    if threads is None:
+        remarks.append("the number of threads is not known: results depend on it")
+    line = shlex.join(run)
+    return Again(
+        command=" && ".join([*map(shlex.join, steps), line]),
+        commit=commit,
+        dirty=dirty,
+        requirements=requirements,
+        run=line,
+        remarks=tuple(remarks),
+    )
+
+
+def pinned(packages: Mapping[str, str]) -> tuple[str, ...]:
+    """ "name==version" of every installed package that results depend on."""
+    versions = {canonical_name(name): version for name, version in packages.items()}
+    names = {name: canonical_name(name) for name in RESULT_PACKAGES}
+    return tuple(f"{name}=={versions[canonical]}" for name, canonical in names.items() if versions.get(canonical))
+
+
+def canonical_name(name: str) -> str:
+    """A package's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def words_of(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:  # recorded before it was quoted
+        return command.split()
+
+
+def suite_named(command: str, suite: str) -> str:
+    """The suite as a command named it: a path, where it lies outside `suites/`."""
+    paths = (word for word in words_of(command) if word.endswith((".yaml", ".yml")) and Path(word).stem == suite)
+    return next(paths, suite)
+
+
+def options(command: str) -> list[str]:
+    """Those of CARRIED and FLAGS that a command was given."""
+    words = words_of(command)
+    found: list[str] = []
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if word in FLAGS:
+            found.append(word)
+        elif name in CARRIED and equals:
+            found += [name, value]
+        elif name in CARRIED and place + 1 < len(words):
+            found += [name, words[place + 1]]
+    return found
