@@ -15,6 +15,7 @@ from harness.quality import Quality
 from harness.records import (
     Cell,
     CellResult,
+    Checkpoint,
     Environment,
     Fact,
     Flag,
@@ -129,6 +130,7 @@ class Results:
         contended: bool = False,
         env: Environment | None = None,
         facts: Sequence[Fact] = (),
+        checkpoints: Sequence[Checkpoint] = (),
     ) -> str:  # fmt: skip
         """One attempt at a cell; later calls are newer. Returns its attempt_id."""
         self.member(of)
@@ -156,6 +158,7 @@ class Results:
             steps=tuple(Step(place + 1, "train", loss, 1e-3, 100, 0.5) for place, loss in enumerate(losses)),
             facts=tuple(facts) if done else (),
             flags=tuple(flags),
+            checkpoints=tuple(checkpoints),
         )
         folder = Store(self.folder).attempt_folder(attempt)
         write_atomically(folder / "result.json", json.dumps(result.to_json(), default=str))

@@ -86,6 +86,17 @@ def how_data_was_chosen_and_spoilt(connection: duckdb.DuckDBPyConnection) -> Non
     connection.execute("ALTER TABLE members ADD COLUMN data JSON")  # of cells that have not run there is no other trace
 
 
+@migration
+def scores_along_training(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE checkpoints (
+            attempt_id VARCHAR, step INTEGER, task VARCHAR, role VARCHAR, metric VARCHAR, value DOUBLE,
+            stderr DOUBLE, n INTEGER, higher_is_better BOOLEAN)
+        """
+    )
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
