@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,17 @@ class TunedLM(HFLM):
             if text is not None:
                 self.cache_hook.add_partial("loglikelihood", text, answer)
         return answers
+
+    def logits_of(self, texts: Iterable[Sequence[int]]) -> Iterator[torch.Tensor]:
+        """Of each text (token ids), one at a time, the logits [tokens, vocabulary] behind each of its tokens, from the
+        model as it is scored."""
+        model = prompt_run_once(self.model)
+        for tokens in texts:
+            ids = torch.tensor([list(tokens)], device=self.device)
+            places = torch.arange(-len(tokens), 0, device=self.device)
+            with torch.no_grad(), self.autocast(), DoraCaching():
+                logits = logits_at(model, ids, places)[0]
+            yield logits
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         whole = self.model

@@ -25,6 +25,7 @@ from harness.recipe import Recipe
 from harness.settings import (
     TrainSettings,
     accepts_bool,
+    check_checkpoints,
     check_devices,
     check_optimizer,
     check_train,
@@ -101,6 +102,11 @@ def read_label(
     block = (*where, "train") if "optimizer" in own_train else ("train",)
     problems += [
         lines.problem(f"label {name!r}: {message}", *block, "optimizer") for message in check_optimizer(method, train)
+    ]
+    block = (*where, "train") if "checkpoints" in own_train else ("train",)
+    problems += [
+        lines.problem(f"label {name!r}: {message}", *block, "checkpoints")
+        for message in check_checkpoints(method, train)
     ]
     recipe = Recipe(method, tuple(objectives), curricula[0] if curricula else None)
     problems += [lines.problem(f"label {name!r}: {message}", *where) for message in recipe.refusals(train)]

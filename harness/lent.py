@@ -18,7 +18,7 @@ from harness.measure import Meter, StepRecorder
 from harness.methods import Method, make_method
 from harness.quality import Quality
 from harness.recipe import Recipe
-from harness.records import Cell, Fact, Flag, Item, Score
+from harness.records import Cell, Checkpoint, Fact, Flag, Item, Score
 
 UNITS = {"truncated_words": "words", "selection_seconds": "s"}  # of what is recorded of data; the rest are examples
 
@@ -41,6 +41,7 @@ class Lent:
         self.scores: list[Score] = []
         self.facts: list[Fact] = []
         self.flags: list[Flag] = []
+        self.checkpoints: list[Checkpoint] = []
         self.drawn: dict[tuple[str, str, int, bool], list[Any]] = {}
         self.stages: list[Stage] = []
         self.history: list[tuple[str, list[Score]]] = []  # what was scored after each stage but the last
@@ -219,9 +220,7 @@ class Lent:
         lm = self.method.predictor(model, self)
         chat = self.cell.learn if self.curriculum.chat else ()
         scores, items, documents = evaluate(lm, {name: self.tasks[name] for name in names}, roles, chat)
-        for score in scores:
-            if not all(map(is_number, (score.value, score.stderr or 0.0))):
-                raise Diverged(f"the score {score.metric} of {score.task} is {score.value}")
+        check_numbers(scores)
         self.meter.count(tokens=getattr(lm, "scored_tokens", None), samples=len(documents))
         return scores, items, documents
 
@@ -236,7 +235,7 @@ class Lent:
             course |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
             model = train(
                 model, method, stage.rows, stage.validation, {**self.settings, **course}, self.seed, self.recorder,
-                self.scratch, self.recipe.objectives,
+                self.scratch, self.recipe.objectives, self.along(),
             )  # fmt: skip
             if self.curriculum.scores_stages and stage is not self.stages[-1]:
                 with self.meter.phase("score_stages"):
@@ -244,6 +243,23 @@ class Lent:
                     self.history.append((stage.name, self.scores_of(model, self.cell.learn)[0]))
         # Of several processes the first alone holds the weights now.
         return model if self.rank else method.finish(model, self)
+
+    def along(self) -> list[Any]:
+        """What scores the cell between its steps; nothing where it asks for no checkpoints, or has no curve: a model
+        that a part of the method makes ready after training is no earlier state of what is scored in the end."""
+        count, method = self.settings.get("checkpoints"), self.method
+        late = any(not part.trains and type(part).fit is not Method.fit for part in getattr(method, "parts", [method]))
+        if not count or late or not method.is_language_model:
+            return []
+        from harness.checkpoints import Checkpoints
+
+        return [Checkpoints(count, self.score_checkpoint, self.recorder, bool(method.starts_at_base))]
+
+    def score_checkpoint(self, model: Any, step: int) -> None:
+        with self.meter.phase("score_checkpoints"):
+            self.recorder.tell(phase="score_checkpoints")
+            scores, _, _ = self.scores_of(model, (*self.cell.learn, *self.cell.retain))
+        self.checkpoints += [Checkpoint(step, **vars(score)) for score in scores]
 
     def train_on(self, rows: list[Any], model: Any, method: Method, changes: Mapping[str, Any]) -> Any:
         from harness.train import train
@@ -266,6 +282,13 @@ def encoder_of(lm: Any) -> Any:
         return lm._encode_pair(context, continuation)
 
     return encoder
+
+
+def check_numbers(scores: Iterable[Score]) -> None:
+    """Raises Diverged where a score, or its standard error, is no number."""
+    for score in scores:
+        if not all(map(is_number, (score.value, score.stderr or 0.0))):
+            raise Diverged(f"the score {score.metric} of {score.task} is {score.value}")
 
 
 def is_number(value: float) -> bool:

@@ -166,6 +166,20 @@ def resident_peak() -> int | None:
     return None
 
 
+def free_bytes(limit: int | None = None) -> int:
+    """Bytes that can still be had: of the GPU's memory where one is used, else of the machine's, and of what a cell
+    may hold resident (`limit`)."""
+    if cuda_in_use():
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    return available if limit is None else min(available, limit - int(psutil.Process().memory_info().rss))
+
+
 class DeviceSampler:
     """The whole device's memory peak, read every 50 ms in a thread; None without a GPU."""
 

@@ -3,7 +3,8 @@
 Counted: weights; gradients (4 bytes a trained number); optimiser state (Adam's two moments, 8 bytes: Kingma & Ba
 2015, arXiv:1412.6980; 8-bit, Dettmers et al. 2022, arXiv:2110.02861; Adafactor's rows and columns, Shazeer & Stern
 2018, arXiv:1804.04235; GaLore's projected moments, Zhao et al. 2024, arXiv:2403.03507; paged state is outside torch's
-memory); what a forward pass keeps for its backward pass; what scoring holds; and on a CPU the process itself. Not
+memory); what a forward pass keeps for its backward pass; what scoring holds, and the base model that the
+tuned one is compared with; and on a CPU the process itself. Not
 counted: documents in memory, a trainer of a method's own (SetFit, merging), validation batches, several devices a
 cell, and on a GPU its context (some 500 MiB a process, outside torch's own figure).
 
@@ -38,7 +39,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
-from harness.facts import Facts, LengthFacts
+from harness.facts import PLACES, TOKENS, Facts, LengthFacts
 from harness.methods import Footprint, Method, make_method
 from harness.network import Network, Shape
 from harness.records import Cell
@@ -54,6 +55,7 @@ QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 1 / 64 + 4 / (64
 # What the heap of a CPU process grows beyond the activations kept, as a share of all that a step makes: in general, and
 # with adapters.
 HOLES, HOLES_BETWEEN_ADAPTERS = 0.2, 0.7
+ROLLING = "loglikelihood_rolling"  # lm-eval's output type of running text
 LOGITS = 4  # times the vocabulary, in fp32, for each place that predicts an answer token
 EIGHT_BIT_FROM = 4096  # bitsandbytes keeps the moments of smaller tensors in fp32
 PAGED_FROM = 100_000  # and those of smaller tensors in the GPU's own memory
@@ -63,7 +65,7 @@ PAGED_FROM = 100_000  # and those of smaller tensors in the GPU's own memory
 class Prediction:
     """Bytes. `weights` and `process` are there throughout; `gradients`, `optimizer` and `activations` are what
     training adds at its worst moment (on a CPU the heap's holes are among the activations), `scoring` what scoring
-    adds, `loading` what reading the checkpoint adds."""
+    adds, `loading` what reading the checkpoint adds, `comparing` the base model beside the tuned one."""
 
     weights: int
     gradients: int
@@ -72,6 +74,7 @@ class Prediction:
     scoring: int
     loading: int
     process: int
+    comparing: int = 0
 
     @property
     def training(self) -> int:
@@ -79,7 +82,12 @@ class Prediction:
 
     @property
     def peak(self) -> int:
-        """The most bytes held at once: the highest of loading, training and scoring."""
+        """The most bytes held at once: the highest of loading, training, scoring and comparing."""
+        return max(self.needed, self.process + self.weights + self.comparing)
+
+    @property
+    def needed(self) -> int:
+        """The peak without comparing, which is left out where there is no room for it."""
         return self.process + self.weights + max(self.training, self.scoring, self.loading)
 
 
@@ -103,13 +111,27 @@ def predict(cell: Cell, facts: Facts, device: Device = "cpu") -> Prediction | No
     count = Count(network, method, footprint, cell.train, device)
     training = count.training(scored[0], cell.n_train) if cell.n_train and method.trains else (0, 0, 0)
     generated = [facts.tasks[name].output_type == "generate_until" for name in (*cell.learn, *cell.retain)]
+    # At a checkpoint the optimizer's state is there while tasks are scored; of the gradients there are none.
+    held = training[1] if cell.train.get("checkpoints") else 0
     return Prediction(
         count.weights,
         *training,
-        scoring=max(count.scoring(lengths, made) for lengths, made in zip(scored, generated, strict=True)),
+        scoring=held + max(count.scoring(lengths, made) for lengths, made in zip(scored, generated, strict=True)),
+        comparing=count.comparing if compares(cell, facts) else 0,
         loading=count.loading,
         process=PROCESS + PROCESS_PER_WORD * network.vocabulary if device == "cpu" else 0,
     )
+
+
+def compares(cell: Cell, facts: Facts) -> bool:
+    """Whether a cell loads its base model to be compared with: the untouched model itself does not."""
+    return bool(cell.baseline) and any(facts.tasks[name].output_type == ROLLING for name in cell.retain)
+
+
+def room_to_compare(parameters: float, vocabulary: int) -> int:
+    """Bytes that comparing takes beside the tuned model: the base model in fp32, both models' logits of a text, and
+    three tensors in double precision for some places of it."""
+    return int(FLOAT * parameters) + vocabulary * (2 * FLOAT * TOKENS + 3 * 2 * FLOAT * PLACES)
 
 
 @dataclass(frozen=True)
@@ -154,6 +176,12 @@ class Count:
         if self.device == "cuda":
             return FLOAT * max(map(math.prod, self.network.weights.values()))
         return 0 if self.mapped else self.network.stored_bytes
+
+    @property
+    def comparing(self) -> int:
+        """The base model beside the tuned one: while it is loaded, or while both are run."""
+        parameters = self.network.parameters()
+        return max(FLOAT * parameters + self.loading, room_to_compare(parameters, self.network.vocabulary))
 
     # --- training ---
 

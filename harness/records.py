@@ -137,8 +137,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Phase:
-    """One of load, train, score_stages (between the stages of training), evaluate, save. Bytes are peaks within the
-    phase; None is "not measured"."""
+    """One of load, train, score_stages (between the stages of training), score_checkpoints (between its steps),
+    evaluate, compare (with the base model), save. Bytes are peaks within the phase; None is "not measured"."""
 
     phase: str
     seconds: float
@@ -161,6 +161,23 @@ class Step:
     learning_rate: float | None
     tokens: int | None
     seconds: float | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A score after so many optimiser steps, on the items that are scored in the end: for a curve, never for a choice.
+
+    Step 0 is the attached model before the first one, where that does not score as the base model does.
+    """
+
+    step: int
+    task: str
+    role: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+    higher_is_better: bool
 
 
 @dataclass(frozen=True)
@@ -221,6 +238,7 @@ class CellResult:
     flags: tuple[Flag, ...] = ()
     beside: tuple[str, ...] = ()
     device: str = ""
+    checkpoints: tuple[Checkpoint, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -252,5 +270,6 @@ class CellResult:
                 "facts": many(Fact, "facts"),
                 "flags": many(Flag, "flags"),
                 "beside": tuple(data.get("beside", ())),
+                "checkpoints": many(Checkpoint, "checkpoints"),
             }
         )

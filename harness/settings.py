@@ -21,7 +21,7 @@ from harness.network import SAMPLE
 SCORING = ("precision", "attention", "eval_batch_size")
 # Training settings that came after the first results. With their defaults they are no part of a cell's identity, so
 # that results from before them are still found. A new setting whose default changes nothing is added here.
-LATER = ("devices", "strategy", "galore_rank", "galore_every", "dropout")
+LATER = ("devices", "strategy", "galore_rank", "galore_every", "dropout", "checkpoints")
 # What a setting needs, beyond what every installation has: (key, value) -> packages, and whether it needs a GPU.
 NEEDS = {
     ("precision", "fp16"): ((), True),
@@ -74,6 +74,9 @@ class TrainSettings(pydantic.BaseModel):
     )
     galore_rank: int = Field(128, ge=1, description="optimizer galore: of a weight's gradient, what is kept")
     galore_every: int = Field(200, ge=1, description="optimizer galore: steps between two choices of the projection")
+    checkpoints: int | None = Field(
+        None, ge=1, description="how often all tasks are scored on the way, for a curve; None: only in the end"
+    )
 
     @classmethod
     def identity(cls, settings: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +105,22 @@ def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
                 f"{train.strategy} cannot divide {part.quantize} weights. Use strategy: ddp, or drop quantize "
                 f"({part.name})."
             )
+
+
+def check_checkpoints(method: Method, train: TrainSettings) -> Iterator[str]:
+    """Why a method cannot be scored between its steps."""
+    if not train.checkpoints or not method.trains:
+        return
+    if train.devices > 1:
+        yield (
+            f"checkpoints are scored by one process, and devices is {train.devices}. Give it train: "
+            "{checkpoints: null} or {devices: 1}."
+        )
+    if train.early_stopping:
+        yield (
+            "checkpoints are points on the way to the last step, and early_stopping keeps an earlier one. Give it "
+            "train: {checkpoints: null} or {early_stopping: null}."
+        )
 
 
 def unavailable(train: Mapping[str, Any], gpu: bool) -> str | None:

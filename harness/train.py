@@ -52,6 +52,7 @@ def train(
     recorder: StepRecorder,
     scratch: Path,
     objectives: Sequence[Objective] = (),
+    more: Sequence[TrainerCallback] = (),
 ) -> Any:
     """Train `model` (a torch module) in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
 
@@ -61,7 +62,7 @@ def train(
     """
     arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch)
     held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
-    callbacks: list[TrainerCallback] = [recorder, Hooks(method)]
+    callbacks: list[TrainerCallback] = [recorder, Hooks(method), *more]
     if settings["early_stopping"]:
         callbacks.append(KeepBest(settings["early_stopping"], held))
     if settings["dropout"]:

@@ -20,8 +20,8 @@ from typing import Any
 from harness.diagnose import forgot, learned_nothing, not_the_base, overfitted, underfitted
 from harness.environment import now
 from harness.errors import CellError, Interrupted, OutOfMemory
-from harness.lent import Lent
-from harness.records import Cell, CellResult, Fact, Item, Status
+from harness.lent import Lent, check_numbers
+from harness.records import Cell, CellResult, Fact, Flag, Item, Score, Status
 from harness.store.files import ITEMS, RESULT, is_full, settle, write_atomically
 
 
@@ -67,6 +67,7 @@ def attempt(folder: Path, rank: int = 0) -> CellResult:
         steps=tuple(work.recorder.steps),
         facts=tuple(work.facts),
         flags=tuple(work.flags),
+        checkpoints=tuple(work.checkpoints) if status is Status.DONE else (),
     )
 
 
@@ -140,6 +141,9 @@ class Work(Lent):
 
     def evaluate(self, model: Any) -> None:
         self.scores, items, documents = self.scores_of(model, (*self.cell.learn, *self.cell.retain))
+        compared, more = self.compare(model, documents)
+        self.scores += compared  # after the others: a task's first score is its headline
+        items += more
         if self.curriculum.scores_stages and self.stages:
             learned = [score for score in self.scores if score.role == "task"]
             self.facts += self.curriculum.summary([*self.history, (self.stages[-1].name, learned)])
@@ -149,6 +153,40 @@ class Work(Lent):
             base = Path(self.job["baseline"])
             self.flags += learned_nothing(self.cell.learn, self.scores, items, base)
             self.flags += forgot(self.cell.retain, self.scores, items, base)
+
+    def compare(self, model: Any, documents: dict[Any, str]) -> tuple[list[Score], list[Item]]:
+        """How far the model has moved from the untouched base model on retained running text; in plain fp32 weights,
+        whatever the method loads. A phase of its own, as both are in memory; left out, with a flag, where there is no
+        room for the second."""
+        from harness.memory import ROLLING
+
+        texts = [name for name in self.cell.retain if self.tasks[name].OUTPUT_TYPE == ROLLING]
+        if not texts:
+            return [], []
+        with self.meter.phase("compare"):
+            self.recorder.tell(phase="compare")
+            return self.compared(model, documents, texts)
+
+    def compared(self, model: Any, documents: dict[Any, str], texts: list[str]) -> tuple[list[Score], list[Item]]:
+        import torch
+
+        from harness.compare import compare
+        from harness.measure import free_bytes
+        from harness.memory import room_to_compare
+
+        parameters = next(fact.value for fact in self.facts if fact.name == "total_params")
+        needed, free = room_to_compare(parameters, len(self.tokenizer)), free_bytes(self.job.get("memory_limit"))
+        try:
+            if self.cell.baseline and needed > free:
+                raise torch.OutOfMemoryError
+            base = self.load_model() if self.cell.baseline else model  # the untouched model is its own base
+            scores, items, tokens = compare(self.language_model(model), self.language_model(base), documents, texts)
+        except torch.OutOfMemoryError:
+            self.flags.append(Flag("not_compared", {"needed_bytes": needed, "free_bytes": free}))
+            return [], []
+        check_numbers(scores)
+        self.meter.count(tokens=2 * tokens, samples=len(items))
+        return scores, items
 
     def save(self, model: Any) -> None:
         """Keep the weights of what was trained or merged; the untouched base is on disk already."""

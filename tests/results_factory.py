@@ -16,6 +16,7 @@ from harness.records import (
     Cell,
     CellResult,
     Check,
+    Checkpoint,
     Environment,
     Fact,
     Flag,
@@ -132,6 +133,7 @@ class Results:
         contended: bool = False,
         env: Environment | None = None,
         facts: Sequence[Fact] = (),
+        checkpoints: Sequence[Checkpoint] = (),
     ) -> str:  # fmt: skip
         """One attempt at a cell; later calls are newer. Returns its attempt_id."""
         self.member(of)
@@ -159,6 +161,7 @@ class Results:
             steps=tuple(Step(place + 1, "train", loss, 1e-3, 100, 0.5) for place, loss in enumerate(losses)),
             facts=tuple(facts) if done else (),
             flags=tuple(flags),
+            checkpoints=tuple(checkpoints),
         )
         folder = Store(self.folder).attempt_folder(attempt)
         write_atomically(folder / "result.json", json.dumps(result.to_json(), default=str))

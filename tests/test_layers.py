@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 RANK = {
     "discovery": 0,
     "errors": 0,
+    "compare": 9,
     "configurable": 1,
     "contamination": 1,
     "lines": 1,
@@ -21,6 +22,7 @@ RANK = {
     "curricula": 3,
     "objectives": 3,
     "settings": 3,
+    "checkpoints": 8,
     "quality": 4,
     "recipe": 4,
     "readers": 4,

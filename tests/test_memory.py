@@ -113,6 +113,29 @@ def test_parts_add_up(method: str, device: str, most: int) -> None:
     assert (found.process == 0) == (device == "cuda")
 
 
+@given(method=methods, device=devices)
+def test_comparing_is_counted_where_text_is_retained_and_refuses_nothing(method: str, device: str) -> None:
+    known = facts()
+    own = cell(method)
+    plain = counted(own, device=device)
+    text = dataclasses.replace(next(iter(known.tasks.values())), name="text", output_type="loglikelihood_rolling")
+    known.tasks["text"] = text
+    known.lengths[own.model, "text"] = next(iter(known.lengths.values()))
+    kept = dataclasses.replace(own, retain=("text",), baseline="b" * 64)
+    found = counted(kept, known, device=device)
+    assert plain.comparing == counted(dataclasses.replace(kept, baseline=""), known, device=device).comparing == 0
+    assert found.comparing > 4 * network().parameters()
+    assert found.needed == plain.peak
+    assert found.peak == max(found.needed, found.process + found.weights + found.comparing)
+    large = dataclasses.replace(found, comparing=10**15)
+    assert (large.needed, large.peak > 10**15) == (found.needed, True)
+
+
+def test_at_checkpoints_the_optimizer_is_there_while_it_is_scored() -> None:
+    plain, scored = counted(cell("full")), counted(cell("full", checkpoints=2))
+    assert scored.scoring == plain.scoring + plain.optimizer
+
+
 @given(method=methods)
 def test_savers_save(method: str) -> None:
     plain = counted(cell(method))

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from harness.records import (
     Cell,
     CellResult,
+    Checkpoint,
     Environment,
     Fact,
     Flag,
@@ -44,8 +45,11 @@ def test_result_survives_json() -> None:
         "a1", "r1", CELL, ENVIRONMENT, Status.DONE, "", "2026-01-01T00:00:00+00:00", 1.5, False,
         (Score("t", "task", "acc", 0.5, 0.1, 4, True),), (Phase("train", 1.0, 10, 2),),
         (Step(1, "train", 2.0, 1e-3, 10, 0.1),), (Fact("x", 1.0, "B", None),), (Flag("f", {"p": 0.5}),),
+        checkpoints=(Checkpoint(12, "t", "task", "acc", 0.4, None, 4, True),),
     )  # fmt: skip
     assert CellResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+    older = {key: value for key, value in result.to_json().items() if key != "checkpoints"}
+    assert CellResult.from_json(older).checkpoints == ()
 
 
 def test_cell_survives_json() -> None:

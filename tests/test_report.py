@@ -6,6 +6,7 @@ import io
 import math
 import re
 import statistics
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -463,3 +464,93 @@ def test_a_report_without_checks_of_the_instruments_says_so(written):
     _, page, markdown = written
     for text in (page, markdown):
         assert "Instruments: no checks of them are stored for this environment." in text
+
+
+def retained(results, label, baseline="", *, seed=None, acc=(0.4, 0.5), kl=None, learned=False, **more):
+    """A cell with general text (and its KL, where there is one) and two capability tasks, of 4 items each."""
+    from results_factory import items
+
+    from harness.records import Score
+
+    role = "task" if learned else "retain"
+    found = [
+        *scores(0.8, 0.03, -5.3, acc[0]),
+        Score("third", role, "acc", acc[1], 0.03, 4, True),
+        Score("third", role, "choice_cross_entropy", 1.0, 0.03, 4, False),
+    ]
+    found = [replace(score, n=4) for score in found]
+    if kl is not None:
+        found.append(Score(PROSE, "retain", "kl_to_base", *kl, 8, False))
+    answers = [items(OTHER, "acc", hits(acc[0])), items("third", "acc", hits(acc[1]))]
+    one = cell(label, 0 if label == "base" else 32, seed, baseline=baseline, retain=(PROSE, OTHER, "third"))
+    results.add(one, found, items=[item for of in answers for item in of], train_seconds=5.0, **more)
+    return one
+
+
+def hits(share):
+    return [1.0 if place < round(4 * share) else 0.0 for place in range(4)]
+
+
+def vector_store(folder):
+    results = Results(folder)
+    base = retained(results, "base", acc=(1.0, 0.5), kl=(0.0, 0.0)).spec_digest
+    retained(results, "lora", base, seed=0, acc=(0.5, 0.75), kl=(0.02, 0.003))
+    retained(results, "lora", base, seed=1, acc=(0.75, 0.75), kl=(0.04, 0.005))
+    retained(results, "both", base, seed=0, acc=(0.75, 1.0), kl=(0.5, 0.1), learned=True)
+    retained(results, "older", base, seed=0, acc=(1.0, 0.5))
+    return results.store()
+
+
+class TestRetention:
+    """Each retained task apart; the divergence from the base, and a mean only beside its parts."""
+
+    def test_the_vector_by_hand(self, tmp_path):
+        (block,) = load(vector_store(tmp_path), "demo").blocks
+        lora = row_of(block, "lora")
+        moved = lora.moved[PROSE]
+        assert moved.value == pytest.approx(0.03)
+        assert moved.stderr == pytest.approx(
+            math.sqrt((0.003**2 + 0.005**2) / 2 + statistics.variance([0.02, 0.04]) / 2)
+        )
+        assert lora.retained[PROSE].metric == "log_likelihood_per_word"  # the headline stays what it was
+        assert [lora.retained[task].gain for task in (OTHER, "third")] == pytest.approx([-0.375, 0.25])
+        mean = lora.mean_changes["acc"]
+        assert mean.gain == pytest.approx((-0.5 + 0.25 - 0.25 + 0.25) / 4)
+        # Of four items paired with the base's: two, one and one of them changed.
+        one, two = statistics.stdev([-1, -1, 0, 0]) / 2, statistics.stdev([-1, 0, 0, 0]) / 2
+        errors = [math.hypot(one, two) / 2, math.hypot(two, two) / 2]
+        spread = statistics.variance([-0.125, 0.0]) / 2
+        assert mean.gain_stderr == pytest.approx(math.sqrt(statistics.fmean(e**2 for e in errors) + spread))
+
+    def test_the_columns(self, tmp_path):
+        (block,) = load(vector_store(tmp_path), "demo").blocks
+        names = headers(block)
+        assert names[4:9] == [
+            "Δ prose (nats/word)", "Δ other (acc)", "Δ third (acc)", "mean Δ acc", "KL to base (nats/token)",
+        ]  # fmt: skip
+        shown = {row.label: dict(zip(names, texts(block, row), strict=True)) for row in block.rows}
+        assert shown["lora"]["KL to base (nats/token)"] == "0.030 ± 0.011"
+        assert shown["older"]["KL to base (nats/token)"] == "n/a"  # from before it was measured
+        assert shown["base"]["mean Δ acc"] == shown["base"]["KL to base (nats/token)"] == ""
+        assert shown["both"]["mean Δ acc"] == "n/a"  # it learned one of the parts
+        assert shown["both"]["Δ third (acc)"].endswith("§")
+
+    def test_without_several_tasks_or_a_comparison_there_is_no_column(self, block):
+        assert not any(name.startswith(("mean Δ", "KL to base")) for name in headers(block))
+
+    def test_on_a_narrow_terminal_the_mean_goes_before_its_parts(self, tmp_path):
+        from harness.report.terminal import fit
+
+        (block,) = load(vector_store(tmp_path), "demo").blocks
+        names = headers(block)
+        for width in range(20, 200):
+            kept = {names[place] for place in fit(names, [len(name) for name in names], width)}
+            assert "mean Δ acc" not in kept or {"Δ other (acc)", "Δ third (acc)", "tokens/s"} <= kept
+        assert "mean Δ acc" in kept
+
+    def test_what_they_mean_is_said(self, tmp_path):
+        from harness.report.columns import footnotes
+
+        notes = " ".join(footnotes(load(vector_store(tmp_path), "demo")))
+        assert "compare it within one model only" in notes
+        assert "read it beside its parts" in notes

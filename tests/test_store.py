@@ -269,3 +269,30 @@ def test_threads_stand_in_an_attempts_job(tmp_path: Path) -> None:
     assert threads_of(tmp_path) == 3
     (tmp_path / "job.json").write_text("{}")
     assert threads_of(tmp_path) is None
+
+
+def test_a_database_of_before_checkpoints_is_migrated_and_its_results_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.store import database, schema
+
+    older = [step for step in schema.MIGRATIONS if step.__name__ != "scores_along_training"]
+    assert len(older) == len(schema.MIGRATIONS) - 1
+    store = Store(tmp_path)
+    with duckdb.connect(str(store.path)) as connection:
+        monkeypatch.setattr(schema, "MIGRATIONS", older)
+        schema.migrate(connection)
+        monkeypatch.undo()
+    assert database.MIGRATIONS is schema.MIGRATIONS
+    put(tmp_path, "base", 0.5)
+    path = attempt_folder(tmp_path, "base-0") / "result.json"
+    stored = json.loads(path.read_text())
+    assert stored.pop("checkpoints") == []
+    path.write_text(json.dumps(stored))
+    with pytest.raises(StoreError, match="rebuild"), store.open(read_only=True):
+        pass
+    with store.open() as connection:
+        assert store.ingest(connection) == []
+        assert connection.execute("SELECT count(*) FROM attempts").fetchall() == [(1,)]
+        assert connection.execute("FROM checkpoints").fetchall() == []
+    assert list(tmp_path.glob(f"tunebench.schema-{len(older)}.duckdb"))

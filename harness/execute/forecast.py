@@ -56,7 +56,7 @@ def forecast(plan: Plan, store: Store, environment: Environment, machine: int | 
         counted = predicted(cell)
         state = str(found.states[cell.spec_digest])
         here = Recipe.of(cell).skip_cell(cell, bool(environment.accelerator))
-        reason = here or refusal(cell, devices, counted.peak if counted else None)
+        reason = here or refusal(cell, devices, counted.needed if counted else None)
         stopped = bool(reason) and state == "to do"
         rows.append(
             Row(

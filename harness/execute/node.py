@@ -94,8 +94,9 @@ def course(order: Order, folder: Path) -> Iterator[Message]:
         job["baseline"] = str(folder / ".baseline" / ITEMS)
     write_atomically(folder / "job.json", json.dumps(job))
     run = Run(
-        job["run_id"], here, Facts({}, {}), threads, limits=order.limits, predict=lambda cell: job["predicted_bytes"]
-    )
+        job["run_id"], here, Facts({}, {}), threads, limits=order.limits, predict=lambda cell: job["predicted_bytes"],
+        least=lambda cell: job["needed_bytes"],
+    )  # fmt: skip
     local = LocalExecutor(Store(folder), run)
     local.open()
     try:

@@ -118,6 +118,7 @@ class Session:
             address=choices.address,
             bad_instruments=self.bad_instruments,
             root=self.root,
+            least=lambda cell: counted.needed if (counted := predicted(cell)) else None,
         )
 
         executor: Executor = all_executors()[choices.executor](self.store, run, watch, self.mirrors.cell)

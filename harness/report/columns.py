@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from harness.report.format import NA, count, digits_of, number, seconds, share, size, with_error
-from harness.report.table import SEVERAL, UNITS, Block, Figure, Report, Row
+from harness.report.matched import Change, Matched
+from harness.report.table import KL, SEVERAL, UNITS, Block, Figure, Report, Row
 
 # Left out one after another where there is no room for all (a narrow terminal).
-SPARE = ("tokens/s", "to ship", "trainable", "peak memory", "seeds", "train s")
+SPARE = ("mean Δ", "tokens/s", "to ship", "trainable", "peak memory", "seeds", "KL to base", "train s")
 
 
 def title(n_train: int, condition: str) -> str:
@@ -17,6 +18,8 @@ def title(n_train: int, condition: str) -> str:
 def headers(block: Block) -> list[str]:
     names = ["method", "seeds", block.metric or "score", "gain"]
     names += [f"Δ {task}" + unit(block, task) for task in block.retain]
+    names += [f"mean Δ {metric}" for metric in averaged(block)]
+    names += [f"KL to base{f', {task}' if moved(block)[1:] else ''} ({UNITS[KL]})" for task in moved(block)]
     names += several(block)
     return [*names, "train s", "tokens/s", "peak memory", "trainable", "to ship"]
 
@@ -24,6 +27,16 @@ def headers(block: Block) -> list[str]:
 def several(block: Block) -> list[str]:
     """The columns about several learned tasks; none where no row has any."""
     return [name for name in SEVERAL if any(name in row.several for row in block.rows)]
+
+
+def averaged(block: Block) -> list[str]:
+    """The metrics of which several capability tasks are retained, so that there is a mean of their changes."""
+    return list(dict.fromkeys(metric for row in block.rows for metric in row.mean_changes))
+
+
+def moved(block: Block) -> list[str]:
+    """The retained texts on which rows are compared with the base model; none in results from before that was done."""
+    return [task for task in block.retain if any(task in row.moved for row in block.rows)]
 
 
 def unit(block: Block, task: str) -> str:
@@ -47,6 +60,8 @@ def texts(block: Block, row: Row) -> list[str]:
         "" if bare else change(score),
     ]
     cells += ["" if bare else change(row.retained.get(task)) for task in block.retain]
+    cells += ["" if bare else change(row.mean_changes.get(metric)) for metric in averaged(block)]
+    cells += ["" if bare else level(row.moved.get(task)) for task in moved(block)]
     cells += [number(row.several.get(name), signed=SEVERAL[name] != "") for name in several(block)]
     trained = row.n_train > 0
     timed = trained and row.train_seconds is not None
@@ -80,6 +95,42 @@ def change(figure: Figure | None) -> str:
     return text + (" §" if figure.learned else "")
 
 
+def level(figure: Figure | None) -> str:
+    """A figure itself with its standard error."""
+    return with_error(figure.value, figure.stderr, digits_of(figure.metric)) if figure else NA
+
+
+def matched_title(found: Matched) -> str:
+    return f"Retention at matched task score ({found.metric} {number(found.target, digits_of(found.metric))})"
+
+
+def matched_headers(block: Block) -> list[str]:
+    return ["method", "seeds", "step", *(f"Δ {task}" + unit(block, task) for task in block.retain)]
+
+
+def matched_texts(block: Block, found: Matched) -> list[list[str]]:
+    """A line for each label with a curve, in the order of `matched_headers`."""
+    lines = []
+    for one in found.matches:
+        if one.step is None:
+            best = number(one.best, digits_of(found.metric))
+            cells = [f"not reached: {best} at best", *[""] * len(block.retain)]
+        else:
+            cells = [f"{one.step:.0f}", *(interpolated(block, task, one.changes.get(task)) for task in block.retain)]
+        lines.append([one.label, str(one.seeds), *cells])
+    return lines
+
+
+def interpolated(block: Block, task: str, change: Change | None) -> str:
+    """ "−0.105 (0.012)": a mean and the standard deviation between seeds."""
+    if change is None:
+        return NA
+    metric = next((figure.metric for row in block.rows if (figure := row.retained.get(task))), "")
+    digits = digits_of(metric)
+    deviation = f" ({change.deviation:.{digits}f})" if change.deviation is not None else ""
+    return number(change.mean, digits, signed=True) + deviation
+
+
 def problem(row: Row) -> str:
     """ "oom: CUDA out of memory …" for a row without a finished cell, else nothing."""
     if row.seeds:
@@ -101,6 +152,23 @@ def footnotes(report: Report) -> list[str]:
         notes.append("† in at least one seed not shown to be better than the base model (paired tests).")
     if any(figure and figure.learned for row in rows for figure in row.retained.values()):
         notes.append("§ learned here: this row was trained on that task too.")
+    if any(row.moved for row in rows):
+        notes.append(
+            "KL to base: KL(p_base || p_tuned) of the next token's distribution, the mean over tokens of retained "
+            "text. 0: nothing has moved. Tokens are the model's own: compare it within one model only."
+        )
+    if any(row.mean_changes for row in rows):
+        notes.append(
+            "Mean Δ: the mean change of the retained tasks with that metric, each with the same weight. It may hide "
+            "one that fell behind one that rose: read it beside its parts."
+        )
+    if any(block.matched for block in report.blocks):
+        notes.append(
+            "At matched task score: the target is the lowest final score among labels with checkpoints that are "
+            "better than the base model. Steps and changes are read off where a label's mean curve first reaches it, "
+            "linear between its points; in parentheses the standard deviation between seeds. The curves are scored on "
+            "test items, and nothing is chosen by them."
+        )
     if any(row.several for row in rows):
         notes.append(
             "Average: the mean score of all tasks that a row learned. Backward transfer: how much later tasks changed "

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from harness.store.queries import CellRow, StoredScore
 
 
-def headline(cell: CellRow, task: str, role: str) -> StoredScore | None:
-    """The first score stored for a task. A task that was learned does not count as retained."""
-    return next((score for score in cell.scores if score.task == task and score.role == role), None)
+def headline(cell: CellRow, task: str, role: str, metric: str = "") -> StoredScore | None:
+    """The first score stored for a task, or that of a metric. A task that was learned does not count as retained."""
+    found = (score for score in cell.scores if score.task == task and score.role == role)
+    return next((score for score in found if not metric or score.metric == metric), None)
 
 
 def average(cell: CellRow) -> float | None:

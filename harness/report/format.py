@@ -4,7 +4,11 @@ from __future__ import annotations
 
 NA = "n/a"
 MINUS = "−"
-DIGITS = {"log_likelihood_per_word": 3, "choice_cross_entropy": 3}  # effects there are of the order of 0.01
+DIGITS = {
+    "log_likelihood_per_word": 3,
+    "choice_cross_entropy": 3,
+    "kl_to_base": 3,
+}  # effects there are of the order of 0.01
 
 
 def digits_of(metric: str) -> int:

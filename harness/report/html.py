@@ -6,7 +6,16 @@ from pathlib import Path
 
 from harness.report import instruments
 from harness.report.answer import sentences
-from harness.report.columns import footnotes, headers, problem, texts, title
+from harness.report.columns import (
+    footnotes,
+    headers,
+    matched_headers,
+    matched_texts,
+    matched_title,
+    problem,
+    texts,
+    title,
+)
 from harness.report.losses import losses
 from harness.report.plots import learning_against_forgetting
 from harness.report.table import Report
@@ -44,6 +53,13 @@ def render(report: Report) -> str:
                         {"texts": texts(block, row), "untrained": not row.n_train, "problem": problem(row)}
                         for row in block.at(size, condition)
                     ],
+                    "matched": {
+                        "title": f"{matched_title(found)}, {title(size, condition)}",
+                        "headers": matched_headers(block),
+                        "rows": matched_texts(block, found),
+                    }
+                    if (found := block.matched.get((size, condition)))
+                    else None,
                 }
                 for size, condition in block.tables
             ],

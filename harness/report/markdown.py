@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from harness.report import instruments
 from harness.report.answer import sentences
-from harness.report.columns import footnotes, headers, problem, texts, title
+from harness.report.columns import (
+    footnotes,
+    headers,
+    matched_headers,
+    matched_texts,
+    matched_title,
+    problem,
+    texts,
+    title,
+)
 from harness.report.table import Block, Report
 
 
@@ -19,6 +28,9 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
         lines += [*(f"- {escape(sentence)}" for sentence in sentences(block)), ""]
         for size, condition in block.tables:
             lines += [f"### {title(size, condition)}", "", *table(block, size, condition), ""]
+            if found := block.matched.get((size, condition)):
+                shown = plain_table(matched_headers(block), matched_texts(block, found))
+                lines += [f"#### {escape(matched_title(found))}", "", *shown, ""]
         if (block.model, block.task) in plots:
             name = plots[block.model, block.task]
             lines += [
@@ -47,14 +59,14 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
 
 
 def table(block: Block, size: int, condition: str) -> list[str]:
-    names = headers(block)
+    rows = [(row, texts(block, row)) for row in block.at(size, condition)]
+    return plain_table(headers(block), [[*cells[:2], problem(row) or cells[2], *cells[3:]] for row, cells in rows])
+
+
+def plain_table(names: list[str], rows: list[list[str]]) -> list[str]:
     aligned = ["---", *["---:"] * (len(names) - 1)]
-    lines = ["| " + " | ".join(line) + " |" for line in (map(escape, names), aligned)]
-    for row in block.at(size, condition):
-        cells = texts(block, row)
-        cells[2] = problem(row) or cells[2]
-        lines.append("| " + " | ".join(map(escape, cells)) + " |")
-    return lines
+    lines = [[*map(escape, names)], aligned, *([*map(escape, cells)] for cells in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def check_table(checks: instruments.Table) -> list[str]:

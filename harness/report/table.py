@@ -8,6 +8,7 @@ model is joined in the same way, from item errors paired with the base model's a
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,11 +24,14 @@ from harness.report.figures import (
     tokens_per_second,
     trainable_share,
 )
+from harness.report.matched import Matched, matched
 from harness.store.queries import CellRow, StoredCheck, StoredRun
 
 # The headline of running text; what its change is called.
 ROLLING = "log_likelihood_per_word"
-UNITS = {ROLLING: "nats/word"}
+# How far the distribution of the next token has moved, on such text.
+KL = "kl_to_base"
+UNITS = {ROLLING: "nats/word", KL: "nats/token"}
 # What is said of rows that learned several tasks: column -> the fact that it is (of the average, from the scores).
 SEVERAL = {"average": "", "backward transfer": "backward_transfer", "forgetting": "forgetting"}
 
@@ -69,6 +73,9 @@ class Row:
     failures: tuple[tuple[str, str, str], ...] = ()  # key, status, reason
     several: dict[str, float] = field(default_factory=dict)  # of SEVERAL, what is known: for rows of several tasks
     condition: str = ""
+    moved: dict[str, Figure] = field(default_factory=dict)  # retained text -> KL to the base model, where it is known
+    # metric -> the mean change of all retained tasks with that headline: beside its parts, and of two or more alone
+    mean_changes: dict[str, Figure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class Block:
     retain: tuple[str, ...]
     rows: tuple[Row, ...]
     curves: dict[tuple[str, int, str], list[tuple[int, float]]] = field(default_factory=dict)  # label, size, condition
+    matched: dict[tuple[int, str], Matched] = field(default_factory=dict)  # n_train, condition
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -139,15 +147,33 @@ def build(run: StoredRun, cells: Iterable[CellRow], checks: Iterable[StoredCheck
         groups: dict[tuple[int, str, str], list[CellRow]] = {}
         for cell in sorted(members, key=lambda cell: cell.n_train):
             groups.setdefault((cell.n_train, condition_of(cell), cell.label), []).append(cell)
-        rows = tuple(make_row(group, names) for group in groups.values())
+        alike = capabilities(members, names)
+        rows = tuple(make_row(group, names, alike) for group in groups.values())
         metric = next((row.score.metric for row in rows if row.score), "")
         curves = {}
         for (n_train, condition, label), group in groups.items():
             done = [cell for cell in group if cell.status == "done"]
             if n_train and label not in untrained and (curve := mean_curve(done)):
                 curves[label, n_train, condition] = curve
-        blocks.append(Block(model, task, metric, names, rows, curves))
+        points = dict.fromkeys((n_train, condition) for n_train, condition, _ in groups if n_train)
+        at_score = {
+            point: found
+            for point in points
+            if (found := matched({label: of for (*at, label), of in groups.items() if tuple(at) == point}, names))
+        }
+        blocks.append(Block(model, task, metric, names, rows, curves, at_score))
     return Report(run, tuple(blocks), cells, tuple(checks))
+
+
+def capabilities(cells: Sequence[CellRow], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """metric -> the retained tasks that have it for their headline, where these are two or more. General text is no
+    capability task: its likelihood stands alone."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        score = next((score for cell in cells if (score := headline(cell, name, "retain"))), None)
+        if score and score.metric != ROLLING:
+            found.setdefault(score.metric, []).append(name)
+    return {metric: tuple(tasks) for metric, tasks in found.items() if len(tasks) > 1}
 
 
 def condition_of(cell: CellRow) -> str:
@@ -171,7 +197,7 @@ def name_kept(cell: CellRow, task: str) -> bool:
     return cell.n_train > 0 and any(score.task == task for score in cell.scores)
 
 
-def make_row(cells: Sequence[CellRow], retain: Sequence[str]) -> Row:
+def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str, tuple[str, ...]]) -> Row:
     done = [cell for cell in cells if cell.status == "done"]
     first = cells[0]
 
@@ -198,6 +224,8 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str]) -> Row:
         failures=tuple((cell.key, cell.status, cell.reason) for cell in cells if cell.status != "done"),
         several={name: value for name in SEVERAL if (value := mean(several(name))) is not None},
         condition=condition_of(first),
+        moved={name: found for name in retain if (found := figure(done, name, "retain", KL))},
+        mean_changes={metric: found for metric, tasks in alike.items() if (found := mean_change(done, tasks))},
     )
 
 
@@ -213,9 +241,29 @@ def learned(cells: Sequence[CellRow], task: str) -> Figure | None:
     return replace(found, learned=True) if found else None
 
 
-def figure(cells: Sequence[CellRow], task: str, role: str) -> Figure | None:
-    """The headline score of a task over seeds; None when no cell has one."""
-    scores = [score for cell in cells if (score := headline(cell, task, role))]
+def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Figure | None:
+    """The mean change of several retained tasks of one metric, over seeds; None where one of them is missing (a row
+    that learned it): a mean of others would be no figure of the same thing. Items of different tasks are independent,
+    so that the variances of their changes add up."""
+    gains, errors, first = [], [], None
+    for cell in cells:
+        scores = [score for task in tasks if (score := headline(cell, task, "retain"))]
+        changes = [score.value - score.base_value for score in scores if score.base_value is not None]
+        if len(changes) < len(tasks):
+            return None
+        first = first or scores[0]
+        known = [score.change_stderr for score in scores if score.change_stderr is not None]
+        gains.append(statistics.fmean(changes))
+        errors.append(math.hypot(*known) / len(tasks) if len(known) == len(tasks) else None)
+    if first is None:
+        return None
+    mean, stderr = statistics.fmean(gains), joint_stderr(gains, errors)
+    return Figure(mean, stderr, mean, first.metric, first.higher_is_better, first.n, stderr)
+
+
+def figure(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -> Figure | None:
+    """The headline score of a task over seeds, or that of a metric; None when no cell has one."""
+    scores = [score for cell in cells if (score := headline(cell, task, role, metric))]
     if not scores:
         return None
     values = [score.value for score in scores]

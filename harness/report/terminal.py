@@ -8,7 +8,16 @@ from typing import Any
 
 from harness.report import instruments
 from harness.report.answer import sentences
-from harness.report.columns import SPARE, footnotes, headers, texts
+from harness.report.columns import (
+    SPARE,
+    footnotes,
+    headers,
+    matched_headers,
+    matched_texts,
+    matched_title,
+    texts,
+)
+from harness.report.matched import Matched
 from harness.report.table import Block, Report
 
 GAP = 2  # blanks between columns
@@ -33,6 +42,9 @@ class Shown:
                 left_out |= dict.fromkeys(dropped)
                 yield shown
                 yield ""
+                if found := block.matched.get((n_train, condition)):
+                    yield matched_table(block, found)
+                    yield ""
             yield Text("".join(f"• {sentence}\n" for sentence in sentences(block)))
         if left_out:
             yield Text(
@@ -70,13 +82,28 @@ def table(block: Block, n_train: int, condition: str, width: int) -> tuple[Any, 
     return shown, [names[place] for place in range(len(names)) if place not in kept]
 
 
+def matched_table(block: Block, found: Matched) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(
+        title=escape(matched_title(found)), title_justify="left", title_style="italic", box=None, pad_edge=False,
+        padding=(0, GAP, 0, 0), collapse_padding=True, header_style="bold",
+    )  # fmt: skip
+    for place, name in enumerate(matched_headers(block)):
+        shown.add_column(escape(name), justify="right" if place else "left")
+    for line in matched_texts(block, found):
+        shown.add_row(*map(escape, line))
+    return shown
+
+
 def fit(names: list[str], wide: list[int], width: int) -> list[int]:
     """The places of the columns that fit. Headers may wrap between words, values may not."""
     kept = list(range(len(names)))
     for spare in SPARE:
         if sum(wide[place] + GAP for place in kept) - GAP <= width:
             break
-        kept = [place for place in kept if names[place] != spare]
+        kept = [place for place in kept if not names[place].startswith(spare)]
     return kept
 
 

@@ -25,7 +25,7 @@ BATCH = 500
 # The same row comes with many attempts; its first column is its key. Of an environment the earliest is kept, in
 # whatever order attempts come: so a rebuilt database is the same.
 SHARED = {"environments": "created", "cells": None}
-PER_ATTEMPT = ("attempts", "scores", "items", "phases", "steps", "facts", "flags", "files")
+PER_ATTEMPT = ("attempts", "scores", "items", "phases", "steps", "facts", "flags", "files", "checkpoints")
 ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target")
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -134,6 +134,7 @@ def add_rows(rows: Rows, result: CellResult) -> None:
     add("phases", [(attempt, *vars(phase).values()) for phase in result.phases])
     add("steps", [(attempt, *vars(step).values()) for step in result.steps])
     add("facts", [(attempt, *vars(fact).values()) for fact in result.facts])
+    add("checkpoints", [(attempt, *vars(checkpoint).values()) for checkpoint in result.checkpoints])
     add("flags", [(attempt, flag.name, json.dumps(flag.evidence)) for flag in result.flags])
 
 

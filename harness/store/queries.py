@@ -58,6 +58,16 @@ class StoredScore:
 
 
 @dataclass(frozen=True)
+class StoredCheckpoint:
+    """A score after so many steps of training."""
+
+    step: int
+    task: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
 class CellRow:
     """A member of a run with its decisive attempt: the newest finished one, else the newest.
 
@@ -87,6 +97,7 @@ class CellRow:
     facts: dict[str, float] = field(default_factory=dict)
     flags: dict[str, dict[str, Any]] = field(default_factory=dict)
     losses: list[tuple[int, str, float]] = field(default_factory=list)  # step, split, loss
+    checkpoints: list[StoredCheckpoint] = field(default_factory=list)  # by step
 
 
 def records(
@@ -200,6 +211,13 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
         [attempts],
     ):
         by_attempt[step["attempt_id"]].losses.append((step["step"], step["split"], step["loss"]))
+    for found_at in records(
+        connection,
+        "SELECT attempt_id, step, task, metric, value FROM checkpoints WHERE attempt_id IN (SELECT unnest(?)) "
+        "ORDER BY step",
+        [attempts],
+    ):
+        by_attempt[found_at.pop("attempt_id")].checkpoints.append(StoredCheckpoint(**found_at))
     return rows
 
 
@@ -287,6 +305,7 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, A
             ("phases", "phase"),
             ("facts", "name"),
             ("flags", "name"),
+            ("checkpoints", "step"),
         ):
             rows = records(connection, f"SELECT * FROM {table} WHERE attempt_id = ? ORDER BY {order}", [last])
             detail[table] = [{k: v for k, v in row.items() if k not in ("attempt_id", "position")} for row in rows]

@@ -104,6 +104,17 @@ def which_cells_a_run_was_asked_for(connection: duckdb.DuckDBPyConnection) -> No
     connection.execute("ALTER TABLE runs ADD COLUMN only_cells VARCHAR[]")
 
 
+@migration
+def scores_along_training(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE checkpoints (
+            attempt_id VARCHAR, step INTEGER, task VARCHAR, role VARCHAR, metric VARCHAR, value DOUBLE,
+            stderr DOUBLE, n INTEGER, higher_is_better BOOLEAN)
+        """
+    )
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}

@@ -59,6 +59,11 @@ class Run:
     address: str = ""  # of a cluster
     bad_instruments: tuple[str, ...] = ()  # checks that failed: every result is marked
     root: Path = Path()  # the project's folder: where `suites/` lies
+    least: Callable[[Cell], int | None] | None = None  # bytes, without what is left out where there is no room
+
+    def needed(self, cell: Cell) -> int | None:
+        """The bytes without which a cell cannot run: too few of them are a reason to refuse it."""
+        return (self.least or self.predict)(cell)
 
 
 @dataclass
@@ -309,6 +314,8 @@ class Executor(ABC):
             "bad_instruments": list(run.bad_instruments),
             "leaks": leaks_of(cell, run.facts),
             "predicted_bytes": run.predict(cell),
+            "needed_bytes": run.needed(cell),
+            "memory_limit": run.limits.memory,
         }
 
     def _look_at(self, running: Running) -> None:

@@ -50,7 +50,7 @@ class LocalExecutor(Executor):
             self.watchdog.stop()
 
     def refuse(self, cell: Cell) -> str | None:
-        return refusal(cell, self.placement.devices, self.run_info.predict(cell))
+        return refusal(cell, self.placement.devices, self.run_info.needed(cell))
 
     def full(self) -> bool:
         return all(len(device.held) >= device.slots for device in self.placement.devices)

@@ -133,7 +133,7 @@ class RayExecutor(Executor):
         nodes = [node["Resources"] for node in self.nodes()]
         if not nodes:
             return None  # a cluster may grow
-        predicted = self.run_info.predict(cell) or 0
+        predicted = self.run_info.needed(cell) or 0
         memory = max(node.get("memory", 0) for node in nodes)
         if not self.cuda and predicted * (1 - ERROR) > memory:
             return f"is predicted to need {predicted / GIB:.1f} GiB; the largest node has {memory / GIB:.1f} GiB"
