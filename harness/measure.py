@@ -1,4 +1,4 @@
-"""What a cell costs: seconds, tokens and peak memory, phase by phase and step by step.
+"""What a cell costs: seconds, tokens, energy and peak memory, phase by phase and step by step.
 
 On a GPU: peaks that torch allocated and reserved, and the whole device's, sampled. On a CPU: the resident
 peak of the phase (VmHWM, reset at its start through clear_refs). Measuring steps is a TrainerCallback, so
@@ -23,6 +23,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from harness.energy import Counter, energy_counter
 from harness.errors import Diverged
 from harness.records import Fact, Phase, Step
 
@@ -31,9 +32,11 @@ SAMPLE_SECONDS = 0.05
 
 
 class Meter:
-    """Collects the phases of one cell."""
+    """Collects the phases of one cell. `energy` is the counter to read, by default that of this process's device."""
 
-    def __init__(self) -> None:
+    def __init__(self, energy: Counter | None = None) -> None:
+        self.energy = energy or energy_counter()
+        self.joules: float | None = None  # of the counter, when the phase began
         self.phases: list[Phase] = []
         self.name = ""  # of the phase that is being measured
         self.tokens: int | None = None
@@ -69,6 +72,7 @@ class Meter:
     def begin(self, name: str) -> None:
         self.name, self.tokens, self.samples = name, None, None
         reset_peaks()
+        self.joules = self.energy.read()
         self.started = time.perf_counter()
         self.sampler = DeviceSampler()
 
@@ -77,6 +81,7 @@ class Meter:
         assert self.sampler is not None
         synchronise()
         seconds = time.perf_counter() - self.started
+        joules = self.energy.read()
         allocated, reserved = cuda_peaks()
         found = Phase(
             phase=self.name,
@@ -87,6 +92,7 @@ class Meter:
             reserved_bytes=reserved,
             device_bytes=self.sampler.stop(),
             rss_bytes=resident_peak(),
+            energy_j=None if joules is None or self.joules is None else joules - self.joules,
         )
         self.name = ""
         earlier = next((place for place, phase in enumerate(self.phases) if phase.phase == found.phase), None)
@@ -97,14 +103,16 @@ class Meter:
 
 
 def joined(one: Phase, other: Phase) -> Phase:
-    """Two stretches of a phase: what was done is added, of peaks the higher one is kept."""
+    """Two stretches of a phase: what was done is added, of peaks the higher one is kept. Energy that is not known of
+    both is not known."""
 
     def known(name: str) -> list[Any]:
         return [value for part in (one, other) if (value := getattr(part, name)) is not None]
 
-    added = {name: sum(known(name)) for name in ("seconds", "tokens", "samples", "energy_j") if known(name)}
+    added = {name: sum(known(name)) for name in ("seconds", "tokens", "samples") if known(name)}
+    energy = sum(known("energy_j")) if len(known("energy_j")) == 2 else None
     peaks = ("allocated_bytes", "reserved_bytes", "device_bytes", "rss_bytes")
-    return replace(one, **added, **{name: max(known(name)) for name in peaks if known(name)})
+    return replace(one, **added, energy_j=energy, **{name: max(known(name)) for name in peaks if known(name)})
 
 
 def cuda_in_use() -> bool:

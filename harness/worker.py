@@ -31,11 +31,16 @@ def run(folder: Path, device: str = "cpu") -> None:
 
 
 def finish(folder: Path, result: CellResult, device: str) -> None:
-    """Write a cell's result, with where it ran and which cells (as the executor noted them) ran there meanwhile."""
+    """Write a cell's result, with where it ran and which cells (as the executor noted them) ran there meanwhile.
+
+    Of one that was not alone the energy is dropped: the counters saw its neighbours too.
+    """
     try:
         beside = tuple(dict.fromkeys((folder / "beside.txt").read_text().splitlines()))
     except OSError:
         beside = ()
+    if beside:
+        result = replace(result, phases=tuple(replace(phase, energy_j=None) for phase in result.phases))
     write_result(folder / RESULT, replace(result, device=device, beside=beside, contended=bool(beside)))
 
 

@@ -30,6 +30,7 @@ RANK = {
     "generation": 5,
     "labels": 5,
     "suite": 6,
+    "energy": 6,
     "environment": 6,
     "models": 6,
     "misfits": 7,
