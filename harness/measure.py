@@ -14,7 +14,7 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -25,6 +25,7 @@ from transformers import TrainerCallback
 
 from harness.energy import Counter, energy_counter
 from harness.errors import Diverged
+from harness.flops import FlopCount
 from harness.records import Fact, Phase, Step
 
 WARM_UP_STEPS = 2  # left out of throughput: the first steps allocate and tune kernels
@@ -222,6 +223,9 @@ class StepRecorder(TrainerCallback):
         self.samples: dict[int, int] = {}
         self.terms: dict[str, Any] = {}  # objective -> the sum of its terms, a tensor
         self.began = 0.0
+        self.flop_count: FlopCount | None = None  # of the model that is being trained, where its form is known
+        self.trained: Sequence[bool] = ()
+        self.flops: dict[int, float] = {}
         self.before = 0  # steps of earlier stages: numbers go on where those ended
 
     def add(self, objective: str, term: Any) -> None:
@@ -238,6 +242,8 @@ class StepRecorder(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step_tokens = self.step_samples = 0
+        if self.flop_count:
+            self.trained = self.flop_count.trained()
         self.began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -246,6 +252,8 @@ class StepRecorder(TrainerCallback):
         self.seconds[step] = time.perf_counter() - self.began
         self.tokens[step] = self.step_tokens
         self.samples[step] = self.step_samples
+        if self.flop_count:
+            self.flops[step] = self.flop_count.step(self.step_tokens, self.step_samples, self.trained)
         self.total_tokens += self.step_tokens
         self.total_samples += self.step_samples
 
@@ -270,8 +278,9 @@ class StepRecorder(TrainerCallback):
             with self.events.open("a") as file:
                 file.write(json.dumps(event) + "\n")
 
-    def facts(self) -> list[Fact]:
-        """Throughput and step times, without the warm-up steps (all steps when there are no others)."""
+    def facts(self, peak: float | None = None) -> list[Fact]:
+        """Throughput and step times, without the warm-up steps (all steps when there are no others); and the share of
+        the devices' `peak` (FLOP/s) that the model's own FLOPs came to, where both are known."""
         kept = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
         times = [self.seconds[step] for step in kept]
         if not times:
@@ -288,6 +297,11 @@ class StepRecorder(TrainerCallback):
             done = sum(counts[step] for step in kept)
             if done:
                 facts.append(Fact(f"{name}_per_second", done / sum(times), f"{name}/s", True))
+        if self.flops.keys() == self.seconds.keys():  # else not every step's work is known
+            facts.append(Fact("model_flops", sum(self.flops.values()), "FLOP"))
+            if peak:
+                rate = sum(self.flops[step] for step in kept) / sum(times)
+                facts.append(Fact("mfu", rate / peak, "share of the matmul peak", True))
         return facts
 
 

@@ -137,8 +137,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Phase:
-    """One of load, train, score_stages (between the stages of training), evaluate, save. Bytes are peaks within the
-    phase; None is "not measured"."""
+    """One of load, train, score_stages (between the stages of training), evaluate, infer, save. Bytes are peaks
+    within the phase; None is "not measured"."""
 
     phase: str
     seconds: float

@@ -1,4 +1,4 @@
-"""One cell on one page: load -> attach -> train -> evaluate -> save -> result.
+"""One cell on one page: load -> attach -> train -> evaluate -> infer -> save -> result.
 
 In: a folder with `job.json`. Out, in the same folder: `result.json` (written last, by rename),
 `items.parquet`, `weights/`. Runs in a process of its own, so that its memory is its own; what it prints
@@ -123,7 +123,8 @@ class Work(Lent):
                 self.recorder.tell(phase="train")
                 model = self.method.fit(model, self)
                 self.meter.count(self.recorder.total_tokens or None, self.recorder.total_samples or None)
-            self.facts += self.recorder.facts()
+            self.facts += self.recorder.facts(self.peak)
+            self.facts += self.truncation()
             self.flags += overfitted(self.recorder.steps) + underfitted(self.recorder.steps)
             if "threads_a_rank" in self.job:  # one of several ranks
                 from harness.devices import part
@@ -135,12 +136,18 @@ class Work(Lent):
         with self.meter.phase("evaluate"):
             self.recorder.tell(phase="evaluate")
             self.evaluate(model)
+        if self.cell.learn:
+            with self.meter.phase("infer"):
+                self.recorder.tell(phase="infer")
+                self.facts += self.answering()
         with self.meter.phase("save"):
             self.recorder.tell(phase="save")
             self.save(model)
 
     def evaluate(self, model: Any) -> None:
         self.scores, items, documents = self.scores_of(model, (*self.cell.learn, *self.cell.retain))
+        if self.truncated is not None:
+            self.facts.append(Fact("truncated_items", self.truncated, "sequences", False))
         if self.curriculum.scores_stages and self.stages:
             learned = [score for score in self.scores if score.role == "task"]
             self.facts += self.curriculum.summary([*self.history, (self.stages[-1].name, learned)])
