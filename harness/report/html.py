@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.report import memory
 from harness.report.answer import sentences
 from harness.report.columns import footnotes, headers, problem, texts, title
 from harness.report.losses import losses
@@ -46,6 +47,7 @@ def render(report: Report) -> str:
                 }
                 for size, condition in block.tables
             ],
+            "memory": {"headers": memory.columns(block), "rows": memory.lines(block)},
             "plot": picture(learning_against_forgetting(block)),
             "losses": picture(losses(block)),
         }
@@ -59,6 +61,7 @@ def render(report: Report) -> str:
         all_packages=packages,
         blocks=blocks,
         footnotes=footnotes(report),
+        memory=memory,
         failures=report.failures,
         flags=report.flags,
         cells=report.cells,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.report import memory
 from harness.report.answer import sentences
 from harness.report.columns import footnotes, headers, problem, texts, title
 from harness.report.table import Block, Report
@@ -18,6 +19,8 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
         lines += [*(f"- {escape(sentence)}" for sentence in sentences(block)), ""]
         for size, condition in block.tables:
             lines += [f"### {title(size, condition)}", "", *table(block, size, condition), ""]
+        if names := memory.columns(block):
+            lines += [f"### {memory.TITLE}", "", *grid(names, memory.lines(block)), "", memory.NOTE, ""]
         if (block.model, block.task) in plots:
             name = plots[block.model, block.task]
             lines += [
@@ -43,14 +46,19 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
 
 
 def table(block: Block, size: int, condition: str) -> list[str]:
-    names = headers(block)
-    aligned = ["---", *["---:"] * (len(names) - 1)]
-    lines = ["| " + " | ".join(line) + " |" for line in (map(escape, names), aligned)]
+    rows = []
     for row in block.at(size, condition):
         cells = texts(block, row)
         cells[2] = problem(row) or cells[2]
-        lines.append("| " + " | ".join(map(escape, cells)) + " |")
-    return lines
+        rows.append(cells)
+    return grid(headers(block), rows)
+
+
+def grid(names: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table."""
+    aligned = ["---", *["---:"] * (len(names) - 1)]
+    lines = ["| " + " | ".join(line) + " |" for line in (map(escape, names), aligned)]
+    return lines + ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
 
 
 def escape(text: str) -> str:

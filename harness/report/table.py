@@ -19,8 +19,10 @@ from harness.report.figures import (
     headline,
     joint_stderr,
     mean_curve,
+    memory,
     peak_bytes,
     tokens_per_second,
+    train_energy,
     trainable_share,
 )
 from harness.store.queries import CellRow, StoredRun
@@ -30,6 +32,12 @@ ROLLING = "log_likelihood_per_word"
 UNITS = {ROLLING: "nats/word"}
 # What is said of rows that learned several tasks: column -> the fact that it is (of the average, from the scores).
 SEVERAL = {"average": "", "backward transfer": "backward_transfer", "forgetting": "forgetting"}
+# Costs that not every machine or method has a figure for: column -> how it is read off a cell.
+COSTS: dict[str, Callable[[CellRow], float | None]] = {
+    "train energy": train_energy,
+    "MFU": lambda cell: cell.facts.get("mfu"),
+    "latency ms": lambda cell: cell.facts.get("latency_ms_p50"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,8 @@ class Row:
     failures: tuple[tuple[str, str, str], ...] = ()  # key, status, reason
     several: dict[str, float] = field(default_factory=dict)  # of SEVERAL, what is known: for rows of several tasks
     condition: str = ""
+    costs: dict[str, float] = field(default_factory=dict)  # of COSTS, what is known
+    memory: dict[str, tuple[float, float]] = field(default_factory=dict)  # phase -> predicted and measured bytes
 
 
 @dataclass(frozen=True)
@@ -197,6 +207,8 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str]) -> Row:
         failures=tuple((cell.key, cell.status, cell.reason) for cell in cells if cell.status != "done"),
         several={name: value for name in SEVERAL if (value := mean(several(name))) is not None},
         condition=condition_of(first),
+        costs={name: value for name, pick in COSTS.items() if (value := mean(pick)) is not None},
+        memory=memory(done),
     )
 
 
