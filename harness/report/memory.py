@@ -10,8 +10,8 @@ from harness.report.table import Block, Row
 TITLE = "Memory: predicted / measured (ratio)"
 NOTE = (
     "Memory is what torch allocates on a GPU, else resident memory; of several seeds the largest. Predicted are, "
-    "beside weights and process: for load the checkpoint as it is read, for train gradients, optimizer state and activations, "
-    "for evaluate a batch that is scored. The facts predicted_…_bytes of a cell have each part (tunebench show)."
+    "beside weights and process: for load the checkpoint as it is read, for train gradients, optimizer state and "
+    "activations, for evaluate a batch that is scored. Each part is a fact, predicted_…_bytes (tunebench show)."
 )
 
 
