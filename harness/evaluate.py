@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from peft.helpers import DoraCaching
 
 from harness.models import logits_at, prompt_run_once
@@ -30,6 +32,11 @@ class TunedLM(HFLM):
     def __init__(self, model: Any, tokenizer: Any, batch_size: int):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
         self.scored_tokens = 0  # given to the model by log-likelihood requests, without padding
+        self.quiet = False  # True: no progress bars
+        self.truncated = 0  # sequences of which the model's length left only the end
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        return super().loglikelihood(requests, disable_tqdm or self.quiet)
 
     def _loglikelihood_tokens(
         self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
@@ -37,6 +44,7 @@ class TunedLM(HFLM):
         inputs: dict[tuple[int, ...], list[int]] = {}  # model input -> the requests that share it
         for number, (_, context, continuation) in enumerate(requests):
             tokens = (context + continuation)[-(self.max_length + 1) :]
+            self.truncated += tuple(tokens[:-1]) not in inputs and len(tokens) < len(context) + len(continuation)
             inputs.setdefault(tuple(tokens[:-1]), []).append(number)
         answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
         self.scored_tokens += sum(map(len, inputs))
@@ -78,12 +86,25 @@ class TunedLM(HFLM):
             yield logits
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        for context, options in (request.args for request in requests):
+            room = self.max_length - normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
+            self.truncated += len(self.tok_encode(context)) > room
         whole = self.model
         self._model = prompt_run_once(whole)
         try:
-            return super().generate_until(requests, disable_tqdm)
+            return super().generate_until(requests, disable_tqdm or self.quiet)
         finally:
             self._model = whole
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Within, what is the same for every input is made once for all that is asked, and nothing is shown."""
+        whole = self.model
+        self._model, self.quiet = prompt_run_once(whole), True
+        try:
+            yield
+        finally:
+            self._model, self.quiet = whole, False
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(

@@ -18,8 +18,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from harness.errors import Unavailable
 from harness.records import Check
 
+ANSWER = "answer.json"
 PLANTED_BYTES = 500_000_000
 PAIRS = (
     ("The capital of France is", " Paris"),
@@ -259,18 +261,36 @@ def tolerance(bench: Bench) -> float:
     return {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}[resolve_precision(bench.settings["precision"])]
 
 
+def peaks(precisions: list[str]) -> dict[str, float | None]:
+    """Precision -> FLOP/s of a matrix product in it; None where this device cannot do it."""
+    from harness.flops import matmul_peak
+    from harness.models import compute_dtype, resolve_precision
+
+    found: dict[str, float | None] = {}
+    for precision in precisions:
+        try:
+            found[precision] = matmul_peak(compute_dtype(resolve_precision(precision)))
+        except Unavailable:
+            found[precision] = None
+    return found
+
+
 def main(request: Path) -> None:
-    """Answer a request ({base, settings, threads}) with a list of checks, in `checks.json` beside it."""
+    """Answer a request in `answer.json` beside it: {base, settings, threads} with a list of checks, {precisions,
+    threads} with `peaks`."""
     import tempfile
 
     import torch
 
     asked = json.loads(request.read_text())
     torch.set_num_threads(asked["threads"])
+    if "precisions" in asked:
+        (request.parent / ANSWER).write_text(json.dumps(peaks(asked["precisions"])))
+        return
     with tempfile.TemporaryDirectory(dir=request.parent) as scratch:
         bench = Bench(Path(asked["base"]), asked["settings"], Path(scratch))
         checks = [asdict(check) for check in check_all(bench)]
-    (request.parent / "checks.json").write_text(json.dumps(checks, indent=1))
+    (request.parent / ANSWER).write_text(json.dumps(checks, indent=1))
 
 
 if __name__ == "__main__":

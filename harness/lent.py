@@ -14,8 +14,10 @@ from typing import Any
 
 from harness.curricula import Curriculum, Stage
 from harness.errors import Diverged
+from harness.flops import FlopCount, flop_count
 from harness.measure import Meter, StepRecorder
 from harness.methods import Method, make_method
+from harness.network import read_network
 from harness.quality import Quality
 from harness.recipe import Recipe
 from harness.records import Cell, Checkpoint, Fact, Flag, Item, Score
@@ -52,6 +54,12 @@ class Lent:
             self.flags.append(Flag("leak", job["leaks"]))
         if job["predicted_bytes"]:
             self.facts.append(Fact("predicted_bytes", job["predicted_bytes"], "B", False))
+        for part, size in job.get("predicted_parts", {}).items():
+            self.facts.append(Fact(f"predicted_{part}_bytes", size, "B", False))
+        self.cut: dict[Any, int] = {}  # example -> how many of its tokens `max_length` cut off
+        self.texts_cut: list[int] = []  # as many of each passage of running text
+        self.truncated: int | None = None  # sequences that were scored without their beginnings, when last scored
+        self.scorer: Any = None  # the lm that scored last
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -115,7 +123,7 @@ class Lent:
 
         folder = self.models[self.cell.data.get("judge", self.cell.model)]
         lm = TunedLM(self.load_model(folder), load_tokenizer(folder), self.settings["eval_batch_size"])
-        rows = encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
+        rows, _ = encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
         asked = []
         for row in rows:
             answer = [label for label in row["labels"] if label != -100]
@@ -130,7 +138,9 @@ class Lent:
         from harness.tasks import encode
 
         lm = self.language_model(model)
-        return encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
+        rows, cut = encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
+        self.cut.update(zip(found, cut, strict=True))
+        return rows
 
     def first_answer(self, model: Any) -> Any:
         """Log-probabilities [tokens] of the first training example's answer, as the model stands."""
@@ -158,8 +168,21 @@ class Lent:
 
     def text_rows(self, model: Any, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
         lm, length = self.language_model(model), self.settings["max_length"]
-        rows = [[lm.prefix_token_id, *lm.tok_encode(text)][:length] for text in self.texts(task, n)]
-        return [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in rows]
+        rows = [[lm.prefix_token_id, *lm.tok_encode(text)] for text in self.texts(task, n)]
+        self.texts_cut += [max(0, len(ids) - length) for ids in rows]
+        return [{"input_ids": ids[:length], "labels": [-100, *ids[1:length]]} for ids in rows]
+
+    def truncation(self) -> list[Fact]:
+        """What `max_length` cut off the training data, 0 where it cut nothing; nothing for a method that encodes its
+        examples in its own way. Running text that is read besides counts too, each passage as an example."""
+        drawn = [one for (_, split, *_), found in self.drawn.items() if split == "train" for one in found]
+        cut = [self.cut[one] for one in drawn if one in self.cut] + self.texts_cut
+        if not cut:
+            return []
+        return [
+            Fact("truncated_train_examples", sum(count > 0 for count in cut), "examples", False),
+            Fact("truncated_train_tokens", sum(cut), "tokens", False),
+        ]
 
     def lessons(self, model: Any) -> list[Stage]:
         """The stages of training, with encoded rows; none for a method with a trainer of its own."""
@@ -222,7 +245,15 @@ class Lent:
         scores, items, documents = evaluate(lm, {name: self.tasks[name] for name in names}, roles, chat)
         check_numbers(scores)
         self.meter.count(tokens=getattr(lm, "scored_tokens", None), samples=len(documents))
+        self.truncated, self.scorer = getattr(lm, "truncated", None), lm
         return scores, items, documents
+
+    def answering(self) -> list[Fact]:
+        """How fast what was scored answers the task that it learned, asked as it was in scoring."""
+        from harness.inference import inference_facts
+
+        requests = self.tasks[self.cell.learn[0]].instances
+        return inference_facts(self.scorer, requests, self.settings["eval_batch_size"])
 
     def train(self, model: Any, method: Method) -> Any:
         from harness.train import train
@@ -231,6 +262,7 @@ class Lent:
         for objective in self.recipe.objectives:
             objective.prepare(model, self)
         for stage in self.stages:
+            self.recorder.flop_count = self.flops_of(model, stage.rows)
             course = {"ordered": True, "steps": None, "epochs": 1.0} if stage.ordered else {}
             course |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
             model = train(
@@ -241,6 +273,7 @@ class Lent:
                 with self.meter.phase("score_stages"):
                     self.recorder.tell(phase="score_stages")
                     self.history.append((stage.name, self.scores_of(model, self.cell.learn)[0]))
+        self.recorder.flop_count = None
         # Of several processes the first alone holds the weights now.
         return model if self.rank else method.finish(model, self)
 
@@ -260,6 +293,24 @@ class Lent:
             self.recorder.tell(phase="score_checkpoints")
             scores, _, _ = self.scores_of(model, (*self.cell.learn, *self.cell.retain))
         self.checkpoints += [Checkpoint(step, **vars(score)) for score in scores]
+
+    def flops_of(self, model: Any, rows: list[Any]) -> FlopCount | None:
+        """How to count the FLOPs of training on rows; None where objectives make work of their own."""
+        network = read_network(self.base)
+        if network is None or self.recipe.objectives:
+            return None
+        # Sharded weights take the place of the whole ones, which must not be held on to.
+        sharded = self.settings["devices"] > 1 and self.settings["strategy"] == "fsdp"
+        return flop_count(model, network, rows, hold=not sharded)
+
+    @property
+    def peak(self) -> float | None:
+        """FLOP/s of a matrix product on all devices that the cell trains on; None where it was not measured."""
+        import torch
+
+        several = torch.cuda.is_available() and "threads_a_rank" in self.job
+        one: float | None = self.job.get("matmul_peak")
+        return one * self.settings["devices"] if one and several else one
 
     def train_on(self, rows: list[Any], model: Any, method: Method, changes: Mapping[str, Any]) -> Any:
         from harness.train import train

@@ -1,4 +1,4 @@
-"""What a cell costs: seconds, tokens and peak memory, phase by phase and step by step.
+"""What a cell costs: seconds, tokens, energy and peak memory, phase by phase and step by step.
 
 On a GPU: peaks that torch allocated and reserved, and the whole device's, sampled. On a CPU: the resident
 peak of the phase (VmHWM, reset at its start through clear_refs). Measuring steps is a TrainerCallback, so
@@ -14,7 +14,7 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -23,7 +23,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from harness.energy import Counter, energy_counter
 from harness.errors import Diverged
+from harness.flops import FlopCount
 from harness.records import Fact, Phase, Step
 
 WARM_UP_STEPS = 2  # left out of throughput: the first steps allocate and tune kernels
@@ -31,9 +33,11 @@ SAMPLE_SECONDS = 0.05
 
 
 class Meter:
-    """Collects the phases of one cell."""
+    """Collects the phases of one cell. `energy` is the counter to read, by default that of this process's device."""
 
-    def __init__(self) -> None:
+    def __init__(self, energy: Counter | None = None) -> None:
+        self.energy = energy or energy_counter()
+        self.joules: float | None = None  # of the counter, when the phase began
         self.phases: list[Phase] = []
         self.name = ""  # of the phase that is being measured
         self.tokens: int | None = None
@@ -69,6 +73,7 @@ class Meter:
     def begin(self, name: str) -> None:
         self.name, self.tokens, self.samples = name, None, None
         reset_peaks()
+        self.joules = self.energy.read()
         self.started = time.perf_counter()
         self.sampler = DeviceSampler()
 
@@ -77,6 +82,7 @@ class Meter:
         assert self.sampler is not None
         synchronise()
         seconds = time.perf_counter() - self.started
+        joules = self.energy.read()
         allocated, reserved = cuda_peaks()
         found = Phase(
             phase=self.name,
@@ -87,6 +93,7 @@ class Meter:
             reserved_bytes=reserved,
             device_bytes=self.sampler.stop(),
             rss_bytes=resident_peak(),
+            energy_j=None if joules is None or self.joules is None else joules - self.joules,
         )
         self.name = ""
         earlier = next((place for place, phase in enumerate(self.phases) if phase.phase == found.phase), None)
@@ -97,14 +104,16 @@ class Meter:
 
 
 def joined(one: Phase, other: Phase) -> Phase:
-    """Two stretches of a phase: what was done is added, of peaks the higher one is kept."""
+    """Two stretches of a phase: what was done is added, of peaks the higher one is kept. Energy that is not known of
+    both is not known."""
 
     def known(name: str) -> list[Any]:
         return [value for part in (one, other) if (value := getattr(part, name)) is not None]
 
-    added = {name: sum(known(name)) for name in ("seconds", "tokens", "samples", "energy_j") if known(name)}
+    added = {name: sum(known(name)) for name in ("seconds", "tokens", "samples") if known(name)}
+    energy = sum(known("energy_j")) if len(known("energy_j")) == 2 else None
     peaks = ("allocated_bytes", "reserved_bytes", "device_bytes", "rss_bytes")
-    return replace(one, **added, **{name: max(known(name)) for name in peaks if known(name)})
+    return replace(one, **added, energy_j=energy, **{name: max(known(name)) for name in peaks if known(name)})
 
 
 def cuda_in_use() -> bool:
@@ -228,6 +237,9 @@ class StepRecorder(TrainerCallback):
         self.samples: dict[int, int] = {}
         self.terms: dict[str, Any] = {}  # objective -> the sum of its terms, a tensor
         self.began = 0.0
+        self.flop_count: FlopCount | None = None  # of the model that is being trained, where its form is known
+        self.trained: Sequence[bool] = ()
+        self.flops: dict[int, float] = {}
         self.before = 0  # steps of earlier stages: numbers go on where those ended
 
     def add(self, objective: str, term: Any) -> None:
@@ -244,6 +256,8 @@ class StepRecorder(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step_tokens = self.step_samples = 0
+        if self.flop_count:
+            self.trained = self.flop_count.trained()
         self.began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -252,6 +266,8 @@ class StepRecorder(TrainerCallback):
         self.seconds[step] = time.perf_counter() - self.began
         self.tokens[step] = self.step_tokens
         self.samples[step] = self.step_samples
+        if self.flop_count:
+            self.flops[step] = self.flop_count.step(self.step_tokens, self.step_samples, self.trained)
         self.total_tokens += self.step_tokens
         self.total_samples += self.step_samples
 
@@ -276,8 +292,9 @@ class StepRecorder(TrainerCallback):
             with self.events.open("a") as file:
                 file.write(json.dumps(event) + "\n")
 
-    def facts(self) -> list[Fact]:
-        """Throughput and step times, without the warm-up steps (all steps when there are no others)."""
+    def facts(self, peak: float | None = None) -> list[Fact]:
+        """Throughput and step times, without the warm-up steps (all steps when there are no others); and the share of
+        the devices' `peak` (FLOP/s) that the model's own FLOPs came to, where both are known."""
         kept = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
         times = [self.seconds[step] for step in kept]
         if not times:
@@ -294,6 +311,11 @@ class StepRecorder(TrainerCallback):
             done = sum(counts[step] for step in kept)
             if done:
                 facts.append(Fact(f"{name}_per_second", done / sum(times), f"{name}/s", True))
+        if self.flops.keys() == self.seconds.keys():  # else not every step's work is known
+            facts.append(Fact("model_flops", sum(self.flops.values()), "FLOP"))
+            if peak:
+                rate = sum(self.flops[step] for step in kept) / sum(times)
+                facts.append(Fact("mfu", rate / peak, "share of the matmul peak", True))
         return facts
 
 

@@ -138,7 +138,7 @@ class Score:
 @dataclass(frozen=True)
 class Phase:
     """One of load, train, score_stages (between the stages of training), score_checkpoints (between its steps),
-    evaluate, compare (with the base model), save. Bytes are peaks within the phase; None is "not measured"."""
+    evaluate, compare (with the base model), infer, save. Bytes are peaks within the phase; None is "not measured"."""
 
     phase: str
     seconds: float

@@ -280,18 +280,23 @@ def mark(task: Any, one: Example, answer: str) -> float:
 Encoder = Callable[[str, str], tuple[list[int], list[int]]]
 
 
-def encode(found: list[Example], encoder: Encoder, end: int, max_length: int) -> list[dict[str, list[int]]]:
-    """Token ids and labels; the loss is on answer tokens only (labels elsewhere are -100).
+def encode(
+    found: list[Example], encoder: Encoder, end: int, max_length: int
+) -> tuple[list[dict[str, list[int]]], list[int]]:
+    """(rows of token ids and labels, how many tokens each lost); the loss is on answer tokens only (labels elsewhere
+    are -100).
 
     `encoder` is the scorer's own (context, continuation) -> ids, so that what is learned is what is scored.
     Contexts too long for `max_length` lose their start.
     """
-    rows = []
+    rows, cut = [], []
     for one in found:
         context, answer = encoder(one.context, one.target)
         if one.closed:
             answer = [*answer, end]
+        whole = len(context) + len(answer)
         answer = answer[: max_length - 1]
         context = context[-(max_length - len(answer)) :]
         rows.append({"input_ids": context + answer, "labels": [-100] * len(context) + answer})
-    return rows
+        cut.append(whole - len(context) - len(answer))
+    return rows, cut

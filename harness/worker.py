@@ -1,4 +1,4 @@
-"""One cell on one page: load -> attach -> train -> evaluate -> save -> result.
+"""One cell on one page: load -> attach -> train -> evaluate -> infer -> save -> result.
 
 In: a folder with `job.json`. Out, in the same folder: `result.json` (written last, by rename),
 `items.parquet`, `weights/`. Runs in a process of its own, so that its memory is its own; what it prints
@@ -31,11 +31,16 @@ def run(folder: Path, device: str = "cpu") -> None:
 
 
 def finish(folder: Path, result: CellResult, device: str) -> None:
-    """Write a cell's result, with where it ran and which cells (as the executor noted them) ran there meanwhile."""
+    """Write a cell's result, with where it ran and which cells (as the executor noted them) ran there meanwhile.
+
+    Of one that was not alone the energy is dropped: the counters saw its neighbours too.
+    """
     try:
         beside = tuple(dict.fromkeys((folder / "beside.txt").read_text().splitlines()))
     except OSError:
         beside = ()
+    if beside:
+        result = replace(result, phases=tuple(replace(phase, energy_j=None) for phase in result.phases))
     write_result(folder / RESULT, replace(result, device=device, beside=beside, contended=bool(beside)))
 
 
@@ -123,7 +128,8 @@ class Work(Lent):
                 self.recorder.tell(phase="train")
                 model = self.method.fit(model, self)
                 self.meter.count(self.recorder.total_tokens or None, self.recorder.total_samples or None)
-            self.facts += self.recorder.facts()
+            self.facts += self.recorder.facts(self.peak)
+            self.facts += self.truncation()
             self.flags += overfitted(self.recorder.steps) + underfitted(self.recorder.steps)
             if "threads_a_rank" in self.job:  # one of several ranks
                 from harness.devices import part
@@ -135,6 +141,10 @@ class Work(Lent):
         with self.meter.phase("evaluate"):
             self.recorder.tell(phase="evaluate")
             self.evaluate(model)
+        if self.cell.learn:
+            with self.meter.phase("infer"):
+                self.recorder.tell(phase="infer")
+                self.facts += self.answering()
         with self.meter.phase("save"):
             self.recorder.tell(phase="save")
             self.save(model)
@@ -144,6 +154,8 @@ class Work(Lent):
         compared, more = self.compare(model, documents)
         self.scores += compared  # after the others: a task's first score is its headline
         items += more
+        if self.truncated is not None:
+            self.facts.append(Fact("truncated_items", self.truncated, "sequences", False))
         if self.curriculum.scores_stages and self.stages:
             learned = [score for score in self.scores if score.role == "task"]
             self.facts += self.curriculum.summary([*self.history, (self.stages[-1].name, learned)])

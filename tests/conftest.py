@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -27,10 +28,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache in which the instruments' checks lie, done once for the tests of this process."""
     from harness.environment import environment
-    from harness.execute.checked import keep, kept_at
+    from harness.execute.checked import keep, kept_at, peaks_kept_at
     from harness.instruments import Bench, check_all
     from harness.models import weights_fingerprint
     from harness.settings import TrainSettings
+    from harness.store.files import write_atomically
 
     folder = tmp_path_factory.mktemp("checked")
     settings = TrainSettings(steps=3)
@@ -40,6 +42,7 @@ def checked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("TUNEBENCH_CACHE", str(folder / "cache"))
         for threads in (1, 2):
             env_digest = environment(threads).env_digest
+            write_atomically(peaks_kept_at(env_digest), json.dumps({"auto": 1e11, "fp32": 1e11}))
             keep(kept_at(env_digest, weights_fingerprint(tiny_model), settings), env_digest, "tiny", settings, checks)
     return folder / "cache"
 

@@ -134,6 +134,7 @@ class Results:
         env: Environment | None = None,
         facts: Sequence[Fact] = (),
         checkpoints: Sequence[Checkpoint] = (),
+        energy: float | None = None,
     ) -> str:  # fmt: skip
         """One attempt at a cell; later calls are newer. Returns its attempt_id."""
         self.member(of)
@@ -143,7 +144,7 @@ class Results:
         phases = [Phase("load", 1.0, rss_bytes=700 * MIB), Phase("evaluate", 9.0, rss_bytes=900 * MIB)]
         facts = [*facts, Fact("total_params", 1e8, "parameters"), Fact("artifact_bytes", artifact, "B", False)]
         if train_seconds is not None:
-            phases.append(Phase("train", train_seconds, tokens=6000, rss_bytes=1536 * MIB))
+            phases.append(Phase("train", train_seconds, tokens=6000, rss_bytes=1536 * MIB, energy_j=energy))
             facts.append(Fact("tokens_per_second", 6000 / train_seconds, "tokens/s", True))
             facts.append(Fact("trainable_params", trainable, "parameters", False))
         result = CellResult(

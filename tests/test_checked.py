@@ -9,7 +9,7 @@ from test_cli import refused, tunebench
 from tools import plan_of, results_of
 
 from harness.environment import environment
-from harness.execute.checked import check_instruments, failures, keep, kept_at
+from harness.execute.checked import check_instruments, failures, keep, kept_at, matmul_peaks, peaks_kept_at
 from harness.records import Check
 from harness.store.files import INSTRUMENTS
 
@@ -92,6 +92,35 @@ def test_newer_checks_take_the_place_of_those_kept_with_the_results(broken: Path
     path = kept_at(here.env_digest, plan.facts.models["tiny"].fingerprint, settings)
     keep(path, here.env_digest, "tiny", settings, [sound])
     assert found() == [True]
+
+
+def test_the_devices_rate_is_measured_once(project: Path, tmp_path: Path) -> None:
+    kept = peaks_kept_at(environment(1).env_digest)
+    kept.unlink()
+    found = matmul_peaks(["fp32", "fp16"], environment(1), 1)
+    assert set(found) == {"fp32"}  # a CPU has no fp16
+    assert found["fp32"] > 1e8
+    assert json.loads(kept.read_text()) == {**found, "fp16": None}
+    kept.write_text(json.dumps({"fp32": 5.0, "fp16": None}))
+    assert matmul_peaks(["fp32", "fp16"], environment(1), 1) == {"fp32": 5.0}
+
+
+def test_a_run_tells_its_cells_the_rate_and_what_memory_was_predicted(project: Path) -> None:
+    suite = SUITE.replace("base: {}", "base: {}, lora: {}") + "train: {steps: 3, batch_size: 4}\nseeds: [0]\n"
+    plan_of(project, suite)
+    done = tunebench("run", "small", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    (found,) = (
+        {fact.name: fact.value for fact in result.facts} for result in results_of(project) if result.cell.n_train
+    )
+    assert 0 < found["mfu"] < 1
+    parts = ("weights", "gradients", "optimizer", "activations", "scoring", "loading", "process")
+    predicted = {part: found[f"predicted_{part}_bytes"] for part in parts}
+    assert found["predicted_bytes"] == predicted["process"] + predicted["weights"] + max(
+        predicted["gradients"] + predicted["optimizer"] + predicted["activations"],
+        predicted["scoring"],
+        predicted["loading"],
+    )
 
 
 def test_doctor_tells_of_the_machine_and_of_failing_instruments(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:

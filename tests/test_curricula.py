@@ -160,7 +160,7 @@ def test_it_trains_and_every_learned_task_is_scored(name: str, method: Any, worl
     phases = {phase.phase: phase for phase in result.phases}
     assert len(phases) == len(result.phases)
     between = {"score_stages"} if all_curricula()[name].scores_stages else set()
-    assert phases.keys() == {"load", "train", "evaluate", "compare", "save"} | between
+    assert phases.keys() == {"load", "train", "evaluate", "compare", "infer", "save"} | between
     assert phases["train"].samples == STEPS * BATCH
     assert {score.task for score in result.scores if score.role == "task"} == set(cell.learn)
     assert {score.task for score in result.scores if score.role == "retain"} == {"prose"}

@@ -73,7 +73,7 @@ def test_over_examples_it_has_a_size_and_keeps_an_index(encoding_project: Path, 
     made = run_here(plan, cell_named(plan, "x/tiny/colours/n12/s0"), folder)
     assert made.status == "done", made.reason
     assert made.cell.borrows == ("tiny-encoder",)
-    assert {phase.phase for phase in made.phases} == {"load", "train", "evaluate", "save"}
+    assert {phase.phase for phase in made.phases} == {"load", "train", "evaluate", "infer", "save"}
     base = run_here(plan, cell_named(plan, "base/tiny/colours"), tmp_path / "results" / "attempts" / "base")
     scores = [{(s.task, s.metric): s.value for s in one.scores} for one in (made, base)]
     for (task, metric), value in scores[0].items():
@@ -90,7 +90,7 @@ def test_over_a_store_it_has_none_and_still_measures_taking_it_in(encoding_proje
     made = run_here(plan, cell_named(plan, "x/tiny/colours"), tmp_path / "results" / "attempts" / "x")
     assert made.status == "done", made.reason
     assert (made.cell.n_train, made.cell.seed) == (0, None)
-    assert [phase.phase for phase in made.phases] == ["load", "train", "evaluate", "save"]
+    assert [phase.phase for phase in made.phases] == ["load", "train", "evaluate", "infer", "save"]
     passages = json.loads((tmp_path / "results" / "attempts" / "x" / "weights" / "passages.json").read_text())
     assert len(passages) > 600
 

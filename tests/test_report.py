@@ -13,12 +13,12 @@ import pytest
 from results_factory import MIB, OTHER, PROSE, Results, cell, demo, environment, scores
 
 from harness.errors import StoreError
-from harness.records import Check, Flag, Status
-from harness.report import load, terminal, write_report
+from harness.records import Check, Fact, Flag, Status
+from harness.report import load, memory, terminal, write_report
 from harness.report.answer import sentences
 from harness.report.columns import headers, problem, texts
 from harness.report.figures import joint_stderr
-from harness.report.format import number, share, size, with_error
+from harness.report.format import joules, number, share, size, with_error
 from harness.report.labels import box, overlap, place
 from harness.report.losses import losses
 from harness.report.plots import learning_against_forgetting
@@ -554,3 +554,78 @@ class TestRetention:
         notes = " ".join(footnotes(load(vector_store(tmp_path), "demo")))
         assert "compare it within one model only" in notes
         assert "read it beside its parts" in notes
+
+
+# --- costs that are not always known, and predicted memory ---
+
+
+def costly(tmp_path, contended=False):
+    """Two labels of which one has every figure; the parts of its prediction are powers of two, in MiB."""
+    results = Results(tmp_path)
+    base = cell("base")
+    results.add(base, scores(0.6), facts=[Fact("latency_ms_p50", 12.0, "ms", False)])
+    parts = ("weights", "gradients", "optimizer", "activations", "scoring", "loading", "process")
+    facts = [Fact(f"predicted_{part}_bytes", 2**place * MIB, "B", False) for place, part in enumerate(parts)]
+    facts += [Fact("predicted_bytes", 1000 * MIB, "B", False), Fact("mfu", 0.123, "share", True)]
+    facts.append(Fact("latency_ms_p50", 34.5, "ms", False))
+    for seed in (0, 1):
+        results.add(
+            cell("lora", 32, seed, baseline=base.spec_digest), scores(0.8), train_seconds=5.0, facts=facts,
+            contended=contended, energy=None if contended else 1000.0 + 1000 * seed,
+        )  # fmt: skip
+    results.add(cell("full", 32, 0, baseline=base.spec_digest), scores(0.8), train_seconds=5.0)
+    return results.store()
+
+
+def test_costs_have_columns_where_some_row_has_them(tmp_path, block):
+    (found,) = load(costly(tmp_path), "demo").blocks
+    assert headers(found)[-3:] == ["train energy", "MFU", "latency ms"]
+    assert [texts(found, row)[-3:] for row in found.rows] == [["", "", "12"], ["1.5 kJ", "12%", "34"], ["", "", ""]]
+    assert not {"train energy", "MFU", "latency ms"} & set(headers(block))
+
+
+def test_times_that_were_disturbed_are_marked(tmp_path):
+    (found,) = load(costly(tmp_path, contended=True), "demo").blocks
+    assert headers(found)[-2:] == ["MFU", "latency ms"]
+    assert texts(found, row_of(found, "lora"))[-2:] == ["12% ‡", "34 ‡"]
+
+
+def test_memory_is_compared_phase_by_phase(tmp_path):
+    (found,) = load(costly(tmp_path), "demo").blocks
+    row = row_of(found, "lora")
+    measured = {"load": 700, "train": 1536, "evaluate": 900, "peak": 1536}
+    predicted = {"load": 64 + 1 + 32, "train": 64 + 1 + 2 + 4 + 8, "evaluate": 64 + 1 + 16, "peak": 1000}
+    assert row.memory == {phase: (predicted[phase] * MIB, measured[phase] * MIB) for phase in measured}
+    assert memory.columns(found) == ["method", "examples", "load", "train", "evaluate", "peak"]
+    (line,) = memory.lines(found)
+    assert line[:2] == ["lora", "32"]
+    assert line[-1] == "1000 MiB / 1.5 GiB (0.65)"
+
+
+def test_memory_is_what_torch_allocated_on_a_gpu():
+    from types import SimpleNamespace
+
+    from harness.report import figures
+
+    phases = {"train": {"allocated_bytes": 5, "rss_bytes": 9, "device_bytes": 7}, "evaluate": {"rss_bytes": None}}
+    one = SimpleNamespace(phases=phases, facts={"predicted_bytes": 10.0})
+    assert figures.memory([one]) == {"peak": (10.0, 5)}  # of older results there are no parts
+
+
+def test_every_written_face_has_the_memory(tmp_path, block):
+    paths = write_report(costly(tmp_path / "results"), "demo", tmp_path / "report")
+    for path in (paths.html, paths.markdown):
+        text = path.read_text(encoding="utf-8").replace("\\", "")
+        assert memory.TITLE in text
+        assert "1000 MiB / 1.5 GiB (0.65)" in text
+        assert "1.5 kJ" in text
+    assert memory.columns(block) == memory.lines(block) == []
+
+
+def test_energy_is_told_in_the_unit_that_fits():
+    assert [joules(value) for value in (0.1234, 999.0, 1000.0, 1234567.0)] == [
+        "0.123 J",
+        "999 J",
+        "1.0 kJ",
+        "1 234.6 kJ",
+    ]

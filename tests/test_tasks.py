@@ -54,9 +54,12 @@ def test_loss_is_on_answer_tokens_only() -> None:
     def encoder(context: str, target: str) -> tuple[list[int], list[int]]:
         return [ord(c) for c in context], [ord(c) for c in target]
 
-    rows = tasks.encode([tasks.Example("abc", "xy", False), tasks.Example("abcdef", "z", True)], encoder, 0, 5)
+    rows, cut = tasks.encode([tasks.Example("abc", "xy", False), tasks.Example("abcdef", "z", True)], encoder, 0, 5)
     assert rows[0] == {"input_ids": [97, 98, 99, 120, 121], "labels": [-100] * 3 + [120, 121]}
     assert rows[1] == {"input_ids": [100, 101, 102, 122, 0][-5:], "labels": [-100] * 3 + [122, 0]}
+    assert cut == [0, 3]
+    ((row,), (lost,)) = tasks.encode([tasks.Example("ab", "uvwxyz", True)], encoder, 0, 5)
+    assert (row["input_ids"], lost) == ([98, *map(ord, "uvwx")], 1 + 3)  # of the answer, its end is cut
 
 
 SHAPES = {

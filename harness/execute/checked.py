@@ -8,14 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from harness.environment import now
 from harness.errors import UserError
 from harness.execute.child import die_with_parent
 from harness.facts import ModelFacts
+from harness.instruments import ANSWER
 from harness.labels import BASE
 from harness.plan import Plan
 from harness.records import Check, Environment, digest
@@ -52,7 +54,8 @@ def check_instruments(
 def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environment, threads: int) -> list[Check]:
     """Do the checks on a model, and keep them. Raises UserError when they cannot be run at all."""
     path = kept_at(environment.env_digest, facts.fingerprint, settings)
-    checks = run_apart(path, Path(facts.folder), settings, threads)
+    request = {"base": str(facts.folder), "settings": settings.model_dump(), "threads": threads}
+    checks = [Check(**check) for check in run_apart(path, request)]
     keep(path, environment.env_digest, facts.name, settings, checks)
     return checks
 
@@ -75,20 +78,40 @@ def keep(path: Path, env_digest: str, model: str, settings: TrainSettings, check
     write_atomically(path, json.dumps(record, indent=1))
 
 
-def run_apart(path: Path, base: Path, settings: TrainSettings, threads: int) -> list[Check]:
-    """The checks, done by a process of their own; its log stays beside the result."""
+def matmul_peaks(precisions: Iterable[str], environment: Environment, threads: int) -> dict[str, float]:
+    """Precision -> FLOP/s of a matrix product on this machine's device: as its cache has them, or measured now, before
+    any cell runs. Of one that the device cannot do, nothing. Raises UserError when they cannot be measured at all."""
+    path = peaks_kept_at(environment.env_digest)
+    known: dict[str, float | None] = json.loads(path.read_text()) if path.exists() else {}
+    if missing := sorted(set(precisions) - known.keys()):
+        known |= run_apart(path, {"precisions": missing, "threads": threads})
+        write_atomically(path, json.dumps(known))
+    return {precision: peak for precision, peak in known.items() if peak}
+
+
+def peaks_kept_at(env_digest: str) -> Path:
+    """Where the rates of an environment are kept."""
+    return cache_root() / INSTRUMENTS / f"{env_digest[:16]}-peaks.json"
+
+
+def run_apart(path: Path, request: dict[str, Any]) -> Any:
+    """The answer to a request of the instruments, by a process of its own; its log stays beside the result."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    request = {"base": str(base), "settings": settings.model_dump(), "threads": threads}
     (folder / "request.json").write_text(json.dumps(request))
-    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+    variables = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TUNEBENCH_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(request["threads"]),
+    }
     log = path.with_suffix(".log")
     with log.open("wb") as out:
         command = [sys.executable, "-m", "harness.instruments", str(folder / "request.json")]
         done = subprocess.run(command, stdout=out, stderr=out, env=variables, check=False, preexec_fn=die_with_parent)
     try:
-        answer = json.loads((folder / "checks.json").read_text())
+        return json.loads((folder / ANSWER).read_text())
     except (OSError, ValueError):
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
         raise UserError(
@@ -96,7 +119,6 @@ def run_apart(path: Path, base: Path, settings: TrainSettings, threads: int) -> 
         ) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return [Check(**check) for check in answer]
 
 
 def failures(found: dict[str, list[Check]]) -> list[str]:

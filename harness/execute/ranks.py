@@ -198,19 +198,25 @@ def outcome(folder: Path, job: dict[str, Any], cell: Cell, ended: dict[int, int]
 
 
 def joint(phase: Phase, results: dict[int, CellResult]) -> Phase:
-    """The first rank's phase, with the memory peaks of the rank that had the largest."""
+    """The first rank's phase, with the memory peaks of the rank that had the largest. Each has the energy of its own
+    GPU, which is added up; on a CPU every one has that of the whole machine."""
     same = [other for result in results.values() for other in result.phases if other.phase == phase.phase]
 
     def largest(name: str) -> int | None:
         values = [value for other in same if (value := getattr(other, name)) is not None]
         return max(values) if values else None
 
+    energy = phase.energy_j
+    if phase.device_bytes is not None:
+        known = [other.energy_j for other in same if other.energy_j is not None]
+        energy = sum(known) if len(known) == len(same) else None
     return replace(
         phase,
         allocated_bytes=largest("allocated_bytes"),
         reserved_bytes=largest("reserved_bytes"),
         device_bytes=largest("device_bytes"),
         rss_bytes=largest("rss_bytes"),
+        energy_j=energy,
     )
 
 

@@ -6,12 +6,12 @@ import os
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.environment import now
-from harness.errors import BusyStore, FullDisk
-from harness.execute.checked import check_instruments, failures
+from harness.errors import BusyStore, FullDisk, UserError
+from harness.execute.checked import check_instruments, failures, matmul_peaks
 from harness.execute.executors import all_executors
 from harness.execute.executors.base import Executor, Limits, Progress, Run
 from harness.execute.forecast import predictor
@@ -51,6 +51,7 @@ class Session:
         self.states = self.standing.states
         self.complaints = complaints + self.standing.complaints
         self.bad_instruments: tuple[str, ...] = ()
+        self.peaks: dict[str, float] = {}
         self.run_id = now()[:19].replace("-", "").replace(":", "") + "-" + uuid.uuid4().hex[:6]
 
     @property
@@ -65,6 +66,11 @@ class Session:
         self.bad_instruments = tuple(
             f"{check.name} ({model})" for model, checks in found.items() for check in checks if not check.passed
         )
+        precisions = {label.train.precision for label in self.plan.suite.labels}
+        try:
+            self.peaks = matmul_peaks(precisions, self.environment, self.choices.threads)
+        except UserError as error:  # then cells have no utilisation
+            self.complaints.append(str(error))
         return failures(found)
 
     def run(self, command: str, watch: Callable[[Progress], None]) -> bool:
@@ -115,6 +121,8 @@ class Session:
             Limits(plan.suite.time_limit, plan.suite.memory_limit, choices.memory),
             self.standing.expected.order,
             lambda cell: counted.peak if (counted := predicted(cell)) else None,
+            parts=lambda cell: asdict(counted) if (counted := predicted(cell)) else {},
+            peaks=self.peaks,
             address=choices.address,
             bad_instruments=self.bad_instruments,
             root=self.root,

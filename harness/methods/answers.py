@@ -63,10 +63,19 @@ def prompted_lm(
     """
     from lm_eval.api.model import LM
 
+    priors: dict[tuple[str, ...], dict[str, float]] = {}
+
     class PromptedLM(LM):
         @property
         def scored_tokens(self) -> int:
             return int(inner.scored_tokens)
+
+        @property
+        def truncated(self) -> int:
+            return int(inner.truncated)
+
+        def ready(self) -> Any:
+            return inner.ready()
 
         def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
             offered: dict[str, list[str]] = {}
@@ -83,12 +92,18 @@ def prompted_lm(
             ]
 
         def prior(self, offered: dict[str, list[str]]) -> dict[str, float]:
-            """choice -> the log of its mean probability over the references; nothing where questions differ."""
-            from lm_eval.api.instance import Instance
-
+            """choice -> the log of its mean probability over the references; nothing where questions differ. It
+            is the same for every question, so it is worked out once."""
             lists = {tuple(dict.fromkeys(found)) for found in offered.values()}
             if not references or len(lists) != 1 or len(choices := list(lists.pop())) < 2:
                 return {}
+            if tuple(choices) not in priors:
+                priors[tuple(choices)] = self.prior_of(choices)
+            return priors[tuple(choices)]
+
+        def prior_of(self, choices: list[str]) -> dict[str, float]:
+            from lm_eval.api.instance import Instance
+
             prompts = self.prompts(
                 dict.fromkeys(references, choices), dict.fromkeys(references, max(map(self.length, choices)))
             )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from harness.report.format import NA, count, digits_of, number, seconds, share, size, with_error
+from harness.report.format import NA, count, digits_of, joules, number, seconds, share, size, with_error
 from harness.report.matched import Change, Matched
-from harness.report.table import KL, SEVERAL, UNITS, Block, Figure, Report, Row
+from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Figure, Report, Row
 
 # Left out one after another where there is no room for all (a narrow terminal).
-SPARE = ("mean Δ", "tokens/s", "to ship", "trainable", "peak memory", "seeds", "KL to base", "train s")
+SPARE = (
+    "MFU", "latency ms", "train energy", "mean Δ", "tokens/s", "to ship", "trainable", "peak memory", "seeds",
+    "KL to base", "train s",
+)  # fmt: skip
 
 
 def title(n_train: int, condition: str) -> str:
@@ -21,7 +24,12 @@ def headers(block: Block) -> list[str]:
     names += [f"mean Δ {metric}" for metric in averaged(block)]
     names += [f"KL to base{f', {task}' if moved(block)[1:] else ''} ({UNITS[KL]})" for task in moved(block)]
     names += several(block)
-    return [*names, "train s", "tokens/s", "peak memory", "trainable", "to ship"]
+    return [*names, "train s", "tokens/s", "peak memory", "trainable", "to ship", *costs(block)]
+
+
+def costs(block: Block) -> list[str]:
+    """The columns of costs that are not always known; none where no row has any."""
+    return [name for name in COSTS if any(name in row.costs for row in block.rows)]
 
 
 def several(block: Block) -> list[str]:
@@ -72,7 +80,18 @@ def texts(block: Block, row: Row) -> list[str]:
         size(row.peak_bytes) if row.peak_bytes else "",
         share(row.trainable) if trained else "",
         size(row.artifact_bytes) if row.artifact_bytes else "",
+        *(cost(row, name) for name in costs(block)),
     ]
+
+
+def cost(row: Row, name: str) -> str:
+    """One of COSTS; times that others disturbed are marked. Energy is absent then."""
+    if name not in row.costs:
+        return ""
+    value = row.costs[name]
+    if name == "train energy":
+        return joules(value)
+    return (share(value) if name == "MFU" else seconds(value)) + (" ‡" if row.contended else "")
 
 
 def name(block: Block, row: Row) -> str:
@@ -175,6 +194,15 @@ def footnotes(report: Report) -> list[str]:
             "earlier ones (Lopez-Paz & Ranzato 2017). Forgetting: how far these are below their best (Chaudhry et al. "
             "2018); positive is worse."
         )
+    if any("train energy" in row.costs for row in rows):
+        notes.append("Energy of training is what the GPU, or on a CPU the processor's packages, counted.")
+    if any("MFU" in row.costs for row in rows):
+        notes.append(
+            "MFU: the matrix products that training calls for, a second, over the fastest that was measured of this "
+            "device (Chowdhery et al. 2022)."
+        )
+    if any("latency ms" in row.costs for row in rows):
+        notes.append("Latency: the median time to answer one document alone, as it is scored.")
     if any(row.contended for row in rows):
         notes.append("‡ other work shared the machine meanwhile: do not compare this time.")
     return notes

@@ -8,6 +8,11 @@ from collections.abc import Sequence
 
 from harness.store.queries import CellRow, StoredScore
 
+PEAK = "peak"
+THROUGHOUT = ("process", "weights")
+# Phase -> the predicted parts that are there beside those of THROUGHOUT.
+ADDED = {"load": ("loading",), "train": ("gradients", "optimizer", "activations"), "evaluate": ("scoring",)}
+
 
 def headline(cell: CellRow, task: str, role: str, metric: str = "") -> StoredScore | None:
     """The first score stored for a task, or that of a metric. A task that was learned does not count as retained."""
@@ -54,9 +59,40 @@ def peak_bytes(cell: CellRow) -> float | None:
     return next((float(phase[c]) for c in ("device_bytes", "rss_bytes") if phase.get(c) is not None), None)
 
 
+def train_energy(cell: CellRow) -> float | None:
+    return cell.phases.get("train", {}).get("energy_j")
+
+
 def trainable_share(cell: CellRow) -> float | None:
     total = cell.facts.get("total_params")
     return cell.facts.get("trainable_params", 0.0) / total if total else None
+
+
+def memory(cells: Sequence[CellRow]) -> dict[str, tuple[float, float]]:
+    """Phase, or PEAK for the highest of all -> (predicted, measured) bytes of a row's finished cells."""
+    found: dict[str, tuple[float, float]] = {}
+    for cell in cells:
+        measured = {phase: value for phase, values in cell.phases.items() if (value := held(values)) is not None}
+        if measured:
+            measured[PEAK] = max(measured.values())
+        for phase, value in measured.items():
+            predicted = prediction(cell.facts, phase)
+            if predicted:
+                found[phase] = (predicted, max(value, found.get(phase, (0.0, 0.0))[1]))
+    return found
+
+
+def held(phase: dict[str, float | None]) -> float | None:
+    return next((phase[kind] for kind in ("allocated_bytes", "rss_bytes") if phase.get(kind) is not None), None)
+
+
+def prediction(facts: dict[str, float], phase: str) -> float | None:
+    """Bytes of a phase; None where its parts are not known, as of results that are older than these facts."""
+    if phase == PEAK:
+        return facts.get("predicted_bytes")
+    names = [f"predicted_{part}_bytes" for part in (*THROUGHOUT, *ADDED.get(phase, ()))]
+    known = phase in ADDED and all(name in facts for name in names)
+    return sum(facts[name] for name in names) if known else None
 
 
 def mean_curve(cells: Sequence[CellRow]) -> list[tuple[int, float]]:

@@ -53,6 +53,11 @@ def size(count: float | None) -> str:
     return f"{count:.1f} GiB"
 
 
+def joules(value: float) -> str:
+    """Energy; of a kilojoule and more in kilojoules."""
+    return f"{value:.3g} J" if value < 1000 else f"{value / 1000:,.1f} kJ".replace(",", " ")
+
+
 def seconds(value: float | None) -> str:
     if value is None:
         return NA

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.report import instruments
+from harness.report import instruments, memory
 from harness.report.answer import sentences
 from harness.report.columns import (
     footnotes,
@@ -63,6 +63,7 @@ def render(report: Report) -> str:
                 }
                 for size, condition in block.tables
             ],
+            "memory": {"headers": memory.columns(block), "rows": memory.lines(block)},
             "plot": picture(learning_against_forgetting(block)),
             "losses": picture(losses(block)),
         }
@@ -76,6 +77,7 @@ def render(report: Report) -> str:
         all_packages=packages,
         blocks=blocks,
         footnotes=footnotes(report),
+        memory=memory,
         failures=report.failures,
         flags=report.flags,
         instruments={

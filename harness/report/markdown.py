@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report import instruments
+from harness.report import instruments, memory
 from harness.report.answer import sentences
 from harness.report.columns import (
     footnotes,
@@ -31,6 +31,8 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
             if found := block.matched.get((size, condition)):
                 shown = plain_table(matched_headers(block), matched_texts(block, found))
                 lines += [f"#### {escape(matched_title(found))}", "", *shown, ""]
+        if names := memory.columns(block):
+            lines += [f"### {memory.TITLE}", "", *plain_table(names, memory.lines(block)), "", memory.NOTE, ""]
         if (block.model, block.task) in plots:
             name = plots[block.model, block.task]
             lines += [

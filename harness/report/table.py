@@ -20,8 +20,10 @@ from harness.report.figures import (
     headline,
     joint_stderr,
     mean_curve,
+    memory,
     peak_bytes,
     tokens_per_second,
+    train_energy,
     trainable_share,
 )
 from harness.report.matched import Matched, matched
@@ -34,6 +36,12 @@ KL = "kl_to_base"
 UNITS = {ROLLING: "nats/word", KL: "nats/token"}
 # What is said of rows that learned several tasks: column -> the fact that it is (of the average, from the scores).
 SEVERAL = {"average": "", "backward transfer": "backward_transfer", "forgetting": "forgetting"}
+# Costs that not every machine or method has a figure for: column -> how it is read off a cell.
+COSTS: dict[str, Callable[[CellRow], float | None]] = {
+    "train energy": train_energy,
+    "MFU": lambda cell: cell.facts.get("mfu"),
+    "latency ms": lambda cell: cell.facts.get("latency_ms_p50"),
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,8 @@ class Row:
     moved: dict[str, Figure] = field(default_factory=dict)  # retained text -> KL to the base model, where it is known
     # metric -> the mean change of all retained tasks with that headline: beside its parts, and of two or more alone
     mean_changes: dict[str, Figure] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict)  # of COSTS, what is known
+    memory: dict[str, tuple[float, float]] = field(default_factory=dict)  # phase -> predicted and measured bytes
 
 
 @dataclass(frozen=True)
@@ -226,6 +236,8 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str
         condition=condition_of(first),
         moved={name: found for name in retain if (found := figure(done, name, "retain", KL))},
         mean_changes={metric: found for metric, tasks in alike.items() if (found := mean_change(done, tasks))},
+        costs={name: value for name, pick in COSTS.items() if (value := mean(pick)) is not None},
+        memory=memory(done),
     )
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,8 @@ class Run:
     limits: Limits = Limits()
     seconds: Callable[[Cell], float] = lambda cell: 1.0  # expected
     predict: Callable[[Cell], int | None] = lambda cell: None  # bytes on the device
+    parts: Callable[[Cell], dict[str, int]] = lambda cell: {}  # what these are made of
+    peaks: Mapping[str, float] = field(default_factory=dict)  # precision -> FLOP/s of a device's matrix products
     address: str = ""  # of a cluster
     bad_instruments: tuple[str, ...] = ()  # checks that failed: every result is marked
     root: Path = Path()  # the project's folder: where `suites/` lies
@@ -316,6 +318,8 @@ class Executor(ABC):
             "predicted_bytes": run.predict(cell),
             "needed_bytes": run.needed(cell),
             "memory_limit": run.limits.memory,
+            "predicted_parts": run.parts(cell),
+            "matmul_peak": run.peaks.get(cell.train["precision"]),
         }
 
     def _look_at(self, running: Running) -> None:

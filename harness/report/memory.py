@@ -1,0 +1,37 @@
+"""Predicted memory beside measured, as far as phases tell its parts apart: what all tables of it show."""
+
+from __future__ import annotations
+
+from harness.report.columns import name
+from harness.report.figures import ADDED, PEAK
+from harness.report.format import size
+from harness.report.table import Block, Row
+
+TITLE = "Memory: predicted / measured (ratio)"
+NOTE = (
+    "Memory is what torch allocates on a GPU, else resident memory; of several seeds the largest. Predicted are, "
+    "beside weights and process: for load the checkpoint as it is read, for train gradients, optimizer state and "
+    "activations, for evaluate a batch that is scored. Each part is a fact, predicted_…_bytes (tunebench show)."
+)
+
+
+def columns(block: Block) -> list[str]:
+    """The headers of a block's table; none where nothing was predicted."""
+    found = [phase for phase in (*ADDED, PEAK) if any(phase in row.memory for row in block.rows)]
+    return ["method", "examples", *found] if found else []
+
+
+def lines(block: Block) -> list[list[str]]:
+    """The texts of its rows, those of which something was predicted."""
+    return [
+        [name(block, row), str(row.n_train or ""), *(text(row, phase) for phase in columns(block)[2:])]
+        for row in block.rows
+        if row.memory
+    ]
+
+
+def text(row: Row, phase: str) -> str:
+    if phase not in row.memory:
+        return ""
+    predicted, measured = row.memory[phase]
+    return f"{size(predicted)} / {size(measured)} ({predicted / measured:.2f})" if measured else ""
