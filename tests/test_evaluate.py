@@ -125,3 +125,20 @@ def test_choice_cross_entropy(logs: list[float], data: st.DataObject) -> None:
     loss = choice_cross_entropy(logs, right)
     assert loss >= 0
     assert choice_cross_entropy([value - 7 for value in logs], right) == pytest.approx(loss, abs=1e-9)
+
+
+def test_sequences_that_lose_their_beginning_are_counted(loaded: tuple[Any, Any]) -> None:
+    lm = TunedLM(*loaded, batch_size=4)
+    long = "sky " * 600
+    asked = [("short", " red"), (long, " red"), (long, " blue"), (long + "sea", " red"), (long + "sea", " red")]
+    lm.loglikelihood(requests("loglikelihood", asked), disable_tqdm=True)
+    pairs = {(tuple(context), tuple(answer)) for context, answer in (lm._encode_pair(*pair) for pair in asked)}
+    # What is run once counts once: answers of a single token share their context's run.
+    wanted = {(*one, *two)[-257:-1] for one, two in pairs if len(one) + len(two) > 257}
+    assert lm.truncated == len(wanted) > 0
+    before = lm.truncated
+    options = {"until": ["\n"], "max_gen_toks": 4, "do_sample": False}
+    lm.generate_until(requests("generate_until", [("short", options), (long, options)]), disable_tqdm=True)
+    assert lm.truncated == before + 1
+    assert lm.loglikelihood_rolling(requests("rolling", [long]), disable_tqdm=True)  # in windows: nothing is lost
+    assert lm.truncated == before + 1
