@@ -16,6 +16,12 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def imported() -> None:
+    """As in a cell's process: what is imported is left out of garbage collections, of which every phase begins with one."""
+    import harness.execute.preload  # noqa: F401
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random Llama (2 layers, 64 wide) with a byte-level tokenizer."""

@@ -559,7 +559,7 @@ def planned(path: Path, catalog: Catalog) -> None:
         (FULL % "{distil: {teacher: {model: tiny}, targets: answers, alpha: 1}}", "alpha has no effect on"),
         (FULL % "{ewc: {text: story, samples: 0}}", "samples is 0"),
         (FULL % "{ewc: {text: story, strength: -1}}", "strength is -1"),
-        (FULL % "{ewc: {text: prose}}", "'prose' has no training split"),
+        (FULL % "{ewc: {text: prose}}", "'prose' has no training text to read"),
         (FULL % "{ewc: {text: stories}}", "unknown task 'stories'"),
         (FULL % "{retain: {text: story, batch: 0}}", "batch is 0"),
         (FULL % "{l2sp: {strenght: 1}}", "Did you mean 'strength'"),

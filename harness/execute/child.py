@@ -36,6 +36,7 @@ def main(folder: str, parent: int, variables: dict[str, str], device: str) -> No
     os.dup2(log, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
+    import harness.execute.preload  # a forked process has it already  # noqa: F401
     from harness.execute import ranks
     from harness.store.files import hold_for_cell
 

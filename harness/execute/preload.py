@@ -9,8 +9,9 @@ import logging
 
 MODULES = (
     "torch", "transformers", "transformers.models.llama.modeling_llama", "peft", "lm_eval.evaluator",
-    "pyarrow.parquet", "scipy.stats", "harness.corpora", "harness.diagnose", "harness.evaluate", "harness.generation",
-    "harness.models", "harness.tasks", "harness.train", "harness.worker",
+    "pyarrow.parquet", "scipy.stats", "harness.compare", "harness.corpora", "harness.diagnose", "harness.drawing",
+    "harness.evaluate", "harness.generation", "harness.inference", "harness.models", "harness.tasks", "harness.train",
+    "harness.worker",
 )  # fmt: skip
 
 logging.disable(logging.WARNING)  # libraries' notices at import would fall into the live table
