@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session", autouse=True)
 def imported() -> None:
-    """As in a cell's process: what is imported is left out of garbage collections, of which every phase begins with one."""
+    """As in a cell's process, what is imported is left out of garbage collections: every phase begins with one."""
     import harness.execute.preload  # noqa: F401
 
 
