@@ -14,7 +14,7 @@ from results_factory import MIB, OTHER, PROSE, Results, cell, demo, environment,
 
 from harness.errors import StoreError
 from harness.records import Check, Fact, Flag, Status
-from harness.report import load, memory, terminal, write_report
+from harness.report import load, memory, printable, write_report
 from harness.report.answer import sentences
 from harness.report.columns import headers, problem, texts
 from harness.report.figures import joint_stderr
@@ -50,7 +50,7 @@ def printed(store, width):
     from rich.console import Console
 
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(terminal(store, "demo"))
+    console.print(printable(store, "demo"))
     return console.export_text()
 
 

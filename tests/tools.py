@@ -93,14 +93,14 @@ def write_job(
     job: dict[str, Any] = {
         "run_id": "test",
         "cell": cell.to_json(),
-        "environment": dataclasses.asdict(environment(2)),
+        "environment": dataclasses.asdict(environment(1)),
         "models": {name: plan.facts.models[name].folder for name in (cell.model, *cell.borrows)},
         "tasks": {name: plan.facts.tasks[name].path for name in (*cell.learn, *cell.retain, *cell.reads)},
         "needed": {role: plan.by_digest()[need].to_json() for role, need in cell.needs.items()},
         "needs": {role: str(path) for role, path in (needs or {}).items()},
         "baseline": str(baseline / "items.parquet") if baseline else "",
         "documents": str(folder.parent.parent / "documents"),
-        "threads": 2,
+        "threads": 1,
         "predicted_bytes": None,
     }
     (folder / "job.json").write_text(json.dumps(job))

@@ -22,7 +22,7 @@ def report(suite: SuiteName, folder: Results = None) -> None:
     """
     from rich.console import Console
 
-    from harness.report import terminal, write_report
+    from harness.report import printable, write_report
 
     catalog = project()
     store = results(folder, catalog)
@@ -32,7 +32,7 @@ def report(suite: SuiteName, folder: Results = None) -> None:
         paths = write_report(store, name, goal)
     except OSError as error:
         raise UserError(f"cannot write the report to {goal}: {error.strerror}.") from error
-    Console().print(terminal(store, name))
+    Console().print(printable(store, name))
     print(f"report: {os.path.relpath(paths.html)}")
 
 

@@ -52,7 +52,7 @@ def write_report(store: Store, suite: str, folder: Path) -> ReportPaths:
     return paths
 
 
-def terminal(store: Store, suite: str) -> Any:
+def printable(store: Store, suite: str) -> Any:
     """A suite's results as a rich renderable."""
     from harness.report.terminal import render
 
