@@ -7,9 +7,12 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tiny import make_encoder, make_model, make_project, name_encoder
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("untimed")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # Two processes of tests on two cores: more threads each would wait for one another, for twice the time.
