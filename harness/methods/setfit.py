@@ -81,6 +81,9 @@ class SetFit(Method):
         from setfit import Trainer, TrainingArguments
 
         examples = job.examples()
+        texts, body = [one.context for one in examples], model.model_body
+        # Each text is padded to this when a differentiable head is trained: without it, to all that the encoder takes.
+        longest = max(map(len, body.tokenizer(texts)["input_ids"]))
         arguments = TrainingArguments(
             output_dir=str(job.scratch),
             batch_size=self.pair_batch,
@@ -88,6 +91,7 @@ class SetFit(Method):
             num_iterations=self.pairs,
             body_learning_rate=self.learning_rate,
             head_learning_rate=self.head_learning_rate,
+            max_length=min(longest, body.get_max_seq_length() or longest),
             seed=job.seed,
             report_to="none",
             save_strategy="no",
@@ -95,7 +99,7 @@ class SetFit(Method):
             show_progress_bar=False,
         )
         numbers = [model.labels.index(one.target.strip()) for one in examples]
-        data = Dataset.from_dict({"text": [one.context for one in examples], "label": numbers})
+        data = Dataset.from_dict({"text": texts, "label": numbers})
         trainer = Trainer(model=model, args=arguments, train_dataset=data, callbacks=job.callbacks())
         trainer.train()
         if self.head == "logistic":  # rows in memory as they are saved: another order would round otherwise
