@@ -62,11 +62,9 @@ def train(
     """
     arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch)
     held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
-    callbacks: list[TrainerCallback] = [recorder, Hooks(method), *more]
+    callbacks = [*beside_steps(method, settings, recorder), *more]
     if settings["early_stopping"]:
         callbacks.append(KeepBest(settings["early_stopping"], held))
-    if settings["dropout"]:
-        callbacks.append(Dropout(settings["dropout"]))
     model.config.use_cache = False
     sharded = settings["devices"] > 1 and settings["strategy"] == "fsdp"
     empty = outline(model) if sharded else None
@@ -90,6 +88,12 @@ def train(
     model.config.use_cache = True
     # accelerate leaves its autocast wrapper around `forward`, which would also change how the model scores.
     return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+
+
+def beside_steps(method: Method, settings: dict[str, Any], recorder: StepRecorder) -> list[TrainerCallback]:
+    """What goes on beside the steps of any training: measuring, the method's own hooks, dropout."""
+    dropout = [Dropout(settings["dropout"])] if settings["dropout"] else []
+    return [recorder, Hooks(method), *dropout]
 
 
 def training_arguments(
@@ -160,10 +164,7 @@ def train_by(
     forward, pad = vars(plain).get("forward"), (plain.config.pad_token_id, plain.generation_config.pad_token_id)
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
     arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch, config)
-    callbacks: list[TrainerCallback] = [recorder, Hooks(method)]
-    if settings["dropout"]:
-        callbacks.append(Dropout(settings["dropout"]))
-    made = trainer(model=model, args=arguments, callbacks=callbacks)
+    made = trainer(model=model, args=arguments, callbacks=beside_steps(method, settings, recorder))
     if groups := method.parameter_groups(model):
         made.optimizer = optimizer_of(made, groups)
     made.train()
