@@ -39,7 +39,7 @@ class Adapter(Method):
     foldable = False
     space = {"learning_rate": LogFloat(1e-4, 1e-2), "bottleneck": Options((16, 32, 64))}
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     placement: Literal["houlsby", "pfeiffer"] = "houlsby"
     bottleneck: int = 32
     activation: Literal["relu", "gelu", "silu", "tanh"] = "gelu"

@@ -31,7 +31,7 @@ class BitFit(Method):
     foldable = False
     space = {"learning_rate": LogFloat(1e-4, 1e-1)}
 
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-3
 
     def problems(self) -> Iterable[str]:
         return refusal(self)
@@ -73,7 +73,7 @@ class LayerNorm(Method):
     family = "selective"
     space = {"learning_rate": LogFloat(1e-4, 1e-1)}
 
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-3
 
     def problems(self) -> Iterable[str]:
         return refusal(self)

@@ -114,6 +114,7 @@ class LISA(Sampled):
     paper = "arXiv:2403.17919"
     space = {"learning_rate": LogFloat(1e-6, 1e-3), "layers": Options((2, 4, 8))}
 
+    learning_rate: float = 3e-4
     layers: int = 2
     every: int = 5
 
