@@ -15,6 +15,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from harness.measure import StepRecorder, cuda_in_use
+from harness.tune import rung_shares
 
 
 class Checkpoints(TrainerCallback):
@@ -40,6 +41,26 @@ class Checkpoints(TrainerCallback):
     def look(self, model: Any, step: int) -> None:
         with undisturbed(model):
             self.score(model, step)
+
+
+class Rungs(Checkpoints):
+    """The same for a trial that may be ended early: `score` says whether it lags too far behind."""
+
+    def __init__(self, trial: dict[str, Any], score: Callable[[Any, int], bool], recorder: StepRecorder):
+        super().__init__(trial["rungs"], self.judge, recorder)
+        self.trial, self.asked, self.ends = trial, score, False
+
+    def judge(self, model: Any, step: int) -> None:
+        self.ends = self.asked(model, step)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        shares = rung_shares(self.trial["pruner"], self.count)
+        self.steps = frozenset({round(share * state.max_steps) for share in shares} - {0, state.max_steps})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        super().on_step_end(args, state, control, model, **kwargs)
+        if self.ends:
+            control.should_training_stop = True
 
 
 def places(steps: int, count: int) -> list[int]:

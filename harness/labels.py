@@ -6,14 +6,13 @@ Not covered: the rest of a suite (`suite.py`).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pydantic
-from pydantic import ConfigDict, create_model
 
+from harness.build import build
 from harness.configurable import Configurable
 from harness.curricula import all_curricula
 from harness.errors import Problem, unknown
@@ -24,12 +23,10 @@ from harness.objectives import all_objectives
 from harness.recipe import Recipe
 from harness.settings import (
     TrainSettings,
-    accepts_bool,
     check_checkpoints,
     check_devices,
     check_optimizer,
     check_train,
-    explain,
     merge_train,
 )
 
@@ -43,6 +40,9 @@ class Label:
     name: str
     recipe: Recipe
     train: TrainSettings
+    tuned: bool = True  # where the suite tunes: False leaves this one as it is
+    space: Mapping[str, Any] = field(default_factory=dict, compare=False)  # its own ranges: what tuning may move
+    given: frozenset[str] = field(default=frozenset(), compare=False)  # what the suite sets, which tuning leaves alone
 
     @property
     def method(self) -> Method:
@@ -61,6 +61,8 @@ def read_label(
     settings = dict(settings)
     method_name = settings.pop("method", name)
     own_train = settings.pop("train", {}) or {}
+    tuned, space = settings.pop("tune", True), settings.pop("space", None) or {}
+    given = names_given(settings, own_train)
     objectives, problems = read_parts(settings.pop("objectives", None), all_objectives(), lines, (*where, "objectives"))
     for part in objectives:
         problems += check_needs(part.wants("?"), part.refuses_need, lines, (*where, "objectives", part.name))
@@ -68,13 +70,18 @@ def read_label(
     problems += found
     if curricula[1:]:
         problems.append(lines.problem("a label has one curriculum. Keep one.", *where, "curriculum"))
+    if not isinstance(tuned, bool):
+        how = "how is told once, in the suite's own tune"
+        problems.append(lines.problem(f"tune: got {tuned!r}, wanted true or false; {how}.", *where, "tune"))
+    if not isinstance(space, dict):
+        problems.append(lines.problem(f"space: got {space!r}, wanted setting: [values].", *where, "space"))
     incomplete = bool(problems)
     if isinstance(method_name, list):
         method, found = build_composed(method_name, settings, lines, where)
     elif method_name not in all_methods():
         hint = "" if method_name != name else f"A label of your own names its method: {name}: {{method: lora}}."
         return None, [*problems, lines.problem(unknown("method", method_name, all_methods(), hint), *where, "method")]
-    elif name == BASE and (method_name != BASE or settings or own_train or objectives or curricula):
+    elif name == BASE and (method_name != BASE or settings or own_train or objectives or curricula or space):
         return None, [
             lines.problem("base is the untouched model, with no settings: every gain is measured from it. "
                           "Give the other row a name of its own (base-nf4: {method: base, quantize: nf4}).", *where)
@@ -110,7 +117,13 @@ def read_label(
     ]
     recipe = Recipe(method, tuple(objectives), curricula[0] if curricula else None)
     problems += [lines.problem(f"label {name!r}: {message}", *where) for message in recipe.refusals(train)]
-    return Label(name, recipe, train), problems
+    return Label(name, recipe, train, tuned, space, given), problems
+
+
+def names_given(settings: Mapping[str, Any], train: Any) -> frozenset[str]:
+    """The names, as `tuning.settings_of` knows them, of what an entry sets itself."""
+    inner = {f"{part}.{key}" for part, block in settings.items() if isinstance(block, dict) for key in block}
+    return frozenset(map(str, [*settings, *inner, *(train if isinstance(train, dict) else ())]))
 
 
 T = TypeVar("T", bound=Configurable)
@@ -221,31 +234,3 @@ def with_inner(
     if made is None:
         return settings, problems
     return {**settings, kind.inner: {"method": name, **{key: made.settings[key] for key in given}}}, []
-
-
-def build(
-    kind: type[T], settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
-) -> tuple[T | None, list[Problem]]:
-    """A method, objective or curriculum with checked and coerced settings, or what is wrong with them."""
-    fields: dict[str, Any] = {key: (annotation, getattr(kind, key)) for key, annotation in kind.annotations().items()}
-    model = create_model(kind.__name__, __config__=ConfigDict(extra="forbid"), **fields)
-    problems = [
-        lines.problem(f"{key}: got {value!r}, wanted a number.", *where, key)
-        for key, value in settings.items()
-        if isinstance(value, bool) and key in fields and not accepts_bool(fields[key][0])
-    ]
-    try:
-        checked = model.model_validate(settings)
-    except pydantic.ValidationError as error:
-        problems += [explain(item, lines, model, where, f"setting of {kind.name}") for item in error.errors()]
-    if problems:
-        return None, problems
-    made = kind(**{key: getattr(checked, key) for key in fields})
-    for key, value in made.settings.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            problems.append(lines.problem(f"{key}: got {value}, wanted a finite number.", *where, key))
-        elif key == "learning_rate" and value <= 0:
-            problems.append(lines.problem(f"learning_rate: got {value}, wanted a number above 0.", *where, key))
-    label = where[1] if len(where) > 1 else where[0]
-    problems += [lines.problem(f"label {label!r}: {message}", *where) for message in made.problems()]
-    return (None if problems else made), problems

@@ -44,6 +44,8 @@ class Lent:
         self.facts: list[Fact] = []
         self.flags: list[Flag] = []
         self.checkpoints: list[Checkpoint] = []
+        self.intermediate: list[dict[str, Any]] = []  # a trial's scores on its way
+        self.lagged = False  # a trial that was ended early
         self.drawn: dict[tuple[str, str, int, bool], list[Any]] = {}
         self.stages: list[Stage] = []
         self.history: list[tuple[str, list[Score]]] = []  # what was scored after each stage but the last
@@ -72,6 +74,13 @@ class Lent:
         from harness.tasks import load_task
 
         return {name: load_task(Path(path)) for name, path in self.job["tasks"].items()}
+
+    @cached_property
+    def scored_tasks(self) -> dict[str, Any]:
+        """What is scored: of a trial, tasks that hold the validation items alone."""
+        from harness.tasks import for_validation
+
+        return {name: for_validation(task) for name, task in self.tasks.items()} if self.cell.trial else self.tasks
 
     def examples(
         self, split: str = "train", task: str | None = None, n: int | None = None, render: Any = None
@@ -242,7 +251,7 @@ class Lent:
         roles = {**dict.fromkeys(self.cell.retain, "retain"), **dict.fromkeys(self.cell.learn, "task")}
         lm = self.method.predictor(model, self)
         chat = self.cell.learn if self.curriculum.chat else ()
-        scores, items, documents = evaluate(lm, {name: self.tasks[name] for name in names}, roles, chat)
+        scores, items, documents = evaluate(lm, {name: self.scored_tasks[name] for name in names}, roles, chat)
         check_numbers(scores)
         self.meter.count(tokens=getattr(lm, "scored_tokens", None), samples=len(documents))
         self.truncated, self.scorer = getattr(lm, "truncated", None), lm
@@ -267,7 +276,7 @@ class Lent:
             course |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
             model = train(
                 model, method, stage.rows, stage.validation, {**self.settings, **course}, self.seed, self.recorder,
-                self.scratch, self.recipe.objectives, self.along(),
+                self.scratch, self.recipe.objectives, self.along(stage),
             )  # fmt: skip
             if self.curriculum.scores_stages and stage is not self.stages[-1]:
                 with self.meter.phase("score_stages"):
@@ -277,22 +286,52 @@ class Lent:
         # Of several processes the first alone holds the weights now.
         return model if self.rank else method.finish(model, self)
 
-    def along(self) -> list[Any]:
-        """What scores the cell between its steps; nothing where it asks for no checkpoints, or has no curve: a model
-        that a part of the method makes ready after training is no earlier state of what is scored in the end."""
+    def along(self, stage: Stage) -> list[Any]:
+        """What scores the cell between the steps of a stage; nothing where it asks for no checkpoints, or has no curve:
+        a model that a part of the method makes ready after training is no earlier state of what is scored in the end.
+        """
         count, method = self.settings.get("checkpoints"), self.method
         late = any(not part.trains and type(part).fit is not Method.fit for part in getattr(method, "parts", [method]))
-        if not count or late or not method.is_language_model:
+        if late or not method.is_language_model:
             return []
-        from harness.checkpoints import Checkpoints
+        from harness.checkpoints import Checkpoints, Rungs
 
-        return [Checkpoints(count, self.score_checkpoint, self.recorder, bool(method.starts_at_base))]
+        if trial := self.cell.trial:
+            # The stages before the last lead up to what is sought: their scores say little of it.
+            return (
+                [Rungs(trial, self.score_rung, self.recorder)] if "pruner" in trial and stage is self.stages[-1] else []
+            )
+        return [Checkpoints(count, self.score_checkpoint, self.recorder, bool(method.starts_at_base))] if count else []
 
     def score_checkpoint(self, model: Any, step: int) -> None:
         with self.meter.phase("score_checkpoints"):
             self.recorder.tell(phase="score_checkpoints")
             scores, _, _ = self.scores_of(model, (*self.cell.learn, *self.cell.retain))
         self.checkpoints += [Checkpoint(step, **vars(score)) for score in scores]
+
+    def score_rung(self, model: Any, step: int) -> bool:
+        """Score a trial on its way; whether it lags so far behind the trials before it that it should end."""
+        from harness.tune import lags
+
+        with self.meter.phase("score_rungs"):
+            self.recorder.tell(phase="score_rungs")
+            scores, items, _ = self.scores_of(model, (self.cell.task,))
+        wanted = self.cell.trial["metric"]
+        score = next((score for score in scores if wanted in (None, score.metric)), scores[0])
+        sign = 1.0 if score.higher_is_better else -1.0
+        found: dict[str, Any] = {
+            "rung": len(self.intermediate) + 1,
+            "step": step,
+            "value": score.value,
+            "merit": sign * score.value,
+        }
+        if self.cell.trial["pruner"] == "wilcoxon":
+            found["items"] = [sign * item.value for item in items if item.metric == score.metric]
+        self.intermediate.append(found)
+        self.lagged = lags(self.cell.trial, self.job["earlier"], self.intermediate)
+        if self.lagged:
+            self.facts.append(Fact("pruned_at_step", step, "steps"))
+        return self.lagged
 
     def flops_of(self, model: Any, rows: list[Any]) -> FlopCount | None:
         """How to count the FLOPs of training on rows; None where objectives make work of their own."""

@@ -38,6 +38,7 @@ def misfits(suite: Suite, facts: Facts) -> Iterator[Problem]:
         for message in of_network(label, suite, facts):
             yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name)
     yield from of_quality(suite, facts)
+    yield from of_tuning(suite, facts)
     for place, task in enumerate(suite.retain):
         if facts.tasks[task].n_test == 0:
             yield suite.lines.problem(
@@ -114,6 +115,29 @@ def of_quality(suite: Suite, facts: Facts) -> Iterator[Problem]:
         for task, sizes in learned(suite, facts).items():
             for name, message in refusals(corrupt, facts.tasks[task], sizes, suite.seeds):
                 yield suite.lines.problem(f"{name} {getattr(corrupt, name):g}: {message}", "corrupt", place, name)
+
+
+def of_tuning(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """Tasks that have nothing to choose a setting by: test items may not be looked at."""
+    if suite.tune is None:
+        return
+    for place, (task, _) in enumerate(suite.tasks):
+        found = facts.tasks[task]
+        if not found.unlearnable and not found.n_validation:
+            yield suite.lines.problem(
+                f"task {task!r} has no validation items, and settings are chosen by these. Take a task with more "
+                "training examples or a validation split, or drop tune.",
+                "tasks", place, "learn",
+            )  # fmt: skip
+    if "retention" in suite.tune.goals:
+        if not suite.retain:
+            yield suite.lines.problem("the goal retention needs a task under retain.", "tune", "goals")
+        elif not facts.tasks[suite.retain[0]].n_validation:
+            yield suite.lines.problem(
+                f"the goal retention is measured on validation text of {suite.retain[0]!r}, which has none (no "
+                "training split in its YAML). Put another task first under retain.",
+                "tune", "goals",
+            )  # fmt: skip
 
 
 def learned(suite: Suite, facts: Facts) -> dict[str, list[int]]:

@@ -1,9 +1,7 @@
 """Stage 2 of 7. In: a Suite and the facts of its tasks and models. Out: a Plan of frozen cells.
 
-Ids and seeds are settled here; nothing is run, fetched or looked up. A cell's `spec_digest` covers what
-the cell *is*: its method's settings, training settings, the fingerprints of models and tasks, data size,
-seed, data quality, objectives, curriculum, and the spec digests of its needs. Labels, keys and suites are not part
-of it, so two suites that ask for the same thing share one cell.
+Ids and seeds are settled here; nothing is run, fetched or looked up. What a cell *is* says `identity.py`. Where a suite
+tunes, a study stands before the cells of all seeds: they need it, and what it finds they learn when they run.
 """
 
 from __future__ import annotations
@@ -12,18 +10,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
-from typing import Any
 
 from harness.errors import SuiteError, UserError, unknown
 from harness.facts import Facts
+from harness.identity import spec_digest
 from harness.labels import BASE, Label, build_method
 from harness.methods import Method
 from harness.misfits import misfits
 from harness.quality import CLEAN, Quality
 from harness.recipe import Recipe
-from harness.records import Cell, digest
+from harness.records import STUDY, WARM, Cell
 from harness.settings import SCORING, TrainSettings
 from harness.suite import Suite
+from harness.tuning import SEED, study_of
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,24 @@ def make_plan(suite: Suite, facts: Facts) -> Plan:
     if problems:
         raise SuiteError(dict.fromkeys(problems))
     cells: dict[str, Cell] = {}
+    studies: dict[StudyOf, str] = {}
 
     def add(cell: Cell) -> Cell:
         return cells.setdefault(cell.spec_digest, cell)
 
     for model in suite.models:
         for task, sizes in suite.tasks:
-            maker = CellMaker(suite, facts, task)
+            maker = CellMaker(suite, facts, task, studies)
             bare = add(maker.bare(model))
             for label in suite.labels:
                 own = label.method.own_model()
-                if own and model != suite.models[0]:
-                    continue  # it does not use the suite's models: one row, not one a model
-                for point in axes(label.method, suite, sizes, facts.tasks[task].n_train):
-                    if label.name == BASE:
-                        continue
+                if label.name == BASE or (own and model != suite.models[0]):
+                    continue  # what does not use the suite's models has one row, not one a model
+                points = list(axes(label.method, suite, sizes, facts.tasks[task].n_train))
+                for n_train, quality in dict.fromkeys((n_train, quality) for n_train, _, quality in points):
+                    for cell in maker.study(label, own or model, n_train, quality, bare.spec_digest):
+                        add(cell)
+                for point in points:
                     for cell in maker.cells(label, own or model, *point, bare.spec_digest):
                         add(cell)
     order = TopologicalSorter({cell.spec_digest: sorted(cell.needs.values()) for cell in cells.values()})
@@ -127,13 +129,17 @@ def axes(
                 yield (available if size == "all" else int(size)), seed, quality
 
 
+StudyOf = tuple[str, str, str, int, Quality]  # label, model, task, size, quality
+
+
 @dataclass(frozen=True)
 class CellMaker:
-    """Makes the cells of one task of a suite."""
+    """Makes the cells of one task of a suite. `studies` has the digests of those made so far."""
 
     suite: Suite
     facts: Facts
     task: str
+    studies: dict[StudyOf, str]
 
     def bare(self, model: str) -> Cell:
         """The untouched base model, scored on every task that any label learns here: all gains start from it."""
@@ -145,9 +151,44 @@ class CellMaker:
     def cells(
         self, label: Label, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
     ) -> Iterator[Cell]:
-        """A label's cell, after the cells that it needs. These learn from data of the same quality: a merge or a
-        student is what can be made of such data, not of better."""
-        needs = {}
+        """A label's cell, after the cells that it needs; of its study it needs the digest alone."""
+        before = list(self.needed(label, model, n_train, seed, quality, baseline))
+        yield from (cell for _, cell in before)
+        needs = {role: cell.spec_digest for role, cell in before if role}
+        if study := self.studies.get((label.name, model, self.task, n_train, quality)):
+            needs[STUDY] = study
+        yield self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
+
+    def study(self, label: Label, model: str, n_train: int, quality: Quality, baseline: str) -> Iterator[Cell]:
+        """The study of a label at one data size, after the cells that its trials need; nothing where it is not tuned.
+
+        With `warm_start` it needs the study at the next smaller size too or, at the smallest, that of the suite's model
+        before.
+        """
+        tune = self.suite.tune
+        if tune is None or not label.tuned:
+            return
+        seed = SEED if label.method.uses_data else None
+        before = list(self.needed(label, model, n_train, seed, quality, baseline))
+        needs = {role: cell.spec_digest for role, cell in before if role}
+        like = [(size, other) for name, other, task, size, its in self.studies
+                if (name, task, its) == (label.name, self.task, quality)]  # fmt: skip
+        smaller = [(size, other) for size, other in like if other == model and size < n_train]
+        kin = max(smaller, default=None) or next(((s, other) for s, other in reversed(like) if s == n_train), None)
+        if tune.warm_start and kin:
+            needs[WARM] = self.studies[label.name, kin[1], self.task, kin[0], quality]
+        trained = self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
+        if made := study_of(label, tune, replace(trained, key=trained.key.replace(f"/s{SEED}", "", 1))):
+            yield from (cell for _, cell in before)
+            self.studies[label.name, model, self.task, n_train, quality] = made.spec_digest
+            yield made
+
+    def needed(
+        self, label: Label, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
+    ) -> Iterator[tuple[str, Cell]]:
+        """(role, cell) of the cells that a label's cell needs; without a role, those that they are measured against.
+        They learn from data of the same quality: a merge or a student is what can be made of such data, not of better.
+        """
         for expert in label.recipe.wants(self.task):
             method, _ = build_method(expert.method, expert.settings, self.suite.lines, ("methods", label.name))
             assert method is not None  # the suite has been checked
@@ -163,19 +204,19 @@ class CellMaker:
             untouched = baseline
             if base != model:  # its gains start from its own base model
                 bare = self.bare(base)
-                yield bare
+                yield "", bare
                 untouched = bare.spec_digest
             made = Label(name, recipe, label.train)
-            cell = self.cell(made, base, expert.learn, size, its_seed, untouched, draw=draw, quality=its)
-            needs[expert.role] = cell.spec_digest
-            yield cell
-        yield self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
+            yield expert.role, self.cell(made, base, expert.learn, size, its_seed, untouched, draw=draw, quality=its)
 
     def label_of(self, recipe: Recipe, train: TrainSettings) -> str | None:
-        """The suite's own label for exactly this recipe, so that an expert that is also a row shares its name."""
+        """The suite's own label for exactly this recipe, so that an expert that is also a row shares its name. What is
+        tuned is another: experts have the settings that they are given."""
         what = recipe.method.name, recipe.method.settings, recipe.beside, train
         for label in self.suite.labels:
             method = label.method
+            if self.suite.tune and label.tuned:
+                continue
             if (method.name, method.settings, label.recipe.beside, label.train) == what:
                 return label.name
         return None
@@ -213,29 +254,11 @@ class CellMaker:
         fingerprints = {name: tasks[name].fingerprint for name in (*learn, *retain, *reads)}
         fingerprints |= {f"model:{name}": models[name].fingerprint for name in borrows}
         fingerprints["model"] = models[model].fingerprint
-        what: dict[str, Any] = {
-            "method": method.name,
-            "settings": method.identity,
-            "train": TrainSettings.identity(settings),
-            "fingerprints": [
-                fingerprints["model"],
-                *([name, fingerprints[name]] for name in (*learn, *retain, *reads)),
-                *(fingerprints[f"model:{name}"] for name in borrows),
-            ],
-            "learn": learn,
-            "retain": retain,
-            "n_train": n_train,
-            "seed": seed,
-            "needs": needs or {},
-            **recipe.beside,  # no keys where there is nothing, so that results from before there was any are found
-            **({} if draw is None else {"draw": draw}),
-            **({"data": data} if data else {}),
-        }
         size = f"/n{n_train}/s{seed}{quality.suffix}" if method.uses_data else ""
         short = model.rstrip("/").rsplit("/", 1)[-1].removeprefix("file:")  # of a source, its last part
-        return Cell(
+        cell = Cell(
             key=f"{label.name}/{short}/{task}{size}",
-            spec_digest=digest(what),
+            spec_digest="",
             label=label.name,
             method=method.name,
             family=method.family,
@@ -256,6 +279,7 @@ class CellMaker:
             data=data,
             **recipe.beside,
         )
+        return replace(cell, spec_digest=spec_digest(cell, method))
 
 
 def unique_keys(cells: list[Cell]) -> Iterator[Cell]:

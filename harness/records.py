@@ -15,6 +15,9 @@ from typing import Any
 # Raised by hand when our own code changes what a cell's result would be.
 RESULT_VERSION = 1
 
+BEST_TRIAL = "best_trial"  # the fact of a study that has the number of the chosen trial
+STUDY, WARM = "study", "warm"  # roles of a study that a cell needs, and of one whose best setting another begins with
+
 
 class Status(StrEnum):
     """How an attempt ended."""
@@ -48,6 +51,8 @@ class Cell:
     `curriculum` map a name to its settings. `reads` are tasks whose training text is used without being scored,
     `borrows` are models beside its own. `draw` is the seed that draws its examples, where that is not `seed`.
     `data` says how its training data was chosen and spoilt (`quality.Quality`), nothing for clean, balanced data.
+    `study` is how settings are searched, of a study (`tuning.py`): it is not run itself, its trials are. `trial` is how
+    it is scored, of a trial. A tuned cell needs its study, which settles some of its settings when it runs.
     """
 
     key: str
@@ -72,9 +77,16 @@ class Cell:
     fingerprints: dict[str, str] = field(default_factory=dict)
     draw: int | None = None
     data: dict[str, Any] = field(default_factory=dict)
+    study: dict[str, Any] = field(default_factory=dict)
+    trial: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def loads(self) -> dict[str, str]:
+        """Of its needs those whose weights it takes: not a study."""
+        return {role: need for role, need in self.needs.items() if role not in (STUDY, WARM)}
 
     def fingerprint_key(self, model: str) -> str:
         """Under which key `fingerprints` has a model; those of tasks stand under their names."""
@@ -83,7 +95,7 @@ class Cell:
     def member(self) -> dict[str, Any]:
         """What a run says of a cell that is part of it."""
         names = ("key", "label", "spec_digest", "model", "task", "n_train", "seed", "baseline", "data")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | ({"role": "study"} if self.study else {})
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Cell:
@@ -137,8 +149,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Phase:
-    """One of load, train, score_stages (between the stages of training), score_checkpoints (between its steps),
-    evaluate, compare (with the base model), infer, save. Bytes are peaks within the phase; None is "not measured"."""
+    """One of load, train, score_stages (between the stages of training), score_checkpoints and, of a trial, score_rungs
+    (between its steps), evaluate, compare (with the base model), infer, save. Bytes are peaks within the phase; None is
+    "not measured"."""
 
     phase: str
     seconds: float
@@ -199,6 +212,32 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One setting tried in a study, and what came of it.
+
+    `status` is "done", "pruned", or how its attempt ended otherwise, for `reason`. `value` is the score that was sought
+    as its metric counts; `values` are all numbers by name; `merits` those of the goals, turned so that more is better.
+    `intermediate` are its scores on the way. `origin` says who proposed it. `front`: no other trial is better in every
+    goal.
+    """
+
+    number: int
+    params: dict[str, Any]
+    status: str
+    reason: str = ""
+    value: float | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    merits: tuple[float, ...] = ()
+    seconds: float = 0.0
+    tokens: int | None = None
+    peak_bytes: int | None = None
+    intermediate: tuple[dict[str, Any], ...] = ()
+    origin: str = ""
+    attempt_id: str = ""
+    front: bool = False
+
+
+@dataclass(frozen=True)
 class Check:
     """One instrument's own test: `measured` may be `limit` at most. `about` says what was compared."""
 
@@ -220,6 +259,8 @@ class CellResult:
 
     `beside` lists the keys of cells that ran on the same machine at the same time; if there are any, the
     attempt is `contended` and its timings say little. `device` is where it ran: "cpu", "cuda:0", a node's name.
+    `tuned` are settings, by full name, that a study settled: of a study its choice, of a cell what it ran with.
+    `trials` are a study's, `intermediate` the scores of a trial on its way.
     """
 
     attempt_id: str
@@ -239,6 +280,9 @@ class CellResult:
     beside: tuple[str, ...] = ()
     device: str = ""
     checkpoints: tuple[Checkpoint, ...] = ()
+    tuned: dict[str, Any] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+    intermediate: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -249,6 +293,7 @@ class CellResult:
     ) -> CellResult:
         """The result of an attempt at what a `job.json` says. Raises KeyError or TypeError where it says nothing."""
         cell, environment = Cell.from_json(job["cell"]), Environment(**job["environment"])
+        more = {"tuned": job.get("tuned", {}), **more}
         return cls(attempt_id, job["run_id"], cell, environment, status, reason, started, **more)
 
     @classmethod
@@ -271,5 +316,10 @@ class CellResult:
                 "flags": many(Flag, "flags"),
                 "beside": tuple(data.get("beside", ())),
                 "checkpoints": many(Checkpoint, "checkpoints"),
+                "trials": tuple(
+                    Trial(**{**row, "merits": tuple(row["merits"]), "intermediate": tuple(row["intermediate"])})
+                    for row in data.get("trials", ())
+                ),
+                "intermediate": tuple(data.get("intermediate", ())),
             }
         )

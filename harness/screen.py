@@ -127,7 +127,7 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
         nonlocal told
         for cell, state, seconds in progress.ended[told:]:
             told += 1
-            place = f"[{finished + told}/{len(plan.cells)}]"
+            place = f"[{finished + told}/{sum(progress.counts.values())}]"
             console.print(f"{place:>9} {state:<11} {seconds:6.1f} s  {cell.key}", highlight=False, markup=False)
 
     if not console.is_terminal:

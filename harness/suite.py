@@ -18,11 +18,8 @@ from harness.labels import BASE, Label, read_label
 from harness.lines import Lines, read_yaml
 from harness.quality import UNSPOILT, Corruption, Quality, Select
 from harness.records import canonical
-from harness.settings import (
-    SCORING,
-    check_train,
-    explain,
-)
+from harness.settings import SCORING, check_train, explain
+from harness.tuning import TuneSettings, malformed, settings_of, space_of
 
 
 class TaskEntry(pydantic.BaseModel):
@@ -50,6 +47,7 @@ class SuiteFile(pydantic.BaseModel):
     memory_limit: ByteSize | None = Field(None, gt=0, description="resident memory a cell may hold, such as 8GiB")
     corrupt: list[Corruption] = Field([UNSPOILT], min_length=1)
     select: list[Select] = Field(["balanced"], min_length=1)
+    tune: TuneSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ class Suite:
     lines: Lines = field(repr=False, compare=False)
     corrupt: tuple[Corruption, ...] = (UNSPOILT,)
     select: tuple[str, ...] = ("balanced",)
+    tune: TuneSettings | None = None
 
     def qualities(self) -> Iterator[Quality]:
         """Every point of the axis of data quality, in the order of the file."""
@@ -167,6 +166,8 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
             problems.append(lines.problem(f"{again} is listed twice. Remove one.", "corrupt", place))
     problems += check_labels(labels, lines)
     problems += check_curricula(data, labels, lines)
+    if file:
+        problems += check_tuning(file.tune, labels, lines)
     if names:
         problems += check_names(data, labels, names, lines)
     if problems or file is None:
@@ -186,6 +187,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
         lines=lines,
         corrupt=tuple(file.corrupt),
         select=tuple(file.select),
+        tune=file.tune,
     )
 
 
@@ -238,6 +240,32 @@ def check_curricula(data: dict[str, Any], labels: list[Label], lines: Lines) -> 
             curriculum = label.recipe.curriculum
             for message in curriculum.clashes(task, label.train) if curriculum else ():
                 yield lines.problem(f"label {label.name!r}: {message}", "methods", label.name, "curriculum")
+
+
+def check_tuning(tune: TuneSettings | None, labels: list[Label], lines: Lines) -> Iterator[Problem]:
+    """A budget that is none, and ranges that no label can be given."""
+    if tune is None:
+        for label in labels:
+            if label.space:
+                yield lines.problem(
+                    f"label {label.name!r} has a space, and the suite does not tune. Add tune: {{trials: 12}}, or "
+                    "drop it.",
+                    "methods", label.name, "space",
+                )  # fmt: skip
+        return
+    for key, message in tune.complaints():
+        yield lines.problem(message, "tune", key)
+    tuned = [label for label in labels if label.tuned and label.name != BASE]
+    known = dict.fromkeys(name for label in tuned for name in settings_of(label))
+    for key, value in tune.space.items():
+        if key not in known:
+            yield lines.problem(unknown("setting to search", key, known), "tune", "space", key)
+        elif value is not None and (message := malformed(value)):
+            yield lines.problem(f"{key}: {message}", "tune", "space", key)
+    for label in tuned:
+        for key, message in space_of(label, tune)[1]:
+            where = ("methods", label.name, "space", key) if key in label.space else ("tune", "space", key)
+            yield lines.problem(f"label {label.name!r}: {message}", *where)
 
 
 def check_names(data: dict[str, Any], labels: list[Label], names: Names, lines: Lines) -> Iterator[Problem]:

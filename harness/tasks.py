@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -219,6 +220,35 @@ def learning_docs(task: Any) -> tuple[list[Any], list[Any]]:
     ranked = [train[place] for place in sorted(train)]
     held = min(VALIDATION_MOST, int(len(ranked) * VALIDATION_SHARE))
     return ranked[held:], ranked[:held]
+
+
+def for_validation(task: Any) -> Any:
+    """A task that scores the validation documents, and can reach no scored one; of the same definition otherwise.
+
+    lm-eval scores a task's test split by default; what chooses a setting must not see it. Raises TaskError where there
+    are no validation documents.
+    """
+    _, validation = learning_docs(task)
+    if not validation:
+        raise TaskError(f"task {task.config.task!r} has no validation documents to choose a setting by.")
+
+    class Validation(type(task)):  # type: ignore[misc]  # whatever class the task has
+        def has_test_docs(self) -> bool:
+            return False
+
+        def has_validation_docs(self) -> bool:
+            return True
+
+        def test_docs(self) -> Any:
+            raise TaskError("a trial must not look at test items")
+
+        def validation_docs(self) -> Any:
+            return validation
+
+    derived = copy(task)
+    derived.__class__ = Validation
+    derived.task_docs = validation
+    return derived
 
 
 def fresh(documents: Iterable[Any], taken: set[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One cell on one page: load -> attach -> train -> evaluate -> infer -> save -> result.
+"""One cell on one page: load -> attach -> train -> evaluate -> infer -> save -> result. A trial ends with its scores.
 
 In: a folder with `job.json`. Out, in the same folder: `result.json` (written last, by rename),
 `items.parquet`, `weights/`. Runs in a process of its own, so that its memory is its own; what it prints
@@ -23,6 +23,7 @@ from harness.errors import CellError, Interrupted, OutOfMemory
 from harness.lent import Lent, check_numbers
 from harness.records import Cell, CellResult, Fact, Flag, Item, Score, Status
 from harness.store.files import ITEMS, RESULT, is_full, settle, write_atomically
+from harness.tuning import with_settings
 
 
 def run(folder: Path, device: str = "cpu") -> None:
@@ -47,7 +48,7 @@ def finish(folder: Path, result: CellResult, device: str) -> None:
 def attempt(folder: Path, rank: int = 0) -> CellResult:
     """Do the job in `folder`, or, of several processes that share it, the part of the `rank`-th from 0."""
     job = json.loads((folder / "job.json").read_text())
-    cell = Cell.from_json(job["cell"])
+    cell = with_settings(Cell.from_json(job["cell"]), job.get("tuned", {}))
     started, clock = now(), time.perf_counter()
     work = Work(folder, cell, job, rank)
     status, reason = Status.DONE, ""
@@ -73,6 +74,7 @@ def attempt(folder: Path, rank: int = 0) -> CellResult:
         facts=tuple(work.facts),
         flags=tuple(work.flags),
         checkpoints=tuple(work.checkpoints) if status is Status.DONE else (),
+        intermediate=tuple(work.intermediate),
     )
 
 
@@ -138,9 +140,13 @@ class Work(Lent):
                 if self.rank:
                     return
                 torch.set_num_threads(self.job["threads"])
+        if self.lagged:
+            return
         with self.meter.phase("evaluate"):
             self.recorder.tell(phase="evaluate")
             self.evaluate(model)
+        if self.cell.trial:
+            return
         if self.cell.learn:
             with self.meter.phase("infer"):
                 self.recorder.tell(phase="infer")
@@ -151,6 +157,9 @@ class Work(Lent):
 
     def evaluate(self, model: Any) -> None:
         self.scores, items, documents = self.scores_of(model, (*self.cell.learn, *self.cell.retain))
+        if self.cell.trial:  # validation items: what is kept of the test's is kept by their task
+            write_items(self.folder / ITEMS, items)
+            return
         compared, more = self.compare(model, documents)
         self.scores += compared  # after the others: a task's first score is its headline
         items += more

@@ -47,7 +47,7 @@ def run_cells(
     number = sum(1 for _ in attempts(store.folder))
     limits = Limits(plan.suite.time_limit, plan.suite.memory_limit)
     run = Run(f"run{number:03d}", env, plan.facts, threads, **{"limits": limits, "root": root, **choices})
-    return executor(store, run, watch or (lambda progress: None)).run(plan, found.states, found.done)
+    return executor(store, run, watch or (lambda progress: None)).run(plan, found.states, found.done, found.ended)
 
 
 def by_label(plan: Plan, progress: Progress) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """What happens in a run, as JSON lines that anybody may follow (`tail -f results/runs/*.events.jsonl`).
 
-An event is `{"time": …, "event": …, …}`: run_started, cell_started, cell_ended, warning, run_ended; on a
-cluster also cell_placed (its node is known now) and sources_fetched (by a node). What a cell does meanwhile (phase,
-step, loss) stands in `events.jsonl` of its own folder. Live status is read from these files and never from the
-database, which lets one process in.
+An event is `{"time": …, "event": …, …}`: run_started, cell_added (a trial), cell_started, cell_ended, warning,
+run_ended; on a cluster also cell_placed (its node is known now) and sources_fetched (by a node). What a cell does
+meanwhile (phase, step, loss) stands in `events.jsonl` of its own folder. Live status is read from these files and never
+from the database, which lets one process in.
 """
 
 from __future__ import annotations
@@ -124,6 +124,9 @@ def replay(root: Path, events: list[dict[str, Any]]) -> LiveStatus:
                 counts["to do"] -= 1  # it was skipped
             counts[event["status"]] += 1
             ended.append(event)
+        elif kind == "cell_added":  # a trial
+            counts["to do"] += 1
+            status.cells += 1
         elif kind == "cell_placed":
             running.get(event["attempt_id"], {}).update(device=event["device"])
         elif kind == "warning":

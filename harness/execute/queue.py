@@ -82,6 +82,23 @@ class Queue:
             if self.waits[later] == 0:
                 self._release(later)
 
+    def add(self, cell: Cell, after: str) -> None:
+        """Put in a cell that is ready and was not planned: a trial of the study `after`, before which it goes."""
+        name = cell.spec_digest
+        self.cells[name] = cell
+        self.place.setdefault(name, len(self.place))
+        self.put_back(name)
+        self.waiting_by_method[cell.method] += 1
+        self.length[name] = self.length[after]
+        self._release(name)
+
+    def put_back(self, name: str) -> None:
+        """A cell that was taken has not ended after all."""
+        if name in self.states:
+            self.counts[str(self.states[name])] -= 1
+        self.states[name] = TO_DO
+        self.counts[TO_DO] += 1
+
     @property
     def waiting(self) -> int:
         return self.counts[TO_DO]

@@ -24,12 +24,14 @@ HEAD_BYTES = 1 << 16  # of a run's record: its long list of cells comes last
 @dataclass
 class Standing:
     """The state of each cell by spec digest, the attempt folders of the finished ones that cells to do look
-    into (their needs, their base model's), and what was noticed."""
+    into (their needs, their base model's), and what was noticed. `ended` has the attempts of all cells that ended, well
+    or not, where a study is to do: its trials may be among them."""
 
     states: dict[str, str]
     done: dict[str, Path] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
     expected: Expected = field(default_factory=Expected)
+    ended: dict[str, Path] = field(default_factory=dict)
 
 
 def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = frozenset()) -> Standing:
@@ -46,6 +48,7 @@ def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = 
         folders = store.finished(connection, env_digest)
         expected = Expected(store.seconds(connection))
         skipped = [name for name, status in statuses.items() if status == Status.SKIPPED]
+        settled = store.settled(connection, env_digest, [*retry, Status.INTERRUPTED, Status.SKIPPED])
         blocked = {name for name, reason in store.reasons(connection, skipped).items() if reason.startswith(NEEDS)}
     states: dict[str, str] = {}
     for cell in plan.cells:
@@ -66,12 +69,14 @@ def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = 
         for name in (*cell.needs.values(), cell.baseline)
         if states.get(name) == Status.DONE
     }
-    return Standing(states, {name: store.attempt_folder(folders[name]) for name in used}, complaints, expected)
+    studies = any(cell.study and states[cell.spec_digest] == TO_DO for cell in plan.cells)
+    ended = {name: store.attempt_folder(attempt) for name, attempt in settled.items()} if studies else {}
+    return Standing(states, {name: store.attempt_folder(folders[name]) for name in used}, complaints, expected, ended)
 
 
 def follow(plan: Plan, states: dict[str, str], place: Callable[[str], Path]) -> set[str]:
     """Cells that become "to do" because of others that are: lost needs of these, and those they were blocked by."""
-    needed = {need for cell in plan.cells if states[cell.spec_digest] == TO_DO for need in cell.needs.values()}
+    needed = {need for cell in plan.cells if states[cell.spec_digest] == TO_DO for need in cell.loads.values()}
     lost = {name for name in needed if states.get(name) == Status.DONE and not weights_are_whole(place(name))}
     freed = {
         cell.spec_digest

@@ -56,7 +56,7 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        return sum(state == TO_DO for state in self.states.values())
+        return sum(self.states[cell.spec_digest] == TO_DO for cell in self.plan.cells)
 
     def check_instruments(self, tell: Callable[[str], None]) -> list[str]:
         """A line for each check of the instruments that fails here; results that are made nevertheless are marked."""
@@ -96,7 +96,7 @@ class Session:
             if self.waiting:
                 self.mirrors.begin(record)
                 stopped = self._execute(watch)
-            bad = any(state != Status.DONE for state in self.states.values())
+            bad = any(self.states[cell.spec_digest] != Status.DONE for cell in plan.cells)
             status = str(Status.INTERRUPTED) if stopped else str(Status.FAILED) if bad else str(Status.DONE)
         finally:
             self.mirrors.end(status)
@@ -138,7 +138,7 @@ class Session:
         for complaint in self.complaints:
             executor.log.tell("warning", message=complaint)
         try:
-            return executor.run(plan, self.states, self.standing.done).stopping
+            return executor.run(plan, self.states, self.standing.done, self.standing.ended).stopping
         finally:
             executor.log.tell("run_ended", states=dict(executor.queue.counts))
 

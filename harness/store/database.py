@@ -178,11 +178,22 @@ class Store:
         ).fetchall()
         return dict(rows)
 
+    def settled(
+        self, connection: duckdb.DuckDBPyConnection, env_digest: str, but: Iterable[str] = ()
+    ) -> dict[str, str]:
+        """spec_digest -> the attempt_id of its newest attempt in this environment that did not end as one of `but`."""
+        rows = connection.execute(
+            """SELECT spec_digest, arg_max(attempt_id, (status = 'done', started, attempt_id)) FROM attempts
+               WHERE env_digest = ? AND NOT list_contains(?::VARCHAR[], status) GROUP BY spec_digest""",
+            [env_digest, [str(status) for status in but]],
+        ).fetchall()
+        return dict(rows)
+
     def seconds(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str, int, float]]:
         """(method, model, task, n_train, mean seconds) of finished attempts, in any environment."""
         return connection.execute(
             """SELECT method, model, task, n_train, avg(seconds) FROM attempts JOIN cells USING (spec_digest)
-               WHERE status = 'done' GROUP BY ALL"""
+               WHERE status = 'done' AND attempt_id NOT IN (SELECT attempt_id FROM trials) GROUP BY ALL"""
         ).fetchall()
 
     def reasons(self, connection: duckdb.DuckDBPyConnection, specs: list[str]) -> dict[str, str]:

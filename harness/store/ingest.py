@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.records import CellResult, Check
+from harness.records import BEST_TRIAL, CellResult, Check
 from harness.store.files import INSTRUMENTS, ITEMS, RESULT, results, shard
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ BATCH = 500
 # The same row comes with many attempts; its first column is its key. Of an environment the earliest is kept, in
 # whatever order attempts come: so a rebuilt database is the same.
 SHARED = {"environments": "created", "cells": None}
-PER_ATTEMPT = ("attempts", "scores", "items", "phases", "steps", "facts", "flags", "files", "checkpoints")
+PER_ATTEMPT = ("attempts", "scores", "items", "phases", "steps", "facts", "flags", "files", "checkpoints", "trials")
 ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target")
 Rows = dict[str, list[tuple[Any, ...]]]
 
@@ -123,18 +123,27 @@ def add_rows(rows: Rows, result: CellResult) -> None:
         [(cell.spec_digest, cell.method, cell.family, cell.model, cell.task, cell.n_train, cell.seed,
           json.dumps(cell.settings), json.dumps(cell.train), list(cell.learn), list(cell.retain),
           list(cell.needs.values()), json.dumps(cell.fingerprints), json.dumps(cell.objectives),
-          json.dumps(cell.curriculum), json.dumps(cell.data))],
+          json.dumps(cell.curriculum), json.dumps(cell.data), json.dumps(cell.study), json.dumps(cell.trial))],
     )  # fmt: skip
     add(
         "attempts",
         [(attempt, result.run_id, cell.spec_digest, environment.env_digest, str(result.status), result.reason,
-          result.started, result.seconds, result.contended, commit, dirty, list(result.beside), result.device)],
+          result.started, result.seconds, result.contended, commit, dirty, list(result.beside), result.device,
+          json.dumps(result.tuned))],
     )  # fmt: skip
     add("scores", [(attempt, *vars(score).values(), None, place) for place, score in enumerate(result.scores)])
     add("phases", [(attempt, *vars(phase).values()) for phase in result.phases])
     add("steps", [(attempt, *vars(step).values()) for step in result.steps])
     add("facts", [(attempt, *vars(fact).values()) for fact in result.facts])
     add("checkpoints", [(attempt, *vars(checkpoint).values()) for checkpoint in result.checkpoints])
+    chosen = next((fact.value for fact in result.facts if fact.name == BEST_TRIAL), None)
+    add(
+        "trials",
+        [(attempt, cell.spec_digest, trial.number, json.dumps(trial.params), trial.value, trial.status, trial.reason,
+          trial.seconds, trial.tokens, trial.peak_bytes, json.dumps(trial.intermediate), json.dumps(trial.values),
+          list(trial.merits), trial.origin, trial.attempt_id, trial.front, trial.number == chosen)
+         for trial in result.trials],
+    )  # fmt: skip
     add("flags", [(attempt, flag.name, json.dumps(flag.evidence)) for flag in result.flags])
 
 
@@ -179,7 +188,7 @@ def ingest_run(connection: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> No
     members = [
         (run["run_id"], run["suite"], member["key"], member["label"], member["spec_digest"], position,
          member["model"], member["task"], member["n_train"], member["seed"], member["baseline"],
-         json.dumps(member.get("data", {})))
+         json.dumps(member.get("data", {})), member.get("role"))
         for position, member in enumerate(run["members"])
     ]  # fmt: skip
     with transaction(connection):

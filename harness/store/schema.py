@@ -115,6 +115,25 @@ def scores_along_training(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+@migration
+def what_tuning_tried(connection: duckdb.DuckDBPyConnection) -> None:
+    # A study has a result in each environment: its trials go by its attempt. Nothing wrote to the first such table.
+    connection.execute(
+        """
+        DROP TABLE trials;
+        CREATE TABLE trials (
+            attempt_id VARCHAR, study_digest VARCHAR, number INTEGER, params JSON, value DOUBLE, status VARCHAR,
+            reason VARCHAR, seconds DOUBLE, tokens BIGINT, peak_bytes BIGINT, intermediate JSON, measured JSON,
+            merits DOUBLE[], origin VARCHAR, trial_attempt_id VARCHAR, front BOOLEAN, chosen BOOLEAN,
+            PRIMARY KEY (attempt_id, number));
+        ALTER TABLE attempts ADD COLUMN tuned JSON;
+        ALTER TABLE cells ADD COLUMN study JSON;
+        ALTER TABLE cells ADD COLUMN trial JSON;
+        ALTER TABLE members ADD COLUMN role VARCHAR;
+        """
+    )
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}

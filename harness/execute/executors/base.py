@@ -22,6 +22,7 @@ from harness.environment import cores, environment, now
 from harness.errors import BusyStore, FullDisk
 from harness.execute.events import EventLog, latest_news
 from harness.execute.queue import Queue
+from harness.execute.studies import Studies
 from harness.facts import Facts
 from harness.misfits import leaks_of
 from harness.plan import Plan
@@ -224,8 +225,11 @@ class Executor(ABC):
 
     # --- the course of a run ---
 
-    def run(self, plan: Plan, states: dict[str, str], done: dict[str, Path]) -> Progress:
-        """Run every cell whose state is "to do". `done` maps finished cells to their attempt folders.
+    def run(
+        self, plan: Plan, states: dict[str, str], done: dict[str, Path], ended: Mapping[str, Path] | None = None
+    ) -> Progress:
+        """Run every cell whose state is "to do". `done` maps finished cells to their attempt folders, `ended` trials'
+        cells that ended before.
 
         Ctrl-C once: finish what runs, then stop. Twice: stop now. Raises FullDisk, or the database's errors;
         what has ended until then is kept.
@@ -234,6 +238,8 @@ class Executor(ABC):
         self.cells = plan.by_digest()
         self.queue = Queue(plan.cells, states, self.run_info.seconds)
         self.progress = progress = Progress(plan, states, self.queue.counts, queue=self.queue)
+        run = self.run_info
+        self.studies = Studies(self._add, ended or {}, self._finish, run.environment, run.run_id)
         with ctrl_c(progress):
             try:
                 self.open()
@@ -248,6 +254,8 @@ class Executor(ABC):
                     raise
             finally:
                 self.close()
+                for study in self.studies.close():
+                    self.queue.put_back(study.spec_digest)
         self._take_in()
         self.watch(progress)
         return progress
@@ -274,13 +282,34 @@ class Executor(ABC):
         cell, place = taken
         if isinstance(place, Refusal):
             self._skip(cell, str(place))
+        elif cell.study:
+            self.studies.begin(cell, self.weights)
         else:
             self._start(cell, place)
         return True
 
     def _room(self, cell: Cell) -> Any | None:
-        reason = Recipe.of(cell).skip_cell(cell, bool(self.run_info.environment.accelerator)) or self.refuse(cell)
+        cell = self.studies.resolved(cell, self.weights)
+        reason = Recipe.of(cell).skip_cell(cell, bool(self.run_info.environment.accelerator))
+        if cell.study and not reason:
+            return cell  # it takes no room: its trials do
+        reason = reason or self.refuse(cell)
         return Refusal(reason) if reason else self.place(cell)
+
+    def _add(self, trial: Cell, study: str) -> None:
+        """A trial's cell, into the queue before the cells that wait for its study."""
+        self.cells[trial.spec_digest] = trial
+        self.queue.add(trial, after=study)
+        self.log.tell("cell_added", key=trial.key)
+
+    def _finish(self, study: Cell, made: Callable[[str], CellResult]) -> None:
+        """A study has ended: its result is kept like a cell's."""
+        folder = self._folder(study)
+        result = made(folder.name)
+        write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
+        if result.status is Status.DONE:
+            self.weights[study.spec_digest] = folder
+        self._settle(result, folder)
 
     def _start(self, cell: Cell, place: Any) -> None:
         folder = self._folder(cell)
@@ -300,14 +329,15 @@ class Executor(ABC):
     def job(self, cell: Cell) -> dict[str, Any]:
         """All that a worker is told."""
         run = self.run_info
-        needed = {role: self.cells[need] for role, need in cell.needs.items()}
+        needed = {role: self.cells[need] for role, need in cell.loads.items()}
+        tuned = self.studies.resolved(cell, self.weights)
         return {
             "run_id": run.run_id,
             "cell": cell.to_json(),
             "environment": vars(run.environment),
             "models": {name: run.facts.models[name].folder for name in (cell.model, *cell.borrows)},
             "tasks": {name: run.facts.tasks[name].path for name in (*cell.learn, *cell.retain, *cell.reads)},
-            "needs": {role: str(self.weights[need] / "weights") for role, need in cell.needs.items()},
+            "needs": {role: str(self.weights[need] / "weights") for role, need in cell.loads.items()},
             "needed": {role: need.to_json() for role, need in needed.items()},
             "baseline": str(self.weights[cell.baseline] / ITEMS) if cell.baseline in self.weights else "",
             "documents": str(self.store.folder / "documents"),
@@ -315,11 +345,13 @@ class Executor(ABC):
             "threads": run.threads,
             "bad_instruments": list(run.bad_instruments),
             "leaks": leaks_of(cell, run.facts),
-            "predicted_bytes": run.predict(cell),
-            "needed_bytes": run.needed(cell),
+            "predicted_bytes": run.predict(tuned),
+            "needed_bytes": run.needed(tuned),
             "memory_limit": run.limits.memory,
-            "predicted_parts": run.parts(cell),
+            "predicted_parts": run.parts(tuned),
             "matmul_peak": run.peaks.get(cell.train["precision"]),
+            "tuned": self.studies.settled(cell, self.weights),
+            "earlier": self.studies.earlier(cell) if cell.trial else [],
         }
 
     def _look_at(self, running: Running) -> None:
@@ -367,6 +399,8 @@ class Executor(ABC):
             seconds=result.seconds,
         )  # fmt: skip
         self.on_result(result, folder)
+        if cell.trial and not (self.progress.stopping and result.status is Status.INTERRUPTED):
+            self.studies.take(result, folder)
 
     def _stop_all(self, reason: str) -> None:
         """End what runs, and leave a store that resumes; a full disk must not keep the rest from being ended."""

@@ -98,7 +98,7 @@ class RayExecutor(Executor):
         self.project = pack(project_files(load_catalog(self.run_info.root)), ray.put)
         self.parcels: dict[str, Parcel] = {}  # spec_digest -> weights that cells under way or to come need
         waiting = [cell for cell in self.progress.plan.cells if cell.spec_digest in self.queue.waits]
-        self.needed = Counter(need for cell in waiting for need in cell.needs.values())
+        self.needed = Counter(need for cell in waiting for need in cell.loads.values())
         self.looked, self.found = 0.0, list[dict[str, Any]]()
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class RayExecutor(Executor):
     def release(self, running: Running) -> None:
         """Let go of experts' weights that no other cell of this run needs."""
         running.device = running.device.removeprefix(WAITING)  # where it ran, for the result: nowhere
-        for need in running.cell.needs.values():
+        for need in running.cell.loads.values():
             self.needed[need] -= 1
             if self.needed[need] <= 0:
                 self.parcels.pop(need, None)
@@ -175,7 +175,7 @@ class RayExecutor(Executor):
     def launch(self, running: Running, job: dict[str, Any]) -> None:
         import ray
 
-        for need in running.cell.needs.values():
+        for need in running.cell.loads.values():
             if need not in self.parcels:
                 self.parcels[need] = pack(files_in(self.weights[need] / "weights"), ray.put)
         order = Order(
@@ -183,7 +183,7 @@ class RayExecutor(Executor):
             folder=str(running.folder),
             root=str(self.run_info.root.resolve()),
             project=self.project,
-            needs={role: self.parcels[need] for role, need in running.cell.needs.items()},
+            needs={role: self.parcels[need] for role, need in running.cell.loads.items()},
             baseline=pack({ITEMS: Path(job["baseline"])}, ray.put) if job["baseline"] else None,
             documents=frozenset(files_in(self.store.folder / "documents")),
             limits=self.run_info.limits,

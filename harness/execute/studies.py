@@ -1,0 +1,284 @@
+"""Studies while a run is under way: what they try next, what came of it, and how they end.
+
+A study takes no room of its own. Its trials are cells that are put into the queue batch by batch, so they run wherever
+cells run, beside one another too, and resuming, limits and failures are those of cells. A trial that has ended before,
+in this run or an earlier one, is looked up. When the last has ended, the study's result is written like any cell's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.environment import now
+from harness.records import BEST_TRIAL, STUDY, WARM, Cell, CellResult, Environment, Fact, Flag, Status, Trial
+from harness.store.files import RESULT
+from harness.tuning import at_edge, short, trial_of, with_settings
+
+if TYPE_CHECKING:
+    from harness.tune import Asked, Search
+
+TRIES = 2  # times that a trial whose process was lost is started in one run
+
+
+@dataclass
+class Course:
+    """A study under way. `batch` are the trials asked for and not yet told, `begun` those of them in the queue."""
+
+    study: Cell
+    search: Search
+    started: str
+    trials: dict[int, Trial] = field(default_factory=dict)
+    batch: list[Asked] = field(default_factory=list)
+    begun: dict[str, list[int]] = field(default_factory=dict)  # spec digest of a trial's cell -> numbers
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """Of seconds and tokens, those that the suite limits."""
+        return {name: self.study.study[name] for name in ("seconds", "tokens") if self.study.study.get(name)}
+
+    def spent(self) -> dict[str, float]:
+        return {
+            "seconds": sum(trial.seconds for trial in self.trials.values()),
+            "tokens": sum(trial.tokens or 0 for trial in self.trials.values()),
+        }
+
+    @property
+    def used_up(self) -> bool:
+        spent = self.spent()
+        return any(spent[name] >= most for name, most in self.budget.items())
+
+
+class Studies:
+    """All studies of a run.
+
+    `add` puts a trial's cell into the queue, before the cells that wait for its study. `ended` maps a trial's spec
+    digest to the folder of the attempt that ended, of this run and of earlier ones. `finish` takes a study, and a
+    function that makes its result for an attempt's name.
+    """
+
+    def __init__(
+        self,
+        add: Callable[[Cell, str], None],
+        ended: Mapping[str, Path],
+        finish: Callable[[Cell, Callable[[str], CellResult]], None],
+        environment: Environment,
+        run_id: str,
+    ):
+        self.add, self.finish = add, finish
+        self.ended = dict(ended)
+        self.environment, self.run_id = environment, run_id
+        self.courses: dict[str, Course] = {}
+        self.under_way: set[str] = set()  # trials' cells that were put into the queue
+        self.tries: dict[str, int] = {}
+        self.choices: dict[str, dict[str, Any]] = {}
+
+    def begin(self, study: Cell, done: Mapping[str, Path]) -> None:
+        """`done` has the attempts of the cells that it needs."""
+        from harness.tune import Search
+
+        kin = study.needs.get(WARM)
+        warm = self.choice(done[kin]) if kin else None
+        course = Course(study, Search(study.study, warm), now())
+        self.courses[study.spec_digest] = course
+        self.advance(course)
+
+    def take(self, result: CellResult, folder: Path) -> None:
+        """A trial's process has ended."""
+        name = result.cell.spec_digest
+        if result.status is Status.INTERRUPTED:
+            self.tries[name] = self.tries.get(name, 1) + 1
+            waiting = [course for course in self.courses.values() if name in course.begun]
+            if waiting and self.tries[name] <= TRIES:
+                self.add(result.cell, waiting[0].study.spec_digest)
+                return
+            for course in waiting:
+                self.stop(course, f"trial {course.begun[name][0]} was interrupted: {result.reason}")
+            return
+        self.ended[name] = folder
+        for course in [course for course in self.courses.values() if name in course.begun]:
+            self.note(course, name)
+            self.advance(course)
+
+    def close(self) -> list[Cell]:
+        """The studies that have not ended: the same command goes on with them."""
+        return [course.study for course in self.courses.values()]
+
+    def earlier(self, cell: Cell) -> list[dict[str, Any]]:
+        """What a trial is compared with, to end it early: the trials of the batches before its own."""
+        for course in self.courses.values():
+            if cell.spec_digest in course.begun:
+                before = [trial for number, trial in course.trials.items() if number < course.batch[0].number]
+                return [
+                    {
+                        "number": trial.number,
+                        "status": trial.status,
+                        "merit": trial.merits[0] if trial.merits else None,
+                        "intermediate": trial.intermediate,
+                    }
+                    for trial in before
+                ]
+        return []
+
+    def resolved(self, cell: Cell, done: Mapping[str, Path]) -> Cell:
+        """A cell with what its study settled; any other as it is."""
+        return with_settings(cell, self.settled(cell, done))
+
+    def settled(self, cell: Cell, done: Mapping[str, Path]) -> dict[str, Any]:
+        """What a cell's study settled; nothing where it has none."""
+        study = cell.needs.get(STUDY, "")
+        return self.choice(done[study]) if study in done else {}
+
+    def choice(self, folder: Path) -> dict[str, Any]:
+        """What a finished study settled."""
+        if folder.name not in self.choices:
+            self.choices[folder.name] = json.loads((folder / RESULT).read_text())["tuned"]
+        return self.choices[folder.name]
+
+    def advance(self, course: Course) -> None:
+        """Tell the search what has ended, and put into the queue what may be tried now."""
+        study = course.study.spec_digest
+        while study in self.courses:
+            if all(asked.number in course.trials for asked in course.batch):
+                course.search.tell(course.trials[asked.number] for asked in course.batch)
+                course.batch = [] if course.used_up else course.search.ask()
+                if not course.batch:
+                    return self.end(course)
+            for asked in course.batch:
+                if asked.number in course.trials:
+                    continue
+                if course.budget:  # one after the other: whether there is a next one depends on what this one takes
+                    if course.begun:
+                        return None
+                    if course.used_up:
+                        return self.end(course)
+                self.start(course, asked)
+            if course.begun:
+                return None
+        return None
+
+    def start(self, course: Course, asked: Asked) -> None:
+        cell = trial_of(course.study, asked.number, asked.params)
+        name = cell.spec_digest
+        course.begun.setdefault(name, []).append(asked.number)
+        if name in self.ended:
+            self.note(course, name)
+        elif name not in self.under_way:
+            self.under_way.add(name)
+            self.add(cell, course.study.spec_digest)
+
+    def note(self, course: Course, name: str) -> None:
+        """Write down what came of a trial. One that tries again what an earlier one did costs nothing."""
+        folder = self.ended[name]
+        result = CellResult.from_json(json.loads((folder / RESULT).read_text()))
+        asked = {one.number: one for one in course.batch}
+        for number in course.begun.pop(name):
+            again = any(trial.attempt_id == folder.name for trial in course.trials.values())
+            trial = trial_from(asked[number], result, course.study)
+            course.trials[number] = replace(trial, seconds=0.0, tokens=0) if again else trial
+
+    def stop(self, course: Course, reason: str) -> None:
+        """End a study that cannot go on now, and can later."""
+        study = self.courses.pop(course.study.spec_digest).study
+        self.finish(study, lambda attempt: self.result(course, attempt, Status.INTERRUPTED, reason))
+
+    def end(self, course: Course) -> None:
+        """All trials have ended: choose."""
+        from harness.tune import choose, front, importances
+
+        trials = [course.trials[number] for number in sorted(course.trials)]
+        best = choose(trials)
+        kept = {trial.number for trial in front(trials)} if len(course.study.study["goals"]) > 1 else set()
+        course.trials = {trial.number: replace(trial, front=trial.number in kept) for trial in trials}
+        study = self.courses.pop(course.study.spec_digest).study
+        if best is None:
+            first = trials[0]
+            skipped = all(trial.status == Status.SKIPPED for trial in trials)
+            status = Status.SKIPPED if skipped else Status.FAILED
+            reason = f"none of {len(trials)} trials ended well; the first: {first.status}: {first.reason}"
+            self.finish(study, lambda attempt: self.result(course, attempt, status, reason))
+            return
+        facts = [
+            Fact("trials", len(trials), "trials"),
+            Fact(BEST_TRIAL, best.number, ""),
+            *(Fact(f"{name}_spent", value, unit, False) for (name, value), unit in
+              zip(course.spent().items(), ("s", "tokens"), strict=True)),
+            *(Fact(f"{kind}:{short(name)}", value, "") for kind, shares in importances(study.study, trials).items()
+              for name, value in shares.items()),
+        ]  # fmt: skip
+        self.finish(
+            study,
+            lambda attempt: replace(
+                self.result(course, attempt, Status.DONE, ""),
+                tuned=best.params,
+                facts=tuple(facts),
+                flags=tuple(edges(best, study)),
+            ),
+        )
+
+    def result(self, course: Course, attempt: str, status: Status, reason: str) -> CellResult:
+        trials = tuple(course.trials[number] for number in sorted(course.trials))
+        return CellResult(
+            attempt, self.run_id, course.study, self.environment, status, reason, course.started,
+            seconds=course.spent()["seconds"], trials=trials,
+        )  # fmt: skip
+
+
+def edges(best: Trial, study: Cell) -> Iterable[Flag]:
+    """A flag where the best value of a setting lies at the end of its range: the best one may lie beyond."""
+    found = {
+        short(name): {"value": value, "end": end, "range": study.study["space"][name]}
+        for name, value in best.params.items()
+        if (end := at_edge(value, study.study["space"][name]))
+    }
+    return [Flag("edge_of_space", found)] if found else []
+
+
+def trial_from(asked: Asked, result: CellResult, study: Cell) -> Trial:
+    """What came of a trial, from its attempt's result."""
+    how = study.study
+    status = "pruned" if result.status is Status.DONE and not result.scores else str(result.status)
+    values: dict[str, float] = {}
+    merits: list[float] = []
+    train = next((phase for phase in result.phases if phase.phase == "train"), None)
+    peaks = [peak for phase in result.phases if (peak := phase.allocated_bytes or phase.rss_bytes)]
+    value, reason = None, result.reason
+    if status == "done":
+        own = [score for score in result.scores if score.task == study.task]
+        sought = next((score for score in own if how["metric"] in (None, score.metric)), None)
+        if sought is None:
+            status = str(Status.FAILED)
+            reason = f"{study.task} has no metric {how['metric']!r}, it has {', '.join(score.metric for score in own)}"
+        else:
+            value = sought.value
+            values = {score.metric: score.value for score in own} | {"score_stderr": sought.stderr or 0.0}
+            kept = next((score for score in result.scores if score.role == "retain"), None)
+            if kept:
+                values[f"{kept.task}:{kept.metric}"] = kept.value
+            for goal in how["goals"]:
+                if goal == "memory":
+                    merits.append(-float(max(peaks, default=0)))
+                elif score := kept if goal == "retention" else sought:
+                    merits.append(score.value if score.higher_is_better else -score.value)
+            if len(merits) < len(how["goals"]):
+                status, reason = str(Status.FAILED), "it retains nothing: it is no language model"
+    elif status == "pruned" and result.intermediate:
+        value, merits = result.intermediate[-1]["value"], [result.intermediate[-1]["merit"]]
+    return Trial(
+        number=asked.number,
+        params=asked.params,
+        status=status,
+        reason=reason,
+        value=value,
+        values=values,
+        merits=tuple(merits),
+        seconds=result.seconds,
+        tokens=train.tokens if train else None,
+        peak_bytes=max(peaks, default=None),
+        intermediate=result.intermediate,
+        origin=asked.origin,
+        attempt_id=result.attempt_id,
+    )
