@@ -135,6 +135,6 @@ def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> s
     return " ".join(parts)
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """A number of things, in words: 1 model, 2 models."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

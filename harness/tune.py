@@ -10,7 +10,10 @@ is searched (`tuning.py`), and running trials (`execute/studies.py`).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+import random
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,16 +59,16 @@ class Search:
             self.first.append(Asked(1, dict(warm), WARM_START))
         self.asked: dict[int, optuna.Trial] = {}
         self.number = 0
+        self.grid: list[dict[str, Any]] = []
+        if how["sampler"] == "grid":
+            # Optuna's own may hand out a point twice in a batch. In an order of lots, so that half a grid is spread.
+            self.grid = grid_of(self.space, how["points"])
+            random.Random(seed_of(how["search"], 0)).shuffle(self.grid)
 
     @property
     def most(self) -> float:
         """Trials after which there is no other: the budget's, or a grid's points."""
-        grid = math.inf
-        if self.how["sampler"] == "grid":
-            grid = len(self.first) + math.prod(
-                len(values) for values in grid_of(self.space, self.how["points"]).values()
-            )
-        return min(self.how.get("trials") or math.inf, grid)
+        return min(self.how.get("trials") or math.inf, len(self.first) + len(self.grid) if self.grid else math.inf)
 
     def ask(self) -> list[Asked]:
         """The next batch; empty when there is no other."""
@@ -82,7 +85,7 @@ class Search:
         for trial in sorted(trials, key=lambda one: one.number):
             asked = self.asked.get(trial.number)
             if asked is None:
-                continue  # a setting outside the ranges: it counts, and the sampler need not know
+                continue  # a point of a grid; or a setting outside the ranges: it counts, the sampler need not know
             if trial.status == "pruned":
                 self.study.tell(asked, trial.merits[0] if trial.merits else None, state=TrialState.PRUNED)
             elif trial.status == "done":
@@ -91,13 +94,16 @@ class Search:
                 self.study.tell(asked, state=TrialState.FAIL)
 
     def _ask(self) -> Asked:
-        self.study.sampler = sampler(self.how, seed_of(self.how["search"], self.number))
+        if not self.grid:
+            self.study.sampler = sampler(self.how, seed_of(self.how["search"], self.number))
         if self.number < len(self.first):
             first = self.first[self.number]
-            if all(inside(value, self.distributions[name]) for name, value in first.params.items()):
+            if not self.grid and all(inside(value, self.distributions[name]) for name, value in first.params.items()):
                 self.study.enqueue_trial(first.params)
                 self.asked[self.number] = self.study.ask(self.distributions)
             return first
+        if self.grid:
+            return Asked(self.number, self.grid[self.number - len(self.first)], SAMPLER)
         trial = self.asked[self.number] = self.study.ask(self.distributions)
         return Asked(self.number, dict(trial.params), SAMPLER)
 
@@ -123,8 +129,6 @@ def inside(value: Any, where: optuna.distributions.BaseDistribution) -> bool:
 
 
 def sampler(how: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
-    import warnings
-
     from optuna import samplers
 
     with warnings.catch_warnings():
@@ -132,8 +136,6 @@ def sampler(how: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
         match how["sampler"]:
             case "random":
                 return samplers.RandomSampler(seed=seed)
-            case "grid":
-                return samplers.GridSampler(grid_of(how["space"], how["points"]), seed=seed)
             case "cmaes":
                 return samplers.CmaEsSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False)
             case "gp":
@@ -145,8 +147,8 @@ def sampler(how: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
                 )  # fmt: skip
 
 
-def grid_of(space: Mapping[str, Range], points: int) -> dict[str, list[Any]]:
-    """Every range as `points` values, at equal distances on a log scale."""
+def grid_of(space: Mapping[str, Range], points: int) -> list[dict[str, Any]]:
+    """Every combination of values; of a range `points`, at equal distances on a log scale."""
     found: dict[str, list[Any]] = {}
     for name, values in space.items():
         if isinstance(values, list):
@@ -154,8 +156,8 @@ def grid_of(space: Mapping[str, Range], points: int) -> dict[str, list[Any]]:
         else:
             low, high = values["low"], values["high"]
             inner = [low * (high / low) ** (place / (points - 1)) for place in range(1, points - 1)]
-            found[name] = [low, *inner, high]  # the ends to the bit: they must lie within the range
-    return found
+            found[name] = [low, *inner, high]
+    return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
 
 
 # --- ending a trial early ---
@@ -222,7 +224,10 @@ def lags_by_item(earlier: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -
     if not at_rung:
         return False
     best = max(at_rung, key=lambda pair: pair[0])[1]
-    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.WilcoxonPruner(p_threshold=WILCOXON))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an experimental feature
+        pruner = optuna.pruners.WilcoxonPruner(p_threshold=WILCOXON)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
     study.add_trial(optuna.trial.create_trial(value=0.0, intermediate_values=dict(enumerate(best))))
     trial = study.ask()
     for place, value in enumerate(now["items"]):
@@ -270,8 +275,6 @@ def choose(trials: Sequence[Trial]) -> Trial | None:
 def importances(how: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
     """{"fanova": {full name: share}, "ped_anova": …} of the score's variance; nothing for a single setting, or with too
     few finished trials to say."""
-    import warnings
-
     from optuna import importance
 
     done = [trial for trial in trials if trial.status == "done"]

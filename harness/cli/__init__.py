@@ -14,6 +14,7 @@ from harness.errors import TunebenchError, UserError
 # Each adds its commands to the application, in the order in which --help lists them.
 # isort: off
 from harness.cli import run  # noqa: F401
+from harness.cli import tuning  # noqa: F401
 from harness.cli import names  # noqa: F401
 from harness.cli import look  # noqa: F401
 from harness.cli import doctor  # noqa: F401

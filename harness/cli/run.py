@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,7 +30,10 @@ from harness.errors import UserError, unknown
 from harness.screen import show_json, watcher
 
 if TYPE_CHECKING:
-    from harness.execute.session import Session
+    from harness.catalog import Catalog
+    from harness.execute.session import Choices, Session
+    from harness.plan import Plan
+    from harness.store.database import Store
 
 MOST_LINES = 50  # of unfinished cells after a run
 
@@ -56,12 +60,9 @@ def run(
 
     Example: tunebench run peft-vs-full --retry failed
     """
-    from harness.execute.executors import all_executors
-    from harness.execute.session import Choices, Session
-    from harness.mirrors import open_mirrors
+    from harness.execute.session import Choices
     from harness.plan import make_plan, narrow
     from harness.records import Status
-    from harness.store.files import sole_writer
 
     catalog = project()
     loaded = read_suite(suite, catalog)
@@ -69,23 +70,43 @@ def run(
     for status in again:
         if status not in set(Status):
             raise UserError(unknown("status", status, list(Status)))
-    if executor not in all_executors():
-        raise UserError(unknown("executor", executor, all_executors()))
-    if reason := all_executors()[executor].skip():
-        raise UserError(f"executor {executor}: {reason}")
-    mirrors = open_mirrors(mirror or (), lambda message: warn([message]))
+    check_executor(executor)
     plan = narrow(make_plan(loaded, get_facts(catalog, loaded)), only or ())
-    store = results(folder, catalog)
-    environment, count = all_executors()[executor].environment(threads, jobs, address)
-    choices = Choices(executor, jobs, count, again, size_of(memory), address)
+    choices = Choices(executor, jobs, threads or 0, again, size_of(memory), address)
+    sys.exit(run_plan(plan, choices, catalog, results(folder, catalog), mirror or (), allow_bad_instruments))
+
+
+def check_executor(name: str) -> None:
+    """Raises UserError for one that is unknown, or cannot be used here."""
+    from harness.execute.executors import all_executors
+
+    if name not in all_executors():
+        raise UserError(unknown("executor", name, all_executors()))
+    if reason := all_executors()[name].skip():
+        raise UserError(f"executor {name}: {reason}")
+
+
+def run_plan(
+    plan: Plan, choices: Choices, catalog: Catalog, store: Store, mirror: Iterable[str] = (), allow_bad: bool = False
+) -> int:
+    """Run what is to do of a plan; the exit code. Without a number of threads in `choices`, the executor says it."""
+    from harness.execute.executors import all_executors
+    from harness.execute.session import Session
+    from harness.mirrors import open_mirrors
+    from harness.store.files import sole_writer
+
+    mirrors = open_mirrors(mirror, lambda message: warn([message]))
+    kind = all_executors()[choices.executor]
+    environment, count = kind.environment(choices.threads or None, choices.jobs, choices.address)
+    choices = replace(choices, threads=count)
     with sole_writer(store.folder):
         session = Session(plan, store, environment, choices, catalog.root, mirrors)
         failed = session.check_instruments(lambda model: print(f"checking the instruments on {model}", file=sys.stderr))
-        if failed and not allow_bad_instruments:
+        if failed and not allow_bad:
             told = "\n".join(failed)
             raise UserError(f"instruments fail their own checks:\n{told}\n--allow-bad-instruments marks every result.")
         warn(failed)
-        sys.exit(execute(session))
+        return execute(session)
 
 
 def execute(session: Session) -> int:

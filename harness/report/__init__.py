@@ -14,7 +14,7 @@ from harness.errors import StoreError, unknown
 from harness.report.table import Report, build
 from harness.store.database import Store
 from harness.store.files import write_atomically
-from harness.store.queries import checks_of, latest_run, member_rows, suites
+from harness.store.queries import checks_of, latest_run, member_rows, studies_of, suites
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def load(store: Store, suite: str) -> Report:
         if run is None:
             hint = f"Run it first: `tunebench run {suite}`."
             raise StoreError(unknown("suite with results", suite, suites(connection), hint))
-        return build(run, member_rows(connection, run), checks_of(connection, run))
+        return build(run, member_rows(connection, run), checks_of(connection, run), studies_of(connection, run))
 
 
 def write_report(store: Store, suite: str, folder: Path) -> ReportPaths:

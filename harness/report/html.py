@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.report import instruments, memory
+from harness.report import instruments, memory, tuning
 from harness.report.answer import sentences
 from harness.report.columns import (
     footnotes,
@@ -78,6 +78,20 @@ def render(report: Report) -> str:
         blocks=blocks,
         footnotes=footnotes(report),
         memory=memory,
+        tuning={
+            "title": tuning.TITLE,
+            "note": tuning.NOTE,
+            "plot_title": tuning.PLOT_TITLE,
+            "tables": [
+                {
+                    "title": name,
+                    "headers": tuning.headers(studies),
+                    "rows": tuning.lines(studies),
+                    "plot": picture(tuning.curves(studies)),
+                }
+                for name, studies in tuning.groups(report.studies).items()
+            ],
+        },
         failures=report.failures,
         flags=report.flags,
         instruments={

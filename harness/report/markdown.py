@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report import instruments, memory
+from harness.report import instruments, memory, tuning
 from harness.report.answer import sentences
 from harness.report.columns import (
     footnotes,
@@ -39,6 +39,11 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
                 f"![Learning against forgetting: {escape(block.task)}, {escape(block.model)}]({name})",
                 "",
             ]
+    if report.studies:
+        lines += [f"## {tuning.TITLE}", ""]
+        for name, studies in tuning.groups(report.studies).items():
+            lines += [f"### {escape(name)}", "", *plain_table(tuning.headers(studies), tuning.lines(studies)), ""]
+        lines += [tuning.NOTE, ""]
     lines += [*(f"{note}  " for note in footnotes(report)), ""]
     if report.failures:
         lines += ["## Not finished", ""]

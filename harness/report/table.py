@@ -27,7 +27,7 @@ from harness.report.figures import (
     trainable_share,
 )
 from harness.report.matched import Matched, matched
-from harness.store.queries import CellRow, StoredCheck, StoredRun
+from harness.store.queries import CellRow, StoredCheck, StoredRun, StoredStudy
 
 # The headline of running text; what its change is called.
 ROLLING = "log_likelihood_per_word"
@@ -133,6 +133,7 @@ class Report:
     blocks: tuple[Block, ...]
     cells: tuple[CellRow, ...]
     checks: tuple[StoredCheck, ...] = ()
+    studies: tuple[StoredStudy, ...] = ()
 
     @property
     def failures(self) -> list[CellRow]:
@@ -144,7 +145,12 @@ class Report:
         return [(cell.key, name, told(evidence)) for cell in self.cells for name, evidence in cell.flags.items()]
 
 
-def build(run: StoredRun, cells: Iterable[CellRow], checks: Iterable[StoredCheck] = ()) -> Report:
+def build(
+    run: StoredRun,
+    cells: Iterable[CellRow],
+    checks: Iterable[StoredCheck] = (),
+    studies: Iterable[StoredStudy] = (),
+) -> Report:
     """Group the cells of a run into blocks."""
     cells = tuple(cells)
     blocks = []
@@ -172,7 +178,7 @@ def build(run: StoredRun, cells: Iterable[CellRow], checks: Iterable[StoredCheck
             if (found := matched({label: of for (*at, label), of in groups.items() if tuple(at) == point}, names))
         }
         blocks.append(Block(model, task, metric, names, rows, curves, at_score))
-    return Report(run, tuple(blocks), cells, tuple(checks))
+    return Report(run, tuple(blocks), cells, tuple(checks), tuple(studies))
 
 
 def capabilities(cells: Sequence[CellRow], names: Sequence[str]) -> dict[str, tuple[str, ...]]:

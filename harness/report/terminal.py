@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report import instruments
+from harness.report import instruments, tuning
 from harness.report.answer import sentences
 from harness.report.columns import (
     SPARE,
@@ -21,6 +21,7 @@ from harness.report.matched import Matched
 from harness.report.table import Block, Report
 
 GAP = 2  # blanks between columns
+NOT_HERE = ("peak", "front", "notes")  # of the tables of tuning: the written report has them
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class Shown:
                     yield matched_table(block, found)
                     yield ""
             yield Text("".join(f"• {sentence}\n" for sentence in sentences(block)))
+        for title, studies in tuning.groups(report.studies).items():
+            names = tuning.headers(studies)
+            kept = [place for place, name in enumerate(names) if name not in NOT_HERE]
+            rows = [[line[place] for place in kept] for line in tuning.lines(studies)]
+            yield small_table(f"{tuning.TITLE}: {title}", [names[place] for place in kept], rows)
+            yield ""
+        for warning in tuning.warnings(report.studies):
+            yield Text(warning, style="yellow")
         if left_out:
             yield Text(
                 f"Left out for want of width: {', '.join(left_out)}. The written report has them.",
@@ -83,16 +92,20 @@ def table(block: Block, n_train: int, condition: str, width: int) -> tuple[Any, 
 
 
 def matched_table(block: Block, found: Matched) -> Any:
+    return small_table(matched_title(found), matched_headers(block), matched_texts(block, found))
+
+
+def small_table(title: str, names: list[str], lines: list[list[str]]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
     shown = Table(
-        title=escape(matched_title(found)), title_justify="left", title_style="italic", box=None, pad_edge=False,
+        title=escape(title), title_justify="left", title_style="italic", box=None, pad_edge=False,
         padding=(0, GAP, 0, 0), collapse_padding=True, header_style="bold",
     )  # fmt: skip
-    for place, name in enumerate(matched_headers(block)):
+    for place, name in enumerate(names):
         shown.add_column(escape(name), justify="right" if place else "left")
-    for line in matched_texts(block, found):
+    for line in lines:
         shown.add_row(*map(escape, line))
     return shown
 

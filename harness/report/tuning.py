@@ -1,0 +1,165 @@
+"""What tuning found: tables, notes and a plot, the same for every form of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.report.format import NA, digits_of, number, size
+from harness.report.picture import colours, svg
+from harness.stats import expected_best, expected_best_interval
+from harness.store.queries import StoredStudy, StoredTrial
+from harness.tuning import short
+
+TITLE = "Tuning"
+PLOT_TITLE = "Expected best validation score by number of trials"
+NOTE = (
+    "Every label had the same budget. Settings are chosen by validation items alone; trial 0 is the label's own "
+    "setting, so the change is what tuning gained there. The tables above are of test items, with the chosen setting. "
+    "Expected best of k: what k of these trials would have found on average (Dodge et al. 2019), as if drawn at random."
+)
+RATE = "learning_rate"
+MOST_POINTS = 60
+
+
+def groups(studies: Sequence[StoredStudy]) -> dict[str, list[StoredStudy]]:
+    """Title -> studies that may be compared: one task, model, data size and quality."""
+    found: dict[str, list[StoredStudy]] = {}
+    for study in studies:
+        examples = f"{study.n_train} examples" if study.n_train else ""
+        found.setdefault(", ".join(filter(None, (study.task, study.model, examples, study.condition))), []).append(
+            study
+        )
+    return found
+
+
+def headers(studies: Sequence[StoredStudy]) -> list[str]:
+    budgets = [f"best of {k}" for k in budgets_of(studies)]
+    rates = ["learning rate", "× full's"] if any(rate_of(study) for study in studies) else []
+    goals = ["front"] if any(len(study.goals) > 1 for study in studies) else []
+    return [
+        "method",
+        "trials",
+        "default",
+        "best",
+        "change",
+        *rates,
+        "other settings",
+        *budgets,
+        "s",
+        "peak",
+        *goals,
+        "notes",
+    ]
+
+
+def budgets_of(studies: Sequence[StoredStudy]) -> list[int]:
+    """The numbers of trials for which the expected best is told: a quarter and a half of them."""
+    most = max((len(study.done) for study in studies), default=0)
+    return sorted({k for k in (max(1, most // 4), max(1, most // 2)) if k < most})
+
+
+def lines(studies: Sequence[StoredStudy]) -> list[list[str]]:
+    """The texts of a table's rows, the best first."""
+    full = next((rate_of(study) for study in studies if study.method == "full"), None)
+    ranked = sorted(studies, key=lambda study: -merit(study.best) if study.best else float("inf"))
+    rated, several = any(map(rate_of, studies)), any(len(study.goals) > 1 for study in studies)
+    return [line(study, full, rated, several, budgets_of(studies)) for study in ranked]
+
+
+def line(study: StoredStudy, full: float | None, rated: bool, several: bool, budgets: Sequence[int]) -> list[str]:
+    digits = digits_of(study.metric)
+    default, best = study.trials[0] if study.trials else None, study.best
+    told = [number(trial.value, digits) if trial and trial.value is not None else NA for trial in (default, best)]
+    gain = None
+    if default and best and default.value is not None and best.value is not None:
+        gain = best.value - default.value
+    rate = rate_of(study)
+    others = {key: value for key, value in (best.params if best else {}).items() if not key.endswith(RATE)}
+    sign = 1.0 if not best or not best.value or merit(best) == best.value else -1.0
+    merits = [merit(trial) for trial in study.done]
+    cells = [study.label, counts(study), *told, number(gain, digits, signed=True)]
+    if rated:
+        cells += [f"{rate:.2g}" if rate else NA, f"{rate / full:.2g}" if rate and full else NA]
+    cells += [", ".join(f"{short(key)} {value_text(value)}" for key, value in others.items())]
+    cells += [number(sign * expected_best(merits, k), digits) if merits else NA for k in budgets]
+    cells += [f"{sum(trial.seconds for trial in study.trials):.0f}", size(best.peak_bytes if best else None)]
+    if several:
+        cells += [", ".join(str(trial.number) for trial in study.trials if trial.front)]
+    return [*cells, "; ".join(notes(study))]
+
+
+def counts(study: StoredStudy) -> str:
+    """How many trials there were, and how those ended that were not finished."""
+    states = [trial.status for trial in study.trials]
+    bad = {state: states.count(state) for state in dict.fromkeys(states) if state != "done"}
+    return f"{len(states)}" + (f" ({', '.join(f'{count} {state}' for state, count in bad.items())})" if bad else "")
+
+
+def notes(study: StoredStudy) -> list[str]:
+    """What a reader should know of a study's choice."""
+    found = []
+    if study.status != "done":
+        found.append(f"{study.status}: {study.reason}")
+    if study.best and study.best.number == 0:
+        found.append("the default was best")
+    for name, at in study.edges.items():
+        found.append(f"{name} {value_text(at['value'])} is at the {at['end']} end of its space: widen it")
+    if shares := study.importance("fanova"):
+        told = sorted(shares.items(), key=lambda pair: -pair[1])
+        found.append("importance: " + ", ".join(f"{name} {100 * share:.0f}%" for name, share in told))
+    return found
+
+
+def warnings(studies: Sequence[StoredStudy]) -> list[str]:
+    """What tuning did not settle, in sentences."""
+    return [
+        f"{study.label} ({study.task}, {study.n_train} examples): the best {name} tried, {value_text(at['value'])}, is "
+        f"at the {at['end']} end of its space; a better one may lie beyond. Widen its space."
+        for study in studies
+        for name, at in study.edges.items()
+    ]
+
+
+def value_text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def rate_of(study: StoredStudy) -> float | None:
+    """The learning rate that was found."""
+    found = [value for key, value in (study.best.params if study.best else {}).items() if key.endswith(RATE)]
+    return float(found[0]) if found and isinstance(found[0], int | float) else None
+
+
+def merit(trial: StoredTrial) -> float:
+    return trial.merits[0] if trial.merits else float("-inf")
+
+
+def curves(studies: Sequence[StoredStudy]) -> str | None:
+    """SVG: the expected best validation score of k trials, with its 95% interval over trials, for each label. None
+    where no study has two finished trials."""
+    rows = []
+    for study in studies:
+        merits = [merit(trial) for trial in study.done]
+        if len(merits) < 2:
+            continue
+        sign = 1.0 if study.done[0].value == merits[0] else -1.0
+        for k in range(1, min(len(merits), MOST_POINTS) + 1):
+            found = expected_best_interval(merits, k)
+            ends = sorted((sign * found.low, sign * found.high))
+            rows.append({"label": study.label, "k": k, "best": sign * found.value, "low": ends[0], "high": ends[1]})
+    if not rows:
+        return None
+    import altair as alt
+
+    labels = list(dict.fromkeys(str(row["label"]) for row in rows))
+    every = list(dict.fromkeys(study.label for study in studies))
+    scale = alt.Scale(domain=labels, range=colours(every, labels))
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("k:Q", title="trials", axis=alt.Axis(tickMinStep=1)),
+        color=alt.Color("label:N", title=None, scale=scale, legend=alt.Legend(symbolType="stroke")),
+    )
+    title = f"expected best {studies[0].metric} on validation items"
+    band = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), y2="high:Q")
+    drawn = band + base.mark_line(strokeWidth=1.8).encode(y=alt.Y("best:Q", scale=alt.Scale(zero=False)))
+    return svg(drawn.properties(width=520, height=280))
