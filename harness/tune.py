@@ -87,7 +87,9 @@ class Search:
             if asked is None:
                 continue  # a point of a grid; or a setting outside the ranges: it counts, the sampler need not know
             if trial.status == "pruned":
-                self.study.tell(asked, trial.merits[0] if trial.merits else None, state=TrialState.PRUNED)
+                for score in trial.intermediate:
+                    asked.report(score["merit"], score["rung"])
+                self.study.tell(asked, state=TrialState.PRUNED)
             elif trial.status == "done":
                 self.study.tell(asked, list(trial.merits))
             else:
@@ -206,7 +208,7 @@ def lags(trial: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], reached
         asked, _ = replay(one["intermediate"])
         if one["status"] != "running":
             state = states.get(one["status"], optuna.trial.TrialState.FAIL)
-            study.tell(asked, one["merit"] if state != optuna.trial.TrialState.FAIL else None, state=state)
+            study.tell(asked, one["merit"] if one["status"] == "done" else None, state=state)
     return replay(reached)[1]
 
 

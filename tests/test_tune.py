@@ -109,6 +109,25 @@ def test_failed_trials_do_not_stop_a_search() -> None:
     assert numbers == list(range(9))
 
 
+def test_trials_that_were_ended_do_not_stop_a_search() -> None:
+    search = Search(how(trials=9, pruner="median"))
+    best: list[Trial] = []
+    while batch := search.ask():
+        trials = [
+            done(asked.number, bowl(asked.params), params=asked.params, status="pruned" if asked.number % 3 else "done",
+                 intermediate=({"rung": 1, "merit": bowl(asked.params)},))
+            for asked in batch
+        ]  # fmt: skip
+        search.tell(trials)
+        best += trials
+    assert len(best) == 9
+    chosen = choose(best)
+    assert chosen is not None
+    assert chosen.status == "done"
+    study = as_optuna(how(), best)
+    assert [trial.state.name for trial in study.trials[:3]] == ["COMPLETE", "PRUNED", "PRUNED"]
+
+
 def test_a_default_outside_its_range_is_tried_all_the_same() -> None:
     trials = searched(how(default={"learning_rate": 0.5}, trials=6), lambda params: -params["learning_rate"])
     assert trials[0].params == {"learning_rate": 0.5}
@@ -125,7 +144,8 @@ def at(number: int, *scores: float, status: str = "done", items: Any = None) -> 
 
 @pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
 def test_a_trial_far_behind_is_ended_and_one_ahead_goes_on(pruner: str) -> None:
-    earlier = [at(number, 0.5 + number / 100, 0.6 + number / 100) for number in range(8)]
+    earlier = [at(number, 0.5 + number / 100, 0.6 + number / 100) for number in range(7)]
+    earlier.append(at(7, 0.2, status="pruned"))
     numbers = range(8, 14) if pruner == "hyperband" else (8,)  # its brackets are drawn by number, and some end none
     ended = 0
     for number in numbers:
