@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, TypeVar
 
 import pydantic
@@ -16,16 +17,23 @@ from harness.settings import accepts_bool, explain
 T = TypeVar("T", bound=Configurable)
 
 
+@cache
+def model_of(kind: type[Configurable]) -> type[pydantic.BaseModel]:
+    """What checks and coerces the settings of a kind. Cached: a suite that tunes asks for each value of each space."""
+    fields: dict[str, Any] = {key: (annotation, getattr(kind, key)) for key, annotation in kind.annotations().items()}
+    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+
+
 def build(
     kind: type[T], settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
 ) -> tuple[T | None, list[Problem]]:
     """A method, objective or curriculum with checked and coerced settings, or what is wrong with them."""
-    fields: dict[str, Any] = {key: (annotation, getattr(kind, key)) for key, annotation in kind.annotations().items()}
-    model = create_model(kind.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+    model = model_of(kind)  # type: ignore[arg-type]  # a class is hashable
+    fields = kind.annotations()
     problems = [
         lines.problem(f"{key}: got {value!r}, wanted a number.", *where, key)
         for key, value in settings.items()
-        if isinstance(value, bool) and key in fields and not accepts_bool(fields[key][0])
+        if isinstance(value, bool) and key in fields and not accepts_bool(fields[key])
     ]
     try:
         checked = model.model_validate(settings)

@@ -106,7 +106,7 @@ def settings_of(label: Label) -> dict[str, Setting]:
     def of_method(method: Method, prefix: str = "") -> None:
         for key, value in method.settings.items():
             own = method.space.get(key)
-            if key == "learning_rate" and own is None and value:
+            if key == "learning_rate" and own is None and key not in type(method).space and value:
                 own = LogFloat(value / FACTOR, value * FACTOR)
             found.append(Setting(prefix + key, value, as_range(own) if own else None))
 

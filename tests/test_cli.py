@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 COMMANDS = ["run", "plan", "check", "fetch", "report", "show", "methods", "tasks", "models", "sql", "rebuild", "status",
-            "doctor"]  # fmt: skip
+            "doctor", "tune", "studies"]  # fmt: skip
 
 
 def tunebench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -220,3 +220,50 @@ def test_listings(project: Path) -> None:
     everything = json.loads(tunebench("tasks", "--all", "--json").stdout)
     assert "arc_easy" in {row["name"] for row in everything}
     assert json.loads(tunebench("models", "--json").stdout)[0]["name"] == "tiny"
+
+
+TUNED = """
+version: 1
+question: Which, tuned?
+models: [tiny]
+tasks: [{learn: colours, sizes: [8]}]
+methods:
+  base: {}
+  full: {}
+  lora: {space: {learning_rate: {low: 1e-6, high: 1e-5}, rank: [2, 4, 8]}}
+train: {steps: 2, batch_size: 4}
+tune: {trials: 3, batch: 3}
+"""
+
+
+def test_tuning_one_method_then_the_suite(project: Path) -> None:
+    (project / "suites" / "tuned.yaml").write_text(TUNED)
+    found = tunebench("tune", "tuned", "--method", "lora")
+    assert found.returncode == 0, found.stderr
+    assert "best, on validation items: {learning_rate:" in found.stdout
+    refused(tunebench("tune", "tuned", "--method", "lorra"), "Did you mean 'lora'?")
+    nothing = tunebench("sql", "select count(*) as n from attempts where seed is not null", "--json")
+    assert nothing.returncode == 2  # attempts have no seed: cells have
+    forecast = json.loads(tunebench("plan", "tuned", "--json").stdout)
+    assert {row["key"]: row["status"] for row in forecast}["lora/tiny/colours/n8/study"] == "done"
+    done = tunebench("run", "tuned")
+    assert done.returncode == 0, done.stderr
+    assert "5 cells, 1 finished before, 4 to run" in done.stdout
+    assert "7/8] done" in done.stdout, "the trials of the other study are counted as they come"
+    listed = json.loads(tunebench("studies", "tuned", "--json").stdout)
+    assert [study["label"] for study in listed] == ["full", "lora"]
+    assert all(len(study["trials"]) == 3 and study["chosen"] for study in listed)
+    stored = tunebench("studies", "tuned", "--storage", "tuned.db")
+    assert "tuned.db: 2 studies" in stored.stdout
+    refused(tunebench("studies", "tuned", "--storage", "tuned.db"), "is there already")
+    shown = tunebench("report", "tuned")
+    assert shown.returncode == 0, shown.stderr
+    assert "Tuning: colours, tiny, 8 examples" in shown.stdout
+    markdown = (project / "reports" / "tuned" / "report.md").read_text()
+    assert "## Tuning" in markdown
+    assert "× full's" in markdown
+    page = (project / "reports" / "tuned" / "index.html").read_text()
+    assert "Expected best validation score by number of trials" in page
+    detail = json.loads(tunebench("show", "full/tiny/colours/n8/s0", "--json").stdout)
+    assert detail["attempts"][0]["tuned"]
+    refused(tunebench("studies", "small"), "small")

@@ -84,6 +84,9 @@ def test_a_study_runs_its_trials_and_its_cells_learn_with_what_it_found(undistur
     assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
     assert study.trials[0].params == {"learning_rate": 1e-4}
     assert study.trials[0].origin == "default"
+    attempts = {result.attempt_id: result for result in trials_of(undisturbed)}
+    assert [trial.seconds for trial in study.trials] == [attempts[t.attempt_id].seconds for t in study.trials]
+    assert all(trial.tokens and trial.peak_bytes for trial in study.trials)
     best = max(study.trials, key=lambda trial: (trial.merits[0], -trial.values["choice_cross_entropy"]))
     assert study.tuned == best.params
     final = next(result for result in results if result.cell.seed == 0 and not result.cell.trial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -11,7 +12,7 @@ from harness.facts import Facts
 from harness.memory import Device, Prediction, predict
 from harness.plan import Plan
 from harness.recipe import Recipe
-from harness.records import Cell, Environment
+from harness.records import STUDY, Cell, Environment, canonical
 from harness.store.database import Store
 
 
@@ -35,7 +36,9 @@ def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Predic
     known: dict[tuple[object, ...], Prediction | None] = {}
 
     def predicted(cell: Cell) -> Prediction | None:
-        like = (cell.label, cell.model, cell.task, cell.n_train)  # within a plan, these settle all but the seed
+        like: tuple[object, ...] = (cell.label, cell.model, cell.task, cell.n_train)  # these settle all but the seed
+        if cell.trial or STUDY in cell.needs:  # but for what is tuned
+            like = (*like, canonical([cell.settings, cell.train]))
         if like not in known:
             known[like] = predict(cell, facts, device)
         return known[like]
@@ -57,6 +60,10 @@ def forecast(plan: Plan, store: Store, environment: Environment, machine: int | 
         state = str(found.states[cell.spec_digest])
         here = Recipe.of(cell).skip_cell(cell, bool(environment.accelerator))
         reason = here or refusal(cell, devices, counted.needed if counted else None)
+        seconds = found.expected.seconds(cell)
+        if cell.study and seconds:  # its trials; a budget of seconds is a number already
+            seconds = min(seconds * (cell.study["trials"] or math.inf), cell.study["seconds"] or math.inf)
+            seconds = seconds if math.isfinite(seconds) else None
         stopped = bool(reason) and state == "to do"
         rows.append(
             Row(
@@ -64,7 +71,7 @@ def forecast(plan: Plan, store: Store, environment: Environment, machine: int | 
                 method=cell.method,
                 status="cannot run" if stopped else state,
                 reason=(reason or "") if stopped else "",
-                seconds=found.expected.seconds(cell),
+                seconds=seconds,
                 memory={**asdict(counted), "peak": counted.peak} if counted else None,
                 needs=[cells[need].key for need in cell.needs.values()],
             )

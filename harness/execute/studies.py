@@ -36,6 +36,10 @@ class Course:
     begun: dict[str, list[int]] = field(default_factory=dict)  # spec digest of a trial's cell -> numbers
 
     @property
+    def numbers_begun(self) -> set[int]:
+        return {number for numbers in self.begun.values() for number in numbers}
+
+    @property
     def budget(self) -> dict[str, float]:
         """Of seconds and tokens, those that the suite limits."""
         return {name: self.study.study[name] for name in ("seconds", "tokens") if self.study.study.get(name)}
@@ -148,7 +152,7 @@ class Studies:
                 if not course.batch:
                     return self.end(course)
             for asked in course.batch:
-                if asked.number in course.trials:
+                if asked.number in course.trials or asked.number in course.numbers_begun:
                     continue
                 if course.budget:  # one after the other: whether there is a next one depends on what this one takes
                     if course.begun:

@@ -125,6 +125,11 @@ class LinearProbe(Headed):
     strength: float = 0.01
     learning_rate: float = 1e-2
 
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        idle = "strength" if self.solver == "sgd" else "learning_rate"
+        self.declare(space={key: found for key, found in type(self).space.items() if key != idle})
+
     def problems(self) -> Iterable[str]:
         if self.strength <= 0:
             yield f"strength is {self.strength}; it must be above 0."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,6 @@ from harness.report.matched import Matched
 from harness.report.table import Block, Report
 
 GAP = 2  # blanks between columns
-NOT_HERE = ("peak", "front", "notes")  # of the tables of tuning: the written report has them
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,11 @@ class Shown:
                     yield ""
             yield Text("".join(f"• {sentence}\n" for sentence in sentences(block)))
         for title, studies in tuning.groups(report.studies).items():
-            names = tuning.headers(studies)
-            kept = [place for place, name in enumerate(names) if name not in NOT_HERE]
-            rows = [[line[place] for place in kept] for line in tuning.lines(studies)]
-            yield small_table(f"{tuning.TITLE}: {title}", [names[place] for place in kept], rows)
+            names, rows = tuning.headers(studies), tuning.lines(studies)
+            kept = fit(names, widths(names, rows), options.max_width, tuning.SPARE)
+            left_out |= dict.fromkeys(names[place] for place in range(len(names)) if place not in kept)
+            lines = [[line[place] for place in kept] for line in rows]
+            yield small_table(f"{tuning.TITLE}: {title}", [names[place] for place in kept], lines)
             yield ""
         for warning in tuning.warnings(report.studies):
             yield Text(warning, style="yellow")
@@ -76,8 +76,8 @@ def table(block: Block, n_train: int, condition: str, width: int) -> tuple[Any, 
     rows = block.at(n_train, condition)
     names = headers(block)
     cells = [texts(block, row) for row in rows]
-    wide = [max(*map(len, name.split()), *(len(line[place]) for line in cells)) for place, name in enumerate(names)]
-    kept = fit(names, wide, width)
+    wide = widths(names, cells)
+    kept = fit(names, wide, width, SPARE)
     title = ", ".join(filter(None, (block.task, block.model, f"{n_train} examples" if n_train else "", condition)))
     shown = Table(
         title=escape(title), title_justify="left", title_style="italic", box=None, pad_edge=False,
@@ -103,17 +103,23 @@ def small_table(title: str, names: list[str], lines: list[list[str]]) -> Any:
         title=escape(title), title_justify="left", title_style="italic", box=None, pad_edge=False,
         padding=(0, GAP, 0, 0), collapse_padding=True, header_style="bold",
     )  # fmt: skip
+    wide = widths(names, lines)
     for place, name in enumerate(names):
-        shown.add_column(escape(name), justify="right" if place else "left")
+        shown.add_column(escape(name), justify="right" if place else "left", width=wide[place])
     for line in lines:
         shown.add_row(*map(escape, line))
     return shown
 
 
-def fit(names: list[str], wide: list[int], width: int) -> list[int]:
-    """The places of the columns that fit. Headers may wrap between words, values may not."""
+def widths(names: list[str], lines: list[list[str]]) -> list[int]:
+    """How wide each column must be. Headers may wrap between words, values may not."""
+    return [max(map(len, [*name.split(), *(line[place] for line in lines)])) for place, name in enumerate(names)]
+
+
+def fit(names: list[str], wide: list[int], width: int, dispensable: Sequence[str]) -> list[int]:
+    """The places of the columns that fit, without the first of those that are `dispensable`."""
     kept = list(range(len(names)))
-    for spare in SPARE:
+    for spare in dispensable:
         if sum(wide[place] + GAP for place in kept) - GAP <= width:
             break
         kept = [place for place in kept if not names[place].startswith(spare)]

@@ -19,6 +19,8 @@ NOTE = (
     "Expected best of k: what k of these trials would have found on average (Dodge et al. 2019), as if drawn at random."
 )
 RATE = "learning_rate"
+# The columns that a narrow terminal does without, the first first.
+SPARE = ("notes", "front", "peak", "best of", "other settings", "trials", "default")
 MOST_POINTS = 60
 
 
