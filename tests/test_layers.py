@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 RANK = {
     "discovery": 0,
     "errors": 0,
+    "stats": 0,
     "compare": 9,
     "configurable": 1,
     "contamination": 1,

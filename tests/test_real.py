@@ -46,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     shutil.copytree(ROOT / "suites", root / "suites")
     tasks = root / "suites" / "tasks"
     for name, short, old, new in (
-        ("bbc-topic", "bbc-few", "test: 200", "test: 20"),
+        ("bbc-topic", "bbc-few", "test: 200\n  validation: 100", "test: 20\n  validation: 20"),
         ("reuters-r8", "reuters-few", "test: 64", "test: 16"),
         ("tales-perplexity", "tales-few", "count: 20", "count: 4"),
     ):
@@ -60,6 +60,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         (cell.key for cell in plan.cells), "done"
     ), {key: result.reason for key, result in results.items() if result.reason}
     return root / "results", results
+
+
+def test_a_label_is_tuned_end_to_end(finished: tuple[Path, dict[str, CellResult]]) -> None:
+    root = finished[0].parent
+    text = SUITE.split("methods:")[0] + "methods: {base: {}, lora: {space: {rank: null}}}\n"
+    plan = plan_of(root, text + "train: {steps: 4, batch_size: 4}\ntune: {trials: 2, batch: 2}\n", "tuned")
+    progress = run_cells(root, plan, threads=1)
+    assert {str(progress.states[cell.spec_digest]) for cell in plan.cells} == {"done"}
+    found = [result for result in results_of(root) if result.cell.study or result.cell.trial or result.tuned]
+    study = next(result for result in found if result.cell.study)
+    assert [trial.status for trial in study.trials] == ["done", "done"]
+    assert study.trials[0].params == {"learning_rate": 1e-3}
+    assert all(0 < trial.values["choice_cross_entropy"] < 3 for trial in study.trials)
+    final = next(result for result in found if result.tuned and not result.cell.study)
+    assert final.tuned == study.tuned
+    assert final.scores[0].n == 20
+    trial = next(result for result in found if result.cell.trial)
+    assert trial.scores[0].n == 20, "the validation items"
+    if study.tuned == study.trials[0].params:  # then the cell is the untuned one's, run again
+        assert final.scores == finished[1]["lora/smollm2-135m/bbc-few/n16/s0"].scores
 
 
 LABELS = [

@@ -19,6 +19,7 @@ NOTE = (
     "Expected best of k: what k of these trials would have found on average (Dodge et al. 2019), as if drawn at random."
 )
 RATE = "learning_rate"
+WHOLE = 0.999  # of the weights: all of them
 # The columns that a narrow terminal does without, the first first.
 SPARE = ("notes", "front", "peak", "best of", "other settings", "trials", "default")
 MOST_POINTS = 60
@@ -63,10 +64,17 @@ def budgets_of(studies: Sequence[StoredStudy]) -> list[int]:
 
 def lines(studies: Sequence[StoredStudy]) -> list[list[str]]:
     """The texts of a table's rows, the best first."""
-    full = next((rate_of(study) for study in studies if study.method == "full"), None)
+    full = full_rate(studies)
     ranked = sorted(studies, key=lambda study: -merit(study.best) if study.best else float("inf"))
     rated, several = any(map(rate_of, studies)), any(len(study.goals) > 1 for study in studies)
     return [line(study, full, rated, several, budgets_of(studies)) for study in ranked]
+
+
+def full_rate(studies: Sequence[StoredStudy]) -> float | None:
+    """The learning rate that was found for training all weights; of several labels that do, that of the best."""
+    whole = [study for study in studies if (study.trainable or 0.0) > WHOLE and study.best and rate_of(study)]
+    best = max(whole, key=lambda study: merit(study.best) if study.best else 0.0, default=None)
+    return rate_of(best) if best else None
 
 
 def line(study: StoredStudy, full: float | None, rated: bool, several: bool, budgets: Sequence[int]) -> list[str]:

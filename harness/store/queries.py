@@ -129,6 +129,7 @@ class StoredStudy:
     trials: tuple[StoredTrial, ...]
     facts: dict[str, float]
     edges: dict[str, Any]
+    trainable: float | None = None  # the share of the weights that its trials train
 
     @property
     def goals(self) -> list[str]:
@@ -307,6 +308,7 @@ def studies_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[St
                 connection.execute("SELECT name, value FROM facts WHERE attempt_id = ?", [row["attempt_id"]]).fetchall()
             ),
             edges=edges_of(connection, row["attempt_id"]),
+            trainable=trainable_of(connection, row["attempt_id"]),
         )
         for row in found
         for study, data in [(row.pop("study"), row.pop("data"))]
@@ -326,6 +328,18 @@ def trials_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> tuple[S
         row |= {name: json.loads(row[name]) for name in ("params", "values", "intermediate")}
         row |= {"merits": tuple(row["merits"]), "intermediate": tuple(row["intermediate"])}
     return tuple(StoredTrial(**row) for row in rows)
+
+
+def trainable_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> float | None:
+    found = connection.execute(
+        """
+        SELECT max(facts.value) FILTER (facts.name = 'trainable_params') / max(facts.value) FILTER (
+            facts.name = 'total_params')
+        FROM trials JOIN facts ON facts.attempt_id = trials.trial_attempt_id WHERE trials.attempt_id = ?
+        """,
+        [attempt_id],
+    ).fetchall()
+    return found[0][0] if found else None
 
 
 def edges_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> dict[str, Any]:
