@@ -7,6 +7,7 @@ import pytest
 import torch
 from tools import cell_named, plan_of, run_here
 
+from harness.methods import all_methods
 from harness.methods.lora import LoRA
 
 SUITE = """\
@@ -56,3 +57,17 @@ def test_a_learning_rate_of_nothing_learns_nothing(project: Path, tmp_path: Path
     assert base.status == "done"
     result = run_here(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "cell", baseline=tmp_path / "base")
     assert "learned_nothing" in {flag.name for flag in result.flags}
+
+
+def test_a_loss_that_is_no_number_at_step_3_is_divergence_with_the_step(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(100))
+    kind = all_methods()["full"]
+    monkeypatch.setattr(kind, "penalty", lambda self, model: torch.tensor(float("nan") if next(calls) == 2 else 0.0))
+    plan = plan_of(project, SUITE.format(label="{method: full}").replace("steps: 2", "steps: 6"))
+    result = run_here(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "cell")
+    assert result.status == "diverged"
+    assert result.reason == "the training loss is nan at step 3 of 6"
+    assert result.scores == ()
+    assert [step.step for step in result.steps if step.split == "train"] == [1, 2], "what was measured before is kept"
