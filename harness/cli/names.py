@@ -97,8 +97,10 @@ def plural(kind: str) -> str:
 
 
 def describe(part: type[Configurable]) -> dict[str, Any]:
-    """A method, objective or curriculum, for listings. `missing` says what it lacks on this machine."""
+    """A method, objective or curriculum, for listings. `missing` says what it lacks on this machine, `space` what
+    tuning may move."""
     from harness.methods import Method
+    from harness.tuning import as_range
 
     made = part()
     about: dict[str, Any] = {
@@ -107,6 +109,7 @@ def describe(part: type[Configurable]) -> dict[str, Any]:
         "about": (part.__doc__ or "").strip().splitlines()[0],
         "paper": part.paper,
         "settings": part.fields(),
+        "space": {key: as_range(found) for key, found in getattr(made, "space", {}).items()},
         "packages": list(part.packages),
         "missing": made.skip() or "",
     }
