@@ -9,7 +9,7 @@ from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Figure, Repor
 # Left out one after another where there is no room for all (a narrow terminal).
 SPARE = (
     "MFU", "latency ms", "train energy", "mean Δ", "tokens/s", "to ship", "trainable", "peak memory", "seeds",
-    "KL to base", "train s",
+    "KL to base", "train s", "backward transfer", "forgetting", "average",
 )  # fmt: skip
 
 

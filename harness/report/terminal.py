@@ -21,6 +21,7 @@ from harness.report.matched import Matched
 from harness.report.table import Block, Report
 
 GAP = 2  # blanks between columns
+LEAST = 4  # columns that are always shown: the row's name, its score and gain, and the first retained task
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def table(block: Block, n_train: int, condition: str, width: int) -> tuple[Any, 
     names = headers(block)
     cells = [texts(block, row) for row in rows]
     wide = widths(names, cells)
-    kept = fit(names, wide, width, SPARE)
+    kept = fit(names, wide, width)
+    room = width - sum(wide[place] + GAP for place in kept) + GAP
+    wide[0] = min(max(len(line[0]) for line in cells), wide[0] + max(0, room))
     title = ", ".join(filter(None, (block.task, block.model, f"{n_train} examples" if n_train else "", condition)))
     shown = Table(
         title=escape(title), title_justify="left", title_style="italic", box=None, pad_edge=False,
@@ -104,6 +107,7 @@ def small_table(title: str, names: list[str], lines: list[list[str]]) -> Any:
         padding=(0, GAP, 0, 0), collapse_padding=True, header_style="bold",
     )  # fmt: skip
     wide = widths(names, lines)
+    wide[0] = max((len(line[0]) for line in lines), default=0)
     for place, name in enumerate(names):
         shown.add_column(escape(name), justify="right" if place else "left", width=wide[place])
     for line in lines:
@@ -112,17 +116,25 @@ def small_table(title: str, names: list[str], lines: list[list[str]]) -> Any:
 
 
 def widths(names: list[str], lines: list[list[str]]) -> list[int]:
-    """How wide each column must be. Headers may wrap between words, values may not."""
-    return [max(map(len, [*name.split(), *(line[place] for line in lines)])) for place, name in enumerate(names)]
+    """How wide each column must be. Headers, and the names of rows, may wrap between words; values may not."""
+    first = [word for line in lines for word in line[0].split()]
+    values = [first, *([line[place] for line in lines] for place in range(1, len(names)))]
+    return [max(map(len, [*name.split(), *texts])) for name, texts in zip(names, values, strict=True)]
 
 
-def fit(names: list[str], wide: list[int], width: int, dispensable: Sequence[str]) -> list[int]:
+def fit(names: list[str], wide: list[int], width: int, dispensable: Sequence[str] = SPARE) -> list[int]:
     """The places of the columns that fit, without the first of those that are `dispensable`."""
     kept = list(range(len(names)))
+
+    def too_wide() -> bool:
+        return sum(wide[place] + GAP for place in kept) - GAP > width
+
     for spare in dispensable:
-        if sum(wide[place] + GAP for place in kept) - GAP <= width:
+        if not too_wide():
             break
         kept = [place for place in kept if not names[place].startswith(spare)]
+    while too_wide() and len(kept) > LEAST:
+        kept.pop()  # of several retained tasks the suite's first is the last to go
     return kept
 
 
