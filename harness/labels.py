@@ -123,6 +123,9 @@ def read_label(
 def names_given(settings: Mapping[str, Any], train: Any) -> frozenset[str]:
     """The names, as `tuning.settings_of` knows them, of what an entry sets itself."""
     inner = {f"{part}.{key}" for part, block in settings.items() if isinstance(block, dict) for key in block}
+    beside = settings.get("objectives")
+    for name, block in beside.items() if isinstance(beside, dict) else ():
+        inner |= {f"{name}.{key}" for key in (block if isinstance(block, dict) else ())}
     return frozenset(map(str, [*settings, *inner, *(train if isinstance(train, dict) else ())]))
 
 

@@ -80,7 +80,8 @@ class Lent:
         """What is scored: of a trial, tasks that hold the validation items alone."""
         from harness.tasks import for_validation
 
-        return {name: for_validation(task) for name, task in self.tasks.items()} if self.cell.trial else self.tasks
+        scored = (*self.cell.learn, *self.cell.retain)
+        return {name: for_validation(self.tasks[name]) for name in scored} if self.cell.trial else self.tasks
 
     def examples(
         self, split: str = "train", task: str | None = None, n: int | None = None, render: Any = None

@@ -122,10 +122,12 @@ def of_tuning(suite: Suite, facts: Facts) -> Iterator[Problem]:
     if suite.tune is None:
         return
     for place, (task, _) in enumerate(suite.tasks):
-        found = facts.tasks[task]
-        if not found.unlearnable and not found.n_validation:
+        tuned = [label for label in suite.labels if label.tuned and label.method.space]
+        scored = dict.fromkeys([task, *(name for label in tuned for name in label.recipe.learns(task))])
+        bare = [name for name in scored if not facts.tasks[name].unlearnable and not facts.tasks[name].n_validation]
+        for name in bare:
             yield suite.lines.problem(
-                f"task {task!r} has no validation items, and settings are chosen by these. Take a task with more "
+                f"task {name!r} has no validation items, and settings are chosen by these. Take a task with more "
                 "training examples or a validation split, or drop tune.",
                 "tasks", place, "learn",
             )  # fmt: skip

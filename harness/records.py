@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -16,6 +17,7 @@ from typing import Any
 RESULT_VERSION = 1
 
 BEST_TRIAL = "best_trial"  # the fact of a study that has the number of the chosen trial
+TRAIN, OBJECTIVES = "train", "objectives"  # how the full names of settings begin that are not the method's own
 STUDY, WARM = "study", "warm"  # roles of a study that a cell needs, and of one whose best setting another begins with
 
 
@@ -101,6 +103,30 @@ class Cell:
     def from_json(cls, data: dict[str, Any]) -> Cell:
         lists = {name: tuple(data.get(name, ())) for name in ("learn", "retain", "reads", "borrows")}
         return cls(**{**data, **lists})
+
+
+def with_train(train: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Training settings with one changed; steps and epochs displace each other, unless it is None: then the other one
+    stays."""
+    other = {"steps": "epochs", "epochs": "steps"}.get(key) if value is not None else None
+    return {**train, key: value, **({other: None} if other else {})}
+
+
+def with_settings(cell: Cell, params: Mapping[str, Any]) -> Cell:
+    """A cell with some settings (by full name) changed; its identity stays that of the cell as it was planned."""
+    settings, train, objectives = dict(cell.settings), dict(cell.train), dict(cell.objectives)
+    for name, value in params.items():
+        head, _, rest = name.partition(".")
+        if head == TRAIN:
+            train = with_train(train, rest, value)
+        elif head == OBJECTIVES:
+            owner, _, key = rest.partition(".")
+            objectives[owner] = {**objectives[owner], key: value}
+        elif rest:
+            settings[head] = {**settings[head], rest: value}
+        else:
+            settings[name] = value
+    return replace(cell, settings=settings, train=train, objectives=objectives)
 
 
 @dataclass(frozen=True)

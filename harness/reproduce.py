@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.environment import RESULT_PACKAGES
 
 # Options of a run on which a cell's result, or whether it can run, may depend. Threads are known of the attempt itself.
-CARRIED = ("--executor", "--address", "--jobs", "--memory", "--results")
+CARRIED = ("--executor", "--address", "--jobs", "--memory", "--results", "--trials")
 FLAGS = ("--allow-bad-instruments",)
 
 
@@ -38,7 +38,10 @@ def again(
     """How to do a cell again. `command` is that of the run in which the attempt was made, `knows_only` whether the
     tunebench that ran it knew `--only`, `packages` every installed package's version, `threads` those of the cell."""
     requirements = pinned(packages)
-    run = ["tunebench", "run", suite_named(command, suite), "--only", key, "--retry", status]
+    if words_of(command)[:2] == ["tunebench", "tune"]:  # of a budget that the suite may not have
+        run = ["tunebench", "tune", suite_named(command, suite), "--method", key.split("/")[0]]
+    else:
+        run = ["tunebench", "run", suite_named(command, suite), "--only", key, "--retry", status]
     run += [] if threads is None else ["--threads", str(threads)]
     run += options(command)
     steps = []

@@ -263,6 +263,8 @@ def check_tuning(tune: TuneSettings | None, labels: list[Label], lines: Lines) -
         elif value is not None and (message := malformed(value)):
             yield lines.problem(f"{key}: {message}", "tune", "space", key)
     for label in tuned:
+        for key, message in tune.misfits(label):
+            yield lines.problem(f"label {label.name!r}: {message}", "tune", key)
         for key, message in space_of(label, tune)[1]:
             where = ("methods", label.name, "space", key) if key in label.space else ("tune", "space", key)
             yield lines.problem(f"label {label.name!r}: {message}", *where)

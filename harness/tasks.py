@@ -248,6 +248,12 @@ def for_validation(task: Any) -> Any:
     derived = copy(task)
     derived.__class__ = Validation
     derived.task_docs = validation
+    if task.config.num_fewshot:
+        # Its examples of how to answer are neither what is scored in the end nor what is scored now.
+        taken = {content_hash(document) for document in (*task.eval_docs, *validation)}
+        derived.sampler = copy(task.sampler)
+        shown = [document for document in task.sampler.df if content_hash(document) not in taken]
+        derived.sampler.df = shown or learning_docs(task)[0]
     return derived
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.records import Trial
-from harness.tuning import Range, short
+from harness.tuning import MOST_TRIALS, Range, short
 
 if TYPE_CHECKING:
     import optuna
@@ -68,7 +68,7 @@ class Search:
     @property
     def most(self) -> float:
         """Trials after which there is no other: the budget's, or a grid's points."""
-        return min(self.how.get("trials") or math.inf, len(self.first) + len(self.grid) if self.grid else math.inf)
+        return min(self.how.get("trials") or MOST_TRIALS, len(self.first) + len(self.grid) if self.grid else math.inf)
 
     def ask(self) -> list[Asked]:
         """The next batch; empty when there is no other."""
@@ -116,10 +116,12 @@ def seed_of(search: str, number: int) -> int:
 
 
 def distribution(found: Range) -> optuna.distributions.BaseDistribution:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(found, list):
         return CategoricalDistribution(found)
+    if isinstance(found["low"], int) and isinstance(found["high"], int):
+        return IntDistribution(found["low"], found["high"], log=True)
     return FloatDistribution(found["low"], found["high"], log=True)
 
 
@@ -158,7 +160,8 @@ def grid_of(space: Mapping[str, Range], points: int) -> list[dict[str, Any]]:
         else:
             low, high = values["low"], values["high"]
             inner = [low * (high / low) ** (place / (points - 1)) for place in range(1, points - 1)]
-            found[name] = [low, *inner, high]
+            whole = isinstance(low, int) and isinstance(high, int)
+            found[name] = list(dict.fromkeys([low, *(map(round, inner) if whole else inner), high]))
     return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
 
 
@@ -279,7 +282,10 @@ def importances(how: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, di
     few finished trials to say."""
     from optuna import importance
 
-    done = [trial for trial in trials if trial.status == "done"]
+    where = {name: distribution(found) for name, found in how["space"].items()}
+    # Optuna looks at the settings that all trials share: one outside its range would take the setting out altogether.
+    fit = [trial for trial in trials if all(inside(trial.params.get(name), known) for name, known in where.items())]
+    done = [trial for trial in fit if trial.status == "done"]
     if len(how["space"]) < 2 or len(done) < 2 * len(how["space"]) or len({trial.merits[0] for trial in done}) < 2:
         return {}
     study = as_optuna(how, done)

@@ -10,9 +10,9 @@ setting is tried next (`tune.py`), and how trials are run (`execute/studies.py`)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pydantic
 from pydantic import ConfigDict, Field
@@ -22,14 +22,13 @@ from harness.errors import unknown
 from harness.identity import spec_digest, what
 from harness.lines import Lines
 from harness.methods import JOIN, LogFloat, Method, Options, make_method
-from harness.records import Cell, digest
+from harness.records import OBJECTIVES, TRAIN, Cell, digest, with_settings, with_train
 from harness.settings import TrainSettings
 
 if TYPE_CHECKING:
     from harness.labels import Label
 
 SEED = 0  # draws a trial's examples and its training: a study has no seed of its own
-TRAIN, OBJECTIVES = "train", "objectives"
 # Training settings that may be searched; the others say what is measured, or on what.
 TUNABLE = (
     "steps", "epochs", "batch_size", "gradient_accumulation", "warmup", "schedule", "weight_decay", "dropout",
@@ -38,7 +37,9 @@ TUNABLE = (
 FACTOR = 30.0  # a learning rate without a range is searched this far below and above its default
 EDGE = 0.05  # share of a range (of its logarithm) that counts as its edge
 
-Range = dict[str, float] | list[Any]  # {"low", "high"} on a log scale, or a list of values
+# {"low", "high"} on a log scale (of whole numbers, where both ends are), or a list of values
+Range = dict[str, float] | list[Any]
+MOST_TRIALS = 100  # of a study whose budget is in seconds or tokens
 
 
 class TuneSettings(pydantic.BaseModel):
@@ -76,14 +77,34 @@ class TuneSettings(pydantic.BaseModel):
         if self.goals[1:] and self.sampler == "cmaes":
             yield "sampler", "cmaes seeks one goal. Take tpe, gp, random or grid."
 
+    def misfits(self, label: Label) -> Iterator[tuple[str, str]]:
+        """(key, why a label cannot be tuned so)."""
+        method, train = label.method, label.train
+        if self.trials is None and self.seconds is None and not method.trains:
+            yield "tokens", f"{method.name} trains on no tokens: a budget of tokens alone has no end. Give trials too."
+        if "retention" in self.goals and not method.is_language_model:
+            yield "goals", f"{method.name} is no language model and retains nothing. Give it tune: false, or one goal."
+        if self.pruner != "none" and method.trains and train.devices > 1:
+            yield "pruner", f"trials are scored on their way by one process, and devices is {train.devices}. Drop it."
+        if self.pruner != "none" and method.trains and train.early_stopping:
+            yield "pruner", "rungs are points on the way to the last step, and early_stopping keeps one. Drop either."
+
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that may be searched: its full name, its value in the label, and its kind's own range (if any)."""
+    """A setting that may be searched: its full name, its value in the label, its kind's own range (if any), and whether
+    it is a whole number."""
 
     name: str
     default: Any
     range: Range | None = None
+    whole: bool = False
+
+
+def is_whole(annotation: Any) -> bool:
+    """Whether a setting of this type takes whole numbers and no others."""
+    kinds = set(get_args(annotation)) or {annotation}
+    return int in kinds and not kinds & {float, str}
 
 
 def as_range(value: Any) -> Range:
@@ -108,7 +129,8 @@ def settings_of(label: Label) -> dict[str, Setting]:
             own = method.space.get(key)
             if key == "learning_rate" and own is None and key not in type(method).space and value:
                 own = LogFloat(value / FACTOR, value * FACTOR)
-            found.append(Setting(prefix + key, value, as_range(own) if own else None))
+            whole = is_whole(method.annotations().get(key))
+            found.append(Setting(prefix + key, value, as_range(own) if own else None, whole))
 
     if JOIN in label.method.name:
         for part in label.method.parts:  # type: ignore[attr-defined]
@@ -117,10 +139,14 @@ def settings_of(label: Label) -> dict[str, Setting]:
         of_method(label.method)
     for objective in label.recipe.objectives:
         for key, value in objective.settings.items():
-            own = objective.space.get(key)
-            found.append(Setting(f"{OBJECTIVES}.{objective.name}.{key}", value, as_range(own) if own else None))
+            own, whole = objective.space.get(key), is_whole(objective.annotations().get(key))
+            found.append(Setting(f"{OBJECTIVES}.{objective.name}.{key}", value, as_range(own) if own else None, whole))
     if label.method.trains:
-        found += [Setting(f"{TRAIN}.{key}", getattr(label.train, key)) for key in TUNABLE]
+        fields = TrainSettings.model_fields
+        found += [
+            Setting(f"{TRAIN}.{key}", getattr(label.train, key), whole=is_whole(fields[key].annotation))
+            for key in TUNABLE
+        ]
     return {short(setting.name): setting for setting in found}
 
 
@@ -135,8 +161,10 @@ def space_of(label: Label, tune: TuneSettings) -> tuple[dict[str, Range], list[t
     chosen: dict[str, Range] = {}
     for key, setting in known.items():
         given = key in label.given and not key.endswith("learning_rate")
-        if setting.range is not None and not given and not any(clashes(label, setting.name, setting.range)):
-            chosen[key] = setting.range
+        if setting.range is not None and not given:
+            found, message = checked(label, setting, setting.range)
+            if not message:
+                chosen[key] = found
     for block, own in ((tune.space, False), (label.space, True)):
         for key, value in block.items():
             if key not in known:
@@ -146,13 +174,13 @@ def space_of(label: Label, tune: TuneSettings) -> tuple[dict[str, Range], list[t
             if value is None:
                 chosen.pop(key, None)
                 continue
-            if message := malformed(value):
+            found, message = checked(label, known[key], value)
+            if message:
                 wrong.append((key, f"{key}: {message}"))
-                continue
-            if messages := list(clashes(label, known[key].name, value)):
-                wrong.append((key, f"{key}: {messages[0]}"))
-                continue
-            chosen[key] = value
+            else:
+                chosen[key] = found
+    if {"steps", "epochs"} <= chosen.keys():
+        wrong.append(("epochs", "steps and epochs are both searched, and they displace each other. Keep one."))
     return {known[key].name: chosen[key] for key in known if key in chosen}, wrong
 
 
@@ -173,51 +201,49 @@ def malformed(value: Any) -> str:
     return ""
 
 
-def clashes(label: Label, name: str, values: Range) -> Iterator[str]:
-    """Why some value of a range cannot be given to a label."""
-    for value in values if isinstance(values, list) else (float(values["low"]), float(values["high"])):
-        head, _, rest = name.partition(".")
-        if head == TRAIN:
-            try:
-                changed = TrainSettings.model_validate(with_train(label.train.model_dump(), rest, value))
-            except pydantic.ValidationError as error:
-                yield f"got {value!r}, {error.errors()[0]['msg'].replace('Input should be', 'wanted')}."
-            else:
-                yield from label.recipe.refusals(changed)
-            continue
-        if head == OBJECTIVES:
-            owner, _, key = rest.partition(".")
-            thing: Any = next(one for one in label.recipe.objectives if one.name == owner)
-        elif JOIN in label.method.name:
-            key = rest
-            thing = next(part for part in label.method.parts if part.name == head)  # type: ignore[attr-defined]
-        else:
-            thing, key = label.method, name
-        _, problems = build(type(thing), {**thing.settings, key: value}, Lines(), (label.name,))
-        yield from (problem.message for problem in problems)
+def checked(label: Label, setting: Setting, values: Any) -> tuple[Range, str]:
+    """A range with its values as the setting takes them (YAML reads 1e-4 as text), and what is wrong with it, or ""."""
+    if message := malformed(values):
+        return [], message
+    asked = values if isinstance(values, list) else [values["low"], values["high"]]
+    if not isinstance(values, list) and setting.whole and any(float(value) % 1 for value in asked):
+        return [], f"got {values!r}, wanted whole numbers."
+    found = []
+    for value in asked:
+        ends = setting.whole and not isinstance(values, list)
+        made, message = taken(label, setting.name, int(float(value)) if ends else value)
+        if message:
+            return [], message
+        found.append(made)
+    if isinstance(values, list):
+        return found, malformed(found)
+    number: Callable[[Any], float] = int if setting.whole else float
+    return {"low": number(found[0]), "high": number(found[1])}, ""
 
 
-def with_train(train: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Training settings with one changed; steps and epochs displace each other."""
-    other = {"steps": "epochs", "epochs": "steps"}.get(key)
-    return {**train, key: value, **({other: None} if other else {})}
-
-
-def with_settings(cell: Cell, params: Mapping[str, Any]) -> Cell:
-    """A cell with some settings (by full name) changed; its identity stays that of the cell as it was planned."""
-    settings, train, objectives = dict(cell.settings), dict(cell.train), dict(cell.objectives)
-    for name, value in params.items():
-        head, _, rest = name.partition(".")
-        if head == TRAIN:
-            train = with_train(train, rest, value)
-        elif head == OBJECTIVES:
-            owner, _, key = rest.partition(".")
-            objectives[owner] = {**objectives[owner], key: value}
-        elif rest:
-            settings[head] = {**settings[head], rest: value}
-        else:
-            settings[name] = value
-    return replace(cell, settings=settings, train=train, objectives=objectives)
+def taken(label: Label, name: str, value: Any) -> tuple[Any, str]:
+    """A value as a label's setting takes it, and why it cannot be given to it, or ""."""
+    head, _, rest = name.partition(".")
+    if head == TRAIN:
+        try:
+            changed = TrainSettings.model_validate(with_train(label.train.model_dump(), rest, value))
+        except pydantic.ValidationError as error:
+            return None, f"got {value!r}, {error.errors()[0]['msg'].replace('Input should be', 'wanted')}."
+        return getattr(changed, rest), next(iter(label.recipe.refusals(changed)), "")
+    if head == OBJECTIVES:
+        owner, _, key = rest.partition(".")
+        thing: Any = next(one for one in label.recipe.objectives if one.name == owner)
+    elif JOIN in label.method.name:
+        key = rest
+        thing = next(part for part in label.method.parts if part.name == head)  # type: ignore[attr-defined]
+    else:
+        thing, key = label.method, name
+    made, problems = build(type(thing), {**thing.settings, key: value}, Lines(), (label.name,))
+    if made is None:
+        return None, problems[0].message
+    if isinstance(made, Method) and made.uses_data and not thing.uses_data:
+        return None, f"with {value!r} it would learn from examples, and without it does not. Give a label of its own."
+    return getattr(made, key), ""
 
 
 def study_of(label: Label, tune: TuneSettings, cell: Cell) -> Cell | None:
@@ -231,7 +257,7 @@ def study_of(label: Label, tune: TuneSettings, cell: Cell) -> Cell | None:
         return None
     defaults = {setting.name: setting.default for setting in settings_of(label).values()}
     how: dict[str, Any] = {
-        "space": coerced(space),
+        "space": space,
         "default": {name: defaults[name] for name in space},
         "goals": list(tune.goals),
         "metric": tune.metric,
@@ -245,23 +271,6 @@ def study_of(label: Label, tune: TuneSettings, cell: Cell) -> Cell | None:
     budget = tune.model_dump(include={"trials", "seconds", "tokens"})
     study = replace(study, study={**how, "search": digest(what(study)), **budget})
     return replace(study, spec_digest=spec_digest(study))
-
-
-def coerced(space: Mapping[str, Range]) -> dict[str, Range]:
-    """Ranges with their bounds as numbers: YAML reads `1e-4` as text. Of a list, what looks like a number is one."""
-
-    def number(value: Any) -> Any:
-        try:
-            return float(value) if isinstance(value, str) else value
-        except ValueError:
-            return value
-
-    return {
-        name: [number(value) for value in found]
-        if isinstance(found, list)
-        else {key: float(value) for key, value in found.items()}
-        for name, found in space.items()
-    }
 
 
 def trial_of(study: Cell, number: int, params: Mapping[str, Any]) -> Cell:

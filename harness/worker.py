@@ -21,9 +21,8 @@ from harness.diagnose import forgot, learned_nothing, not_the_base, overfitted, 
 from harness.environment import now
 from harness.errors import CellError, Interrupted, OutOfMemory
 from harness.lent import Lent, check_numbers
-from harness.records import Cell, CellResult, Fact, Flag, Item, Score, Status
+from harness.records import Cell, CellResult, Fact, Flag, Item, Score, Status, with_settings
 from harness.store.files import ITEMS, RESULT, is_full, settle, write_atomically
-from harness.tuning import with_settings
 
 
 def run(folder: Path, device: str = "cpu") -> None:

@@ -264,7 +264,7 @@ def test_tuning_one_method_then_the_suite(project: Path) -> None:
     assert "## Tuning" in markdown
     assert "× full's" in markdown
     page = (project / "reports" / "tuned" / "index.html").read_text()
-    assert "Expected best validation score by number of trials" in page
+    assert "Best validation score by budget" in page
     detail = json.loads(tunebench("show", "full/tiny/colours/n8/s0", "--json").stdout)
     assert detail["attempts"][0]["tuned"]
     refused(tunebench("studies", "small"), "small")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.report.tuning import curves, full_rate, groups, headers, lines, warnings
-from harness.store.queries import StoredStudy, StoredTrial
+from harness.report.tuning import curves, drawn_merits, full_rate, groups, headers, lines, warnings
+from harness.store.studies import StoredStudy, StoredTrial
 
 
 def trial(number: int, value: float, rate: float, **more: Any) -> StoredTrial:
@@ -50,6 +50,7 @@ def test_a_row_has_what_was_gained_found_and_spent() -> None:
     assert told["s"] == "30"
     assert told["notes"] == "importance: learning_rate 75%, rank 25%"
     assert told["best of 1"] == "0.70"  # the mean of the three
+    assert told["test"] == "n/a"  # no final cell among the rows
 
 
 def test_that_the_default_was_best_is_said() -> None:
@@ -68,6 +69,16 @@ def test_the_best_stands_first_and_failures_are_counted() -> None:
     bad = study("dora", [trial(0, 0.5, 1e-4, chosen=True), StoredTrial(1, {}, "oom"), StoredTrial(2, {}, "oom")])
     assert [line[0] for line in lines([FULL, bad, LORA])] == ["lora", "full", "dora"]
     assert row(bad, [FULL, bad])["trials"] == "3 (2 oom)"
+
+
+def test_a_failed_trial_is_worth_the_worst_and_not_left_out() -> None:
+    fragile = study("vera", [trial(0, 0.5, 1e-4), trial(1, 0.9, 1e-3, chosen=True), *lost(2)])
+    assert drawn_merits(fragile) == [0.5, 0.9, 0.5, 0.5]
+    assert drawn_merits(study("none", lost(2))) == []
+
+
+def lost(count: int) -> list[StoredTrial]:
+    return [StoredTrial(2 + number, {}, "diverged") for number in range(count)]
 
 
 def test_a_study_that_failed_is_a_row_with_its_reason() -> None:

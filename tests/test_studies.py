@@ -222,7 +222,7 @@ class Fake:
 
     def keep(self, result: CellResult) -> Path:
         folder = self.folder / result.attempt_id
-        folder.mkdir()
+        folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps(result.to_json()))
         return folder
 
@@ -280,6 +280,29 @@ def test_a_budget_is_overrun_by_the_last_trial_at_most(project: Path, tmp_path: 
         most = float(budget.split()[1])
         assert sum(spent[:-1]) < most <= sum(spent)
         assert {fact.name: fact.value for fact in result.facts}[f"{unit}_spent"] == sum(spent)
+
+
+def test_a_budget_that_nothing_costs_has_an_end(project: Path, tmp_path: Path) -> None:
+    text = TUNED.replace("full: {}", "full: {learning_rate: 1e-3, space: {learning_rate: [1e-3, 2e-3]}}")
+    repeats = Fake(tmp_path / "a", lambda cell: ("done", rate(cell), 1.0, 10, 1))
+    result = repeats.run(study_in(plan_of(project, text.replace("trials: 4", "seconds: 100"))))
+    assert result.status is Status.DONE
+    assert len(repeats.ran) == 2
+    failing = Fake(tmp_path / "b", lambda cell: ("oom", 0.0, 1.0, 0, 1))
+    result = failing.run(study_in(plan_of(project, TUNED.replace("trials: 4", "tokens: 100"))))
+    assert result.status is Status.FAILED
+    assert len(result.trials) == 8
+
+
+def test_a_start_that_failed_is_done_without(project: Path, tmp_path: Path) -> None:
+    text = TUNED.replace("sizes: [8]", "sizes: [8, 16]").replace("batch: 2", "batch: 2, warm_start: true")
+    plan = plan_of(project, text)
+    fake = Fake(tmp_path, lambda cell: ("oom" if cell.n_train == 8 else "done", rate(cell), 1.0, 10, 1))
+    assert fake.run(study_in(plan)).status is Status.FAILED
+    fake.done.clear()  # as of a run: only what is done
+    result = fake.run(study_in(plan, n_train=16))
+    assert result.status is Status.DONE
+    assert {trial.origin for trial in result.trials} == {"default", "sampler"}
 
 
 def test_a_larger_size_starts_from_the_best_of_the_smaller(project: Path, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from harness.identity import spec_digest
 from harness.labels import Label, read_label
 from harness.lines import Lines
 from harness.methods import LogFloat, all_methods
-from harness.records import Cell
+from harness.records import Cell, Trial, with_settings
 from harness.suite import load_suite
-from harness.tuning import TuneSettings, at_edge, short, space_of, study_of, trial_of, with_settings
+from harness.tune import Search
+from harness.tuning import TuneSettings, at_edge, short, space_of, study_of, trial_of
 
 SUITE = """
 version: 1
@@ -163,6 +164,38 @@ def test_a_merge_is_tuned_with_experts_of_its_own_seed(project: Path) -> None:
     assert trial_of(study, 0, {"density": 0.2}).needs == study.needs
 
 
+def test_the_default_is_the_label_itself(project: Path) -> None:
+    for train in ("{epochs: 2, batch_size: 4}", "{steps: 4, batch_size: 4}", "{batch_size: 4}"):
+        for space in ("{steps: [4, 8]}", "{epochs: [1, 2]}", "{batch_size: {low: 2, high: 8}}"):
+            text = SUITE.replace("{steps: 4, batch_size: 4}", train).replace("trials: 6", f"trials: 6, space: {space}")
+            for study in (cell for cell in plan_of(project, text).cells if cell.study):
+                tried = with_settings(study, study.study["default"])
+                assert (tried.settings, tried.train) == (study.settings, study.train), (train, space)
+
+
+def test_whole_numbers_stay_whole(project: Path) -> None:
+    text = SUITE.replace("trials: 6", "trials: 6, space: {batch_size: {low: 2, high: 16}, rank: {low: 2, high: 64}}")
+    study = next(cell for cell in plan_of(project, text).cells if cell.study)
+    assert study.study["space"]["train.batch_size"] == {"low": 2, "high": 16}
+    for sampler in ("tpe", "grid", "random", "cmaes"):
+        search = Search({**study.study, "sampler": sampler, "trials": 12})
+        while batch := search.ask():
+            assert all(isinstance(asked.params[name], int) for asked in batch for name in ("train.batch_size", "rank"))
+            search.tell(Trial(asked.number, asked.params, "done", merits=(1.0,)) for asked in batch)
+
+
+def test_what_a_label_sets_of_an_objective_is_left_alone() -> None:
+    kept = label_of("kept", {"method": "full", "objectives": {"l2sp": {"strength": 5.0}}})
+    assert "l2sp.strength" not in searched(kept)
+
+
+def test_values_are_those_that_the_setting_takes() -> None:
+    found = searched(label_of("full"), space={"weight_decay": ["0.1", 0], "batch_size": ["4", 8]})
+    assert found["weight_decay"] == [0.1, 0.0]
+    assert found["batch_size"] == [4, 8]
+    assert all(isinstance(value, float) for value in found["weight_decay"])
+
+
 @given(some.floats(1e-6, 1e-1), some.sampled_from([4, 8]), some.integers(1, 9))
 def test_settings_go_where_their_names_say(rate: float, rank: int, steps: int) -> None:
     cell = Cell(
@@ -239,4 +272,20 @@ def test_a_space_in_a_suite_that_does_not_tune_is_no_silent_nothing(project: Pat
     path = project / "suites" / "wrong.yaml"
     path.write_text(SUITE.replace("tune: {trials: 6}", "").replace("lora: {}", "lora: {space: {rank: [4]}}"))
     with pytest.raises(SuiteError, match="has a space, and the suite does not tune"):
+        load_suite(path)
+
+
+@pytest.mark.parametrize(
+    ("methods", "tune", "message"),
+    [
+        ("zero: {method: prompting}", "{tokens: 100}", "prompting trains on no tokens"),
+        ("few: {method: setfit, encoder: tiny-encoder}", "{trials: 4, goals: [score, retention]}", "retains nothing"),
+        ("lora: {train: {devices: 2}}", "{trials: 4, pruner: median}", "scored on their way by one process"),
+        ("lora: {train: {eval_every: 2, early_stopping: 1}}", "{trials: 4, pruner: asha}", "early_stopping keeps one"),
+    ],
+)  # fmt: skip
+def test_what_a_label_cannot_be_tuned_by_is_told(encoding_project: Path, methods: str, tune: str, message: str) -> None:
+    path = encoding_project / "suites" / "wrong.yaml"
+    path.write_text(SUITE.replace("  lora: {}\n  full: {}", f"  {methods}").replace("{trials: 6}", tune))
+    with pytest.raises(SuiteError, match=message):
         load_suite(path)

@@ -28,7 +28,7 @@ from harness.errors import UserError, counted, unknown
 from harness.screen import show_json, show_table
 
 if TYPE_CHECKING:
-    from harness.store.queries import StoredStudy
+    from harness.store.studies import StoredStudy
     from harness.suite import Suite
 
 TRIALS = 12  # of a suite that has no `tune:` of its own
@@ -48,7 +48,8 @@ def tune(
 ) -> None:
     """Search for the best settings of a suite's methods, by validation items alone, and say what they are.
 
-    Nothing is scored on test items: `tunebench run` does that, and takes over what was found here.
+    Nothing is scored on test items: `tunebench run` of a suite with a `tune:` does that. It takes over what was found
+    here, and with another budget the trials.
 
     Example: tunebench tune tuned-peft-vs-full --method lora
     """
@@ -70,7 +71,7 @@ def tune(
     choices = Choices(executor, jobs, threads or 0, memory=size_of(memory))
     store = results(folder, catalog)
     code = run_plan(narrow(plan, wanted), choices, catalog, store)
-    found = stored(store, loaded.name, {studies[key].spec_digest for key in wanted}, newest=True)
+    found = stored(store, loaded.name, {studies[key].spec_digest for key in wanted})
     if as_json:
         show_json([described(study) for study in found])
     else:
@@ -126,19 +127,20 @@ def with_budget(suite: Suite, trials: int | None) -> Suite:
     return replace(suite, tune=changed)
 
 
-def stored(store: Any, suite: str, digests: set[str] | None = None, newest: bool = False) -> list[StoredStudy]:
-    """The studies of a suite's newest whole run (`newest`: of its newest at all), or some of them. Raises UserError."""
-    from harness.store.queries import latest_run, studies_of, suites
+def stored(store: Any, suite: str, digests: set[str] | None = None) -> list[StoredStudy]:
+    """The studies of a suite's newest run that has any, or some of them. Raises UserError."""
+    from harness.store.queries import latest_run, suites
+    from harness.store.studies import studies_of
 
     with store.open(read_only=True) as connection:
-        run = latest_run(connection, suite, whole=not newest)
+        run = latest_run(connection, suite, tuned=True)
         if run is None:
             raise UserError(
                 unknown("suite with results", suite, suites(connection), f"Run it: `tunebench run {suite}`.")
             )
         found = studies_of(connection, run)
     if not found:
-        raise UserError(f"the newest run of {suite} tuned nothing. `tunebench tune {suite}` does.")
+        raise UserError(f"no run of {suite} has tuned anything. `tunebench tune {suite}` does.")
     return [study for study in found if digests is None or study.study_digest in digests]
 
 

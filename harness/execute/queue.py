@@ -10,7 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from harness.records import Cell, Status
+from harness.records import WARM, Cell, Status
 
 TO_DO, RUNNING = "to do", "running"
 NEEDS = "needs "  # how the reason of a cell begins that was skipped because of others
@@ -105,7 +105,9 @@ class Queue:
 
     def _release(self, name: str) -> None:
         cell = self.cells[name]
-        missing = [need for need in cell.needs.values() if self.states.get(need, "not in the plan") != Status.DONE]
+        # A study from which another only starts need not have ended well.
+        needs = [need for role, need in cell.needs.items() if role != WARM]
+        missing = [need for need in needs if self.states.get(need, "not in the plan") != Status.DONE]
         if missing:
             what = ", ".join(
                 f"{self.cells[need].key if need in self.cells else need[:12]} "

@@ -48,7 +48,9 @@ def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = 
         folders = store.finished(connection, env_digest)
         expected = Expected(store.seconds(connection))
         skipped = [name for name, status in statuses.items() if status == Status.SKIPPED]
-        settled = store.settled(connection, env_digest, [*retry, Status.INTERRUPTED, Status.SKIPPED])
+        # Trials are done again with their study, not because other cells are.
+        again = retry if all(plan.asked(cell) for cell in plan.cells if cell.study) else retry - {Status.DONE}
+        settled = store.settled(connection, env_digest, [*again, Status.INTERRUPTED, Status.SKIPPED])
         blocked = {name for name, reason in store.reasons(connection, skipped).items() if reason.startswith(NEEDS)}
     states: dict[str, str] = {}
     for cell in plan.cells:

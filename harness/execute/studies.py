@@ -14,13 +14,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.environment import now
-from harness.records import BEST_TRIAL, STUDY, WARM, Cell, CellResult, Environment, Fact, Flag, Status, Trial
+from harness.records import (
+    BEST_TRIAL,
+    STUDY,
+    WARM,
+    Cell,
+    CellResult,
+    Environment,
+    Fact,
+    Flag,
+    Status,
+    Trial,
+    with_settings,
+)
 from harness.store.files import RESULT
-from harness.tuning import at_edge, short, trial_of, with_settings
+from harness.tuning import at_edge, short, trial_of
 
 if TYPE_CHECKING:
     from harness.tune import Asked, Search
 
+STALLED = 8  # trials in a row that cost nothing of the budget: then a study ends
 TRIES = 2  # times that a trial whose process was lost is started in one run
 
 
@@ -53,7 +66,11 @@ class Course:
     @property
     def used_up(self) -> bool:
         spent = self.spent()
-        return any(spent[name] >= most for name, most in self.budget.items())
+        if any(spent[name] >= most for name, most in self.budget.items()):
+            return True
+        # Repeats, and trials that fail before they begin, cost nothing: what is counted would never be used up.
+        last = [self.trials[number] for number in sorted(self.trials)[-STALLED:]]
+        return len(last) == STALLED and any(not any(getattr(trial, name) for trial in last) for name in self.budget)
 
 
 class Studies:
@@ -84,8 +101,8 @@ class Studies:
         """`done` has the attempts of the cells that it needs."""
         from harness.tune import Search
 
-        kin = study.needs.get(WARM)
-        warm = self.choice(done[kin]) if kin else None
+        kin = study.needs.get(WARM, "")
+        warm = self.choice(done[kin]) if kin in done else None  # it may have failed: then there is no start to take
         course = Course(study, Search(study.study, warm), now())
         self.courses[study.spec_digest] = course
         self.advance(course)
@@ -99,6 +116,7 @@ class Studies:
             if waiting and self.tries[name] <= TRIES:
                 self.add(result.cell, waiting[0].study.spec_digest)
                 return
+            self.under_way.discard(name)
             for course in waiting:
                 self.stop(course, f"trial {course.begun[name][0]} was interrupted: {result.reason}")
             return
@@ -280,7 +298,7 @@ def trial_from(asked: Asked, result: CellResult, study: Cell) -> Trial:
         values=values,
         merits=tuple(merits),
         seconds=result.seconds,
-        tokens=train.tokens if train else None,
+        tokens=(train.tokens if train else None) or sum(step.tokens or 0 for step in result.steps) or None,
         peak_bytes=max(peaks, default=None),
         intermediate=result.intermediate,
         origin=asked.origin,

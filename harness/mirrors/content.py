@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.records import CellResult
+from harness.records import CellResult, with_settings
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def content(result: CellResult, folder: Path) -> Content:
 
 def params(result: CellResult) -> dict[str, Any]:
     """The cell's names and settings; `settings` and `train` are dictionaries. An untrained cell has no seed."""
-    cell = result.cell
+    cell = result.cell if result.cell.study else with_settings(result.cell, result.tuned)
     names = ("label", "method", "family", "model", "task", "n_train", "seed", "settings", "train", "data")
     found = {name: getattr(cell, name) for name in names}
     return {name: value for name, value in found.items() if value is not None and (value or name != "data")}
@@ -82,6 +82,7 @@ def tags(result: CellResult, folder: Path) -> dict[str, str]:
         "python": environment.python,
         "cpu": environment.cpu,
         "accelerator": environment.accelerator,
+        "role": "study" if cell.study else "trial" if cell.trial else "",
         "status": str(result.status),
         "reason": result.reason,
         "flags": ", ".join(flag.name for flag in result.flags),

@@ -14,7 +14,8 @@ from harness.errors import StoreError, unknown
 from harness.report.table import Report, build
 from harness.store.database import Store
 from harness.store.files import write_atomically
-from harness.store.queries import checks_of, latest_run, member_rows, studies_of, suites
+from harness.store.queries import checks_of, latest_run, member_rows, suites
+from harness.store.studies import studies_of
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def render(report: Report) -> str:
                 {
                     "title": name,
                     "headers": tuning.headers(studies),
-                    "rows": tuning.lines(studies),
+                    "rows": tuning.lines(studies, report.blocks),
                     "plot": picture(tuning.curves(studies)),
                 }
                 for name, studies in tuning.groups(report.studies).items()

@@ -42,7 +42,12 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
     if report.studies:
         lines += [f"## {tuning.TITLE}", ""]
         for name, studies in tuning.groups(report.studies).items():
-            lines += [f"### {escape(name)}", "", *plain_table(tuning.headers(studies), tuning.lines(studies)), ""]
+            lines += [
+                f"### {escape(name)}",
+                "",
+                *plain_table(tuning.headers(studies), tuning.lines(studies, report.blocks)),
+                "",
+            ]
         lines += [tuning.NOTE, ""]
     lines += [*(f"{note}  " for note in footnotes(report)), ""]
     if report.failures:

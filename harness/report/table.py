@@ -27,7 +27,8 @@ from harness.report.figures import (
     trainable_share,
 )
 from harness.report.matched import Matched, matched
-from harness.store.queries import CellRow, StoredCheck, StoredRun, StoredStudy
+from harness.store.queries import CellRow, StoredCheck, StoredRun
+from harness.store.studies import StoredStudy
 
 # The headline of running text; what its change is called.
 ROLLING = "log_likelihood_per_word"

@@ -48,7 +48,7 @@ class Shown:
                     yield ""
             yield Text("".join(f"• {sentence}\n" for sentence in sentences(block)))
         for title, studies in tuning.groups(report.studies).items():
-            names, rows = tuning.headers(studies), tuning.lines(studies)
+            names, rows = tuning.headers(studies), tuning.lines(studies, report.blocks)
             kept = fit(names, widths(names, rows), options.max_width, tuning.SPARE)
             left_out |= dict.fromkeys(names[place] for place in range(len(names)) if place not in kept)
             lines = [[line[place] for place in kept] for line in rows]

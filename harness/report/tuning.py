@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.report.format import NA, digits_of, number, size
+from harness.report.format import NA, digits_of, number, size, with_error
 from harness.report.picture import colours, svg
+from harness.report.table import Block
 from harness.stats import expected_best, expected_best_interval
-from harness.store.queries import StoredStudy, StoredTrial
+from harness.store.studies import StoredStudy, StoredTrial
 from harness.tuning import short
 
 TITLE = "Tuning"
-PLOT_TITLE = "Expected best validation score by number of trials"
+PLOT_TITLE = "Best validation score by budget"
 NOTE = (
     "Every label had the same budget. Settings are chosen by validation items alone; trial 0 is the label's own "
     "setting, so the change is what tuning gained there. The tables above are of test items, with the chosen setting. "
-    "Expected best of k: what k of these trials would have found on average (Dodge et al. 2019), as if drawn at random."
+    "Test: the score of the final cells, ± over seeds and items. Expected best of k: what k of these trials would have "
+    "found on average (Dodge et al. 2019), as if drawn at random; one that failed is worth the worst that was finished."
 )
 RATE = "learning_rate"
 WHOLE = 0.999  # of the weights: all of them
@@ -37,37 +39,40 @@ def groups(studies: Sequence[StoredStudy]) -> dict[str, list[StoredStudy]]:
 
 
 def headers(studies: Sequence[StoredStudy]) -> list[str]:
+    """The columns: which there are depends on what was searched, and for what."""
     budgets = [f"best of {k}" for k in budgets_of(studies)]
     rates = ["learning rate", "× full's"] if any(rate_of(study) for study in studies) else []
     goals = ["front"] if any(len(study.goals) > 1 for study in studies) else []
-    return [
-        "method",
-        "trials",
-        "default",
-        "best",
-        "change",
-        *rates,
-        "other settings",
-        *budgets,
-        "s",
-        "peak",
-        *goals,
-        "notes",
-    ]
+    first = ["method", "trials", "default", "best", "change", "test"]
+    return [*first, *rates, "other settings", *budgets, "s", "peak", *goals, "notes"]
 
 
 def budgets_of(studies: Sequence[StoredStudy]) -> list[int]:
     """The numbers of trials for which the expected best is told: a quarter and a half of them."""
-    most = max((len(study.done) for study in studies), default=0)
+    most = max((len(study.trials) for study in studies), default=0)
     return sorted({k for k in (max(1, most // 4), max(1, most // 2)) if k < most})
 
 
-def lines(studies: Sequence[StoredStudy]) -> list[list[str]]:
-    """The texts of a table's rows, the best first."""
+def lines(studies: Sequence[StoredStudy], blocks: Sequence[Block] = ()) -> list[list[str]]:
+    """The texts of a table's rows, the best first. `blocks` have what the final cells scored."""
     full = full_rate(studies)
     ranked = sorted(studies, key=lambda study: -merit(study.best) if study.best else float("inf"))
     rated, several = any(map(rate_of, studies)), any(len(study.goals) > 1 for study in studies)
-    return [line(study, full, rated, several, budgets_of(studies)) for study in ranked]
+    return [line(study, tested(study, blocks), full, rated, several, budgets_of(studies)) for study in ranked]
+
+
+def tested(study: StoredStudy, blocks: Sequence[Block]) -> str:
+    """The test score of a study's final cells over the suite's seeds."""
+    rows = [
+        row
+        for block in blocks
+        if block.task == study.task
+        for row in block.rows
+        if (row.label, row.model, row.n_train, row.condition)
+        == (study.label, study.model, study.n_train, study.condition)
+    ]
+    score = rows[0].score if rows else None
+    return with_error(score.value, score.stderr, digits_of(score.metric)) if score else NA
 
 
 def full_rate(studies: Sequence[StoredStudy]) -> float | None:
@@ -77,7 +82,9 @@ def full_rate(studies: Sequence[StoredStudy]) -> float | None:
     return rate_of(best) if best else None
 
 
-def line(study: StoredStudy, full: float | None, rated: bool, several: bool, budgets: Sequence[int]) -> list[str]:
+def line(
+    study: StoredStudy, test: str, full: float | None, rated: bool, several: bool, budgets: Sequence[int]
+) -> list[str]:
     digits = digits_of(study.metric)
     default, best = study.trials[0] if study.trials else None, study.best
     told = [number(trial.value, digits) if trial and trial.value is not None else NA for trial in (default, best)]
@@ -87,8 +94,8 @@ def line(study: StoredStudy, full: float | None, rated: bool, several: bool, bud
     rate = rate_of(study)
     others = {key: value for key, value in (best.params if best else {}).items() if not key.endswith(RATE)}
     sign = 1.0 if not best or not best.value or merit(best) == best.value else -1.0
-    merits = [merit(trial) for trial in study.done]
-    cells = [study.label, counts(study), *told, number(gain, digits, signed=True)]
+    merits = drawn_merits(study)
+    cells = [study.label, counts(study), *told, number(gain, digits, signed=True), test]
     if rated:
         cells += [f"{rate:.2g}" if rate else NA, f"{rate / full:.2g}" if rate and full else NA]
     cells += [", ".join(f"{short(key)} {value_text(value)}" for key, value in others.items())]
@@ -97,6 +104,13 @@ def line(study: StoredStudy, full: float | None, rated: bool, several: bool, bud
     if several:
         cells += [", ".join(str(trial.number) for trial in study.trials if trial.front)]
     return [*cells, "; ".join(notes(study))]
+
+
+def drawn_merits(study: StoredStudy) -> list[float]:
+    """What each trial was worth, for the expected best of k: one that failed is worth the worst that was finished, one
+    that was ended early what it had reached. Without the failures a method that often fails would look safe."""
+    finished = [merit(trial) for trial in study.trials if trial.merits]
+    return [merit(trial) if trial.merits else min(finished) for trial in study.trials] if finished else []
 
 
 def counts(study: StoredStudy) -> str:
@@ -146,11 +160,11 @@ def merit(trial: StoredTrial) -> float:
 
 
 def curves(studies: Sequence[StoredStudy]) -> str | None:
-    """SVG: the expected best validation score of k trials, with its 95% interval over trials, for each label. None
-    where no study has two finished trials."""
+    """SVG, for each label: the expected best validation score of k trials with its 95% interval over trials; and the
+    best so far by the seconds that were spent. None where no study has two trials."""
     rows = []
     for study in studies:
-        merits = [merit(trial) for trial in study.done]
+        merits = drawn_merits(study)
         if len(merits) < 2:
             continue
         sign = 1.0 if study.done[0].value == merits[0] else -1.0
@@ -169,7 +183,29 @@ def curves(studies: Sequence[StoredStudy]) -> str | None:
         x=alt.X("k:Q", title="trials", axis=alt.Axis(tickMinStep=1)),
         color=alt.Color("label:N", title=None, scale=scale, legend=alt.Legend(symbolType="stroke")),
     )
-    title = f"expected best {studies[0].metric} on validation items"
+    title = f"expected best {studies[0].metric}"
     band = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), y2="high:Q")
     drawn = band + base.mark_line(strokeWidth=1.8).encode(y=alt.Y("best:Q", scale=alt.Scale(zero=False)))
-    return svg(drawn.properties(width=520, height=280))
+    spent = (
+        alt.Chart(alt.Data(values=list(so_far(studies))))
+        .mark_line(strokeWidth=1.8, interpolate="step-after")
+        .encode(
+            x=alt.X("seconds:Q", title="seconds of trials"),
+            y=alt.Y("best:Q", title=f"best {studies[0].metric} so far", scale=alt.Scale(zero=False)),
+            color=alt.Color("label:N", title=None, scale=scale),
+        )
+    )
+    sides = [chart.properties(width=330, height=260) for chart in (drawn, spent)]
+    return svg(alt.hconcat(*sides))
+
+
+def so_far(studies: Sequence[StoredStudy]) -> Iterator[dict[str, Any]]:
+    """The best value after each trial, by the seconds that all trials until then took."""
+    for study in studies:
+        seconds, best = 0.0, None
+        for trial in study.trials:
+            seconds += trial.seconds
+            if trial.status == "done" and (best is None or merit(trial) > merit(best)):
+                best = trial
+            if best:
+                yield {"label": study.label, "seconds": seconds, "best": best.value}

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import StoreError
-from harness.quality import Quality
-from harness.records import Trial
 
 if TYPE_CHECKING:
     import duckdb
@@ -102,59 +100,6 @@ class CellRow:
     checkpoints: list[StoredCheckpoint] = field(default_factory=list)  # by step
 
 
-@dataclass(frozen=True)
-class StoredTrial(Trial):
-    """A trial as the database has it."""
-
-    chosen: bool = False
-
-
-@dataclass(frozen=True)
-class StoredStudy:
-    """The tuning of one label at one data size, with its trials. `study` says what was searched and how
-    (`tuning.study_of`); `edges` are the settings whose best value lies at an end of its range."""
-
-    key: str
-    label: str
-    method: str
-    model: str
-    task: str
-    n_train: int
-    condition: str
-    study_digest: str
-    status: str
-    reason: str
-    attempt_id: str
-    study: dict[str, Any]
-    trials: tuple[StoredTrial, ...]
-    facts: dict[str, float]
-    edges: dict[str, Any]
-    trainable: float | None = None  # the share of the weights that its trials train
-
-    @property
-    def goals(self) -> list[str]:
-        return list(self.study.get("goals", ["score"]))
-
-    @property
-    def done(self) -> list[StoredTrial]:
-        return [trial for trial in self.trials if trial.status == "done"]
-
-    @property
-    def best(self) -> StoredTrial | None:
-        return next((trial for trial in self.trials if trial.chosen), None)
-
-    @property
-    def metric(self) -> str:
-        """What was sought; the task's headline where the suite names none."""
-        named = self.study.get("metric")
-        return str(named or next((next(iter(trial.values)) for trial in self.done if trial.values), ""))
-
-    def importance(self, kind: str) -> dict[str, float]:
-        """Setting -> its share of the score's variance, by "fanova" or "ped_anova"."""
-        start = f"{kind}:"
-        return {name.removeprefix(start): value for name, value in self.facts.items() if name.startswith(start)}
-
-
 def records(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: list[Any] | dict[str, Any]
 ) -> list[dict[str, Any]]:
@@ -168,14 +113,16 @@ def suites(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return [row[0] for row in connection.execute("SELECT DISTINCT suite FROM runs ORDER BY 1").fetchall()]
 
 
-def latest_run(connection: duckdb.DuckDBPyConnection, suite: str, whole: bool = True) -> StoredRun | None:
+def latest_run(connection: duckdb.DuckDBPyConnection, suite: str, tuned: bool = False) -> StoredRun | None:
     """The newest run of a suite, or None when there is none. One of some cells alone counts only where there is no
-    other, unless no `whole` one is asked for: what it did again stands in the report of the whole suite as well."""
+    other: what it did again stands in the report of the whole suite as well. With `tuned` the newest that has studies,
+    of whatever part of the suite."""
     rows = records(
         connection,
         "SELECT run_id, suite, question, env_digest, started, status FROM runs WHERE suite = ? "
-        "ORDER BY coalesce(len(only_cells), 0) = 0 AND ? DESC, started DESC, run_id DESC LIMIT 1",
-        [suite, whole],
+        "ORDER BY CASE WHEN ? THEN run_id IN (SELECT run_id FROM members WHERE role = 'study') "
+        "ELSE coalesce(len(only_cells), 0) = 0 END DESC, started DESC, run_id DESC LIMIT 1",
+        [suite, tuned],
     )
     if not rows:
         return None
@@ -276,78 +223,6 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
     return rows
 
 
-def studies_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[StoredStudy]:
-    """The studies of a run with their trials, in the order of its plan: of each its newest finished attempt, else its
-    newest."""
-    found = records(
-        connection,
-        """
-        WITH decisive AS (
-            SELECT spec_digest, arg_max(attempt_id, (status = 'done', started, attempt_id)) AS attempt_id
-            FROM attempts WHERE env_digest = $env GROUP BY spec_digest)
-        SELECT members.key, members.label, members.model, members.task, members.n_train,
-            coalesce(members.data, '{}') AS data, members.spec_digest AS study_digest,
-            coalesce(cells.method, '') AS method, coalesce(cells.study, '{}') AS study,
-            coalesce(status, 'missing') AS status, coalesce(reason, '') AS reason,
-            coalesce(attempts.attempt_id, '') AS attempt_id
-        FROM members
-        LEFT JOIN cells ON cells.spec_digest = members.spec_digest
-        LEFT JOIN decisive ON decisive.spec_digest = members.spec_digest
-        LEFT JOIN attempts ON attempts.attempt_id = decisive.attempt_id
-        WHERE members.run_id = $run AND members.role = 'study' ORDER BY members.position
-        """,
-        {"env": run.env_digest, "run": run.run_id},
-    )
-    return [
-        StoredStudy(
-            **row,
-            study=json.loads(study),
-            condition=Quality.of(json.loads(data)).condition,
-            trials=trials_of(connection, row["attempt_id"]),
-            facts=dict(
-                connection.execute("SELECT name, value FROM facts WHERE attempt_id = ?", [row["attempt_id"]]).fetchall()
-            ),
-            edges=edges_of(connection, row["attempt_id"]),
-            trainable=trainable_of(connection, row["attempt_id"]),
-        )
-        for row in found
-        for study, data in [(row.pop("study"), row.pop("data"))]
-    ]
-
-
-def trials_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> tuple[StoredTrial, ...]:
-    """The trials of a study's attempt, by number."""
-    rows = records(
-        connection,
-        "SELECT number, params, value, status, reason, seconds, tokens, peak_bytes, intermediate, measured AS values, "
-        "merits, origin, trial_attempt_id AS attempt_id, front, chosen "
-        "FROM trials WHERE attempt_id = ? ORDER BY number",
-        [attempt_id],
-    )
-    for row in rows:
-        row |= {name: json.loads(row[name]) for name in ("params", "values", "intermediate")}
-        row |= {"merits": tuple(row["merits"]), "intermediate": tuple(row["intermediate"])}
-    return tuple(StoredTrial(**row) for row in rows)
-
-
-def trainable_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> float | None:
-    found = connection.execute(
-        """
-        SELECT max(facts.value) FILTER (facts.name = 'trainable_params') / max(facts.value) FILTER (
-            facts.name = 'total_params')
-        FROM trials JOIN facts ON facts.attempt_id = trials.trial_attempt_id WHERE trials.attempt_id = ?
-        """,
-        [attempt_id],
-    ).fetchall()
-    return found[0][0] if found else None
-
-
-def edges_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> dict[str, Any]:
-    query = "SELECT evidence FROM flags WHERE attempt_id = ? AND name = 'edge_of_space'"
-    found = connection.execute(query, [attempt_id]).fetchall()
-    return json.loads(found[0][0]) if found else {}
-
-
 def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]) -> dict[tuple[str, str, str], float]:
     """(attempt_id, task, metric) -> standard error of the mean difference from the base model, item by item.
 
@@ -420,19 +295,23 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, A
     if not cells:
         return {**detail, "spec_digest": spec, "attempts": []}
     cell = cells[0]
-    for column in ("settings", "train", "fingerprints", "objectives", "curriculum", "data"):
+    for column in ("settings", "train", "fingerprints", "objectives", "curriculum", "data", "study", "trial"):
         cell[column] = json.loads(cell[column] or "{}")  # taken in before there was such a column
     attempts = records(connection, "SELECT * FROM attempts WHERE spec_digest = ? ORDER BY started", [spec])
     detail |= {**cell, "attempts": attempts}
     if attempts:
         last = max(attempts, key=lambda row: (row["status"] == "done", row["started"]))["attempt_id"]
         detail["attempt_id"] = last
+        for attempt in attempts:
+            attempt["tuned"] = json.loads(attempt["tuned"] or "{}")
+        detail["tuned"] = next(row["tuned"] for row in attempts if row["attempt_id"] == last)
         for table, order in (
             ("scores", "position"),
             ("phases", "phase"),
             ("facts", "name"),
             ("flags", "name"),
             ("checkpoints", "step"),
+            ("trials", "number"),
         ):
             rows = records(connection, f"SELECT * FROM {table} WHERE attempt_id = ? ORDER BY {order}", [last])
             detail[table] = [{k: v for k, v in row.items() if k not in ("attempt_id", "position")} for row in rows]

@@ -56,7 +56,7 @@ class SlurmExecutor(Executor):
         limits: dict[str, Any] = {"timeout_min": minutes, "name": f"tunebench-{run.run_id}"}
         if run.environment.accelerator:
             limits["gpus_per_node"] = devices_of(running.cell)
-        elif predicted := run.predict(running.cell):
+        elif predicted := job["predicted_bytes"]:
             limits["mem_gb"] = math.ceil(predicted * (1 + ERROR) / GIB)
         submitted = submitter(run.address, run.threads, **limits)
         running.handle = submitted.submit(run_cell, str(running.folder), job["environment"], run.threads)
