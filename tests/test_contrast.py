@@ -62,11 +62,14 @@ def test_intervals_cover_the_truth(world: str, seeds: int) -> None:
 @pytest.mark.parametrize("seeds", [2, 5])
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_stated_effect_is_found_four_times_in_five(world: str, seeds: int) -> None:
-    """The parts are those of a world with very many seeds and items; the effect is then planted in a usual one."""
-    random = numpy.random.default_rng(5)
-    pilots = [compare(*WORLDS[world].draw(random, 40, 2000)).parts for _ in range(10)]
-    parts = Parts(*(float(numpy.mean([getattr(p, name) for p in pilots])) for name in ("item", "seed", "residual")))
-    effect = minimum_detectable_effect(parts, 200, seeds)
+    """The parts are those of a world with many seeds and items and an effect of about that size: right or wrong answers
+    scatter less, the further their share is from a half. It is then planted among 200 items."""
+    effect = 0.0
+    for _ in range(2):
+        random = numpy.random.default_rng(5)
+        pilots = [compare(*WORLDS[world].draw(random, 40, 1000, effect)).parts for _ in range(10)]
+        parts = Parts(*(float(numpy.mean([getattr(p, name) for p in pilots])) for name in ("item", "seed", "residual")))
+        effect = minimum_detectable_effect(parts, 200, seeds)
     found = compared(WORLDS[world], 1000, seeds, effect=effect)
     assert 750 <= sum(each.p < 0.05 for each in found) <= 850
 
@@ -145,7 +148,7 @@ def test_the_parts_are_those_of_an_analysis_of_variance() -> None:
 
     scores = World(binary=False).draw(numpy.random.default_rng(4), 4, 12)[0]
     of_seeds, of_items = numpy.kron(numpy.eye(4), numpy.ones((12, 1))), numpy.kron(numpy.ones((4, 1)), numpy.eye(12))
-    both = OLS(scores.ravel(), numpy.hstack([of_seeds, of_items])).fit()
+    both = OLS(scores.ravel(), numpy.hstack([of_seeds[:, 1:], of_items])).fit()
     without = OLS(scores.ravel(), of_items).fit()
     spread = seed_spread([scores])
     assert spread is not None
