@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
 from scipy.stats import norm
 
 
@@ -25,7 +24,7 @@ class World:
     binary: bool = True
 
     def draw(self, random: Any, seeds: int, items: int, effect: float = 0.0, methods: int = 2) -> Any:
-        """[methods, seeds, items]; the expected score of the first is above that of the others by `effect`, about 1/2."""
+        """[methods, seeds, items]; the expected score of the first is `effect` above that of the others, about 1/2."""
         of_items = random.normal(0, self.item, items) + random.normal(0, self.own_item, (methods, 1, items))
         x = of_items + random.normal(0, self.seed, (methods, seeds, 1))
         if not self.binary:
