@@ -160,10 +160,19 @@ def compare_tasks(
     spread = spread or Spread(0.0, 1.0, 0.0)
     item_part = max(math.fsum(of_items) - share * spread.residual, 0.0)
     seed_part = share * spread.variance
+    if item_part + seed_part <= 1e-9 * math.fsum(of_items):  # seeds that chance to be right equally often
+        item_part = math.fsum(of_items)
     degrees = degrees_of_freedom(item_part, of_items, items, seed_part, share * spread.residual, spread.df)
 
     stderr = math.sqrt(item_part + seed_part)
-    parts = Parts(item_part * total, max(spread.variance - spread.residual, 0.0), spread.residual * total, len(varying))
+    others_df = spread.df - sum(arm[0].shape[0] - 1 for arm in varying) if share else 0.0
+    parts = Parts(
+        item_part * total,
+        max(spread.variance - spread.residual, 0.0),
+        spread.residual * total,
+        len(varying),
+        max(others_df, 0.0),
+    )
     if stderr <= 1e-12 * max(1.0, abs(effect)):  # no spread at all to go by: the sign test over the items
         return Comparison(
             effect, 0.0, degrees, 2.0 ** (1 - total) if effect else 1.0, Interval(effect, effect, effect), parts,

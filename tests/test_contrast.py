@@ -108,6 +108,22 @@ def test_a_bootstrap_of_many_seeds_agrees() -> None:
     assert drawn.high - drawn.low == pytest.approx(found.interval.high - found.interval.low, rel=0.25)
 
 
+def test_what_a_suite_tells_of_seeds_counts_for_what_is_needed() -> None:
+    scores = World(own_item=0.0, seed=0.15).draw(numpy.random.default_rng(16), 2, 200, methods=12)
+    pooled = pooled_spread([spread for method in scores if (spread := seed_spread([method]))])
+    found = compare(scores[0], scores[1], pooled=pooled)
+    assert (found.parts.others_df, compare(scores[0], scores[1]).parts.others_df) == (10, 0)
+
+
+def test_seeds_that_chance_to_be_right_equally_often_leave_the_error_of_items() -> None:
+    """Both seeds of A have 3 of 5 right, both of B 2 of 5; no two of them the same items."""
+    a, b = [[1, 1, 1, 0, 0], [0, 1, 0, 1, 1]], [[0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]
+    found = compare(a, b)
+    differences = numpy.mean(a, axis=0) - numpy.mean(b, axis=0)
+    assert found.stderr == pytest.approx(differences.std(ddof=1) / 5**0.5)
+    assert found.p > 0.05
+
+
 def test_tasks_that_share_their_seeds_are_calibrated_too() -> None:
     """A seed that goes well goes well on both tasks: errors of their average are not those of independent tasks."""
     random = numpy.random.default_rng(13)
@@ -118,6 +134,29 @@ def test_tasks_that_share_their_seeds_are_calibrated_too() -> None:
             luck + random.normal(0, 0.5, (2, 3, items)) + random.normal(0, 1, (1, 1, items)) for items in (50, 200)
         ]
         apart += compare_tasks([task[0] for task in tasks], [task[1] for task in tasks]).p < 0.05
+    assert 0.022 * 400 <= apart <= 0.072 * 400
+
+
+def test_seeds_that_methods_share_are_paired() -> None:
+    """Luck that both have in the same seed: pairing takes it out, and stays calibrated."""
+    random = numpy.random.default_rng(14)
+    apart, paired, unpaired = 0, [], []
+    for _ in range(400):
+        scores = WORLDS["losses"].draw(random, 5, 100) + random.normal(0, 0.5, (1, 5, 1))
+        found = compare(*scores, paired_seeds=True)
+        apart += found.p < 0.05
+        paired.append(found.stderr)
+        unpaired.append(compare(*scores).stderr)
+    assert 0.022 * 400 <= apart <= 0.072 * 400
+    assert numpy.mean(paired) < 0.4 * numpy.mean(unpaired)
+
+
+def test_other_numbers_of_seeds_are_calibrated_too() -> None:
+    random = numpy.random.default_rng(15)
+    apart = 0
+    for _ in range(400):
+        a, b = WORLDS["seeds scatter"].draw(random, 5, 200)
+        apart += compare(a, b[:2]).p < 0.05
     assert 0.022 * 400 <= apart <= 0.072 * 400
 
 
@@ -166,6 +205,7 @@ def test_turning_methods_round_turns_the_figures_round(seed: int, first: int, se
     assert one.interval.low <= one.effect <= one.interval.high
     assert 0 <= one.p <= 1
     assert one.effect == pytest.approx(a.mean() - b.mean())
+    assert one.stderr > 0 or numpy.ptp(a.mean(axis=0) - b.mean(axis=0)) < 1e-9
 
 
 @given(SEEDS, some.integers(2, 4))
