@@ -1,10 +1,21 @@
-"""Pure mathematics of results: no store, no plots, no torch."""
+"""Pure mathematics of results: no store, no plots, no torch.
+
+Here are the figures of one method, and of two compared on one seed each. What holds across seeds is `contrast`,
+over many methods and tasks `rankings`, against the number of examples `crossover`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    Values = Sequence[float] | NDArray[numpy.float64]
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -22,9 +33,9 @@ class Interval:
 def expected_best(values: Sequence[float], k: int) -> float:
     """The expected best of `k` trials drawn with replacement from those seen (Dodge et al. 2019, arXiv:1909.03004).
 
-    More is better. With v the n values in rising order: the sum over i of v_i ((i/n)^k - ((i-1)/n)^k). It treats trials
-    as independent draws, which those of a sampler that learns are not: of these it says what chance would have found
-    among the same settings. Raises ValueError without values, or for k below 1.
+    More is better. With v the n values in rising order: the sum over i of v_i ((i/n)^k - ((i-1)/n)^k). It treats
+    trials as independent draws, which those of a sampler that learns are not: of these it says what chance would
+    have found among the same settings. Raises ValueError without values, or for k below 1.
     """
     if not values or k < 1:
         raise ValueError(f"the best of {k} from {len(values)} values")
@@ -45,3 +56,117 @@ def expected_best_interval(values: Sequence[float], k: int, seed: int = 0) -> In
     estimates = drawn @ numpy.diff(places**k)
     low, high = numpy.quantile(estimates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(point, float(low), float(high))
+
+
+def wilson(right: int, items: int, level: float = LEVEL) -> Interval:
+    """A share of right answers with its Wilson score interval (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    Raises ValueError for no items, or more right answers than items.
+    """
+    from scipy.stats import binomtest
+
+    ends = binomtest(right, items).proportion_ci(level, method="wilson")
+    return Interval(right / items, float(ends.low), float(ends.high))
+
+
+def mean_interval(values: Values, method: Literal["BCa", "percentile"] = "BCa", seed: int = 0) -> Interval:
+    """The mean of `values` [items] with its bootstrap interval over the items.
+
+    BCa is bias-corrected and accelerated (Efron 1987, doi:10.1080/01621459.1987.10478410). It says how sure the
+    mean is over items like these; nothing of other seeds. Values that are all the same give an interval of no
+    width.
+    """
+    import numpy
+    from scipy.stats import bootstrap
+
+    found = numpy.asarray(values, dtype=float)
+    point = float(found.mean())
+    if found.size < 2 or numpy.ptp(found) == 0:
+        return Interval(point, point, point)
+    ends = bootstrap(
+        (found,), numpy.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method=method, rng=seed, vectorized=True
+    ).confidence_interval
+    return Interval(point, float(ends.low), float(ends.high))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two methods on the same items, for one seed of each: what is said holds for these two trained models alone.
+
+    `difference` is the mean of A - B with its BCa interval over the items; `wins` and `losses` count the items on
+    which A has more, or less, than B; `test` names where `p` comes from.
+    """
+
+    difference: Interval
+    p: float
+    test: Literal["mcnemar", "t"]
+    wins: int
+    losses: int
+
+
+def paired(a: Values, b: Values, seed: int = 0) -> Paired:
+    """Compares two runs item by item: `a` and `b` are [items], in the same order.
+
+    Values of 0 and 1 get McNemar's exact test (two-sided, binomial over the items that differ; McNemar 1947,
+    doi:10.1007/BF02295996), others Student's paired t. Raises ValueError for other lengths or no items.
+    """
+    import numpy
+    from scipy.stats import binomtest, ttest_1samp
+
+    first, second = numpy.asarray(a, dtype=float), numpy.asarray(b, dtype=float)
+    if first.shape != second.shape or first.ndim != 1 or not first.size:
+        raise ValueError(f"runs of the same items are compared; these have shapes {first.shape}, {second.shape}")
+    gains = first - second
+    wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
+    difference = mean_interval(gains, seed=seed)
+    if numpy.isin(first, (0, 1)).all() and numpy.isin(second, (0, 1)).all():
+        p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+        return Paired(difference, p, "mcnemar", wins, losses)
+    if gains.size < 2 or numpy.ptp(gains) == 0:
+        p = float(2.0 ** (1 - gains.size)) if wins + losses else 1.0  # the sign test: t has no spread to go by
+        return Paired(difference, p, "t", wins, losses)
+    return Paired(difference, float(ttest_1samp(gains, 0.0).pvalue), "t", wins, losses)
+
+
+def corrected(p_values: Sequence[float], method: Literal["holm", "benjamini-hochberg"] = "holm") -> list[float]:
+    """p-values corrected for all that are shown together, in the order given.
+
+    "holm" keeps the chance of any false "better" or "worse" at the level (Holm 1979); "benjamini-hochberg" the
+    expected share of false ones among those claimed (doi:10.1111/j.2517-6161.1995.tb02031.x).
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    if not p_values:
+        return []
+    name = {"holm": "holm", "benjamini-hochberg": "fdr_bh"}[method]
+    return [float(p) for p in multipletests(list(p_values), method=name)[1]]
+
+
+def cohen_d(a: Values, b: Values) -> float:
+    """The mean of paired differences [items] in their own standard deviations (d_z, Cohen 1988). 0 where none differ,
+    infinite where all differ alike."""
+    import numpy
+
+    gains = numpy.asarray(a, dtype=float) - numpy.asarray(b, dtype=float)
+    mean, spread = float(gains.mean()), float(gains.std(ddof=1)) if gains.size > 1 else 0.0
+    if spread == 0.0:
+        return math.copysign(math.inf, mean) if mean else 0.0
+    return mean / spread
+
+
+def cohen_h(a: float, b: float) -> float:
+    """The distance of two shares, 2 asin(sqrt(a)) - 2 asin(sqrt(b)) (Cohen 1988): 0.2 is small, 0.8 large."""
+    return 2 * math.asin(math.sqrt(a)) - 2 * math.asin(math.sqrt(b))
+
+
+def superiority(a: Values, b: Values) -> float:
+    """The probability that a value of `a` is above one of `b`, ties counting half: Mann and Whitney's U / (n m)."""
+    from scipy.stats import mannwhitneyu
+
+    first, second = list(a), list(b)
+    return float(mannwhitneyu(first, second, method="asymptotic").statistic) / (len(first) * len(second))
+
+
+def cliffs_delta(a: Values, b: Values) -> float:
+    """P(a > b) - P(a < b) of unpaired values, from -1 to 1 (Cliff 1993, doi:10.1037/0033-2909.114.3.494)."""
+    return 2 * superiority(a, b) - 1
