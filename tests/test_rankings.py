@@ -1,4 +1,4 @@
-"""Ranks, aggregates and fronts: against SciPy, autorank and plain counting."""
+"""Ranks, aggregates and fronts: against SciPy, published tables and plain counting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import statistics
 
 import numpy
-import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -27,21 +26,15 @@ SCORES = numpy.random.default_rng(0).normal(0, 1, (12, 5)) + numpy.array([0.0, 0
 SEEDS = some.integers(0, 2**32 - 1)
 
 
-def test_critical_differences_are_those_of_autorank() -> None:
-    from autorank import autorank
-    from autorank._util import get_sorted_rank_groups
+# Nemenyi's q at 0.05 for 2 to 10 methods: Demšar 2006, table 5(a).
+DEMSAR = (1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164)
 
-    frame = pandas.DataFrame(SCORES, columns=list("abcde"))
-    expected = autorank(frame, alpha=0.05, verbose=False, force_mode="nonparametric")
-    found = friedman(SCORES)
-    assert expected.omnibus == "friedman"
-    assert found.p == pytest.approx(expected.pvalue)
-    assert found.critical_difference == pytest.approx(expected.cd, rel=1e-3)
-    ranks = dict(zip("abcde", found.mean_ranks, strict=True))
-    assert ranks == pytest.approx(expected.rankdf["meanrank"].to_dict())
-    _, names, groups = get_sorted_rank_groups(expected, False)
-    theirs = {frozenset(names[first : last + 1]) for first, last in groups}
-    assert {frozenset("abcde"[method] for method in group) for group in found.groups} == theirs
+
+@pytest.mark.parametrize(("methods", "q"), list(enumerate(DEMSAR, start=2))[1:])
+def test_critical_differences_are_those_of_the_published_table(methods: int, q: float) -> None:
+    scores = numpy.random.default_rng(0).normal(size=(15, methods))
+    # Friedman's test is about three methods or more
+    assert friedman(scores).critical_difference == pytest.approx(q * (methods * (methods + 1) / 90) ** 0.5, abs=2e-3)
 
 
 def test_friedman_is_scipys_and_ties_share_a_rank() -> None:
