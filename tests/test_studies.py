@@ -117,6 +117,23 @@ def test_a_validation_task_cannot_reach_the_test_split(undisturbed: Path) -> Non
         task.test_docs()
 
 
+@pytest.mark.parametrize("split", ["test", "validation", "train"])
+def test_what_is_shown_before_a_question_is_neither_scored_now_nor_later(undisturbed: Path, split: str) -> None:
+    path = undisturbed / "suites" / "tasks" / "shown.yaml"
+    text = path.with_name("colours.yaml").read_text()
+    path.write_text(f"{text}num_fewshot: 3\nfewshot_split: {split}\n")
+    whole = load_task(path)
+    task = for_validation(whole)
+    task.set_fewshot_seed(seed=1234)
+    held = [document["text"] for document in (*whole.test_docs(), *task.validation_docs())]
+    for document in task.validation_docs():
+        context = task.fewshot_context(document, num_fewshot=3)
+        assert context.count("Colour:") == 4
+        shown = context.rsplit("Text:", 1)[0]
+        assert not [text for text in held if f"{text}\n" in shown]
+    path.unlink()
+
+
 def test_what_was_found_is_in_the_store_and_survives_a_rebuild(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "results", tmp_path / "results")
     store = Store(tmp_path / "results")
@@ -339,6 +356,16 @@ def test_the_best_value_at_the_end_of_a_space_is_flagged(
     result = fake.run(study_in(plan_of(project, text.replace("trials: 4", "trials: 24"))))
     flags = {flag.name: flag.evidence for flag in result.flags}
     assert flags.get("edge_of_space", {}).get("learning_rate", {}).get("end", "") == end
+
+
+def test_a_choice_that_the_label_begins_with_is_no_edge(project: Path, tmp_path: Path) -> None:
+    for default, flagged in (("4", False), ("2", True)):
+        space = "space: {learning_rate: null, rank: [1, 2, 4]}"
+        text = TUNED.replace("full: {}", f"lora: {{rank: {default}, {space}}}").replace("trials: 4", "trials: 12")
+        fake = Fake(tmp_path / default, lambda cell: ("done", float(cell.settings["rank"]), 1.0, 10, 1))
+        result = fake.run(study_in(plan_of(project, text), "lora"))
+        assert result.tuned == {"rank": 4}
+        assert bool(result.flags) is flagged
 
 
 def test_a_trial_whose_process_was_lost_is_started_once_more(project: Path, tmp_path: Path) -> None:

@@ -250,11 +250,14 @@ class Studies:
 
 
 def edges(best: Trial, study: Cell) -> Iterable[Flag]:
-    """A flag where the best value of a setting lies at the end of its range: the best one may lie beyond."""
+    """A flag where the best value of a setting lies at the end of its range: the best one may lie beyond. A choice that
+    the label begins with is none: such a list often ends where the setting does (no decay, no dropout)."""
+    space, default = study.study["space"], study.study["default"]
     found = {
-        short(name): {"value": value, "end": end, "range": study.study["space"][name]}
+        short(name): {"value": value, "end": end, "range": space[name]}
         for name, value in best.params.items()
-        if (end := at_edge(value, study.study["space"][name]))
+        if not (isinstance(space[name], list) and value == default[name])
+        and (end := at_edge(value, study.study["space"][name]))
     }
     return [Flag("edge_of_space", found)] if found else []
 
