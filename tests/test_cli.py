@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 COMMANDS = ["run", "plan", "check", "fetch", "report", "show", "methods", "tasks", "models", "sql", "rebuild", "status",
-            "doctor", "tune", "studies"]  # fmt: skip
+            "doctor", "tune", "studies", "compare"]  # fmt: skip
 
 
 def tunebench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -268,3 +268,7 @@ def test_tuning_one_method_then_the_suite(project: Path) -> None:
     detail = json.loads(tunebench("show", "full/tiny/colours/n8/s0", "--json").stdout)
     assert detail["attempts"][0]["tuned"]
     refused(tunebench("studies", "small"), "small")
+    (verdict,) = json.loads(tunebench("compare", "lora", "full", "--json").stdout)
+    assert verdict["where"] == "colours, tiny, 8 examples"
+    assert verdict["verdict"] == "underpowered", "one seed each"
+    refused(tunebench("compare", "lora", "fool"), "Did you mean 'full'?")

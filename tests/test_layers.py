@@ -64,6 +64,7 @@ RANK = {
     "fetch": 8,
     "flops": 6,
     "report": 9,
+    "verdicts": 7,
     "train": 8,
     "lent": 9,
     "worker": 10,

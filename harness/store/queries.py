@@ -223,6 +223,27 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
     return rows
 
 
+def item_values(
+    connection: duckdb.DuckDBPyConnection, metrics: dict[str, tuple[str, str]]
+) -> dict[str, dict[str, float]]:
+    """attempt_id -> {doc_id: value} of one metric each; `metrics` maps an attempt to (task, metric)."""
+    found: dict[str, dict[str, float]] = {}
+    rows = connection.execute(
+        """
+        WITH wanted AS (SELECT unnest($attempts) AS attempt_id, unnest($tasks) AS task, unnest($metrics) AS metric)
+        SELECT items.attempt_id, items.doc_id, items.value FROM items JOIN wanted USING (attempt_id, task, metric)
+        """,
+        {
+            "attempts": list(metrics),
+            "tasks": [task for task, _ in metrics.values()],
+            "metrics": [metric for _, metric in metrics.values()],
+        },
+    ).fetchall()
+    for attempt, doc, value in rows:
+        found.setdefault(attempt, {})[doc] = value
+    return found
+
+
 def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]) -> dict[tuple[str, str, str], float]:
     """(attempt_id, task, metric) -> standard error of the mean difference from the base model, item by item.
 

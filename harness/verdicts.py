@@ -1,0 +1,132 @@
+"""Stored scores -> verdicts: better, worse, tied, underpowered or incomparable, with the figures behind each.
+
+In: the rows of a run (`store.queries.CellRow`) and the values of their items. Out: a `Verdict` for each pair of labels
+that stand in one table: one model, task, data size and quality of data. What is inferred, and how, says `contrast.py`;
+here is what may be compared at all. Not covered: which method to take (a recommendation weighs costs too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+from harness.contrast import Decision, Spread, compare, decide, pooled_spread, seed_spread
+from harness.power import MARGIN
+from harness.stats import corrected
+from harness.store.queries import CellRow
+
+Values = Mapping[str, Mapping[str, float]]  # attempt_id -> {doc_id: value}
+Word = Literal["better", "worse", "tied", "underpowered", "incomparable"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A label at one data size: its attempts, a seed each, with the value of every item, in the order of `docs`."""
+
+    label: str
+    metric: str
+    higher_is_better: bool
+    docs: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]  # [seeds][items]
+    seeded: bool = True  # False: it trains nothing, and would score the same again
+    missing: str = ""  # why it cannot be compared
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `a` is to `b`. Of what cannot be compared `decision` is None, and `reason` says why."""
+
+    a: str
+    b: str
+    verdict: Word
+    metric: str = ""
+    decision: Decision | None = None
+    reason: str = ""
+
+
+def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = "") -> Side:
+    """A label's finished cells on the task that they learned. `metric` is another than the headline."""
+
+    def without(reason: str) -> Side:
+        return Side(label, metric, True, (), (), missing=f"{label} {reason}")
+
+    done = [cell for cell in cells if cell.status == "done"]
+    if not done:
+        reasons = sorted({f"{cell.status}: {cell.reason}".removesuffix(": ") for cell in cells})
+        return without(f"has no finished cell ({'; '.join(reasons)})")
+    own = [score for cell in done for score in cell.scores if score.task == cell.task]
+    found = [score for score in own if metric in ("", score.metric)]
+    if not found:
+        known = ", ".join(dict.fromkeys(score.metric for score in own)) or "none"
+        return without(f"was not scored by {metric} (there is {known})" if metric else "has no score")
+    rows = [values.get(cell.attempt_id, {}) for cell in done]
+    docs = tuple(sorted(rows[0]))
+    if any(tuple(sorted(row)) != docs for row in rows):
+        return without("was scored on other items under another seed")
+    if len(docs) < 2:
+        return without(f"has no values of single items for {found[0].metric}")
+    table = tuple(tuple(row[doc] for doc in docs) for row in rows)
+    seeded = any(cell.seed is not None for cell in done)
+    return Side(label, found[0].metric, found[0].higher_is_better, docs, table, seeded)
+
+
+def refused(a: Side, b: Side) -> str:
+    """Why two sides cannot be compared, or ""."""
+    if a.missing or b.missing:
+        return a.missing or b.missing
+    if a.metric != b.metric:
+        return f"{a.label} was scored by {a.metric}, {b.label} by {b.metric}"
+    if a.docs != b.docs:
+        shared = len(set(a.docs) & set(b.docs))
+        return (
+            f"they were scored on different items: {len(a.docs)} and {len(b.docs)}, of which {shared} are the same. "
+            "Run both on the task as it is now"
+        )
+    return ""
+
+
+def verdict_of(a: Side, b: Side, margin: float = MARGIN, pooled: Spread | None = None) -> Verdict:
+    """Two sides compared, with a p-value of their own; see `verdicts` for that of several pairs."""
+    if reason := refused(a, b):
+        return Verdict(a.label, b.label, "incomparable", reason=reason)
+    found = compare(rows_of(a), rows_of(b), pooled=pooled)
+    decision = decide(found, margin, higher_is_better=a.higher_is_better)
+    return Verdict(a.label, b.label, decision.verdict, a.metric, decision)
+
+
+def verdicts(
+    sides: Iterable[Side], margin: float = MARGIN, against: str | None = None, pooled: bool = True
+) -> list[Verdict]:
+    """Every pair of sides, or every one `against` a label, with p-values corrected by Holm for all pairs shown.
+
+    `pooled`: the spread between seeds is taken from all sides together, as two seeds of one method say little of it.
+    """
+    sides = list(sides)
+    pairs = list(combinations(sides, 2))
+    if against is not None:
+        named = next(side for side in sides if side.label == against)
+        pairs = [(side, named) for side in sides if side is not named]
+    spread = spread_of(sides) if pooled else None
+    found = [verdict_of(a, b, margin, spread) for a, b in pairs]
+    told = [place for place, verdict in enumerate(found) if verdict.decision]
+    p_values = corrected([found[place].decision.p for place in told], "holm") if told else []  # type: ignore[union-attr]
+    for place, p in zip(told, p_values, strict=True):
+        a, b = pairs[place]
+        decision = decide(
+            compare(rows_of(a), rows_of(b), pooled=spread), margin, p=float(p), higher_is_better=a.higher_is_better
+        )
+        found[place] = Verdict(a.label, b.label, decision.verdict, a.metric, decision)
+    return found
+
+
+def spread_of(sides: Iterable[Side]) -> Spread | None:
+    """The spread between seeds of all sides that were run with two or more; None where there is none."""
+    spreads = [spread for side in sides if not side.missing and (spread := seed_spread([rows_of(side)]))]
+    return pooled_spread(spreads) if spreads else None
+
+
+def rows_of(side: Side) -> Any:
+    """[seeds, items]; of what has no seed the row twice."""
+    return side.values if side.seeded else side.values[:1] * 2
