@@ -197,6 +197,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(project: Pat
         assert connection.execute(done_once).fetchall() == [(3, 3)]
 
 
+@pytest.mark.slow
 def test_a_read_only_results_folder_is_said_and_nothing_is_lost(project: Path, small_disk: Path) -> None:
     (project / "suites" / "small.yaml").write_text(SUITE)
     assert tunebench("run", "small").returncode == 0
@@ -213,7 +214,8 @@ def test_a_read_only_results_folder_is_said_and_nothing_is_lost(project: Path, s
 
 def test_status_from_another_terminal_while_a_run_goes_on(project: Path) -> None:
     (project / "suites" / "small.yaml").write_text(SUITE.replace("steps: 2", "steps: 1000000"))
-    command = [sys.executable, "-m", "harness.cli", "run", "small"]
+    # One thread: the other test process has the other core.
+    command = [sys.executable, "-m", "harness.cli", "run", "small", "--threads", "1"]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
 
