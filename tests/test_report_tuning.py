@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.report.tuning import curves, drawn_merits, full_rate, groups, headers, lines, warnings
+from harness.report.tuning import curves, drawn_merits, full_rate, groups, headers, lines, times, warnings
 from harness.store.studies import StoredStudy, StoredTrial
 
 
@@ -57,6 +57,10 @@ def test_that_the_default_was_best_is_said() -> None:
     told = row(FULL, [FULL, LORA])
     assert told["change"] == "+0.00"
     assert "the default was best" in told["notes"]
+
+
+def test_ratios_have_two_digits() -> None:
+    assert [times(ratio) for ratio in (0.483, 25.97, 206.7, 1.0)] == ["0.48", "26", "210", "1"]
 
 
 def test_full_is_what_trains_every_weight_whatever_its_name() -> None:

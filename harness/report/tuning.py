@@ -97,8 +97,8 @@ def line(
     merits = drawn_merits(study)
     cells = [study.label, counts(study), *told, number(gain, digits, signed=True), test]
     if rated:
-        cells += [f"{rate:.2g}" if rate else NA, f"{rate / full:.2g}" if rate and full else NA]
-    cells += [", ".join(f"{short(key)} {value_text(value)}" for key, value in others.items())]
+        cells += [f"{rate:.2g}" if rate else NA, times(rate / full) if rate and full else NA]
+    cells += [", ".join(f"{short(key)} {value_text(value)}" for key, value in others.items() if value is not None)]
     cells += [number(sign * expected_best(merits, k), digits) if merits else NA for k in budgets]
     cells += [f"{sum(trial.seconds for trial in study.trials):.0f}", size(best.peak_bytes if best else None)]
     if several:
@@ -143,6 +143,11 @@ def warnings(studies: Sequence[StoredStudy]) -> list[str]:
         for study in studies
         for name, at in study.edges.items()
     ]
+
+
+def times(ratio: float) -> str:
+    """A ratio with two digits: 0.48, 26, 210."""
+    return f"{float(f'{ratio:.2g}'):g}"
 
 
 def value_text(value: Any) -> str:
@@ -192,7 +197,7 @@ def curves(studies: Sequence[StoredStudy]) -> str | None:
         .encode(
             x=alt.X("seconds:Q", title="seconds of trials"),
             y=alt.Y("best:Q", title=f"best {studies[0].metric} so far", scale=alt.Scale(zero=False)),
-            color=alt.Color("label:N", title=None, scale=scale),
+            color=alt.Color("label:N", title=None, scale=scale, legend=alt.Legend(symbolType="stroke")),
         )
     )
     sides = [chart.properties(width=330, height=260) for chart in (drawn, spent)]
