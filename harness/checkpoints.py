@@ -44,18 +44,20 @@ class Checkpoints(TrainerCallback):
 
 
 class Rungs(Checkpoints):
-    """The same for a trial that may be ended early: `score` says whether it lags too far behind."""
+    """The same for a trial that may be ended early: `lags`, given the rung too, scores it and says so."""
 
-    def __init__(self, trial: dict[str, Any], score: Callable[[Any, int], bool], recorder: StepRecorder):
+    def __init__(self, trial: dict[str, Any], lags: Callable[[Any, int, int], bool], recorder: StepRecorder):
         super().__init__(trial["rungs"], self.judge, recorder)
-        self.trial, self.asked, self.ends = trial, score, False
+        self.trial, self.lags, self.ends = trial, lags, False
+        self.rungs: dict[int, int] = {}  # step -> its rung, from 1: of few steps some rungs have none
 
     def judge(self, model: Any, step: int) -> None:
-        self.ends = self.asked(model, step)
+        self.ends = self.lags(model, step, self.rungs[step - self.recorder.before])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        shares = rung_shares(self.trial["pruner"], self.count)
-        self.steps = frozenset({round(share * state.max_steps) for share in shares} - {0, state.max_steps})
+        shares = enumerate(rung_shares(self.trial["pruner"], self.count), start=1)
+        self.rungs = {round(share * state.max_steps): rung for rung, share in shares}
+        self.steps = frozenset(self.rungs.keys() - {0, state.max_steps})
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         super().on_step_end(args, state, control, model, **kwargs)

@@ -310,7 +310,7 @@ class Lent:
             scores, _, _ = self.scores_of(model, (*self.cell.learn, *self.cell.retain))
         self.checkpoints += [Checkpoint(step, **vars(score)) for score in scores]
 
-    def score_rung(self, model: Any, step: int) -> bool:
+    def score_rung(self, model: Any, step: int, rung: int) -> bool:
         """Score a trial on its way; whether it lags so far behind the trials before it that it should end."""
         from harness.tune import lags
 
@@ -321,7 +321,7 @@ class Lent:
         score = next((score for score in scores if wanted in (None, score.metric)), scores[0])
         sign = 1.0 if score.higher_is_better else -1.0
         found: dict[str, Any] = {
-            "rung": len(self.intermediate) + 1,
+            "rung": rung,
             "step": step,
             "value": score.value,
             "merit": sign * score.value,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
-from harness.contrast import Decision, Spread, compare, decide, pooled_spread, seed_spread
+from harness.contrast import Comparison, Decision, Spread, compare, decide, pooled_spread, seed_spread
 from harness.power import MARGIN
 from harness.stats import corrected
 from harness.store.queries import CellRow
@@ -90,10 +90,8 @@ def refused(a: Side, b: Side) -> str:
 def verdict_of(a: Side, b: Side, margin: float = MARGIN, pooled: Spread | None = None) -> Verdict:
     """Two sides compared, with a p-value of their own; see `verdicts` for that of several pairs."""
     if reason := refused(a, b):
-        return Verdict(a.label, b.label, "incomparable", reason=reason)
-    found = compare(rows_of(a), rows_of(b), pooled=pooled)
-    decision = decide(found, margin, higher_is_better=a.higher_is_better)
-    return Verdict(a.label, b.label, decision.verdict, a.metric, decision)
+        return refusal(a, b, reason)
+    return verdict(a, b, compare(rows_of(a), rows_of(b), pooled=pooled), margin)
 
 
 def verdicts(
@@ -108,22 +106,34 @@ def verdicts(
     if against is not None:
         named = next(side for side in sides if side.label == against)
         pairs = [(side, named) for side in sides if side is not named]
-    spread = spread_of(sides) if pooled else None
-    found = [verdict_of(a, b, margin, spread) for a, b in pairs]
-    told = [place for place, verdict in enumerate(found) if verdict.decision]
-    p_values = corrected([found[place].decision.p for place in told], "holm") if told else []  # type: ignore[union-attr]
-    for place, p in zip(told, p_values, strict=True):
-        a, b = pairs[place]
-        decision = decide(
-            compare(rows_of(a), rows_of(b), pooled=spread), margin, p=float(p), higher_is_better=a.higher_is_better
-        )
-        found[place] = Verdict(a.label, b.label, decision.verdict, a.metric, decision)
-    return found
+    fit = [
+        compare(rows_of(a), rows_of(b), pooled=spread_of(sides, a.metric) if pooled else None)
+        for a, b in pairs
+        if not refused(a, b)
+    ]
+    p_values = iter(corrected([found.p for found in fit], "holm") if fit else ())
+    compared = iter(fit)
+    return [
+        refusal(a, b, reason)
+        if (reason := refused(a, b))
+        else verdict(a, b, next(compared), margin, float(next(p_values)))
+        for a, b in pairs
+    ]
 
 
-def spread_of(sides: Iterable[Side]) -> Spread | None:
-    """The spread between seeds of all sides that were run with two or more; None where there is none."""
-    spreads = [spread for side in sides if not side.missing and (spread := seed_spread([rows_of(side)]))]
+def verdict(a: Side, b: Side, found: Comparison, margin: float, p: float | None = None) -> Verdict:
+    decision = decide(found, margin, p=p, higher_is_better=a.higher_is_better)
+    return Verdict(a.label, b.label, decision.verdict, a.metric, decision)
+
+
+def refusal(a: Side, b: Side, reason: str) -> Verdict:
+    return Verdict(a.label, b.label, "incomparable", reason=reason)
+
+
+def spread_of(sides: Iterable[Side], metric: str) -> Spread | None:
+    """The spread of a metric between seeds, of all sides that have two or more; None where there is none."""
+    kept = [side for side in sides if not side.missing and side.metric == metric]
+    spreads = [spread for side in kept if (spread := seed_spread([rows_of(side)]))]
     return pooled_spread(spreads) if spreads else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from harness.report.tuning import curves, drawn_merits, full_rate, groups, headers, lines, times, warnings
@@ -83,6 +84,17 @@ def test_a_failed_trial_is_worth_the_worst_and_not_left_out() -> None:
 
 def lost(count: int) -> list[StoredTrial]:
     return [StoredTrial(2 + number, {}, "diverged") for number in range(count)]
+
+
+def test_a_first_trial_that_failed_does_not_turn_the_curve_over() -> None:
+    fragile = study("vera", [StoredTrial(0, {}, "oom"), trial(1, 0.5, 1e-4), trial(2, 0.9, 1e-3, chosen=True)])
+    assert fragile.sign == 1.0
+    assert row(fragile, [fragile])["best of 1"] == "0.63"  # the mean of 0.5, 0.5 and 0.9
+    assert curves([fragile])
+    lower = [replace(one, merits=(-(one.value or 0.0),)) for one in fragile.done]
+    assert study("losses", lower).sign == -1.0
+    ended = [StoredTrial(n, {}, "pruned", value=0.5, merits=(0.5,)) for n in range(2)]
+    assert curves([study("ended", ended)])
 
 
 def test_a_study_that_failed_is_a_row_with_its_reason() -> None:

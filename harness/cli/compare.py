@@ -60,7 +60,9 @@ def compared(connection: Any, a: str, b: str, suite: str, margin: float, metric:
         for where, table in tables(rows).items():
             if {a, b} <= table.keys():
                 sides = sides_of(connection, table, metric)
-                found.append((where, verdict_of(sides[a], sides[b], margin, spread_of(sides.values()))))
+                found.append(
+                    (where, verdict_of(sides[a], sides[b], margin, spread_of(sides.values(), sides[a].metric)))
+                )
         if found:
             return found
     for name in (a, b):

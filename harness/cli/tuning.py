@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,7 +71,8 @@ def tune(
         raise UserError(f"{loaded.name} has nothing to tune: no label of it has settings to search.")
     choices = Choices(executor, jobs, threads or 0, memory=size_of(memory))
     store = results(folder, catalog)
-    code = run_plan(narrow(plan, wanted), choices, catalog, store)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        code = run_plan(narrow(plan, wanted), choices, catalog, store)
     found = stored(store, loaded.name, {studies[key].spec_digest for key in wanted})
     if as_json:
         show_json([described(study) for study in found])

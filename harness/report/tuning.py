@@ -93,13 +93,12 @@ def line(
         gain = best.value - default.value
     rate = rate_of(study)
     others = {key: value for key, value in (best.params if best else {}).items() if not key.endswith(RATE)}
-    sign = 1.0 if not best or not best.value or merit(best) == best.value else -1.0
     merits = drawn_merits(study)
     cells = [study.label, counts(study), *told, number(gain, digits, signed=True), test]
     if rated:
         cells += [f"{rate:.2g}" if rate else NA, times(rate / full) if rate and full else NA]
     cells += [", ".join(f"{short(key)} {value_text(value)}" for key, value in others.items() if value is not None)]
-    cells += [number(sign * expected_best(merits, k), digits) if merits else NA for k in budgets]
+    cells += [number(study.sign * expected_best(merits, k), digits) if merits else NA for k in budgets]
     cells += [f"{sum(trial.seconds for trial in study.trials):.0f}", size(best.peak_bytes if best else None)]
     if several:
         cells += [", ".join(str(trial.number) for trial in study.trials if trial.front)]
@@ -172,7 +171,7 @@ def curves(studies: Sequence[StoredStudy]) -> str | None:
         merits = drawn_merits(study)
         if len(merits) < 2:
             continue
-        sign = 1.0 if study.done[0].value == merits[0] else -1.0
+        sign = study.sign
         for k in range(1, min(len(merits), MOST_POINTS) + 1):
             found = expected_best_interval(merits, k)
             ends = sorted((sign * found.low, sign * found.high))

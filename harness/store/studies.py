@@ -52,6 +52,11 @@ class StoredStudy:
         return [trial for trial in self.trials if trial.status == "done"]
 
     @property
+    def sign(self) -> float:
+        """1 where more of the metric is better, else -1; 1 where no trial was finished."""
+        return -1.0 if any(trial.value and trial.merits[0] == -trial.value for trial in self.done) else 1.0
+
+    @property
     def best(self) -> StoredTrial | None:
         return next((trial for trial in self.trials if trial.chosen), None)
 
