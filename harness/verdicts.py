@@ -10,15 +10,65 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.contrast import Comparison, Decision, Spread, compare, decide, pooled_spread, seed_spread
 from harness.power import MARGIN
+from harness.quality import Quality
 from harness.stats import corrected
 from harness.store.queries import CellRow
 
 Values = Mapping[str, Mapping[str, float]]  # attempt_id -> {doc_id: value}
 Word = Literal["better", "worse", "tied", "underpowered", "incomparable"]
+
+
+class Point(NamedTuple):
+    """What the rows of one table have in common, so that they may be compared."""
+
+    task: str
+    model: str  # the base model
+    n_train: int
+    condition: str = ""
+
+    def __str__(self) -> str:
+        size = f"{self.n_train} examples" if self.n_train else "untrained"
+        return ", ".join(filter(None, (self.task, self.model, size, self.condition)))
+
+
+Table = dict[str, list[CellRow]]  # label -> its cells, a seed each
+
+
+def tables(rows: Iterable[CellRow]) -> dict[Point, Table]:
+    """The tables of a run; the untrained rows stand in every one of their task and model. Where nothing was trained
+    they have a table of their own."""
+    found: dict[Point, Table] = {}
+    untrained: dict[tuple[str, str], Table] = {}
+    for row in rows:
+        if row.n_train:
+            point = Point(row.task, row.base_model, row.n_train, Quality.of(row.data).condition)
+            found.setdefault(point, {}).setdefault(row.label, []).append(row)
+        else:
+            untrained.setdefault((row.task, row.base_model), {}).setdefault(row.label, []).append(row)
+    for (task, model), table in untrained.items():
+        theirs = [point for point in found if (point.task, point.model) == (task, model)]
+        for point in theirs or [Point(task, model, 0)]:
+            found[point] = {**table, **found.get(point, {})}
+    return found
+
+
+def headlines(rows: Iterable[CellRow], metric: str = "") -> dict[str, tuple[str, str]]:
+    """attempt_id -> (task, metric) of the score that a cell is compared by, for `store.queries.item_values`; `metric`
+    is another than the task's first."""
+    return {
+        row.attempt_id: (row.task, score.metric)
+        for row in rows
+        if (score := next((s for s in row.scores if s.task == row.task and metric in ("", s.metric)), None))
+    }
+
+
+def sides(table: Table, values: Values, metric: str = "") -> dict[str, Side]:
+    """label -> its side of every comparison within a table."""
+    return {label: side_of(label, cells, values, metric) for label, cells in table.items()}
 
 
 @dataclass(frozen=True)

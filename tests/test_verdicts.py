@@ -38,7 +38,7 @@ def stored(folder: Path, skills: dict[str, float], seeds: int = 3) -> Store:
 def verdict(store: Store, a: str, b: str, margin: float = 0.02, metric: str = "") -> Verdict:
     with store.open(read_only=True) as connection:
         ((where, found),) = compared(connection, a, b, "", margin, metric)
-    assert where == "topic, tiny, 32 examples"
+    assert str(where) == "topic, tiny, 32 examples"
     return found
 
 

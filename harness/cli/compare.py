@@ -13,8 +13,7 @@ from harness.screen import show_json
 
 if TYPE_CHECKING:
     from harness.power import Need
-    from harness.store.queries import CellRow
-    from harness.verdicts import Verdict
+    from harness.verdicts import Point, Verdict
 
 NOTHING_WOULD = "Neither more seeds alone nor more items alone would settle it."
 
@@ -37,16 +36,16 @@ def compare(
     with store.open(read_only=True) as connection:
         found = compared(connection, a, b, suite, margin, metric)
     if as_json:
-        show_json([{"where": where, **asdict(verdict)} for where, verdict in found])
+        show_json([{"where": str(where), **where._asdict(), **asdict(verdict)} for where, verdict in found])
         return
     for where, verdict in found:
         print(f"{where}: {sentence(verdict)}")
 
 
-def compared(connection: Any, a: str, b: str, suite: str, margin: float, metric: str) -> list[tuple[str, Verdict]]:
+def compared(connection: Any, a: str, b: str, suite: str, margin: float, metric: str) -> list[tuple[Point, Verdict]]:
     """(where, verdict) for each table of a suite's newest run in which both labels stand. Raises UserError."""
-    from harness.store.queries import latest_run, member_rows, suites
-    from harness.verdicts import spread_of, verdict_of
+    from harness.store.queries import item_values, latest_run, member_rows, suites
+    from harness.verdicts import headlines, sides, spread_of, tables, verdict_of
 
     known = suites(connection)
     if suite and suite not in known:
@@ -59,48 +58,16 @@ def compared(connection: Any, a: str, b: str, suite: str, margin: float, metric:
         found = []
         for where, table in tables(rows).items():
             if {a, b} <= table.keys():
-                sides = sides_of(connection, table, metric)
-                found.append(
-                    (where, verdict_of(sides[a], sides[b], margin, spread_of(sides.values(), sides[a].metric)))
-                )
+                asked = headlines((cell for cells in table.values() for cell in cells), metric)
+                its = sides(table, item_values(connection, asked), metric)
+                spread = spread_of(its.values(), its[a].metric)
+                found.append((where, verdict_of(its[a], its[b], margin, spread)))
         if found:
             return found
     for name in (a, b):
         if name not in labels:
             raise UserError(unknown(f"label of {suite or 'any suite with results'}", name, labels))
     raise UserError(f"{a} and {b} stand in no table together: they have no task, model and data size in common.")
-
-
-def tables(rows: list[CellRow]) -> dict[str, dict[str, list[CellRow]]]:
-    """where -> label -> its cells, the untrained ones in every table of their task and model."""
-    from harness.quality import Quality
-
-    found: dict[str, dict[str, list[CellRow]]] = {}
-    for row in rows:
-        condition = Quality.of(row.data).condition
-        if row.n_train:
-            where = ", ".join(filter(None, (row.task, row.base_model, f"{row.n_train} examples", condition)))
-            found.setdefault(where, {}).setdefault(row.label, []).append(row)
-    for row in rows:
-        if not row.n_train:
-            for where, table in found.items():
-                if where.startswith(f"{row.task}, {row.base_model}, "):
-                    table.setdefault(row.label, []).append(row)
-    return found
-
-
-def sides_of(connection: Any, table: dict[str, list[CellRow]], metric: str) -> dict[str, Any]:
-    from harness.store.queries import item_values
-    from harness.verdicts import side_of
-
-    asked = {}
-    for cells in table.values():
-        for cell in cells:
-            score = next((s for s in cell.scores if s.task == cell.task and metric in ("", s.metric)), None)
-            if score:
-                asked[cell.attempt_id] = (cell.task, score.metric)
-    values = item_values(connection, asked)
-    return {label: side_of(label, cells, values, metric) for label, cells in table.items()}
 
 
 def sentence(verdict: Verdict) -> str:
