@@ -76,7 +76,8 @@ class Decision:
     `negligible` tells of a difference that is real and yet surely within the margin. For an open question,
     `to_differ` is what would show a difference as large as that seen, `to_tie` what would show a tie of methods
     that are alike; both with a chance of 80%. `detectable` is the smallest true difference that these seeds and
-    items find as often.
+    items find as often. These three take far longer to find than the verdict, and are None where they were not asked
+    for.
     """
 
     verdict: Verdict
@@ -86,7 +87,7 @@ class Decision:
     p_tied: float
     margin: float
     negligible: bool
-    detectable: float
+    detectable: float | None = None
     to_differ: Need | None = None
     to_tie: Need | None = None
 
@@ -220,16 +221,16 @@ def decide(
     alpha: float = ALPHA,
     p: float | None = None,
     higher_is_better: bool = True,
+    settle: bool = True,
 ) -> Decision:
     """What A is to B. `p` is the p-value as corrected for all pairs shown, else that of the comparison.
 
     Better or worse where a difference is shown at `alpha`, also one within the margin, which is then `negligible`;
     else tied where two one-sided tests show that it is within; else underpowered. Without a repeated seed nothing
-    is decided of methods that vary with it.
+    is decided of methods that vary with it. Without `settle` it is not worked out what would settle the question.
     """
     used = comparison.p if p is None else p
     tied = p_tied(comparison, margin)
-    seeds = max(min(comparison.seeds), 2 if comparison.parts.varying else 1)
     verdict: Verdict = "underpowered"
     if comparison.seeds_known and used < alpha:
         verdict = "better" if (comparison.effect > 0) == higher_is_better else "worse"
@@ -238,8 +239,11 @@ def decide(
     found = Decision(
         verdict, comparison.effect, comparison.interval, used, tied, margin,
         negligible=verdict in ("better", "worse") and tied < alpha,
-        detectable=minimum_detectable_effect(comparison.parts, comparison.items, seeds, alpha),
     )  # fmt: skip
+    if not settle:
+        return found
+    seeds = max(min(comparison.seeds), 2 if comparison.parts.varying else 1)
+    found = replace(found, detectable=minimum_detectable_effect(comparison.parts, comparison.items, seeds, alpha))
     if verdict != "underpowered":
         return found
     return replace(

@@ -145,34 +145,37 @@ def verdict_of(a: Side, b: Side, margin: float = MARGIN, pooled: Spread | None =
 
 
 def verdicts(
-    sides: Iterable[Side], margin: float = MARGIN, against: str | None = None, pooled: bool = True
+    sides: Iterable[Side],
+    margin: float = MARGIN,
+    against: str | None = None,
+    pooled: bool = True,
+    settle: bool = True,
 ) -> list[Verdict]:
     """Every pair of sides, or every one `against` a label, with p-values corrected by Holm for all pairs shown.
 
     `pooled`: the spread between seeds is taken from all sides together, as two seeds of one method say little of it.
+    `settle`: see `contrast.decide`; without it thousands of pairs take seconds.
     """
     sides = list(sides)
     pairs = list(combinations(sides, 2))
     if against is not None:
         named = next(side for side in sides if side.label == against)
         pairs = [(side, named) for side in sides if side is not named]
-    fit = [
-        compare(rows_of(a), rows_of(b), pooled=spread_of(sides, a.metric) if pooled else None)
-        for a, b in pairs
-        if not refused(a, b)
-    ]
+    metrics = {side.metric for side in sides if not side.missing}
+    spreads = {metric: spread_of(sides, metric) if pooled else None for metric in metrics}
+    fit = [compare(rows_of(a), rows_of(b), pooled=spreads[a.metric]) for a, b in pairs if not refused(a, b)]
     p_values = iter(corrected([found.p for found in fit], "holm") if fit else ())
     compared = iter(fit)
     return [
         refusal(a, b, reason)
         if (reason := refused(a, b))
-        else verdict(a, b, next(compared), margin, float(next(p_values)))
+        else verdict(a, b, next(compared), margin, float(next(p_values)), settle)
         for a, b in pairs
     ]
 
 
-def verdict(a: Side, b: Side, found: Comparison, margin: float, p: float | None = None) -> Verdict:
-    decision = decide(found, margin, p=p, higher_is_better=a.higher_is_better)
+def verdict(a: Side, b: Side, found: Comparison, margin: float, p: float | None = None, settle: bool = True) -> Verdict:
+    decision = decide(found, margin, p=p, higher_is_better=a.higher_is_better, settle=settle)
     return Verdict(a.label, b.label, decision.verdict, a.metric, decision)
 
 
