@@ -16,23 +16,24 @@ from harness.screen import show_detail, show_json, show_table
 
 @app.command()
 def report(suite: SuiteName, folder: Results = None) -> None:
-    """Show a suite's results, and write reports/<suite>/index.html and report.md.
+    """Show a suite's results, and write reports/<suite>/index.html, report.md, plots and tables.
 
     Example: tunebench report quickstart
     """
     from rich.console import Console
 
-    from harness.report import printable, write_report
+    from harness.report import load, printable, write_report
 
     catalog = project()
     store = results(folder, catalog)
     name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
     goal = catalog.root / "reports" / name
+    found = load(store, name)
     try:
-        paths = write_report(store, name, goal)
+        paths = write_report(found, goal)
     except OSError as error:
         raise UserError(f"cannot write the report to {goal}: {error.strerror}.") from error
-    Console().print(printable(store, name))
+    Console().print(printable(found))
     print(f"report: {os.path.relpath(paths.html)}")
 
 

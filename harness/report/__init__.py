@@ -1,11 +1,10 @@
-"""Stage 7 of 7. In: the database. Out: a table on the terminal, `report.md`, and one HTML file.
+"""Stage 7 of 7. In: the database. Out: an answer on the terminal, a page of HTML, `report.md`, and files of its parts.
 
-All three are made from the same rows (`table.py`) and texts (`columns.py`), so they cannot disagree.
+All are made from the same rows (`table.py`) and texts (`columns.py`, `answer.py`), so they cannot disagree.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from harness.errors import StoreError, unknown
 from harness.report.table import Report, build
 from harness.store.database import Store
 from harness.store.files import write_atomically
-from harness.store.queries import checks_of, latest_run, member_rows, suites
+from harness.store.queries import checks_of, document_texts, item_answers, latest_run, member_rows, suites
 from harness.store.studies import studies_of
+from harness.verdicts import headlines
 
 
 @dataclass(frozen=True)
@@ -31,30 +31,27 @@ def load(store: Store, suite: str) -> Report:
         if run is None:
             hint = f"Run it first: `tunebench run {suite}`."
             raise StoreError(unknown("suite with results", suite, suites(connection), hint))
-        return build(run, member_rows(connection, run), checks_of(connection, run), studies_of(connection, run))
+        rows = member_rows(connection, run)
+        checks, studies = checks_of(connection, run), studies_of(connection, run)
+        answers = item_answers(connection, headlines(rows))
+        texts = document_texts(connection, list(dict.fromkeys(row.task for row in rows)))
+    return build(run, rows, checks, studies, answers, texts)
 
 
-def write_report(store: Store, suite: str, folder: Path) -> ReportPaths:
-    """Write `index.html`, `report.md` and the plots of a suite into `folder`."""
-    from harness.report import html, markdown, plots
+def write_report(report: Report, folder: Path) -> ReportPaths:
+    """Write `index.html`, `report.md`, and plots and tables as files into `folder`."""
+    from harness.report import files, html, markdown
 
-    report = load(store, suite)
-    drawn = {}
-    for block in report.blocks:
-        picture = plots.learning_against_forgetting(block)
-        if picture:
-            name = f"learning-against-forgetting-{block.model}-{block.task}"
-            name = re.sub(r"[^\w.-]+", "-", name) + ".svg"
-            write_atomically(folder / name, picture)
-            drawn[block.model, block.task] = name
+    drawn = files.write_plots(report, folder)
+    files.write_tables(report, folder)
     paths = ReportPaths(folder / "index.html", folder / "report.md")
     write_atomically(paths.html, html.render(report))
     write_atomically(paths.markdown, markdown.render(report, drawn))
     return paths
 
 
-def printable(store: Store, suite: str) -> Any:
-    """A suite's results as a rich renderable."""
+def printable(report: Report) -> Any:
+    """A suite's results as a rich renderable: its tables, and the answer last."""
     from harness.report.terminal import render
 
-    return render(load(store, suite))
+    return render(report)

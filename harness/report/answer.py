@@ -2,68 +2,202 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from harness.report.format import NA, digits_of, number, seconds, size, with_error
-from harness.report.table import UNITS, Block, Row
+from harness.report import crossing
+from harness.report.format import NA, digits_of, number, seconds, share, size, with_error
+from harness.report.fronts import front, retention
+from harness.report.standing import Standing
+from harness.report.table import UNITS, Block, Report, Row
+from harness.verdicts import Verdict
+
+MOST_NAMES = 6  # of a list in a sentence
+LINES = 10  # of the answer on a terminal
+CROSSINGS = 2
+WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowered", "cannot be told apart"))
+
+
+def lines(report: Report) -> list[str]:
+    """The answer in ten lines at the most: of a single block its sentences, of several the first of each. What could
+    not be run, and what the instruments say, is always among them. Blocks of one label answer nothing."""
+    last = closing(report)
+    room = LINES - len(last)
+    each = [sentences(block) for block in report.blocks if block.compares] or [
+        sentences(block) for block in report.blocks
+    ]
+    if len(each) == 1:
+        told = each[0]
+    else:
+        told = [said[0] for said in each if said]
+        told += [said[1] for said in each if len(said) > 1]
+    if len(told) > room:
+        told = [*told[: room - 1], f"… and {len(told) - room + 1} more in the report."]
+    return [*told, *last]
+
+
+def closing(report: Report) -> list[str]:
+    """What is always said: that cells did not finish, that an instrument failed."""
+    from harness.report import instruments
+
+    told = []
+    if report.failures:
+        names = list(dict.fromkeys(f"{cell.label} ({cell.status})" for cell in report.failures))
+        told.append(f"{len(report.failures)} of {len(report.cells)} cells have not finished: {some(names)}.")
+    if any(not check.passed for check in report.checks):
+        told.append(instruments.summary(report))
+    return told
 
 
 def sentences(block: Block) -> list[str]:
-    """What a reader should take away from one block, at its largest data size and on clean data where there is some.
-
-    Differences are called small when they are within two joint standard errors: a rule of thumb for
-    reading, not a test (items are shared between rows, which this leaves out of account).
-    """
+    """What a reader should take away from one block, at its largest data size and on clean data where there is some."""
     if not block.sizes:
         return []
     n_train, condition = next(point for point in block.tables if point[0] == block.sizes[-1])
-    rows = [row for row in block.at(n_train, condition) if row.n_train and row.score]
+    rows = [row for row in block.at(n_train, condition) if row.score and (row.n_train or row.label != "base")]
     if not rows:
         return [f"No method has finished on {block.task} yet."]
-    lines = [best(block, rows, n_train, condition), *against_full(block, rows)]
+    standing = block.standing(n_train, condition)
+    told = [best(block, rows, standing), *beside_best(standing), *beside_full(block, rows, standing)]
+    told += [crossing.sentence(change) for change in crossing.changes(block, condition)[:CROSSINGS]]
     if not condition:
-        lines += spoilt(block, rows)
-    judged = [row for row in rows if row.learned]
-    first = block.retain[0] if block.retain else ""
-    kept = [row for row in judged if first and loss_of(row, first) is not None]
-    if kept:
-        gentle = min(kept, key=lambda row: loss_of(row, first) or 0.0)
-        harsh = max(kept, key=lambda row: loss_of(row, first) or 0.0)
-        unit = unit_of(gentle, first)
-        lines.append(
-            f"Of those that learned, {gentle.label} forgets least on {first} ({change(gentle, first)}{unit})"
-            + (f" and {harsh.label} most ({change(harsh, first)}{unit})." if harsh is not gentle else ".")
+        told += spoilt(block, rows)
+    told += forgetting(block, rows, standing)
+    told += costs(rows, standing)
+    idle = [row.label for row in rows if not row.learned and row.n_train]
+    if idle:
+        told.append(f"Not shown to be better than the untouched model: {some(idle)}.")
+    return told
+
+
+def best(block: Block, rows: Sequence[Row], standing: Standing) -> str:
+    """Which scores highest, and how likely it is to be the best."""
+    top = max(rows, key=goodness)
+    assert top.score is not None
+    examples = f"With {top.n_train} examples" if top.n_train else "Without training"
+    if top.condition:
+        examples += f" ({top.condition})"
+    text = (
+        f"{examples}, {top.label} scores highest on {block.task}: "
+        f"{block.metric} {with_error(top.score.value, top.score.stderr, digits_of(block.metric))}"
+    )
+    if block.base and block.base.score:
+        text += f", against {number(block.base.score.value, digits_of(block.metric))} for the untouched model"
+    chance = standing.chances.get(top.label)
+    if chance is not None and len(standing.labels) > 1:
+        text += f". The chance that it really is the best of these {len(standing.labels)} is {share(chance)}"
+    return text + "."
+
+
+def beside_best(standing: Standing) -> Iterator[str]:
+    """How sure the lead of the highest score is."""
+    if len(standing.labels) == 1:
+        return
+    if not standing.best:
+        yield "The answers to single items are not stored, so no difference can be tested."
+        return
+    if not standing.seeds_known:
+        yield (
+            "One seed each: another seed may change the order, and nothing counts as shown. "
+            "Run two or more (`seeds: [0, 1]`)."
         )
-    timed = [row for row in judged if row.train_seconds is not None and row.trainable]  # a merge trains nothing
-    if timed:
-        quick = min(timed, key=lambda row: row.train_seconds or 0.0)
-        slow = max(timed, key=lambda row: row.train_seconds or 0.0)
-        if quick is not slow:
-            lines.append(
-                f"{quick.label} trains fastest ({seconds(quick.train_seconds)} s), {slow.label} slowest "
-                f"({seconds(slow.train_seconds)} s)."
-            )
-    shipped = [row for row in judged if row.artifact_bytes]
+        return
+    worse, tied, open_ = (standing.to_best(word) for word in ("worse", "tied", "underpowered"))
+    told = []
+    if worse:
+        told.append(f"better than {some(verdict.a for verdict in worse)}")
+    if tied:
+        told.append(f"tied with {some(verdict.a for verdict in tied)} (within {standing.margin:g})")
+    if open_:
+        told.append(f"not to be told from {some(verdict.a for verdict in open_)}")
+    yield f"{standing.best} is {'; '.join(told)}. p-values are corrected for all {len(standing.pairs)} pairs."
+    if open_ and (how := settling(open_[0])):
+        yield how
+
+
+def settling(verdict: Verdict) -> str:
+    """What would tell a pair apart, or show a tie, in words; nothing where it was not worked out."""
+    found = verdict.decision
+    if not found or found.detectable is None:
+        return ""
+    ways = []
+    for what, need in (("to tell them apart", found.to_differ), ("to show a tie", found.to_tie)):
+        enough = [f"{count:,} {thing}".replace(",", " ") for count, thing in
+                  ((need.items, "items"), (need.seeds, "seeds")) if count] if need else []  # fmt: skip
+        if enough:
+            ways.append(f"{' or '.join(enough)} {what}")
+    if not ways:
+        return f"Neither more seeds alone nor more items alone would settle {verdict.b} against {verdict.a}."
+    return f"{verdict.b} against {verdict.a} would take {', '.join(ways)}."
+
+
+def beside_full(block: Block, rows: Sequence[Row], standing: Standing) -> Iterator[str]:
+    """How those that train a part of the weights stand beside the best that trains all of them."""
+    same = [row for row in rows if row.model == block.model and row.trainable and row.label in standing.labels]
+    whole = [row for row in same if (row.trainable or 0.0) > 0.999]
+    parts = [row.label for row in same if row not in whole]
+    if not whole or not parts:
+        return
+    full = max(whole, key=goodness).label
+    found = [verdict for label in parts if (verdict := standing.between(label, full))]
+    told = []
+    for word, text in WORDS:
+        labels = [verdict.a for verdict in found if verdict.verdict == word]
+        if labels:
+            told.append(f"{text}: {some(labels)}")
+    if told:
+        yield f"Beside {full}, which trains every weight: {'; '.join(told)}."
+
+
+def forgetting(block: Block, rows: Sequence[Row], standing: Standing) -> Iterator[str]:
+    """Which forgets least and most, and which are likely on the front of learning and forgetting."""
+    first = block.retain[0] if block.retain else ""
+    kept = [row for row in rows if row.learned and row.n_train and first and loss_of(row, first) is not None]
+    if not kept:
+        return
+    gentle = min(kept, key=lambda row: loss_of(row, first) or 0.0)
+    harsh = max(kept, key=lambda row: loss_of(row, first) or 0.0)
+    unit = unit_of(gentle, first)
+    text = f"Of those that learned, {gentle.label} forgets least on {first} ({change(gentle, first)}{unit})"
+    if harsh is not gentle:
+        text += f" and {harsh.label} most ({change(harsh, first)}{unit})"
+    likely = [label for label, chance in front(standing, rows, retention(first)).items() if chance > 0.5]
+    if likely and len(kept) > 2:
+        text += f". Likely beaten by no other in both learning and forgetting: {some(likely)}"
+    yield text + "."
+
+
+def costs(rows: Sequence[Row], standing: Standing) -> Iterator[str]:
+    """Who is cheap among those that learned and are not shown to be worse than the best."""
+    worse = {verdict.a for verdict in standing.to_best("worse")}
+    good = [row for row in rows if row.learned and row.n_train and row.label not in worse]
+    timed = [row for row in good if row.train_seconds is not None and row.trainable and not row.contended]
+    told = []
+    if len(timed) > 1:  # a merge trains nothing
+        quick, slow = (pick(timed, key=lambda row: row.train_seconds or 0.0) for pick in (min, max))
+        told.append(f"{quick.label} trains fastest ({seconds(quick.train_seconds)} s; {slow.label}: "
+                    f"{seconds(slow.train_seconds)} s)")  # fmt: skip
+    lean = [row for row in good if row.peak_bytes]
+    if len(lean) > 1:
+        least = min(lean, key=lambda row: row.peak_bytes or 0.0)
+        told.append(f"{least.label} needs least memory ({size(least.peak_bytes)})")
+    shipped = [row for row in good if row.artifact_bytes]
     if shipped:
         small = min(shipped, key=lambda row: row.artifact_bytes or 0.0)
-        lines.append(f"{small.label} is the smallest to ship ({size(small.artifact_bytes)}).")
-    idle = [row.label for row in rows if not row.learned]
-    if idle:
-        lines.append(f"Not shown to be better than the untouched model: {', '.join(idle)}.")
-    return lines
+        told.append(f"{small.label} is the smallest to ship ({size(small.artifact_bytes)})")
+    if told:
+        yield f"Of those not shown to be worse than {standing.best or 'the best'}, {', '.join(told)}."
 
 
-def spoilt(block: Block, rows: list[Row]) -> Iterator[str]:
+def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:
     """What other data of the same size does to each label, the one that stands it best first."""
     clean = {row.label: row for row in rows}
+    n_train = max(row.n_train for row in rows)
     for condition in block.conditions[1:]:
-        others = [row for row in block.at(rows[0].n_train, condition) if row.score and row.n_train]
+        others = [row for row in block.at(n_train, condition) if row.score and row.n_train]
         pairs = [(clean[row.label], row) for row in others if row.label in clean]
         pairs.sort(key=lambda pair: goodness(pair[0]) - goodness(pair[1]))
         said = [
             f"{row.label} {number(row.score.value - before.score.value, digits_of(block.metric), signed=True)}"
-            + (" (within noise)" if within_noise(before, row) else "")
             for before, row in pairs
             if row.score and before.score
         ]
@@ -71,57 +205,16 @@ def spoilt(block: Block, rows: list[Row]) -> Iterator[str]:
             yield f"With {condition}, {block.metric} changes, beside clean balanced data: {', '.join(said)}."
 
 
-def best(block: Block, rows: list[Row], n_train: int, condition: str = "") -> str:
-    top = max(rows, key=goodness)
-    assert top.score is not None
-    text = (
-        f"With {n_train} examples{f' ({condition})' if condition else ''}, {top.label} scores highest on {block.task}: "
-        f"{block.metric} {with_error(top.score.value, top.score.stderr, digits_of(block.metric))}"
-    )
-    if block.base and block.base.score:
-        text += f", against {number(block.base.score.value, digits_of(block.metric))} for the untouched model"
-    close = [row.label for row in rows if row is not top and within_noise(top, row)]
-    if close:
-        text += f". Within two standard errors of it: {', '.join(close)}"
-    if all(row.seeds < 2 for row in rows):
-        text += ". One seed: another seed may change the order"
-    return text + "."
+def some(names: Iterable[str]) -> str:
+    """Names with commas, not too many."""
+    found = list(names)
+    more = len(found) - MOST_NAMES
+    return ", ".join(found) if more <= 1 else f"{', '.join(found[:MOST_NAMES])} and {more} more"
 
 
 def goodness(row: Row) -> float:
     assert row.score is not None
     return row.score.value if row.score.higher_is_better else -row.score.value
-
-
-def against_full(block: Block, rows: list[Row]) -> list[str]:
-    """How those that train a part of the weights stand beside the best that trains all of them."""
-    same = [row for row in rows if row.model == block.model and row.trainable]
-    whole = [row for row in same if (row.trainable or 0.0) > 0.999]
-    parts = [row for row in same if row not in whole]
-    if not whole or not parts:
-        return []
-    full = max(whole, key=goodness)
-    alike = [row.label for row in parts if within_noise(full, row)]
-    above = [row.label for row in parts if row.label not in alike and goodness(row) > goodness(full)]
-    below = [row.label for row in parts if row.label not in alike and row.label not in above]
-    said = [
-        f"{', '.join(labels)} {words}"
-        for labels, words in (
-            (above, "above by more than two standard errors"),
-            (alike, "within noise"),
-            (below, "below by more than two standard errors"),
-        )
-        if labels
-    ]
-    return [f"Beside {full.label}, which trains every weight: {'; '.join(said)}."]
-
-
-def within_noise(one: Row, other: Row) -> bool:
-    """Within two joint standard errors; False where an error is unknown and the values differ."""
-    if not one.score or not other.score:
-        return False
-    joint = math.hypot(one.score.stderr or 0.0, other.score.stderr or 0.0)
-    return abs(one.score.value - other.score.value) <= 2 * joint
 
 
 def loss_of(row: Row, task: str) -> float | None:

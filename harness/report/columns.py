@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from harness.report.format import NA, count, digits_of, joules, number, seconds, share, size, with_error
 from harness.report.matched import Change, Matched
 from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Figure, Report, Row
 
 # Left out one after another where there is no room for all (a narrow terminal).
 SPARE = (
-    "MFU", "latency ms", "train energy", "mean Δ", "tokens/s", "to ship", "trainable", "peak memory", "seeds",
-    "KL to base", "train s", "backward transfer", "forgetting", "average",
+    "on front", "MFU", "latency ms", "train energy", "mean Δ", "tokens/s", "to ship", "trainable", "peak memory",
+    "seeds", "KL to base", "train s", "backward transfer", "forgetting", "average",
 )  # fmt: skip
+
+
+OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One of the main table: its header, what a row shows there, and the number (or text) that it is sorted by, None
+    where there is none. `error`: the standard error of that number, for columns that have one."""
+
+    name: str
+    text: Callable[[Row], str]
+    value: Callable[[Row], float | str | None]
+    error: Callable[[Row], float | None] | None = None
 
 
 def title(n_train: int, condition: str) -> str:
@@ -18,13 +35,128 @@ def title(n_train: int, condition: str) -> str:
     return ", ".join(filter(None, (f"{n_train} training examples" if n_train else "untrained", condition)))
 
 
+def columns(block: Block) -> list[Column]:
+    """Those of a block's table, from left to right: what a row is, what it scores, what it keeps, what it costs."""
+    return [
+        Column("method", lambda row: name(block, row), lambda row: row.label),
+        Column("seeds", seeds, lambda row: row.seeds if row.n_train else None),
+        Column(
+            block.metric or "score",
+            lambda row: level(row.score),
+            lambda row: row.score.value if row.score else None,
+            lambda row: row.score.stderr if row.score else None,
+        ),
+        figure_column("gain", lambda row: row.score),
+        *standing_columns(block),
+        *(figure_column(f"Δ {task}" + unit(block, task), retained_of(task)) for task in block.retain),
+        *(figure_column(f"mean Δ {metric}", mean_change_of(metric)) for metric in averaged(block)),
+        *(kl_column(block, task) for task in moved(block)),
+        *(several_column(column) for column in several(block)),
+        Column(
+            "train s",
+            lambda row: seconds(row.train_seconds) + disturbed(row) if timed(row) else "",
+            lambda row: row.train_seconds if timed(row) else None,
+        ),
+        Column(
+            "tokens/s",
+            lambda row: count(row.tokens_per_second) if row.tokens_per_second else "",
+            lambda row: row.tokens_per_second,
+        ),
+        Column("peak memory", lambda row: size(row.peak_bytes) if row.peak_bytes else "", lambda row: row.peak_bytes),
+        Column(
+            "trainable",
+            lambda row: share(row.trainable) if row.n_train else "",
+            lambda row: row.trainable if row.n_train else None,
+        ),
+        Column(
+            "to ship",
+            lambda row: size(row.artifact_bytes) if row.artifact_bytes else "",
+            lambda row: row.artifact_bytes,
+        ),
+        *(cost_column(column) for column in costs(block)),
+    ]
+
+
+def figure_column(header: str, pick: Callable[[Row], Figure | None]) -> Column:
+    """A change against the base model."""
+    return Column(
+        header,
+        lambda row: "" if bare(row) else change(pick(row)),
+        lambda row: figure.gain if (figure := pick(row)) and not bare(row) else None,
+        lambda row: figure.gain_stderr if (figure := pick(row)) and not bare(row) else None,
+    )
+
+
+def retained_of(task: str) -> Callable[[Row], Figure | None]:
+    return lambda row: row.retained.get(task)
+
+
+def mean_change_of(metric: str) -> Callable[[Row], Figure | None]:
+    return lambda row: row.mean_changes.get(metric)
+
+
+def kl_column(block: Block, task: str) -> Column:
+    """How far a row has moved from the base model on a text; which text is said where there are several."""
+
+    def value(row: Row) -> float | None:
+        return figure.value if (figure := row.moved.get(task)) else None
+
+    header = f"KL to base{f', {task}' if moved(block)[1:] else ''} ({UNITS[KL]})"
+    return Column(header, lambda row: "" if bare(row) else level(row.moved.get(task)), value)
+
+
+def several_column(header: str) -> Column:
+    return Column(
+        header,
+        lambda row: number(row.several.get(header), signed=SEVERAL[header] != ""),
+        lambda row: row.several.get(header),
+    )
+
+
+def cost_column(header: str) -> Column:
+    return Column(header, lambda row: cost(row, header), lambda row: row.costs.get(header))
+
+
+def standing_columns(block: Block) -> list[Column]:
+    """What a row is to the best of its table, and how likely it is on the front of learning and forgetting; none where
+    nothing was compared."""
+    found = []
+    if any(len(standing.labels) > 1 for standing in block.standings.values()):
+        found.append(Column("beside best", lambda row: beside_best(block, row), lambda row: place(block, row)))
+    if block.fronts:
+        found.append(
+            Column(
+                "on front",
+                lambda row: share(chance) if (chance := front_of(block, row)) is not None else "",
+                lambda row: front_of(block, row),
+            )
+        )
+    return found
+
+
+def beside_best(block: Block, row: Row) -> str:
+    """ "highest", or what the row is to the best one."""
+    standing = block.standing(row.n_train, row.condition)
+    if not row.n_train or not standing.best or row.label not in standing.labels:
+        return ""
+    if row.label == standing.best:
+        return "highest"
+    verdict = standing.between(row.label, standing.best)
+    return OPEN if verdict and verdict.verdict == "underpowered" else verdict.verdict if verdict else ""
+
+
+def place(block: Block, row: Row) -> int | None:
+    """The rank by score among those compared."""
+    labels = block.standing(row.n_train, row.condition).labels
+    return labels.index(row.label) + 1 if row.n_train and row.label in labels else None
+
+
+def front_of(block: Block, row: Row) -> float | None:
+    return block.fronts.get((row.label, row.n_train, row.condition))
+
+
 def headers(block: Block) -> list[str]:
-    names = ["method", "seeds", block.metric or "score", "gain"]
-    names += [f"Δ {task}" + unit(block, task) for task in block.retain]
-    names += [f"mean Δ {metric}" for metric in averaged(block)]
-    names += [f"KL to base{f', {task}' if moved(block)[1:] else ''} ({UNITS[KL]})" for task in moved(block)]
-    names += several(block)
-    return [*names, "train s", "tokens/s", "peak memory", "trainable", "to ship", *costs(block)]
+    return [column.name for column in columns(block)]
 
 
 def costs(block: Block) -> list[str]:
@@ -60,28 +192,20 @@ def texts(block: Block, row: Row) -> list[str]:
     if not row.seeds:
         status = ", ".join(dict.fromkeys(status for _, status, _ in row.failures))
         return [name(block, row), seeds(row), status, *[""] * (len(headers(block)) - 3)]
-    score, bare = row.score, row.label == "base"
-    cells = [
-        name(block, row),
-        seeds(row),
-        with_error(score.value, score.stderr, digits_of(score.metric)) if score else NA,
-        "" if bare else change(score),
-    ]
-    cells += ["" if bare else change(row.retained.get(task)) for task in block.retain]
-    cells += ["" if bare else change(row.mean_changes.get(metric)) for metric in averaged(block)]
-    cells += ["" if bare else level(row.moved.get(task)) for task in moved(block)]
-    cells += [number(row.several.get(name), signed=SEVERAL[name] != "") for name in several(block)]
-    trained = row.n_train > 0
-    timed = trained and row.train_seconds is not None
-    return [
-        *cells,
-        seconds(row.train_seconds) + (" ‡" if row.contended else "") if timed else "",
-        count(row.tokens_per_second) if row.tokens_per_second else "",
-        size(row.peak_bytes) if row.peak_bytes else "",
-        share(row.trainable) if trained else "",
-        size(row.artifact_bytes) if row.artifact_bytes else "",
-        *(cost(row, name) for name in costs(block)),
-    ]
+    return [column.text(row) for column in columns(block)]
+
+
+def bare(row: Row) -> bool:
+    """Whether it is the untouched model, whose changes would be against itself."""
+    return row.label == "base"
+
+
+def timed(row: Row) -> bool:
+    return row.n_train > 0 and row.train_seconds is not None
+
+
+def disturbed(row: Row) -> str:
+    return " ‡" if row.contended else ""
 
 
 def cost(row: Row, name: str) -> str:
@@ -91,7 +215,7 @@ def cost(row: Row, name: str) -> str:
     value = row.costs[name]
     if name == "train energy":
         return joules(value)
-    return (share(value) if name == "MFU" else seconds(value)) + (" ‡" if row.contended else "")
+    return (share(value) if name == "MFU" else seconds(value)) + disturbed(row)
 
 
 def name(block: Block, row: Row) -> str:
@@ -167,6 +291,17 @@ def footnotes(report: Report) -> list[str]:
         "A negative Δ of nats/word or accuracy is something forgotten; n/a: no language model is left.",
         "Time and peak memory are of training alone, without loading and scoring.",
     ]
+    if any(len(standing.labels) > 1 for block in report.blocks for standing in block.standings.values()):
+        margin = next(standing.margin for block in report.blocks for standing in block.standings.values())
+        notes.append(
+            "Beside best: what a row is to the highest score of its table, over items and seeds, p corrected for all "
+            f"pairs (Holm); tied: within {margin:g}; open: seeds and items cannot tell."
+        )
+    if any(block.fronts for block in report.blocks):
+        notes.append(
+            "On front: the probability that no other row that learned is better in both the score and the first "
+            "retained task."
+        )
     if any(row.n_train and not row.learned for row in rows):
         notes.append("† in at least one seed not shown to be better than the base model (paired tests).")
     if any(figure and figure.learned for row in rows for figure in row.retained.values()):

@@ -1,103 +1,278 @@
-"""The report as one self-contained HTML file: no script, no request, light and dark."""
+"""The report as one self-contained HTML file: it asks for nothing else, works offline, in light and dark and in print.
+
+Plots are Vega-Lite, drawn by the page; `templates/` has what it looks like and does.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from harness.report import instruments, memory, tuning
-from harness.report.answer import sentences
+from harness.report import across, explorer, instruments, memory, tuning
+from harness.report.answer import lines, sentences
 from harness.report.columns import (
+    Column,
+    columns,
     footnotes,
-    headers,
     matched_headers,
     matched_texts,
     matched_title,
     problem,
-    texts,
     title,
 )
-from harness.report.losses import losses
-from harness.report.plots import learning_against_forgetting
-from harness.report.table import Report
+from harness.report.drawings import drawings
+from harness.report.files import slug
+from harness.report.format import NA
+from harness.report.picture import dark_rules, spec
+from harness.report.table import Block, Report, Row
+from harness.sources import cache_root
+from harness.store.files import write_atomically
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 # The packages that a reader asks for first; the database has all of them.
 SHOWN = ("torch", "transformers", "peft", "accelerate", "lm_eval", "bitsandbytes", "setfit", "mergekit")
+TEMPLATES = Path(__file__).parent / "templates"
+WHISKER = 100.0  # how wide the drawing of an interval is, in its own units
 
 
-def render(report: Report) -> str:
-    """The HTML text."""
+def environment() -> Any:
+    """Jinja, strict, over our templates."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    found = Environment(
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters["wordy"] = wordy
+    return found
 
-    def picture(drawn: str | None) -> Markup | None:
-        return Markup(drawn) if drawn else None  # our own SVG: the plot library has escaped its texts
 
-    blocks = [
-        {
-            "task": block.task,
-            "model": block.model,
-            "answer": sentences(block),
-            "headers": headers(block),
-            "sizes": [
-                {
-                    "title": title(size, condition),
-                    "rows": [
-                        {"texts": texts(block, row), "untrained": not row.n_train, "problem": problem(row)}
-                        for row in block.at(size, condition)
-                    ],
-                    "matched": {
-                        "title": f"{matched_title(found)}, {title(size, condition)}",
-                        "headers": matched_headers(block),
-                        "rows": matched_texts(block, found),
-                    }
-                    if (found := block.matched.get((size, condition)))
-                    else None,
-                }
-                for size, condition in block.tables
-            ],
-            "memory": {"headers": memory.columns(block), "rows": memory.lines(block)},
-            "plot": picture(learning_against_forgetting(block)),
-            "losses": picture(losses(block)),
-        }
-        for block in report.blocks
-    ]
+def wordy(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """For each column whether it holds words, which are set flush left."""
+    return [any(text[:1].isalpha() and text != NA for text in column) for column in zip(*rows, strict=True)]
+
+
+def render(report: Report) -> str:
+    """The HTML text."""
+    from markupsafe import Markup
+
+    charts: dict[str, dict[str, Any]] = {}
+
+    def kept(chart: Any) -> str:
+        """The name by which the page finds a chart."""
+        name = f"c{len(charts)}"
+        charts[name] = spec(chart)
+        return name
+
     packages = report.run.environment.get("packages", {})
-    return templates.get_template("report.html.jinja").render(
-        run=report.run,
-        environment=report.run.environment,
-        packages={name: packages[name] for name in SHOWN if name in packages},
-        all_packages=packages,
-        blocks=blocks,
-        footnotes=footnotes(report),
-        memory=memory,
-        tuning={
-            "title": tuning.TITLE,
-            "note": tuning.NOTE,
-            "plot_title": tuning.PLOT_TITLE,
-            "tables": [
-                {
-                    "title": name,
-                    "headers": tuning.headers(studies),
-                    "rows": tuning.lines(studies, report.blocks),
-                    "plot": picture(tuning.curves(studies)),
-                }
-                for name, studies in tuning.groups(report.studies).items()
-            ],
-        },
-        failures=report.failures,
-        flags=report.flags,
-        instruments={
-            "summary": instruments.summary(report),
-            "headers": instruments.HEADERS,
-            "tables": instruments.tables(report),
-        },
-        cells=report.cells,
+    blocks = [shown_block(block, report, place, kept) for place, block in enumerate(report.blocks)]
+    joint = [
+        {
+            "title": one.title,
+            "headers": across.headers(one),
+            "rows": across.lines(one),
+            "sentence": across.sentence(one),
+            "chart": kept(across.chart(one)),
+        }
+        for one in across.across(report.blocks, report.cells)
+    ]
+    tuned = []
+    for name, studies in tuning.groups(report.studies).items():
+        curves = tuning.curves(studies)
+        tuned.append(
+            {
+                "title": name,
+                "headers": tuning.headers(studies),
+                "rows": tuning.lines(studies, report.blocks),
+                "chart": kept(curves) if curves is not None else None,
+            }
+        )
+    return str(
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            run=report.run,
+            started=f"{report.run.started:%Y-%m-%d}",
+            environment=report.run.environment,
+            packages={name: packages[name] for name in SHOWN if name in packages},
+            all_packages=packages,
+            answer=lines(report),
+            blocks=blocks,
+            several=sum(block.compares for block in report.blocks) > 1,
+            several_models=len({block.model for block in report.blocks}) > 1,
+            across=joint,
+            across_note=across.NOTE,
+            footnotes=footnotes(report),
+            memory=memory,
+            tuning={
+                "title": tuning.TITLE,
+                "note": tuning.NOTE,
+                "plot_title": tuning.PLOT_TITLE,
+                "tables": tuned,
+            },
+            failures=report.failures,
+            flags=report.flags,
+            instruments={
+                "summary": instruments.summary(report),
+                "headers": instruments.HEADERS,
+                "tables": instruments.tables(report),
+            },
+            cells=report.cells,
+            charts=data(charts),
+            dark_rules={
+                "system": Markup(dark_rules(':root:not([data-theme="light"]) ')),
+                "chosen": Markup(dark_rules(':root[data-theme="dark"] ')),
+            },
+            vega=Markup(vega()),
+            script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
+        )
     )
+
+
+def shown_block(block: Block, report: Report, place: int, kept: Any) -> dict[str, Any]:
+    """What the template asks of a block. `kept` takes a chart and gives its name."""
+    compared = [
+        {"title": title(n_train, condition), "chosen": n_train == max(block.sizes, default=0) and not condition}
+        for n_train, condition in block.tables
+    ]
+    anything = any(len(block.standing(*point).labels) > 1 for point in block.tables)
+    return {
+        "id": "-".join(["block", str(place), slug(block.task)]),
+        "task": block.task,
+        "model": block.model,
+        "metric": block.metric,
+        "answer": sentences(block),
+        "board": board(block),
+        "margin": f"{block.standing(*block.tables[0]).margin:g}",
+        "figures": [
+            {
+                "title": drawing.title,
+                "caption": drawing.caption,
+                "charts": [(name, kept(chart)) for name, chart in drawing.charts.items()],
+                "tables": drawing.sheets,
+            }
+            for drawing in drawings(block)
+        ],
+        "matched": [
+            {
+                "title": f"{matched_title(found)}, {title(*point)}",
+                "headers": matched_headers(block),
+                "rows": matched_texts(block, found),
+            }
+            for point, found in block.matched.items()
+        ],
+        "memory": {"headers": memory.columns(block), "rows": memory.lines(block)},
+        "compared": compared if anything else [],
+        "verdicts": data(explorer.verdicts(block)) if anything else "",
+        "answers": data(explorer.explorer(report, block)) if anything else "",
+    }
+
+
+def board(block: Block) -> dict[str, Any]:
+    """The leaderboard: all rows of a block, the highest score first, with what they are sorted and filtered by."""
+    shown = columns(block)
+    shown = [column for column in shown if column.name != "seeds"] + [shown[1]]  # narrow screens show the first
+    if len(block.sizes) > 1:
+        shown.insert(1, Column("examples", lambda row: str(row.n_train or ""), lambda row: row.n_train or None))
+    if len(block.conditions) > 1:
+        shown.insert(2, Column("data", lambda row: row.condition or "clean", lambda row: row.condition or "clean"))
+    ends = [end for row in block.rows for end in interval(row)]
+    span = (min(ends), max(ends)) if ends else (0.0, 1.0)
+    sign = -1.0 if all(row.score is None or row.score.higher_is_better for row in block.rows) else 1.0
+    ranked = sorted(block.rows, key=lambda row: (row.score is None, sign * row.score.value if row.score else 0.0))
+    return {
+        "headers": [column.name for column in shown],
+        "sorted": [column.name for column in shown].index(block.metric or "score"),
+        "sizes": block.sizes,
+        "conditions": block.conditions,
+        "families": sorted({row.family for row in block.rows if row.family}),
+        "rows": [
+            {
+                "n": row.n_train or "",
+                "condition": (row.condition or "clean") if row.n_train else "",
+                "family": row.family,
+                "search": f"{row.label} {row.method} {row.model}".lower(),
+                "learned": "1" if row.learned and row.seeds else "0",
+                "untrained": not row.n_train,
+                "cells": board_cells(block, row, shown, span),
+            }
+            for row in ranked
+        ],
+    }
+
+
+def board_cells(block: Block, row: Row, shown: Sequence[Column], span: tuple[float, float]) -> list[dict[str, Any]]:
+    """A row's cells. Without a finished cell: what it is, and across the rest why there is no number."""
+
+    def cell(column: Column) -> dict[str, Any]:
+        value = column.value(row)
+        text = column.text(row)
+        if isinstance(value, float):
+            value = float(f"{value:.6g}")
+        drawn = whisker(row, span) if column.name == block.metric else ""
+        return {
+            "text": text,
+            "value": value,
+            "class": text if text in ("worse", "better") else "",
+            "drawn": drawn,
+            "span": 0,
+        }
+
+    if row.seeds:
+        return [cell(column) for column in shown]
+    known = [cell(column) for column in shown[: len(shown) - len(columns(block)) + 1]]
+    why = {"text": problem(row), "value": None, "class": "problem", "drawn": "", "span": len(shown) - len(known)}
+    return [*known, why]
+
+
+def interval(row: Row) -> tuple[float, ...]:
+    """The ends of about 95% around a row's score; of an error that is not known, the score alone."""
+    if row.score is None:
+        return ()
+    reach = 2 * (row.score.stderr or 0.0)
+    return row.score.value - reach, row.score.value + reach
+
+
+def whisker(row: Row, span: tuple[float, float]) -> Markup | str:
+    """A row's score and its interval, drawn on the scale of its table."""
+    from markupsafe import Markup
+
+    if row.score is None:
+        return ""
+    ends = (*interval(row), row.score.value)
+    low, high, at = ((end - span[0]) / ((span[1] - span[0]) or 1.0) * WHISKER for end in ends)
+    return Markup(
+        f'<svg class="whisker" viewBox="0 0 {WHISKER:.0f} 14" aria-hidden="true">'
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="7" y2="7"/><circle cx="{at:.1f}" cy="7" r="4"/></svg>'
+    )
+
+
+def data(value: Any) -> Markup:
+    """JSON for a script element: nothing in it can end the element."""
+    from markupsafe import Markup
+
+    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert; to put them together takes it seconds, so it is
+    kept in the cache."""
+    from importlib.metadata import version
+
+    import vl_convert
+
+    path = cache_root() / "page" / f"vega-{version('vl-convert-python')}.js"
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        pass
+    script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("</script", "<\\/script")
+    write_atomically(path, script)
+    return script

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from harness.report.picture import colours, svg
+from typing import Any
+
+from harness.report.picture import colours, legend
 from harness.report.table import Block
 
 
-def losses(block: Block) -> str | None:
-    """SVG: training loss by step, one small plot a data size and quality of data. None when nothing was trained."""
+def losses(block: Block) -> Any:
+    """A chart: training loss by step, one small plot a data size and quality of data. None when nothing was trained."""
     rows = [
         {"label": label, "size": facet_title(n_train, condition), "step": step, "loss": loss}
         for (label, n_train, condition), curve in block.curves.items()
@@ -31,7 +33,7 @@ def losses(block: Block) -> str | None:
                 title="training loss, nats per answer token",
                 scale=alt.Scale(type="symlog", constant=0.1),
             ),
-            color=alt.Color("label:N", title=None, scale=scale, legend=alt.Legend(symbolType="stroke")),
+            color=alt.Color("label:N", title=None, scale=scale, legend=legend(labels)),
         )
         .properties(width=300, height=220)
         .facet(
@@ -39,7 +41,7 @@ def losses(block: Block) -> str | None:
             columns=2,
         )
     )
-    return svg(chart)
+    return chart
 
 
 def facet_title(n_train: int, condition: str) -> str:

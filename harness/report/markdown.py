@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report import instruments, memory, tuning
+from harness.report import across, instruments, memory, tuning
 from harness.report.answer import sentences
 from harness.report.columns import (
     footnotes,
@@ -10,10 +10,10 @@ from harness.report.columns import (
     matched_headers,
     matched_texts,
     matched_title,
-    problem,
-    texts,
     title,
 )
+from harness.report.drawings import crossing_sheets
+from harness.report.files import escape, full_texts, plain_table
 from harness.report.table import Block, Report
 
 
@@ -31,6 +31,8 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
             if found := block.matched.get((size, condition)):
                 shown = plain_table(matched_headers(block), matched_texts(block, found))
                 lines += [f"#### {escape(matched_title(found))}", "", *shown, ""]
+        for sheet in crossing_sheets(block):
+            lines += [f"### {escape(sheet.title)}", "", *plain_table(sheet.headers, sheet.rows), ""]
         if names := memory.columns(block):
             lines += [f"### {memory.TITLE}", "", *plain_table(names, memory.lines(block)), "", memory.NOTE, ""]
         if (block.model, block.task) in plots:
@@ -39,6 +41,14 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
                 f"![Learning against forgetting: {escape(block.task)}, {escape(block.model)}]({name})",
                 "",
             ]
+    for one in across.across(report.blocks, report.cells):
+        lines += [
+            f"## {across.TITLE}: {escape(one.title)}",
+            "",
+            *plain_table(across.headers(one), across.lines(one)),
+            "",
+        ]
+        lines += [*filter(None, [across.sentence(one)]), "", across.NOTE, ""]
     if report.studies:
         lines += [f"## {tuning.TITLE}", ""]
         for name, studies in tuning.groups(report.studies).items():
@@ -71,24 +81,10 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
 
 
 def table(block: Block, size: int, condition: str) -> list[str]:
-    rows = [(row, texts(block, row)) for row in block.at(size, condition)]
-    return plain_table(headers(block), [[*cells[:2], problem(row) or cells[2], *cells[3:]] for row, cells in rows])
-
-
-def plain_table(names: list[str], rows: list[list[str]]) -> list[str]:
-    aligned = ["---", *["---:"] * (len(names) - 1)]
-    lines = [[*map(escape, names)], aligned, *([*map(escape, cells)] for cells in rows)]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return plain_table(headers(block), [full_texts(block, row) for row in block.at(size, condition)])
 
 
 def check_table(checks: instruments.Table) -> list[str]:
     aligned = ["---:" if name in ("measured", "at most") else "---" for name in instruments.HEADERS]
     rows = [list(map(escape, cells)) for cells, _ in checks.rows]
     return ["| " + " | ".join(line) + " |" for line in (instruments.HEADERS, aligned, *rows)]
-
-
-def escape(text: str) -> str:
-    """Text that Markdown shows as it is, in a table too."""
-    for sign in "\\`*[]|":
-        text = text.replace(sign, "\\" + sign)
-    return " ".join(text.replace("<", "&lt;").split())

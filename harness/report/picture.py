@@ -23,10 +23,15 @@ def colours(labels: list[str], chosen: list[str]) -> list[str]:
     return [palette[labels.index(label) % len(palette)] for label in chosen]
 
 
-def svg(chart: Any) -> str:
-    """The SVG text, transparent, with its dark colours in a stylesheet."""
-    import vl_convert as vlc
+def legend(labels: list[str]) -> Any:
+    """Of lines, on the right; a click on a name shows it alone. None for a single one."""
+    import altair as alt
 
+    return alt.Legend(symbolType="stroke", symbolOpacity=1, labelLimit=220) if len(labels) > 1 else None
+
+
+def spec(chart: Any) -> dict[str, Any]:
+    """The Vega-Lite of a chart, transparent, in our type and colours: what the page draws."""
     styled = chart.configure(
         background="transparent",
         font="system-ui, sans-serif",
@@ -38,11 +43,32 @@ def svg(chart: Any) -> str:
     )  # fmt: skip
     styled = styled.configure_legend(labelColor=INK, titleColor=INK, labelFontSize=11.5)
     styled = styled.configure_header(labelColor=INK)
-    text = str(vlc.vegalite_to_svg(styled.to_dict()))
-    rules = "".join(
-        f'.marks [fill="{light}"]{{fill:{dark}}}.marks [stroke="{light}"]{{stroke:{dark}}}'
+    found: dict[str, Any] = styled.to_dict()
+    return found
+
+
+def dark_rules(before: str = "", within: str | None = None) -> str:
+    """CSS that changes our colours for their dark twins in a drawn plot; only those that `within` has."""
+    return "".join(
+        f'{before}.marks [fill="{light}"]{{fill:{dark}}}{before}.marks [stroke="{light}"]{{stroke:{dark}}}'
         for light, dark in (DARK | COLOURS).items()
-        if light in text
+        if within is None or light in within
     )
+
+
+def svg(found: dict[str, Any]) -> str:
+    """The SVG text of a `spec`, with its dark colours in a stylesheet."""
+    import vl_convert as vlc
+
+    text = str(vlc.vegalite_to_svg(found))
     head, body = text.split(">", 1)
+    rules = dark_rules(within=text)
     return f"{head}><style>@media screen and (prefers-color-scheme: dark){{{rules}}}</style>{body}"
+
+
+def png(found: dict[str, Any]) -> bytes:
+    """The picture of a `spec` on white, at twice its size: for slides and papers."""
+    import vl_convert as vlc
+
+    drawn: bytes = vlc.vegalite_to_png({**found, "background": "white"}, scale=2)
+    return drawn

@@ -1,42 +1,134 @@
-"""Plot: learning against forgetting, a point for each label × data size."""
+"""Scatter plots, a point for each label × data size: learning against forgetting, and score against costs."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from harness.report.fronts import COSTS, Goal, fronts
 from harness.report.labels import Box, place
-from harness.report.picture import SOFT, colours, svg
-from harness.report.table import UNITS, Block
+from harness.report.picture import SOFT, colours
+from harness.report.table import UNITS, Block, Row
 
 WIDTH, HEIGHT = 660, 420
 SHAPES = [
     "circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left", "triangle-right", "wedge",
     "arrow",
 ]  # fmt: skip
+GIB = 1024**3
+SCALE = {"GiB": 1 / GIB, "%": 100.0}  # from what is stored to what an axis shows
 
 
-def learning_against_forgetting(block: Block) -> str | None:
-    """SVG: gain on the learned task (right is better) against the change on the first retained one (up is
+@dataclass(frozen=True)
+class Axis:
+    """Of a scatter plot: its title, and whether it is logarithmic."""
+
+    title: str
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """Where a value lies, in the units in which the axis is even."""
+        return math.log10(value) if self.log else value
+
+
+Dot = dict[str, Any]  # a row's: label, size, n_train, condition, learned, x, x_low, x_high, y, y_low, y_high, front
+
+
+def learning_against_forgetting(block: Block) -> Any:
+    """A chart: gain on the learned task (right is better) against the change on the first retained one (up is
     better). Hollow points are not shown to have learned. None when no row has both figures."""
-    points = list(both_figures(block))
-    if not points:
+    dots = list(gains_and_changes(block))
+    if not dots:
         return None
+    metric = next(figure.metric for row in block.rows if (figure := row.retained.get(block.retain[0])))
+    return scatter(
+        block,
+        dots,
+        Axis(f"gain in {block.metric} on {block.task}  (right: learned more)"),
+        Axis(f"change on {block.retain[0]}, {UNITS.get(metric, metric)}  (down: forgot more)"),
+        origin=True,
+    )
+
+
+def score_against(block: Block, goal: Goal) -> Any:
+    """A chart: what a label costs (left is better) against its score (up is better). None when no row has both."""
+    dots = list(costs_and_scores(block, goal))
+    if len({dot["x"] for dot in dots}) < 2:
+        return None
+    log = min(dot["x"] for dot in dots) > 0 and max(dot["x"] for dot in dots) > 20 * min(dot["x"] for dot in dots)
+    title = f"{goal.name}, {goal.unit}  (left: costs less)"
+    return scatter(block, dots, Axis(title, log), Axis(f"{block.metric} on {block.task}"))
+
+
+def cost_charts(block: Block) -> dict[str, Any]:
+    """Name of a cost -> its chart, of those that are known."""
+    found = {goal.name: score_against(block, goal) for goal in COSTS}
+    return {name: chart for name, chart in found.items() if chart is not None}
+
+
+def gains_and_changes(block: Block) -> Iterator[Dot]:
+    """A dot for each row that has a gain and a change on the first retained task."""
+    chances = block.fronts
+    for row in sorted(block.rows, key=lambda row: row.n_train):
+        kept = row.retained.get(block.retain[0]) if block.retain else None
+        if row.label == "base" or not row.score or row.score.gain is None:
+            continue
+        if kept is None or kept.gain is None or kept.learned:
+            continue
+        across, upright = row.score.gain_stderr or 0.0, kept.gain_stderr or 0.0
+        yield dot(row, (row.score.gain, across), (kept.gain, upright), chances)
+
+
+def costs_and_scores(block: Block, goal: Goal) -> Iterator[Dot]:
+    chances = fronts(block, goal)
+    for row in sorted(block.rows, key=lambda row: row.n_train):
+        figure = goal.read(row)
+        if row.score and figure is not None:
+            scaled = figure[0] * SCALE.get(goal.unit, 1.0)
+            yield dot(row, (scaled, 0.0), (row.score.value, row.score.stderr or 0.0), chances)
+
+
+def dot(row: Row, x: tuple[float, float], y: tuple[float, float], chances: dict[tuple[str, int, str], float]) -> Dot:
+    """A row's point: two values with their standard errors."""
+    size = (f"{row.n_train} examples" if row.n_train else "untrained") + f", {row.condition}" * bool(row.condition)
+    chance = chances.get((row.label, row.n_train, row.condition))
+    return {
+        "label": row.label,
+        "n_train": row.n_train,
+        "size": size,
+        "condition": row.condition,
+        "x": x[0],
+        "x_low": x[0] - x[1],
+        "x_high": x[0] + x[1],
+        "y": y[0],
+        "y_low": y[0] - y[1],
+        "y_high": y[0] + y[1],
+        "learned": row.learned and row.n_train > 0,
+        "front": "" if chance is None else f"{100 * chance:.0f}%",
+        "weight": 0.0 if chance is None else chance,
+    }
+
+
+def scatter(block: Block, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, origin: bool = False) -> Any:
+    """Layers of a scatter plot with error bars, a line through the sizes of each label, names that hide nothing, and
+    a ring as strong as the probability of being on the front. `origin`: the untouched model stands at (0, 0)."""
     import altair as alt
 
-    across = span([0.0, *(value for point in points for value in (point["low"], point["high"]))])
-    upright = span([0.0, *(value for point in points for value in (point["bottom"], point["top"]))])
-    labels = list(dict.fromkeys(point["label"] for point in points))
-    every = list(dict.fromkeys(row.label for row in block.rows))
-    series = colours(every, labels)
+    zero = [0.0] if origin else []
+    across = span([x_axis.at(value) for value in zero + [v for d in dots for v in ends(d, "x")]])
+    upright = span([y_axis.at(value) for value in zero + [v for d in dots for v in ends(d, "y")]])
+    labels = list(dict.fromkeys(dot["label"] for dot in dots))
+    series = colours(list(dict.fromkeys(row.label for row in block.rows)), labels)
     scale = alt.Scale(domain=labels, range=series)
-    metric = points[0]["metric"]
-    x = alt.X("gain:Q", title=f"gain in {block.metric} on {block.task}  (right: learned more)",
-              scale=alt.Scale(domain=across, nice=False), axis=alt.Axis(tickCount=8))  # fmt: skip
-    unit = UNITS.get(metric, metric)
-    y = alt.Y("kept:Q", title=f"change on {block.retain[0]}, {unit}  (down: forgot more)",
-              scale=alt.Scale(domain=upright, nice=False), axis=alt.Axis(tickCount=7))  # fmt: skip
+    x_scale = alt.Scale(
+        domain=[10**end for end in across] if x_axis.log else across, nice=False, type="log" if x_axis.log else "linear"
+    )
+    x = alt.X("x:Q", title=x_axis.title, scale=x_scale, axis=alt.Axis(tickCount=8))
+    y = alt.Y("y:Q", title=y_axis.title, scale=alt.Scale(domain=upright, nice=False), axis=alt.Axis(tickCount=7))
     colour = alt.Color("label:N", legend=None, scale=scale)
-    sizes = list(dict.fromkeys(point["size"] for point in sorted(points, key=lambda point: point["n_train"])))
+    sizes = list(dict.fromkeys(dot["size"] for dot in dots))
     shape: Any = alt.Shape(
         "size:N",
         title=None,
@@ -46,60 +138,45 @@ def learning_against_forgetting(block: Block) -> str | None:
         if len(sizes) > 1
         else None,
     )
-    chart = alt.Chart(alt.Data(values=points))
-    zero = alt.Chart(alt.Data(values=[{"gain": 0.0, "kept": 0.0}]))
-    layers = [
-        zero.mark_rule(color=SOFT, strokeDash=[3, 3], opacity=0.7).encode(y=y),
-        zero.mark_rule(color=SOFT, strokeDash=[3, 3], opacity=0.7).encode(x=x),
+    chart = alt.Chart(alt.Data(values=list(dots)))
+    bare = alt.Chart(alt.Data(values=[{"x": 0.0, "y": 0.0}]))
+    layers = []
+    if origin:
+        layers += [bare.mark_rule(color=SOFT, strokeDash=[3, 3], opacity=0.7).encode(**{way: of})
+                   for way, of in (("y", y), ("x", x))]  # fmt: skip
+    layers += [
         chart.mark_line(strokeWidth=1, opacity=0.5).encode(
             x=x, y=y, color=colour, order="n_train:Q", detail="condition:N"
         ),
-        chart.mark_rule(opacity=0.45).encode(x="low:Q", x2="high:Q", y=y, color=colour),
-        chart.mark_rule(opacity=0.45).encode(y="bottom:Q", y2="top:Q", x=x, color=colour),
-    ]
+        chart.mark_rule(opacity=0.45).encode(x="x_low:Q", x2="x_high:Q", y=y, color=colour),
+        chart.mark_rule(opacity=0.45).encode(y="y_low:Q", y2="y_high:Q", x=x, color=colour),
+        chart.transform_filter("datum.weight > 0.01").mark_point(size=300, strokeWidth=1.5, filled=False).encode(
+            x=x, y=y, color=colour, opacity=alt.Opacity("weight:Q", legend=None, scale=alt.Scale(domain=[0, 1]))
+        ),
+    ]  # fmt: skip
+    told = [alt.Tooltip("label:N"), alt.Tooltip("size:N", title="trained on"),
+            alt.Tooltip("x:Q", title=x_axis.title.split("  ")[0], format=".4g"),
+            alt.Tooltip("y:Q", title=y_axis.title.split("  ")[0], format=".4g"),
+            alt.Tooltip("front:N", title="on the front")]  # fmt: skip
     for filled in (True, False):
-        dots = chart.mark_point(size=80, strokeWidth=2, filled=filled, opacity=1)
+        points = chart.mark_point(size=80, strokeWidth=2, filled=filled, opacity=1)
         layers.append(
-            dots.transform_filter(f"datum.learned == {str(filled).lower()}").encode(x=x, y=y, color=colour, shape=shape)
+            points.transform_filter(f"datum.learned == {str(filled).lower()}").encode(
+                x=x, y=y, color=colour, shape=shape, tooltip=told
+            )
         )
-    layers.append(zero.mark_point(shape="cross", size=110, filled=True, color=SOFT, opacity=1).encode(x=x, y=y))
-    for align, names in placed_names(points, across, upright).items():
+    if origin:
+        layers.append(bare.mark_point(shape="cross", size=110, filled=True, color=SOFT, opacity=1).encode(x=x, y=y))
+    for align, names in placed_names(dots, x_axis, across, upright, origin).items():
         texts = alt.Chart(alt.Data(values=names)).mark_text(align=align, baseline="middle", fontSize=11.5)
-        encoding = {
-            "x": alt.X("at:Q", scale=alt.Scale(domain=across)),
-            "y": alt.Y("on:Q", scale=alt.Scale(domain=upright)),
-        }
         colouring = alt.Color("label:N", legend=None, scale=alt.Scale(domain=[*labels, "base"], range=[*series, SOFT]))
-        layers.append(texts.encode(**encoding, text="label:N", color=colouring))
-    drawn = alt.layer(*layers).resolve_scale(color="independent").properties(width=WIDTH, height=HEIGHT)
-    return svg(drawn)
+        on = {"x": alt.X("at:Q", scale=x_scale), "y": alt.Y("on:Q", scale=alt.Scale(domain=upright))}
+        layers.append(texts.encode(**on, text="label:N", color=colouring))
+    return alt.layer(*layers).resolve_scale(color="independent").properties(width=WIDTH, height=HEIGHT)
 
 
-def both_figures(block: Block) -> Any:
-    """A dict for each row that has a gain and a change on the first retained task."""
-    for row in sorted(block.rows, key=lambda row: row.n_train):
-        kept = row.retained.get(block.retain[0]) if block.retain else None
-        if row.label == "base" or not row.score or row.score.gain is None:
-            continue
-        if kept is None or kept.gain is None or kept.learned:
-            continue
-        across = row.score.gain_stderr or 0.0
-        upright = kept.gain_stderr or 0.0
-        yield {
-            "label": row.label,
-            "n_train": row.n_train,
-            "size": (f"{row.n_train} examples" if row.n_train else "untrained")
-            + f", {row.condition}" * bool(row.condition),
-            "condition": row.condition,
-            "metric": kept.metric,
-            "gain": row.score.gain,
-            "low": row.score.gain - across,
-            "high": row.score.gain + across,
-            "kept": kept.gain,
-            "bottom": kept.gain - upright,
-            "top": kept.gain + upright,
-            "learned": row.learned and row.n_train > 0,
-        }
+def ends(dot: Dot, way: str) -> list[float]:
+    return [dot[f"{way}_low"], dot[f"{way}_high"]]
 
 
 def span(values: list[float]) -> list[float]:
@@ -109,34 +186,33 @@ def span(values: list[float]) -> list[float]:
     return [low - air, high + air]
 
 
-def bars(point: dict[str, Any], across: list[float], upright: list[float]) -> list[Box]:
-    """A point's two error bars as thin boxes, in pixels."""
-    x, y = pixel(point["gain"], point["kept"], across, upright)
-    left, top = pixel(point["low"], point["top"], across, upright)
-    right, bottom = pixel(point["high"], point["bottom"], across, upright)
-    return [(left, y - 1, right, y + 1), (x - 1, top, x + 1, bottom)]
-
-
-def pixel(gain: float, kept: float, across: list[float], upright: list[float]) -> tuple[float, float]:
-    return (
-        (gain - across[0]) / (across[1] - across[0]) * WIDTH,
-        (upright[1] - kept) / (upright[1] - upright[0]) * HEIGHT,
-    )
-
-
 def placed_names(
-    points: list[dict[str, Any]], across: list[float], upright: list[float]
-) -> dict[str, list[dict[str, Any]]]:
+    dots: Sequence[Dot], x_axis: Axis, across: list[float], upright: list[float], origin: bool
+) -> dict[str, list[Dot]]:
     """align -> names with their places in the plot's units. Each label is named once, at its largest size."""
-    last = {point["label"]: point for point in points}
-    named = [{"label": "base", "gain": 0.0, "kept": 0.0}, *last.values()]
-    others = [point for point in points if last[point["label"]] is not point]
-    pixels = [pixel(point["gain"], point["kept"], across, upright) for point in (*named, *others)]
-    lines = [box for point in points for box in bars(point, across, upright)]
-    places = place(pixels, [point["label"] for point in named], WIDTH, HEIGHT, lines)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for point, (x, y, align) in zip(named, places, strict=True):
+
+    def pixel(x: float, y: float) -> tuple[float, float]:
+        return (
+            (x_axis.at(x) - across[0]) / (across[1] - across[0]) * WIDTH,
+            (upright[1] - y) / (upright[1] - upright[0]) * HEIGHT,
+        )
+
+    def bars(dot: Dot) -> list[Box]:
+        """A point's two error bars as thin boxes."""
+        x, y = pixel(dot["x"], dot["y"])
+        left, top = pixel(dot["x_low"], dot["y_high"])
+        right, bottom = pixel(dot["x_high"], dot["y_low"])
+        return [(left, y - 1, right, y + 1), (x - 1, top, x + 1, bottom)]
+
+    last = {dot["label"]: dot for dot in dots}
+    named = [*([{"label": "base", "x": 0.0, "y": 0.0}] if origin else []), *last.values()]
+    others = [dot for dot in dots if last[dot["label"]] is not dot]
+    pixels = [pixel(dot["x"], dot["y"]) for dot in (*named, *others)]
+    lines = [box for dot in dots for box in bars(dot)]
+    places = place(pixels, [dot["label"] for dot in named], WIDTH, HEIGHT, lines)
+    found: dict[str, list[Dot]] = {}
+    for dot, (x, y, align) in zip(named, places, strict=True):
         at = across[0] + x / WIDTH * (across[1] - across[0])
         on = upright[1] - y / HEIGHT * (upright[1] - upright[0])
-        found.setdefault(align, []).append({"label": point["label"], "at": at, "on": on})
+        found.setdefault(align, []).append({"label": dot["label"], "at": 10**at if x_axis.log else at, "on": on})
     return found

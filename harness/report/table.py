@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.power import MARGIN
 from harness.quality import Quality
 from harness.report.figures import (
     average,
@@ -26,10 +27,14 @@ from harness.report.figures import (
     train_energy,
     trainable_share,
 )
+from harness.report.fronts import fronts, retention
 from harness.report.matched import Matched, matched
+from harness.report.standing import Standing, standings
 from harness.store.queries import CellRow, StoredCheck, StoredRun
 from harness.store.studies import StoredStudy
+from harness.verdicts import Point
 
+Answers = Mapping[str, Mapping[str, tuple[float, str, str]]]  # attempt_id -> {doc_id: (value, prediction, target)}
 # The headline of running text; what its change is called.
 ROLLING = "log_likelihood_per_word"
 # How far the distribution of the next token has moved, on such text.
@@ -100,6 +105,13 @@ class Block:
     rows: tuple[Row, ...]
     curves: dict[tuple[str, int, str], list[tuple[int, float]]] = field(default_factory=dict)  # label, size, condition
     matched: dict[tuple[int, str], Matched] = field(default_factory=dict)  # n_train, condition
+    standings: dict[tuple[int, str], Standing] = field(default_factory=dict)  # n_train, condition
+    fronts: dict[tuple[str, int, str], float] = field(default_factory=dict)  # label, n_train, condition -> probability
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is more than one trained label: a block may hold the experts of a merge alone."""
+        return len({row.label for row in self.rows if row.n_train}) > 1
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -123,6 +135,11 @@ class Block:
         """Rows of one data size and quality, the untrained ones first."""
         return [row for row in self.rows if not row.n_train or (row.n_train, row.condition) == (n_train, condition)]
 
+    def standing(self, n_train: int, condition: str = "") -> Standing:
+        """The verdicts of one table; without any label where items are not stored."""
+        found = self.standings.get((n_train, condition))
+        return found or Standing(Point(self.task, self.model, n_train, condition), MARGIN)
+
     @property
     def base(self) -> Row | None:
         return next((row for row in self.rows if row.label == "base"), None)
@@ -135,6 +152,8 @@ class Report:
     cells: tuple[CellRow, ...]
     checks: tuple[StoredCheck, ...] = ()
     studies: tuple[StoredStudy, ...] = ()
+    answers: Answers = field(default_factory=dict)
+    texts: dict[tuple[str, str], str] = field(default_factory=dict)  # task, doc_id
 
     @property
     def failures(self) -> list[CellRow]:
@@ -151,9 +170,15 @@ def build(
     cells: Iterable[CellRow],
     checks: Iterable[StoredCheck] = (),
     studies: Iterable[StoredStudy] = (),
+    answers: Answers | None = None,
+    texts: dict[tuple[str, str], str] | None = None,
+    margin: float = MARGIN,
 ) -> Report:
-    """Group the cells of a run into blocks."""
-    cells = tuple(cells)
+    """Group the cells of a run into blocks. `answers` are those to the items of each cell's headline score, `texts`
+    what these items show; labels that differ by less than `margin` may be tied."""
+    cells, answers = tuple(cells), answers or {}
+    values = {attempt: {doc: value for doc, (value, _, _) in docs.items()} for attempt, docs in answers.items()}
+    stood = standings(cells, values, margin)
     blocks = []
     for model, task in dict.fromkeys((cell.base_model, cell.task) for cell in cells):
         members = [cell for cell in cells if (cell.base_model, cell.task) == (model, task)]
@@ -178,8 +203,10 @@ def build(
             for point in points
             if (found := matched({label: of for (*at, label), of in groups.items() if tuple(at) == point}, names))
         }
-        blocks.append(Block(model, task, metric, names, rows, curves, at_score))
-    return Report(run, tuple(blocks), cells, tuple(checks), tuple(studies))
+        its = {point[2:]: found for point, found in stood.items() if (point.model, point.task) == (model, task)}
+        block = Block(model, task, metric, names, rows, curves, at_score, its)
+        blocks.append(replace(block, fronts=fronts(block, retention(names[0]))) if names else block)
+    return Report(run, tuple(blocks), cells, tuple(checks), tuple(studies), answers, texts or {})
 
 
 def capabilities(cells: Sequence[CellRow], names: Sequence[str]) -> dict[str, tuple[str, ...]]:

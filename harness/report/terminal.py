@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report import instruments, tuning
-from harness.report.answer import sentences
+from harness.report import answer, instruments, tuning
 from harness.report.columns import (
     SPARE,
     footnotes,
@@ -34,8 +34,6 @@ class Shown:
         from rich.text import Text
 
         report = self.report
-        if report.run.question:
-            yield Text(report.run.question + "\n", style="bold")
         left_out: dict[str, None] = {}
         for block in report.blocks:
             for n_train, condition in block.tables:
@@ -46,7 +44,6 @@ class Shown:
                 if found := block.matched.get((n_train, condition)):
                     yield matched_table(block, found)
                     yield ""
-            yield Text("".join(f"• {sentence}\n" for sentence in sentences(block)))
         for title, studies in tuning.groups(report.studies).items():
             names, rows = tuning.headers(studies), tuning.lines(studies, report.blocks)
             kept = fit(names, widths(names, rows), options.max_width, tuning.SPARE)
@@ -67,6 +64,25 @@ class Shown:
         yield Text(instruments.summary(report), style="red" if bad else "dim")
         for cell in report.failures:
             yield Text(f"{cell.status}: {cell.key}" + (f"  {cell.reason}" if cell.reason else ""), style="red")
+        yield ""
+        if report.run.question:
+            yield Text(report.run.question, style="bold")
+        for line in within(answer.lines(report), len(answer.closing(report)), options.max_width):
+            yield Text(line)
+
+
+def within(lines: Sequence[str], last: int, width: int) -> Iterator[str]:
+    """As many sentences as fill ten lines of a terminal, the `last` of them always; each wrapped between words."""
+    wrapped = [textwrap.wrap(line, max(width, 20), initial_indent="• ", subsequent_indent="  ") for line in lines]
+    closing = wrapped[len(wrapped) - last :]
+    room = answer.LINES - sum(map(len, closing))
+    shown: list[str] = []
+    for parts in wrapped[: len(wrapped) - last]:
+        if shown and len(parts) > room:
+            break
+        shown += parts
+        room -= len(parts)
+    yield from (*shown, *(part for parts in closing for part in parts))
 
 
 def table(block: Block, n_train: int, condition: str, width: int) -> tuple[Any, list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.report.format import NA, digits_of, number, size, with_error
-from harness.report.picture import colours, svg
+from harness.report.picture import colours, legend
 from harness.report.table import Block
 from harness.stats import expected_best, expected_best_interval
 from harness.store.studies import StoredStudy, StoredTrial
@@ -163,9 +163,9 @@ def merit(trial: StoredTrial) -> float:
     return trial.merits[0] if trial.merits else float("-inf")
 
 
-def curves(studies: Sequence[StoredStudy]) -> str | None:
-    """SVG, for each label: the expected best validation score of k trials with its 95% interval over trials; and the
-    best so far by the seconds that were spent. None where no study has two trials."""
+def curves(studies: Sequence[StoredStudy]) -> Any:
+    """A chart, for each label: the expected best validation score of k trials with its 95% interval over trials; and
+    the best so far by the seconds that were spent. None where no study has two trials."""
     rows = []
     for study in studies:
         merits = drawn_merits(study)
@@ -185,7 +185,7 @@ def curves(studies: Sequence[StoredStudy]) -> str | None:
     scale = alt.Scale(domain=labels, range=colours(every, labels))
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("k:Q", title="trials", axis=alt.Axis(tickMinStep=1)),
-        color=alt.Color("label:N", title=None, scale=scale, legend=alt.Legend(symbolType="stroke")),
+        color=alt.Color("label:N", title=None, scale=scale, legend=legend(labels)),
     )
     title = f"expected best {studies[0].metric}"
     band = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), y2="high:Q")
@@ -196,11 +196,11 @@ def curves(studies: Sequence[StoredStudy]) -> str | None:
         .encode(
             x=alt.X("seconds:Q", title="seconds of trials"),
             y=alt.Y("best:Q", title=f"best {studies[0].metric} so far", scale=alt.Scale(zero=False)),
-            color=alt.Color("label:N", title=None, scale=scale, legend=alt.Legend(symbolType="stroke")),
+            color=alt.Color("label:N", title=None, scale=scale, legend=legend(labels)),
         )
     )
     sides = [chart.properties(width=330, height=260) for chart in (drawn, spent)]
-    return svg(alt.hconcat(*sides))
+    return alt.hconcat(*sides)
 
 
 def so_far(studies: Sequence[StoredStudy]) -> Iterator[dict[str, Any]]:

@@ -33,7 +33,7 @@ ORPHAN_SECONDS = 60.0
 LEAST_FREE = 1 << 20  # bytes; with less, any error in writing is the disk's
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str | bytes) -> None:
     """Write a file so that a reader, or the next start after a power cut, sees the old one or the new one.
 
     Raises FullDisk, or another OSError.
@@ -41,7 +41,7 @@ def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8") if isinstance(text, str) else text)
         settle(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)  # half a file on a full disk helps nobody

@@ -244,6 +244,36 @@ def item_values(
     return found
 
 
+def item_answers(
+    connection: duckdb.DuckDBPyConnection, metrics: dict[str, tuple[str, str]]
+) -> dict[str, dict[str, tuple[float, str, str]]]:
+    """attempt_id -> {doc_id: (value, prediction, target)}, as `item_values` asks."""
+    rows = connection.execute(
+        """
+        WITH wanted AS (SELECT unnest($attempts) AS attempt_id, unnest($tasks) AS task, unnest($metrics) AS metric)
+        SELECT items.attempt_id, items.doc_id, items.value, coalesce(prediction, ''), coalesce(target, '')
+        FROM items JOIN wanted USING (attempt_id, task, metric)
+        """,
+        {
+            "attempts": list(metrics),
+            "tasks": [task for task, _ in metrics.values()],
+            "metrics": [metric for _, metric in metrics.values()],
+        },
+    ).fetchall()
+    found: dict[str, dict[str, tuple[float, str, str]]] = {}
+    for attempt, doc, *answer in rows:
+        found.setdefault(attempt, {})[doc] = tuple(answer)
+    return found
+
+
+def document_texts(connection: duckdb.DuckDBPyConnection, tasks: list[str]) -> dict[tuple[str, str], str]:
+    """(task, doc_id) -> what the model was shown."""
+    rows = connection.execute(
+        "SELECT task, doc_id, text FROM documents WHERE task IN (SELECT unnest(?))", [tasks]
+    ).fetchall()
+    return {(task, doc): text for task, doc, text in rows}
+
+
 def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]) -> dict[tuple[str, str, str], float]:
     """(attempt_id, task, metric) -> standard error of the mean difference from the base model, item by item.
 

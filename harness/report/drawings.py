@@ -1,0 +1,84 @@
+"""Every plot of a report with its title, its words and the tables that belong to it: for the page and for files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.report import across, crossing, tuning
+from harness.report.losses import losses
+from harness.report.plots import cost_charts, learning_against_forgetting
+from harness.report.table import Block, Report
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A plain table of texts."""
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Plots of one matter: `charts` maps what each shows to an Altair chart."""
+
+    title: str
+    charts: dict[str, Any]
+    caption: str
+    sheets: tuple[Sheet, ...] = field(default=())
+
+
+RING = "A ring is as strong as the probability that no other is better in both."
+POINTS = (
+    "Bars are one standard error where it is known. A line joins the data sizes of a label. Hollow: not trained, or "
+    "not shown to have learned."
+)
+
+
+def drawings(block: Block) -> Iterator[Drawing]:
+    """The plots of a block, in the order in which they are read. With a single label there is nothing to see."""
+    if not block.compares:
+        return
+    kept = learning_against_forgetting(block)
+    if kept is not None:
+        yield Drawing(
+            "Learning against forgetting",
+            {"": kept},
+            "The cross is the untouched model. Points to the right learned more, points lower down forgot more. "
+            f"{POINTS} {RING}",
+        )
+    costs = cost_charts(block)
+    if costs:
+        yield Drawing("Score against what it costs", costs, f"Up and to the left is better. {POINTS} {RING}")
+    by_data = {condition: crossing.chart(block, condition) for condition in block.conditions}
+    by_data = {condition or "clean data": chart for condition, chart in by_data.items() if chart is not None}
+    if by_data:
+        yield Drawing(crossing.TITLE, by_data, crossing.NOTE, tuple(crossing_sheets(block)))
+    curves = losses(block)
+    if curves is not None:
+        yield Drawing("Training loss", {"": curves}, "Mean over finished seeds, running mean of five steps.")
+
+
+def crossing_sheets(block: Block) -> Iterator[Sheet]:
+    """Which wins at each size, and where the lead changes."""
+    for condition in block.conditions if block.compares else ():
+        ending = f", {condition}" * bool(condition)
+        if len(crossing.sizes(block, condition)) < 2:
+            continue
+        yield Sheet(f"Which wins with how many examples{ending}", crossing.headers(), crossing.lines(block, condition))
+        found = crossing.change_lines(block, condition)
+        if found:
+            yield Sheet(f"Where the lead changes{ending}", crossing.change_headers(), found)
+
+
+def further(report: Report) -> Iterator[tuple[str, Any]]:
+    """(title, chart) of the plots that belong to no block."""
+    for one in across.across(report.blocks, report.cells):
+        yield f"Performance profiles: {one.title}", across.chart(one)
+    for name, studies in tuning.groups(report.studies).items():
+        chart = tuning.curves(studies)
+        if chart is not None:
+            yield f"{tuning.PLOT_TITLE}: {name}", chart

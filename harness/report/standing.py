@@ -1,0 +1,129 @@
+"""What the labels of one table are to each other: a verdict for every pair, and how likely each is to be the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.contrast import Decision
+from harness.rankings import best_probability, score_draws
+from harness.stats import Interval
+from harness.store.queries import CellRow
+from harness.verdicts import Point, Side, Table, Values, Verdict, Word, refused, rows_of, sides, spread_of, verdicts
+from harness.verdicts import tables as tables_of
+
+SETTLED = 5  # of those that cannot be told from the best: for so many it is worked out what would do
+OPPOSITE: dict[Word, Word] = {"better": "worse", "worse": "better"}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One table's verdicts. `labels` are those that can be compared, the best score first; `missing` says why others
+    cannot. p-values of `pairs` are corrected by Holm for all of them, those against the untouched model among
+    themselves: that question was asked before there were scores. `chances`: the probability of being the best, and
+    `draws` [draws, labels] what it was counted in, None where nothing can be compared. `seeds_known` is False where
+    none of what varies with its seed was repeated.
+    """
+
+    point: Point
+    margin: float
+    metric: str = ""
+    higher_is_better: bool = True
+    labels: tuple[str, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    base: dict[str, Verdict] = field(default_factory=dict)
+    chances: dict[str, float] = field(default_factory=dict)
+    draws: Any = None
+    seeds_known: bool = True
+
+    @property
+    def best(self) -> str | None:
+        return self.labels[0] if self.labels else None
+
+    def between(self, a: str, b: str) -> Verdict | None:
+        """What `a` is to `b`; None where there is no verdict on them."""
+        if (a, b) in self.pairs:
+            return self.pairs[a, b]
+        found = self.pairs.get((b, a))
+        return turned(found) if found else None
+
+    def to_best(self, word: Word) -> list[Verdict]:
+        """What is so to the best one, as "`a` is …", the highest score first."""
+        found = (self.between(label, self.labels[0]) for label in self.labels[1:])
+        return [verdict for verdict in found if verdict and verdict.verdict == word]
+
+
+def turned(verdict: Verdict) -> Verdict:
+    """The same verdict, said of `b`."""
+    found = verdict.decision
+    if found is None:
+        return replace(verdict, a=verdict.b, b=verdict.a)
+    ends = Interval(-found.interval.value, -found.interval.high, -found.interval.low)
+    opposite: Word = OPPOSITE.get(found.verdict, found.verdict)
+    decision: Decision = replace(found, effect=-found.effect, interval=ends, verdict=opposite)  # type: ignore[arg-type]
+    return replace(verdict, a=verdict.b, b=verdict.a, verdict=opposite, decision=decision)
+
+
+def standings(rows: Iterable[CellRow], values: Values, margin: float) -> dict[Point, Standing]:
+    """One for each table. `values` are those of the items of every row's headline score."""
+    return {point: standing(point, table, values, margin) for point, table in tables_of(rows).items()}
+
+
+def standing(point: Point, table: Table, values: Values, margin: float) -> Standing:
+    found = sides(table, values)
+    missing = {label: side.missing for label, side in found.items() if side.missing}
+    first = next((side for side in found.values() if not side.missing), None)
+    if first is None:
+        return Standing(point, margin, missing=missing)
+    kept = [side for side in found.values() if not side.missing and not refused(first, side)]
+    missing |= {side.label: refused(first, side) for side in found.values() if side not in kept and not side.missing}
+    kept.sort(key=lambda side: -score(side) if side.higher_is_better else score(side))
+    pairs = {(verdict.a, verdict.b): verdict for verdict in verdicts(kept, margin, settle=False)}
+    pairs |= settled(kept, pairs, margin)
+    base = next((side.label for side in kept if side.label == "base"), None)
+    against = verdicts(kept, margin, against=base, settle=False) if base else []
+    spread = spread_of(kept, first.metric)
+    varying = [varies(side) for side in kept]
+    draws = score_draws([rows_of(side) for side in kept], spread.variance if spread else 0.0, varying)
+    chances = best_probability(draws, first.higher_is_better)
+    return Standing(
+        point, margin, first.metric, first.higher_is_better,
+        labels=tuple(side.label for side in kept),
+        missing=missing,
+        pairs=pairs,
+        base={verdict.a: verdict for verdict in against},
+        chances=dict(zip((side.label for side in kept), chances, strict=True)),
+        draws=draws,
+        seeds_known=spread is not None or not any(varying),
+    )  # fmt: skip
+
+
+def settled(
+    kept: Sequence[Side], pairs: Mapping[tuple[str, str], Verdict], margin: float
+) -> dict[tuple[str, str], Verdict]:
+    """The open verdicts nearest to the best, with what would settle them."""
+    from harness.verdicts import verdict_of
+
+    spread = spread_of(kept, kept[0].metric)
+    found: dict[tuple[str, str], Verdict] = {}
+    for side in kept[1:]:
+        pair = (kept[0].label, side.label)
+        if len(found) < SETTLED and pairs[pair].verdict == "underpowered":
+            decision, known = verdict_of(kept[0], side, margin, spread).decision, pairs[pair].decision
+            assert decision
+            assert known
+            more = replace(known, detectable=decision.detectable, to_differ=decision.to_differ, to_tie=decision.to_tie)
+            found[pair] = replace(pairs[pair], decision=more)
+    return found
+
+
+def score(side: Side) -> float:
+    """The mean over seeds and items."""
+    return sum(map(sum, side.values)) / sum(map(len, side.values))
+
+
+def varies(side: Side) -> bool:
+    """Whether another seed would score otherwise, as far as is known: several seeds that agree do not."""
+    return side.seeded and (len(side.values) < 2 or len(set(side.values)) > 1)
