@@ -103,6 +103,16 @@ def items(task: str, metric: str, values: Sequence[float]) -> list[Item]:
     return [Item(task, f"doc{place}-0", metric, value, "p", "t") for place, value in enumerate(values)]
 
 
+def answered(share: float, seed: int, n: int = 200) -> list[Item]:
+    """Right answers to that share of the items: the easier ones, more or less; another seed, others in between."""
+    import numpy
+
+    hard = numpy.arange(n) / n + numpy.random.default_rng(seed).normal(0, 0.15, n)
+    right = numpy.zeros(n)
+    right[numpy.argsort(hard)[: round(share * n)]] = 1.0
+    return items(TASK, "acc", [float(value) for value in right])
+
+
 @dataclass
 class Results:
     """A results folder under construction: `add` cells, then `store()`."""
@@ -208,7 +218,8 @@ def demo(folder: Path) -> Store:
     results = Results(folder, question="Does <b>parameter-efficient</b> tuning match full fine-tuning?")
     words = [-5.0, -5.5, -5.1, -5.4]
     base = cell("base", family="no training")
-    results.add(base, scores(0.60, 0.035, -5.25, 0.47), items=items(PROSE, "log_likelihood_per_word", words))
+    prose = items(PROSE, "log_likelihood_per_word", words)
+    results.add(base, scores(0.60, 0.035, -5.25, 0.47), items=[*prose, *answered(0.60, 1)])
 
     def trained(label: str, n_train: int, seed: int, **more: Any) -> Cell:
         return cell(label, n_train, seed, baseline=base.spec_digest, **more)
@@ -219,24 +230,40 @@ def demo(folder: Path) -> Store:
             results.add(
                 trained("full", n_train, seed, family="selective"),
                 scores(0.80 + bonus + 0.02 * seed, 0.03, -5.70, 0.30),
-                items=items(PROSE, "log_likelihood_per_word", worse), train_seconds=70.0, trainable=1e8,
+                items=[
+                    *items(PROSE, "log_likelihood_per_word", worse),
+                    *answered(0.80 + bonus + 0.02 * seed, 10 + seed),
+                ],
+                train_seconds=70.0, trainable=1e8,
                 artifact=512 * MIB, losses=[2.0, 1.4, 0.8, 0.5, 0.4, 0.3],
             )  # fmt: skip
             results.add(
                 trained("lora", n_train, seed), scores(0.79 + bonus + 0.02 * seed, 0.03, -5.35, 0.44),
-                items=items(PROSE, "log_likelihood_per_word", [word - 0.1 for word in words]),
+                items=[
+                    *items(PROSE, "log_likelihood_per_word", [word - 0.1 for word in words]),
+                    *answered(0.79 + bonus + 0.02 * seed, 20 + seed),
+                ],
                 train_seconds=50.0 + 4 * seed, losses=[2.1, 1.7, 1.2, 0.9, 0.7, 0.6],
             )  # fmt: skip
             results.add(
                 trained("prompt", n_train, seed, family="additive"), scores(0.61, 0.035, -5.26, 0.46),
-                train_seconds=61.0, trainable=1e4, artifact=0.1 * MIB, contended=True,
+                items=answered(0.61, 30 + seed), train_seconds=61.0, trainable=1e4, artifact=0.1 * MIB, contended=True,
                 flags=[Flag("learned_nothing", {"p": 0.4, "task": TASK})],
                 losses=[2.2, 2.2, 2.1, 2.2, 2.1, 2.2],
             )  # fmt: skip
             encoder = trained("setfit", n_train, seed, model="encoder", family="few-shot", retain=())
-            results.add(encoder, scores(0.85 + bonus, 0.025), train_seconds=21.0, artifact=90 * MIB)
+            results.add(
+                encoder,
+                scores(0.85 + bonus, 0.025),
+                items=answered(0.85 + bonus, 40 + seed),
+                train_seconds=21.0,
+                artifact=90 * MIB,
+            )
             results.add(trained("qlora", n_train, seed), status=Status.OOM, reason="resident memory passed 7.5 GiB")
-        results.add(trained("dora", n_train, 0), scores(0.75 + bonus, 0.03, -5.45, 0.42), train_seconds=66.0)
+        results.add(
+            trained("dora", n_train, 0), scores(0.75 + bonus, 0.03, -5.45, 0.42), items=answered(0.75 + bonus, 50),
+            train_seconds=66.0,
+        )  # fmt: skip
         results.add(
             trained("dora", n_train, 1),
             status=Status.FAILED,

@@ -165,9 +165,9 @@ def test_every_face_of_the_report_has_it(tmp_path: Path) -> None:
     from harness.report import printable
 
     store = curved_store(tmp_path / "results")
-    paths = write_report(store, "demo", tmp_path / "out")
+    paths = write_report(load(store, "demo"), tmp_path / "out")
     console = Console(width=140, file=io.StringIO(), record=True)
-    console.print(printable(store, "demo"))
+    console.print(printable(load(store, "demo")))
     faces = [path.read_text(encoding="utf-8") for path in (paths.html, paths.markdown)] + [console.export_text()]
     for face in faces:
         assert "Retention at matched task score (acc 0.70)" in face

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 import statistics
@@ -10,7 +11,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from results_factory import MIB, OTHER, PROSE, Results, cell, demo, environment, scores
+from results_factory import MIB, OTHER, PROSE, Results, answered, cell, demo, environment, scores
 
 from harness.errors import StoreError
 from harness.records import Check, Fact, Flag, Status
@@ -21,6 +22,7 @@ from harness.report.figures import joint_stderr
 from harness.report.format import joules, number, share, size, with_error
 from harness.report.labels import box, overlap, place
 from harness.report.losses import losses
+from harness.report.picture import spec
 from harness.report.plots import learning_against_forgetting
 
 
@@ -38,7 +40,7 @@ def block(demo_store):
 @pytest.fixture(scope="module")
 def written(demo_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
-    paths = write_report(demo_store, "demo", folder)
+    paths = write_report(load(demo_store, "demo"), folder)
     return folder, paths.html.read_text(encoding="utf-8"), paths.markdown.read_text(encoding="utf-8")
 
 
@@ -50,7 +52,7 @@ def printed(store, width):
     from rich.console import Console
 
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(printable(store, "demo"))
+    console.print(printable(load(store, "demo")))
     return console.export_text()
 
 
@@ -73,7 +75,7 @@ class TestFigures:
         assert lora.score.value == pytest.approx((0.79 + 0.81) / 2)
         assert lora.score.stderr == pytest.approx(math.sqrt(0.03**2 + 0.0002 / 2))
         assert lora.score.gain == pytest.approx(0.80 - 0.60)
-        assert lora.score.gain_stderr is None
+        assert 0.01 < lora.score.gain_stderr < 0.06  # paired with the base, item by item
         assert lora.retained[PROSE].gain == pytest.approx(-0.10)
         assert row_of(block, "full").retained[PROSE].gain_stderr == pytest.approx(
             statistics.stdev([0.3, 0.4, 0.5, 0.6]) / 2
@@ -134,7 +136,7 @@ class TestRows:
     def test_without_a_language_model_retention_is_not_applicable(self, block):
         row = texts(block, row_of(block, "setfit"))
         assert row[0] == "setfit (encoder)"
-        assert row[4:6] == ["n/a", "n/a"]
+        assert dict(zip(headers(block), row, strict=True))["Δ prose (nats/word)"] == "n/a"
 
     def test_marks(self, block):
         row = texts(block, row_of(block, "prompt"))
@@ -150,10 +152,12 @@ class TestAnswer:
     def test_sentences(self, block):
         said = " ".join(sentences(block))
         assert "With 128 examples, setfit scores highest on topic: acc 0.93 ± 0.03, against 0.60" in said
-        assert "Within two standard errors of it: full, lora" in said
-        assert "Beside full, which trains every weight: lora, dora within noise; prompt below" in said
+        assert "against 0.60 for the untouched model. The chance that it really is the best of these 6 is" in said
+        assert "setfit is better than lora, dora, prompt, base; not to be told from full." in said
+        assert "corrected for all 15 pairs" in said
+        assert "Beside full, which trains every weight: worse: prompt, dora; cannot be told apart: lora." in said
         assert "lora forgets least on prose (−0.100 nats/word)" in said  # prompt lost less, but learned nothing
-        assert "lora is the smallest to ship (4 MiB)" in said
+        assert "setfit is the smallest to ship (90 MiB)" in said
         assert "Not shown to be better than the untouched model: prompt." in said
 
     def test_one_seed_is_said_to_be_one(self, tmp_path):
@@ -161,7 +165,19 @@ class TestAnswer:
         base = cell("base")
         results.add(base, scores(0.6))
         results.add(cell("lora", 32, 0, baseline=base.spec_digest), scores(0.8), train_seconds=5.0)
-        assert "One seed" in " ".join(sentences(load(results.store(), "demo").blocks[0]))
+        answers = [answered(0.6, 1), answered(0.8, 2)]
+        for one, found in zip((base, cell("lora", 32, 0, baseline=base.spec_digest)), answers, strict=True):
+            results.add(one, scores(0.6), items=found)
+        assert "One seed each" in " ".join(sentences(load(results.store(), "demo").blocks[0]))
+
+    def test_without_items_nothing_is_tested_and_that_is_said(self, tmp_path):
+        results = Results(tmp_path)
+        base = cell("base")
+        results.add(base, scores(0.6))
+        results.add(cell("lora", 32, 0, baseline=base.spec_digest), scores(0.8), train_seconds=5.0)
+        assert "not stored, so no difference can be tested" in " ".join(
+            sentences(load(results.store(), "demo").blocks[0])
+        )
 
 
 class TestFormat:
@@ -203,15 +219,16 @@ class TestHtml:
         tags = Tags()
         tags.feed(written[1])
         names = {tag for tag, _ in tags.found}
-        assert not names & {"script", "link", "iframe", "img", "image", "object"}
+        assert not names & {"link", "iframe", "img", "image", "object"}
+        assert not any(attributes.get("src") for tag, attributes in tags.found if tag == "script")
         for tag, attributes in tags.found:
             for name in ("src", "href", "xlink:href", "srcset"):
                 assert not (attributes.get(name) or "").startswith(("http", "//")), tag
-        assert not re.search(r"@import|url\((?!#)", written[1])
+        assert not re.search(r"@import|url\((?!#)", written[1].split("<body>")[0])
 
     def test_it_escapes_what_users_and_errors_wrote(self, written):
         html = written[1]
-        assert "<script" not in html
+        assert "<script>alert" not in html
         assert "&lt;script&gt;alert(1)" in html
         assert "Does &lt;b&gt;parameter-efficient" in html
 
@@ -221,9 +238,10 @@ class TestHtml:
         results.add(base, scores(0.6, 0.03, -5.0))
         hostile = cell("<script>x</script>|*", 32, 0, baseline=base.spec_digest)
         results.add(hostile, scores(0.8, 0.03, -5.1), train_seconds=5.0, losses=[2.0, 1.0])
-        paths = write_report(results.store(), "demo", tmp_path / "out")
-        for path in (tmp_path / "out").iterdir():
-            assert "<script" not in path.read_text(encoding="utf-8")
+        paths = write_report(load(results.store(), "demo"), tmp_path / "out")
+        for path in (tmp_path / "out").rglob("*"):
+            if path.suffix in (".html", ".md", ".svg"):
+                assert "<script>x" not in path.read_text(encoding="utf-8")
         assert r"&lt;script>x&lt;/script>\|\*" in paths.markdown.read_text(encoding="utf-8")
 
     def test_tables_can_be_read_aloud(self, written):
@@ -245,7 +263,9 @@ class TestHtml:
             assert wanted in written[1]
 
     def test_plots_change_colour_in_the_dark(self, written):
-        for picture in re.findall(r"<svg.*?</svg>", written[1], flags=re.DOTALL):
+        pictures = [path.read_text(encoding="utf-8") for path in (written[0] / "plots").glob("*.svg")]
+        assert len(pictures) == 5
+        for picture in pictures:
             rules = re.findall(r'\.marks \[fill="(#\w+)"\]', picture)
             body = picture.split("</style>")[1]
             assert rules
@@ -256,12 +276,12 @@ class TestMarkdown:
     def test_tables_are_well_formed(self, written):
         markdown = written[2]
         lines = [line for line in markdown.splitlines() if line.startswith("|")]
-        assert len(lines) == 2 * (2 + 8)
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+        assert len(lines) == 2 * (2 + 8) + 2 + 2  # two sizes, and which wins at each
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 2
 
     def test_it_links_the_plot_beside_it(self, written):
         folder, _, markdown = written
-        (name,) = re.findall(r"\]\(([^)]+\.svg)\)", markdown)
+        name, *_ = re.findall(r"\]\(([^)]+\.svg)\)", markdown)
         assert (folder / name).read_text(encoding="utf-8").startswith("<svg")
 
     def test_reasons_are_escaped(self, written):
@@ -279,7 +299,7 @@ class TestTerminal:
 
     def test_narrow_leaves_columns_out_and_says_so(self, demo_store):
         assert "Left out" not in printed(demo_store, 130)
-        assert "Left out for want of width: tokens/s" in printed(demo_store, 90)
+        assert "Left out for want of width: on front, tokens/s" in printed(demo_store, 90)
 
 
 def test_the_three_faces_say_the_same(demo_store, written, block):
@@ -289,10 +309,9 @@ def test_the_three_faces_say_the_same(demo_store, written, block):
             assert all(text in face for face in faces), text
 
 
-def test_an_unknown_suite_names_the_nearest(demo_store, tmp_path):
+def test_an_unknown_suite_names_the_nearest(demo_store):
     with pytest.raises(StoreError, match=r"Did you mean 'demo'\?"):
-        write_report(demo_store, "dem", tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        load(demo_store, "dem")
 
 
 def test_a_run_in_which_everything_failed_still_reports(tmp_path):
@@ -300,7 +319,7 @@ def test_a_run_in_which_everything_failed_still_reports(tmp_path):
     results.add(cell("base"), status=Status.FAILED, reason="no model")
     results.add(cell("lora", 32, 0), status=Status.DIVERGED, reason="loss is nan", losses=[math.nan])
     store = results.store()
-    html = write_report(store, "demo", tmp_path / "out").html.read_text(encoding="utf-8")
+    html = write_report(load(store, "demo"), tmp_path / "out").html.read_text(encoding="utf-8")
     assert "No method has finished" in html
     assert "diverged: loss is nan" in html
     printed(store, 100)
@@ -309,7 +328,7 @@ def test_a_run_in_which_everything_failed_still_reports(tmp_path):
 def test_a_run_without_any_attempt_still_reports(tmp_path):
     results = Results(tmp_path / "results")
     results.member(cell("lora", 32, 0))
-    html = write_report(results.store(), "demo", tmp_path / "out").html.read_text(encoding="utf-8")
+    html = write_report(load(results.store(), "demo"), tmp_path / "out").html.read_text(encoding="utf-8")
     assert "missing" in html
 
 
@@ -390,8 +409,8 @@ def test_what_stands_bad_data_is_said(tmp_path):
     assert said[0].startswith("With 32 examples, full scores highest on topic: acc 0.91")
     changes = [line for line in said if "beside clean balanced data" in line]
     assert changes == [
-        "With labels 0.4, acc changes, beside clean balanced data: lora −0.11, full −0.50.",
-        "With select hard, acc changes, beside clean balanced data: full −0.02 (within noise), lora −0.20.",
+        "With labels 0.4, acc changes, beside clean balanced data: lora −0.11 ± 0.02, full −0.50 ± 0.02.",
+        "With select hard, acc changes, beside clean balanced data: full −0.02 ± 0.02, lora −0.20 ± 0.02.",
     ]
 
 
@@ -406,14 +425,14 @@ def test_without_clean_data_the_report_says_what_its_data_is(tmp_path):
 
 def test_every_face_of_the_report_names_the_quality(tmp_path):
     store = spoilt_store(tmp_path / "results")
-    paths = write_report(store, "demo", tmp_path / "out")
+    paths = write_report(load(store, "demo"), tmp_path / "out")
     for text in (paths.html.read_text(encoding="utf-8"), paths.markdown.read_text(encoding="utf-8")):
-        assert "32 training examples, labels 0.4" in text
-        assert "32 training examples, select hard" in text
+        assert "labels 0.4" in text
+        assert "select hard" in text
     assert "topic, tiny, 32 examples, labels 0.4" in printed(store, 140)
     (block,) = load(store, "demo").blocks
-    assert "32 examples, labels 0.4" in losses(block)
-    assert "32 examples, labels 0.4" in learning_against_forgetting(block)
+    for chart in (losses(block), learning_against_forgetting(block)):
+        assert "32 examples, labels 0.4" in json.dumps(spec(chart))
 
 
 def test_every_face_of_the_report_shows_the_instruments(tmp_path):
@@ -428,7 +447,7 @@ def test_every_face_of_the_report_shows_the_instruments(tmp_path):
     results.check(bad, env_digest=environment(cpu="another CPU").env_digest)
     results.check(bad, model="another model")
     store = results.store()
-    paths = write_report(store, "demo", tmp_path / "out")
+    paths = write_report(load(store, "demo"), tmp_path / "out")
     page, markdown = paths.html.read_text(), paths.markdown.read_text()
     summary = "Instruments: 2 of 3 checks FAILED: null_adapter (tiny), same_seed (tiny)."
     assert summary in " ".join(printed(store, 300).split())
@@ -613,7 +632,7 @@ def test_memory_is_what_torch_allocated_on_a_gpu():
 
 
 def test_every_written_face_has_the_memory(tmp_path, block):
-    paths = write_report(costly(tmp_path / "results"), "demo", tmp_path / "report")
+    paths = write_report(load(costly(tmp_path / "results"), "demo"), tmp_path / "report")
     for path in (paths.html, paths.markdown):
         text = path.read_text(encoding="utf-8").replace("\\", "")
         assert memory.TITLE in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from harness.report.picture import spec, svg
 from harness.report.tuning import curves, drawn_merits, full_rate, groups, headers, lines, times, warnings
 from harness.store.studies import StoredStudy, StoredTrial
 
@@ -118,8 +119,7 @@ def test_what_cannot_be_compared_stands_apart() -> None:
 
 
 def test_the_curve_names_every_label_and_is_none_without_two_trials() -> None:
-    drawn = curves([LORA, FULL])
-    assert drawn
+    drawn = svg(spec(curves([LORA, FULL])))
     assert "lora" in drawn
     assert "full" in drawn
     assert curves([study("one", [trial(0, 0.5, 1e-4, chosen=True)])]) is None

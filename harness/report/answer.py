@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.report import crossing
 from harness.report.format import NA, digits_of, number, seconds, share, size, with_error
 from harness.report.fronts import front, retention
 from harness.report.standing import Standing
-from harness.report.table import UNITS, Block, Report, Row
+from harness.report.table import UNITS, Block, Figure, Report, Row
 from harness.verdicts import Verdict
 
 MOST_NAMES = 6  # of a list in a sentence
@@ -196,13 +197,16 @@ def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:
         others = [row for row in block.at(n_train, condition) if row.score and row.n_train]
         pairs = [(clean[row.label], row) for row in others if row.label in clean]
         pairs.sort(key=lambda pair: goodness(pair[0]) - goodness(pair[1]))
-        said = [
-            f"{row.label} {number(row.score.value - before.score.value, digits_of(block.metric), signed=True)}"
-            for before, row in pairs
-            if row.score and before.score
-        ]
+        said = [f"{row.label} {drop(before.score, row.score)}" for before, row in pairs if row.score and before.score]
         if said:
             yield f"With {condition}, {block.metric} changes, beside clean balanced data: {', '.join(said)}."
+
+
+def drop(before: Figure, after: Figure) -> str:
+    """How far a score has moved. Its error is joined as if the items were others, which makes it too large."""
+    known = before.stderr is not None and after.stderr is not None
+    joint = math.hypot(before.stderr or 0.0, after.stderr or 0.0) if known else None
+    return with_error(after.value - before.value, joint, digits_of(after.metric), signed=True)
 
 
 def some(names: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from harness.report.columns import (
     matched_texts,
     matched_title,
     problem,
+    seeds,
     title,
 )
 from harness.report.drawings import drawings
@@ -228,7 +229,8 @@ def board_cells(block: Block, row: Row, shown: Sequence[Column], span: tuple[flo
     if row.seeds:
         return [cell(column) for column in shown]
     known = [cell(column) for column in shown[: len(shown) - len(columns(block)) + 1]]
-    why = {"text": problem(row), "value": None, "class": "problem", "drawn": "", "span": len(shown) - len(known)}
+    reason = f"{seeds(row)} seeds. {problem(row)}" if row.n_train else problem(row)
+    why = {"text": reason, "value": None, "class": "problem", "drawn": "", "span": len(shown) - len(known)}
     return [*known, why]
 
 
