@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from harness.contrast import Comparison, Decision, Spread, compare, decide, pooled_spread, seed_spread
@@ -23,7 +23,7 @@ from harness.power import MARGIN
 DRAWS = 4000
 Z = 1.96  # half an interval of 95%, in standard errors
 LEAST_SAVING = 0.5  # a cheaper alternative is named that costs at most this share
-UNMEASURED = "is unknown"
+UNKNOWN = Work(None)
 Limit = Literal["status", "learned", "memory", "forgetting", "latency", "budget"]
 
 
@@ -60,7 +60,7 @@ class Candidate:
     memory: Mapping[str, float] = field(default_factory=dict)
     latency_ms: float | None = None  # the median of one request alone
     latency_ms_p90: float | None = None
-    work: Work = Work(None)
+    work: Work = UNKNOWN
     trials: int = 0  # of its tuning
     trials_to_good: int | None = None  # of them, until the expected best is within the margin of the best
     artifact_bytes: float | None = None
@@ -234,19 +234,16 @@ def judged(one: Candidate, cost: Cost | None, wishes: Wishes) -> tuple[list[Reas
         where, bytes_ = one.peak or ("", None)
         if bytes_ is None or bytes_ > wishes.memory:
             reasons.append(Reason("memory", bytes_, wishes.memory, where))
-    if wishes.max_forgetting is not None and one.language_model:
+    if (limit := wishes.max_forgetting) is not None and one.language_model:
         change = one.retained.get(wishes.forgetting_on)
         drop, unit = (-change.value, change.unit) if change else (None, "")
-        reach = Z * (change.stderr or 0.0) if change else 0.0
-        about: tuple[Any, ...] = (drop, wishes.max_forgetting, wishes.forgetting_on, unit)
-        if drop is None:
-            reasons.append(Reason("forgetting", *about))
-        elif drop > wishes.max_forgetting:
-            reasons.append(
-                Reason("forgetting", *about, drop - reach if drop - reach <= wishes.max_forgetting else None)
-            )
-        elif drop + reach > wishes.max_forgetting:
-            cautions.append(Reason("forgetting", *about, drop + reach))
+        reach = Z * ((change.stderr if change else None) or 0.0)
+        found = Reason("forgetting", drop, limit, wishes.forgetting_on, unit)
+        if drop is None or drop > limit:
+            within = drop is not None and drop - reach <= limit
+            reasons.append(replace(found, reach=drop - reach if drop is not None and within else None))
+        elif drop + reach > limit:
+            cautions.append(replace(found, reach=drop + reach))
     if wishes.latency_ms is not None:
         if one.latency_ms is None or one.latency_ms > wishes.latency_ms:
             reasons.append(Reason("latency", one.latency_ms, wishes.latency_ms))

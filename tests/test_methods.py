@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def test_packages_are_those_that_its_file_imports(path: Path) -> None:
     brought = {
         re.split(r"[^\w-]", wanted)[0].lower().replace("-", "_").replace("scikit_learn", "sklearn")
         for name in named
-        for wanted in requires(name) or ()
+        for wanted in requires(packages_distributions()[name][0]) or ()
     }
     # bitsandbytes comes with `quantize`, of whatever method
     assert found - named - brought <= {"bitsandbytes"}

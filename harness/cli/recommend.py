@@ -50,8 +50,8 @@ def recommend(
 ) -> None:
     """Which method of a suite to use within your limits, why, which ones are ruled out by what, and how sure that is.
 
-    Example: tunebench recommend peft-vs-full --examples 100 --memory 16GiB --max-forgetting 0.02 --latency 50ms --budget 5USD
-    """  # fmt: skip
+    Example: tunebench recommend every-method --examples 100 --memory 16GiB --max-forgetting 0.1 --budget 5USD
+    """
     from harness.recommend import Wishes
     from harness.recommend import recommend as answered
     from harness.report import load
@@ -136,6 +136,7 @@ def priced(
 
 def show(answer: Answer, question: Question) -> None:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
     from harness.report import advice
@@ -150,11 +151,14 @@ def show(answer: Answer, question: Question) -> None:
         for line in advice.details(answer.first, answer.prices):
             console.print(Text(line, style="dim"))
         console.print(table(answer, question, console.width))
-    out = advice.ruled_out(answer)
-    if out:
+    out = Table.grid(padding=(0, 2), pad_edge=True)
+    out.add_column(no_wrap=True)
+    out.add_column()
+    for label, why in advice.ruled_out(answer):
+        out.add_row(Text(label), Text(why))
+    if answer.ruled_out:
         console.print(Text("\nRuled out", style="bold"))
-    for label, why in out:
-        console.print(Text.assemble("  ", (label, "bold"), f": {why}"))
+        console.print(out)
     console.print(Text("\nAssumptions", style="bold"))
     for line in advice.assumptions(answer, question):
         console.print(Text(f"  {line}", style="dim"))

@@ -269,11 +269,9 @@ def assumptions(answer: Answer, question: Question) -> list[str]:
         "making and answering; median latency.",
     ]
     if wishes.max_forgetting is not None:
-        fit = [*(one.candidate for one in answer.ranked), *(out.candidate for out in answer.ruled_out)]
-        unit = next((c.retained[wishes.forgetting_on].unit for c in fit if wishes.forgetting_on in c.retained), "")
-        lines.append(
-            f"Forgetting: at most {wishes.max_forgetting:g} {unit} on {wishes.forgetting_on}, by its estimate."
-        )
+        on = wishes.forgetting_on
+        unit = next((one.retained[on].unit for one in question.candidates if on in one.retained), "")
+        lines.append(f"Forgetting: at most {wishes.max_forgetting:g} {unit} on {on}, by its estimate.")
     if any(one.candidate.contended for one in answer.ranked):
         lines.append("‡ other work shared the machine meanwhile: its times are too long.")
     return lines

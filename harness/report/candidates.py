@@ -78,12 +78,12 @@ def questions(
 ) -> list[Question]:
     """See `read`. Tables that hold only what others need have no untouched model, and are asked by name alone."""
     found = [block for block in report.blocks if block.base or task]
-    for kind, name, known in (
-        ("task", task, [block.task for block in report.blocks]),
-        ("model", model, [block.model for block in report.blocks]),
+    for kind, name, names in (
+        ("task", task, {block.task for block in report.blocks}),
+        ("model", model, {block.model for block in report.blocks}),
     ):
-        if name and name not in known:
-            raise UserError(unknown(f"{kind} of {report.run.suite}", name, set(known)))
+        if name and name not in names:
+            raise UserError(unknown(f"{kind} of {report.run.suite}", name, names))
     found = [block for block in found if task in ("", block.task) and model in ("", block.model)]
     if not any(row.score for block in found for row in block.rows):
         raise StoreError(f"nothing of {report.run.suite} has been scored. `tunebench status` says how its run goes.")
@@ -229,7 +229,7 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         memory=memory(done, needed),
         latency_ms=latency,
         latency_ms_p90=fact("latency_ms_p90"),
-        work=Work(make, sum(t.seconds or 0.0 for t in study.trials) if study else 0.0, request, make, devices(done, known)),
+        work=Work(make, searching(study), request, make, devices(done, known)),
         trials=len(study.trials) if study else 0,
         trials_to_good=trials_to_good(study, known.margin) if study else None,
         artifact_bytes=shipped,
@@ -292,6 +292,11 @@ def devices(done: Sequence[CellRow], known: Known) -> int:
     """Accelerators that it was trained on; processes on a CPU share what is paid for."""
     design = known.designs.get(done[0].spec_digest)
     return int(design.train.get("devices") or 1) if design and known.report.run.environment.get("accelerator") else 1
+
+
+def searching(study: StoredStudy | None) -> float:
+    """Seconds of all trials, those that were ended early or failed too."""
+    return math.fsum(trial.seconds or 0.0 for trial in study.trials) if study else 0.0
 
 
 def trials_to_good(study: StoredStudy, margin: float) -> int | None:
