@@ -1,9 +1,10 @@
 """Which method to take: candidates and wishes in, a ranked answer with reasons out. Pure: no store, no torch.
 
 The rule. What failed, what learned nothing and what breaks a limit is ruled out, each with every reason. Of those that
-fit, the highest score is sought; what scores within the margin of it is good enough, and among these the lower total
-cost of ownership goes first (to two digits), then fewer parts to run, extra packages and settings to choose, then the
-score. All others follow by their score. Scores decide by their estimates and not by tests: if whatever cannot be told
+fit, the highest score is sought; what scores within the margin of it is good enough. Of these the cheapest counts, by
+total cost of ownership, and what costs at most a quarter more, since times are measured no better: among them fewer
+parts to run, extra packages and settings to choose go first, then the score. The other good ones follow by their cost,
+all others by their score. Scores decide by their estimates and not by tests: if whatever cannot be told
 apart were good enough, a cheap method would win by being measured badly. How sure the answer is, is said beside it.
 
 Not covered: how candidates come from stored results (`report/candidates.py`), and words (`report/advice.py`).
@@ -22,6 +23,7 @@ from harness.power import MARGIN
 
 DRAWS = 4000
 Z = 1.96  # half an interval of 95%, in standard errors
+ALIKE = 1.25  # costs up to so many times the lowest are alike: throughput is timed over three batches
 LEAST_SAVING = 0.5  # a cheaper alternative is named that costs at most this share
 UNKNOWN = Work(None)
 Limit = Literal["status", "learned", "memory", "forgetting", "latency", "budget"]
@@ -201,7 +203,8 @@ def recommend(
     # Scores are sums of fractions: what is exactly the margin below must not depend on their last bit.
     close = [one for one in fit if best - one.candidate.merit <= wishes.margin + 1e-9]
     others = [one for one in fit if one not in close]
-    first = sorted(close, key=by_cost)
+    low = ALIKE * min(total(one) for one in close)
+    first = sorted(close, key=lambda one: (total(one) > low, *(by_cost(one) if total(one) > low else simpler(one))))
     rest = sorted(others, key=lambda one: (-one.candidate.merit, *by_cost(one)))
     chosen = first[0].candidate
     spread = spread_of([one.candidate for one in fit])
@@ -254,21 +257,30 @@ def judged(one: Candidate, cost: Cost | None, wishes: Wishes) -> tuple[list[Reas
     return reasons, cautions
 
 
+def total(one: Ranked) -> float:
+    """The cost of ownership; what is unknown is no less than anything."""
+    return one.cost.total if one.cost else math.inf
+
+
+def simpler(one: Ranked) -> tuple[Any, ...]:
+    """The order among those that are good enough and alike in cost."""
+    return one.candidate.complexity, -one.candidate.merit, total(one), one.candidate.label
+
+
 def by_cost(one: Ranked) -> tuple[Any, ...]:
-    """The order among those that are good enough. Costs are timed, so two digits of them count."""
-    cost = float(f"{one.cost.total:.1e}") if one.cost else math.inf
-    return cost, one.candidate.complexity, -one.candidate.merit, one.candidate.label
+    return (total(one), *simpler(one))
 
 
 def rule_of(ranked: Sequence[Ranked]) -> Any:
+    """What put the first before the second."""
     if len(ranked) == 1:
         return "only"
-    if not ranked[1].close:
+    first, second = ranked[:2]
+    if not second.close:
         return "score"
-    keys = [by_cost(one) for one in ranked[:2]]
-    if keys[0][0] != keys[1][0]:
+    if total(second) > ALIKE * min(total(one) for one in ranked if one.close):
         return "cost"
-    return "simplicity" if keys[0][1] != keys[1][1] else "score within the margin"
+    return "simplicity" if first.candidate.complexity != second.candidate.complexity else "score within the margin"
 
 
 def cheaper(ranked: Sequence[Ranked]) -> Ranked | None:

@@ -19,7 +19,7 @@ RULES = {
     "only": "it is the only one that fits",
     "score": "it scores highest, and nothing that fits comes within {margin:g} of it",
     "cost": "of those within {margin:g} of the best score it costs least",
-    "simplicity": "of those within {margin:g} of the best score it costs no more, and is simpler",
+    "simplicity": "of those within {margin:g} of the best score that are alike in cost it is the simplest",
     "score within the margin": "of those within {margin:g} of the best score, alike in cost and complexity, it scores "
     "highest",
 }
@@ -204,7 +204,7 @@ def texts(one: Ranked | RuledOut, prices: Prices) -> list[str]:
         known.label + (" ‡" if known.contended else ""),
         with_error(known.score, known.stderr, digits_of(known.metric)),
         money(one.cost.total, prices, unit=False) if one.cost else NA,
-        NA if effort is None else f"{seconds(effort)} s" + (f", {known.trials} trials" if known.trials else ""),
+        NA if effort is None else f"{seconds(effort)} s" + (f" ({known.trials})" if known.trials else ""),
         "/".join(map(str, (len(known.settings), len(known.packages), len(known.parts)))),
         NA if work.update is None else f"{seconds(work.update)} s",
         NA if known.artifact_bytes is None else size(known.artifact_bytes) if known.artifact_bytes else "nothing",
@@ -264,7 +264,7 @@ def assumptions(answer: Answer, question: Question) -> list[str]:
         + ". A request is charged the time that it takes; a device that waits is not counted.",
         f"Measured on {question.device}; another device has other times"
         + (" and memory. Memory is resident memory of the process." if question.resident else " and memory."),
-        "Columns: cost of ownership; effort, the time to make it with its search for settings; settings to choose, "
+        "Columns: cost of ownership; effort, the time to make it with its search for settings (so many trials); settings to choose, "
         "extra packages and parts to run; the time to take in new examples; what must be shipped; peak memory of "
         "making and answering; median latency.",
     ]
