@@ -13,6 +13,7 @@ Not covered: how candidates come from stored results (`report/candidates.py`), a
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -26,6 +27,7 @@ Z = 1.96  # half an interval of 95%, in standard errors
 ALIKE = 1.25  # costs up to so many times the lowest are alike: throughput is timed over three batches
 LEAST_SAVING = 0.5  # a cheaper alternative is named that costs at most this share
 UNKNOWN = Work(None)
+TINY = 1e-9  # differences of sums: what is exactly at a limit must not depend on their last bit
 Limit = Literal["status", "learned", "memory", "forgetting", "latency", "budget"]
 
 
@@ -69,6 +71,7 @@ class Candidate:
     settings: tuple[str, ...] = ()  # to choose
     packages: tuple[str, ...] = ()  # beside those that every method takes
     parts: tuple[str, ...] = ("model",)  # to keep and run for an answer
+    described: bool = True  # False: of a method that is not known here, so that these three are not
     made_of: tuple[str, ...] = ()  # other results that it needs first
     contended: bool = False
     failure: str = ""
@@ -85,7 +88,9 @@ class Candidate:
 
     @property
     def complexity(self) -> tuple[int, int, int]:
-        return len(self.parts), len(self.packages), len(self.settings)
+        """Parts, packages and settings; more than any where they are not known."""
+        many = 0 if self.described else sys.maxsize // 2
+        return many + len(self.parts), many + len(self.packages), many + len(self.settings)
 
     @property
     def peak(self) -> tuple[str, float] | None:
@@ -200,8 +205,7 @@ def recommend(
     if not fit:
         return Answer((), tuple(out), wishes, prices, "none")
     best = max(one.candidate.merit for one in fit)
-    # Scores are sums of fractions: what is exactly the margin below must not depend on their last bit.
-    close = [one for one in fit if best - one.candidate.merit <= wishes.margin + 1e-9]
+    close = [one for one in fit if best - one.candidate.merit <= wishes.margin + TINY]
     others = [one for one in fit if one not in close]
     low = ALIKE * min(total(one) for one in close)
     first = sorted(close, key=lambda one: (total(one) > low, *(by_cost(one) if total(one) > low else simpler(one))))
@@ -242,7 +246,7 @@ def judged(one: Candidate, cost: Cost | None, wishes: Wishes) -> tuple[list[Reas
         drop, unit = (-change.value, change.unit) if change else (None, "")
         reach = Z * ((change.stderr if change else None) or 0.0)
         found = Reason("forgetting", drop, limit, wishes.forgetting_on, unit)
-        if drop is None or drop > limit:
+        if drop is None or drop > limit + TINY:
             within = drop is not None and drop - reach <= limit
             reasons.append(replace(found, reach=drop - reach if drop is not None and within else None))
         elif drop + reach > limit:
@@ -348,7 +352,7 @@ def confidence(ranked: Sequence[Ranked], spread: Spread | None, margin: float, s
     scale = numpy.sqrt(chdtri(degrees, random.uniform(size=(DRAWS, 1))) / degrees)
     lead = (effect + stderr * draws / scale).max(axis=1)
     return Confidence(
-        float((lead <= 0).mean()), float((lead <= margin + 1e-9).mean()), len(ranked), bool(at_most), paired
+        float((lead <= 0).mean()), float((lead <= margin + TINY).mean()), len(ranked), bool(at_most), paired
     )
 
 

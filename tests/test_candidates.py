@@ -129,6 +129,7 @@ def test_every_kind_of_row(tmp_path: Path) -> None:
     assert "missing" in out["late"]
     assert "learned nothing" in out["prompt"]
     assert "dora" not in out  # one of its seeds is done
+    assert not named(question, "setfit").described  # it stands there with the settings of another
     assert answer.first
     assert answer.first.candidate.label == "setfit"
     assert "single items of both are not stored" in " ".join(sentences(answer, question))

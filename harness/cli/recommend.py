@@ -176,12 +176,12 @@ def table(answer: Answer, question: Question, width: int) -> Any:
     lines = [advice.texts(one, answer.prices) for one in answer.ranked[: advice.MOST_ROWS]]
     kept = list(range(len(names)))
     for name in advice.SPARE:
-        if sum(max(len(line[place]) for line in [names, *lines]) + 2 for place in kept) <= width:
+        if sum(max(len(line[place]) for line in [names, *lines]) + 3 for place in kept) <= width:
             break
         kept.remove(names.index(name))
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place in kept:
-        made.add_column(names[place], justify="left" if place == 0 else "right", overflow="fold")
+        made.add_column(names[place], justify="left" if place == 0 else "right", no_wrap=place == 0)
     for line in lines:
         made.add_row(*(Text(line[place]) for place in kept))
     more = len(answer.ranked) - advice.MOST_ROWS

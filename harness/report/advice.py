@@ -205,7 +205,7 @@ def texts(one: Ranked | RuledOut, prices: Prices) -> list[str]:
         with_error(known.score, known.stderr, digits_of(known.metric)),
         money(one.cost.total, prices, unit=False) if one.cost else NA,
         NA if effort is None else f"{seconds(effort)} s" + (f" ({known.trials})" if known.trials else ""),
-        "/".join(map(str, (len(known.settings), len(known.packages), len(known.parts)))),
+        "/".join(map(str, (len(known.settings), len(known.packages), len(known.parts)))) if known.described else NA,
         NA if work.update is None else f"{seconds(work.update)} s",
         NA if known.artifact_bytes is None else size(known.artifact_bytes) if known.artifact_bytes else "nothing",
         size(known.peak[1]) if known.peak else NA,
@@ -219,6 +219,8 @@ def details(one: Ranked, prices: Prices) -> list[str]:
     lines = [
         f"To choose: {', '.join(known.settings) or 'nothing'}. "
         f"Extra packages: {', '.join(known.packages) or 'none'}. Parts to run: {', '.join(known.parts)}."
+        if known.described
+        else f"What there is to choose and run of {known.method} is not known to this version."
     ]
     if known.made_of:
         lines.append(f"It needs first: {', '.join(known.made_of)}.")
@@ -264,9 +266,9 @@ def assumptions(answer: Answer, question: Question) -> list[str]:
         + ". A request is charged the time that it takes; a device that waits is not counted.",
         f"Measured on {question.device}; another device has other times"
         + (" and memory. Memory is resident memory of the process." if question.resident else " and memory."),
-        "Columns: cost of ownership; effort, the time to make it with its search for settings (so many trials); settings to choose, "
-        "extra packages and parts to run; the time to take in new examples; what must be shipped; peak memory of "
-        "making and answering; median latency.",
+        "Columns: cost of ownership; effort, the time to make it with its search for settings (of so many trials); "
+        "settings to choose, extra packages and parts to run; the time to take in new examples; what must be shipped; "
+        "peak memory of making and answering; median latency.",
     ]
     if wishes.max_forgetting is not None:
         on = wishes.forgetting_on

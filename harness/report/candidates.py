@@ -236,6 +236,7 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         settings=to_choose(design, known.of(needed), study) if design else (),
         packages=packages(known.of([done[0], *needed])),
         parts=method.serves if method else ("model",),
+        described=method is not None,
         made_of=tuple(f"{cell.label} on {cell.task}" for cell in needed),
         values=side.values,
         items=side.docs,
