@@ -6,8 +6,8 @@ Nothing is trained. Every number a test checks by hand is an argument here.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +145,10 @@ class Results:
         facts: Sequence[Fact] = (),
         checkpoints: Sequence[Checkpoint] = (),
         energy: float | None = None,
+        peaks: Mapping[str, int] | None = None,
     ) -> str:  # fmt: skip
-        """One attempt at a cell; later calls are newer. Returns its attempt_id."""
+        """One attempt at a cell; later calls are newer. Returns its attempt_id. `peaks` are resident bytes of phases,
+        in place of those here, or of phases that there are none of here."""
         self.member(of)
         self.attempts += 1
         attempt = f"{self.run_id}-a{self.attempts:03}"
@@ -157,6 +159,10 @@ class Results:
             phases.append(Phase("train", train_seconds, tokens=6000, rss_bytes=1536 * MIB, energy_j=energy))
             facts.append(Fact("tokens_per_second", 6000 / train_seconds, "tokens/s", True))
             facts.append(Fact("trainable_params", trainable, "parameters", False))
+        known = {phase.phase: phase for phase in phases}
+        for name, peak in (peaks or {}).items():
+            known[name] = replace(known.get(name) or Phase(name, 0.0), rss_bytes=peak)
+        phases = list(known.values())
         result = CellResult(
             attempt_id=attempt,
             run_id=self.run_id,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 COMMANDS = ["run", "plan", "check", "fetch", "report", "show", "methods", "tasks", "models", "sql", "rebuild", "status",
-            "doctor", "tune", "studies", "compare"]  # fmt: skip
+            "doctor", "tune", "studies", "compare", "recommend"]  # fmt: skip
 
 
 def tunebench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -204,6 +204,29 @@ def test_a_second_run_is_refused_with_the_holders_pid(project: Path) -> None:
     (project / "results" / ".run.pid").write_text("4242")
     with FileLock(project / "results" / ".run.lock"):
         refused(tunebench("run", "small"), "another `tunebench` (pid 4242)")
+
+
+def test_recommend_within_limits_and_with_every_mistake_at_once(project: Path) -> None:
+    from results_factory import demo
+
+    demo(project / "results")
+    done = tunebench("recommend", "demo", "--examples", "64", "--max-forgetting", "0.2", "--requests", "1000")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "topic on tiny, 64 examples"
+    for said in ("Use setfit: acc ", "Ruled out", "oom: resident memory passed", "Assumptions", "(assumed;"):
+        assert said in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    (found,) = json.loads(tunebench("recommend", "demo", "--memory", "1MiB", "--json").stdout)
+    assert found["use"] is None
+    assert all(out["why"] for out in found["ruled_out"])
+    refused(tunebench("recommend", "dmo"), "unknown suite with results 'dmo'. Did you mean 'demo'?")
+    refused(tunebench("recommend", "demo", "--forgetting-on", "porse"), "Did you mean 'prose'?")
+    refused(tunebench("recommend", "demo", "--budget", "5EUR"), "the assumed price of the device is in USD")
+    several = tunebench(
+        "recommend", "demo", "--memory", "much", "--latency", "50", "--budget", "five", "--price", "x/h"
+    )
+    for said in ("--memory: got 'much'", "--latency: got '50'", "--budget: got 'five'", "--price: got 'x'"):
+        refused(several, said)
 
 
 def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ RANK = {
     "power": 1,
     "crossover": 1,
     "rankings": 1,
+    "ownership": 1,
+    "recommend": 8,
     "compare": 9,
     "configurable": 1,
     "contamination": 1,

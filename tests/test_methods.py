@@ -1,10 +1,14 @@
 """One contract for every method found in harness/methods, on the tiny model."""
 
+import ast
 import json
 import math
+import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from tiny import make_project
 from tools import cell_named, plan_of, run_here, work_of
 from transformers import AutoModelForCausalLM, set_seed
 
+from harness import methods
 from harness.methods import LogFloat, Method, Options, all_methods
 from harness.network import read_network
 from harness.worker import Work
@@ -26,6 +31,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "adapter_merge": EXPERTS,
     "peft": {"type": "oft", "config": {"target_modules": "all-linear"}},
 }
+# What every cell takes, whatever its method: the model, its weights, and scoring.
+EVERY_CELLS = {"harness", "torch", "transformers", "safetensors", "lm_eval", "pydantic"}
 # Methods of which only another library knows what they train: their memory is not predicted.
 UNCOUNTED = {"peft"}
 SAVED = {".safetensors", ".json", ".jinja", ".txt", ".md"}  # weights and text, nothing pickled
@@ -58,6 +65,31 @@ def test_settings_are_whole_and_defaults_sound(name: str) -> None:
     assert all_methods()[name](**method.settings).settings == method.settings
     with pytest.raises(ValueError, match="unknown setting"):
         make(name, no_such_setting=1)
+
+
+@pytest.mark.parametrize("path", sorted(Path(methods.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_packages_are_those_that_its_file_imports(path: Path) -> None:
+    """Beside those of every cell, and those that a package which is named installs itself."""
+    found = {
+        module.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text()))
+        for module in (
+            [node.module or ""] if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        )
+    } - set(sys.stdlib_module_names) - EVERY_CELLS  # fmt: skip
+    here = [kind for kind in all_methods().values() if kind.__module__ == f"harness.methods.{path.stem}"]
+    named = {name for kind in here for name in kind.packages}
+    if not here:  # what methods share, and their base, which a method that needs a package names itself
+        return
+    assert named <= found
+    brought = {
+        re.split(r"[^\w-]", wanted)[0].lower().replace("-", "_").replace("scikit_learn", "sklearn")
+        for name in named
+        for wanted in requires(packages_distributions()[name][0]) or ()
+    }
+    # bitsandbytes comes with `quantize`, of whatever method
+    assert found - named - brought <= {"bitsandbytes"}
 
 
 # --- trained once, in this process, and looked at from every side ---
@@ -168,6 +200,21 @@ def test_what_it_saves_is_restored_bit_for_bit(name: str, courses: Callable[[str
     assert {path.suffix for path in done.saved.rglob("*") if path.is_file()} <= SAVED
     restored = done.method.restore(done.work, done.saved)
     assert torch.equal(logits_of(restored), done.trained)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_ships_a_whole_model_or_says_that_the_base_is_one_of_its_parts(
+    name: str, courses: Callable[[str], Course]
+) -> None:
+    from safetensors import safe_open
+
+    done = courses(name)
+    saved: set[str] = set()
+    for path in done.saved.rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            saved |= set(file.keys())
+    layers = {f"model.layers.{number}.mlp.up_proj.weight" for number in range(2)}
+    assert (layers <= saved) is ("base model" not in done.method.serves), done.method.serves
 
 
 @pytest.mark.parametrize("name", TRAINED)

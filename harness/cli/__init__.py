@@ -18,6 +18,7 @@ from harness.cli import tuning  # noqa: F401
 from harness.cli import names  # noqa: F401
 from harness.cli import look  # noqa: F401
 from harness.cli import compare  # noqa: F401
+from harness.cli import recommend  # noqa: F401
 from harness.cli import doctor  # noqa: F401
 
 

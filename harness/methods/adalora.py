@@ -31,6 +31,7 @@ class AdaLoRA(Method):
 
     name = "adalora"
     wraps = True
+    packages = ("peft",)
     paper = "arXiv:2303.10512"
     family = "reparameterised"
     alone = "its matrices end with other shapes than they had"

@@ -72,6 +72,10 @@ class Adapter(Method):
                 part.register_forward_hook(through_adapter)
         return model
 
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return ("base model", "adapter")
+
     def save(self, model: nn.Module, folder: Path) -> None:
         """The adapters' weights by name, and the settings that they were made with."""
         save_trained(model, folder)

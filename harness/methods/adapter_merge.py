@@ -38,6 +38,7 @@ class AdapterMerge(OfExperts):
 
     name = "adapter_merge"
     paper = "arXiv:2306.01708"
+    packages = ("peft",)
     space = {"weight": Options((0.3, 0.5, 0.7, 1.0)), "density": Options((0.2, 0.5, 0.8))}
 
     how: Literal[
@@ -53,6 +54,10 @@ class AdapterMerge(OfExperts):
         super().__init__(**settings)
         takes = {"weight": not self.weights, "density": self.drops}
         vars(self).update(space={key: value for key, value in type(self).space.items() if takes[key]})
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return ("base model", "adapter")
 
     @property
     def drops(self) -> bool:

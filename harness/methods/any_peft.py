@@ -56,6 +56,7 @@ class AnyPeft(Method):
     name = "peft"
     family = "reparameterised"
     wraps = True
+    packages = ("peft",)
     space = {"learning_rate": LogFloat(1e-5, 1e-1)}
 
     learning_rate: float = 3e-3

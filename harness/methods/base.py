@@ -218,6 +218,17 @@ class Method(Configurable):
         return self.trains
 
     @property
+    def extras(self) -> tuple[str, ...]:
+        """Packages that it takes beside those that every cell does (torch, transformers)."""
+        return (*self.packages, *(("bitsandbytes",) if self.quantize else ()))
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """The parts that must be kept to answer with what it leaves, in words: a base model of which others make use as
+        well is one of them."""
+        return ("base model", "adapter") if self.wraps else ("model",)
+
+    @property
     def prepares(self) -> bool:
         """Whether `fit` has work to do: training, or taking in examples or documents. It is measured, and saved."""
         return self.uses_data

@@ -54,6 +54,10 @@ class BitFit(Method):
             value.requires_grad_(name.endswith("bias"))
         return model
 
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return ("base model", "changed weights")
+
     def save(self, model: nn.Module, folder: Path) -> None:
         save_trained(model, folder)
 
@@ -88,6 +92,10 @@ class LayerNorm(Method):
             if type(part).__name__.endswith("Norm"):
                 part.requires_grad_(True)
         return model
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return ("base model", "changed weights")
 
     def save(self, model: nn.Module, folder: Path) -> None:
         save_trained(model, folder)

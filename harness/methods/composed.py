@@ -54,6 +54,18 @@ class Composed(Method):
         return any(part.uses_data for part in self.parts)
 
     @property
+    def extras(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.extras))
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return tuple(
+            part
+            for part in dict.fromkeys(part for one in self.parts for part in one.serves)
+            if part != "base model" or all(part in one.serves for one in self.parts)
+        )
+
+    @property
     def prepares(self) -> bool:
         return any(part.prepares for part in self.parts)
 

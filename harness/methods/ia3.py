@@ -22,6 +22,7 @@ class IA3(Method):
 
     name = "ia3"
     wraps = True
+    packages = ("peft",)
     paper = "arXiv:2205.05638"
     family = "additive"
     space = {"learning_rate": LogFloat(1e-3, 1e-1)}

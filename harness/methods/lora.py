@@ -46,6 +46,7 @@ class LoRA(Method):
 
     name = "lora"
     wraps = True
+    packages = ("peft",)
     paper = "arXiv:2106.09685"
     family = "reparameterised"
     space = {"learning_rate": LogFloat(1e-5, 1e-2), "rank": Options((4, 8, 16, 32))}

@@ -139,6 +139,14 @@ class Around(Method):
         if train.steps == 1 and self.sft_share:
             yield "steps is 1, which sft_share cannot divide. Raise steps, or drop sft_share."
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*super().extras, *self.part.extras]))
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return self.part.serves
+
     def skip(self) -> str | None:
         return super().skip() or self.part.skip()
 

@@ -24,6 +24,7 @@ class PrefixTuning(Method):
 
     name = "prefix_tuning"
     wraps = True
+    packages = ("peft",)
     paper = "arXiv:2101.00190"
     family = "additive"
     foldable = False

@@ -36,6 +36,10 @@ class Headed(Method):
 
     pool: Literal["last", "mean"] = "mean"
 
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return ("base model", "head")
+
     def footprint(self, network: Network) -> Footprint | None:
         return None  # how many labels there are, only the data know
 
@@ -94,6 +98,10 @@ class Classifier(Headed):
     learning_rate: float = 1e-4
     head_learning_rate: float = 1e-2
 
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return ("model",)  # the body is another than the base's
+
     def problems(self) -> Iterable[str]:
         if self.quantize:
             yield f"{self.name} cannot train {self.quantize} weights. Use linear_probe, or drop quantize."
@@ -115,6 +123,7 @@ class LinearProbe(Headed):
 
     name = "linear_probe"
     paper = "arXiv:1610.01644"
+    packages = ("sklearn",)
     space = {
         "strength": LogFloat(1e-4, 1e1),
         "learning_rate": LogFloat(1e-4, 1e-1),

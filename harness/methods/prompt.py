@@ -24,6 +24,7 @@ class PromptTuning(Method):
 
     name = "prompt_tuning"
     wraps = True
+    packages = ("peft",)
     paper = "arXiv:2104.08691"
     starts_at_base = "the prompt stands before every input from the start"
     family = "additive"
@@ -93,6 +94,7 @@ class PTuning(Method):
 
     name = "p_tuning"
     wraps = True
+    packages = ("peft",)
     paper = "arXiv:2103.10385"
     starts_at_base = "the prompt stands before every input from the start"
     family = "additive"

@@ -60,6 +60,10 @@ class Prompting(Method):
     def uses_data(self) -> bool:
         return self.examples > 0
 
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return ("base model", "prompt")
+
     def problems(self) -> Iterable[str]:
         if self.examples < 0:
             yield f"examples is {self.examples}; it must be at least 0."

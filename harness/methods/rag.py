@@ -38,6 +38,7 @@ class RAG(Method):
     family = "no training"
     paper = "arXiv:2005.11401"
     trains = False
+    packages = ("sentence_transformers",)
     foldable = False
     starts_at_base = "passages stand before the question"
     space = {"passages": Options((1, 2, 4, 8, 16)), "words": Options((32, 64, 128))}
@@ -68,6 +69,10 @@ class RAG(Method):
 
     def reads(self, task: str) -> tuple[str, ...]:
         return (self.store,) if self.store else ()
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return ("base model", "encoder", "index")
 
     def problems(self) -> Iterable[str]:
         for name in ("passages", "words"):

@@ -22,6 +22,7 @@ class VeRA(Method):
 
     name = "vera"
     wraps = True
+    packages = ("peft",)
     paper = "arXiv:2310.11454"
     family = "reparameterised"
     space = {"learning_rate": LogFloat(1e-4, 1e-1), "rank": Options((64, 256, 1024))}

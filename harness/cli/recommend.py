@@ -1,0 +1,190 @@
+"""Which method to take: `recommend`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from harness.cli.shared import AsJson, Results, SuiteName, app, project, results, size_of
+from harness.errors import UserError, unknown
+from harness.screen import show_json
+
+if TYPE_CHECKING:
+    from harness.ownership import Prices
+    from harness.recommend import Answer
+    from harness.report.candidates import Question
+
+Read = TypeVar("Read")
+SYMBOLS = {"$": "USD", "€": "EUR", "£": "GBP"}
+MILLISECONDS = {"ms": 1.0, "s": 1000.0, "min": 60_000.0}
+NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+
+
+@app.command()
+def recommend(
+    suite: SuiteName,
+    examples: Annotated[
+        int | None, typer.Option(min=1, help="how many you have (default: the most that were run)")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="of your device, such as 16GiB: to make it and to answer")] = None,
+    max_forgetting: Annotated[
+        float | None, typer.Option(min=0, help="the most that a retained task may lose, in its own unit")
+    ] = None,
+    forgetting_on: Annotated[str, typer.Option(help="which retained task (default: the suite's first)")] = "",
+    latency: Annotated[str | None, typer.Option(help="of one request alone, the median: 50ms, 0.05s")] = None,
+    budget: Annotated[str | None, typer.Option(help="for making, answering and updating together: 5USD")] = None,
+    price: Annotated[str | None, typer.Option(help="of an hour of the device: 1.20USD/h (default: assumed)")] = None,
+    requests: Annotated[float | None, typer.Option(min=0, help="a month (default: 100000)")] = None,
+    months: Annotated[float | None, typer.Option(min=0, help="that it is in use (default: 12)")] = None,
+    updates: Annotated[float | None, typer.Option(min=0, help="with new examples, a year (default: 12)")] = None,
+    margin: Annotated[float, typer.Option(min=0, help="differences of score below it do not matter")] = 0.02,
+    task: Annotated[str, typer.Option(help="this task alone")] = "",
+    model: Annotated[str, typer.Option(help="this base model alone")] = "",
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which method of a suite to use within your limits, why, which ones are ruled out by what, and how sure that is.
+
+    Example: tunebench recommend every-method --examples 100 --memory 16GiB --max-forgetting 0.1 --budget 5USD
+    """
+    from harness.recommend import Wishes
+    from harness.recommend import recommend as answered
+    from harness.report import load
+    from harness.report.advice import as_json as described
+    from harness.report.candidates import prices_of, read
+
+    mistakes: list[str] = []
+
+    def parsed(parse: Callable[[str], Read], text: str | None) -> Read | None:
+        try:
+            return None if text is None else parse(text)
+        except UserError as error:
+            mistakes.append(str(error))
+            return None
+
+    bytes_, milliseconds = parsed(size_of, memory), parsed(duration, latency)
+    money, hourly = parsed(amount, budget), parsed(rate, price)
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
+    store = results(folder, project())
+    report = load(store, name)
+    prices = priced(prices_of(report), hourly, money, requests=requests, months=months, updates=updates)
+    found = []
+    for question in read(store, report, examples, task, model, margin):
+        if forgetting_on and forgetting_on not in question.retain:
+            raise UserError(unknown(f"retained task of {name}", forgetting_on, question.retain))
+        on = forgetting_on or next(iter(question.retain), "")
+        if max_forgetting is not None and not on:
+            raise UserError(f"--max-forgetting: {name} retains no task, so nothing is known of forgetting.")
+        wishes = Wishes(bytes_, max_forgetting, on, milliseconds, money[0] if money else None, margin)
+        found.append((answered(question.candidates, wishes, prices), question))
+    if as_json:
+        show_json([described(answer, question) for answer, question in found])
+        return
+    for place, (answer, question) in enumerate(found):
+        if place:
+            print()
+        show(answer, question)
+
+
+def duration(text: str) -> float:
+    """Milliseconds of "50ms" or "0.05s". Raises UserError."""
+    found = re.fullmatch(NUMBER + r"\s*(ms|s|min)", text.strip())
+    if not found:
+        raise UserError(f"--latency: got {text!r}, wanted a duration with its unit, such as 50ms or 0.05s.")
+    return float(found[1]) * MILLISECONDS[found[2]]
+
+
+def amount(text: str, option: str = "--budget", example: str = "5USD, $5 or 5") -> tuple[float, str]:
+    """(amount, currency) of "5USD", "5 EUR", "$5" or "5"; the currency is "" where none is named. Raises UserError."""
+    found = re.fullmatch(rf"([$€£]?)\s*{NUMBER}\s*([A-Za-z]{{3}}|[$€£])?", text.strip())
+    if not found or (found[1] and found[3]):
+        raise UserError(f"{option}: got {text!r}, wanted an amount of money, such as {example}.")
+    mark = found[1] or found[3] or ""
+    return float(found[2]), SYMBOLS.get(mark, mark.upper())
+
+
+def rate(text: str) -> tuple[float, str]:
+    """(amount, currency) of "1.20USD/h" or "1.20". Raises UserError."""
+    return amount(re.sub(r"\s*/\s*h(our)?$", "", text.strip()), "--price", "1.20USD/h")
+
+
+def priced(
+    assumed: Prices, hourly: tuple[float, str] | None, budget: tuple[float, str] | None, **volume: float | None
+) -> Prices:
+    """The prices and volume that were given, else those assumed. A currency is only a label, and is not converted:
+    raises UserError where those of price and budget differ."""
+    given = {name: value for name, value in volume.items() if value is not None}
+    if hourly:
+        given["hour"] = hourly[0]
+    currency = (hourly[1] or (budget or (0, ""))[1] if hourly else "") or assumed.currency
+    if budget and budget[1] and budget[1] != currency:
+        what = f"--price is in {currency}" if hourly else f"the assumed price of the device is in {currency}"
+        raise UserError(
+            f"--budget is in {budget[1]}, {what}, and nothing is converted. Give --price in {budget[1]}, such as "
+            f"--price 1.20{budget[1]}/h."
+        )
+    left = tuple(name for name in assumed.assumed if name not in given)
+    return replace(assumed, currency=currency, assumed=left, of="" if hourly else assumed.of, **given)
+
+
+def show(answer: Answer, question: Question) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.report import advice
+
+    console = Console(highlight=False)
+    first, *others = advice.sentences(answer, question)
+    console.print(Text(advice.title(question), style="italic"))
+    console.print(Text(first, style="bold"))
+    for line in others:
+        console.print(Text(line, style="yellow" if line.startswith("WARNING") else ""))
+    if answer.first:
+        for line in advice.details(answer.first, answer.prices):
+            console.print(Text(line, style="dim"))
+        console.print(table(answer, question, console.width))
+    out = Table.grid(padding=(0, 2), pad_edge=True)
+    out.add_column(no_wrap=True)
+    out.add_column()
+    for label, why in advice.ruled_out(answer):
+        out.add_row(Text(label), Text(why))
+    if answer.ruled_out:
+        console.print(Text("\nRuled out", style="bold"))
+        console.print(out)
+    console.print(Text("\nAssumptions", style="bold"))
+    for line in advice.assumptions(answer, question):
+        console.print(Text(f"  {line}", style="dim"))
+
+
+def table(answer: Answer, question: Question, width: int) -> Any:
+    """Those that fit, the best first; with fewer columns where there is no room."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.report import advice
+
+    names = advice.headers(question)
+    lines = [advice.texts(one, answer.prices) for one in answer.ranked[: advice.MOST_ROWS]]
+    kept = list(range(len(names)))
+    for name in advice.SPARE:
+        if sum(max(len(line[place]) for line in [names, *lines]) + 3 for place in kept) <= width:
+            break
+        kept.remove(names.index(name))
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place in kept:
+        made.add_column(names[place], justify="left" if place == 0 else "right", no_wrap=place == 0)
+    for line in lines:
+        made.add_row(*(Text(line[place]) for place in kept))
+    more = len(answer.ranked) - advice.MOST_ROWS
+    if more > 0:
+        made.caption = f"… and {more} more that fit (--json)"
+    return made

@@ -1,0 +1,85 @@
+"""What a method costs over its life: making it, answering with it, and keeping it up to date. Pure.
+
+Counted is the time of the device, at a price an hour: nothing else of a computer has a figure here. Not covered:
+people's time, storage, traffic, and a device that waits (each request is charged the time that it takes).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+HOUR = 3600.0
+CURRENCY = "USD"
+# Assumed prices of an hour, in USD, where nobody gives one: about what clouds asked on demand in 2025. They are no
+# measurement: `--price` takes their place. The first name that stands in the device's own is its price.
+HOURLY = {"H200": 4.00, "H100": 3.00, "A100": 1.80, "L40": 1.00, "A10": 0.80, "L4": 0.70, "T4": 0.40}
+OTHER_HOURLY = 2.00  # of an accelerator that is not in the list
+CORE_HOURLY = 0.05  # of a core of a CPU
+# Assumed volume, where nobody gives one.
+REQUESTS, MONTHS, UPDATES = 100_000.0, 12.0, 12.0
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What costs are reckoned with: the price of the device's hour; requests a month, for so many months; updates with
+    new examples a year. `assumed` names those of the four that nobody gave, `of` says how the price came about."""
+
+    hour: float
+    currency: str = CURRENCY
+    requests: float = REQUESTS
+    months: float = MONTHS
+    updates: float = UPDATES
+    assumed: tuple[str, ...] = ()
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a method takes of a device, in seconds: to be made once, to find its settings, for an answer, and to take in
+    new examples; on so many `devices` when it is made. None is unknown."""
+
+    make: float | None
+    search: float = 0.0
+    request: float | None = None
+    update: float | None = None
+    devices: int = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of ownership, in the currency of the prices: `making` with the search for settings, `answering`, `updating`."""
+
+    making: float
+    answering: float
+    updating: float
+    update: float  # of one update
+
+    @property
+    def total(self) -> float:
+        return self.making + self.answering + self.updating
+
+
+def hourly(cpu: str, accelerator: str = "") -> tuple[float, str]:
+    """The assumed price of a device's hour in USD, and in words what it is of. `cpu` is what the environment says of
+    it: "…, 2 cores"; a CPU is paid by its cores."""
+    if accelerator:
+        name = next((name for name in HOURLY if name in accelerator), "")
+        return HOURLY.get(name, OTHER_HOURLY), f"an {name}" if name else f"a {accelerator}"
+    found = re.search(r"(\d+) cores?$", cpu)
+    cores = int(found[1]) if found else 1
+    return cores * CORE_HOURLY, f"{cores} CPU core{'s' if cores > 1 else ''} at {CORE_HOURLY:g} {CURRENCY}"
+
+
+def ownership(work: Work, prices: Prices) -> Cost | None:
+    """The total cost of ownership; None where a part of the work is unknown."""
+    if work.make is None or work.request is None or work.update is None:
+        return None
+    making = work.devices * prices.hour / HOUR
+    update = work.update * making
+    return Cost(
+        making=(work.make + work.search) * making,
+        answering=work.request * prices.requests * prices.months * prices.hour / HOUR,
+        updating=update * prices.updates * prices.months / 12,
+        update=update,
+    )

@@ -1,0 +1,384 @@
+"""Which method to take: candidates and wishes in, a ranked answer with reasons out. Pure: no store, no torch.
+
+The rule. What failed, what learned nothing and what breaks a limit is ruled out, each with every reason. Of those that
+fit, the highest score is sought; what scores within the margin of it is good enough. Of these the cheapest counts, by
+total cost of ownership, and what costs at most a quarter more, since times are measured no better: among them fewer
+parts to run, extra packages and settings to choose go first, then the score. The other good ones follow by their cost,
+all others by their score. Scores decide by their estimates and not by tests: if whatever cannot be told
+apart were good enough, a cheap method would win by being measured badly. How sure the answer is, is said beside it.
+
+Not covered: how candidates come from stored results (`report/candidates.py`), and words (`report/advice.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from harness.contrast import Comparison, Decision, Spread, compare, decide, pooled_spread, seed_spread
+from harness.ownership import Cost, Prices, Work, ownership
+from harness.power import MARGIN
+
+DRAWS = 4000
+Z = 1.96  # half an interval of 95%, in standard errors
+ALIKE = 1.25  # costs up to so many times the lowest are alike: throughput is timed over three batches
+LEAST_SAVING = 0.5  # a cheaper alternative is named that costs at most this share
+UNKNOWN = Work(None)
+TINY = 1e-9  # differences of sums: what is exactly at a limit must not depend on their last bit
+Limit = Literal["status", "learned", "memory", "forgetting", "latency", "budget"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Of a retained task, against the untouched model: `value` is positive where it became better, in its own unit."""
+
+    value: float
+    stderr: float | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is known of a label at some number of examples: means over seeds, of memory the highest.
+
+    `memory` maps what was done to its peak, in bytes. `values` are [seeds, items] of the score, in the order of
+    `items`; where it is not `seeded` it would score the same again. `failure` says why there is no score. What is
+    None was not measured.
+    """
+
+    label: str
+    method: str = ""
+    family: str = ""
+    n_train: int = 0
+    seeds: int = 1
+    metric: str = ""
+    higher_is_better: bool = True
+    score: float | None = None
+    stderr: float | None = None
+    learned: bool = True
+    language_model: bool = True  # False: no language model is left that could retain or forget
+    retained: Mapping[str, Change] = field(default_factory=dict)
+    memory: Mapping[str, float] = field(default_factory=dict)
+    latency_ms: float | None = None  # the median of one request alone
+    latency_ms_p90: float | None = None
+    work: Work = UNKNOWN
+    trials: int = 0  # of its tuning
+    trials_to_good: int | None = None  # of them, until the expected best is within the margin of the best
+    artifact_bytes: float | None = None
+    settings: tuple[str, ...] = ()  # to choose
+    packages: tuple[str, ...] = ()  # beside those that every method takes
+    parts: tuple[str, ...] = ("model",)  # to keep and run for an answer
+    described: bool = True  # False: of a method that is not known here, so that these three are not
+    made_of: tuple[str, ...] = ()  # other results that it needs first
+    contended: bool = False
+    failure: str = ""
+    values: tuple[tuple[float, ...], ...] = ()
+    items: tuple[str, ...] = ()
+    seeded: bool = True
+
+    @property
+    def merit(self) -> float:
+        """The score, more is better; -inf without one."""
+        if self.score is None:
+            return -math.inf
+        return self.score if self.higher_is_better else -self.score
+
+    @property
+    def complexity(self) -> tuple[int, int, int]:
+        """Parts, packages and settings; more than any where they are not known."""
+        many = 0 if self.described else sys.maxsize // 2
+        return many + len(self.parts), many + len(self.packages), many + len(self.settings)
+
+    @property
+    def peak(self) -> tuple[str, float] | None:
+        """What had the highest memory, and its bytes; None where memory was not measured."""
+        return max(self.memory.items(), key=lambda item: (item[1], item[0]), default=None)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Limits, None where there is none, and the margin below which a difference of scores does not matter.
+
+    `memory` in bytes; `max_forgetting` in the unit of the retained task `forgetting_on`; `latency_ms` of the median
+    request; `budget` of ownership, in the currency of the prices.
+    """
+
+    memory: float | None = None
+    max_forgetting: float | None = None
+    forgetting_on: str = ""
+    latency_ms: float | None = None
+    budget: float | None = None
+    margin: float = MARGIN
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a candidate is out, or what is to be said of one that is in: its figure and the limit. `where` is the phase
+    of memory, the retained task, or a status; a `value` of None was not measured. `reach` is the far end of the
+    interval of a figure whose estimate is on the other side of the limit."""
+
+    limit: Limit
+    value: float | None = None
+    allowed: float | None = None
+    where: str = ""
+    unit: str = ""
+    reach: float | None = None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A candidate that fits. `close`: within the margin of the best score. `decision`: what it is to the recommended
+    one; None for itself, and where single items are not known. `cautions`: limits that its intervals reach across."""
+
+    candidate: Candidate
+    cost: Cost | None
+    close: bool
+    decision: Decision | None = None
+    cautions: tuple[Reason, ...] = ()
+    no_model: bool = False  # a limit of forgetting says nothing of it
+
+
+@dataclass(frozen=True)
+class RuledOut:
+    candidate: Candidate
+    cost: Cost | None
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The probability that the recommended one has the highest expected score of those that fit, and that it is at
+    most the margin below the highest. `at_most`: seeds were not repeated, so that only items are in the errors.
+    `paired`: from single items, which all share; else errors are taken as independent."""
+
+    best: float
+    good_enough: float
+    among: int
+    at_most: bool
+    paired: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`ranked` is best first; `rule` is what put the first before the second."""
+
+    ranked: tuple[Ranked, ...]
+    ruled_out: tuple[RuledOut, ...]
+    wishes: Wishes
+    prices: Prices
+    rule: Literal["none", "only", "score", "cost", "simplicity", "score within the margin"]
+    confidence: Confidence | None = None
+    cheaper: Ranked | None = None  # costs much less, and is not shown to be worse
+
+    @property
+    def first(self) -> Ranked | None:
+        return self.ranked[0] if self.ranked else None
+
+    @property
+    def second(self) -> Ranked | None:
+        return self.ranked[1] if self.ranked[1:] else None
+
+
+def recommend(
+    candidates: Iterable[Candidate], wishes: Wishes | None = None, prices: Prices | None = None, seed: int = 0
+) -> Answer:
+    """The answer to the wishes, by the rule that this module's docstring states. The order of candidates is of no
+    effect. Raises ValueError for scores of different metrics, or a label twice."""
+    wishes, prices = wishes or Wishes(), prices or Prices(0.0)
+    given = sorted(candidates, key=lambda one: one.label)
+    metrics = {one.metric for one in given if one.score is not None}
+    labels = [one.label for one in given]
+    if len(metrics) > 1 or len(set(labels)) < len(labels):
+        raise ValueError(f"candidates have one metric and a label each; got {sorted(metrics)} and {labels}")
+    fit, out = [], []
+    for one in given:
+        cost = ownership(one.work, prices)
+        reasons, cautions = judged(one, cost, wishes)
+        if reasons:
+            out.append(RuledOut(one, cost, tuple(reasons)))
+        else:
+            silent = wishes.max_forgetting is not None and not one.language_model
+            fit.append(Ranked(one, cost, False, cautions=tuple(cautions), no_model=silent))
+    if not fit:
+        return Answer((), tuple(out), wishes, prices, "none")
+    best = max(one.candidate.merit for one in fit)
+    close = [one for one in fit if best - one.candidate.merit <= wishes.margin + TINY]
+    others = [one for one in fit if one not in close]
+    low = ALIKE * min(total(one) for one in close)
+    first = sorted(close, key=lambda one: (total(one) > low, *(by_cost(one) if total(one) > low else simpler(one))))
+    rest = sorted(others, key=lambda one: (-one.candidate.merit, *by_cost(one)))
+    chosen = first[0].candidate
+    spread = spread_of([one.candidate for one in fit])
+    ranked = tuple(
+        Ranked(
+            one.candidate,
+            one.cost,
+            one in close,
+            decided(one.candidate, chosen, spread, wishes.margin) if one is not first[0] else None,
+            one.cautions,
+            one.no_model,
+        )
+        for one in (*first, *rest)
+    )
+    return Answer(
+        ranked, tuple(out), wishes, prices, rule_of(ranked), confidence(ranked, spread, wishes.margin, seed),
+        cheaper(ranked),
+    )  # fmt: skip
+
+
+def judged(one: Candidate, cost: Cost | None, wishes: Wishes) -> tuple[list[Reason], list[Reason]]:
+    """(reasons that rule a candidate out, cautions). A limit is met by an estimate that meets it; a caution says that
+    the interval of 95% does not. What was not measured does not meet a limit."""
+    if one.failure or one.score is None:
+        return [Reason("status", where=one.failure or "has no score")], []
+    reasons, cautions = [], []
+    if one.n_train and not one.learned:
+        reasons.append(Reason("learned"))
+    if wishes.memory is not None:
+        where, bytes_ = one.peak or ("", None)
+        if bytes_ is None or bytes_ > wishes.memory:
+            reasons.append(Reason("memory", bytes_, wishes.memory, where))
+    if (limit := wishes.max_forgetting) is not None and one.language_model:
+        change = one.retained.get(wishes.forgetting_on)
+        drop, unit = (-change.value, change.unit) if change else (None, "")
+        reach = Z * ((change.stderr if change else None) or 0.0)
+        found = Reason("forgetting", drop, limit, wishes.forgetting_on, unit)
+        if drop is None or drop > limit + TINY:
+            within = drop is not None and drop - reach <= limit
+            reasons.append(replace(found, reach=drop - reach if drop is not None and within else None))
+        elif drop + reach > limit:
+            cautions.append(replace(found, reach=drop + reach))
+    if wishes.latency_ms is not None:
+        if one.latency_ms is None or one.latency_ms > wishes.latency_ms:
+            reasons.append(Reason("latency", one.latency_ms, wishes.latency_ms))
+        elif one.latency_ms_p90 is not None and one.latency_ms_p90 > wishes.latency_ms:
+            cautions.append(Reason("latency", one.latency_ms, wishes.latency_ms, reach=one.latency_ms_p90))
+    if wishes.budget is not None and (cost is None or cost.total > wishes.budget):
+        reasons.append(Reason("budget", cost.total if cost else None, wishes.budget))
+    return reasons, cautions
+
+
+def total(one: Ranked) -> float:
+    """The cost of ownership; what is unknown is no less than anything."""
+    return one.cost.total if one.cost else math.inf
+
+
+def simpler(one: Ranked) -> tuple[Any, ...]:
+    """The order among those that are good enough and alike in cost."""
+    return one.candidate.complexity, -one.candidate.merit, total(one), one.candidate.label
+
+
+def by_cost(one: Ranked) -> tuple[Any, ...]:
+    return (total(one), *simpler(one))
+
+
+def rule_of(ranked: Sequence[Ranked]) -> Any:
+    """What put the first before the second."""
+    if len(ranked) == 1:
+        return "only"
+    first, second = ranked[:2]
+    if not second.close:
+        return "score"
+    if total(second) > ALIKE * min(total(one) for one in ranked if one.close):
+        return "cost"
+    return "simplicity" if first.candidate.complexity != second.candidate.complexity else "score within the margin"
+
+
+def cheaper(ranked: Sequence[Ranked]) -> Ranked | None:
+    """The cheapest that costs at most half of the first, and of which the interval does not show that it is worse."""
+    first = ranked[0]
+    found = [
+        one
+        for one in ranked[1:]
+        if one.cost and first.cost and one.decision
+        and one.cost.total <= LEAST_SAVING * first.cost.total
+        and one.decision.interval.low <= 0 <= one.decision.interval.high
+    ]  # fmt: skip
+    return min(found, key=by_cost, default=None)
+
+
+# --- how sure it is ---
+
+
+def rows(one: Candidate) -> Any:
+    """[seeds, items]; of what has no seed the row twice, as `contrast.compare` takes it."""
+    return one.values if one.seeded else one.values[:1] * 2
+
+
+def comparable(a: Candidate, b: Candidate) -> bool:
+    return bool(a.values and b.values and a.items == b.items and len(a.items) > 1)
+
+
+def spread_of(candidates: Sequence[Candidate]) -> Spread | None:
+    """The spread between seeds, of all that were repeated; None where none was."""
+    found = [spread for one in candidates if one.values and (spread := seed_spread([rows(one)]))]
+    return pooled_spread(found) if found else None
+
+
+def decided(one: Candidate, other: Candidate, spread: Spread | None, margin: float) -> Decision | None:
+    """What `one` is to `other`; None where single items are not known, or not the same."""
+    if not comparable(one, other):
+        return None
+    found = compare(rows(one), rows(other), pooled=spread)
+    return decide(found, margin, higher_is_better=one.higher_is_better)
+
+
+def confidence(ranked: Sequence[Ranked], spread: Spread | None, margin: float, seed: int = 0) -> Confidence:
+    """From draws of the differences from the first, around what was measured.
+
+    Each difference has the error and the degrees of freedom of `contrast.compare`; that they move together (all share
+    the items, and the first's own error) is taken from the items themselves. Draws are Student's t, of one common
+    quantile of chi² for all.
+    """
+    import numpy
+    from scipy.special import chdtri
+
+    first, others = ranked[0].candidate, [one.candidate for one in ranked[1:]]
+    paired = all(comparable(one, first) for one in others)
+    found = [compare(rows(one), rows(first), pooled=spread) if comparable(one, first) else None for one in others]
+    at_most = any(not unit.seeds_known for unit in found if unit) or (not paired and first.seeds < 2)
+    if not others:
+        return Confidence(1.0, 1.0, 1, False, True)
+    effect = numpy.array([one.merit - first.merit for one in others])
+    stderr = numpy.array([error_of(one, first, unit) for one, unit in zip(others, found, strict=True)])
+    degrees = numpy.array([unit.df if unit else 30.0 for unit in found])
+    random = numpy.random.default_rng(seed)
+    values, vectors = numpy.linalg.eigh(correlation(first, others, spread))
+    root = vectors * numpy.sqrt(numpy.maximum(values, 0.0))
+    draws = random.standard_normal((DRAWS, len(others))) @ root.T
+    scale = numpy.sqrt(chdtri(degrees, random.uniform(size=(DRAWS, 1))) / degrees)
+    lead = (effect + stderr * draws / scale).max(axis=1)
+    return Confidence(
+        float((lead <= 0).mean()), float((lead <= margin + TINY).mean()), len(ranked), bool(at_most), paired
+    )
+
+
+def error_of(one: Candidate, first: Candidate, found: Comparison | None) -> float:
+    return found.stderr if found else math.hypot(one.stderr or 0.0, first.stderr or 0.0)
+
+
+def correlation(first: Candidate, others: Sequence[Candidate], spread: Spread | None) -> Any:
+    """[others, others] of the differences from the first: what items say, with what seeds add to the first, which all
+    differences share, and to each of the others."""
+    import numpy
+
+    def scatter(one: Candidate) -> float:
+        return spread.variance / len(one.values) if spread and one.seeded and one.values else 0.0
+
+    size = len(others)
+    covariance = numpy.full((size, size), scatter(first)) + numpy.diag([scatter(one) for one in others])
+    known = [place for place, one in enumerate(others) if comparable(one, first)]
+    if known:
+        base = numpy.asarray(first.values, dtype=float).mean(axis=0)
+        apart = numpy.stack([numpy.asarray(others[p].values, dtype=float).mean(axis=0) - base for p in known])
+        covariance[numpy.ix_(known, known)] += numpy.cov(apart).reshape(len(known), len(known)) / base.size
+    for place in set(range(size)) - set(known):
+        covariance[place, place] += (others[place].stderr or 0.0) ** 2 + (first.stderr or 0.0) ** 2
+    deviation = numpy.sqrt(numpy.diag(covariance))
+    found = covariance / numpy.where(deviation > 0, deviation, 1.0)[:, None]
+    found = found / numpy.where(deviation > 0, deviation, 1.0)
+    numpy.fill_diagonal(found, 1.0)
+    return found

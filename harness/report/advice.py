@@ -1,0 +1,300 @@
+"""A recommendation in words: the sentences and tables that terminal, Markdown and HTML all take from here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from harness.contrast import Decision
+from harness.errors import counted
+from harness.ownership import Cost, Prices
+from harness.recommend import Answer, Candidate, Ranked, Reason, RuledOut
+from harness.report.candidates import Question
+from harness.report.format import NA, digits_of, number, seconds, size, with_error
+
+MOST_ROWS = 12
+# Left out one after another where there is no room for all (a narrow terminal).
+SPARE = ("ms", "ship", "memory")
+RULES = {
+    "only": "it is the only one that fits",
+    "score": "it scores highest, and nothing that fits comes within {margin:g} of it",
+    "cost": "of those within {margin:g} of the best score it costs least",
+    "simplicity": "of those within {margin:g} of the best score that are alike in cost it is the simplest",
+    "score within the margin": "of those within {margin:g} of the best score, alike in cost and complexity, it scores "
+    "highest",
+}
+GIVEN = {"hour": "--price", "requests": "--requests", "months": "--months", "updates": "--updates"}
+
+
+def title(question: Question) -> str:
+    examples = f", {question.examples} examples" if question.examples else ""
+    return ", ".join(filter(None, (f"{question.task} on {question.model}{examples}", question.condition)))
+
+
+def sentences(answer: Answer, question: Question) -> list[str]:
+    """The answer, why, what comes second, how sure it is, and what is to be said beside it; the answer first."""
+    lines = [headline(answer, question), *outside(question)]
+    first = answer.first
+    if first is None:
+        return [*lines, *nearest(answer)]
+    if answer.second and first:
+        lines.append(runner_up(answer, answer.second))
+    lines += [sure(answer), *cheaper(answer)]
+    lines += [f"Mind: {caution(one)}." for one in first.cautions]
+    if first.no_model:
+        lines.append(
+            f"{first.candidate.label} leaves no language model: it does this task alone, so the limit of forgetting "
+            "says nothing of it. Keep the untouched model for all else."
+        )
+    return lines
+
+
+def headline(answer: Answer, question: Question) -> str:
+    first = answer.first
+    if first is None:
+        return f"Nothing fits: all {len(answer.ruled_out)} are ruled out."
+    one, why = first.candidate, RULES[answer.rule].format(margin=answer.wishes.margin)
+    score = with_error(one.score, one.stderr, digits_of(one.metric))
+    trained = "" if one.n_train else " It is not trained at all."
+    return f"Use {one.label}: {one.metric} {score} on {question.task}; {why}.{trained}"
+
+
+def outside(question: Question) -> list[str]:
+    """What is said of the number of examples, where it is not one that was run."""
+    sizes = ", ".join(map(str, question.sizes))
+    if question.asked is not None and not question.sizes:
+        return ["Nothing was trained in this suite: examples are of no effect."]
+    if question.asked is not None:
+        return [
+            f"WARNING: {question.asked} examples were asked for, and {sizes} were run. Nothing is known outside: this "
+            f"is the answer at {question.examples}, and another one may be right at {question.asked}."
+        ]
+    if question.between:
+        return [f"Between the sizes that were run ({sizes}) figures are straight lines over log10 of the examples."]
+    return []
+
+
+def runner_up(answer: Answer, second: Ranked) -> str:
+    assert answer.first
+    one, two = answer.first.candidate, second.candidate
+    score = number(two.score, digits_of(two.metric))
+    text = f"Next is {two.label} ({score}{price_beside(second, answer)}): "
+    if not second.decision:
+        return text + "single items of both are not stored, so the difference is not tested."
+    return text + verdict(one, two, second.decision) + "."
+
+
+def price_beside(one: Ranked, answer: Answer) -> str:
+    return f", {money(one.cost.total, answer.prices)}" if one.cost else ""
+
+
+def verdict(one: Candidate, other: Candidate, found: Decision) -> str:
+    """What the recommended `one` is to `other`, of which `found` is the decision: so its signs are turned."""
+    digits = digits_of(one.metric)
+    low, high = sorted((-found.interval.low, -found.interval.high))
+    figures = (
+        f"{number(-found.effect, digits, signed=True)}, 95% interval {number(low, digits, signed=True)} to "
+        f"{number(high, digits, signed=True)}"
+    )
+    if found.verdict == "tied":
+        return f"tied with {one.label} within {found.margin:g} ({figures})"
+    if found.verdict == "underpowered":
+        return f"it cannot be told apart from {one.label} with these items and seeds ({figures})"
+    word = {"better": "worse", "worse": "better"}[found.verdict]
+    return f"{one.label} is {word} than {other.label} ({figures})"
+
+
+def sure(answer: Answer) -> str:
+    found = answer.confidence
+    assert answer.first
+    assert found
+    if found.among == 1:
+        return "Confidence: none is stated, as nothing else fits."
+    most = "at most " if found.at_most else ""
+    text = (
+        f"Confidence: {most}{percent(found.good_enough)} that nothing of the {found.among} that fit is better than "
+        f"{answer.first.candidate.label} by more than {answer.wishes.margin:g}; {most}{percent(found.best)} that it is "
+        "the very best."
+    )
+    if found.at_most:
+        text += " One seed each: another seed may change the order, and that is not in these figures."
+    if not found.paired:
+        text += " Single items are not known of all, so their errors are taken as independent."
+    return text
+
+
+def percent(value: float) -> str:
+    """Draws do not tell 0 or 1 from close to it."""
+    return "under 1%" if value < 0.01 else "over 99%" if value > 0.99 else f"{100 * value:.0f}%"
+
+
+def cheaper(answer: Answer) -> list[str]:
+    found = answer.cheaper
+    if not found or not found.cost or not answer.first or not answer.first.cost:
+        return []
+    one = found.candidate
+    return [
+        f"Not shown to be worse, and cheaper: {one.label} ({number(one.score, digits_of(one.metric))}, "
+        f"{money(found.cost.total, answer.prices)} against {money(answer.first.cost.total, answer.prices)})."
+    ]
+
+
+def nearest(answer: Answer) -> list[str]:
+    """What a single limit keeps out, the best first."""
+    single = [out for out in answer.ruled_out if len(out.reasons) == 1 and out.reasons[0].allowed is not None]
+    single.sort(key=lambda out: (-out.candidate.merit, out.candidate.label))
+    return [
+        f"Nearest: {out.candidate.label} ({number(out.candidate.score, digits_of(out.candidate.metric))}) "
+        f"{reason(out.reasons[0], answer.prices)}."
+        for out in single[:3]
+    ]
+
+
+# --- reasons ---
+
+
+def reason(why: Reason, prices: Prices) -> str:
+    """Why something is out: "to train it takes 2.9 GiB, more than 2.0 GiB"."""
+    known = why.value is not None
+    if why.limit == "status":
+        return why.where
+    if why.limit == "learned":
+        return "learned nothing: not shown to be better than the untouched model"
+    if why.limit == "memory":
+        return f"{why.where}: {size(why.value)}, more than {size(why.allowed)}" if known else "memory unknown"
+    if why.limit == "latency":
+        return f"latency {why.value:.0f} ms, more than {why.allowed:g} ms" if known else "latency unknown"
+    if why.limit == "budget":
+        if why.value is None or why.allowed is None:
+            return "cost unknown"
+        return f"costs {money(why.value, prices)}, more than {money(why.allowed, prices)}"
+    if not known:
+        return f"forgetting on {why.where} unknown"
+    text = f"forgets {why.value:.3f} {why.unit} on {why.where}, more than {why.allowed:g}"
+    return text + (" (its 95% interval reaches below)" if why.reach is not None else "")
+
+
+def caution(why: Reason) -> str:
+    if why.limit == "latency":
+        return f"one request in ten takes {why.reach:.0f} ms or more, above the limit of {why.allowed:g} ms"
+    return (
+        f"the change on {why.where} meets the limit ({why.value:+.3f} {why.unit} forgotten), but its 95% interval "
+        f"reaches {why.reach:.3f}, beyond {why.allowed:g}"
+    )
+
+
+def ruled_out(answer: Answer) -> list[tuple[str, str]]:
+    """(label, every reason), the best score first."""
+    ordered = sorted(answer.ruled_out, key=lambda out: (-out.candidate.merit, out.candidate.label))
+    return [(out.candidate.label, "; ".join(reason(why, answer.prices) for why in out.reasons)) for out in ordered]
+
+
+# --- the five dimensions ---
+
+
+def headers(question: Question) -> list[str]:
+    return ["method", question.metric, "cost", "effort", "choose/add/run", "update", "ship", "memory", "ms"]
+
+
+def texts(one: Ranked | RuledOut, prices: Prices) -> list[str]:
+    """One candidate's texts, in the order of `headers`."""
+    known, work = one.candidate, one.candidate.work
+    effort = None if work.make is None else work.make + work.search
+    return [
+        known.label + (" ‡" if known.contended else ""),
+        with_error(known.score, known.stderr, digits_of(known.metric)),
+        money(one.cost.total, prices, unit=False) if one.cost else NA,
+        NA if effort is None else f"{seconds(effort)} s" + (f" ({known.trials})" if known.trials else ""),
+        "/".join(map(str, (len(known.settings), len(known.packages), len(known.parts)))) if known.described else NA,
+        NA if work.update is None else f"{seconds(work.update)} s",
+        NA if known.artifact_bytes is None else size(known.artifact_bytes) if known.artifact_bytes else "nothing",
+        size(known.peak[1]) if known.peak else NA,
+        NA if known.latency_ms is None else f"{known.latency_ms:.0f}",
+    ]
+
+
+def details(one: Ranked, prices: Prices) -> list[str]:
+    """The recommended one along the five dimensions, in sentences."""
+    known, work, cost = one.candidate, one.candidate.work, one.cost
+    lines = [
+        f"To choose: {', '.join(known.settings) or 'nothing'}. "
+        f"Extra packages: {', '.join(known.packages) or 'none'}. Parts to run: {', '.join(known.parts)}."
+        if known.described
+        else f"What there is to choose and run of {known.method} is not known to this version."
+    ]
+    if known.made_of:
+        lines.append(f"It needs first: {', '.join(known.made_of)}.")
+    if known.trials:
+        good = f"; {known.trials_to_good} find one within the margin on average" if known.trials_to_good else ""
+        lines.append(f"Its settings were found in {counted(known.trials, 'trial')} ({seconds(work.search)} s){good}.")
+    if cost:
+        lines.append(parts_of(cost, prices))
+    return lines
+
+
+def parts_of(cost: Cost, prices: Prices) -> str:
+    return (
+        f"Cost {money(cost.total, prices)}: making {money(cost.making, prices, unit=False)}, answering "
+        f"{money(cost.answering, prices, unit=False)}, updating {money(cost.updating, prices, unit=False)} "
+        f"({money(cost.update, prices, unit=False)} an update)."
+    )
+
+
+def money(value: float, prices: Prices, unit: bool = True) -> str:
+    """Two decimals, and of less than a hundredth two digits."""
+    text = f"{value:.2f}" if value >= 0.01 or value == 0 else f"{value:.1g}" if value >= 1e-4 else "0.00"
+    return text + (f" {prices.currency}" if unit else "")
+
+
+def assumptions(answer: Answer, question: Question) -> list[str]:
+    """What the figures rest on: inputs, those that nobody gave marked so, and where it was measured."""
+    prices, wishes = answer.prices, answer.wishes
+
+    def said(name: str, text: str) -> str:
+        return text + (f" (assumed; {GIVEN[name]})" if name in prices.assumed else "")
+
+    lines = [
+        "Cost of ownership: "
+        + ", ".join(
+            (
+                said("hour", f"{prices.hour:g} {prices.currency} an hour" + (f" of {prices.of}" if prices.of else "")),
+                said("requests", f"{prices.requests:,.0f} requests a month".replace(",", " ")),
+                said("months", f"{prices.months:g} months"),
+                said("updates", f"{prices.updates:g} updates a year"),
+            )
+        )
+        + ". A request is charged the time that it takes; a device that waits is not counted.",
+        f"Measured on {question.device}; another device has other times"
+        + (" and memory. Memory is resident memory of the process." if question.resident else " and memory."),
+        "Columns: cost of ownership; effort, the time to make it with its search for settings (of so many trials); "
+        "settings to choose, extra packages and parts to run; the time to take in new examples; what must be shipped; "
+        "peak memory of making and answering; median latency.",
+    ]
+    if wishes.max_forgetting is not None:
+        on = wishes.forgetting_on
+        unit = next((one.retained[on].unit for one in question.candidates if on in one.retained), "")
+        lines.append(f"Forgetting: at most {wishes.max_forgetting:g} {unit} on {on}, by its estimate.")
+    if any(one.candidate.contended for one in answer.ranked):
+        lines.append("‡ other work shared the machine meanwhile: its times are too long.")
+    return lines
+
+
+def as_json(answer: Answer, question: Question) -> dict[str, Any]:
+    """Everything but the values of single items."""
+    found = asdict(answer)
+    entries = [*found["ranked"], *found["ruled_out"], *([found["cheaper"]] if found["cheaper"] else [])]
+    for entry in entries:
+        entry["candidate"] = {k: v for k, v in entry["candidate"].items() if k not in ("values", "items")}
+        if entry["cost"]:
+            cost = entry["cost"]
+            cost["total"] = cost["making"] + cost["answering"] + cost["updating"]
+    for entry, out in zip(found["ruled_out"], answer.ruled_out, strict=True):
+        entry["why"] = "; ".join(reason(why, answer.prices) for why in out.reasons)
+    about = ("model", "task", "condition", "examples", "sizes", "metric", "device", "asked")
+    return {
+        **{name: getattr(question, name) for name in about},
+        "use": answer.first.candidate.label if answer.first else None,
+        "sentences": sentences(answer, question),
+        "assumptions": assumptions(answer, question),
+        **found,
+    }

@@ -1,0 +1,365 @@
+"""Stored results -> what `recommend` chooses from: each label at a number of examples, with its five dimensions.
+
+What counts: to make a method is its phases load, train and save, and those of the cells that it needs; scoring is the
+benchmark's work. Its memory is the highest of these and of answering (`infer`; where that is not stored, `evaluate`).
+Between two sizes that were run every figure is a straight line over log10 of the examples, and of memory the higher one
+counts; the score's single items go along, so that comparisons stay paired. Beyond them nothing is known: the nearest
+size stands in, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.errors import StoreError, UserError, unknown
+from harness.ownership import Prices, Work, hourly
+from harness.power import MARGIN
+from harness.recommend import Candidate, Change
+from harness.report.complexity import method_of, packages, to_choose
+from harness.report.table import UNITS, Block, Figure, Report, Row, condition_of
+from harness.stats import expected_best
+from harness.store.database import Store
+from harness.store.designs import Design, designs_of
+from harness.store.queries import CellRow, item_values
+from harness.store.studies import StoredStudy
+from harness.verdicts import Values, headlines, side_of
+
+MAKING = ("load", "train", "save")
+ANSWERING = ("infer", "evaluate")  # the first that was measured
+CORE = "CPU"
+
+
+@dataclass(frozen=True)
+class Question:
+    """The candidates of one model and task at a number of examples, and what was measured to know them.
+
+    `examples` is what they stand for; `asked` what was asked for, where that lies outside the `sizes` that were run.
+    """
+
+    model: str
+    task: str
+    condition: str
+    examples: int
+    sizes: tuple[int, ...]
+    metric: str
+    retain: tuple[str, ...]
+    device: str
+    resident: bool  # memory is that of the process, not of an accelerator
+    candidates: tuple[Candidate, ...]
+    asked: int | None = None
+
+    @property
+    def between(self) -> bool:
+        return bool(self.sizes) and self.examples not in self.sizes
+
+
+def read(
+    store: Store, report: Report, examples: int | None = None, task: str = "", model: str = "", margin: float = MARGIN
+) -> list[Question]:
+    """The questions that a suite's report answers: one for each model and task, or those that are named. Raises
+    UserError for names that nobody knows, StoreError where nothing has been scored."""
+    with store.open(read_only=True) as connection:
+        designs = designs_of(connection, report.run)
+        values = item_values(connection, headlines(report.cells))
+    return questions(report, designs, values, examples, task, model, margin)
+
+
+def questions(
+    report: Report,
+    designs: Mapping[str, Design],
+    values: Values,
+    examples: int | None = None,
+    task: str = "",
+    model: str = "",
+    margin: float = MARGIN,
+) -> list[Question]:
+    """See `read`. Tables that hold only what others need have no untouched model, and are asked by name alone."""
+    found = [block for block in report.blocks if block.base or task]
+    for kind, name, names in (
+        ("task", task, {block.task for block in report.blocks}),
+        ("model", model, {block.model for block in report.blocks}),
+    ):
+        if name and name not in names:
+            raise UserError(unknown(f"{kind} of {report.run.suite}", name, names))
+    found = [block for block in found if task in ("", block.task) and model in ("", block.model)]
+    if not any(row.score for block in found for row in block.rows):
+        raise StoreError(f"nothing of {report.run.suite} has been scored. `tunebench status` says how its run goes.")
+    known = Known(report, designs, values, margin)
+    return [question(block, known, examples) for block in found]
+
+
+def prices_of(report: Report) -> Prices:
+    """The assumed prices of the device that a run was done on."""
+    environment = report.run.environment
+    hour, of = hourly(environment.get("cpu") or "", environment.get("accelerator") or "")
+    return Prices(hour, assumed=("hour", "requests", "months", "updates"), of=of)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What single cells are looked up in."""
+
+    report: Report
+    designs: Mapping[str, Design]
+    values: Values
+    margin: float
+
+    def of(self, cells: Sequence[CellRow]) -> list[Design]:
+        """The designs of cells, where they are stored."""
+        return [design for cell in cells if (design := self.designs.get(cell.spec_digest))]
+
+    def cells(self, block: Block, row: Row) -> list[CellRow]:
+        what = block.model, block.task, row.label, row.n_train, row.condition
+        return [
+            cell
+            for cell in self.report.cells
+            if (cell.base_model, cell.task, cell.label, cell.n_train, condition_of(cell)) == what
+        ]
+
+    def needed(self, cell: CellRow) -> list[CellRow] | None:
+        """The cells that were made before it, each once; None where one is not known. Studies are counted apart."""
+        studies = {study.study_digest for study in self.report.studies}
+        by_spec = {other.spec_digest: other for other in self.report.cells}
+        found: dict[str, CellRow] = {}
+        asked = list(design.needs if (design := self.designs.get(cell.spec_digest)) else ())
+        while asked:
+            spec = asked.pop()
+            if spec in studies or spec in found:
+                continue
+            if spec not in by_spec:
+                return None
+            found[spec] = by_spec[spec]
+            asked += design.needs if (design := self.designs.get(spec)) else ()
+        return list(found.values())
+
+    def study(self, block: Block, row: Row) -> StoredStudy | None:
+        what = row.label, block.model, block.task, row.n_train, row.condition
+        return next(
+            (s for s in self.report.studies if (s.label, s.model, s.task, s.n_train, s.condition) == what and s.trials),
+            None,
+        )
+
+
+def question(block: Block, known: Known, examples: int | None) -> Question:
+    condition = block.tables[0][1]
+    sizes = tuple(n for n, its in block.tables if n and its == condition)
+    within = examples is None or not sizes or sizes[0] <= examples <= sizes[-1]
+    wanted = (examples if within else min(sizes, key=lambda n: abs(n - (examples or 0)))) or (sizes[-1] if sizes else 0)
+    low = max((n for n in sizes if n <= wanted), default=0)
+    high = min((n for n in sizes if n >= wanted), default=0)
+    share = 0.0 if low == high else math.log10(wanted / low) / math.log10(high / low)
+    rows: dict[str, dict[int, Row]] = {}
+    for row in block.rows:
+        if not row.n_train or (row.n_train in (low, high) and row.condition == condition):
+            rows.setdefault(row.label, {})[row.n_train] = row
+    own = intermediate(block, known)
+    found = [
+        joined(label, [candidate(block, row, known) for row in by_size.values()], (low, high), share)
+        for label, by_size in rows.items()
+        if label not in own
+    ]
+    environment = known.report.run.environment
+    accelerator = environment.get("accelerator") or ""
+    return Question(
+        model=block.model,
+        task=block.task,
+        condition=condition,
+        examples=wanted if sizes else 0,
+        sizes=sizes,
+        metric=block.metric,
+        retain=block.retain,
+        device=accelerator or environment.get("cpu") or CORE,
+        resident=not accelerator,
+        candidates=tuple(found),
+        asked=None if within else examples,
+    )
+
+
+def intermediate(block: Block, known: Known) -> set[str]:
+    """Labels of cells that the suite does not list: only another label's cells need them, and they bear its name."""
+    listed = {cell.label for cell in known.report.cells}
+    rows = {row.label for row in block.rows}
+    return {label for label in rows if "." in label and label.split(".")[0] in listed}
+
+
+def candidate(block: Block, row: Row, known: Known) -> Candidate:
+    """A row as a candidate."""
+    cells = known.cells(block, row)
+    done = [cell for cell in cells if cell.status == "done"]
+    side = side_of(row.label, cells, known.values)
+    failures = dict.fromkeys(f"{status}: {reason}".removesuffix(": ") for _, status, reason in row.failures)
+    score = row.score
+    found = Candidate(
+        row.label, row.method, row.family, row.n_train, row.seeds, score.metric if score else "",
+        learned=row.learned, contended=row.contended,
+        failure="" if score and score.metric == block.metric else "; ".join(failures) or "was not scored",
+    )  # fmt: skip
+    if not score or found.failure:
+        return found
+
+    def mean(pick: Callable[[CellRow], float | None]) -> float | None:
+        values = [pick(cell) for cell in done]
+        kept = [value for value in values if value is not None]
+        return statistics.fmean(kept) if kept and len(kept) == len(values) else None
+
+    def fact(name: str) -> float | None:
+        return mean(lambda cell: cell.facts.get(name))
+
+    untouched = all(cell.baseline == "" for cell in done)
+    design, study = known.designs.get(done[0].spec_digest), known.study(block, row)
+    method, needed = method_of(design), known.needed(done[0]) or []
+    make = mean(lambda cell: making(cell, known))
+    latency, throughput = fact("latency_ms_p50"), fact("inference_documents_per_second")
+    request = 1 / throughput if throughput else latency / 1000 if latency is not None else None
+    shipped = row.artifact_bytes if row.artifact_bytes is not None or row.n_train else 0.0
+    return replace(
+        found,
+        higher_is_better=score.higher_is_better,
+        score=score.value,
+        stderr=score.stderr,
+        language_model=method.is_language_model if method else any(row.retained.values()),
+        retained={
+            name: change
+            for name, figure in row.retained.items()
+            if figure and (change := change_of(figure, untouched))
+        },
+        memory=memory(done, needed),
+        latency_ms=latency,
+        latency_ms_p90=fact("latency_ms_p90"),
+        work=Work(make, searching(study), request, make, devices(done, known)),
+        trials=len(study.trials) if study else 0,
+        trials_to_good=trials_to_good(study, known.margin) if study else None,
+        artifact_bytes=shipped,
+        settings=to_choose(design, known.of(needed), study) if design else (),
+        packages=packages(known.of([done[0], *needed])),
+        parts=method.serves if method else ("model",),
+        described=method is not None,
+        made_of=tuple(f"{cell.label} on {cell.task}" for cell in needed),
+        values=side.values,
+        items=side.docs,
+        seeded=side.seeded,
+    )  # fmt: skip
+
+
+def change_of(figure: Figure, untouched: bool) -> Change | None:
+    """Better is positive. The untouched model's own is 0; None where the untouched model has no such score."""
+    unit = UNITS.get(figure.metric, figure.metric)
+    if figure.gain is None:
+        return Change(0.0, 0.0, unit) if untouched else None
+    return Change(figure.gain if figure.higher_is_better else -figure.gain, figure.gain_stderr, unit)
+
+
+def making(cell: CellRow, known: Known) -> float | None:
+    """Seconds to make a cell's result again, with what it needs first; 0 of what only loads a model."""
+    needed = known.needed(cell)
+    if needed is None:
+        return None
+    return math.fsum(
+        made.phases.get(phase, {}).get("seconds") or 0.0
+        for made in (cell, *needed)
+        if "train" in made.phases
+        for phase in MAKING
+    )
+
+
+def memory(done: Sequence[CellRow], needed: Sequence[CellRow]) -> dict[str, float]:
+    """What is done -> the highest peak over seeds; nothing where answering was not measured."""
+    found: dict[str, float] = {}
+    for cell in done:
+        answering = next((phase for phase in ANSWERING if bytes_of(cell, phase) is not None), None)
+        if answering is None:
+            return {}
+        for phase in (*MAKING, answering):
+            if (held := bytes_of(cell, phase)) is not None:
+                found[phase] = max(held, found.get(phase, 0.0))
+    for cell in needed:
+        if (held := bytes_of(cell, "train")) is not None:
+            name = f"train {cell.label}, which it needs"
+            found[name] = max(held, found.get(name, 0.0))
+    return found
+
+
+def bytes_of(cell: CellRow, phase: str) -> float | None:
+    """Of the whole device on a GPU (that of torch alone where others shared it), else of the process."""
+    held = cell.phases.get(phase, {})
+    kinds = ("reserved_bytes", "rss_bytes") if cell.contended else ("device_bytes", "reserved_bytes", "rss_bytes")
+    return next((float(held[kind]) for kind in kinds if held.get(kind) is not None), None)
+
+
+def devices(done: Sequence[CellRow], known: Known) -> int:
+    """Accelerators that it was trained on; processes on a CPU share what is paid for."""
+    design = known.designs.get(done[0].spec_digest)
+    return int(design.train.get("devices") or 1) if design and known.report.run.environment.get("accelerator") else 1
+
+
+def searching(study: StoredStudy | None) -> float:
+    """Seconds of all trials, those that were ended early or failed too."""
+    return math.fsum(trial.seconds or 0.0 for trial in study.trials) if study else 0.0
+
+
+def trials_to_good(study: StoredStudy, margin: float) -> int | None:
+    """The fewest trials whose expected best is within the margin of the best of all; None where none was finished."""
+    merits = [trial.merits[0] for trial in study.done if trial.merits]
+    if not merits:
+        return None
+    return next(k for k in range(1, 10_000) if expected_best(merits, k) >= max(merits) - margin - 1e-9)
+
+
+# --- between two sizes ---
+
+
+def joined(label: str, found: Sequence[Candidate], ends: tuple[int, int], share: float) -> Candidate:
+    """A label at a number of examples: what is untrained as it is, else on the line between its two sizes."""
+    by_size = {one.n_train: one for one in found}
+    if 0 in by_size:
+        return by_size[0]
+    for size in ends:
+        if size not in by_size:
+            only = next(iter(by_size.values()))
+            return replace(only, score=None, failure=f"was not run with {size} examples")
+        if by_size[size].failure:
+            where = f"with {size} examples: " if share else ""
+            return replace(by_size[size], score=None, failure=where + by_size[size].failure)
+    low, high = by_size[ends[0]], by_size[ends[1]]
+    return low if low is high else between(low, high, share)
+
+
+def between(low: Candidate, high: Candidate, share: float) -> Candidate:
+    def line(a: float | None, b: float | None) -> float | None:
+        return None if a is None or b is None else (1 - share) * a + share * b
+
+    seeds = min(len(low.values), len(high.values)) if low.items == high.items else 0
+    near = low if share < 0.5 else high
+    changes = {name: (low.retained[name], high.retained[name]) for name in low.retained if name in high.retained}
+    return replace(
+        near,
+        score=line(low.score, high.score),
+        stderr=line(low.stderr, high.stderr),  # of the same items: they move together
+        seeds=min(low.seeds, high.seeds),
+        retained={
+            name: Change(line(a.value, b.value) or 0.0, line(a.stderr, b.stderr), b.unit)
+            for name, (a, b) in changes.items()
+        },
+        memory={name: max(one.memory.get(name, 0.0) for one in (low, high)) for name in {**low.memory, **high.memory}}
+        if low.memory and high.memory
+        else {},
+        latency_ms=line(low.latency_ms, high.latency_ms),
+        latency_ms_p90=line(low.latency_ms_p90, high.latency_ms_p90),
+        work=Work(
+            line(low.work.make, high.work.make),
+            line(low.work.search, high.work.search) or 0.0,
+            line(low.work.request, high.work.request),
+            line(low.work.update, high.work.update),
+            high.work.devices,
+        ),
+        artifact_bytes=line(low.artifact_bytes, high.artifact_bytes),
+        contended=low.contended or high.contended,
+        values=tuple(
+            tuple((1 - share) * a + share * b for a, b in zip(one, other, strict=True))
+            for one, other in zip(low.values[:seeds], high.values[:seeds], strict=True)
+        ),
+        items=high.items if seeds else (),
+    )
