@@ -16,7 +16,7 @@ from harness.recommend import Answer, Candidate, Wishes, recommend
 from harness.records import Fact, Status
 from harness.report import load
 from harness.report.advice import as_json, assumptions, details, ruled_out, sentences, texts, title
-from harness.report.candidates import Question, prices_of, read
+from harness.report.candidates import Question, prices_of, questions
 from harness.store.database import Store
 
 GIB = 1024**3
@@ -30,7 +30,7 @@ def answers(skill: float, seed: int) -> list[float]:
 
 def asked(store: Store, examples: int | None = None, **wishes: Any) -> tuple[Answer, Question]:
     report = load(store, "demo")
-    (question,) = read(store, report, examples)
+    (question,) = questions(report, examples)
     return recommend(question.candidates, Wishes(**{"forgetting_on": PROSE, **wishes}), prices_of(report)), question
 
 
@@ -179,14 +179,14 @@ def test_names_that_nobody_knows_and_suites_without_scores(tmp_path: Path) -> No
     store = filled(tmp_path)
     report = load(store, "demo")
     with pytest.raises(UserError, match="Did you mean 'topic'"):
-        read(store, report, task="topc")
+        questions(report, task="topc")
     with pytest.raises(UserError, match="unknown model"):
-        read(store, report, model="large")
+        questions(report, model="large")
     empty = Results(tmp_path / "empty")
     empty.add(cell("base"), status=Status.FAILED, reason="nothing")
     bare = empty.store()
     with pytest.raises(StoreError, match="nothing of demo has been scored"):
-        read(bare, load(bare, "demo"))
+        questions(load(bare, "demo"))
 
 
 def test_what_is_told_of_prices_is_what_was_given(tmp_path: Path) -> None:

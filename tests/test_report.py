@@ -249,7 +249,7 @@ class TestHtml:
         tags.feed(written[1])
         assert all(attributes.get("scope") in ("col", "row") for tag, attributes in tags.found if tag == "th")
         count = [tag for tag, _ in tags.found].count
-        assert count("caption") == count("table") == 2
+        assert count("caption") == count("table") == 3
         labelled = [attributes for _, attributes in tags.found if attributes.get("role") == "img"]
         assert labelled
         assert all(attributes.get("aria-label") for attributes in labelled)
@@ -276,8 +276,8 @@ class TestMarkdown:
     def test_tables_are_well_formed(self, written):
         markdown = written[2]
         lines = [line for line in markdown.splitlines() if line.startswith("|")]
-        assert len(lines) == 2 * (2 + 8) + 2 + 2  # two sizes, and which wins at each
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 2
+        assert len(lines) == 2 * (2 + 8) + 2 + 2 + 2 + 5  # two sizes, which wins at each, and what fits
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 3
 
     def test_it_links_the_plot_beside_it(self, written):
         folder, _, markdown = written

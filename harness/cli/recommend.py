@@ -56,7 +56,7 @@ def recommend(
     from harness.recommend import recommend as answered
     from harness.report import load
     from harness.report.advice import as_json as described
-    from harness.report.candidates import prices_of, read
+    from harness.report.candidates import prices_of, questions
 
     mistakes: list[str] = []
 
@@ -72,11 +72,10 @@ def recommend(
     if mistakes:
         raise UserError("\n".join(mistakes))
     name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
-    store = results(folder, project())
-    report = load(store, name)
+    report = load(results(folder, project()), name)
     prices = priced(prices_of(report), hourly, money, requests=requests, months=months, updates=updates)
     found = []
-    for question in read(store, report, examples, task, model, margin):
+    for question in questions(report, examples, task, model, margin):
         if forgetting_on and forgetting_on not in question.retain:
             raise UserError(unknown(f"retained task of {name}", forgetting_on, question.retain))
         on = forgetting_on or next(iter(question.retain), "")

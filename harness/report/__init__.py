@@ -12,6 +12,7 @@ from typing import Any
 from harness.errors import StoreError, unknown
 from harness.report.table import Report, build
 from harness.store.database import Store
+from harness.store.designs import designs_of
 from harness.store.files import write_atomically
 from harness.store.queries import checks_of, document_texts, item_answers, latest_run, member_rows, suites
 from harness.store.studies import studies_of
@@ -35,7 +36,8 @@ def load(store: Store, suite: str) -> Report:
         checks, studies = checks_of(connection, run), studies_of(connection, run)
         answers = item_answers(connection, headlines(rows))
         texts = document_texts(connection, list(dict.fromkeys(row.task for row in rows)))
-    return build(run, rows, checks, studies, answers, texts)
+        designs = designs_of(connection, run)
+    return build(run, rows, checks, studies, answers, texts, designs)
 
 
 def write_report(report: Report, folder: Path) -> ReportPaths:

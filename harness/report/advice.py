@@ -8,9 +8,10 @@ from typing import Any
 from harness.contrast import Decision
 from harness.errors import counted
 from harness.ownership import Cost, Prices
-from harness.recommend import Answer, Candidate, Ranked, Reason, RuledOut
-from harness.report.candidates import Question
+from harness.recommend import Answer, Candidate, Ranked, Reason, RuledOut, Wishes, recommend
+from harness.report.candidates import Question, prices_of, questions
 from harness.report.format import NA, digits_of, number, seconds, size, with_error
+from harness.report.table import Report
 
 MOST_ROWS = 12
 # Left out one after another where there is no room for all (a narrow terminal).
@@ -24,6 +25,15 @@ RULES = {
     "highest",
 }
 GIVEN = {"hour": "--price", "requests": "--requests", "months": "--months", "updates": "--updates"}
+
+
+def advised(report: Report) -> list[tuple[Answer, Question]]:
+    """What a report's results recommend to somebody without limits, at the largest size of each model and task; none
+    where nothing has been scored."""
+    if not any(row.score for block in report.blocks if block.base for row in block.rows):
+        return []
+    prices = prices_of(report)
+    return [(recommend(one.candidates, Wishes(), prices), one) for one in questions(report)]
 
 
 def title(question: Question) -> str:

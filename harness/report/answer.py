@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from harness.report import crossing
+from harness.report import advice, crossing
 from harness.report.format import NA, digits_of, number, seconds, share, size, with_error
 from harness.report.fronts import front, retention
 from harness.report.standing import Standing
@@ -19,17 +19,19 @@ WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowe
 
 
 def lines(report: Report) -> list[str]:
-    """The answer in ten lines at the most: of a single block its sentences, of several the first of each. What could
-    not be run, and what the instruments say, is always among them. Blocks of one label answer nothing."""
+    """The answer in ten lines at the most: what to use, and of a single block its sentences, of several the first of
+    each. What could not be run, and what the instruments say, is always among them. Blocks of one label answer
+    nothing."""
     last = closing(report)
     room = LINES - len(last)
     each = [sentences(block) for block in report.blocks if block.compares] or [
         sentences(block) for block in report.blocks
     ]
+    use = [advice.headline(*one) for one in advice.advised(report)]
     if len(each) == 1:
-        told = each[0]
+        told = [*use, *each[0]]
     else:
-        told = [said[0] for said in each if said]
+        told = [*use, *(said[0] for said in each if said)]
         told += [said[1] for said in each if len(said) > 1]
     if len(told) > room:
         told = [*told[: room - 1], f"… and {len(told) - room + 1} more in the report."]

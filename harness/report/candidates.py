@@ -21,11 +21,10 @@ from harness.recommend import Candidate, Change
 from harness.report.complexity import method_of, packages, to_choose
 from harness.report.table import UNITS, Block, Figure, Report, Row, condition_of
 from harness.stats import expected_best
-from harness.store.database import Store
-from harness.store.designs import Design, designs_of
-from harness.store.queries import CellRow, item_values
+from harness.store.designs import Design
+from harness.store.queries import CellRow
 from harness.store.studies import StoredStudy
-from harness.verdicts import Values, headlines, side_of
+from harness.verdicts import Values, side_of
 
 MAKING = ("load", "train", "save")
 ANSWERING = ("infer", "evaluate")  # the first that was measured
@@ -56,27 +55,12 @@ class Question:
         return bool(self.sizes) and self.examples not in self.sizes
 
 
-def read(
-    store: Store, report: Report, examples: int | None = None, task: str = "", model: str = "", margin: float = MARGIN
-) -> list[Question]:
-    """The questions that a suite's report answers: one for each model and task, or those that are named. Raises
-    UserError for names that nobody knows, StoreError where nothing has been scored."""
-    with store.open(read_only=True) as connection:
-        designs = designs_of(connection, report.run)
-        values = item_values(connection, headlines(report.cells))
-    return questions(report, designs, values, examples, task, model, margin)
-
-
 def questions(
-    report: Report,
-    designs: Mapping[str, Design],
-    values: Values,
-    examples: int | None = None,
-    task: str = "",
-    model: str = "",
-    margin: float = MARGIN,
+    report: Report, examples: int | None = None, task: str = "", model: str = "", margin: float = MARGIN
 ) -> list[Question]:
-    """See `read`. Tables that hold only what others need have no untouched model, and are asked by name alone."""
+    """The questions that a suite's report answers: one for each model and task, or those that are named. Tables that
+    hold only what others need have no untouched model, and are asked by name alone. Raises
+    UserError for names that nobody knows, StoreError where nothing has been scored."""
     found = [block for block in report.blocks if block.base or task]
     for kind, name, names in (
         ("task", task, {block.task for block in report.blocks}),
@@ -87,7 +71,7 @@ def questions(
     found = [block for block in found if task in ("", block.task) and model in ("", block.model)]
     if not any(row.score for block in found for row in block.rows):
         raise StoreError(f"nothing of {report.run.suite} has been scored. `tunebench status` says how its run goes.")
-    known = Known(report, designs, values, margin)
+    known = Known(report, report.designs, report.values, margin)
     return [question(block, known, examples) for block in found]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.report import across, tuning
+from harness.report import across, advice, tuning
 from harness.report.columns import columns, headers, problem, texts, title
 from harness.report.drawings import crossing_sheets, drawings, further
 from harness.report.picture import png, spec, svg
@@ -86,6 +86,13 @@ def tables(report: Report) -> Iterator[Table]:
                 )
         for sheet in crossing_sheets(block):
             yield Table(slug(f"{sheet.title}-{block.model}-{block.task}"), sheet.title, sheet.headers, sheet.rows)
+    for answer, question in advice.advised(report):
+        yield Table(
+            slug(f"advice-{question.model}-{question.task}"),
+            f"Along five dimensions: {advice.title(question)}",
+            advice.headers(question),
+            [advice.texts(one, answer.prices) for one in answer.ranked],
+        )
     for one in across.across(report.blocks, report.cells):
         yield Table(slug(f"across-{one.title}"), one.title, across.headers(one), across.lines(one))
     for name, studies in tuning.groups(report.studies).items():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.report import across, explorer, instruments, memory, tuning
+from harness.report import across, advice, explorer, instruments, memory, tuning
 from harness.report.answer import lines, sentences
 from harness.report.columns import (
     Column,
@@ -33,6 +33,8 @@ from harness.store.files import write_atomically
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+    from harness.recommend import Answer
 
 # The packages that a reader asks for first; the database has all of them.
 SHOWN = ("torch", "transformers", "peft", "accelerate", "lm_eval", "bitsandbytes", "setfit", "mergekit")
@@ -73,7 +75,11 @@ def render(report: Report) -> str:
         return name
 
     packages = report.run.environment.get("packages", {})
-    blocks = [shown_block(block, report, place, kept) for place, block in enumerate(report.blocks)]
+    said = {(one.model, one.task): shown_advice(answer, one) for answer, one in advice.advised(report)}
+    blocks = [
+        shown_block(block, report, place, kept, said.get((block.model, block.task)))
+        for place, block in enumerate(report.blocks)
+    ]
     joint = [
         {
             "title": one.title,
@@ -137,7 +143,7 @@ def render(report: Report) -> str:
     )
 
 
-def shown_block(block: Block, report: Report, place: int, kept: Any) -> dict[str, Any]:
+def shown_block(block: Block, report: Report, place: int, kept: Any, advised: dict[str, Any] | None) -> dict[str, Any]:
     """What the template asks of a block. `kept` takes a chart and gives its name."""
     compared = [
         {"title": title(n_train, condition), "chosen": n_train == max(block.sizes, default=0) and not condition}
@@ -151,6 +157,7 @@ def shown_block(block: Block, report: Report, place: int, kept: Any) -> dict[str
         "metric": block.metric,
         "answer": sentences(block),
         "board": board(block),
+        "advice": advised,
         "margin": f"{block.standing(*block.tables[0]).margin:g}",
         "figures": [
             {
@@ -173,6 +180,21 @@ def shown_block(block: Block, report: Report, place: int, kept: Any) -> dict[str
         "compared": compared if anything else [],
         "verdicts": data(explorer.verdicts(block)) if anything else "",
         "answers": data(explorer.explorer(report, block)) if anything else "",
+    }
+
+
+def shown_advice(answer: Answer, question: advice.Question) -> dict[str, Any]:
+    """A recommendation without limits, along the five dimensions."""
+    return {
+        "sentences": [
+            *advice.sentences(answer, question),
+            *(advice.details(answer.first, answer.prices) if answer.first else []),
+        ],
+        "title": f"Along five dimensions: {advice.title(question)}",
+        "headers": advice.headers(question),
+        "rows": [advice.texts(one, answer.prices) for one in answer.ranked],
+        "out": [f"{label}: {why}" for label, why in advice.ruled_out(answer)],
+        "assumptions": advice.assumptions(answer, question),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report import across, instruments, memory, tuning
+from harness.report import across, advice, instruments, memory, tuning
 from harness.report.answer import sentences
 from harness.report.columns import (
     footnotes,
@@ -23,9 +23,16 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
     lines = [f"# {escape(run.suite)}", ""]
     if run.question:
         lines += [f"**{escape(run.question)}**", ""]
+    advised = {(one.model, one.task): (answer, one) for answer, one in advice.advised(report)}
     for block in report.blocks:
         lines += [f"## {escape(block.task)}, {escape(block.model)}", ""]
         lines += [*(f"- {escape(sentence)}" for sentence in sentences(block)), ""]
+        if (block.model, block.task) in advised:
+            answer, question = advised[block.model, block.task]
+            lines += ["### What to use", "", *(f"- {escape(one)}" for one in advice.sentences(answer, question)), ""]
+            ranked = [advice.texts(one, answer.prices) for one in answer.ranked]
+            lines += [*plain_table(advice.headers(question), ranked), ""]
+            lines += [*(f"{escape(one)}  " for one in advice.assumptions(answer, question)), ""]
         for size, condition in block.tables:
             lines += [f"### {title(size, condition)}", "", *table(block, size, condition), ""]
             if found := block.matched.get((size, condition)):

@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from harness.power import MARGIN
@@ -30,6 +31,7 @@ from harness.report.figures import (
 from harness.report.fronts import fronts, retention
 from harness.report.matched import Matched, matched
 from harness.report.standing import Standing, standings
+from harness.store.designs import Design
 from harness.store.queries import CellRow, StoredCheck, StoredRun
 from harness.store.studies import StoredStudy
 from harness.verdicts import Point
@@ -154,6 +156,12 @@ class Report:
     studies: tuple[StoredStudy, ...] = ()
     answers: Answers = field(default_factory=dict)
     texts: dict[tuple[str, str], str] = field(default_factory=dict)  # task, doc_id
+    designs: Mapping[str, Design] = field(default_factory=dict)  # spec_digest
+
+    @cached_property
+    def values(self) -> dict[str, dict[str, float]]:
+        """attempt_id -> {doc_id: value} of each cell's headline score."""
+        return {attempt: {doc: found[0] for doc, found in docs.items()} for attempt, docs in self.answers.items()}
 
     @property
     def failures(self) -> list[CellRow]:
@@ -172,13 +180,14 @@ def build(
     studies: Iterable[StoredStudy] = (),
     answers: Answers | None = None,
     texts: dict[tuple[str, str], str] | None = None,
+    designs: Mapping[str, Design] | None = None,
     margin: float = MARGIN,
 ) -> Report:
     """Group the cells of a run into blocks. `answers` are those to the items of each cell's headline score, `texts`
     what these items show; labels that differ by less than `margin` may be tied."""
-    cells, answers = tuple(cells), answers or {}
-    values = {attempt: {doc: value for doc, (value, _, _) in docs.items()} for attempt, docs in answers.items()}
-    stood = standings(cells, values, margin)
+    bare = Report(run, (), tuple(cells), tuple(checks), tuple(studies), answers or {}, texts or {}, designs or {})
+    cells = bare.cells
+    stood = standings(cells, bare.values, margin)
     blocks = []
     for model, task in dict.fromkeys((cell.base_model, cell.task) for cell in cells):
         members = [cell for cell in cells if (cell.base_model, cell.task) == (model, task)]
@@ -206,7 +215,7 @@ def build(
         its = {point[2:]: found for point, found in stood.items() if (point.model, point.task) == (model, task)}
         block = Block(model, task, metric, names, rows, curves, at_score, its)
         blocks.append(replace(block, fronts=fronts(block, retention(names[0]))) if names else block)
-    return Report(run, tuple(blocks), cells, tuple(checks), tuple(studies), answers, texts or {})
+    return replace(bare, blocks=tuple(blocks))
 
 
 def capabilities(cells: Sequence[CellRow], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
