@@ -171,7 +171,7 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
             members.seed, members.baseline, coalesce(members.data, '{}') AS data,
             coalesce(bare.model, members.model) AS base_model,
             coalesce(cells.method, '') AS method, coalesce(cells.family, '') AS family, cells.learn,
-            coalesce(cells.fingerprints, '{}') AS fingerprint,
+            coalesce(cells.fingerprints ->> ('$."' || members.task || '"'), '') AS fingerprint,
             coalesce(status, 'missing') AS status, coalesce(reason, '') AS reason,
             coalesce(attempts.attempt_id, '') AS attempt_id, coalesce(contended, false) AS contended
         FROM members
@@ -184,14 +184,7 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
         {"env": run.env_digest, "run": run.run_id},
     )
     rows = [
-        CellRow(
-            **{
-                **record,
-                "learn": tuple(record["learn"] or ()),
-                "data": json.loads(record["data"]),
-                "fingerprint": json.loads(record["fingerprint"]).get(record["task"], ""),
-            }
-        )
+        CellRow(**{**record, "learn": tuple(record["learn"] or ()), "data": json.loads(record["data"])})
         for record in found
     ]
     by_attempt = {row.attempt_id: row for row in rows if row.attempt_id}
