@@ -33,7 +33,7 @@ class ModelFacts:
 @dataclass(frozen=True)
 class TaskFacts:
     """What fetching a task has shown. `unlearnable` is the reason why it cannot be trained on, or ""; `classes` are
-    the training examples of each class, where there are classes."""
+    the training examples of each class, where there are classes. `metric` is the first that the task names."""
 
     name: str
     path: str
@@ -44,6 +44,7 @@ class TaskFacts:
     n_test: int
     unlearnable: str = ""
     classes: dict[str, int] = field(default_factory=dict)
+    metric: str = ""
 
 
 @dataclass(frozen=True)

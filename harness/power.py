@@ -120,6 +120,8 @@ def outlook(
     *,
     seeds: int = 1,
     seed_sd: float = 0.0,
+    residual: float = 0.0,
+    others_df: float = 0.0,
     share_right: float = 0.5,
     disagreement: float = DISAGREEMENT,
     alpha: float = ALPHA,
@@ -128,9 +130,14 @@ def outlook(
     the share of items that two methods answer differently, and the standard deviation of the score between seeds.
 
     200 items give one score a standard error of 0.035. With `seed_sd` 0 it speaks of items alone, which is the best
-    case.
+    case. `residual` is the part of `seed_sd` squared that comes from single answers and that more items would shrink
+    (`contrast.Spread`), `others_df` the degrees of freedom that other methods of the plan add to that spread.
     """
-    parts = Parts(disagreement, seed_sd**2, 0.0, varying=2 if seed_sd else 0)
+    varying = 2 if seed_sd else 0
+    answers = residual * items
+    parts = Parts(
+        max(disagreement - varying * answers, 0.0), max(seed_sd**2 - residual, 0.0), answers, varying, others_df
+    )
     need = needed_to_tie(parts, margin, items, seeds, alpha).items
     return Outlook(
         math.sqrt(share_right * (1 - share_right) / items),

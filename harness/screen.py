@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness.execute.events import LiveStatus
     from harness.execute.executors.base import Progress, Running
     from harness.execute.forecast import Row
+    from harness.outlook import TaskOutlook
     from harness.plan import Plan
 
 REFRESH_SECONDS = 0.5
@@ -107,6 +108,17 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
         print("seconds: the mean of its nearest kin among the finished cells of this results folder")
     if any(row.memory for row in rows):
         print("GiB: the predicted peak of its memory (--json has the parts, in bytes)")
+
+
+def show_outlooks(found: list[TaskOutlook]) -> None:
+    """What the test items of each learned task can decide, and what that is assumed from."""
+    from harness.outlook import assumption, sentence
+
+    several = len({one.model for one in found}) > 1
+    for one in found:
+        print(sentence(one, several))
+    for told in dict.fromkeys(assumption(one) for one in found):
+        print(f"assumed: {told}")
 
 
 # --- the live table ---

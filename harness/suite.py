@@ -16,7 +16,8 @@ from pydantic import ByteSize, ConfigDict, Field
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.labels import BASE, Label, read_label
 from harness.lines import Lines, read_yaml
-from harness.quality import UNSPOILT, Corruption, Quality, Select
+from harness.power import MARGIN
+from harness.quality import UNSPOILT, Corruption, Number, Quality, Select
 from harness.records import canonical
 from harness.settings import SCORING, check_train, explain
 from harness.tuning import TuneSettings, malformed, settings_of, space_of
@@ -48,6 +49,9 @@ class SuiteFile(pydantic.BaseModel):
     corrupt: list[Corruption] = Field([UNSPOILT], min_length=1)
     select: list[Select] = Field(["balanced"], min_length=1)
     tune: TuneSettings | None = None
+    margin: Number = Field(
+        MARGIN, ge=0, lt=1, description="the difference of two scores below which they are said to be tied"
+    )
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Suite:
     corrupt: tuple[Corruption, ...] = (UNSPOILT,)
     select: tuple[str, ...] = ("balanced",)
     tune: TuneSettings | None = None
+    margin: float = MARGIN  # no part of what a cell is: it says how results are read
 
     def qualities(self) -> Iterator[Quality]:
         """Every point of the axis of data quality, in the order of the file."""
@@ -188,6 +193,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
         corrupt=tuple(file.corrupt),
         select=tuple(file.select),
         tune=file.tune,
+        margin=file.margin,
     )
 
 

@@ -112,6 +112,7 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         n_test=len(scored),
         unlearnable=unlearnable(task),
         classes=classes(task, train),
+        metric=next(iter(task.aggregation()), ""),
     )
     keep_facts(catalog.task_facts_path(name), facts)
     return facts

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from harness.contrast import Comparison, Decision, Spread, compare, decide, pooled_spread, seed_spread
 from harness.power import MARGIN
 from harness.quality import Quality
-from harness.stats import corrected
+from harness.stats import Interval, corrected
 from harness.store.queries import CellRow
 
 Values = Mapping[str, Mapping[str, float]]  # attempt_id -> {doc_id: value}
@@ -82,11 +82,26 @@ class Side:
     values: tuple[tuple[float, ...], ...]  # [seeds][items]
     seeded: bool = True  # False: it trains nothing, and would score the same again
     missing: str = ""  # why it cannot be compared
+    fingerprint: str = ""  # of the task's definition and documents, where it is known
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times one cost is another (`costs.ratio`). `margin` is relative: 0.02 is two per cent. There is no
+    interval where one side has a single value."""
+
+    value: float
+    interval: Interval | None
+    p: float
+    p_tied: float
+    margin: float
+    seeds: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `a` is to `b`. Of what cannot be compared `decision` is None, and `reason` says why."""
+    """What `a` is to `b`. Scores have a `decision`, costs a `ratio`; of what cannot be compared both are None, and
+    `reason` says why."""
 
     a: str
     b: str
@@ -94,6 +109,7 @@ class Verdict:
     metric: str = ""
     decision: Decision | None = None
     reason: str = ""
+    ratio: Ratio | None = None
 
 
 def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = "") -> Side:
@@ -119,7 +135,7 @@ def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = 
         return without(f"has no values of single items for {found[0].metric}")
     table = tuple(tuple(row[doc] for doc in docs) for row in rows)
     seeded = any(cell.seed is not None for cell in done)
-    return Side(label, found[0].metric, found[0].higher_is_better, docs, table, seeded)
+    return Side(label, found[0].metric, found[0].higher_is_better, docs, table, seeded, "", done[0].fingerprint)
 
 
 def refused(a: Side, b: Side) -> str:
@@ -133,6 +149,11 @@ def refused(a: Side, b: Side) -> str:
         return (
             f"they were scored on different items: {len(a.docs)} and {len(b.docs)}, of which {shared} are the same. "
             "Run both on the task as it is now"
+        )
+    if a.fingerprint and b.fingerprint and a.fingerprint != b.fingerprint:
+        return (
+            "the task was defined otherwise (its prompt, its choices, its metrics or its training documents have "
+            "changed). Run both on the task as it is now"
         )
     return ""
 

@@ -125,6 +125,7 @@ class Results:
     command: str = ""  # by default that of the whole suite
     only_cells: tuple[str, ...] | None = ()  # None: a record from before there were any
     started: str = "2026-01-02T10:00:00.000+00:00"
+    margin: float | None = None  # None: a record from before suites had one
     members: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 0
 
@@ -207,6 +208,8 @@ class Results:
         }  # fmt: skip
         if self.only_cells is not None:
             run["only_cells"] = list(self.only_cells)
+        if self.margin is not None:
+            run["margin"] = self.margin
         write_atomically(self.folder / "runs" / f"{self.run_id}.json", json.dumps(run))
         store = Store(self.folder)
         with store.open() as connection:

@@ -37,9 +37,11 @@ def test_from_nothing_to_a_report(project: Path) -> None:
     done = tunebench("run", "small")
     assert done.returncode == 0, done.stderr
     assert "5 cells, 0 finished before, 5 to run" in done.stdout
+    assert "no tie within 0.02 can be expected: 30 items of colours find differences from 0." in done.stdout
     again = tunebench("run", "small")
     assert again.returncode == 0
     assert "5 finished before, 0 to run" in again.stdout
+    assert "no tie" not in again.stdout
     shown = tunebench("report", "small")
     assert shown.returncode == 0, shown.stderr
     assert "Which colours?" in shown.stdout
@@ -47,7 +49,14 @@ def test_from_nothing_to_a_report(project: Path) -> None:
     assert "colours" in page
     assert (project / "reports" / "small" / "report.md").exists()
     plan = json.loads(tunebench("plan", "small", "--json").stdout)
-    assert {row["status"] for row in plan} == {"done"}
+    assert {row["status"] for row in plan["cells"]} == {"done"}
+    (outlook,) = plan["outlook"]
+    assert (outlook["task"], outlook["items"], outlook["margin"], outlook["figures"]["decides"]) == (
+        "colours", 30, 0.02, False,
+    )  # fmt: skip
+    assert "30 test items, so one score has a standard error of 0.091" in tunebench("plan", "small").stdout
+    margin = tunebench("sql", "select distinct margin from runs", "--json").stdout
+    assert json.loads(margin) == [{"margin": 0.02}]
     detail = json.loads(tunebench("show", "lora/tiny/colours/n8/s0", "--json").stdout)
     assert detail["settings"]["rank"] == 8
     assert detail["attempts"][0]["status"] == "done"
@@ -66,7 +75,7 @@ def test_a_cell_is_done_again_by_the_command_that_show_prints(project: Path) -> 
     key = "lora/tiny/colours/n8/s0"
     refused(tunebench("run", "small", "--only", "lroa/*"), "unknown cell of small 'lroa/*'. Did you mean 'lora'?")
     assert not (project / "results").exists()
-    planned = json.loads(tunebench("plan", "small", "--only", key, "--json").stdout)
+    planned = json.loads(tunebench("plan", "small", "--only", key, "--json").stdout)["cells"]
     assert [row["key"] for row in planned] == ["base/tiny/colours", key]
     done = tunebench("run", "small", "--only", key, "--threads", "1", "--memory", "64GiB")
     assert done.returncode == 0, done.stderr
@@ -268,7 +277,7 @@ def test_tuning_one_method_then_the_suite(project: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert "best, on validation items: {learning_rate:" in found.stdout
     refused(tunebench("tune", "tuned", "--method", "lorra"), "Did you mean 'lora'?")
-    forecast = json.loads(tunebench("plan", "tuned", "--json").stdout)
+    forecast = json.loads(tunebench("plan", "tuned", "--json").stdout)["cells"]
     assert {row["key"]: row["status"] for row in forecast}["lora/tiny/colours/n8/study"] == "done"
     done = tunebench("run", "tuned")
     assert done.returncode == 0, done.stderr

@@ -287,10 +287,10 @@ def test_a_plan_does_without_lengths(project: Path) -> None:
     assert uncounted(suite, facts) == [("tiny", "colours"), ("tiny", "prose")]
     shown = [sys.executable, "-m", "harness.cli", "plan", "small", "--json"]
     done = subprocess.run(shown, capture_output=True, text=True, check=True)
-    assert {row["memory"] for row in json.loads(done.stdout)} == {None}
+    assert {row["memory"] for row in json.loads(done.stdout)["cells"]} == {None}
     assert uncounted(suite, fetch(catalog, suite)) == []
     done = subprocess.run(shown, capture_output=True, text=True, check=True)
-    rows = {row["key"]: row["memory"] for row in json.loads(done.stdout)}
+    rows = {row["key"]: row["memory"] for row in json.loads(done.stdout)["cells"]}
     assert all(memory["peak"] > memory["weights"] > 0 for memory in rows.values())
     assert rows["full/tiny/colours/n8/s0"]["gradients"] > rows["lora/tiny/colours/n8/s0"]["gradients"] > 0
 

@@ -387,3 +387,9 @@ def test_names_of_no_cell_are_all_said_with_the_nearest(tmp_path: Path) -> None:
         "unknown cell of s 'lroa'. Did you mean 'lora'?",
         "unknown cell of s 'qlora/*'. Did you mean 'lora'?",
     ]
+
+
+def test_a_margin_is_no_part_of_any_cell(tmp_path: Path) -> None:
+    assert [cell.spec_digest for cell in plan(tmp_path, margin=0.1).cells] == [
+        cell.spec_digest for cell in plan(tmp_path).cells
+    ]

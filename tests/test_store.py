@@ -5,11 +5,14 @@ from typing import Any
 
 import duckdb
 import pytest
+from results_factory import Results
 
 from harness.errors import DamagedStore, NewerStore, StoreError
+from harness.power import MARGIN
 from harness.records import Cell, CellResult, Check, Environment, Item, Score, Status, digest
 from harness.store.database import Store
 from harness.store.files import INSTRUMENTS, attempt_folder, threads_of, write_atomically
+from harness.store.queries import latest_run
 from harness.store.schema import MIGRATIONS
 from harness.worker import write_items
 
@@ -296,3 +299,14 @@ def test_a_database_of_before_checkpoints_is_migrated_and_its_results_are_read(
         assert connection.execute("SELECT count(*) FROM attempts").fetchall() == [(1,)]
         assert connection.execute("FROM checkpoints").fetchall() == []
     assert list(tmp_path.glob(f"tunebench.schema-{len(older)}.duckdb"))
+
+
+def test_a_runs_margin_is_kept_in_its_file_and_restored_from_it(tmp_path: Path) -> None:
+    store = Results(tmp_path, margin=0.05).store()
+    Results(tmp_path, suite="older", run_id="run-0").store()  # whose record has none
+    for _ in range(2):
+        with store.open(read_only=True) as connection:
+            margins = {name: run.margin for name in ("demo", "older") if (run := latest_run(connection, name))}
+            assert connection.execute("SELECT margin FROM runs ORDER BY run_id").fetchall() == [(None,), (0.05,)]
+        assert margins == {"demo": 0.05, "older": MARGIN}
+        store.rebuild()

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SuiteError, UserError
+from harness.power import MARGIN
 from harness.suite import find_suite, load_suite
 
 GOOD = """\
@@ -159,6 +160,12 @@ def test_a_labels_own_training_settings_displace_the_suites(tmp_path: Path) -> N
             "s.yaml:5: select.0: got 'hrad', wanted 'random', 'balanced', 'diverse'",
         ),
         ("methods:", "select: [hard, hard]\nmethods:", "s.yaml:5: 'hard' is listed twice."),
+        ("methods:", "margin: -0.1\nmethods:", "s.yaml:5: margin: got -0.1, wanted greater than or equal to 0."),
+        ("methods:", "margin: 2\nmethods:", "s.yaml:5: margin: got 2, wanted less than 1."),
+        ("methods:", "margin: true\nmethods:", "s.yaml:5: margin: got True, wanted a number."),
+        ("methods:", "margin: small\nmethods:", "s.yaml:5: margin: got 'small', wanted a number"),
+        ("methods:", "margin: .nan\nmethods:", "s.yaml:5: margin: got nan, wanted"),
+        ("methods:", "magin: 0.1\nmethods:", "s.yaml:5: unknown key 'magin'. Did you mean 'margin'?"),
     ],
 )
 def test_one_mistake_is_one_message_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -214,3 +221,9 @@ def test_shipped_suites_are_sound(name: str) -> None:
     root = Path(__file__).parent.parent
     suite = load_suite(find_suite(name, root))
     assert suite.question
+
+
+def test_a_margin_is_the_suites_own_or_the_default(tmp_path: Path) -> None:
+    assert load_suite(write(tmp_path, GOOD)).margin == MARGIN
+    assert load_suite(write(tmp_path, GOOD + "margin: 1e-2\n")).margin == 0.01
+    assert load_suite(write(tmp_path, GOOD + "margin: 0\n")).margin == 0

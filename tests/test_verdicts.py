@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
 from results_factory import Results, cell, items, scores
 
-from harness.cli.compare import compared, sentence
+from harness.cli.compare import sentence
+from harness.cli.compared import compared
 from harness.contrast import compare
 from harness.errors import UserError
 from harness.records import Status
@@ -26,8 +29,8 @@ def answers(skill: float, seed: int) -> list[float]:
     return [float(value) for value in (chance < numpy.clip(skill + 0.5 * (0.5 - HARD), 0, 1))]
 
 
-def stored(folder: Path, skills: dict[str, float], seeds: int = 3) -> Store:
-    results = Results(folder)
+def stored(folder: Path, skills: dict[str, float], seeds: int = 3, **about: Any) -> Store:
+    results = Results(folder, **about)
     for number, (label, skill) in enumerate(skills.items()):
         for seed in range(seeds):
             values = answers(skill, 100 * number + seed)
@@ -35,7 +38,7 @@ def stored(folder: Path, skills: dict[str, float], seeds: int = 3) -> Store:
     return results.store()
 
 
-def verdict(store: Store, a: str, b: str, margin: float = 0.02, metric: str = "") -> Verdict:
+def verdict(store: Store, a: str, b: str, margin: float | None = 0.02, metric: str = "") -> Verdict:
     with store.open(read_only=True) as connection:
         ((where, found),) = compared(connection, a, b, "", margin, metric)
     assert str(where) == "topic, tiny, 32 examples"
@@ -93,7 +96,22 @@ def test_what_failed_or_was_scored_on_other_items_is_incomparable(tmp_path: Path
     assert broken.verdict == "incomparable"
     assert "broken has no finished cell (oom: needs more than 24 GiB)" in sentence(broken)
     assert "no values of single items" in verdict(store, "whole", "bare").reason
-    assert "was not scored by f1 (there is acc" in verdict(store, "whole", "short", metric="f1").reason
+    with pytest.raises(UserError, match=r"unknown metric 'acu'\. Did you mean 'acc'"):
+        verdict(store, "whole", "short", metric="acu")
+
+
+def test_what_was_scored_by_another_definition_of_the_task_is_incomparable() -> None:
+    one, other = (replace(side(name, 0.7, 0), fingerprint=name) for name in ("old", "new"))
+    (found,) = verdicts([one, other])
+    assert found.verdict == "incomparable"
+    assert "the task was defined otherwise" in found.reason
+    assert verdicts([one, replace(other, fingerprint="")])[0].verdict != "incomparable"  # not known: not refused
+
+
+def test_the_margin_is_that_of_the_run_unless_another_is_given(tmp_path: Path) -> None:
+    store = stored(tmp_path, {"one": 0.7, "other": 0.7}, margin=0.2)
+    assert verdict(store, "one", "other", margin=None).verdict == "tied"
+    assert verdict(store, "one", "other", margin=0.01).verdict == "underpowered"
 
 
 def test_labels_that_nobody_knows_name_the_nearest(tmp_path: Path) -> None:

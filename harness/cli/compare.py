@@ -1,86 +1,91 @@
-"""Whether a difference is real: `compare`."""
+"""Whether a difference is real: `compare`, for two labels, cells, runs or environments, told in words."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.compared import Asked, Sides, cells, compared, environments, kind_of_names, runs
 from harness.cli.shared import AsJson, Results, app, project, results
-from harness.errors import UserError, unknown
-from harness.screen import show_json
+from harness.errors import counted
+from harness.screen import show_json, show_table
 
 if TYPE_CHECKING:
     from harness.power import Need
-    from harness.verdicts import Point, Verdict
+    from harness.stats import Paired
+    from harness.verdicts import Verdict
+    from harness.versus import Changes
 
 NOTHING_WOULD = "Neither more seeds alone nor more items alone would settle it."
+FEW = 5  # verdicts that are told in sentences; more stand in a table
+LISTED = 8  # names of what only one side has
 
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="a label of the suite")],
-    b: Annotated[str, typer.Argument(help="another: the verdict says what the first is to it")],
-    suite: Annotated[str, typer.Option(help="whose newest run is looked at (default: the newest with both)")] = "",
-    margin: Annotated[float, typer.Option(min=0, help="differences below it do not matter")] = 0.02,
-    metric: Annotated[str, typer.Option(help="another metric than the task's headline")] = "",
+    a: Annotated[str, typer.Argument(help="a label, a cell, a run or an environment")],
+    b: Annotated[str, typer.Argument(help="another of its kind: the verdict says what the first is to it")],
+    suite: Annotated[str, typer.Option(help="of labels: whose newest run is looked at (default: the newest)")] = "",
+    margin: Annotated[
+        float | None, typer.Option(min=0, help="differences below it do not matter (default: the suite's)")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="another than the task's first, or a cost: train_seconds, …")] = "",
+    task: Annotated[str, typer.Option(help="only what learned this task")] = "",
+    model: Annotated[str, typer.Option(help="only this base model")] = "",
+    size: Annotated[int | None, typer.Option(min=0, help="only this number of training examples")] = None,
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether one label is better than another, item by item and over seeds, and what it would take to know.
+    """Whether one label is better than another, item by item and over seeds, and what it would take to know. Also two
+    cells (by key, or six digits of the digest), two runs or two environments (by the start of their names).
 
     Example: tunebench compare lora full --suite peft-vs-full
     """
+    asked = Asked(suite, margin, metric, task, model, size)
     store = results(folder, project())
     with store.open(read_only=True) as connection:
-        found = compared(connection, a, b, suite, margin, metric)
-    if as_json:
-        show_json([{"where": str(where), **where._asdict(), **asdict(verdict)} for where, verdict in found])
-        return
-    for where, verdict in found:
-        print(f"{where}: {sentence(verdict)}")
+        kind = kind_of_names(connection, a, b)
+        if kind == "label":
+            found = compared(connection, a, b, suite, margin, metric, asked)
+        elif kind == "cell":
+            verdict, exact = cells(connection, a, b, asked)
+        else:
+            both = (runs if kind == "run" else environments)(connection, a, b, asked)
+    if kind == "label":
+        if as_json:
+            show_json([{"where": str(where), **where._asdict(), **asdict(verdict)} for where, verdict in found])
+        else:
+            for where, verdict in found:
+                print(f"{where}: {sentence(verdict)}")
+    elif kind == "cell":
+        if as_json:
+            show_json({"kind": kind, **asdict(verdict), "paired": asdict(exact) if exact else None})
+        else:
+            show_cells(verdict, exact)
+    elif as_json:
+        show_json(both.to_json())
+    else:
+        show_sides(both)
 
 
-def compared(connection: Any, a: str, b: str, suite: str, margin: float, metric: str) -> list[tuple[Point, Verdict]]:
-    """(where, verdict) for each table of a suite's newest run in which both labels stand. Raises UserError."""
-    from harness.store.queries import item_values, latest_run, member_rows, suites
-    from harness.verdicts import headlines, sides, spread_of, tables, verdict_of
-
-    known = suites(connection)
-    if suite and suite not in known:
-        raise UserError(unknown("suite with results", suite, known))
-    runs = [run for name in ([suite] if suite else known) if (run := latest_run(connection, name))]
-    labels: dict[str, None] = {}
-    for run in sorted(runs, key=lambda run: run.started, reverse=True):
-        rows = member_rows(connection, run)
-        labels |= dict.fromkeys(row.label for row in rows)
-        found = []
-        for where, table in tables(rows).items():
-            if {a, b} <= table.keys():
-                asked = headlines((cell for cells in table.values() for cell in cells), metric)
-                its = sides(table, item_values(connection, asked), metric)
-                spread = spread_of(its.values(), its[a].metric)
-                found.append((where, verdict_of(its[a], its[b], margin, spread)))
-        if found:
-            return found
-    for name in (a, b):
-        if name not in labels:
-            raise UserError(unknown(f"label of {suite or 'any suite with results'}", name, labels))
-    raise UserError(f"{a} and {b} stand in no table together: they have no task, model and data size in common.")
+# --- in words ---
 
 
 def sentence(verdict: Verdict) -> str:
     """A verdict in words, with its figures."""
+    if verdict.ratio:
+        return cost_sentence(verdict)
     if verdict.decision is None:
         return f"{verdict.a} and {verdict.b} are incomparable: {verdict.reason}."
     found = verdict.decision
-    figures = (
-        f"{verdict.metric} {found.effect:+.3f}, 95% interval {found.interval.low:+.3f} to {found.interval.high:+.3f}, "
-        f"p = {found.p:.2g}"
-    )
+    figures = f"{verdict.metric} {effect(verdict)}, 95% interval {interval(verdict)}, p = {found.p:.2g}"
     if verdict.verdict == "tied":
-        return f"{verdict.a} and {verdict.b} are tied within {found.margin:g} ({figures})."
+        why = f": {verdict.reason}" if verdict.reason else f" within {found.margin:g}"
+        return f"{verdict.a} and {verdict.b} are tied{why} ({figures})."
     if verdict.verdict != "underpowered":
         small = f", though by less than {found.margin:g}" if found.negligible else ""
         return f"{verdict.a} is {verdict.verdict} than {verdict.b}{small} ({figures})."
@@ -93,7 +98,113 @@ def sentence(verdict: Verdict) -> str:
     return f"{verdict.a} and {verdict.b} cannot be told apart ({figures}). {told}"
 
 
+def cost_sentence(verdict: Verdict) -> str:
+    """A cost's verdict in words."""
+    found = verdict.ratio
+    assert found is not None
+    ends = f"95% interval {interval(verdict)}, p = {found.p:.2g}, " if found.interval else ""
+    if found.interval and found.interval.low == found.interval.high:
+        ends = "exactly, "
+    seeds = "one value" if max(found.seeds) == 1 else f"{found.seeds[0]} and {found.seeds[1]} values"
+    figures = f"{verdict.metric} {effect(verdict)} as much, {ends}from {seeds}"
+    if verdict.verdict == "tied":
+        return f"{verdict.a} and {verdict.b} are tied within {found.margin:.2g} of it ({figures})."
+    if verdict.verdict == "underpowered":
+        more = "A cost needs two seeds or repeats of either." if min(found.seeds) < 2 else "More seeds would tell."
+        return f"{verdict.a} and {verdict.b} cannot be told apart ({figures}). {more}"
+    return f"{verdict.a} is {verdict.verdict} than {verdict.b} ({figures})."
+
+
+def effect(verdict: Verdict) -> str:
+    """ "+0.031", of a cost "1.3 ×"; "" where nothing was compared."""
+    if verdict.ratio:
+        return f"{verdict.ratio.value:.3g} ×"
+    return f"{verdict.decision.effect:+.3f}" if verdict.decision else ""
+
+
+def interval(verdict: Verdict) -> str:
+    """The ends of an interval in words; "" where there is none."""
+    if verdict.ratio:
+        ends = verdict.ratio.interval
+        return f"{ends.low:.3g} to {ends.high:.3g}" if ends else ""
+    return f"{verdict.decision.interval.low:+.3f} to {verdict.decision.interval.high:+.3f}" if verdict.decision else ""
+
+
 def enough(need: Need) -> str:
     """Numbers that would do, each by itself."""
     ways = [f"{need.items} items" if need.items else "", f"{need.seeds} seeds" if need.seeds else ""]
     return " or ".join(filter(None, ways))
+
+
+# --- cells ---
+
+
+def show_cells(verdict: Verdict, exact: Paired | None) -> None:
+    print(sentence(verdict))
+    if exact:
+        test = "McNemar's exact test" if exact.test == "mcnemar" else "a paired t-test"
+        how = "right and the second wrong" if exact.test == "mcnemar" else "above the second"
+        print(f"By {test}; the first is {how} on {counted(exact.wins, 'item')}, the other way round on {exact.losses}.")
+        print(
+            "It holds for these two trained models alone: another seed is another model. For methods, compare labels."
+        )
+
+
+# --- runs and environments ---
+
+
+def show_sides(found: Sides) -> None:
+    """What they are, what differs, how many came out how; sentences where they are few, else a table."""
+    print(f"{found.kind} {found.a} ({found.said[0]}) beside {found.kind} {found.b} ({found.said[1]})")
+    for line in what_changed(found.changes):
+        print(line)
+    matched = found.versus.matched
+    counts = Counter(one.verdict.verdict for one in matched)
+    metric = next((one.verdict.metric for one in matched if one.verdict.metric), found.metric)
+    if matched:
+        told = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+        how = f"margin {found.margin:g}, p-values corrected by Holm for all {len(matched)}" if len(matched) > 1 else ""
+        print(f"In {found.a}, by {metric}: {told}{f' ({how})' if how else ''}.")
+    else:
+        print("They have no cells in common that could be compared.")
+    if len(matched) <= FEW:
+        for one in matched:
+            print(f"{one.where}: {sentence(one.verdict)}")
+    else:
+        rows = [
+            [one.label, one.where, one.verdict.verdict, effect(one.verdict), interval(one.verdict), p_text(one.verdict)]
+            for one in matched
+        ]
+        columns = ["label", "where", "verdict", metric, "95% interval", "p"]
+        show_table("", columns, rows, frozenset({metric, "95% interval", "p"}))
+        for reason in dict.fromkeys(one.verdict.reason for one in matched if one.verdict.verdict == "incomparable"):
+            print(f"incomparable: {reason}")
+    for names, what in (
+        (found.versus.shared, "the same attempts in both"),
+        (found.versus.only_a, f"only in {found.a}"),
+        (found.versus.only_b, f"only in {found.b}"),
+    ):
+        if names:
+            print(f"{what}: {listed(names)}")
+
+
+def what_changed(changes: Changes) -> list[str]:
+    """What two environments differ in, those packages first that results depend on."""
+    packages = sorted(changes.packages, key=lambda name: name not in changes.decisive)
+    found = [f"{name}: {old or 'none'} → {new or 'none'}" for name in packages for old, new in [changes.packages[name]]]
+    lines = [f"packages that differ: {listed(found, '; ')}"] if found else []
+    lines += [f"{what} differs: {old or 'none'} → {new or 'none'}" for what, (old, new) in changes.about.items()]
+    if changes.unexplained:
+        lines.append(
+            "what results depend on differs, though no package does: the number of threads, or tunebench itself"
+        )
+    return lines
+
+
+def listed(names: Sequence[str], mark: str = ", ") -> str:
+    return mark.join(names[:LISTED]) + (f"{mark}… ({len(names)} in all)" if len(names) > LISTED else "")
+
+
+def p_text(verdict: Verdict) -> str:
+    found = verdict.ratio or verdict.decision
+    return f"{found.p:.2g}" if found else ""

@@ -32,6 +32,7 @@ from harness.screen import show_json, watcher
 if TYPE_CHECKING:
     from harness.catalog import Catalog
     from harness.execute.session import Choices, Session
+    from harness.outlook import TaskOutlook
     from harness.plan import Plan
     from harness.store.database import Store
 
@@ -111,9 +112,13 @@ def run_plan(
 
 def execute(session: Session) -> int:
     """Run what is to do and say how it ended; the exit code."""
+    from harness.outlook import short
+
     warn(session.complaints)
     total, waiting = len(session.plan.cells), session.waiting
     print(f"{session.plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
+    if waiting and not session.plan.only_cells and (line := short(what_items_decide(session.plan, session.store))):
+        print(line)
     with watcher(session.plan, session.states) as watch:
         stopped = session.run(shlex.join(["tunebench", *sys.argv[1:]]), watch)
     warn(session.complaints)
@@ -125,6 +130,20 @@ def execute(session: Session) -> int:
     if stopped:
         print("stopped; the same command goes on where this ended", file=sys.stderr)
     return 1 if unfinished else 0
+
+
+def what_items_decide(plan: Plan, store: Store) -> list[TaskOutlook]:
+    """What the plan's test items can decide, with the spread between seeds of what is stored."""
+    from harness.outlook import outlooks
+    from harness.store.named import seed_spreads
+
+    if not store.path.exists():
+        return outlooks(plan, {})
+    facts = plan.facts.tasks
+    pairs = [(model, task) for model in plan.suite.models for task, _ in plan.suite.tasks]
+    with store.open(read_only=True) as connection:
+        known = {(model, task): (facts[task].metric, facts[task].fingerprint) for model, task in pairs}
+        return outlooks(plan, seed_spreads(connection, known))
 
 
 @app.command()
@@ -160,7 +179,8 @@ def show_plan(
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """What would run, how long it may take, the memory it is predicted to need, and what is done or cannot run here.
+    """What would run, how long it may take, the memory it is predicted to need, what is done or cannot run here, and
+    which differences its test items can find.
 
     Example: tunebench plan peft-vs-full
     """
@@ -168,7 +188,7 @@ def show_plan(
     from harness.execute.forecast import forecast
     from harness.fetch import known_facts
     from harness.plan import make_plan, narrow
-    from harness.screen import show_forecast
+    from harness.screen import show_forecast, show_outlooks
 
     catalog = project()
     loaded = read_suite(suite, catalog)
@@ -179,10 +199,11 @@ def show_plan(
             "sizes and fingerprints of its data."
         )
     environment, _ = Executor.environment(threads, jobs, "")
-    rows = forecast(
-        narrow(make_plan(loaded, facts), only or ()), results(folder, catalog), environment, size_of(memory)
-    )
+    plan, store = make_plan(loaded, facts), results(folder, catalog)
+    rows = forecast(narrow(plan, only or ()), store, environment, size_of(memory))
+    decided = what_items_decide(plan, store)
     if as_json:
-        show_json([asdict(row) for row in rows])
+        show_json({"cells": [asdict(row) for row in rows], "outlook": [asdict(one) for one in decided]})
     else:
         show_forecast(loaded.name, rows, jobs or 1)
+        show_outlooks(decided)

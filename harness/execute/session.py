@@ -81,6 +81,7 @@ class Session:
             "run_id": self.run_id,
             "suite": plan.suite.name,
             "question": plan.suite.question,
+            "margin": plan.suite.margin,
             "env_digest": self.environment.env_digest,
             "started": now(),
             "finished": None,

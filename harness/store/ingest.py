@@ -193,7 +193,7 @@ def ingest_run(connection: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> No
     ]  # fmt: skip
     with transaction(connection):
         connection.execute("DELETE FROM runs WHERE run_id = ?", [run["run_id"]])
-        insert(connection, {"runs": [(*(run[name] for name in columns), run.get("only_cells"))]})
+        insert(connection, {"runs": [(*(run[name] for name in columns), run.get("only_cells"), run.get("margin"))]})
         if not known:
             insert(connection, {"members": members})
 

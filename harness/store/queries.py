@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import StoreError
+from harness.power import MARGIN
 
 if TYPE_CHECKING:
     import duckdb
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """The newest run of a suite, with its environment."""
+    """A run of a suite, with its environment. `margin` is its suite's: below it, scores are said to be tied."""
 
     run_id: str
     suite: str
@@ -23,6 +24,10 @@ class StoredRun:
     started: Any
     status: str
     environment: dict[str, Any]
+    margin: float = MARGIN
+
+
+RUN = f"run_id, suite, question, env_digest, started, status, coalesce(margin, {MARGIN}) AS margin"  # of table runs
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class CellRow:
     """A member of a run with its decisive attempt: the newest finished one, else the newest.
 
     `base_model` is the model of its baseline cell: the rows that it is compared with. `data` is how its training data
-    was chosen and spoilt, nothing for clean data.
+    was chosen and spoilt, nothing for clean data. `fingerprint` is that of the task's definition and documents.
     """
 
     key: str
@@ -91,6 +96,7 @@ class CellRow:
     reason: str
     attempt_id: str
     contended: bool
+    fingerprint: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     scores: list[StoredScore] = field(default_factory=list)
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -119,18 +125,18 @@ def latest_run(connection: duckdb.DuckDBPyConnection, suite: str, tuned: bool = 
     of whatever part of the suite."""
     rows = records(
         connection,
-        "SELECT run_id, suite, question, env_digest, started, status FROM runs WHERE suite = ? "
+        f"SELECT {RUN} FROM runs WHERE suite = ? "
         "ORDER BY CASE WHEN ? THEN run_id IN (SELECT run_id FROM members WHERE role = 'study') "
         "ELSE coalesce(len(only_cells), 0) = 0 END DESC, started DESC, run_id DESC LIMIT 1",
         [suite, tuned],
     )
-    if not rows:
-        return None
-    environments = records(connection, "SELECT * FROM environments WHERE env_digest = ?", [rows[0]["env_digest"]])
-    environment = environments[0] if environments else {}
-    if environment:
-        environment["packages"] = json.loads(environment["packages"])
-    return StoredRun(**rows[0], environment=environment)
+    return StoredRun(**rows[0], environment=environment_of(connection, rows[0]["env_digest"])) if rows else None
+
+
+def environment_of(connection: duckdb.DuckDBPyConnection, env_digest: str) -> dict[str, Any]:
+    """An environment's record, its packages by name; nothing where no attempt has ended in it."""
+    found = records(connection, "SELECT * FROM environments WHERE env_digest = ?", [env_digest])
+    return {**found[0], "packages": json.loads(found[0]["packages"])} if found else {}
 
 
 def checks_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[StoredCheck]:
@@ -165,6 +171,7 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
             members.seed, members.baseline, coalesce(members.data, '{}') AS data,
             coalesce(bare.model, members.model) AS base_model,
             coalesce(cells.method, '') AS method, coalesce(cells.family, '') AS family, cells.learn,
+            coalesce(cells.fingerprints ->> ('$."' || members.task || '"'), '') AS fingerprint,
             coalesce(status, 'missing') AS status, coalesce(reason, '') AS reason,
             coalesce(attempts.attempt_id, '') AS attempt_id, coalesce(contended, false) AS contended
         FROM members

@@ -134,6 +134,12 @@ def what_tuning_tried(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+@migration
+def below_which_difference_methods_are_tied(connection: duckdb.DuckDBPyConnection) -> None:
+    # NULL: a run of a tunebench whose suites had no margin of their own. The default holds for it.
+    connection.execute("ALTER TABLE runs ADD COLUMN margin DOUBLE")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
