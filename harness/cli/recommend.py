@@ -42,7 +42,9 @@ def recommend(
     requests: Annotated[float | None, typer.Option(min=0, help="a month (default: 100000)")] = None,
     months: Annotated[float | None, typer.Option(min=0, help="that it is in use (default: 12)")] = None,
     updates: Annotated[float | None, typer.Option(min=0, help="with new examples, a year (default: 12)")] = None,
-    margin: Annotated[float, typer.Option(min=0, help="differences of score below it do not matter")] = 0.02,
+    margin: Annotated[
+        float | None, typer.Option(min=0, help="differences of score below it do not matter (default: the suite's)")
+    ] = None,
     task: Annotated[str, typer.Option(help="this task alone")] = "",
     model: Annotated[str, typer.Option(help="this base model alone")] = "",
     folder: Results = None,
@@ -73,6 +75,7 @@ def recommend(
         raise UserError("\n".join(mistakes))
     name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
     report = load(results(folder, project()), name)
+    margin = report.run.margin if margin is None else margin
     prices = priced(prices_of(report), hourly, money, requests=requests, months=months, updates=updates)
     found = []
     for question in questions(report, examples, task, model, margin):

@@ -33,7 +33,8 @@ def advised(report: Report) -> list[tuple[Answer, Question]]:
     if not any(row.score for block in report.blocks if block.base for row in block.rows):
         return []
     prices = prices_of(report)
-    return [(recommend(one.candidates, Wishes(), prices), one) for one in questions(report)]
+    wishes = Wishes(margin=report.run.margin)
+    return [(recommend(one.candidates, wishes, prices), one) for one in questions(report)]
 
 
 def title(question: Question) -> str:

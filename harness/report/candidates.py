@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 
 from harness.errors import StoreError, UserError, unknown
 from harness.ownership import Prices, Work, hourly
-from harness.power import MARGIN
 from harness.recommend import Candidate, Change
 from harness.report.complexity import method_of, packages, to_choose
 from harness.report.table import UNITS, Block, Figure, Report, Row, condition_of
@@ -56,7 +55,7 @@ class Question:
 
 
 def questions(
-    report: Report, examples: int | None = None, task: str = "", model: str = "", margin: float = MARGIN
+    report: Report, examples: int | None = None, task: str = "", model: str = "", margin: float | None = None
 ) -> list[Question]:
     """The questions that a suite's report answers: one for each model and task, or those that are named. Tables that
     hold only what others need have no untouched model, and are asked by name alone. Raises
@@ -71,7 +70,7 @@ def questions(
     found = [block for block in found if task in ("", block.task) and model in ("", block.model)]
     if not any(row.score for block in found for row in block.rows):
         raise StoreError(f"nothing of {report.run.suite} has been scored. `tunebench status` says how its run goes.")
-    known = Known(report, report.designs, report.values, margin)
+    known = Known(report, report.designs, report.values, report.run.margin if margin is None else margin)
     return [question(block, known, examples) for block in found]
 
 

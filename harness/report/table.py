@@ -181,13 +181,12 @@ def build(
     answers: Answers | None = None,
     texts: dict[tuple[str, str], str] | None = None,
     designs: Mapping[str, Design] | None = None,
-    margin: float = MARGIN,
 ) -> Report:
     """Group the cells of a run into blocks. `answers` are those to the items of each cell's headline score, `texts`
-    what these items show; labels that differ by less than `margin` may be tied."""
+    what these items show."""
     bare = Report(run, (), tuple(cells), tuple(checks), tuple(studies), answers or {}, texts or {}, designs or {})
     cells = bare.cells
-    stood = standings(cells, bare.values, margin)
+    stood = standings(cells, bare.values, run.margin)
     blocks = []
     for model, task in dict.fromkeys((cell.base_model, cell.task) for cell in cells):
         members = [cell for cell in cells if (cell.base_model, cell.task) == (model, task)]
