@@ -1,5 +1,6 @@
 # make bench [SUITE=quickstart]   set up if needed, run the suite, write its report
 # make report SUITE=...           the report of what has run
+# make picture SUITE=peft-vs-full   the README's picture, from a real run
 # make test | test-all | lint     the first use of any of these makes .venv
 SUITE ?= quickstart
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: bench report test test-all fetched lint setup clean
+.PHONY: bench report picture test test-all fetched lint setup clean
 .DEFAULT_GOAL := bench
 
 bench: $(STAMP)
@@ -16,6 +17,9 @@ bench: $(STAMP)
 
 report: $(STAMP)
 	@$(BIN)/tunebench report $(SUITE)
+
+picture: bench
+	$(BIN)/python docs/picture.py reports/$(SUITE)/index.html docs/report.png
 
 test: fetched
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile

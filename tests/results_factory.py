@@ -280,3 +280,27 @@ def demo(folder: Path) -> Store:
         )
         results.member(trained("late", n_train, 0))
     return results.store()
+
+
+def big(folder: Path) -> Store:
+    """2,000 cells: 25 labels, 4 sizes, 10 seeds, 2 tasks."""
+    results = Results(folder)
+    for task in ("topic", "intent"):
+        base = cell("base", task=task)
+        results.add(base, [*renamed(scores(0.5, 0.03, -5.0), task)], items=renamed(answered(0.5, 1), task))
+        for label in range(25):
+            for n_train in (16, 32, 64, 128):
+                for seed in range(10):
+                    share = 0.55 + 0.01 * label + 0.0005 * n_train
+                    results.add(
+                        cell(f"method-{label}", n_train, seed, baseline=base.spec_digest, task=task),
+                        renamed(scores(share, 0.03, -5.0 - 0.01 * label), task),
+                        items=renamed(answered(share, 1000 * label + seed), task),
+                        train_seconds=10.0 + label, losses=[2.0 - 0.03 * step for step in range(48)],
+                    )  # fmt: skip
+    return results.store()
+
+
+def renamed(found: Any, task: str) -> list[Any]:
+    """Scores or items of another task."""
+    return [replace(one, task=task) if one.task not in (PROSE, OTHER) else one for one in found]

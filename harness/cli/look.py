@@ -22,7 +22,7 @@ def report(suite: SuiteName, folder: Results = None) -> None:
     """
     from rich.console import Console
 
-    from harness.report import load, printable, write_report
+    from harness.report import load, printable, write_contents, write_report
 
     catalog = project()
     store = results(folder, catalog)
@@ -31,6 +31,7 @@ def report(suite: SuiteName, folder: Results = None) -> None:
     found = load(store, name)
     try:
         paths = write_report(found, goal)
+        write_contents(store, goal.parent)
     except OSError as error:
         raise UserError(f"cannot write the report to {goal}: {error.strerror}.") from error
     Console().print(printable(found))

@@ -5,6 +5,7 @@ All are made from the same rows (`table.py`) and texts (`columns.py`, `answer.py
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,24 @@ def load(store: Store, suite: str) -> Report:
 
 
 def write_report(report: Report, folder: Path) -> ReportPaths:
-    """Write `index.html`, `report.md`, and plots and tables as files into `folder`."""
-    from harness.report import files, html, markdown
+    """Write `index.html`, `report.md`, plots and tables as files, and `summary.json` into `folder`."""
+    from harness.report import contents, files, html, markdown
 
     drawn = files.write_plots(report, folder)
     files.write_tables(report, folder)
     paths = ReportPaths(folder / "index.html", folder / "report.md")
     write_atomically(paths.html, html.render(report))
     write_atomically(paths.markdown, markdown.render(report, drawn))
+    write_atomically(folder / contents.SUMMARY, json.dumps(contents.summary(report), indent=2, ensure_ascii=False))
     return paths
+
+
+def write_contents(store: Store, folder: Path) -> Path:
+    """Write `folder`/index.html, the list of all suites with results and of the reports in `folder`."""
+    from harness.report.contents import write_contents
+
+    with store.open(read_only=True) as connection:
+        return write_contents(folder, suites(connection))
 
 
 def printable(report: Report) -> Any:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from harness.rankings import (
     Ranking,
     friedman,
+    interquartile_interval,
     interquartile_mean,
     performance_profile,
     probability_of_improvement,
-    stratified_interval,
 )
 from harness.report.figures import headline
 from harness.report.format import digits_of, number, share
 from harness.report.picture import colours, legend
-from harness.report.table import Block, condition_of
+from harness.report.table import Report, condition_of
 from harness.stats import Interval
 from harness.store.queries import CellRow
 
@@ -53,8 +54,10 @@ class Across:
         return f"{self.model}: {', '.join(self.tasks)}; {size}"
 
 
-def across(blocks: Sequence[Block], cells: Sequence[CellRow]) -> list[Across]:
+@lru_cache(maxsize=4)
+def across(report: Report) -> tuple[Across, ...]:
     """A comparison for each model and data size that two or more tasks of one metric have in common."""
+    blocks, cells = report.blocks, report.cells
     found = []
     for model in dict.fromkeys(block.model for block in blocks):
         mine = [block for block in blocks if block.model == model and block.metric]
@@ -71,7 +74,7 @@ def across(blocks: Sequence[Block], cells: Sequence[CellRow]) -> list[Across]:
                 one = compared(model, n_train, condition, metric, tasks, kept)
                 if one:
                     found.append(one)
-    return found
+    return tuple(found)
 
 
 def compared(
@@ -97,7 +100,7 @@ def compared(
     sign = 1 if better else -1
     return Across(
         model, n_train, condition, metric, better, tuple(held), scores,
-        means={label: stratified_interval(interquartile_mean, values) for label, values in scores.items()},
+        means={label: interquartile_interval(values) for label, values in scores.items()},
         beats={
             label: probability_of_improvement(sign * values, sign * scores[reference])
             for label, values in scores.items()

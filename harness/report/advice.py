@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from harness.contrast import Decision
@@ -27,14 +28,15 @@ RULES = {
 GIVEN = {"hour": "--price", "requests": "--requests", "months": "--months", "updates": "--updates"}
 
 
-def advised(report: Report) -> list[tuple[Answer, Question]]:
+@lru_cache(maxsize=4)
+def advised(report: Report) -> tuple[tuple[Answer, Question], ...]:
     """What a report's results recommend to somebody without limits, at the largest size of each model and task; none
     where nothing has been scored."""
     if not any(row.score for block in report.blocks if block.base for row in block.rows):
-        return []
+        return ()
     prices = prices_of(report)
     wishes = Wishes(margin=report.run.margin)
-    return [(recommend(one.candidates, wishes, prices), one) for one in questions(report)]
+    return tuple((recommend(one.candidates, wishes, prices), one) for one in questions(report))
 
 
 def title(question: Question) -> str:

@@ -84,10 +84,10 @@ def best(block: Block, rows: Sequence[Row], standing: Standing) -> str:
         f"{block.metric} {with_error(top.score.value, top.score.stderr, digits_of(block.metric))}"
     )
     if block.base and block.base.score:
-        text += f", against {number(block.base.score.value, digits_of(block.metric))} for the untouched model"
+        text += f" (untouched model: {number(block.base.score.value, digits_of(block.metric))})"
     chance = standing.chances.get(top.label)
     if chance is not None and len(standing.labels) > 1:
-        text += f". The chance that it really is the best of these {len(standing.labels)} is {share(chance)}"
+        text += f". Chance that it is the best of these {len(standing.labels)}: {share(chance)}"
     return text + "."
 
 
@@ -112,7 +112,7 @@ def beside_best(standing: Standing) -> Iterator[str]:
         told.append(f"tied with {some(verdict.a for verdict in tied)} (within {standing.margin:g})")
     if open_:
         told.append(f"not to be told from {some(verdict.a for verdict in open_)}")
-    yield f"{standing.best} is {'; '.join(told)}. p-values are corrected for all {len(standing.pairs)} pairs."
+    yield f"{standing.best} is {'; '.join(told)} (p corrected for all {len(standing.pairs)} pairs)."
     if open_ and (how := settling(open_[0])):
         yield how
 

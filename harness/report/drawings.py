@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from harness.report import across, crossing, tuning
 from harness.report.losses import losses
+from harness.report.picture import spec
 from harness.report.plots import cost_charts, learning_against_forgetting
 from harness.report.table import Block, Report
 
@@ -23,7 +25,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Plots of one matter: `charts` maps what each shows to an Altair chart."""
+    """Plots of one matter: `charts` maps what each shows to its `picture.spec`."""
 
     title: str
     charts: dict[str, Any]
@@ -38,10 +40,15 @@ POINTS = (
 )
 
 
-def drawings(block: Block) -> Iterator[Drawing]:
+@lru_cache(maxsize=64)  # both the page and the files have them
+def drawings(block: Block) -> tuple[Drawing, ...]:
     """The plots of a block, in the order in which they are read. With a single label there is nothing to see."""
-    if not block.compares:
-        return
+    found = drawn(block) if block.compares else ()
+    return tuple(replace(one, charts={name: spec(chart) for name, chart in one.charts.items()}) for one in found)
+
+
+def drawn(block: Block) -> Iterator[Drawing]:
+    """The same, with Altair's charts."""
     kept = learning_against_forgetting(block)
     if kept is not None:
         yield Drawing(
@@ -74,11 +81,12 @@ def crossing_sheets(block: Block) -> Iterator[Sheet]:
             yield Sheet(f"Where the lead changes{ending}", crossing.change_headers(), found)
 
 
-def further(report: Report) -> Iterator[tuple[str, Any]]:
-    """(title, chart) of the plots that belong to no block."""
-    for one in across.across(report.blocks, report.cells):
-        yield f"Performance profiles: {one.title}", across.chart(one)
+@lru_cache(maxsize=4)
+def further(report: Report) -> dict[str, dict[str, Any]]:
+    """What the plots that belong to no block are of -> their specs: a comparison across tasks, a group of studies."""
+    found = {one.title: spec(across.chart(one)) for one in across.across(report)}
     for name, studies in tuning.groups(report.studies).items():
         chart = tuning.curves(studies)
         if chart is not None:
-            yield f"{tuning.PLOT_TITLE}: {name}", chart
+            found[name] = spec(chart)
+    return found

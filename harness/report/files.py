@@ -13,7 +13,7 @@ from typing import Any
 from harness.report import across, advice, tuning
 from harness.report.columns import columns, headers, problem, texts, title
 from harness.report.drawings import crossing_sheets, drawings, further
-from harness.report.picture import png, spec, svg
+from harness.report.picture import png, svg
 from harness.report.table import Block, Report, Row
 from harness.store.files import write_atomically
 from harness.verdicts import Verdict
@@ -42,15 +42,14 @@ def write_plots(report: Report, folder: Path) -> dict[tuple[str, str], str]:
                 name = slug("-".join(filter(None, (drawing.title, what, block.model, block.task))))
                 write_plot(folder, name, chart)
                 shown.setdefault((block.model, block.task), f"{PLOTS}/{name}.svg")
-    for name, chart in further(report):
+    for name, chart in further(report).items():
         write_plot(folder, slug(name), chart)
     return shown
 
 
-def write_plot(folder: Path, name: str, chart: Any) -> None:
-    drawn = spec(chart)
-    write_atomically(folder / PLOTS / f"{name}.svg", svg(drawn))
-    write_atomically(folder / PLOTS / f"{name}.png", png(drawn))
+def write_plot(folder: Path, name: str, chart: dict[str, Any]) -> None:
+    write_atomically(folder / PLOTS / f"{name}.svg", svg(chart))
+    write_atomically(folder / PLOTS / f"{name}.png", png(chart))
 
 
 def write_tables(report: Report, folder: Path) -> None:
@@ -93,7 +92,7 @@ def tables(report: Report) -> Iterator[Table]:
             advice.headers(question),
             [advice.texts(one, answer.prices) for one in answer.ranked],
         )
-    for one in across.across(report.blocks, report.cells):
+    for one in across.across(report):
         yield Table(slug(f"across-{one.title}"), one.title, across.headers(one), across.lines(one))
     for name, studies in tuning.groups(report.studies).items():
         yield Table(slug(f"tuning-{name}"), name, tuning.headers(studies), tuning.lines(studies, report.blocks))

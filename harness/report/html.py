@@ -23,10 +23,10 @@ from harness.report.columns import (
     seeds,
     title,
 )
-from harness.report.drawings import drawings
+from harness.report.drawings import drawings, further
 from harness.report.files import slug
 from harness.report.format import NA
-from harness.report.picture import dark_rules, spec
+from harness.report.picture import dark_rules
 from harness.report.table import Block, Report, Row
 from harness.sources import cache_root
 from harness.store.files import write_atomically
@@ -68,10 +68,10 @@ def render(report: Report) -> str:
 
     charts: dict[str, dict[str, Any]] = {}
 
-    def kept(chart: Any) -> str:
+    def kept(chart: dict[str, Any]) -> str:
         """The name by which the page finds a chart."""
         name = f"c{len(charts)}"
-        charts[name] = spec(chart)
+        charts[name] = chart
         return name
 
     packages = report.run.environment.get("packages", {})
@@ -80,25 +80,25 @@ def render(report: Report) -> str:
         shown_block(block, report, place, kept, said.get((block.model, block.task)))
         for place, block in enumerate(report.blocks)
     ]
+    others = further(report)
     joint = [
         {
             "title": one.title,
             "headers": across.headers(one),
             "rows": across.lines(one),
             "sentence": across.sentence(one),
-            "chart": kept(across.chart(one)),
+            "chart": kept(others[one.title]),
         }
-        for one in across.across(report.blocks, report.cells)
+        for one in across.across(report)
     ]
     tuned = []
     for name, studies in tuning.groups(report.studies).items():
-        curves = tuning.curves(studies)
         tuned.append(
             {
                 "title": name,
                 "headers": tuning.headers(studies),
                 "rows": tuning.lines(studies, report.blocks),
-                "chart": kept(curves) if curves is not None else None,
+                "chart": kept(others[name]) if name in others else None,
             }
         )
     return str(

@@ -48,7 +48,7 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
                 f"![Learning against forgetting: {escape(block.task)}, {escape(block.model)}]({name})",
                 "",
             ]
-    for one in across.across(report.blocks, report.cells):
+    for one in across.across(report):
         lines += [
             f"## {across.TITLE}: {escape(one.title)}",
             "",

@@ -96,7 +96,7 @@ class Row:
     memory: dict[str, tuple[float, float]] = field(default_factory=dict)  # phase -> predicted and measured bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # known by itself, so that what is made of it can be kept
 class Block:
     """All rows of one base model on one learned task."""
 
@@ -147,7 +147,7 @@ class Block:
         return next((row for row in self.rows if row.label == "base"), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     run: StoredRun
     blocks: tuple[Block, ...]

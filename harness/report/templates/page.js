@@ -87,7 +87,11 @@
     place.dataset.drawn = "1";
     const options = { renderer: "svg", actions: false, tooltip: { theme: "custom" } };
     window.vegaEmbed(place, specs[place.dataset.chart], options).then(
-      () => { place.dataset.drawn = "done"; },
+      () => {
+        // The frame says what a plot is, and the tables have its figures: hundreds of marks would only be read aloud.
+        all("svg", place).forEach((drawn) => drawn.setAttribute("aria-hidden", "true"));
+        place.dataset.drawn = "done";
+      },
       (error) => { place.textContent = `This plot could not be drawn: ${error.message}`; });
   }
   const near = new IntersectionObserver((entries) => {
