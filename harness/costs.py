@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from harness.power import ALPHA, MARGIN
-from harness.stats import LEVEL, Interval
+from harness.stats.intervals import LEVEL, Interval
+from harness.stats.power import ALPHA, MARGIN
 from harness.store.queries import CellRow
 from harness.verdicts import Ratio, Verdict, Word
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.contrast import Spread
 from harness.errors import counted
 from harness.plan import Plan
-from harness.power import DISAGREEMENT, Outlook, outlook
+from harness.stats.contrast import Spread
+from harness.stats.power import DISAGREEMENT, Outlook, outlook
 
 # Metrics whose value of one item is 0 or 1, of lm-eval's registry.
 RIGHT_OR_WRONG = frozenset(

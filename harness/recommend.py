@@ -18,11 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from harness.contrast import Comparison, Decision, Spread, compare, decide, pooled_spread, seed_spread
 from harness.ownership import Cost, Prices, Work, ownership
-from harness.power import MARGIN
+from harness.stats.contrast import Decision, Spread, compare, decide, pooled_spread, seed_spread
+from harness.stats.leads import Runner, leads
+from harness.stats.power import MARGIN
 
-DRAWS = 4000
 Z = 1.96  # half an interval of 95%, in standard errors
 ALIKE = 1.25  # costs up to so many times the lowest are alike: throughput is timed over three batches
 LEAST_SAVING = 0.5  # a cheaper alternative is named that costs at most this share
@@ -327,58 +327,22 @@ def decided(one: Candidate, other: Candidate, spread: Spread | None, margin: flo
 
 
 def confidence(ranked: Sequence[Ranked], spread: Spread | None, margin: float, seed: int = 0) -> Confidence:
-    """From draws of the differences from the first, around what was measured.
-
-    Each difference has the error and the degrees of freedom of `contrast.compare`; that they move together (all share
-    the items, and the first's own error) is taken from the items themselves. Draws are Student's t, of one common
-    quantile of chi² for all.
-    """
-    import numpy
-    from scipy.special import chdtri
-
-    first, others = ranked[0].candidate, [one.candidate for one in ranked[1:]]
-    paired = all(comparable(one, first) for one in others)
-    found = [compare(rows(one), rows(first), pooled=spread) if comparable(one, first) else None for one in others]
-    at_most = any(not unit.seeds_known for unit in found if unit) or (not paired and first.seeds < 2)
-    if not others:
+    """How likely the first is the best of all, or close enough to it; see `leads`."""
+    first = ranked[0].candidate
+    if len(ranked) == 1:
         return Confidence(1.0, 1.0, 1, False, True)
-    effect = numpy.array([one.merit - first.merit for one in others])
-    stderr = numpy.array([error_of(one, first, unit) for one, unit in zip(others, found, strict=True)])
-    degrees = numpy.array([unit.df if unit else 30.0 for unit in found])
-    random = numpy.random.default_rng(seed)
-    values, vectors = numpy.linalg.eigh(correlation(first, others, spread))
-    root = vectors * numpy.sqrt(numpy.maximum(values, 0.0))
-    draws = random.standard_normal((DRAWS, len(others))) @ root.T
-    scale = numpy.sqrt(chdtri(degrees, random.uniform(size=(DRAWS, 1))) / degrees)
-    lead = (effect + stderr * draws / scale).max(axis=1)
+    runners = {
+        one.candidate.label: Runner(
+            one.candidate.merit,
+            one.candidate.values if comparable(one.candidate, first) else (),
+            one.candidate.stderr,
+            one.candidate.seeded,
+        )
+        for one in ranked
+    }
+    found = leads(first.label, runners, spread, seed)
+    at_most = found.at_most or (not found.paired and first.seeds < 2)
+    lead = found.draws.max(axis=1)
     return Confidence(
-        float((lead <= 0).mean()), float((lead <= margin + TINY).mean()), len(ranked), bool(at_most), paired
+        float((lead <= 0).mean()), float((lead <= margin + TINY).mean()), len(ranked), bool(at_most), found.paired
     )
-
-
-def error_of(one: Candidate, first: Candidate, found: Comparison | None) -> float:
-    return found.stderr if found else math.hypot(one.stderr or 0.0, first.stderr or 0.0)
-
-
-def correlation(first: Candidate, others: Sequence[Candidate], spread: Spread | None) -> Any:
-    """[others, others] of the differences from the first: what items say, with what seeds add to the first, which all
-    differences share, and to each of the others."""
-    import numpy
-
-    def scatter(one: Candidate) -> float:
-        return spread.variance / len(one.values) if spread and one.seeded and one.values else 0.0
-
-    size = len(others)
-    covariance = numpy.full((size, size), scatter(first)) + numpy.diag([scatter(one) for one in others])
-    known = [place for place, one in enumerate(others) if comparable(one, first)]
-    if known:
-        base = numpy.asarray(first.values, dtype=float).mean(axis=0)
-        apart = numpy.stack([numpy.asarray(others[p].values, dtype=float).mean(axis=0) - base for p in known])
-        covariance[numpy.ix_(known, known)] += numpy.cov(apart).reshape(len(known), len(known)) / base.size
-    for place in set(range(size)) - set(known):
-        covariance[place, place] += (others[place].stderr or 0.0) ** 2 + (first.stderr or 0.0) ** 2
-    deviation = numpy.sqrt(numpy.diag(covariance))
-    found = covariance / numpy.where(deviation > 0, deviation, 1.0)[:, None]
-    found = found / numpy.where(deviation > 0, deviation, 1.0)
-    numpy.fill_diagonal(found, 1.0)
-    return found

@@ -16,10 +16,10 @@ from pydantic import ByteSize, ConfigDict, Field
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.labels import BASE, Label, read_label
 from harness.lines import Lines, read_yaml
-from harness.power import MARGIN
 from harness.quality import UNSPOILT, Corruption, Number, Quality, Select
 from harness.records import canonical
 from harness.settings import SCORING, check_train, explain
+from harness.stats.power import MARGIN
 from harness.tuning import TuneSettings, malformed, settings_of, space_of
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
-from harness.contrast import Comparison, Decision, Spread, compare, decide, pooled_spread, seed_spread
-from harness.power import MARGIN
 from harness.quality import Quality
-from harness.stats import Interval, corrected
+from harness.stats.contrast import Comparison, Decision, Spread, compare, decide, pooled_spread, seed_spread
+from harness.stats.intervals import Interval, corrected
+from harness.stats.power import MARGIN
 from harness.store.queries import CellRow
 
 Values = Mapping[str, Mapping[str, float]]  # attempt_id -> {doc_id: value}

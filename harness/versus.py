@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from harness.contrast import Comparison, Spread, compare, pooled_spread, seed_spread
 from harness.costs import CostSide, Kind, cost_side, cost_verdict, ratio
 from harness.costs import refused as cost_refused
 from harness.environment import RESULT_PACKAGES
-from harness.power import MARGIN, Need
-from harness.stats import Paired, corrected, paired
+from harness.stats.contrast import Comparison, Spread, compare, pooled_spread, seed_spread
+from harness.stats.intervals import Paired, corrected, paired
+from harness.stats.power import MARGIN, Need
 from harness.store.queries import CellRow
 from harness.verdicts import (
     Point,

@@ -15,7 +15,7 @@ from scipy.stats import ttest_ind, ttest_rel
 from simulated import World
 from statsmodels.stats.weightstats import ttost_paired
 
-from harness.contrast import (
+from harness.stats.contrast import (
     Comparison,
     compare,
     compare_tasks,
@@ -25,7 +25,7 @@ from harness.contrast import (
     pooled_spread,
     seed_spread,
 )
-from harness.power import Parts, minimum_detectable_effect
+from harness.stats.power import Parts, minimum_detectable_effect
 
 WORLDS = {
     "seeds alike": World(own_item=0.0, seed=0.0),

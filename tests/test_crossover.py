@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from harness.crossover import crossover, lead_at, scaling
+from harness.stats.crossover import crossover, lead_at, scaling
 
 SIZES = [10, 100, 1000, 10_000]
 

@@ -12,10 +12,10 @@ from results_factory import MODEL, TASK, Results, cell, items, scores
 from test_plan import MODELS, TASKS
 from test_plan import plan as planned
 
-from harness.contrast import Spread, seed_spread
 from harness.facts import Facts
 from harness.outlook import assumption, outlooks, sentence, short
 from harness.plan import Plan
+from harness.stats.contrast import Spread, seed_spread
 from harness.store.named import seed_spreads
 
 SPREAD = Spread(variance=0.0004, df=6, residual=0.0003)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
-from harness.power import (
+from harness.stats.power import (
     Parts,
     minimum_detectable_effect,
     needed_to_differ,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from scipy.stats import friedmanchisquare
 
-from harness.rankings import (
+from harness.stats.rankings import (
     friedman,
     front_probability,
     interquartile_mean,

@@ -162,8 +162,8 @@ def test_more_rivals_leave_less_confidence() -> None:
 def test_confidence_with_two_is_that_of_the_paired_comparison() -> None:
     from scipy.special import stdtr
 
-    from harness.contrast import compare
     from harness.recommend import spread_of
+    from harness.stats.contrast import compare
 
     one, other = answered("one", 0.66, seed=1), answered("other", 0.6, seed=7)
     found = recommend([one, other], Wishes(margin=0.0), PRICES)

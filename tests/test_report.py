@@ -151,10 +151,8 @@ class TestRows:
 class TestAnswer:
     def test_sentences(self, block):
         said = " ".join(sentences(block))
-        assert (
-            "With 128 examples, setfit scores highest on topic: acc 0.93 ± 0.03 (untouched model: 0.60). Chance that it is the best of these 6:"
-            in said
-        )
+        assert "With 128 examples, setfit scores highest on topic: acc 0.93 ± 0.03 (untouched model: 0.60)." in said
+        assert "Chance that it is the best of these 6: 9" in said
         assert (
             "setfit is better than lora, dora, prompt, base; not to be told from full (p corrected for all 15" in said
         )

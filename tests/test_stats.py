@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control, ttest_1samp, ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint, proportion_effectsize
 
-from harness.stats import (
+from harness.stats.intervals import (
     Interval,
     cliffs_delta,
     cohen_d,

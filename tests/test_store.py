@@ -8,8 +8,8 @@ import pytest
 from results_factory import Results
 
 from harness.errors import DamagedStore, NewerStore, StoreError
-from harness.power import MARGIN
 from harness.records import Cell, CellResult, Check, Environment, Item, Score, Status, digest
+from harness.stats.power import MARGIN
 from harness.store.database import Store
 from harness.store.files import INSTRUMENTS, attempt_folder, threads_of, write_atomically
 from harness.store.queries import latest_run

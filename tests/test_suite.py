@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SuiteError, UserError
-from harness.power import MARGIN
+from harness.stats.power import MARGIN
 from harness.suite import find_suite, load_suite
 
 GOOD = """\

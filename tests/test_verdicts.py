@@ -12,10 +12,10 @@ from results_factory import Results, cell, items, scores
 
 from harness.cli.compare import sentence
 from harness.cli.compared import compared
-from harness.contrast import compare
 from harness.errors import UserError
 from harness.records import Status
-from harness.stats import corrected
+from harness.stats.contrast import compare
+from harness.stats.intervals import corrected
 from harness.store.database import Store
 from harness.verdicts import Side, Verdict, verdicts
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.cli.compared import Asked, cells, environments, kind_of_names, runs
 from harness.errors import UserError
-from harness.stats import paired
+from harness.stats.intervals import paired
 from harness.store.database import Store
 from harness.verdicts import Side
 from harness.versus import SAME, cells_by_score, changes

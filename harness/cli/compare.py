@@ -15,8 +15,8 @@ from harness.errors import counted
 from harness.screen import show_json, show_table
 
 if TYPE_CHECKING:
-    from harness.power import Need
-    from harness.stats import Paired
+    from harness.stats.intervals import Paired
+    from harness.stats.power import Need
     from harness.verdicts import Verdict
     from harness.versus import Changes
 

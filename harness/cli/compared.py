@@ -13,7 +13,7 @@ from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from harness.costs import Kind
-    from harness.stats import Paired
+    from harness.stats.intervals import Paired
     from harness.store.queries import CellRow, StoredRun
     from harness.verdicts import Point, Verdict
     from harness.versus import Changes, Names, Versus

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from harness.rankings import (
+from harness.report.figures import headline
+from harness.report.format import digits_of, number, share
+from harness.report.picture import colours, legend
+from harness.report.table import Report, condition_of
+from harness.stats.intervals import Interval
+from harness.stats.rankings import (
     Ranking,
     friedman,
     interquartile_interval,
@@ -16,11 +21,6 @@ from harness.rankings import (
     performance_profile,
     probability_of_improvement,
 )
-from harness.report.figures import headline
-from harness.report.format import digits_of, number, share
-from harness.report.picture import colours, legend
-from harness.report.table import Report, condition_of
-from harness.stats import Interval
 from harness.store.queries import CellRow
 
 TITLE = "Across tasks"

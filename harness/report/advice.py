@@ -6,13 +6,13 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
-from harness.contrast import Decision
 from harness.errors import counted
 from harness.ownership import Cost, Prices
 from harness.recommend import Answer, Candidate, Ranked, Reason, RuledOut, Wishes, recommend
 from harness.report.candidates import Question, prices_of, questions
 from harness.report.format import NA, digits_of, number, seconds, size, with_error
 from harness.report.table import Report
+from harness.stats.contrast import Decision
 
 MOST_ROWS = 12
 # Left out one after another where there is no room for all (a narrow terminal).

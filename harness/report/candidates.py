@@ -19,7 +19,7 @@ from harness.ownership import Prices, Work, hourly
 from harness.recommend import Candidate, Change
 from harness.report.complexity import method_of, packages, to_choose
 from harness.report.table import UNITS, Block, Figure, Report, Row, condition_of
-from harness.stats import expected_best
+from harness.stats.intervals import expected_best
 from harness.store.designs import Design
 from harness.store.queries import CellRow
 from harness.store.studies import StoredStudy

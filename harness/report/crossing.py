@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.crossover import Crossover, Scaling, crossover, scaling
 from harness.report.format import digits_of, number, share
 from harness.report.picture import colours, legend
 from harness.report.standing import Standing
 from harness.report.table import Block, Row
+from harness.stats.crossover import Crossover, Scaling, crossover, scaling
 
 TITLE = "Score against data"
 NOTE = (

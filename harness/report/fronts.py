@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.rankings import on_front
 from harness.report.standing import Standing
+from harness.stats.rankings import on_front
 
 if TYPE_CHECKING:
     from harness.report.table import Block, Row
@@ -66,13 +66,15 @@ def front(standing: Standing, rows: Sequence[Row], goal: Goal) -> dict[str, floa
 
     known = {row.label: row for row in rows if row.learned and row.label != "base"}
     labels = [label for label in standing.labels if label in known and goal.read(known[label]) is not None]
-    if not labels or standing.draws is None:
+    if not labels or standing.leads is None:
         return {}
-    scores = standing.draws[:, [standing.labels.index(label) for label in labels]]
+    ahead = dict(zip(standing.leads.labels, standing.leads.draws.T, strict=True))
+    level = numpy.zeros(len(standing.leads.draws))  # the one that the others' leads are over
+    scores = numpy.stack([ahead.get(label, level) for label in labels], axis=1)
     figures = numpy.array([goal.read(known[label]) for label in labels], dtype=float)
     noise = numpy.random.default_rng(0).standard_normal(scores.shape)
     draws = numpy.stack([scores, figures[:, 0] + figures[:, 1] * noise], axis=-1)
-    shares = on_front(draws, [standing.higher_is_better, goal.higher_is_better])
+    shares = on_front(draws, [True, goal.higher_is_better])
     return dict(zip(labels, shares, strict=True))
 
 

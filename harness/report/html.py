@@ -59,7 +59,8 @@ def environment() -> Any:
 
 def wordy(rows: Sequence[Sequence[str]]) -> list[bool]:
     """For each column whether it holds words, which are set flush left."""
-    return [any(text[:1].isalpha() and text != NA for text in column) for column in zip(*rows, strict=True)]
+    columns = [[text for text in column if text and text != NA] for column in zip(*rows, strict=True)]
+    return [2 * sum(text[0].isalpha() for text in column) > len(column) for column in columns]
 
 
 def render(report: Report) -> str:

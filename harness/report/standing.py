@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from harness.contrast import Decision
-from harness.rankings import best_probability, score_draws
-from harness.stats import Interval
+from harness.stats.contrast import Decision
+from harness.stats.intervals import Interval
+from harness.stats.leads import Leads, Runner, best_chances, leads
 from harness.store.queries import CellRow
-from harness.verdicts import Point, Side, Table, Values, Verdict, Word, refused, rows_of, sides, spread_of, verdicts
+from harness.verdicts import Point, Side, Table, Values, Verdict, Word, refused, sides, spread_of, verdicts
 from harness.verdicts import tables as tables_of
 
 SETTLED = 5  # of those that cannot be told from the best: for so many it is worked out what would do
@@ -21,8 +20,8 @@ OPPOSITE: dict[Word, Word] = {"better": "worse", "worse": "better"}
 class Standing:
     """One table's verdicts. `labels` are those that can be compared, the best score first; `missing` says why others
     cannot. p-values of `pairs` are corrected by Holm for all of them, those against the untouched model among
-    themselves: that question was asked before there were scores. `chances`: the probability of being the best, and
-    `draws` [draws, labels] what it was counted in, None where nothing can be compared. `seeds_known` is False where
+    themselves: that question was asked before there were scores. `chances`: the probability of being the best, counted
+    in `leads` over the best score, which are None where nothing can be compared. `seeds_known` is False where
     none of what varies with its seed was repeated.
     """
 
@@ -35,7 +34,7 @@ class Standing:
     pairs: dict[tuple[str, str], Verdict] = field(default_factory=dict)
     base: dict[str, Verdict] = field(default_factory=dict)
     chances: dict[str, float] = field(default_factory=dict)
-    draws: Any = None
+    leads: Leads | None = None
     seeds_known: bool = True
 
     @property
@@ -85,18 +84,18 @@ def standing(point: Point, table: Table, values: Values, margin: float) -> Stand
     base = next((side.label for side in kept if side.label == "base"), None)
     against = verdicts(kept, margin, against=base, settle=False) if base else []
     spread = spread_of(kept, first.metric)
-    varying = [varies(side) for side in kept]
-    draws = score_draws([rows_of(side) for side in kept], spread.variance if spread else 0.0, varying)
-    chances = best_probability(draws, first.higher_is_better)
+    sign = 1.0 if first.higher_is_better else -1.0
+    runners = {side.label: Runner(sign * score(side), side.values, None, side.seeded) for side in kept}
+    ahead = leads(kept[0].label, runners, spread)
     return Standing(
         point, margin, first.metric, first.higher_is_better,
         labels=tuple(side.label for side in kept),
         missing=missing,
         pairs=pairs,
         base={verdict.a: verdict for verdict in against},
-        chances=dict(zip((side.label for side in kept), chances, strict=True)),
-        draws=draws,
-        seeds_known=spread is not None or not any(varying),
+        chances=best_chances(kept[0].label, ahead),
+        leads=ahead,
+        seeds_known=spread is not None or not any(varies(side) for side in kept),
     )  # fmt: skip
 
 

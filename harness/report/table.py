@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from harness.power import MARGIN
 from harness.quality import Quality
 from harness.report.figures import (
     average,
@@ -31,6 +30,7 @@ from harness.report.figures import (
 from harness.report.fronts import fronts, retention
 from harness.report.matched import Matched, matched
 from harness.report.standing import Standing, standings
+from harness.stats.power import MARGIN
 from harness.store.designs import Design
 from harness.store.queries import CellRow, StoredCheck, StoredRun
 from harness.store.studies import StoredStudy

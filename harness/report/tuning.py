@@ -8,7 +8,7 @@ from typing import Any
 from harness.report.format import NA, digits_of, number, size, with_error
 from harness.report.picture import colours, legend
 from harness.report.table import Block
-from harness.stats import expected_best, expected_best_interval
+from harness.stats.intervals import expected_best, expected_best_interval
 from harness.store.studies import StoredStudy, StoredTrial
 from harness.tuning import short
 

@@ -7,8 +7,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.contrast import Spread, pooled_spread, seed_spread
 from harness.errors import StoreError
+from harness.stats.contrast import Spread, pooled_spread, seed_spread
 from harness.store.queries import (
     RUN,
     CellRow,

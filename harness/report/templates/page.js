@@ -68,7 +68,8 @@
           if (control.type === "checkbox") return !control.checked || row.dataset[what] === "1";
           if (!control.value) return true;
           if (what === "text") return row.dataset.text.includes(control.value.toLowerCase());
-          return row.dataset[what] === control.value || row.dataset[what] === "";
+          // The untouched model stays in sight: all are measured against it.
+          return row.dataset[what] === control.value || row.classList.contains("untrained");
         });
         row.hidden = !kept;
         shown += kept;

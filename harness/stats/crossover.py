@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.stats import LEVEL, RESAMPLES, Interval
+from harness.stats.intervals import LEVEL, RESAMPLES, Interval
 
 LEAST_SIZES = 4  # for a curve of three parameters, one size left out
 EXPONENTS = (0.02, 3.0)  # of power laws; outside, they cannot be told from a logarithm or a step

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.stats import LEVEL, RESAMPLES, Interval
+from harness.stats.intervals import LEVEL, RESAMPLES, Interval
 
 
 def interquartile_mean(scores: Any) -> float:
@@ -148,38 +148,3 @@ def front_probability(means: Any, stderrs: Any, higher_is_better: Sequence[bool]
 def on_front(draws: Any, higher_is_better: Sequence[bool]) -> list[float]:
     """The share of draws [draws, methods, goals] in which each method is on the front."""
     return [float(share) for share in pareto_front(draws, higher_is_better).mean(axis=0)]
-
-
-def score_draws(methods: Sequence[Any], seed_variance: float, varying: Sequence[bool], seed: int = 0) -> Any:
-    """What the methods' true scores may be: draws [draws, methods] around their means, given one array [seeds, items]
-    for each method, all on the same items.
-
-    The items are shared, so that a hard set of them moves all methods together: their part is drawn jointly, from the
-    covariance of the items' means over seeds. `seed_variance` is that of a score between seeds (`contrast.Spread`) and
-    is drawn for each of the `varying` methods by itself. What single answers change from seed to seed counts in both
-    parts, so the draws are a little too wide rather than too narrow.
-    """
-    import numpy
-
-    random = numpy.random.default_rng(seed)
-    arrays = [numpy.asarray(values, dtype=float) for values in methods]
-    means = numpy.stack([values.mean(axis=0) for values in arrays])
-    items = means.shape[1]
-    apart = means - means.mean(axis=1, keepdims=True)
-    shared = random.standard_normal((RESAMPLES, items)) @ apart.T / math.sqrt(items * max(items - 1, 1))
-    of_seeds = numpy.array(
-        [
-            math.sqrt(seed_variance / values.shape[0]) if varies else 0.0
-            for values, varies in zip(arrays, varying, strict=True)
-        ]
-    )
-    return means.mean(axis=1) + shared + of_seeds * random.standard_normal((RESAMPLES, len(arrays)))
-
-
-def best_probability(draws: Any, higher_is_better: bool = True) -> list[float]:
-    """The share of draws [draws, methods] in which each method is the best; those that are best together share it."""
-    import numpy
-
-    values = numpy.asarray(draws) * (1.0 if higher_is_better else -1.0)
-    best = values == values.max(axis=1, keepdims=True)
-    return [float(share) for share in (best / best.sum(axis=1, keepdims=True)).mean(axis=0)]

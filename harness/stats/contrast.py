@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from harness.power import (
+from harness.stats.intervals import LEVEL, RESAMPLES, Interval
+from harness.stats.power import (
     ALPHA,
     MARGIN,
     Need,
@@ -32,7 +33,6 @@ from harness.power import (
     needed_to_differ,
     needed_to_tie,
 )
-from harness.stats import LEVEL, RESAMPLES, Interval
 
 Verdict = Literal["better", "worse", "tied", "underpowered"]
 
