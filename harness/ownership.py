@@ -1,7 +1,7 @@
 """What a method costs over its life: making it, answering with it, and keeping it up to date. Pure.
 
 Counted is the time of the device, at a price an hour: nothing else of a computer has a figure here. Not covered:
-people's time, storage, traffic, and a device that waits (each request is charged the time that it takes).
+people's time, storage, traffic, and a device that waits (each request is charged its share of a full batch's time).
 """
 
 from __future__ import annotations

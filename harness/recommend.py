@@ -16,10 +16,12 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, Literal
 
 from harness.ownership import Cost, Prices, Work, ownership
-from harness.stats.contrast import Decision, Spread, compare, decide, pooled_spread, seed_spread
+from harness.stats.contrast import Decision, Spread, compare, decide, p_tied, pooled_spread, seed_spread
+from harness.stats.intervals import corrected
 from harness.stats.leads import Runner, leads
 from harness.stats.power import MARGIN
 
@@ -28,6 +30,7 @@ ALIKE = 1.25  # costs up to so many times the lowest are alike: throughput is ti
 LEAST_SAVING = 0.5  # a cheaper alternative is named that costs at most this share
 UNKNOWN = Work(None)
 TINY = 1e-9  # differences of sums: what is exactly at a limit must not depend on their last bit
+Rule = Literal["none", "only", "score", "cost", "simplicity", "score within the margin"]
 Limit = Literal["status", "learned", "memory", "forgetting", "latency", "budget"]
 
 
@@ -169,7 +172,7 @@ class Answer:
     ruled_out: tuple[RuledOut, ...]
     wishes: Wishes
     prices: Prices
-    rule: Literal["none", "only", "score", "cost", "simplicity", "score within the margin"]
+    rule: Rule
     confidence: Confidence | None = None
     cheaper: Ranked | None = None  # costs much less, and is not shown to be worse
 
@@ -212,16 +215,9 @@ def recommend(
     rest = sorted(others, key=lambda one: (-one.candidate.merit, *by_cost(one)))
     chosen = first[0].candidate
     spread = spread_of([one.candidate for one in fit])
+    decisions = decided(chosen, [one.candidate for one in fit], spread, wishes.margin)
     ranked = tuple(
-        Ranked(
-            one.candidate,
-            one.cost,
-            one in close,
-            decided(one.candidate, chosen, spread, wishes.margin) if one is not first[0] else None,
-            one.cautions,
-            one.no_model,
-        )
-        for one in (*first, *rest)
+        replace(one, close=one in close, decision=decisions.get(one.candidate.label)) for one in (*first, *rest)
     )
     return Answer(
         ranked, tuple(out), wishes, prices, rule_of(ranked), confidence(ranked, spread, wishes.margin, seed),
@@ -275,7 +271,7 @@ def by_cost(one: Ranked) -> tuple[Any, ...]:
     return (total(one), *simpler(one))
 
 
-def rule_of(ranked: Sequence[Ranked]) -> Any:
+def rule_of(ranked: Sequence[Ranked]) -> Rule:
     """What put the first before the second."""
     if len(ranked) == 1:
         return "only"
@@ -295,6 +291,7 @@ def cheaper(ranked: Sequence[Ranked]) -> Ranked | None:
         for one in ranked[1:]
         if one.cost and first.cost and one.decision
         and one.cost.total <= LEAST_SAVING * first.cost.total
+        and one.cost.total < first.cost.total
         and one.decision.interval.low <= 0 <= one.decision.interval.high
     ]  # fmt: skip
     return min(found, key=by_cost, default=None)
@@ -318,12 +315,25 @@ def spread_of(candidates: Sequence[Candidate]) -> Spread | None:
     return pooled_spread(found) if found else None
 
 
-def decided(one: Candidate, other: Candidate, spread: Spread | None, margin: float) -> Decision | None:
-    """What `one` is to `other`; None where single items are not known, or not the same."""
-    if not comparable(one, other):
-        return None
-    found = compare(rows(one), rows(other), pooled=spread)
-    return decide(found, margin, higher_is_better=one.higher_is_better)
+def decided(chosen: Candidate, all_: Sequence[Candidate], spread: Spread | None, margin: float) -> dict[str, Decision]:
+    """label -> what it is to the chosen one. p-values are corrected by Holm for all pairs of those that fit: which two
+    are looked at was chosen by their scores. Not of those whose single items are not known, or not the same."""
+    kept = [one for one in all_ if comparable(one, chosen)]
+    fit = {
+        (one.label, other.label): compare(rows(one), rows(other), pooled=spread) for one, other in combinations(kept, 2)
+    }
+    p_values = dict(zip(fit, corrected([found.p for found in fit.values()]), strict=True))
+    within = dict(zip(fit, corrected([p_tied(found, margin) for found in fit.values()]), strict=True))
+    made = {}
+    for one in kept:
+        if one is not chosen:
+            pair = next(pair for pair in ((one.label, chosen.label), (chosen.label, one.label)) if pair in fit)
+            found = compare(rows(one), rows(chosen), pooled=spread)
+            made[one.label] = decide(
+                found, margin, p=p_values[pair], p_within=within[pair], pairs=len(fit),
+                higher_is_better=one.higher_is_better, settle=False,
+            )  # fmt: skip
+    return made
 
 
 def confidence(ranked: Sequence[Ranked], spread: Spread | None, margin: float, seed: int = 0) -> Confidence:

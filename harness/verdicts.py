@@ -7,17 +7,19 @@ here is what may be compared at all. Not covered: which method to take (a recomm
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 from harness.quality import Quality
-from harness.stats.contrast import Comparison, Decision, Spread, compare, decide, pooled_spread, seed_spread
-from harness.stats.intervals import Interval, corrected
+from harness.stats.contrast import Comparison, Decision, Spread, compare, decide, p_tied, pooled_spread, seed_spread
+from harness.stats.intervals import Interval, cohen_d, corrected
 from harness.stats.power import MARGIN
 from harness.store.queries import CellRow
 
+TINY = 1e-6
 Values = Mapping[str, Mapping[str, float]]  # attempt_id -> {doc_id: value}
 Word = Literal["better", "worse", "tied", "underpowered", "incomparable"]
 
@@ -101,7 +103,9 @@ class Ratio:
 @dataclass(frozen=True)
 class Verdict:
     """What `a` is to `b`. Scores have a `decision`, costs a `ratio`; of what cannot be compared both are None, and
-    `reason` says why."""
+    `reason` says why. Beside the decision's p-value, corrected for all pairs that are shown: that of this pair alone,
+    and `q`, corrected by Benjamini and Hochberg. `effect_size` is the mean difference of items in their own standard
+    deviations (Cohen's d_z)."""
 
     a: str
     b: str
@@ -110,6 +114,9 @@ class Verdict:
     decision: Decision | None = None
     reason: str = ""
     ratio: Ratio | None = None
+    p_alone: float | None = None
+    q: float | None = None
+    effect_size: float | None = None
 
 
 def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = "") -> Side:
@@ -123,7 +130,10 @@ def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = 
         reasons = sorted({f"{cell.status}: {cell.reason}".removesuffix(": ") for cell in cells})
         return without(f"has no finished cell ({'; '.join(reasons)})")
     own = [score for cell in done for score in cell.scores if score.task == cell.task]
-    found = [score for score in own if metric in ("", score.metric)]
+    own_first = (
+        next((s for s in cell.scores if s.task == cell.task and metric in ("", s.metric)), None) for cell in done
+    )
+    found = [score for score in own_first if score]
     if not found:
         known = ", ".join(dict.fromkeys(score.metric for score in own)) or "none"
         return without(f"was not scored by {metric} (there is {known})" if metric else "has no score")
@@ -134,6 +144,11 @@ def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = 
     if len(docs) < 2:
         return without(f"has no values of single items for {found[0].metric}")
     table = tuple(tuple(row[doc] for doc in docs) for row in rows)
+    if not all(value is not None and math.isfinite(value) for row in table for value in row):
+        return without("has values of single items that are no finite numbers")
+    for score, row in zip(found, table, strict=False):
+        if abs(score.value - math.fsum(row) / len(row)) > (score.stderr or TINY) + TINY:
+            return without(f"has a {score.metric} that is no mean over items, so items cannot be compared")
     seeded = any(cell.seed is not None for cell in done)
     return Side(label, found[0].metric, found[0].higher_is_better, docs, table, seeded, "", done[0].fingerprint)
 
@@ -158,11 +173,13 @@ def refused(a: Side, b: Side) -> str:
     return ""
 
 
-def verdict_of(a: Side, b: Side, margin: float = MARGIN, pooled: Spread | None = None) -> Verdict:
-    """Two sides compared, with a p-value of their own; see `verdicts` for that of several pairs."""
+def verdict_of(a: Side, b: Side, margin: float = MARGIN, pooled: Spread | None = None, pairs: int = 1) -> Verdict:
+    """Two sides compared, with a p-value of their own; see `verdicts` for that of several pairs. What would settle them
+    is worked out for so many `pairs`."""
     if reason := refused(a, b):
         return refusal(a, b, reason)
-    return verdict(a, b, compare(rows_of(a), rows_of(b), pooled=pooled), margin)
+    found = compare(rows_of(a), rows_of(b), pooled=pooled)
+    return verdict(a, b, found, decide(found, margin, pairs=pairs, higher_is_better=a.higher_is_better))
 
 
 def verdicts(
@@ -172,7 +189,8 @@ def verdicts(
     pooled: bool = True,
     settle: bool = True,
 ) -> list[Verdict]:
-    """Every pair of sides, or every one `against` a label, with p-values corrected by Holm for all pairs shown.
+    """Every pair of sides, or every one `against` a label, with p-values of differences and of ties corrected by Holm
+    for all pairs shown.
 
     `pooled`: the spread between seeds is taken from all sides together, as two seeds of one method say little of it.
     `settle`: see `contrast.decide`; without it thousands of pairs take seconds.
@@ -185,19 +203,34 @@ def verdicts(
     metrics = {side.metric for side in sides if not side.missing}
     spreads = {metric: spread_of(sides, metric) if pooled else None for metric in metrics}
     fit = [compare(rows_of(a), rows_of(b), pooled=spreads[a.metric]) for a, b in pairs if not refused(a, b)]
-    p_values = iter(corrected([found.p for found in fit], "holm") if fit else ())
-    compared = iter(fit)
-    return [
-        refusal(a, b, reason)
-        if (reason := refused(a, b))
-        else verdict(a, b, next(compared), margin, float(next(p_values)), settle)
-        for a, b in pairs
-    ]
+    alone = [found.p for found in fit]
+    within = corrected([p_tied(found, margin) for found in fit], "holm")
+    rest = zip(fit, corrected(alone, "holm"), within, corrected(alone, "benjamini-hochberg"), strict=True)
+    made = []
+    for a, b in pairs:
+        if reason := refused(a, b):
+            made.append(refusal(a, b, reason))
+        else:
+            found, p, tied, q = next(rest)
+            decision = decide(
+                found, margin, p=p, p_within=tied, pairs=len(fit), higher_is_better=a.higher_is_better, settle=settle
+            )
+            made.append(replace(verdict(a, b, found, decision), q=q))
+    return made
 
 
-def verdict(a: Side, b: Side, found: Comparison, margin: float, p: float | None = None, settle: bool = True) -> Verdict:
-    decision = decide(found, margin, p=p, higher_is_better=a.higher_is_better, settle=settle)
-    return Verdict(a.label, b.label, decision.verdict, a.metric, decision)
+def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:
+    return Verdict(
+        a.label, b.label, decision.verdict, a.metric, decision, p_alone=found.p, effect_size=effect_size(a, b)
+    )
+
+
+def effect_size(a: Side, b: Side) -> float | None:
+    """Cohen's d_z of the items' means over seeds; None where all differ alike, and there is no deviation to go by."""
+    import numpy
+
+    found = cohen_d(*(numpy.asarray(side.values).mean(axis=0) for side in (a, b)))
+    return found if math.isfinite(found) else None
 
 
 def refusal(a: Side, b: Side, reason: str) -> Verdict:

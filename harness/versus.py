@@ -16,7 +16,7 @@ from typing import Any
 from harness.costs import CostSide, Kind, cost_side, cost_verdict, ratio
 from harness.costs import refused as cost_refused
 from harness.environment import RESULT_PACKAGES
-from harness.stats.contrast import Comparison, Spread, compare, pooled_spread, seed_spread
+from harness.stats.contrast import Comparison, Spread, compare, decide, p_tied, pooled_spread, seed_spread
 from harness.stats.intervals import Paired, corrected, paired
 from harness.stats.power import MARGIN, Need
 from harness.store.queries import CellRow
@@ -201,12 +201,17 @@ def judged(tested: Sequence[Tested], margin: float) -> list[Matched]:
     """A verdict for each pair, with p-values corrected for all of them that can be compared."""
     found = {place: how(a, b) for place, (_, a, b, how) in enumerate(tested) if not refused(a, b)}
     p_values = dict(zip(found, corrected([one.p for one in found.values()]), strict=True))
+    within = dict(zip(found, corrected([p_tied(one, margin) for one in found.values()]), strict=True))
     matched = []
     for place, (pair, a, b, _) in enumerate(tested):
         if place not in found:
             matched.append(Matched(pair.where, pair.label, refusal(a, b, refused(a, b))))
             continue
-        made = verdict(a, b, found[place], margin, p_values[place])
+        judgement = decide(
+            found[place], margin, p=p_values[place], p_within=within[place], pairs=len(found),
+            higher_is_better=a.higher_is_better,
+        )  # fmt: skip
+        made = verdict(a, b, found[place], judgement)
         if a.values == b.values and made.decision:  # seed by seed: that needs no inference
             decision = replace(made.decision, verdict="tied", to_differ=None, to_tie=None)
             made = replace(made, verdict="tied", decision=decision, reason=SAME)
@@ -247,7 +252,8 @@ def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, P
     if reason := refused(a, b):
         return refusal(a, b, reason), None
     exact = paired(a.values[0], b.values[0])
-    made = verdict(a, b, compare(rows_of(a), rows_of(b)), margin, exact.p)
+    found = compare(rows_of(a), rows_of(b))
+    made = verdict(a, b, found, decide(found, margin, p=exact.p, higher_is_better=a.higher_is_better))
     if made.decision:
         needs = [need and Need(None, need.items) for need in (made.decision.to_differ, made.decision.to_tie)]
         decision = replace(made.decision, interval=exact.difference, to_differ=needs[0], to_tie=needs[1])

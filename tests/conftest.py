@@ -35,11 +35,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache in which the instruments' checks lie, done once for the tests of this process."""
+    """A cache with the instruments' checks, done once for the tests of this process, and the scripts of reports."""
     from harness.environment import environment
     from harness.execute.checked import keep, kept_at, peaks_kept_at
     from harness.instruments import Bench, check_all
     from harness.models import weights_fingerprint
+    from harness.report.html import vega, vega_kept_at
     from harness.settings import TrainSettings
     from harness.store.files import write_atomically
 
@@ -47,8 +48,10 @@ def checked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = TrainSettings(steps=3)
     (folder / "scratch").mkdir()
     checks = list(check_all(Bench(tiny_model, settings.model_dump(), folder / "scratch")))
+    script = vega()  # from the cache of whoever tests: to make it takes seconds
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUNEBENCH_CACHE", str(folder / "cache"))
+        write_atomically(vega_kept_at(), script)
         for threads in (1, 2):
             env_digest = environment(threads).env_digest
             write_atomically(peaks_kept_at(env_digest), json.dumps({"auto": 1e11, "fp32": 1e11}))

@@ -113,6 +113,11 @@ def answered(share: float, seed: int, n: int = 200) -> list[Item]:
     return items(TASK, "acc", [float(value) for value in right])
 
 
+def consistent(score: Score, found: Sequence[Item]) -> Score:
+    values = [item.value for item in found if (item.task, item.metric) == (score.task, score.metric)]
+    return replace(score, value=sum(values) / len(values)) if values else score
+
+
 @dataclass
 class Results:
     """A results folder under construction: `add` cells, then `store()`."""
@@ -148,8 +153,9 @@ class Results:
         energy: float | None = None,
         peaks: Mapping[str, int] | None = None,
     ) -> str:  # fmt: skip
-        """One attempt at a cell; later calls are newer. Returns its attempt_id. `peaks` are resident bytes of phases,
-        in place of those here, or of phases that there are none of here."""
+        """One attempt at a cell; later calls are newer. Returns its attempt_id. Where the items of its own task's
+        score are given, the score is their mean."""
+        scored = [consistent(score, items) if score.task == of.task else score for score in scored]
         self.member(of)
         self.attempts += 1
         attempt = f"{self.run_id}-a{self.attempts:03}"

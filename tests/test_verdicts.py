@@ -148,3 +148,24 @@ def test_less_is_better_where_the_metric_says_so() -> None:
     assert found.verdict == "better"
     assert found.decision
     assert found.decision.effect < 0
+
+
+def test_every_correction_and_the_effect_size_are_those_of_the_libraries() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    sides = [
+        Side(
+            str(skill),
+            "acc",
+            True,
+            tuple(map(str, range(200))),
+            tuple(tuple(answers(skill, 7 * n + s)) for s in (0, 1)),
+        )
+        for n, skill in enumerate((0.5, 0.55, 0.6, 0.7))
+    ]
+    found = verdicts(sides, settle=False)
+    alone = [one.p_alone for one in found]
+    assert [one.decision.p for one in found if one.decision] == pytest.approx(multipletests(alone, method="holm")[1])
+    assert [one.q for one in found] == pytest.approx(multipletests(alone, method="fdr_bh")[1])
+    gap = numpy.mean(sides[0].values, axis=0) - numpy.mean(sides[3].values, axis=0)
+    assert found[2].effect_size == pytest.approx(gap.mean() / gap.std(ddof=1))

@@ -82,10 +82,16 @@ def sentence(verdict: Verdict) -> str:
     if verdict.decision is None:
         return f"{verdict.a} and {verdict.b} are incomparable: {verdict.reason}."
     found = verdict.decision
-    figures = f"{verdict.metric} {effect(verdict)}, 95% interval {interval(verdict)}, p = {found.p:.2g}"
+    figures = f"{verdict.metric} {effect(verdict)}, 95% interval {interval(verdict)}"
     if verdict.verdict == "tied":
         why = f": {verdict.reason}" if verdict.reason else f" within {found.margin:g}"
-        return f"{verdict.a} and {verdict.b} are tied{why} ({figures})."
+        return f"{verdict.a} and {verdict.b} are tied{why} ({figures}, p of a larger difference = {found.p_tied:.2g})."
+    if not found.seeds_known:
+        return (
+            f"{verdict.a} and {verdict.b} are not decided: one seed alone says nothing of others. On these seeds: "
+            f"{figures}, of the items alone. Run two or more (`seeds: [0, 1]`)."
+        )
+    figures += f", p = {found.p:.2g}"
     if verdict.verdict != "underpowered":
         small = f", though by less than {found.margin:g}" if found.negligible else ""
         return f"{verdict.a} is {verdict.verdict} than {verdict.b}{small} ({figures})."

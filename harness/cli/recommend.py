@@ -78,9 +78,11 @@ def recommend(
     margin = report.run.margin if margin is None else margin
     prices = priced(prices_of(report), hourly, money, requests=requests, months=months, updates=updates)
     found = []
-    for question in questions(report, examples, task, model, margin):
-        if forgetting_on and forgetting_on not in question.retain:
-            raise UserError(unknown(f"retained task of {name}", forgetting_on, question.retain))
+    asked = questions(report, examples, task, model, margin)
+    retained = list(dict.fromkeys(kept for question in asked for kept in question.retain))
+    if forgetting_on and forgetting_on not in retained:
+        raise UserError(unknown(f"retained task of {name}", forgetting_on, retained))
+    for question in asked:
         on = forgetting_on or next(iter(question.retain), "")
         if max_forgetting is not None and not on:
             raise UserError(f"--max-forgetting: {name} retains no task, so nothing is known of forgetting.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import counted
 from harness.ownership import Cost, Prices
-from harness.recommend import Answer, Candidate, Ranked, Reason, RuledOut, Wishes, recommend
+from harness.recommend import Answer, Candidate, Confidence, Ranked, Reason, RuledOut, Wishes, recommend
 from harness.report.candidates import Question, prices_of, questions
 from harness.report.format import NA, digits_of, number, seconds, size, with_error
 from harness.report.table import Report
@@ -19,11 +19,11 @@ MOST_ROWS = 12
 SPARE = ("ms", "ship", "memory")
 RULES = {
     "only": "it is the only one that fits",
-    "score": "it scores highest, and nothing that fits comes within {margin:g} of it",
+    "score": "it scores best, and nothing that fits comes within {margin:g} of it",
     "cost": "of those within {margin:g} of the best score it costs least",
     "simplicity": "of those within {margin:g} of the best score that are alike in cost it is the simplest",
     "score within the margin": "of those within {margin:g} of the best score, alike in cost and complexity, it scores "
-    "highest",
+    "best",
 }
 GIVEN = {"hour": "--price", "requests": "--requests", "months": "--months", "updates": "--updates"}
 
@@ -69,7 +69,8 @@ def headline(answer: Answer, question: Question) -> str:
     one, why = first.candidate, RULES[answer.rule].format(margin=answer.wishes.margin)
     score = with_error(one.score, one.stderr, digits_of(one.metric))
     trained = "" if one.n_train else " It is not trained at all."
-    return f"Use {one.label}: {one.metric} {score} on {question.task}; {why}.{trained}"
+    where = question.task + (f", {question.model}" if question.several else "")
+    return f"Use {one.label}: {one.metric} {score} on {where}; {why}.{trained}"
 
 
 def outside(question: Question) -> list[str]:
@@ -123,10 +124,9 @@ def sure(answer: Answer) -> str:
     assert found
     if found.among == 1:
         return "Confidence: none is stated, as nothing else fits."
-    most = "at most " if found.at_most else ""
     text = (
-        f"Confidence: {most}{percent(found.good_enough)} that nothing of the {found.among} that fit is better than "
-        f"{answer.first.candidate.label} by more than {answer.wishes.margin:g}; {most}{percent(found.best)} that it is "
+        f"Confidence: {chance(found, found.good_enough)} that nothing of the {found.among} that fit is better than "
+        f"{answer.first.candidate.label} by more than {answer.wishes.margin:g}; {chance(found, found.best)} that it is "
         "the very best."
     )
     if found.at_most:
@@ -134,6 +134,20 @@ def sure(answer: Answer) -> str:
     if not found.paired:
         text += " Single items are not known of all, so their errors are taken as independent."
     return text
+
+
+def chance(found: Confidence, value: float) -> str:
+    """In per cent; "at most" where seeds are not known, unless that says nothing."""
+    return ("at most " if found.at_most and value <= 0.99 else "") + percent(value)
+
+
+def short(answer: Answer, question: Question) -> str:
+    """The headline with how sure it is, in one sentence."""
+    found = answer.confidence
+    text = headline(answer, question)
+    if found is None or found.among == 1:
+        return text
+    return f"{text.removesuffix('.')} ({chance(found, found.good_enough)} sure that nothing is better by more)."
 
 
 def percent(value: float) -> str:
@@ -172,7 +186,7 @@ def reason(why: Reason, prices: Prices) -> str:
     if why.limit == "status":
         return why.where
     if why.limit == "learned":
-        return "learned nothing: not shown to be better than the untouched model"
+        return "not shown to beat the untouched model"
     if why.limit == "memory":
         return f"{why.where}: {size(why.value)}, more than {size(why.allowed)}" if known else "memory unknown"
     if why.limit == "latency":
@@ -276,7 +290,7 @@ def assumptions(answer: Answer, question: Question) -> list[str]:
                 said("updates", f"{prices.updates:g} updates a year"),
             )
         )
-        + ". A request is charged the time that it takes; a device that waits is not counted.",
+        + ". A request is charged its share of a full batch's time; a device that waits is not counted.",
         f"Measured on {question.device}; another device has other times"
         + (" and memory. Memory is resident memory of the process." if question.resident else " and memory."),
         "Columns: cost of ownership; effort, the time to make it with its search for settings (of so many trials); "

@@ -14,8 +14,9 @@ from harness.verdicts import Verdict
 
 MOST_NAMES = 6  # of a list in a sentence
 LINES = 10  # of the answer on a terminal
-CROSSINGS = 2
-WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowered", "cannot be told apart"))
+CROSSINGS = 1
+SURE = 0.99  # beyond it "at most" would say nothing
+WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowered", "not told apart"))
 
 
 def lines(report: Report) -> list[str]:
@@ -27,7 +28,7 @@ def lines(report: Report) -> list[str]:
     each = [sentences(block) for block in report.blocks if block.compares] or [
         sentences(block) for block in report.blocks
     ]
-    use = [advice.headline(*one) for one in advice.advised(report)]
+    use = [advice.short(*one) for one in advice.advised(report)]
     if len(each) == 1:
         told = [*use, *each[0]]
     else:
@@ -43,6 +44,15 @@ def closing(report: Report) -> list[str]:
     from harness.report import instruments
 
     told = []
+    odd = {
+        label: why
+        for block in report.blocks
+        if block.answered
+        for label, why in block.standing(*block.answered).missing.items()
+        if any(row.label == label and row.score for row in block.at(*block.answered))
+    }
+    if odd:
+        told.append(f"Not compared: {'; '.join(odd.values())}.")
     if report.failures:
         names = list(dict.fromkeys(f"{cell.label} ({cell.status})" for cell in report.failures))
         told.append(f"{len(report.failures)} of {len(report.cells)} cells have not finished: {some(names)}.")
@@ -55,16 +65,19 @@ def sentences(block: Block) -> list[str]:
     """What a reader should take away from one block, at its largest data size and on clean data where there is some."""
     if not block.sizes:
         return []
-    n_train, condition = next(point for point in block.tables if point[0] == block.sizes[-1])
-    rows = [row for row in block.at(n_train, condition) if row.score and (row.n_train or row.label != "base")]
-    if not rows:
+    point = block.answered
+    if point is None:
         return [f"No method has finished on {block.task} yet."]
+    n_train, condition = point
+    rows = [row for row in block.at(n_train, condition) if row.score and (row.n_train or row.label != "base")]
     standing = block.standing(n_train, condition)
     told = [best(block, rows, standing), *beside_best(standing), *beside_full(block, rows, standing)]
-    told += [crossing.sentence(change) for change in crossing.changes(block, condition)[:CROSSINGS]]
+    if n_train < block.sizes[-1]:
+        told.insert(1, f"Nothing has finished with {block.sizes[-1]} examples.")
+    told += forgetting(block, rows, standing)
     if not condition:
         told += spoilt(block, rows)
-    told += forgetting(block, rows, standing)
+    told += [crossing.sentence(change) for change in crossing.changes(block, condition)[:CROSSINGS]]
     told += costs(rows, standing)
     idle = [row.label for row in rows if not row.learned and row.n_train]
     if idle:
@@ -74,20 +87,24 @@ def sentences(block: Block) -> list[str]:
 
 def best(block: Block, rows: Sequence[Row], standing: Standing) -> str:
     """Which scores highest, and how likely it is to be the best."""
-    top = max(rows, key=goodness)
+    top = max(rows, key=lambda row: (row.label == standing.best, row.label in standing.labels, row.merit))
     assert top.score is not None
     examples = f"With {top.n_train} examples" if top.n_train else "Without training"
     if top.condition:
         examples += f" ({top.condition})"
+    own = f" ({top.model})" if top.model != block.model else ""
     text = (
-        f"{examples}, {top.label} scores highest on {block.task}: "
+        f"{examples}, {top.label}{own} scores best on {block.task}: "
         f"{block.metric} {with_error(top.score.value, top.score.stderr, digits_of(block.metric))}"
     )
     if block.base and block.base.score:
         text += f" (untouched model: {number(block.base.score.value, digits_of(block.metric))})"
     chance = standing.chances.get(top.label)
     if chance is not None and len(standing.labels) > 1:
-        text += f". Chance that it is the best of these {len(standing.labels)}: {share(chance)}"
+        most = "at most " if standing.leads and standing.leads.at_most and chance < SURE else ""
+        text += f". Chance that it is the best of these {len(standing.labels)}: {most}{share(chance)}"
+    if standing.best == "base":
+        text += ". Nothing is above the untouched model"
     return text + "."
 
 
@@ -111,16 +128,23 @@ def beside_best(standing: Standing) -> Iterator[str]:
     if tied:
         told.append(f"tied with {some(verdict.a for verdict in tied)} (within {standing.margin:g})")
     if open_:
-        told.append(f"not to be told from {some(verdict.a for verdict in open_)}")
-    yield f"{standing.best} is {'; '.join(told)} (p corrected for all {len(standing.pairs)} pairs)."
+        told.append(f"not told apart from {some(verdict.a for verdict in open_)}")
+    yield f"{standing.best} is {'; '.join(told)}{corrected(standing)}."
     if open_ and (how := settling(open_[0])):
         yield how
+
+
+def corrected(standing: Standing) -> str:
+    count = len(standing.pairs)
+    return f" (p corrected for all {count} pairs)" if count > 1 else ""
 
 
 def settling(verdict: Verdict) -> str:
     """What would tell a pair apart, or show a tie, in words; nothing where it was not worked out."""
     found = verdict.decision
     if not found or found.detectable is None:
+        return ""
+    if not found.to_differ and not found.to_tie:
         return ""
     ways = []
     for what, need in (("to tell them apart", found.to_differ), ("to show a tie", found.to_tie)):
@@ -134,13 +158,16 @@ def settling(verdict: Verdict) -> str:
 
 
 def beside_full(block: Block, rows: Sequence[Row], standing: Standing) -> Iterator[str]:
-    """How those that train a part of the weights stand beside the best that trains all of them."""
+    """How those that train a part of the weights stand beside the first of the suite that trains all of them: the best
+    of several would be the luckiest. With one seed nothing is known of it."""
+    if not standing.seeds_known:
+        return
     same = [row for row in rows if row.model == block.model and row.trainable and row.label in standing.labels]
     whole = [row for row in same if (row.trainable or 0.0) > 0.999]
     parts = [row.label for row in same if row not in whole]
     if not whole or not parts:
         return
-    full = max(whole, key=goodness).label
+    full = whole[0].label
     found = [verdict for label in parts if (verdict := standing.between(label, full))]
     told = []
     for word, text in WORDS:
@@ -177,6 +204,7 @@ def costs(rows: Sequence[Row], standing: Standing) -> Iterator[str]:
     told = []
     if len(timed) > 1:  # a merge trains nothing
         quick, slow = (pick(timed, key=lambda row: row.train_seconds or 0.0) for pick in (min, max))
+    if len(timed) > 1 and quick is not slow:
         told.append(f"{quick.label} trains fastest ({seconds(quick.train_seconds)} s; {slow.label}: "
                     f"{seconds(slow.train_seconds)} s)")  # fmt: skip
     lean = [row for row in good if row.peak_bytes]
@@ -198,7 +226,7 @@ def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:
     for condition in block.conditions[1:]:
         others = [row for row in block.at(n_train, condition) if row.score and row.n_train]
         pairs = [(clean[row.label], row) for row in others if row.label in clean]
-        pairs.sort(key=lambda pair: goodness(pair[0]) - goodness(pair[1]))
+        pairs.sort(key=lambda pair: pair[0].merit - pair[1].merit)
         said = [f"{row.label} {drop(before.score, row.score)}" for before, row in pairs if row.score and before.score]
         if said:
             yield f"With {condition}, {block.metric} changes, beside clean balanced data: {', '.join(said)}."
@@ -216,11 +244,6 @@ def some(names: Iterable[str]) -> str:
     found = list(names)
     more = len(found) - MOST_NAMES
     return ", ".join(found) if more <= 1 else f"{', '.join(found[:MOST_NAMES])} and {more} more"
-
-
-def goodness(row: Row) -> float:
-    assert row.score is not None
-    return row.score.value if row.score.higher_is_better else -row.score.value
 
 
 def loss_of(row: Row, task: str) -> float | None:

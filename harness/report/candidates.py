@@ -48,6 +48,7 @@ class Question:
     resident: bool  # memory is that of the process, not of an accelerator
     candidates: tuple[Candidate, ...]
     asked: int | None = None
+    several: bool = False  # models are compared: say which
 
     @property
     def between(self) -> bool:
@@ -127,8 +128,11 @@ class Known:
 
 
 def question(block: Block, known: Known, examples: int | None) -> Question:
-    condition = block.tables[0][1]
-    sizes = tuple(n for n, its in block.tables if n and its == condition)
+    condition = block.answered[1] if block.answered else block.tables[-1][1]
+    sizes = tuple(
+        n for n, its in block.tables
+        if n and its == condition and any(row.score for row in block.rows if (row.n_train, row.condition) == (n, its))
+    )  # fmt: skip
     within = examples is None or not sizes or sizes[0] <= examples <= sizes[-1]
     wanted = (examples if within else min(sizes, key=lambda n: abs(n - (examples or 0)))) or (sizes[-1] if sizes else 0)
     low = max((n for n in sizes if n <= wanted), default=0)
@@ -138,12 +142,16 @@ def question(block: Block, known: Known, examples: int | None) -> Question:
     for row in block.rows:
         if not row.n_train or (row.n_train in (low, high) and row.condition == condition):
             rows.setdefault(row.label, {})[row.n_train] = row
+    elsewhere = [row for row in block.rows if row.label not in rows and row.condition == condition]
     own = intermediate(block, known)
     found = [
         joined(label, [candidate(block, row, known) for row in by_size.values()], (low, high), share)
         for label, by_size in rows.items()
         if label not in own
     ]
+    for row in {row.label: row for row in elsewhere if row.label not in own}.values():
+        why = "; ".join(dict.fromkeys(f"{status}: {reason}".removesuffix(": ") for _, status, reason in row.failures))
+        found.append(Candidate(row.label, row.method, row.family, failure=why or f"was not run with {wanted} examples"))
     environment = known.report.run.environment
     accelerator = environment.get("accelerator") or ""
     return Question(
@@ -158,14 +166,24 @@ def question(block: Block, known: Known, examples: int | None) -> Question:
         resident=not accelerator,
         candidates=tuple(found),
         asked=None if within else examples,
+        several=len({other.model for other in known.report.blocks}) > 1,
     )
 
 
 def intermediate(block: Block, known: Known) -> set[str]:
-    """Labels of cells that the suite does not list: only another label's cells need them, and they bear its name."""
-    listed = {cell.label for cell in known.report.cells}
-    rows = {row.label for row in block.rows}
-    return {label for label in rows if "." in label and label.split(".")[0] in listed}
+    """Labels of cells that the suite does not list: a cell of another label needs them, and they bear its name."""
+    cells = known.report.cells
+    needed_by: dict[str, set[str]] = {}
+    for cell in cells:
+        design = known.designs.get(cell.spec_digest)
+        for need in design.needs if design else ():
+            needed_by.setdefault(need, set()).add(cell.label)
+    return {
+        cell.label
+        for cell in cells
+        for label in needed_by.get(cell.spec_digest, ())
+        if cell.label.startswith(f"{label}.")
+    }
 
 
 def candidate(block: Block, row: Row, known: Known) -> Candidate:

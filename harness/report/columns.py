@@ -16,6 +16,7 @@ SPARE = (
 )  # fmt: skip
 
 
+BESIDE = "beside best"
 OPEN = "open"
 
 
@@ -102,7 +103,11 @@ def kl_column(block: Block, task: str) -> Column:
         return figure.value if (figure := row.moved.get(task)) else None
 
     header = f"KL to base{f', {task}' if moved(block)[1:] else ''} ({UNITS[KL]})"
-    return Column(header, lambda row: "" if bare(row) else level(row.moved.get(task)), value)
+
+    def error(row: Row) -> float | None:
+        return figure.stderr if (figure := row.moved.get(task)) else None
+
+    return Column(header, lambda row: "" if bare(row) else level(row.moved.get(task)), value, error)
 
 
 def several_column(header: str) -> Column:
@@ -121,8 +126,8 @@ def standing_columns(block: Block) -> list[Column]:
     """What a row is to the best of its table, and how likely it is on the front of learning and forgetting; none where
     nothing was compared."""
     found = []
-    if any(len(standing.labels) > 1 for standing in block.standings.values()):
-        found.append(Column("beside best", lambda row: beside_best(block, row), lambda row: place(block, row)))
+    if any(len(standing.labels) > 1 and standing.seeds_known for standing in block.standings.values()):
+        found.append(Column(BESIDE, lambda row: beside_best(block, row), lambda row: place(block, row)))
     if block.fronts:
         found.append(
             Column(
@@ -135,12 +140,12 @@ def standing_columns(block: Block) -> list[Column]:
 
 
 def beside_best(block: Block, row: Row) -> str:
-    """ "highest", or what the row is to the best one."""
+    """ "best", or what the row is to the best one."""
     standing = block.standing(row.n_train, row.condition)
     if not row.n_train or not standing.best or row.label not in standing.labels:
         return ""
     if row.label == standing.best:
-        return "highest"
+        return "best"
     verdict = standing.between(row.label, standing.best)
     return OPEN if verdict and verdict.verdict == "underpowered" else verdict.verdict if verdict else ""
 
@@ -291,11 +296,12 @@ def footnotes(report: Report) -> list[str]:
         "A negative Δ of nats/word or accuracy is something forgotten; n/a: no language model is left.",
         "Time and peak memory are of training alone, without loading and scoring.",
     ]
-    if any(len(standing.labels) > 1 for block in report.blocks for standing in block.standings.values()):
+    if any(BESIDE in headers(block) for block in report.blocks):
         margin = next(standing.margin for block in report.blocks for standing in block.standings.values())
         notes.append(
-            "Beside best: what a row is to the highest score of its table, over items and seeds, p corrected for all "
-            f"pairs (Holm); tied: within {margin:g}; open: seeds and items cannot tell."
+            "Beside best: what a row is to the best score of its table, over items and seeds, p corrected for all "
+            f"pairs of the table (Holm); tied: within {margin:g}; open (underpowered): seeds and items cannot tell. "
+            "Blank: not trained on this table's examples."
         )
     if any(block.fronts for block in report.blocks):
         notes.append(

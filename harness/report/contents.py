@@ -61,4 +61,5 @@ def read(path: Path) -> dict[str, Any] | None:
         told = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return told if isinstance(told, dict) and {"suite", "answer", "started"} <= told.keys() else None
+    known = {"suite", "question", "answer", "run", "started", "cells", "done", "device"}
+    return told if isinstance(told, dict) and known <= told.keys() else None

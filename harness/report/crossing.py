@@ -22,7 +22,8 @@ NOTE = (
 )
 LEADERS = 2  # whose bands are drawn
 CONTENDERS = 4  # of each size, its best: between these the lead is followed
-MOST = 8  # changes of lead that are told
+MOST = 6  # changes of lead that are told
+SURE = 0.8  # less likely ones are noise
 LIKELY = 0.1  # a label with less chance to be the best is not named
 NORMAL = 1.959964  # half a 95% interval in standard errors
 
@@ -42,7 +43,7 @@ def sizes(block: Block, condition: str) -> list[int]:
 
 
 def changes(block: Block, condition: str) -> list[Change]:
-    """Pairs of labels whose lead more likely changes between the sizes that were run than not, the surest first."""
+    """Pairs of labels whose lead surely enough changes between the sizes that were run, the surest first."""
     ns = sizes(block, condition)
     if len(ns) < 2:
         return []
@@ -62,7 +63,7 @@ def changes(block: Block, condition: str) -> list[Change]:
             continue
         first, second = (a, b) if change.leads_last > 0 else (b, a)
         found.append(Change(first, second, change))
-    likely = [change for change in found if change.found.probability >= 0.5]
+    likely = [change for change in found if change.found.probability >= SURE]
     return sorted(likely, key=lambda change: -change.found.probability)[:MOST]
 
 
@@ -84,8 +85,8 @@ def sentence(change: Change) -> str:
     """Where a lead changes, in words."""
     at, interval, chance = extent(change)
     return (
-        f"{change.label} leads {change.behind} from about {at} examples on (95% interval: {interval}; chance that the "
-        f"lead changes at all: {chance})."
+        f"{change.label} overtakes {change.behind} at about {at} examples (95% interval: {interval}; chance that it "
+        f"does at all: {chance})."
     )
 
 
@@ -199,7 +200,7 @@ def forecast(block: Block, condition: str) -> Iterator[dict[str, Any]]:
 
 
 def change_headers() -> list[str]:
-    return ["leads at last", "before", "from about", "95%", "chance that it changes"]
+    return ["label", "overtakes", "at about", "95%", "chance that it does"]
 
 
 def change_lines(block: Block, condition: str) -> list[list[str]]:

@@ -59,7 +59,8 @@ def drawn(block: Block) -> Iterator[Drawing]:
         )
     costs = cost_charts(block)
     if costs:
-        yield Drawing("Score against what it costs", costs, f"Up and to the left is better. {POINTS} {RING}")
+        way = "Up" if block.higher_is_better else "Down"
+        yield Drawing("Score against what it costs", costs, f"{way} and to the left is better. {POINTS} {RING}")
     by_data = {condition: crossing.chart(block, condition) for condition in block.conditions}
     by_data = {condition or "clean data": chart for condition, chart in by_data.items() if chart is not None}
     if by_data:

@@ -69,8 +69,8 @@ def shortened(text: str) -> str:
 
 
 def verdicts(block: Block) -> list[dict[str, Any]]:
-    """Of each table all verdicts, for the page: `labels`, and `pairs` of places in them, each
-    [a, b, word, effect, low, high, p]."""
+    """Of each table all verdicts, for the page: `labels`, whether their seeds are `known`, why others are `missing`,
+    and `pairs` of places, each [a, b, word, effect, low, high, p]."""
     found = []
     for n_train, condition in block.tables:
         standing = block.standing(n_train, condition)
@@ -80,13 +80,15 @@ def verdicts(block: Block) -> list[dict[str, Any]]:
                 "n": n_train,
                 "condition": condition,
                 "labels": list(standing.labels),
+                "known": standing.seeds_known,
+                "missing": list(standing.missing.values()),
                 "pairs": [
                     [
                         place[a],
                         place[b],
                         verdict.verdict,
                         *(
-                            float(f"{value:.3g}")
+                            float(f"{value:.6g}")
                             for value in (decision.effect, decision.interval.low, decision.interval.high, decision.p)
                         ),
                     ]

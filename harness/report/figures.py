@@ -15,9 +15,11 @@ ADDED = {"load": ("loading",), "train": ("gradients", "optimizer", "activations"
 
 
 def headline(cell: CellRow, task: str, role: str, metric: str = "") -> StoredScore | None:
-    """The first score stored for a task, or that of a metric. A task that was learned does not count as retained."""
+    """The first score stored for a task, or that of a metric. A task that was learned does not count as retained,
+    and what is no finite number is no score."""
     found = (score for score in cell.scores if score.task == task and score.role == role)
-    return next((score for score in found if not metric or score.metric == metric), None)
+    score = next((score for score in found if not metric or score.metric == metric), None)
+    return score if score and math.isfinite(score.value) else None
 
 
 def average(cell: CellRow) -> float | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.records import digest
 from harness.report import across, advice, tuning
-from harness.report.columns import columns, headers, problem, texts, title
+from harness.report.columns import BESIDE, columns, headers, problem, texts, title
 from harness.report.drawings import crossing_sheets, drawings, further
 from harness.report.picture import png, svg
 from harness.report.table import Block, Report, Row
@@ -19,31 +20,39 @@ from harness.store.files import write_atomically
 from harness.verdicts import Verdict
 
 PLOTS, TABLES = "plots", "tables"
+LONGEST = 100  # characters of a file's name
+TEX = {
+    **{sign: f"\\{sign}" for sign in "_%&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "−": "$-$", "±": r"$\pm$",
+    "Δ": r"$\Delta$", "×": r"$\times$", "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "…": r"\ldots{}",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Table:
-    """One to write: texts for people, and for CSV the numbers behind them."""
+    """One to write: texts for people, and for CSV the numbers behind them. `name` are the parts of its file's name."""
 
-    name: str
+    name: tuple[str, ...]
     title: str
     headers: list[str]
     rows: list[list[str]]
     numbers: tuple[list[str], list[list[Any]]] | None = None
 
 
-def write_plots(report: Report, folder: Path) -> dict[tuple[str, str], str]:
-    """Each plot as SVG and PNG in `folder`/plots. (model, task) -> the SVG of learning against forgetting, for the
-    Markdown beside it."""
-    shown: dict[tuple[str, str], str] = {}
+def write_plots(report: Report, folder: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    """Each plot as SVG and PNG in `folder`/plots. (model, task) -> the title and SVG of its first plot, for the
+    Markdown beside it. Plots of an earlier report that are no more are removed."""
+    shown: dict[tuple[str, str], tuple[str, str]] = {}
+    names = Names()
     for block in report.blocks:
         for drawing in drawings(block):
             for what, chart in drawing.charts.items():
-                name = slug("-".join(filter(None, (drawing.title, what, block.model, block.task))))
+                name = names.of(drawing.title, what, block.model, block.task)
                 write_plot(folder, name, chart)
-                shown.setdefault((block.model, block.task), f"{PLOTS}/{name}.svg")
-    for name, chart in further(report).items():
-        write_plot(folder, slug(name), chart)
+                shown.setdefault((block.model, block.task), (drawing.title, f"{PLOTS}/{name}.svg"))
+    for title_, chart in further(report).items():
+        write_plot(folder, names.of(title_), chart)
+    names.tidy(folder / PLOTS)
     return shown
 
 
@@ -53,14 +62,37 @@ def write_plot(folder: Path, name: str, chart: dict[str, Any]) -> None:
 
 
 def write_tables(report: Report, folder: Path) -> None:
-    """Each table as CSV, LaTeX and Markdown in `folder`/tables."""
+    """Each table as CSV, LaTeX and Markdown in `folder`/tables; those of an earlier report are removed."""
+    names = Names()
     for table in tables(report):
-        path = folder / TABLES / table.name
-        names, rows = table.numbers or (table.headers, table.rows)
-        write_atomically(path.with_name(f"{table.name}.csv"), csv_text(names, rows))
-        write_atomically(path.with_name(f"{table.name}.tex"), latex(table))
+        path = folder / TABLES / names.of(*table.name)
+        headers, rows = table.numbers or (table.headers, table.rows)
+        write_atomically(path.with_name(f"{path.name}.csv"), csv_text(headers, rows))
+        write_atomically(path.with_name(f"{path.name}.tex"), latex(table))
         lines = plain_table(table.headers, table.rows)
-        write_atomically(path.with_name(f"{table.name}.md"), "\n".join([f"**{escape(table.title)}**", "", *lines, ""]))
+        write_atomically(path.with_name(f"{path.name}.md"), "\n".join([f"**{escape(table.title)}**", "", *lines, ""]))
+    names.tidy(folder / TABLES)
+
+
+class Names:
+    """Names for files, each once: what two things would share, or what is too long, gets a digest."""
+
+    def __init__(self) -> None:
+        self.given: set[str] = set()
+
+    def of(self, *parts: str) -> str:
+        """A name for what these parts say, such as a title, a model and a task."""
+        name = slug("-".join(filter(None, parts)))
+        if name.lower() in self.given or not name or len(name) > LONGEST:
+            name = f"{name[:LONGEST]}-{digest(list(parts))[:8]}".lstrip("-")
+        self.given.add(name.lower())
+        return name
+
+    def tidy(self, folder: Path) -> None:
+        """Remove what is in a folder of ours and was not named."""
+        for path in folder.glob("*.*"):
+            if path.stem.lower() not in self.given:
+                path.unlink()
 
 
 def tables(report: Report) -> Iterator[Table]:
@@ -69,33 +101,35 @@ def tables(report: Report) -> Iterator[Table]:
         where = f"{block.task}, {block.model}"
         for n_train, condition in block.tables:
             rows = block.at(n_train, condition)
-            name = slug("-".join(filter(None, ("scores", block.model, block.task, f"n{n_train}", condition))))
+            name = (block.model, block.task, f"n{n_train}", condition)
             yield Table(
-                name, f"{where}, {title(n_train, condition)}", headers(block), [full_texts(block, row) for row in rows],
+                ("scores", *name),
+                f"{where}, {title(n_train, condition)}",
+                headers(block),
+                [full_texts(block, row) for row in rows],
                 numbers(block, rows),
-            )  # fmt: skip
+            )
             pairs = block.standing(n_train, condition).pairs
             if pairs:
-                name = name.replace("scores", "verdicts", 1)
                 yield Table(
-                    name,
+                    ("verdicts", *name),
                     f"Verdicts: {where}, {title(n_train, condition)}",
                     VERDICTS,
                     [verdict_texts(one) for one in pairs.values()],
                 )
         for sheet in crossing_sheets(block):
-            yield Table(slug(f"{sheet.title}-{block.model}-{block.task}"), sheet.title, sheet.headers, sheet.rows)
+            yield Table((sheet.title, block.model, block.task), sheet.title, sheet.headers, sheet.rows)
     for answer, question in advice.advised(report):
         yield Table(
-            slug(f"advice-{question.model}-{question.task}"),
+            ("advice", question.model, question.task),
             f"Along five dimensions: {advice.title(question)}",
             advice.headers(question),
             [advice.texts(one, answer.prices) for one in answer.ranked],
         )
     for one in across.across(report):
-        yield Table(slug(f"across-{one.title}"), one.title, across.headers(one), across.lines(one))
-    for name, studies in tuning.groups(report.studies).items():
-        yield Table(slug(f"tuning-{name}"), name, tuning.headers(studies), tuning.lines(studies, report.blocks))
+        yield Table(("across", one.title), one.title, across.headers(one), across.lines(one))
+    for group, studies in tuning.groups(report.studies).items():
+        yield Table(("tuning", group), group, tuning.headers(studies), tuning.lines(studies, report.blocks))
 
 
 def full_texts(block: Block, row: Row) -> list[str]:
@@ -105,31 +139,39 @@ def full_texts(block: Block, row: Row) -> list[str]:
 
 
 def numbers(block: Block, rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
-    """The figures of a table as they are: a column each, the standard error of a score beside it."""
-    shown = columns(block)
+    """The figures of a table as they are: a column each, and the standard error beside it where it has one. What a row
+    is to the best is a word, beside its rank."""
     names = ["label", "method", "family", "model", "task", "n_train", "condition", "status"]
-    names += [part for column in shown[1:] for part in (column.name, f"{column.name} stderr")[: 1 + bool(column.error)]]
-    return names, [
+    parts: list[tuple[str, Callable[[Row], Any]]] = []
+    for column in columns(block)[1:]:
+        if column.name == BESIDE:
+            parts += [("rank", column.value), (column.name, column.text)]
+        else:
+            parts.append((column.name, column.value))
+        if column.error:
+            parts.append((f"{column.name} stderr", column.error))
+    found = [
         [
             row.label, row.method, row.family, row.model, block.task, row.n_train, row.condition,
             "done" if row.seeds else ", ".join(dict.fromkeys(status for _, status, _ in row.failures)),
-            *(
-                value
-                for column in shown[1:]
-                for value in (column.value(row), column.error(row) if column.error else None)[: 1 + bool(column.error)]
-            ),
+            *(value(row) for _, value in parts),
         ]
         for row in rows
     ]  # fmt: skip
+    return [*names, *(name for name, _ in parts)], found
 
 
-VERDICTS = ["a", "verdict", "b", "metric", "effect", "low", "high", "p corrected"]
+VERDICTS = ["a", "verdict", "b", "metric", "effect", "low", "high", "d_z", "p alone", "p Holm", "q Benjamini-Hochberg"]
 
 
 def verdict_texts(verdict: Verdict) -> list[str]:
     found = verdict.decision
-    figures = [found.effect, found.interval.low, found.interval.high, found.p] if found else []
-    return [verdict.a, verdict.verdict, verdict.b, verdict.metric, *(f"{value:.4g}" for value in figures)]
+    figures: list[float | None] = [None] * 7
+    if found:
+        ends = found.interval.low, found.interval.high
+        figures = [found.effect, *ends, verdict.effect_size, verdict.p_alone, found.p, verdict.q]
+    texts = ("" if value is None else f"{value:.4g}" for value in figures)
+    return [verdict.a, verdict.verdict, verdict.b, verdict.metric, *texts]
 
 
 def csv_text(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -142,15 +184,21 @@ def csv_text(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def latex(table: Table) -> str:
-    """A tabular with booktabs' rules and a caption; needs \\usepackage{booktabs}."""
-    import pandas
+    """A table with booktabs' rules and a caption; needs \\usepackage{booktabs}."""
+    label = slug("-".join(filter(None, table.name)))
+    lines = [" & ".join(map(tex, row)) + r" \\" for row in (table.headers, *table.rows)]
+    return "\n".join(
+        [
+            r"\begin{table}", rf"\caption{{{tex(table.title)}}}", rf"\label{{tab:{label}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.headers) - 1)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],
+            r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+        ]
+    )  # fmt: skip
 
-    frame = pandas.DataFrame([row + [""] * (len(table.headers) - len(row)) for row in table.rows])
-    frame.columns = pandas.Index(table.headers)
-    styled = frame.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
-    caption = table.title.replace("_", "\\_").replace("&", "\\&").replace("%", "\\%")
-    text = str(styled.to_latex(hrules=True, caption=caption, column_format="l" + "r" * (len(table.headers) - 1)))
-    return text.replace("−", "$-$").replace("±", "$\\pm$").replace("Δ", "$\\Delta$").replace("†", "\\dag{}") + "\n"
+
+def tex(text: str) -> str:
+    """Text that LaTeX shows as it is."""
+    return "".join(TEX.get(sign, sign) for sign in text)
 
 
 def plain_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -6,6 +6,7 @@ Plots are Vega-Lite, drawn by the page; `templates/` has what it looks like and 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # The packages that a reader asks for first; the database has all of them.
 SHOWN = ("torch", "transformers", "peft", "accelerate", "lm_eval", "bitsandbytes", "setfit", "mergekit")
 TEMPLATES = Path(__file__).parent / "templates"
+SIZE = "examples"
 WHISKER = 100.0  # how wide the drawing of an interval is, in its own units
 
 
@@ -59,7 +61,7 @@ def environment() -> Any:
 
 def wordy(rows: Sequence[Sequence[str]]) -> list[bool]:
     """For each column whether it holds words, which are set flush left."""
-    columns = [[text for text in column if text and text != NA] for column in zip(*rows, strict=True)]
+    columns = [[text for text in column if text and text != NA] for column in zip(*rows, strict=True)] if rows else []
     return [2 * sum(text[0].isalpha() for text in column) > len(column) for column in columns]
 
 
@@ -204,15 +206,15 @@ def board(block: Block) -> dict[str, Any]:
     shown = columns(block)
     shown = [column for column in shown if column.name != "seeds"] + [shown[1]]  # narrow screens show the first
     if len(block.sizes) > 1:
-        shown.insert(1, Column("examples", lambda row: str(row.n_train or ""), lambda row: row.n_train or None))
+        shown.insert(1, Column(SIZE, lambda row: str(row.n_train or ""), lambda row: row.n_train or None))
     if len(block.conditions) > 1:
         shown.insert(2, Column("data", lambda row: row.condition or "clean", lambda row: row.condition or "clean"))
     ends = [end for row in block.rows for end in interval(row)]
     span = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    sign = -1.0 if all(row.score is None or row.score.higher_is_better for row in block.rows) else 1.0
-    ranked = sorted(block.rows, key=lambda row: (row.score is None, sign * row.score.value if row.score else 0.0))
+    ranked = sorted(block.rows, key=lambda row: -row.merit)
     return {
         "headers": [column.name for column in shown],
+        "order": "descending" if block.higher_is_better else "ascending",
         "sorted": [column.name for column in shown].index(block.metric or "score"),
         "sizes": block.sizes,
         "conditions": block.conditions,
@@ -283,17 +285,32 @@ def data(value: Any) -> Markup:
     """JSON for a script element: nothing in it can end the element."""
     from markupsafe import Markup
 
-    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
+    text = json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def finite(value: Any) -> Any:
+    """The same with nothing in place of numbers that JSON does not know."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def vega_kept_at() -> Path:
+    """Where the script of this version of vl-convert is kept."""
+    from importlib.metadata import version
+
+    return cache_root() / "page" / f"vega-{version('vl-convert-python')}.js"
 
 
 def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert; to put them together takes it seconds, so it is
     kept in the cache."""
-    from importlib.metadata import version
-
     import vl_convert
 
-    path = cache_root() / "page" / f"vega-{version('vl-convert-python')}.js"
+    path = vega_kept_at()
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -31,7 +31,7 @@ def losses(block: Block) -> Any:
             y=alt.Y(
                 "loss:Q",
                 title="training loss, nats per answer token",
-                scale=alt.Scale(type="symlog", constant=0.1),
+                scale=alt.Scale(type="symlog", constant=0.1, domainMin=0),
             ),
             color=alt.Color("label:N", title=None, scale=scale, legend=legend(labels)),
         )

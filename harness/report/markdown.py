@@ -17,8 +17,8 @@ from harness.report.files import escape, full_texts, plain_table
 from harness.report.table import Block, Report
 
 
-def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
-    """Markdown text. `plots` maps (model, task) to the file name of a plot beside it."""
+def render(report: Report, plots: dict[tuple[str, str], tuple[str, str]]) -> str:
+    """Markdown text. `plots` maps (model, task) to the title and file of a plot beside it."""
     run = report.run
     lines = [f"# {escape(run.suite)}", ""]
     if run.question:
@@ -43,9 +43,9 @@ def render(report: Report, plots: dict[tuple[str, str], str]) -> str:
         if names := memory.columns(block):
             lines += [f"### {memory.TITLE}", "", *plain_table(names, memory.lines(block)), "", memory.NOTE, ""]
         if (block.model, block.task) in plots:
-            name = plots[block.model, block.task]
+            shown_title, name = plots[block.model, block.task]
             lines += [
-                f"![Learning against forgetting: {escape(block.task)}, {escape(block.model)}]({name})",
+                f"![{shown_title}: {escape(block.task)}, {escape(block.model)}]({name})",
                 "",
             ]
     for one in across.across(report):

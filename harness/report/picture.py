@@ -24,10 +24,13 @@ def colours(labels: list[str], chosen: list[str]) -> list[str]:
 
 
 def legend(labels: list[str]) -> Any:
-    """Of lines, on the right; a click on a name shows it alone. None for a single one."""
+    """Of lines, on the right, in columns of twenty; a click on a name shows it alone. None for a single one."""
     import altair as alt
 
-    return alt.Legend(symbolType="stroke", symbolOpacity=1, labelLimit=220) if len(labels) > 1 else None
+    if len(labels) < 2:
+        return None
+    columns = 1 + (len(labels) - 1) // 20
+    return alt.Legend(symbolType="stroke", symbolOpacity=1, labelLimit=220, symbolLimit=0, columns=columns)
 
 
 def spec(chart: Any) -> dict[str, Any]:

@@ -42,12 +42,13 @@ def learning_against_forgetting(block: Block) -> Any:
     dots = list(gains_and_changes(block))
     if not dots:
         return None
-    metric = next(figure.metric for row in block.rows if (figure := row.retained.get(block.retain[0])))
+    kept = next(figure for row in block.rows if (figure := row.retained.get(block.retain[0])))
+    metric = kept.metric
     return scatter(
         block,
         dots,
-        Axis(f"gain in {block.metric} on {block.task}  (right: learned more)"),
-        Axis(f"change on {block.retain[0]}, {UNITS.get(metric, metric)}  (down: forgot more)"),
+        Axis(f"{better(block.higher_is_better)} {block.metric} on {block.task}  (right: learned more)"),
+        Axis(f"{better(kept.higher_is_better)} {UNITS.get(metric, metric)} on {block.retain[0]}  (down: forgot more)"),
         origin=True,
     )
 
@@ -59,7 +60,12 @@ def score_against(block: Block, goal: Goal) -> Any:
         return None
     log = min(dot["x"] for dot in dots) > 0 and max(dot["x"] for dot in dots) > 20 * min(dot["x"] for dot in dots)
     title = f"{goal.name}, {goal.unit}  (left: costs less)"
-    return scatter(block, dots, Axis(title, log), Axis(f"{block.metric} on {block.task}"))
+    which = "up" if block.higher_is_better else "down"
+    return scatter(block, dots, Axis(title, log), Axis(f"{block.metric} on {block.task}  ({which}: better)"))
+
+
+def better(higher_is_better: bool) -> str:
+    return "gain in" if higher_is_better else "fall of"
 
 
 def cost_charts(block: Block) -> dict[str, Any]:
@@ -77,8 +83,9 @@ def gains_and_changes(block: Block) -> Iterator[Dot]:
             continue
         if kept is None or kept.gain is None or kept.learned:
             continue
-        across, upright = row.score.gain_stderr or 0.0, kept.gain_stderr or 0.0
-        yield dot(row, (row.score.gain, across), (kept.gain, upright), chances)
+        x = row.score.gain if row.score.higher_is_better else -row.score.gain
+        y = kept.gain if kept.higher_is_better else -kept.gain
+        yield dot(row, (x, row.score.gain_stderr or 0.0), (y, kept.gain_stderr or 0.0), chances)
 
 
 def costs_and_scores(block: Block, goal: Goal) -> Iterator[Dot]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.stats.contrast import Decision
+from harness.stats.contrast import Decision, compare, decide
 from harness.stats.intervals import Interval
 from harness.stats.leads import Leads, Runner, best_chances, leads
 from harness.store.queries import CellRow
-from harness.verdicts import Point, Side, Table, Values, Verdict, Word, refused, sides, spread_of, verdicts
+from harness.verdicts import Point, Side, Table, Values, Verdict, Word, refused, rows_of, sides, spread_of, verdicts
 from harness.verdicts import tables as tables_of
 
 SETTLED = 5  # of those that cannot be told from the best: for so many it is worked out what would do
@@ -19,9 +20,8 @@ OPPOSITE: dict[Word, Word] = {"better": "worse", "worse": "better"}
 @dataclass(frozen=True)
 class Standing:
     """One table's verdicts. `labels` are those that can be compared, the best score first; `missing` says why others
-    cannot. p-values of `pairs` are corrected by Holm for all of them, those against the untouched model among
-    themselves: that question was asked before there were scores. `chances`: the probability of being the best, counted
-    in `leads` over the best score, which are None where nothing can be compared. `seeds_known` is False where
+    cannot. p-values of `pairs` are corrected by Holm for all of them. `chances`: the probability of being the best,
+    counted in `leads` over the best score, which are None where nothing can be compared. `seeds_known` is False where
     none of what varies with its seed was repeated.
     """
 
@@ -32,7 +32,6 @@ class Standing:
     labels: tuple[str, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
     pairs: dict[tuple[str, str], Verdict] = field(default_factory=dict)
-    base: dict[str, Verdict] = field(default_factory=dict)
     chances: dict[str, float] = field(default_factory=dict)
     leads: Leads | None = None
     seeds_known: bool = True
@@ -62,7 +61,8 @@ def turned(verdict: Verdict) -> Verdict:
     ends = Interval(-found.interval.value, -found.interval.high, -found.interval.low)
     opposite: Word = OPPOSITE.get(found.verdict, found.verdict)
     decision: Decision = replace(found, effect=-found.effect, interval=ends, verdict=opposite)  # type: ignore[arg-type]
-    return replace(verdict, a=verdict.b, b=verdict.a, verdict=opposite, decision=decision)
+    size = None if verdict.effect_size is None else -verdict.effect_size
+    return replace(verdict, a=verdict.b, b=verdict.a, verdict=opposite, decision=decision, effect_size=size)
 
 
 def standings(rows: Iterable[CellRow], values: Values, margin: float) -> dict[Point, Standing]:
@@ -73,16 +73,16 @@ def standings(rows: Iterable[CellRow], values: Values, margin: float) -> dict[Po
 def standing(point: Point, table: Table, values: Values, margin: float) -> Standing:
     found = sides(table, values)
     missing = {label: side.missing for label, side in found.items() if side.missing}
-    first = next((side for side in found.values() if not side.missing), None)
-    if first is None:
+    alike = Counter((side.metric, side.docs, side.fingerprint) for side in found.values() if not side.missing)
+    usual = max(alike, key=lambda what: alike[what], default=None)  # where some have other items, those that most have
+    first = next((side for side in found.values() if (side.metric, side.docs, side.fingerprint) == usual), None)
+    if first is None or first.missing:
         return Standing(point, margin, missing=missing)
     kept = [side for side in found.values() if not side.missing and not refused(first, side)]
     missing |= {side.label: refused(first, side) for side in found.values() if side not in kept and not side.missing}
     kept.sort(key=lambda side: -score(side) if side.higher_is_better else score(side))
     pairs = {(verdict.a, verdict.b): verdict for verdict in verdicts(kept, margin, settle=False)}
     pairs |= settled(kept, pairs, margin)
-    base = next((side.label for side in kept if side.label == "base"), None)
-    against = verdicts(kept, margin, against=base, settle=False) if base else []
     spread = spread_of(kept, first.metric)
     sign = 1.0 if first.higher_is_better else -1.0
     runners = {side.label: Runner(sign * score(side), side.values, None, side.seeded) for side in kept}
@@ -92,7 +92,6 @@ def standing(point: Point, table: Table, values: Values, margin: float) -> Stand
         labels=tuple(side.label for side in kept),
         missing=missing,
         pairs=pairs,
-        base={verdict.a: verdict for verdict in against},
         chances=best_chances(kept[0].label, ahead),
         leads=ahead,
         seeds_known=spread is not None or not any(varies(side) for side in kept),
@@ -103,18 +102,17 @@ def settled(
     kept: Sequence[Side], pairs: Mapping[tuple[str, str], Verdict], margin: float
 ) -> dict[tuple[str, str], Verdict]:
     """The open verdicts nearest to the best, with what would settle them."""
-    from harness.verdicts import verdict_of
-
     spread = spread_of(kept, kept[0].metric)
     found: dict[tuple[str, str], Verdict] = {}
     for side in kept[1:]:
         pair = (kept[0].label, side.label)
-        if len(found) < SETTLED and pairs[pair].verdict == "underpowered":
-            decision, known = verdict_of(kept[0], side, margin, spread).decision, pairs[pair].decision
-            assert decision
-            assert known
-            more = replace(known, detectable=decision.detectable, to_differ=decision.to_differ, to_tie=decision.to_tie)
-            found[pair] = replace(pairs[pair], decision=more)
+        known = pairs[pair].decision
+        if len(found) < SETTLED and known and known.verdict == "underpowered":
+            decision = decide(
+                compare(rows_of(kept[0]), rows_of(side), pooled=spread), margin, p=known.p, p_within=known.p_tied,
+                pairs=len(pairs), higher_is_better=side.higher_is_better,
+            )  # fmt: skip
+            found[pair] = replace(pairs[pair], decision=decision)
     return found
 
 

@@ -95,6 +95,13 @@ class Row:
     costs: dict[str, float] = field(default_factory=dict)  # of COSTS, what is known
     memory: dict[str, tuple[float, float]] = field(default_factory=dict)  # phase -> predicted and measured bytes
 
+    @property
+    def merit(self) -> float:
+        """The score so that more is better; of a row without one the worst."""
+        if self.score is None:
+            return -math.inf
+        return self.score.value if self.score.higher_is_better else -self.score.value
+
 
 @dataclass(frozen=True, eq=False)  # known by itself, so that what is made of it can be kept
 class Block:
@@ -120,6 +127,17 @@ class Block:
         return tuple(sorted({row.n_train for row in self.rows if row.n_train}))
 
     @property
+    def higher_is_better(self) -> bool:
+        return next((row.score.higher_is_better for row in self.rows if row.score), True)
+
+    @property
+    def answered(self) -> tuple[int, str] | None:
+        """The table that the answer is about: of the largest size at which something trained was scored, clean data
+        first. None where nothing was."""
+        scored = [(n, its) for n, its in self.tables if n and any(row.score and row.n_train for row in self.at(n, its))]
+        return max(scored, key=lambda point: (point[0], not point[1]), default=None)
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """Qualities of the data: clean data first, the others as planned."""
         found = dict.fromkeys(row.condition for row in self.rows if row.n_train)
@@ -134,8 +152,9 @@ class Block:
         )
 
     def at(self, n_train: int, condition: str = "") -> list[Row]:
-        """Rows of one data size and quality, the untrained ones first."""
-        return [row for row in self.rows if not row.n_train or (row.n_train, row.condition) == (n_train, condition)]
+        """Rows of one data size and quality: the untrained ones, then the best score first."""
+        rows = [row for row in self.rows if not row.n_train or (row.n_train, row.condition) == (n_train, condition)]
+        return sorted(rows, key=lambda row: (row.n_train > 0, row.score is None, -row.merit if row.score else 0.0))
 
     def standing(self, n_train: int, condition: str = "") -> Standing:
         """The verdicts of one table; without any label where items are not stored."""
@@ -321,7 +340,7 @@ def figure(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -> 
     if not scores:
         return None
     values = [score.value for score in scores]
-    compared = [score for score in scores if score.base_value is not None]
+    compared = [score for score in scores if score.base_value is not None and math.isfinite(score.base_value)]
     gains = [score.value - (score.base_value or 0.0) for score in compared]
     return Figure(
         value=statistics.fmean(values),

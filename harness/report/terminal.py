@@ -75,13 +75,18 @@ def within(lines: Sequence[str], last: int, width: int) -> Iterator[str]:
     """As many sentences as fill ten lines of a terminal, the `last` of them always; each wrapped between words."""
     wrapped = [textwrap.wrap(line, max(width, 20), initial_indent="• ", subsequent_indent="  ") for line in lines]
     closing = wrapped[len(wrapped) - last :]
+    others = wrapped[: len(wrapped) - last]
     room = answer.LINES - sum(map(len, closing))
+    more = sum(map(len, others)) > room  # one line is kept to say so
     shown: list[str] = []
-    for parts in wrapped[: len(wrapped) - last]:
-        if shown and len(parts) > room:
-            break
-        shown += parts
-        room -= len(parts)
+    left = 0
+    for parts in others:
+        if shown and len(shown) + len(parts) > room - more:
+            left += 1
+        else:
+            shown += parts
+    if left:
+        shown.append(f"  … and {left} more in the report.")
     yield from (*shown, *(part for parts in closing for part in parts))
 
 
@@ -96,7 +101,7 @@ def table(block: Block, n_train: int, condition: str, width: int) -> tuple[Any, 
     wide = widths(names, cells)
     kept = fit(names, wide, width)
     room = width - sum(wide[place] + GAP for place in kept) + GAP
-    wide[0] = min(max(len(line[0]) for line in cells), wide[0] + max(0, room))
+    wide[0] = min(max(len(text) for text in (names[0], *(line[0] for line in cells))), wide[0] + max(0, room))
     title = ", ".join(filter(None, (block.task, block.model, f"{n_train} examples" if n_train else "", condition)))
     shown = Table(
         title=escape(title), title_justify="left", title_style="italic", box=None, pad_edge=False,

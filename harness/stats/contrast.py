@@ -77,7 +77,7 @@ class Decision:
     `to_differ` is what would show a difference as large as that seen, `to_tie` what would show a tie of methods
     that are alike; both with a chance of 80%. `detectable` is the smallest true difference that these seeds and
     items find as often. These three take far longer to find than the verdict, and are None where they were not asked
-    for.
+    for. Without `seeds_known` a method was run with one seed alone: nothing is decided of it.
     """
 
     verdict: Verdict
@@ -90,6 +90,7 @@ class Decision:
     detectable: float | None = None
     to_differ: Need | None = None
     to_tie: Need | None = None
+    seeds_known: bool = True
 
 
 def seed_spread(tasks: Sequence[Any]) -> Spread | None:
@@ -220,17 +221,21 @@ def decide(
     *,
     alpha: float = ALPHA,
     p: float | None = None,
+    p_within: float | None = None,
+    pairs: int = 1,
     higher_is_better: bool = True,
     settle: bool = True,
 ) -> Decision:
-    """What A is to B. `p` is the p-value as corrected for all pairs shown, else that of the comparison.
+    """What A is to B. `p` and `p_within` are the p-values of a difference and of a tie as corrected for all `pairs`
+    shown, else those of the comparison alone.
 
     Better or worse where a difference is shown at `alpha`, also one within the margin, which is then `negligible`;
     else tied where two one-sided tests show that it is within; else underpowered. Without a repeated seed nothing
-    is decided of methods that vary with it. Without `settle` it is not worked out what would settle the question.
+    is decided of methods that vary with it. Without `settle` it is not worked out what would settle the question; with
+    it, at `alpha` / `pairs`, which no correction is stricter than.
     """
     used = comparison.p if p is None else p
-    tied = p_tied(comparison, margin)
+    tied = p_tied(comparison, margin) if p_within is None else p_within
     verdict: Verdict = "underpowered"
     if comparison.seeds_known and used < alpha:
         verdict = "better" if (comparison.effect > 0) == higher_is_better else "worse"
@@ -238,10 +243,11 @@ def decide(
         verdict = "tied"
     found = Decision(
         verdict, comparison.effect, comparison.interval, used, tied, margin,
-        negligible=verdict in ("better", "worse") and tied < alpha,
+        negligible=verdict in ("better", "worse") and tied < alpha, seeds_known=comparison.seeds_known,
     )  # fmt: skip
-    if not settle:
+    if not settle or not comparison.seeds_known:
         return found
+    alpha /= pairs
     seeds = max(min(comparison.seeds), 2 if comparison.parts.varying else 1)
     found = replace(found, detectable=minimum_detectable_effect(comparison.parts, comparison.items, seeds, alpha))
     if verdict != "underpowered":

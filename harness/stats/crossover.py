@@ -24,7 +24,7 @@ class Crossover:
     `leads_last` is 1 if A leads at the largest size, -1 if B does, 0 for neither. `at` is the number of examples
     from which on it leads, None where it leads at all sizes; an end of its interval is 0 where it may lead from the
     first size on, and infinite where it may not lead by the last. `probability` is the share of draws in which the
-    lead changes between the first and the last size, whichever way.
+    one that leads at last is behind at some smaller size.
     """
 
     leads_last: int
@@ -53,7 +53,8 @@ def crossover(sizes: Sequence[int], lead: Sequence[float], stderr: Sequence[floa
     logs, centre, error = checked(sizes, lead, stderr)
     draws = centre + error * numpy.random.default_rng(seed).standard_normal((RESAMPLES, len(logs)))
     last = int(numpy.sign(centre[-1]))
-    probability = float((numpy.sign(draws[:, 0]) * numpy.sign(draws[:, -1]) < 0).mean())
+    signed = draws * (last or 1)
+    probability = float(((signed[:, -1] > 0) & (signed[:, :-1] < 0).any(axis=1)).mean())
     point = float(leads_from(logs, centre[None, :], last)[0])
     if last == 0 or point == -math.inf:
         return Crossover(last, None, probability)

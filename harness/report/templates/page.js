@@ -74,6 +74,8 @@
         row.hidden = !kept;
         shown += kept;
       }
+      const size = controls.find((control) => control.dataset.filter === "n");
+      table.classList.toggle("one-size", Boolean(size && size.value)); // the column would say the same in every row
       count.textContent = `${shown} of ${table.tBodies[0].rows.length} rows`;
     }
     controls.forEach((control) => control.addEventListener("input", filter));
@@ -141,14 +143,15 @@
   for (const panel of all(".compare")) {
     const data = read(panel.dataset.items), tables = read(panel.dataset.verdicts) || [];
     const part = (name) => panel.querySelector(`[data-part="${name}"]`);
-    const [where, first, second, word, matrix, counts, list, search, more] =
-      ["where", "a", "b", "verdict", "matrix", "counts", "items", "search", "more"].map(part);
+    const [where, first, second, word, matrix, counts, list, search, more, missing] =
+      ["where", "a", "b", "verdict", "matrix", "counts", "items", "search", "more", "missing"].map(part);
     let table, pairs, kind = "a", page = 1;
 
     function between(a, b) {
-      const found = pairs.get(`${a}|${b}`);
+      const [i, j] = [table.labels.indexOf(a), table.labels.indexOf(b)], many = table.labels.length;
+      const found = pairs.get(i * many + j);
       if (found) return found;
-      const [word, effect, low, high, p] = pairs.get(`${b}|${a}`) || [];
+      const [word, effect, low, high, p] = pairs.get(j * many + i) || [];
       return word && [OPPOSITE[word] || word, -effect, -high, -low, p];
     }
     function row(label) {
@@ -162,9 +165,9 @@
     function drawMatrix() {
       matrix.replaceChildren();
       const shown = table.labels.slice(0, MOST);
-      if (shown.length < 2) return;
+      if (shown.length < 2 || !table.known) return;
       const drawn = make("table", "", { class: "matrix" });
-      drawn.append(make("caption", `What the row is to the column${table.labels.length > MOST ? `: the ${MOST} that score highest` : ""}`));
+      drawn.append(make("caption", `What the row is to the column${table.labels.length > MOST ? `: the ${MOST} that score best` : ""}`));
       const head = drawn.createTHead().insertRow();
       head.append(make("th", "", { scope: "col", "aria-label": "label" }), ...shown.map((label) => make("th", label, { scope: "col" })));
       const body = drawn.createTBody();
@@ -186,7 +189,8 @@
     }
     function chooseTable() {
       table = tables[Number(where.value)];
-      pairs = new Map(table.pairs.map(([a, b, ...found]) => [`${table.labels[a]}|${table.labels[b]}`, found]));
+      pairs = new Map(table.pairs.map(([a, b, ...found]) => [a * table.labels.length + b, found]));
+      missing.textContent = table.missing.length ? `Not compared: ${table.missing.join("; ")}.` : "";
       const kept = [first.value, second.value];
       for (const [select, fallback] of [[first, 0], [second, 1]]) {
         select.replaceChildren(...table.labels.map((label) => make("option", label)));
@@ -203,7 +207,10 @@
         const [what, effect, low, high, p] = found;
         const say = { better: `${a} is better than ${b}`, worse: `${a} is worse than ${b}`, tied: `${a} and ${b} are tied`,
           underpowered: `${a} and ${b} cannot be told apart` }[what];
-        word.textContent = `${say}: ${panel.dataset.metric} ${signed(effect)}, 95% interval ${signed(low)} to ${signed(high)}, corrected p = ${p < 0.001 ? "< 0.001" : p.toPrecision(2)}.`;
+        const figures = `${panel.dataset.metric} ${signed(effect)}, 95% interval of this pair alone ${signed(low)} to ${signed(high)}`;
+        word.textContent = table.known
+          ? `${say}: ${figures}; p ${p < 0.001 ? "< 0.001" : "= " + p.toPrecision(2)}, corrected for all pairs.`
+          : `One seed each, which says nothing of other seeds. On these: ${figures}, by the items.`;
       }
       page = 1;
       showItems();
@@ -213,6 +220,7 @@
       counts.replaceChildren();
       more.hidden = true;
       const [a, b] = [row(first.value), row(second.value)];
+      if (data && first.value !== second.value && (!a || !b)) list.append(make("li", "The answers of both are not in this page."));
       if (!data || !a || !b || a === b) return;
       const better = (x, y) => (data.higher ? x > y : x < y);
       const groups = { a: [], b: [], same: [] };
@@ -224,7 +232,12 @@
       for (const [name, items] of Object.entries(groups)) {
         const choice = make("button", "", { type: "button", "aria-pressed": kind === name });
         choice.append(make("b", String(items.length)), ` ${names[name]}`);
-        choice.addEventListener("click", () => { kind = name; page = 1; showItems(); });
+        choice.addEventListener("click", () => {
+          kind = name;
+          page = 1;
+          showItems();
+          counts.querySelector("[aria-pressed='true']").focus(); // the buttons are new
+        });
         counts.append(choice);
       }
       const asked = search.value.toLowerCase();
