@@ -106,6 +106,10 @@ def test_the_leaderboard_filters(visit: Visit) -> None:
     assert len(shown(visit)) > 12
     visit.page.locator("[data-filter=text]").fill("LORA")
     assert set(shown(visit)) == {"lora", "qlora"}
+    visit.page.locator("[data-filter=n]").select_option("128")  # every row would say so: the column goes, head and all
+    row = visit.page.locator(".board tbody tr:visible", has_text="lora").first
+    assert row.locator("> :visible").count() == visit.page.locator(".board thead th:visible").count()
+    visit.page.locator("[data-filter=n]").select_option("")
     visit.page.locator("[data-filter=text]").fill("")
     visit.page.locator("[data-filter=family]").select_option("few-shot")
     assert set(shown(visit)) == {"setfit", "base"}  # the untouched model stays in sight

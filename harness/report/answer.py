@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.report import advice, crossing
-from harness.report.format import NA, digits_of, number, seconds, share, size, with_error
+from harness.report.format import NA, chance, digits_of, number, seconds, size, with_error
 from harness.report.fronts import front, retention
 from harness.report.standing import Standing
 from harness.report.table import UNITS, Block, Figure, Report, Row
@@ -71,12 +71,14 @@ def sentences(block: Block) -> list[str]:
     n_train, condition = point
     rows = [row for row in block.at(n_train, condition) if row.score and (row.n_train or row.label != "base")]
     standing = block.standing(n_train, condition)
-    told = [best(block, rows, standing), *beside_best(standing), *beside_full(block, rows, standing)]
+    told = [best(block, rows, standing), *beside_best(standing)]
     if n_train < block.sizes[-1]:
         told.insert(1, f"Nothing has finished with {block.sizes[-1]} examples.")
     told += forgetting(block, rows, standing)
+    told += beside_full(block, rows, standing)
     if not condition:
         told += spoilt(block, rows)
+    told += [settling(verdict) for verdict in standing.to_best("underpowered")[:1] if settling(verdict)]
     told += [crossing.sentence(change) for change in crossing.changes(block, condition)[:CROSSINGS]]
     told += costs(rows, standing)
     idle = [row.label for row in rows if not row.learned and row.n_train]
@@ -99,10 +101,10 @@ def best(block: Block, rows: Sequence[Row], standing: Standing) -> str:
     )
     if block.base and block.base.score:
         text += f" (untouched model: {number(block.base.score.value, digits_of(block.metric))})"
-    chance = standing.chances.get(top.label)
-    if chance is not None and len(standing.labels) > 1:
-        most = "at most " if standing.leads and standing.leads.at_most and chance < SURE else ""
-        text += f". Chance that it is the best of these {len(standing.labels)}: {most}{share(chance)}"
+    sure = standing.chances.get(top.label)
+    if sure is not None and len(standing.labels) > 1:
+        most = "at most " if standing.leads and standing.leads.at_most and sure < SURE else ""
+        text += f". Chance that it is the best of these {len(standing.labels)}: {most}{chance(sure)}"
     if standing.best == "base":
         text += ". Nothing is above the untouched model"
     return text + "."
@@ -130,8 +132,6 @@ def beside_best(standing: Standing) -> Iterator[str]:
     if open_:
         told.append(f"not told apart from {some(verdict.a for verdict in open_)}")
     yield f"{standing.best} is {'; '.join(told)}{corrected(standing)}."
-    if open_ and (how := settling(open_[0])):
-        yield how
 
 
 def corrected(standing: Standing) -> str:
@@ -190,7 +190,7 @@ def forgetting(block: Block, rows: Sequence[Row], standing: Standing) -> Iterato
     text = f"Of those that learned, {gentle.label} forgets least on {first} ({change(gentle, first)}{unit})"
     if harsh is not gentle:
         text += f" and {harsh.label} most ({change(harsh, first)}{unit})"
-    likely = [label for label, chance in front(standing, rows, retention(first)).items() if chance > 0.5]
+    likely = [label for label, its in front(standing, rows, retention(first)).items() if its > 0.5]
     if likely and len(kept) > 2:
         text += f". Likely beaten by no other in both learning and forgetting: {some(likely)}"
     yield text + "."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.report.format import NA, count, digits_of, joules, number, seconds, share, size, with_error
+from harness.report.format import NA, chance, count, digits_of, joules, number, seconds, share, size, with_error
 from harness.report.matched import Change, Matched
 from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Figure, Report, Row
 
@@ -132,7 +132,7 @@ def standing_columns(block: Block) -> list[Column]:
         found.append(
             Column(
                 "on front",
-                lambda row: share(chance) if (chance := front_of(block, row)) is not None else "",
+                lambda row: chance(front_of(block, row)),
                 lambda row: front_of(block, row),
             )
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report.format import digits_of, number, share
+from harness.report.format import chance, digits_of, number
 from harness.report.picture import colours, legend
 from harness.report.standing import Standing
 from harness.report.table import Block, Row
@@ -83,10 +83,10 @@ def lead(standing: Standing, a: str, b: str) -> tuple[float, float]:
 
 def sentence(change: Change) -> str:
     """Where a lead changes, in words."""
-    at, interval, chance = extent(change)
+    at, interval, sure = extent(change)
     return (
         f"{change.label} overtakes {change.behind} at about {at} examples (95% interval: {interval}; chance that it "
-        f"does at all: {chance})."
+        f"does at all: {sure})."
     )
 
 
@@ -99,8 +99,8 @@ def lines(block: Block, condition: str) -> list[list[str]]:
     found = []
     for n in sizes(block, condition):
         ranked = sorted(block.standing(n, condition).chances.items(), key=lambda pair: -pair[1])
-        others = [f"{label} {share(chance)}" for label, chance in ranked[1:] if chance >= LIKELY]
-        found.append([str(n), ranked[0][0], share(ranked[0][1]), ", ".join(others)])
+        others = [f"{label} {chance(its)}" for label, its in ranked[1:] if its >= LIKELY]
+        found.append([str(n), ranked[0][0], chance(ranked[0][1]), ", ".join(others)])
     return found
 
 
@@ -214,4 +214,4 @@ def extent(change: Change) -> list[str]:
     assert at is not None
     low = f"{at.low:.0f}" if at.low >= 1 else "the smallest size"
     high = f"{at.high:.0f}" if math.isfinite(at.high) else "beyond the largest"
-    return [f"{at.value:.0f}", f"{low} to {high}", share(change.found.probability)]
+    return [f"{at.value:.0f}", f"{low} to {high}", chance(change.found.probability)]

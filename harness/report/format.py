@@ -42,6 +42,13 @@ def share(part: float | None) -> str:
     return f"{percent:.1f}%" if percent >= 1 else f"{percent:.2g}%"
 
 
+def chance(value: float | None) -> str:
+    """A probability in per cent. Draws do not tell 0 or 1 from close to it."""
+    if value is None:
+        return ""
+    return "<1%" if value < 0.01 else ">99%" if value > 0.99 else f"{100 * value:.0f}%"
+
+
 def size(count: float | None) -> str:
     """Bytes in binary units."""
     if count is None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 SHOWN = ("torch", "transformers", "peft", "accelerate", "lm_eval", "bitsandbytes", "setfit", "mergekit")
 TEMPLATES = Path(__file__).parent / "templates"
 SIZE = "examples"
+MOST_ADVISED = 15  # of those that fit; the command has all
 WHISKER = 100.0  # how wide the drawing of an interval is, in its own units
 
 
@@ -195,7 +196,8 @@ def shown_advice(answer: Answer, question: advice.Question) -> dict[str, Any]:
         ],
         "title": f"Along five dimensions: {advice.title(question)}",
         "headers": advice.headers(question),
-        "rows": [advice.texts(one, answer.prices) for one in answer.ranked],
+        "rows": [advice.texts(one, answer.prices) for one in answer.ranked[:MOST_ADVISED]],
+        "more": max(len(answer.ranked) - MOST_ADVISED, 0),
         "out": [f"{label}: {why}" for label, why in advice.ruled_out(answer)],
         "assumptions": advice.assumptions(answer, question),
     }
@@ -246,7 +248,7 @@ def board_cells(block: Block, row: Row, shown: Sequence[Column], span: tuple[flo
         return {
             "text": text,
             "value": value,
-            "class": text if text in ("worse", "better") else "",
+            "class": "size" if column.name == SIZE else text if text in ("worse", "better") else "",
             "drawn": drawn,
             "span": 0,
         }

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.report.format import chance
 from harness.report.fronts import COSTS, Goal, fronts
 from harness.report.labels import Box, place
 from harness.report.picture import SOFT, colours
@@ -100,7 +101,7 @@ def costs_and_scores(block: Block, goal: Goal) -> Iterator[Dot]:
 def dot(row: Row, x: tuple[float, float], y: tuple[float, float], chances: dict[tuple[str, int, str], float]) -> Dot:
     """A row's point: two values with their standard errors."""
     size = (f"{row.n_train} examples" if row.n_train else "untrained") + f", {row.condition}" * bool(row.condition)
-    chance = chances.get((row.label, row.n_train, row.condition))
+    sure = chances.get((row.label, row.n_train, row.condition))
     return {
         "label": row.label,
         "n_train": row.n_train,
@@ -113,8 +114,8 @@ def dot(row: Row, x: tuple[float, float], y: tuple[float, float], chances: dict[
         "y_low": y[0] - y[1],
         "y_high": y[0] + y[1],
         "learned": row.learned and row.n_train > 0,
-        "front": "" if chance is None else f"{100 * chance:.0f}%",
-        "weight": 0.0 if chance is None else chance,
+        "front": chance(sure),
+        "weight": sure or 0.0,
     }
 
 
