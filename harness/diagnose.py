@@ -11,6 +11,7 @@ from harness.records import Flag, Item, Score, Step
 # How far a retained score may fall before it is called forgetting: nats per word, and shares of right answers.
 FORGETTING = {"log_likelihood_per_word": 0.1, "acc": 0.05, "acc_norm": 0.05, "exact_match": 0.05}
 TURNED = 0.05  # the rise of the validation loss above its lowest, as a share of it, that is called overfitting
+LEARNT = 0.01  # nats: a training loss below it is at its end
 FALLING = 0.1  # the fall of the training loss over the last third of the steps, as a share of it, that is not the end
 LEAST_STEPS = 12  # of training, before anything is said of its last third
 START = 1e-3  # nats: in fp32 most adapters change nothing at all, and rounding less than this
@@ -103,7 +104,8 @@ def overfitted(steps: Iterable[Step]) -> list[Flag]:
 
 def underfitted(steps: Iterable[Step]) -> list[Flag]:
     """A flag when the training loss was still falling at the end: a line through its last third (least squares) falls
-    by a tenth of its start or more, and its slope is below zero at 0.05 (one-sided t-test)."""
+    by a tenth of its start or more, and its slope is below zero at 0.05 (one-sided t-test). What is learnt by heart,
+    to a hundredth of a nat, has nowhere to fall."""
     from scipy.stats import linregress
 
     losses = [step.loss for step in steps if step.split == "train"]
@@ -112,7 +114,7 @@ def underfitted(steps: Iterable[Step]) -> list[Flag]:
     tail = losses[-(len(losses) // 3) :]
     line = linregress(range(len(tail)), tail, alternative="less")
     start, end = line.intercept, line.intercept + line.slope * (len(tail) - 1)
-    if start <= 0 or line.pvalue >= LEVEL or start - end < FALLING * start:
+    if start < LEARNT or line.pvalue >= LEVEL or start - end < FALLING * start:
         return []
     evidence = {"steps": len(tail), "from": float(start), "to": float(end), "p": float(line.pvalue)}
     return [Flag("underfitting", evidence)]

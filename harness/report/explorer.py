@@ -5,6 +5,7 @@ Kept small: a score of 0 or 1 is a digit, the number of seeds that were right; a
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
 from typing import Any
@@ -37,6 +38,8 @@ def explorer(report: Report, block: Block) -> dict[str, Any] | None:
         found = [report.answers[cell.attempt_id] for cell in cells]
         if any(sorted(answers) != docs for answers in found):
             continue  # other items: nothing to set side by side
+        if not all(value is not None and math.isfinite(value) for answers in found for value, *_ in answers.values()):
+            continue
         if len(rows) * len(docs) >= MOST_VALUES:
             break
         target |= {doc: answer[2] for doc, answer in found[0].items()}
