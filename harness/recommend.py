@@ -21,11 +21,10 @@ from typing import Any, Literal
 
 from harness.ownership import Cost, Prices, Work, ownership
 from harness.stats.contrast import Decision, Spread, compare, decide, p_tied, pooled_spread, seed_spread
-from harness.stats.intervals import corrected
+from harness.stats.intervals import Z, corrected
 from harness.stats.leads import Runner, leads
 from harness.stats.power import MARGIN
 
-Z = 1.96  # half an interval of 95%, in standard errors
 ALIKE = 1.25  # costs up to so many times the lowest are alike: throughput is timed over three batches
 LEAST_SAVING = 0.5  # a cheaper alternative is named that costs at most this share
 UNKNOWN = Work(None)
@@ -55,6 +54,7 @@ class Candidate:
     label: str
     method: str = ""
     family: str = ""
+    own_model: str = ""  # what it starts from, where that is not the suite's model
     n_train: int = 0
     seeds: int = 1
     metric: str = ""

@@ -545,7 +545,8 @@ def test_the_report_shows_every_learned_task(tmp_path: Path) -> None:
 
     from harness.records import Fact
     from harness.report import load
-    from harness.report.columns import footnotes, headers, texts
+    from harness.report.columns import headers, texts
+    from harness.report.notes import footnotes
 
     results = Results(tmp_path)
     base = cell("base", retain=(PROSE, OTHER))

@@ -99,11 +99,11 @@ def test_a_limit_is_met_by_the_estimate_and_the_interval_is_told() -> None:
     near = candidate("near", 0.9, retained={PROSE: Change(-0.015, 0.01, "nats/word")}, latency_ms_p90=70.0)
     (first,) = recommend([near], wishes).ranked
     assert [(one.limit, one.reach) for one in first.cautions] == [
-        ("forgetting", pytest.approx(0.0346)), ("latency", 70.0),
+        ("forgetting", pytest.approx(0.0346, abs=1e-5)), ("latency", 70.0),
     ]  # fmt: skip
     over = candidate("over", 0.9, retained={PROSE: Change(-0.025, 0.01, "nats/word")})
     (reason,) = recommend([over], wishes).ruled_out[0].reasons
-    assert reason.reach == pytest.approx(0.0054)
+    assert reason.reach == pytest.approx(0.0054, abs=1e-5)
     better = candidate("better", 0.9, retained={PROSE: Change(0.5, 0.01, "nats/word")})
     assert labels(recommend([better], wishes)) == ["better"]
 

@@ -356,7 +356,8 @@ def test_experts_of_another_task_have_their_own_block(tmp_path):
 def test_a_task_that_a_row_was_trained_on_is_marked_and_no_forgetting(tmp_path):
     from harness.records import Score
     from harness.report.answer import loss_of
-    from harness.report.columns import footnotes, texts
+    from harness.report.columns import texts
+    from harness.report.notes import footnotes
 
     results = Results(tmp_path)
     base = cell("base")
@@ -572,7 +573,7 @@ class TestRetention:
         assert "mean Δ acc" in kept
 
     def test_what_they_mean_is_said(self, tmp_path):
-        from harness.report.columns import footnotes
+        from harness.report.notes import footnotes
 
         notes = " ".join(footnotes(load(vector_store(tmp_path), "demo")))
         assert "compare it within one model only" in notes

@@ -70,7 +70,8 @@ def headline(answer: Answer, question: Question) -> str:
     score = with_error(one.score, one.stderr, digits_of(one.metric))
     trained = "" if one.n_train else " It is not trained at all."
     where = question.task + (f", {question.model}" if question.several else "")
-    return f"Use {one.label}: {one.metric} {score} on {where}; {why}.{trained}"
+    own = f" ({one.own_model})" if one.own_model else ""
+    return f"Use {one.label}{own}: {one.metric} {score} on {where}; {why}.{trained}"
 
 
 def outside(question: Question) -> list[str]:

@@ -194,7 +194,8 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
     failures = dict.fromkeys(f"{status}: {reason}".removesuffix(": ") for _, status, reason in row.failures)
     score = row.score
     found = Candidate(
-        row.label, row.method, row.family, row.n_train, row.seeds, score.metric if score else "",
+        row.label, row.method, row.family, row.model if row.model != block.model else "", row.n_train, row.seeds,
+        score.metric if score else "",
         learned=row.learned, contended=row.contended,
         failure="" if score and score.metric == block.metric else "; ".join(failures) or "was not scored",
     )  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.report.format import NA, chance, count, digits_of, joules, number, seconds, share, size, with_error
 from harness.report.matched import Change, Matched
-from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Figure, Report, Row
+from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Figure, Row
 
 # Left out one after another where there is no room for all (a narrow terminal).
 SPARE = (
@@ -16,7 +16,7 @@ SPARE = (
 )  # fmt: skip
 
 
-BESIDE = "beside best"
+BESIDE, FRONT = "beside best", "on front"
 OPEN = "open"
 
 
@@ -131,7 +131,7 @@ def standing_columns(block: Block) -> list[Column]:
     if block.fronts:
         found.append(
             Column(
-                "on front",
+                FRONT,
                 lambda row: chance(front_of(block, row)),
                 lambda row: front_of(block, row),
             )
@@ -284,66 +284,3 @@ def problem(row: Row) -> str:
     if row.seeds:
         return ""
     return "; ".join(dict.fromkeys(status + (f": {why}" if why else "") for _, status, why in row.failures))
-
-
-def footnotes(report: Report) -> list[str]:
-    """What the marks in the tables mean; only those that are there."""
-    rows = [row for block in report.blocks for row in block.rows]
-    notes = [
-        "± is one standard error, √(mean item error² + variance between seeds / seeds): the items are "
-        "the same for every seed, so more seeds do not shrink their share. One seed says nothing of others.",
-        "Gain and Δ are changes against the untouched base model, their errors paired item by item. "
-        "A negative Δ of nats/word or accuracy is something forgotten; n/a: no language model is left.",
-        "Time and peak memory are of training alone, without loading and scoring.",
-    ]
-    if any(BESIDE in headers(block) for block in report.blocks):
-        margin = next(standing.margin for block in report.blocks for standing in block.standings.values())
-        notes.append(
-            "Beside best: what a row is to the best score of its table, over items and seeds, p corrected for all "
-            f"pairs of the table (Holm); tied: within {margin:g}; open (underpowered): seeds and items cannot tell. "
-            "Blank: not trained on this table's examples."
-        )
-    if any(block.fronts for block in report.blocks):
-        notes.append(
-            "On front: the probability that no other row that learned is better in both the score and the first "
-            "retained task."
-        )
-    if any(row.n_train and not row.learned for row in rows):
-        notes.append("† in at least one seed not shown to be better than the base model (paired tests).")
-    if any(figure and figure.learned for row in rows for figure in row.retained.values()):
-        notes.append("§ learned here: this row was trained on that task too.")
-    if any(row.moved for row in rows):
-        notes.append(
-            "KL to base: KL(p_base || p_tuned) of the next token's distribution, the mean over tokens of retained "
-            "text. 0: nothing has moved. Tokens are the model's own: compare it within one model only."
-        )
-    if any(row.mean_changes for row in rows):
-        notes.append(
-            "Mean Δ: the mean change of the retained tasks with that metric, each with the same weight. It may hide "
-            "one that fell behind one that rose: read it beside its parts."
-        )
-    if any(block.matched for block in report.blocks):
-        notes.append(
-            "At matched task score: the target is the lowest final score among labels with checkpoints that are "
-            "better than the base model. Steps and changes are read off where a label's mean curve first reaches it, "
-            "linear between its points; in parentheses the standard deviation between seeds. The curves are scored on "
-            "test items, and nothing is chosen by them."
-        )
-    if any(row.several for row in rows):
-        notes.append(
-            "Average: the mean score of all tasks that a row learned. Backward transfer: how much later tasks changed "
-            "earlier ones (Lopez-Paz & Ranzato 2017). Forgetting: how far these are below their best (Chaudhry et al. "
-            "2018); positive is worse."
-        )
-    if any("train energy" in row.costs for row in rows):
-        notes.append("Energy of training is what the GPU, or on a CPU the processor's packages, counted.")
-    if any("MFU" in row.costs for row in rows):
-        notes.append(
-            "MFU: the matrix products that training calls for, a second, over the fastest that was measured of this "
-            "device (Chowdhery et al. 2022)."
-        )
-    if any("latency ms" in row.costs for row in rows):
-        notes.append("Latency: the median time to answer one document alone, as it is scored.")
-    if any(row.contended for row in rows):
-        notes.append("‡ other work shared the machine meanwhile: do not compare this time.")
-    return notes

@@ -13,6 +13,7 @@ from harness.report.picture import colours, legend
 from harness.report.standing import Standing
 from harness.report.table import Block, Row
 from harness.stats.crossover import Crossover, Scaling, crossover, scaling
+from harness.stats.intervals import Z
 
 TITLE = "Score against data"
 NOTE = (
@@ -25,7 +26,6 @@ CONTENDERS = 4  # of each size, its best: between these the lead is followed
 MOST = 6  # changes of lead that are told
 SURE = 0.8  # less likely ones are noise
 LIKELY = 0.1  # a label with less chance to be the best is not named
-NORMAL = 1.959964  # half a 95% interval in standard errors
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def lead(standing: Standing, a: str, b: str) -> tuple[float, float]:
         return math.nan, math.nan
     found = verdict.decision
     sign = 1.0 if standing.higher_is_better else -1.0
-    return sign * found.effect, (found.interval.high - found.interval.low) / 2 / NORMAL
+    return sign * found.effect, (found.interval.high - found.interval.low) / 2 / Z
 
 
 def sentence(change: Change) -> str:
@@ -177,7 +177,7 @@ def banded(block: Block, condition: str) -> Iterator[dict[str, Any]]:
     for label, rows in by_label(block, condition).items():
         for row in rows:
             assert row.score
-            reach = NORMAL * (row.score.stderr or 0.0)
+            reach = Z * (row.score.stderr or 0.0)
             low, high = row.score.value - reach, row.score.value + reach
             yield {
                 "label": label,

@@ -87,7 +87,11 @@ def further(report: Report) -> dict[str, dict[str, Any]]:
     """What the plots that belong to no block are of -> their specs: a comparison across tasks, a group of studies."""
     found = {one.title: spec(across.chart(one)) for one in across.across(report)}
     for name, studies in tuning.groups(report.studies).items():
-        chart = tuning.curves(studies)
+        of = studies[0]
+        rows = (
+            row for block in report.blocks if (block.task, block.model) == (of.task, of.model) for row in block.rows
+        )
+        chart = tuning.curves(studies, list(dict.fromkeys(row.label for row in rows)))
         if chart is not None:
             found[name] = spec(chart)
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from harness.records import digest
 from harness.report import across, advice, tuning
 from harness.report.columns import BESIDE, columns, headers, problem, texts, title
 from harness.report.drawings import crossing_sheets, drawings, further
+from harness.report.format import escape, slug
 from harness.report.picture import png, svg
 from harness.report.table import Block, Report, Row
 from harness.store.files import write_atomically
@@ -206,15 +206,3 @@ def plain_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
     aligned = ["---", *["---:"] * (len(names) - 1)]
     lines = [[*map(escape, names)], aligned, *([*map(escape, cells)] for cells in rows)]
     return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def escape(text: str) -> str:
-    """Text that Markdown shows as it is, in a table too."""
-    for sign in "\\`*[]|":
-        text = text.replace(sign, "\\" + sign)
-    return " ".join(text.replace("<", "&lt;").split())
-
-
-def slug(text: str) -> str:
-    """A name for files and places in a page."""
-    return re.sub(r"[^\w.-]+", "-", text).strip("-")

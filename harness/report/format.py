@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 NA = "n/a"
 MINUS = "−"
 DIGITS = {
@@ -73,3 +75,15 @@ def seconds(value: float | None) -> str:
 
 def count(value: float | None) -> str:
     return NA if value is None else f"{value:,.0f}".replace(",", " ")
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, in a table too."""
+    for sign in "\\`*[]|":
+        text = text.replace(sign, "\\" + sign)
+    return " ".join(text.replace("<", "&lt;").split())
+
+
+def slug(text: str) -> str:
+    """A name for files and places in a page."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from harness.report.answer import lines, sentences
 from harness.report.columns import (
     Column,
     columns,
-    footnotes,
     matched_headers,
     matched_texts,
     matched_title,
@@ -25,11 +25,12 @@ from harness.report.columns import (
     title,
 )
 from harness.report.drawings import drawings, further
-from harness.report.files import slug
-from harness.report.format import NA
+from harness.report.format import NA, slug
+from harness.report.notes import footnotes
 from harness.report.picture import dark_rules
 from harness.report.table import Block, Report, Row
 from harness.sources import cache_root
+from harness.stats.intervals import Z
 from harness.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def render(report: Report) -> str:
             },
             failures=report.failures,
             flags=report.flags,
+            flag_counts=Counter(name for _, name, _ in report.flags),
             instruments={
                 "summary": instruments.summary(report),
                 "headers": instruments.HEADERS,
@@ -265,7 +267,7 @@ def interval(row: Row) -> tuple[float, ...]:
     """The ends of about 95% around a row's score; of an error that is not known, the score alone."""
     if row.score is None:
         return ()
-    reach = 2 * (row.score.stderr or 0.0)
+    reach = Z * (row.score.stderr or 0.0)
     return row.score.value - reach, row.score.value + reach
 
 

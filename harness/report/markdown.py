@@ -5,7 +5,6 @@ from __future__ import annotations
 from harness.report import across, advice, instruments, memory, tuning
 from harness.report.answer import sentences
 from harness.report.columns import (
-    footnotes,
     headers,
     matched_headers,
     matched_texts,
@@ -13,7 +12,9 @@ from harness.report.columns import (
     title,
 )
 from harness.report.drawings import crossing_sheets
-from harness.report.files import escape, full_texts, plain_table
+from harness.report.files import full_texts, plain_table
+from harness.report.format import escape
+from harness.report.notes import footnotes
 from harness.report.table import Block, Report
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from harness.report import answer, instruments, tuning
 from harness.report.columns import (
     SPARE,
-    footnotes,
     headers,
     matched_headers,
     matched_texts,
@@ -18,6 +17,7 @@ from harness.report.columns import (
     texts,
 )
 from harness.report.matched import Matched
+from harness.report.notes import footnotes
 from harness.report.table import Block, Report
 
 GAP = 2  # blanks between columns
@@ -58,7 +58,7 @@ class Shown:
                 f"Left out for want of width: {', '.join(left_out)}. The written report has them.",
                 style="dim",
             )
-        for note in footnotes(report):
+        for note in footnotes(report, left_out):
             yield Text(note, style="dim")
         bad = any(not check.passed for check in report.checks)
         yield Text(instruments.summary(report), style="red" if bad else "dim")

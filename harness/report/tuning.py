@@ -163,7 +163,7 @@ def merit(trial: StoredTrial) -> float:
     return trial.merits[0] if trial.merits else float("-inf")
 
 
-def curves(studies: Sequence[StoredStudy]) -> Any:
+def curves(studies: Sequence[StoredStudy], every: Sequence[str] = ()) -> Any:
     """A chart, for each label: the expected best validation score of k trials with its 95% interval over trials; and
     the best so far by the seconds that were spent. None where no study has two trials."""
     rows = []
@@ -181,7 +181,7 @@ def curves(studies: Sequence[StoredStudy]) -> Any:
     import altair as alt
 
     labels = list(dict.fromkeys(str(row["label"]) for row in rows))
-    every = list(dict.fromkeys(study.label for study in studies))
+    every = list(dict.fromkeys([*every, *(study.label for study in studies)]))
     scale = alt.Scale(domain=labels, range=colours(every, labels))
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("k:Q", title="trials", axis=alt.Axis(tickMinStep=1)),

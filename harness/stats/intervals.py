@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 LEVEL = 0.95
+Z = 1.959964  # half a normal interval of LEVEL, in standard errors
 
 
 @dataclass(frozen=True)
