@@ -61,6 +61,8 @@ def compare(
         else:
             for where, verdict in found:
                 print(f"{where}: {sentence(verdict)}")
+            if any(verdict.decision and verdict.decision.seeds_known for _, verdict in found):
+                print("Interval and p are of this pair alone; the report corrects for all pairs of a table.")
     elif kind == "cell":
         if as_json:
             show_json({"kind": kind, **asdict(verdict), "paired": asdict(exact) if exact else None})
