@@ -336,12 +336,17 @@ def test_a_run_without_any_attempt_still_reports(tmp_path):
     assert "missing" in html
 
 
-def test_one_flagged_seed_marks_the_row(tmp_path):
+def test_one_flagged_seed_marks_the_row_and_half_of_them_take_it_out(tmp_path):
     results = Results(tmp_path)
-    results.add(cell("lora", 32, 0), scores(0.8))
-    results.add(cell("lora", 32, 1), scores(0.6), flags=[Flag("learned_nothing", {})])
+    for label, seeds in (("lora", 2), ("full", 3)):
+        for seed in range(seeds):
+            flags = [Flag("learned_nothing", {})] if seed == 1 else []
+            results.add(cell(label, 32, seed), scores(0.8 - 0.2 * (seed == 1)), flags=flags)
     (only,) = load(results.store(), "demo").blocks
-    assert not only.rows[0].learned
+    assert [(row_of(only, label).learned, row_of(only, label).doubtful) for label in ("lora", "full")] == [
+        (False, True), (True, True),
+    ]  # fmt: skip
+    assert [texts(only, row_of(only, label))[0] for label in ("lora", "full")] == ["lora †", "full †"]
 
 
 def test_experts_of_another_task_have_their_own_block(tmp_path):

@@ -224,7 +224,7 @@ def cost(row: Row, name: str) -> str:
 
 
 def name(block: Block, row: Row) -> str:
-    mark = "" if row.learned or not row.n_train else " †"
+    mark = " †" if row.doubtful and row.n_train else ""
     return row.label + mark + (f" ({row.model})" if row.model != block.model else "")
 
 

@@ -55,8 +55,11 @@ def found(report: Report, hidden: Collection[str]) -> Iterator[str]:
     for start, text in OF_COLUMNS.items():
         if any(name.startswith(start) for name in shown):
             yield text
-    if any(row.n_train and not row.learned for row in rows):
-        yield "† in at least one seed not shown to be better than the base model (paired tests)."
+    if any(row.n_train and row.doubtful for row in rows):
+        yield (
+            "† in at least one seed not shown to be better than the base model (paired tests); where it is half of "
+            "them or more, on no front and not recommended."
+        )
     if any(figure and figure.learned for row in rows for figure in row.retained.values()):
         yield "§ learned here: this row was trained on that task too."
     if any(block.matched for block in report.blocks):

@@ -89,6 +89,7 @@ class Row:
     failures: tuple[tuple[str, str, str], ...] = ()  # key, status, reason
     several: dict[str, float] = field(default_factory=dict)  # of SEVERAL, what is known: for rows of several tasks
     condition: str = ""
+    doubtful: bool = False  # not shown to have learned under some seed; `learned` is False where it is half of them
     moved: dict[str, Figure] = field(default_factory=dict)  # retained text -> KL to the base model, where it is known
     # metric -> the mean change of all retained tasks with that headline: beside its parts, and of two or more alone
     mean_changes: dict[str, Figure] = field(default_factory=dict)
@@ -290,7 +291,8 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str
         peak_bytes=max((peak for cell in done if (peak := peak_bytes(cell))), default=None),
         trainable=mean(trainable_share),
         artifact_bytes=mean(lambda cell: cell.facts.get("artifact_bytes")),
-        learned=not any("learned_nothing" in cell.flags for cell in done),
+        learned=not done or 2 * sum("learned_nothing" in cell.flags for cell in done) < len(done),
+        doubtful=any("learned_nothing" in cell.flags for cell in done),
         contended=any(cell.contended for cell in done),
         failures=tuple((cell.key, cell.status, cell.reason) for cell in cells if cell.status != "done"),
         several={name: value for name in SEVERAL if (value := mean(several(name))) is not None},
