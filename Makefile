@@ -22,10 +22,10 @@ picture: bench
 	$(BIN)/python docs/picture.py reports/$(SUITE)/index.html docs/report.png
 
 test: fetched
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: fetched
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What the tests on the real model need; the tests themselves use no network.
 fetched: $(STAMP)

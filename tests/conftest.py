@@ -86,3 +86,21 @@ def encoding_project(project: Path, tiny_encoder: Path) -> Path:
     """The tiny project, in which `tiny-encoder` can be named."""
     name_encoder(project, tiny_encoder)
     return project
+
+
+# Files that take minutes, so that no process is left with one of them while the other has nothing more to do.
+LONGEST = (
+    "test_real",
+    "test_cli",
+    "test_survival",
+    "test_ray",
+    "test_execute",
+    "test_docs",
+    "test_checked",
+    "test_studies",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
