@@ -193,6 +193,8 @@ def test_print_shows_every_plot_and_no_control(visit: Visit) -> None:
     assert visit.page.locator(".controls:visible, nav:visible").count() == 0
     assert visit.page.locator("[role='tabpanel']:visible").count() == 2
     assert visit.page.locator("table.matrix:visible").count() == 1
+    visit.page.set_viewport_size({"width": 1030, "height": 700})  # A4 across, less its margins
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 1030
 
 
 def test_a_hostile_text_stays_text(browser: Any, tmp_path: Path) -> None:
