@@ -190,6 +190,7 @@ def test_a_corrupt_database_is_not_written_over(project: Path) -> None:
     assert path.read_bytes() == b"no database at all"
 
 
+@pytest.mark.slow  # half a minute; what it comes down to is in test_store and test_resume
 def test_a_run_keeps_a_corrupt_database_and_makes_it_anew(project: Path) -> None:
     assert tunebench("run", "small").returncode == 0
     path = project / "results" / "tunebench.duckdb"
@@ -222,7 +223,7 @@ def test_recommend_within_limits_and_with_every_mistake_at_once(project: Path) -
     done = tunebench("recommend", "demo", "--examples", "64", "--max-forgetting", "0.2", "--requests", "1000")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "topic on tiny, 64 examples"
-    for said in ("Use setfit: acc ", "Ruled out", "oom: resident memory passed", "Assumptions", "(assumed;"):
+    for said in ("Use setfit (encoder): acc ", "Ruled out", "oom: resident memory passed", "Assumptions", "(assumed;"):
         assert said in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     (found,) = json.loads(tunebench("recommend", "demo", "--memory", "1MiB", "--json").stdout)

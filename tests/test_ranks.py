@@ -257,6 +257,7 @@ train: {steps: 2, batch_size: 4}
 """
 
 
+@pytest.mark.slow  # the tiny model goes the same way in seconds
 @pytest.mark.real
 @pytest.mark.timeout(600)
 def test_the_real_model_too(tmp_path: Path) -> None:
