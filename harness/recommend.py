@@ -20,7 +20,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 from harness.ownership import Cost, Prices, Work, ownership
-from harness.stats.contrast import Decision, Spread, compare, decide, p_tied, pooled_spread, seed_spread
+from harness.stats.contrast import Decision, Spread, common_spread, compare, decide, p_tied, rows
 from harness.stats.intervals import Z, corrected
 from harness.stats.leads import Runner, leads
 from harness.stats.power import MARGIN
@@ -214,7 +214,7 @@ def recommend(
     first = sorted(close, key=lambda one: (total(one) > low, *(by_cost(one) if total(one) > low else simpler(one))))
     rest = sorted(others, key=lambda one: (-one.candidate.merit, *by_cost(one)))
     chosen = first[0].candidate
-    spread = spread_of([one.candidate for one in fit])
+    spread = common_spread([rows(one.candidate.values, one.candidate.seeded) for one in fit if one.candidate.values])
     decisions = decided(chosen, [one.candidate for one in fit], spread, wishes.margin)
     ranked = tuple(
         replace(one, close=one in close, decision=decisions.get(one.candidate.label)) for one in (*first, *rest)
@@ -300,35 +300,23 @@ def cheaper(ranked: Sequence[Ranked]) -> Ranked | None:
 # --- how sure it is ---
 
 
-def rows(one: Candidate) -> Any:
-    """[seeds, items]; of what has no seed the row twice, as `contrast.compare` takes it."""
-    return one.values if one.seeded else one.values[:1] * 2
-
-
 def comparable(a: Candidate, b: Candidate) -> bool:
     return bool(a.values and b.values and a.items == b.items and len(a.items) > 1)
-
-
-def spread_of(candidates: Sequence[Candidate]) -> Spread | None:
-    """The spread between seeds, of all that were repeated; None where none was."""
-    found = [spread for one in candidates if one.values and (spread := seed_spread([rows(one)]))]
-    return pooled_spread(found) if found else None
 
 
 def decided(chosen: Candidate, all_: Sequence[Candidate], spread: Spread | None, margin: float) -> dict[str, Decision]:
     """label -> what it is to the chosen one. p-values are corrected by Holm for all pairs of those that fit: which two
     are looked at was chosen by their scores. Not of those whose single items are not known, or not the same."""
     kept = [one for one in all_ if comparable(one, chosen)]
-    fit = {
-        (one.label, other.label): compare(rows(one), rows(other), pooled=spread) for one, other in combinations(kept, 2)
-    }
+    arms = {one.label: rows(one.values, one.seeded) for one in kept}
+    fit = {pair: compare(*(arms[label] for label in pair), pooled=spread) for pair in combinations(arms, 2)}
     p_values = dict(zip(fit, corrected([found.p for found in fit.values()]), strict=True))
     within = dict(zip(fit, corrected([p_tied(found, margin) for found in fit.values()]), strict=True))
     made = {}
     for one in kept:
         if one is not chosen:
             pair = next(pair for pair in ((one.label, chosen.label), (chosen.label, one.label)) if pair in fit)
-            found = compare(rows(one), rows(chosen), pooled=spread)
+            found = compare(arms[one.label], arms[chosen.label], pooled=spread)
             made[one.label] = decide(
                 found, margin, p=p_values[pair], p_within=within[pair], pairs=len(fit),
                 higher_is_better=one.higher_is_better, settle=False,

@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 from harness.quality import Quality
-from harness.stats.contrast import Comparison, Decision, Spread, compare, decide, p_tied, pooled_spread, seed_spread
+from harness.stats.contrast import Comparison, Decision, Spread, common_spread, compare, decide, p_tied, rows
 from harness.stats.intervals import Interval, cohen_d, corrected
 from harness.stats.power import MARGIN
 from harness.store.queries import CellRow
@@ -239,11 +239,8 @@ def refusal(a: Side, b: Side, reason: str) -> Verdict:
 
 def spread_of(sides: Iterable[Side], metric: str) -> Spread | None:
     """The spread of a metric between seeds, of all sides that have two or more; None where there is none."""
-    kept = [side for side in sides if not side.missing and side.metric == metric]
-    spreads = [spread for side in kept if (spread := seed_spread([rows_of(side)]))]
-    return pooled_spread(spreads) if spreads else None
+    return common_spread([rows_of(side) for side in sides if not side.missing and side.metric == metric])
 
 
 def rows_of(side: Side) -> Any:
-    """[seeds, items]; of what has no seed the row twice."""
-    return side.values if side.seeded else side.values[:1] * 2
+    return rows(side.values, side.seeded)

@@ -162,14 +162,13 @@ def test_more_rivals_leave_less_confidence() -> None:
 def test_confidence_with_two_is_that_of_the_paired_comparison() -> None:
     from scipy.special import stdtr
 
-    from harness.recommend import spread_of
-    from harness.stats.contrast import compare
+    from harness.stats.contrast import common_spread, compare
 
     one, other = answered("one", 0.66, seed=1), answered("other", 0.6, seed=7)
     found = recommend([one, other], Wishes(margin=0.0), PRICES)
     assert found.first
     first, second = found.ranked
-    pair = compare(second.candidate.values, first.candidate.values, pooled=spread_of([one, other]))
+    pair = compare(second.candidate.values, first.candidate.values, pooled=common_spread([one.values, other.values]))
     assert found.confidence
     assert found.confidence.best == pytest.approx(float(stdtr(pair.df, -pair.effect / pair.stderr)), abs=0.03)
 

@@ -159,7 +159,7 @@ class TestAnswer:
         assert (
             "setfit is better than lora, dora, prompt, base; not told apart from full (p corrected for all 15" in said
         )
-        assert "Beside full, which trains every weight: worse: dora, prompt; not told apart: lora." in said
+        assert "Beside full, which trains every weight: worse: prompt, dora; not told apart: lora." in said
         assert "lora forgets least on prose (−0.100 nats/word)" in said  # prompt lost less, but learned nothing
         assert "setfit is the smallest to ship (90 MiB)" in said
         assert "Not shown to be better than the untouched model: prompt." in said

@@ -156,3 +156,17 @@ def test_where_lower_is_better_words_axes_and_order_say_so(tmp_path: Path) -> No
     assert "Down and to the left is better" in page
     assert 'aria-sort="ascending"' in page
     assert page.index(">good<") < page.index(">bad<")
+
+
+def test_all_weights_stand_for_themselves_by_the_first_of_the_suite_and_not_the_luckiest(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    base = cell("base")
+    results.add(base, scores(0.4), items=answered(0.4, 1))
+    for number, (label, share, trainable) in enumerate((("full", 0.7, 1e8), ("other", 0.8, 1e8), ("lora", 0.72, 1e6))):
+        for seed in (0, 1):
+            one = cell(label, 32, seed, baseline=base.spec_digest)
+            results.add(
+                one, scores(share), items=answered(share, 10 * number + seed), train_seconds=5.0, trainable=trainable
+            )
+    (block,) = load(results.store(), "demo").blocks
+    assert "Beside full, which trains every weight" in " ".join(sentences(block))

@@ -162,7 +162,12 @@ def beside_full(block: Block, rows: Sequence[Row], standing: Standing) -> Iterat
     of several would be the luckiest. With one seed nothing is known of it."""
     if not standing.seeds_known:
         return
-    same = [row for row in rows if row.model == block.model and row.trainable and row.label in standing.labels]
+    here = {id(row) for row in rows}  # these are sorted by score; the block has them as the suite does
+    same = [
+        row
+        for row in block.rows
+        if id(row) in here and row.model == block.model and row.trainable and row.label in standing.labels
+    ]
     whole = [row for row in same if (row.trainable or 0.0) > 0.999]
     parts = [row.label for row in same if row not in whole]
     if not whole or not parts:

@@ -38,8 +38,9 @@ class Change:
 
 
 def sizes(block: Block, condition: str) -> list[int]:
-    """Of the tables of one quality of data, those that can be compared."""
-    return [n for n, its in block.tables if its == condition and n and block.standing(n, its).labels]
+    """Of the tables of one quality of data, those in which something that was trained can be compared."""
+    trained = {row.label for row in block.rows if row.n_train}
+    return [n for n, its in block.tables if its == condition and n and trained & {*block.standing(n, its).labels}]
 
 
 def changes(block: Block, condition: str) -> list[Change]:

@@ -114,6 +114,17 @@ def pooled_spread(spreads: Sequence[Spread]) -> Spread:
     )
 
 
+def rows(values: Sequence[Sequence[float]], seeded: bool) -> Any:
+    """[seeds, items] as `compare` takes them: of what has no seed, and would score the same again, the row twice."""
+    return values if seeded else [*values[:1]] * 2
+
+
+def common_spread(methods: Sequence[Any]) -> Spread | None:
+    """`pooled_spread` of methods [seeds, items] that were run with two seeds or more; None where none was."""
+    found = [spread for values in methods if (spread := seed_spread([values]))]
+    return pooled_spread(found) if found else None
+
+
 def compare(a: Any, b: Any, *, paired_seeds: bool = False, pooled: Spread | None = None) -> Comparison:
     """A - B of two arrays [seeds, items] on the same items, in the same order; see `compare_tasks`."""
     return compare_tasks([a], [b], paired_seeds=paired_seeds, pooled=pooled)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.stats.contrast import Comparison, Spread, compare
+from harness.stats.contrast import Comparison, Spread, compare, rows
 
 DRAWS = 4000
 UNPAIRED_DF = 30.0  # of a lead without single items: close to a normal
@@ -30,8 +30,7 @@ class Runner:
 
     @property
     def rows(self) -> Any:
-        """As `contrast.compare` takes them: of what has no seed the row twice."""
-        return self.values if self.seeded else [*self.values[:1]] * 2
+        return rows(self.values, self.seeded)
 
 
 @dataclass(frozen=True)

@@ -234,21 +234,8 @@ def item_values(
     connection: duckdb.DuckDBPyConnection, metrics: dict[str, tuple[str, str]]
 ) -> dict[str, dict[str, float]]:
     """attempt_id -> {doc_id: value} of one metric each; `metrics` maps an attempt to (task, metric)."""
-    found: dict[str, dict[str, float]] = {}
-    rows = connection.execute(
-        """
-        WITH wanted AS (SELECT unnest($attempts) AS attempt_id, unnest($tasks) AS task, unnest($metrics) AS metric)
-        SELECT items.attempt_id, items.doc_id, items.value FROM items JOIN wanted USING (attempt_id, task, metric)
-        """,
-        {
-            "attempts": list(metrics),
-            "tasks": [task for task, _ in metrics.values()],
-            "metrics": [metric for _, metric in metrics.values()],
-        },
-    ).fetchall()
-    for attempt, doc, value in rows:
-        found.setdefault(attempt, {})[doc] = value
-    return found
+    found = item_answers(connection, metrics)
+    return {attempt: {doc: answer[0] for doc, answer in docs.items()} for attempt, docs in found.items()}
 
 
 def item_answers(
