@@ -19,17 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.data.facts import Facts, ModelFacts, TaskFacts
 from harness.environment import environment, now
 from harness.execute.queue import TO_DO, Queue
 from harness.execute.resume import standing, write_run
 from harness.execute.session import Choices, Session
-from harness.facts import Facts, ModelFacts, TaskFacts
-from harness.mirrors import open_mirrors
-from harness.plan import Plan, make_plan
+from harness.plan.plan import Plan, make_plan
 from harness.records import CellResult, Fact, Phase, Score, Status, Step
 from harness.store.database import Store
 from harness.store.files import attempt_folder
-from harness.suite import load_suite
+from harness.suite.load import load_suite
+from harness.trackers import open_mirrors
 
 NAME = "20260101T000000-abcdef-{:06d}-{}"
 SEEDS, SIZES, TASKS, LABELS = 10, 10, 10, 20

@@ -37,12 +37,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with the instruments' checks, done once for the tests of this process, and the scripts of reports."""
     from harness.environment import environment
-    from harness.execute.checked import keep, kept_at, peaks_kept_at
-    from harness.instruments import Bench, check_all
-    from harness.models import weights_fingerprint
+    from harness.execute.self_check_cache import keep, kept_at, peaks_kept_at
+    from harness.models.loading import weights_fingerprint
     from harness.report.html import vega, vega_kept_at
-    from harness.settings import TrainSettings
     from harness.store.files import write_atomically
+    from harness.suite.train_settings import TrainSettings
+    from harness.worker.profiling.self_checks import Bench, check_all
 
     folder = tmp_path_factory.mktemp("checked")
     settings = TrainSettings(steps=3)

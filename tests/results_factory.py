@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.quality import Quality
+from harness.data.quality import Quality
 from harness.records import (
     Cell,
     CellResult,

@@ -11,7 +11,7 @@ import pytest
 from tiny import write_csv
 
 from harness.methods import all_methods
-from harness.settings import TrainSettings
+from harness.suite.train_settings import TrainSettings
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -44,7 +44,7 @@ def test_a_suite_from_the_readme_alone_with_ones_own_csv(project: Path) -> None:
 def test_the_readmes_method_is_a_method(tiny_model: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from harness.network import read_network
+    from harness.architecture import read_network
 
     (source,) = blocks("python")
     names: dict[str, Any] = {"__name__": "attention_only"}

@@ -122,10 +122,10 @@ def test_a_family_end_to_end(finished: tuple[Path, dict[str, CellResult]], label
 @pytest.mark.parametrize("label", ["full", "lora", "qlora"])
 def test_memory_is_as_predicted(finished: tuple[Path, dict[str, CellResult]], label: str) -> None:
     """Within 15% of the highest resident peak of the cell's phases (docs/performance.md has many more cells)."""
-    from harness.catalog import load_catalog
-    from harness.fetch import known_facts
-    from harness.memory import predict
-    from harness.suite import load_suite
+    from harness.data.catalog import load_catalog
+    from harness.plan.fetch import known_facts
+    from harness.plan.memory import predict
+    from harness.suite.load import load_suite
 
     folder, results = finished
     catalog = load_catalog(folder.parent)
@@ -190,10 +190,10 @@ def test_shipped_tasks_are_clean(name: str) -> None:
     """Splits of real data share no text, hold the classes in equal parts, and can be learned."""
     from collections import Counter
 
-    from harness.catalog import load_catalog
-    from harness.contamination import normalise
-    from harness.drawing import examples
-    from harness.tasks import load_task, prepare
+    from harness.data.catalog import load_catalog
+    from harness.data.contamination import normalise
+    from harness.data.sampling import examples
+    from harness.data.tasks import load_task, prepare
 
     catalog = load_catalog(ROOT)
     facts = prepare(catalog, name)
@@ -215,8 +215,8 @@ def test_shipped_tasks_are_clean(name: str) -> None:
 
 
 def test_prose_passages() -> None:
-    from harness.catalog import load_catalog
-    from harness.tasks import load_task
+    from harness.data.catalog import load_catalog
+    from harness.data.tasks import load_task
 
     documents = list(load_task(load_catalog(ROOT).task_path("tales-perplexity")).test_docs())
     assert len(documents) == 20

@@ -2,12 +2,12 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import CELL, ENVIRONMENT
 
 from harness.records import (
     Cell,
     CellResult,
     Checkpoint,
-    Environment,
     Fact,
     Flag,
     Phase,
@@ -22,11 +22,6 @@ plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
-CELL = Cell(
-    "lora/m/t/n8/s0", "d" * 64, "lora", "lora", "reparameterised", "m", "t", ("t",), 8, 0, ("r",),
-    {"rank": 8}, {"steps": 2}, {"expert:t": "e" * 64}, "b" * 64, {"t": "f"},
-)  # fmt: skip
-ENVIRONMENT = Environment("e" * 64, "2026-01-01T00:00:00+00:00", "3.11", "os", "cpu", "", "", {"torch": "1"}, "c", True)
 
 
 @given(plain)

@@ -85,7 +85,7 @@ def make_model(folder: Path) -> None:
 
 TASK = """\
 task: colours
-custom_dataset: !function harness.corpora.splits
+custom_dataset: !function harness.data.splits.splits
 dataset_kwargs: {{source: "file:colours.csv", label: colour, unique: [text], test: 30, validation: 30}}
 training_split: train
 validation_split: validation
@@ -112,7 +112,7 @@ metric_list:
 
 NAMES = """\
 task: names
-custom_dataset: !function harness.corpora.splits
+custom_dataset: !function harness.data.splits.splits
 dataset_kwargs: {source: "file:colours.csv", label: colour, unique: [text], test: 30, validation: 30}
 training_split: train
 validation_split: validation
@@ -196,3 +196,25 @@ def name_encoder(root: Path, folder: Path) -> None:
     """Let a project name that encoder `tiny-encoder`."""
     with (root / "suites" / "models.yaml").open("a") as file:
         file.write(f"tiny-encoder:\n  kind: encoder\n  source: 'file:{folder / 'encoder'}'\n  parameters: 9000\n")
+
+
+STORY = """\
+task: story
+custom_dataset: !function harness.data.splits.running
+dataset_kwargs: {texts: [{source: "file:story.csv", column: text}], words: 4, test: 2}
+training_split: train
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: text
+metric_list:
+  - {metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
+"""
+
+
+def write_story(project: Path, texts: int = 12) -> Path:
+    folder = project / "suites" / "tasks"
+    rows = [{"text": " ".join(f"w{text}x{word}" for word in range(11))} for text in range(texts)]
+    write_csv(folder / "story.csv", rows)
+    (folder / "story.yaml").write_text(STORY)
+    return folder / "story.yaml"

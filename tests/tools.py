@@ -8,18 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import worker
-from harness.catalog import load_catalog
+from harness.data.catalog import load_catalog
 from harness.environment import environment
 from harness.execute.executors.base import Limits, Progress, Run
 from harness.execute.executors.local import LocalExecutor
 from harness.execute.resume import standing
-from harness.fetch import fetch
-from harness.plan import Plan, make_plan
+from harness.plan.fetch import fetch_suite
+from harness.plan.plan import Plan, make_plan
 from harness.records import Cell, CellResult
 from harness.store.database import Store
 from harness.store.files import attempts
-from harness.suite import load_suite
+from harness.suite.load import load_suite
+from harness.worker import cell as worker
 
 
 def plan_of(root: Path, text: str | None = None, name: str = "small") -> Plan:
@@ -28,7 +28,7 @@ def plan_of(root: Path, text: str | None = None, name: str = "small") -> Plan:
     if text is not None:
         path.write_text(text)
     suite = load_suite(path)
-    return make_plan(suite, fetch(load_catalog(root), suite))
+    return make_plan(suite, fetch_suite(load_catalog(root), suite))
 
 
 def cell_named(plan: Plan, key: str) -> Cell:

@@ -1,4 +1,4 @@
-"""The commands. With `screen.py`, the only place that prints; the only one that exits.
+"""In: a command line. Out: what is printed, and an exit code. The only room that prints or exits.
 
 Exit codes: 0 all is well; 1 a cell did not end as done; 2 the input is wrong (one message, no traceback).
 """
@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import sys
 
-from harness.cli.shared import app
+from harness.cli.options import app
 from harness.errors import TunebenchError, UserError
+
+__all__ = ["app", "complain", "main"]
 
 # Each adds its commands to the application, in the order in which --help lists them.
 # isort: off
 from harness.cli import run  # noqa: F401
-from harness.cli import tuning  # noqa: F401
-from harness.cli import names  # noqa: F401
-from harness.cli import look  # noqa: F401
+from harness.cli import tune  # noqa: F401
+from harness.cli import listings  # noqa: F401
+from harness.cli import results  # noqa: F401
 from harness.cli import compare  # noqa: F401
 from harness.cli import recommend  # noqa: F401
 from harness.cli import doctor  # noqa: F401

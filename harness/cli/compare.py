@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.compared import Asked, Sides, cells, compared, environments, kind_of_names, runs
-from harness.cli.shared import AsJson, Results, app, project, results
+from harness.cli.display import show_json, show_table
+from harness.cli.options import AsJson, Results, app, project, results
 from harness.errors import counted
-from harness.screen import show_json, show_table
 
 if TYPE_CHECKING:
-    from harness.stats.intervals import Paired
-    from harness.stats.power import Need
-    from harness.verdicts import Verdict
-    from harness.versus import Changes
+    from harness.analysis import Changes, Verdict
+    from harness.analysis.stats import Need, Paired
 
 NOTHING_WOULD = "Neither more seeds alone nor more items alone would settle it."
 FEW = 5  # verdicts that are told in sentences; more stand in a table

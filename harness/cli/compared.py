@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.costs import Kind
-    from harness.stats.intervals import Paired
-    from harness.store.queries import CellRow, StoredRun
-    from harness.verdicts import Point, Verdict
-    from harness.versus import Changes, Names, Versus
+    from harness.analysis import Changes, Kind, Names, Point, Verdict, Versus
+    from harness.analysis.stats import Paired
+    from harness.store import CellRow, StoredRun
 
 SHORT = 12  # digits of an environment's digest that are shown
 
@@ -77,8 +75,7 @@ class Sides:
 
 def kind_of_names(connection: Any, a: str, b: str) -> str:
     """The first of label, cell, run and environment that both names are. Raises UserError."""
-    from harness.store.named import DIGITS, cell_is_named, environments, labels, runs
-    from harness.store.queries import keys
+    from harness.store import DIGITS, cell_is_named, environments, keys, labels, runs
 
     known = labels(connection)
     names = {"run": [run.run_id for run in runs(connection)], "environment": environments(connection)}
@@ -125,9 +122,8 @@ def compared(
     connection: Any, a: str, b: str, suite: str, margin: float | None, metric: str, asked: Asked | None = None
 ) -> list[tuple[Point, Verdict]]:
     """(where, verdict) for each table of a suite's newest run in which both labels stand. Raises UserError."""
-    from harness.costs import cost_side, cost_verdict
-    from harness.store.queries import item_values, latest_run, member_rows, suites
-    from harness.verdicts import headlines, sides, spread_of, tables, verdict_of
+    from harness.analysis import cost_side, cost_verdict, headlines, sides, spread_of, tables, verdict_of
+    from harness.store import item_values, latest_run, member_rows, suites
 
     asked = replace(asked or Asked(), suite=suite, margin=margin, metric=metric)
     known = suites(connection)
@@ -165,8 +161,8 @@ def compared(
 
 def cost_of(connection: Any, rows: Sequence[CellRow], metric: str) -> Kind | None:
     """The cost that a metric names, where it is no score of these cells. Raises UserError where it is neither."""
-    from harness.costs import kind_of, names_of
-    from harness.store.named import units
+    from harness.analysis import kind_of, names_of
+    from harness.store import units
 
     scores = {score.metric for row in rows for score in row.scores if score.task == row.task}
     if not metric or metric in scores or not rows:
@@ -181,11 +177,8 @@ def cost_of(connection: Any, rows: Sequence[CellRow], metric: str) -> Kind | Non
 
 def cells(connection: Any, a: str, b: str, asked: Asked) -> tuple[Verdict, Paired | None]:
     """Two cells, with what an exact test of their items says; a cost is compared over repeats. Raises UserError."""
-    from harness.costs import cost_side, cost_verdict
-    from harness.store.named import attempts_of, cell_row
-    from harness.store.queries import item_values
-    from harness.verdicts import headlines, refusal, side_of
-    from harness.versus import cells_by_score, hardware
+    from harness.analysis import cells_by_score, cost_side, cost_verdict, hardware, headlines, refusal, side_of
+    from harness.store import attempts_of, cell_row, item_values
 
     (run, one), (other_run, other) = cell_row(connection, a), cell_row(connection, b)
     if one.spec_digest == other.spec_digest:
@@ -210,8 +203,8 @@ def cells(connection: Any, a: str, b: str, asked: Asked) -> tuple[Verdict, Paire
 
 def runs(connection: Any, a: str, b: str, asked: Asked) -> Sides:
     """Every label and table that two runs have in common. Raises UserError."""
-    from harness.store.named import runs as every_run
-    from harness.store.queries import member_rows
+    from harness.store import member_rows
+    from harness.store import runs as every_run
 
     known = {run.run_id: run for run in every_run(connection)}
     one, other = (known[name] for name in the_ones("run", a, b, list(known)))
@@ -223,9 +216,9 @@ def runs(connection: Any, a: str, b: str, asked: Asked) -> Sides:
 
 def environments(connection: Any, a: str, b: str, asked: Asked) -> Sides:
     """Every cell that was done in both of two environments. Raises UserError."""
-    from harness.store.named import environments as every_environment
-    from harness.store.named import runs as every_run
-    from harness.store.queries import environment_of, member_rows
+    from harness.store import environment_of, member_rows
+    from harness.store import environments as every_environment
+    from harness.store import runs as every_run
 
     digests = the_ones("environment", a, b, every_environment(connection))
     known = every_run(connection)
@@ -258,9 +251,8 @@ def both(
     asked: Asked,
 ) -> Sides:
     """Two lots of rows compared by a score or by a cost."""
-    from harness.store.queries import item_values
-    from harness.verdicts import headlines
-    from harness.versus import by_cost, changes, environments_by_score, hardware, in_both, runs_by_score
+    from harness.analysis import by_cost, changes, environments_by_score, hardware, headlines, in_both, runs_by_score
+    from harness.store import item_values
 
     a, b = rows
     apart = (runs[0].environment, runs[1].environment)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import AsJson, Results, Threads, app, project, results
+from harness.cli.display import show_json, show_table
+from harness.cli.options import AsJson, Results, Threads, app, project, results
 from harness.errors import UserError
-from harness.screen import show_json, show_table
 
 if TYPE_CHECKING:
-    from harness.catalog import Catalog
+    from harness.data import Catalog
     from harness.records import Environment
 
 GIB = 2**30
@@ -64,7 +64,7 @@ def about(environment: Environment, threads: int, catalog: Catalog, folder: Path
     """The machine, in words."""
     import psutil
 
-    from harness.sources import cache_root
+    from harness.data import cache_root
 
     memory = psutil.virtual_memory()
     places = {"cache": cache_root(), "results": folder}
@@ -107,8 +107,8 @@ def unavailable() -> dict[str, str]:
 
 def checked(catalog: Catalog, model: str | None, environment: Environment, threads: int) -> list[dict[str, Any]]:
     """The instruments' checks on a model, or on every fetched one, as rows; done anew."""
-    from harness.execute.checked import check_anew
-    from harness.settings import TrainSettings
+    from harness.execute import check_anew
+    from harness.suite import TrainSettings
 
     names = [model] if model else [name for name, entry in catalog.models.items() if entry.kind == "causal"]
     known = {name: facts for name in names if (facts := catalog.model_facts(name))}

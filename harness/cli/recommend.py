@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from harness.cli.shared import AsJson, Results, SuiteName, app, project, results, size_of
+from harness.cli.display import show_json
+from harness.cli.options import AsJson, Results, SuiteName, app, project, results, size_of
 from harness.errors import UserError, unknown
-from harness.screen import show_json
 
 if TYPE_CHECKING:
-    from harness.ownership import Prices
-    from harness.recommend import Answer
-    from harness.report.candidates import Question
+    from harness.analysis import Answer, Prices
+    from harness.report import Question
 
 Read = TypeVar("Read")
 SYMBOLS = {"$": "USD", "€": "EUR", "£": "GBP"}
@@ -54,11 +53,9 @@ def recommend(
 
     Example: tunebench recommend every-method --examples 100 --memory 16GiB --max-forgetting 0.1 --budget 5USD
     """
-    from harness.recommend import Wishes
-    from harness.recommend import recommend as answered
-    from harness.report import load
-    from harness.report.advice import as_json as described
-    from harness.report.candidates import prices_of, questions
+    from harness.analysis import Wishes, rank_candidates
+    from harness.report import as_json as described
+    from harness.report import load, prices_of, questions
 
     mistakes: list[str] = []
 
@@ -87,7 +84,7 @@ def recommend(
         if max_forgetting is not None and not on:
             raise UserError(f"--max-forgetting: {name} retains no task, so nothing is known of forgetting.")
         wishes = Wishes(bytes_, max_forgetting, on, milliseconds, money[0] if money else None, margin)
-        found.append((answered(question.candidates, wishes, prices), question))
+        found.append((rank_candidates(question.candidates, wishes, prices), question))
     if as_json:
         show_json([described(answer, question) for answer, question in found])
         return

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.shared import (
+from harness.cli.display import show_json, watcher
+from harness.cli.options import (
     AsJson,
     Jobs,
     Memory,
@@ -27,14 +28,13 @@ from harness.cli.shared import (
     warn,
 )
 from harness.errors import UserError, unknown
-from harness.screen import show_json, watcher
 
 if TYPE_CHECKING:
-    from harness.catalog import Catalog
-    from harness.execute.session import Choices, Session
-    from harness.outlook import TaskOutlook
+    from harness.analysis import TaskOutlook
+    from harness.data import Catalog
+    from harness.execute import Choices, Session
     from harness.plan import Plan
-    from harness.store.database import Store
+    from harness.store import Store
 
 MOST_LINES = 50  # of unfinished cells after a run
 
@@ -61,7 +61,7 @@ def run(
 
     Example: tunebench run peft-vs-full --retry failed
     """
-    from harness.execute.session import Choices
+    from harness.execute import Choices
     from harness.plan import make_plan, narrow
     from harness.records import Status
 
@@ -91,10 +91,10 @@ def run_plan(
     plan: Plan, choices: Choices, catalog: Catalog, store: Store, mirror: Iterable[str] = (), allow_bad: bool = False
 ) -> int:
     """Run what is to do of a plan; the exit code. Without a number of threads in `choices`, the executor says it."""
+    from harness.execute import Session
     from harness.execute.executors import all_executors
-    from harness.execute.session import Session
-    from harness.mirrors import open_mirrors
-    from harness.store.files import sole_writer
+    from harness.store import sole_writer
+    from harness.trackers import open_mirrors
 
     mirrors = open_mirrors(mirror, lambda message: warn([message]))
     kind = all_executors()[choices.executor]
@@ -112,7 +112,7 @@ def run_plan(
 
 def execute(session: Session) -> int:
     """Run what is to do and say how it ended; the exit code."""
-    from harness.outlook import short
+    from harness.analysis import short
 
     warn(session.complaints)
     total, waiting = len(session.plan.cells), session.waiting
@@ -134,8 +134,7 @@ def execute(session: Session) -> int:
 
 def what_items_decide(plan: Plan, store: Store) -> list[TaskOutlook]:
     """What the plan's test items can decide, with the spread between seeds of what is stored."""
-    from harness.outlook import outlooks
-    from harness.store.named import seed_spreads
+    from harness.analysis import outlooks, seed_spreads
 
     if not store.path.exists():
         return outlooks(plan, {})
@@ -156,8 +155,8 @@ def status(
 
     Example: tunebench status
     """
-    from harness.execute.events import live_status
-    from harness.screen import show_status
+    from harness.cli.display import show_status
+    from harness.execute import live_status
 
     store = results(folder, project())
     found = live_status(store.folder, suite)
@@ -184,11 +183,10 @@ def show_plan(
 
     Example: tunebench plan peft-vs-full
     """
+    from harness.cli.display import show_forecast, show_outlooks
+    from harness.execute import forecast_cells
     from harness.execute.executors import Executor
-    from harness.execute.forecast import forecast
-    from harness.fetch import known_facts
-    from harness.plan import make_plan, narrow
-    from harness.screen import show_forecast, show_outlooks
+    from harness.plan import known_facts, make_plan, narrow
 
     catalog = project()
     loaded = read_suite(suite, catalog)
@@ -200,7 +198,7 @@ def show_plan(
         )
     environment, _ = Executor.environment(threads, jobs, "")
     plan, store = make_plan(loaded, facts), results(folder, catalog)
-    rows = forecast(narrow(plan, only or ()), store, environment, size_of(memory))
+    rows = forecast_cells(narrow(plan, only or ()), store, environment, size_of(memory))
     decided = what_items_decide(plan, store)
     if as_json:
         show_json({"cells": [asdict(row) for row in rows], "outlook": [asdict(one) for one in decided]})

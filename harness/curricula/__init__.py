@@ -1,13 +1,17 @@
-"""On which data a model is trained, in which order; found by walking this folder: adding a file adds a curriculum."""
+"""On which data a model is trained, in which order, a file each, found by walking this folder.
+
+In: a cell's tasks. Out: stages of training, with encoded rows.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 
 from harness.curricula.base import Curriculum, Stage
-from harness.discovery import find_classes
+from harness.curricula.single import Single
+from harness.plugin import find_classes
 
-__all__ = ["Curriculum", "Stage", "all_curricula"]
+__all__ = ["Curriculum", "Single", "Stage", "all_curricula"]
 
 
 @cache

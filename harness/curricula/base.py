@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.configurable import Configurable
-from harness.methods.base import Job, LogFloat, Method, Options
+from harness.methods import Job, LogFloat, Method, Options
+from harness.plugin import Configurable
 from harness.records import Fact, Score
 
 if TYPE_CHECKING:

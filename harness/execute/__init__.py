@@ -1,4 +1,12 @@
-"""Stage 3 of 7. In: a Plan and the cells of it that are still to do. Out: a result folder for each.
+"""[3] In: a `Plan` and the cells of it that are still to do. Out: a result folder for each, wherever it ran.
 
-An executor reaches the worker by a folder with a cell's JSON, and by nothing else.
-"""
+An executor reaches the worker by a folder with a cell's JSON, and by nothing else."""
+
+from __future__ import annotations
+
+from harness.execute.events import LiveStatus, live_status
+from harness.execute.forecast import Row, forecast_cells
+from harness.execute.self_check_cache import check_anew
+from harness.execute.session import Choices, Session
+
+__all__ = ["Choices", "LiveStatus", "Row", "Session", "check_anew", "forecast_cells", "live_status"]

@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from harness.data import Facts
 from harness.execute.executors.local import devices_here, refusal
 from harness.execute.resume import Standing, standing
-from harness.facts import Facts
-from harness.memory import Device, Prediction, predict
-from harness.plan import Plan
-from harness.recipe import Recipe
+from harness.plan import Device, Plan, Prediction, predict
 from harness.records import STUDY, Cell, Environment, canonical
-from harness.store.database import Store
+from harness.store import Store
+from harness.suite import Recipe
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Predic
     return predicted
 
 
-def forecast(plan: Plan, store: Store, environment: Environment, machine: int | None = None) -> list[Row]:
+def forecast_cells(plan: Plan, store: Store, environment: Environment, machine: int | None = None) -> list[Row]:
     """A row for each cell. `machine` is a device's bytes, in place of what is found here."""
     found = Standing(dict.fromkeys(plan.by_digest(), "to do"))
     if store.path.exists() or (store.folder / "attempts").exists():

@@ -8,11 +8,25 @@ import importlib
 import logging
 
 MODULES = (
-    "torch", "transformers", "transformers.models.llama.modeling_llama", "peft", "lm_eval.evaluator",
-    "pyarrow.parquet", "scipy.stats", "harness.compare", "harness.corpora", "harness.diagnose", "harness.drawing",
-    "harness.evaluate", "harness.generation", "harness.inference", "harness.models", "harness.tasks", "harness.train",
-    "harness.worker",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+    "lm_eval.evaluator",
+    "pyarrow.parquet",
+    "scipy.stats",
+    "harness.worker.base_kl",
+    "harness.data.splits",
+    "harness.worker.flags",
+    "harness.data.sampling",
+    "harness.worker.evaluate",
+    "harness.data.generation",
+    "harness.worker.latency",
+    "harness.models.loading",
+    "harness.data.tasks",
+    "harness.worker.train",
+    "harness.worker.cell",
+)
 
 logging.disable(logging.WARNING)  # libraries' notices at import would fall into the live table
 gc.disable()  # imports make millions of lasting objects: looking through them again and again takes a fifth of the time

@@ -11,12 +11,11 @@ from typing import Any
 
 from harness.environment import now
 from harness.errors import DamagedStore
-from harness.execute.expected import Expected
+from harness.execute.durations import Expected
 from harness.execute.queue import NEEDS, TO_DO
 from harness.plan import Plan
 from harness.records import CellResult, Status
-from harness.store import files
-from harness.store.database import Store
+from harness.store import Store, files
 
 HEAD_BYTES = 1 << 16  # of a run's record: its long list of cells comes last
 

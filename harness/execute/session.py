@@ -11,16 +11,16 @@ from pathlib import Path
 
 from harness.environment import now
 from harness.errors import BusyStore, FullDisk, UserError
-from harness.execute.checked import check_instruments, failures, matmul_peaks
 from harness.execute.executors import all_executors
 from harness.execute.executors.base import Executor, Limits, Progress, Run
 from harness.execute.forecast import predictor
 from harness.execute.queue import TO_DO
 from harness.execute.resume import mend, standing, write_run
-from harness.mirrors import Mirrors
+from harness.execute.self_check_cache import check_instruments, failures, matmul_peaks
 from harness.plan import Plan
 from harness.records import Cell, Environment, Status
-from harness.store.database import Store
+from harness.store import Store
+from harness.trackers import Mirrors
 
 
 @dataclass(frozen=True)

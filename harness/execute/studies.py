@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.environment import now
+from harness.plan import at_edge, trial_of
 from harness.records import (
     BEST_TRIAL,
     STUDY,
@@ -27,11 +28,11 @@ from harness.records import (
     Trial,
     with_settings,
 )
-from harness.store.files import RESULT
-from harness.tuning import at_edge, short, trial_of
+from harness.store import RESULT
+from harness.suite import short
 
 if TYPE_CHECKING:
-    from harness.tune import Asked, Search
+    from harness.plan import Asked, Search
 
 STALLED = 8  # trials in a row that cost nothing of the budget: then a study ends
 TRIES = 2  # times that a trial whose process was lost is started in one run
@@ -99,7 +100,7 @@ class Studies:
 
     def begin(self, study: Cell, done: Mapping[str, Path]) -> None:
         """`done` has the attempts of the cells that it needs."""
-        from harness.tune import Search
+        from harness.plan import Search
 
         kin = study.needs.get(WARM, "")
         warm = self.choice(done[kin]) if kin in done else None  # it may have failed: then there is no start to take
@@ -209,7 +210,7 @@ class Studies:
 
     def end(self, course: Course) -> None:
         """All trials have ended: choose."""
-        from harness.tune import choose, front, importances
+        from harness.plan import choose, front, importances
 
         trials = [course.trials[number] for number in sorted(course.trials)]
         best = choose(trials)

@@ -1,4 +1,7 @@
-"""The methods, found by walking this folder: adding a file adds a method."""
+"""Ways of adapting a model, a file each, found by walking this folder.
+
+In: a base model and what the worker lends. Out: an adapted model, and what lm-eval scores of it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,22 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from harness.discovery import find_classes
 from harness.methods.base import Expert, Footprint, Job, LogFloat, Method, Options
 from harness.methods.composed import JOIN, Composed
+from harness.plugin import find_classes
 
-__all__ = ["JOIN", "Expert", "Footprint", "Job", "LogFloat", "Method", "Options", "all_methods", "make_method"]
+__all__ = [
+    "JOIN",
+    "Composed",
+    "Expert",
+    "Footprint",
+    "Job",
+    "LogFloat",
+    "Method",
+    "Options",
+    "all_methods",
+    "make_method",
+]
 
 
 @cache

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from harness.configurable import Configurable
+from harness.architecture import Network, Shape, read_network
 from harness.errors import unknown as unknown  # methods import this file alone
-from harness.network import Network, Shape, read_network
+from harness.plugin import Configurable
 
 if TYPE_CHECKING:
     from pathlib import Path

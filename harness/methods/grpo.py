@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.methods.base import Job, LogFloat, Options
-from harness.methods.parts import Around
+from harness.methods.wrappers import Around
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.methods.base import Expert, Job, Method, Network, Options, read_network
-from harness.methods.parts import OfExperts, task_of
+from harness.methods.wrappers import OfExperts, task_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.answers import classifier_lm
 from harness.methods.base import Footprint, Job, LogFloat, Method, Network, Options
+from harness.methods.predictors import classifier_lm
 
 if TYPE_CHECKING:
     import torch

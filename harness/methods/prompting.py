@@ -11,8 +11,8 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.answers import prompted_lm
 from harness.methods.base import Footprint, Job, Method, Network, Options
+from harness.methods.predictors import prompted_lm
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM

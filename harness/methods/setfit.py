@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.answers import classifier_lm
 from harness.methods.base import Job, LogFloat, Method, Options
+from harness.methods.predictors import classifier_lm
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM

@@ -1,11 +1,14 @@
-"""What is minimised besides the task's loss, found by walking this folder: adding a file adds an objective."""
+"""What is minimised besides the task's loss, a file each, found by walking this folder.
+
+In: a batch and the model's outputs. Out: terms of the loss.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 
-from harness.discovery import find_classes
 from harness.objectives.base import Batch, Objective
+from harness.plugin import find_classes
 
 __all__ = ["Batch", "Objective", "all_objectives"]
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.configurable import Configurable
-from harness.methods.base import Expert, Job, LogFloat, Method, Options
+from harness.methods import Expert, Job, LogFloat, Method, Options
+from harness.plugin import Configurable
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""Stage 7 of 7. In: the database. Out: an answer on the terminal, a page of HTML, `report.md`, and files of its parts.
+"""[7] In: the database. Out: an answer on the terminal, a page of HTML, `report.md`, and files of its parts.
 
 All are made from the same rows (`table.py`) and texts (`columns.py`, `answer.py`), so they cannot disagree.
 """
@@ -10,14 +10,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.analysis import headlines
 from harness.errors import StoreError, unknown
+from harness.report import advice
+from harness.report.advice import as_json
+from harness.report.candidates import Question, prices_of, questions
 from harness.report.table import Report, build
-from harness.store.database import Store
-from harness.store.designs import designs_of
-from harness.store.files import write_atomically
-from harness.store.queries import checks_of, document_texts, item_answers, latest_run, member_rows, suites
-from harness.store.studies import studies_of
-from harness.verdicts import headlines
+from harness.report.tuning import notes, value_text
+from harness.store import (
+    Store,
+    checks_of,
+    designs_of,
+    document_texts,
+    item_answers,
+    latest_run,
+    member_rows,
+    studies_of,
+    suites,
+    write_atomically,
+)
+
+__all__ = [
+    "Question",
+    "ReportPaths",
+    "advice",
+    "as_json",
+    "load",
+    "notes",
+    "prices_of",
+    "printable",
+    "questions",
+    "value_text",
+    "write_contents",
+    "write_report",
+]
 
 
 @dataclass(frozen=True)
@@ -43,20 +69,20 @@ def load(store: Store, suite: str) -> Report:
 
 def write_report(report: Report, folder: Path) -> ReportPaths:
     """Write `index.html`, `report.md`, plots and tables as files, and `summary.json` into `folder`."""
-    from harness.report import contents, files, html, markdown
+    from harness.report import files, html, index_page, markdown
 
     drawn = files.write_plots(report, folder)
     files.write_tables(report, folder)
     paths = ReportPaths(folder / "index.html", folder / "report.md")
     write_atomically(paths.html, html.render(report))
     write_atomically(paths.markdown, markdown.render(report, drawn))
-    write_atomically(folder / contents.SUMMARY, json.dumps(contents.summary(report), indent=2, ensure_ascii=False))
+    write_atomically(folder / index_page.SUMMARY, json.dumps(index_page.summary(report), indent=2, ensure_ascii=False))
     return paths
 
 
 def write_contents(store: Store, folder: Path) -> Path:
     """Write `folder`/index.html, the list of all suites with results and of the reports in `folder`."""
-    from harness.report.contents import write_contents
+    from harness.report.index_page import write_contents
 
     with store.open(read_only=True) as connection:
         return write_contents(folder, suites(connection))

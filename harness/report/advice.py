@@ -6,13 +6,23 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
+from harness.analysis import (
+    Answer,
+    Candidate,
+    Confidence,
+    Cost,
+    Prices,
+    Ranked,
+    Reason,
+    RuledOut,
+    Wishes,
+    rank_candidates,
+)
+from harness.analysis.stats import Decision
 from harness.errors import counted
-from harness.ownership import Cost, Prices
-from harness.recommend import Answer, Candidate, Confidence, Ranked, Reason, RuledOut, Wishes, recommend
 from harness.report.candidates import Question, prices_of, questions
 from harness.report.format import NA, digits_of, number, seconds, size, with_error
 from harness.report.table import Report
-from harness.stats.contrast import Decision
 
 MOST_ROWS = 12
 # Left out one after another where there is no room for all (a narrow terminal).
@@ -36,7 +46,7 @@ def advised(report: Report) -> tuple[tuple[Answer, Question], ...]:
         return ()
     prices = prices_of(report)
     wishes = Wishes(margin=report.run.margin)
-    return tuple((recommend(one.candidates, wishes, prices), one) for one in questions(report))
+    return tuple((rank_candidates(one.candidates, wishes, prices), one) for one in questions(report))
 
 
 def title(question: Question) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from harness.report import advice, crossing
+from harness.analysis import Verdict
+from harness.report import advice, learning_curves
 from harness.report.format import NA, chance, digits_of, number, seconds, size, with_error
-from harness.report.fronts import front, retention
-from harness.report.standing import Standing
+from harness.report.pareto import front, retention
+from harness.report.ranking import Standing
 from harness.report.table import UNITS, Block, Figure, Report, Row
-from harness.verdicts import Verdict
 
 MOST_NAMES = 6  # of a list in a sentence
 LINES = 10  # of the answer on a terminal
@@ -41,7 +41,7 @@ def lines(report: Report) -> list[str]:
 
 def closing(report: Report) -> list[str]:
     """What is always said: that cells did not finish, that an instrument failed."""
-    from harness.report import instruments
+    from harness.report import self_checks
 
     told = []
     odd = {
@@ -57,7 +57,7 @@ def closing(report: Report) -> list[str]:
         names = list(dict.fromkeys(f"{cell.label} ({cell.status})" for cell in report.failures))
         told.append(f"{len(report.failures)} of {len(report.cells)} cells have not finished: {some(names)}.")
     if any(not check.passed for check in report.checks):
-        told.append(instruments.summary(report))
+        told.append(self_checks.summary(report))
     return told
 
 
@@ -79,7 +79,7 @@ def sentences(block: Block) -> list[str]:
     if not condition:
         told += spoilt(block, rows)
     told += [settling(verdict) for verdict in standing.to_best("underpowered")[:1] if settling(verdict)]
-    told += [crossing.sentence(change) for change in crossing.changes(block, condition)[:CROSSINGS]]
+    told += [learning_curves.sentence(change) for change in learning_curves.changes(block, condition)[:CROSSINGS]]
     told += costs(rows, standing)
     idle = [row.label for row in rows if not row.learned and row.n_train]
     if idle:

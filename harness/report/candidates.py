@@ -14,16 +14,12 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.analysis import Candidate, Change, Prices, Values, Work, hourly, side_of
+from harness.analysis.stats import expected_best
 from harness.errors import StoreError, UserError, unknown
-from harness.ownership import Prices, Work, hourly
-from harness.recommend import Candidate, Change
 from harness.report.complexity import method_of, packages, to_choose
 from harness.report.table import UNITS, Block, Figure, Report, Row, condition_of
-from harness.stats.intervals import expected_best
-from harness.store.designs import Design
-from harness.store.queries import CellRow
-from harness.store.studies import StoredStudy
-from harness.verdicts import Values, side_of
+from harness.store import CellRow, Design, StoredStudy
 
 MAKING = ("load", "train", "save")
 ANSWERING = ("infer", "evaluate")  # the first that was measured

@@ -7,9 +7,8 @@ from typing import Any
 
 from harness.methods import Method, make_method
 from harness.objectives import all_objectives
-from harness.settings import NEEDS
-from harness.store.designs import Design
-from harness.store.studies import StoredStudy
+from harness.store import Design, StoredStudy
+from harness.suite import NEEDS
 
 
 def method_of(design: Design | None) -> Method | None:

@@ -1,107 +1,101 @@
-"""What is read off one stored cell, and how figures of several seeds are joined. Pure."""
+"""Every plot of a report with its title, its words and the tables that belong to it: for the page and for files."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
 
-from harness.store.queries import CellRow, StoredScore
-
-PEAK = "peak"
-THROUGHOUT = ("process", "weights")
-# Phase -> the predicted parts that are there beside those of THROUGHOUT.
-ADDED = {"load": ("loading",), "train": ("gradients", "optimizer", "activations"), "evaluate": ("scoring",)}
-
-
-def headline(cell: CellRow, task: str, role: str, metric: str = "") -> StoredScore | None:
-    """The first score stored for a task, or that of a metric. A task that was learned does not count as retained,
-    and what is no finite number is no score."""
-    found = (score for score in cell.scores if score.task == task and score.role == role)
-    score = next((score for score in found if not metric or score.metric == metric), None)
-    return score if score and math.isfinite(score.value) else None
+from harness.report import cross_task, learning_curves, tuning
+from harness.report.chart_style import spec
+from harness.report.losses import losses
+from harness.report.plots import cost_charts, learning_against_forgetting
+from harness.report.table import Block, Report
 
 
-def average(cell: CellRow) -> float | None:
-    """The mean headline of all tasks that a cell learned; None for one task, or tasks of different metrics."""
-    found = [score for task in cell.learn if (score := headline(cell, task, "task"))]
-    if len(found) < 2 or len({score.metric for score in found}) > 1:
-        return None
-    return statistics.fmean(score.value for score in found)
+@dataclass(frozen=True)
+class Sheet:
+    """A plain table of texts."""
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
 
 
-def joint_stderr(values: Sequence[float], item_errors: Sequence[float | None]) -> float | None:
-    """Standard error of a mean over seeds on the same items; sqrt(mean(item stderr²) + var(seeds) / seeds).
+@dataclass(frozen=True)
+class Drawing:
+    """Plots of one matter: `charts` maps what each shows to its `picture.spec`."""
 
-    Averaging over seeds shrinks the spread between seeds, but not the error that the shared items make.
-
-    None when an item error is unknown.
-    """
-    known = [error for error in item_errors if error is not None]
-    if len(known) < len(values) or not values:
-        return None
-    variance = statistics.fmean(error**2 for error in known)
-    if len(values) > 1:
-        variance += statistics.variance(values) / len(values)
-    return math.sqrt(variance)
+    title: str
+    charts: dict[str, Any]
+    caption: str
+    sheets: tuple[Sheet, ...] = field(default=())
 
 
-def tokens_per_second(cell: CellRow) -> float | None:
-    """As measured without warm-up; else the whole training phase's."""
-    phase = cell.phases.get("train", {})
-    if "tokens_per_second" in cell.facts:
-        return cell.facts["tokens_per_second"]
-    return phase["tokens"] / phase["seconds"] if phase.get("tokens") and phase["seconds"] else None
+RING = "A ring is as strong as the probability that no other is better in both."
+POINTS = (
+    "Bars are one standard error where it is known. A line joins the data sizes of a label. Hollow: not trained, or "
+    "not shown to have learned."
+)
 
 
-def peak_bytes(cell: CellRow) -> float | None:
-    """The peak of training: the device's on a GPU, else resident memory. Scoring, which has larger batches,
-    is left out; so is what was not trained."""
-    phase = cell.phases.get("train", {})
-    return next((float(phase[c]) for c in ("device_bytes", "rss_bytes") if phase.get(c) is not None), None)
+@lru_cache(maxsize=64)  # both the page and the files have them
+def drawings(block: Block) -> tuple[Drawing, ...]:
+    """The plots of a block, in the order in which they are read. With a single label there is nothing to see."""
+    found = drawn(block) if block.compares else ()
+    return tuple(replace(one, charts={name: spec(chart) for name, chart in one.charts.items()}) for one in found)
 
 
-def train_energy(cell: CellRow) -> float | None:
-    return cell.phases.get("train", {}).get("energy_j")
+def drawn(block: Block) -> Iterator[Drawing]:
+    """The same, with Altair's charts."""
+    kept = learning_against_forgetting(block)
+    if kept is not None:
+        yield Drawing(
+            "Learning against forgetting",
+            {"": kept},
+            "The cross is the untouched model. Points to the right learned more, points lower down forgot more. "
+            f"{POINTS} {RING}",
+        )
+    costs = cost_charts(block)
+    if costs:
+        way = "Up" if block.higher_is_better else "Down"
+        yield Drawing("Score against what it costs", costs, f"{way} and to the left is better. {POINTS} {RING}")
+    by_data = {condition: learning_curves.chart(block, condition) for condition in block.conditions}
+    by_data = {condition or "clean data": chart for condition, chart in by_data.items() if chart is not None}
+    if by_data:
+        yield Drawing(learning_curves.TITLE, by_data, learning_curves.NOTE, tuple(crossing_sheets(block)))
+    curves = losses(block)
+    if curves is not None:
+        yield Drawing("Training loss", {"": curves}, "Mean over finished seeds, running mean of five steps.")
 
 
-def trainable_share(cell: CellRow) -> float | None:
-    total = cell.facts.get("total_params")
-    return cell.facts.get("trainable_params", 0.0) / total if total else None
+def crossing_sheets(block: Block) -> Iterator[Sheet]:
+    """Which wins at each size, and where the lead changes."""
+    for condition in block.conditions if block.compares else ():
+        ending = f", {condition}" * bool(condition)
+        if len(learning_curves.sizes(block, condition)) < 2:
+            continue
+        yield Sheet(
+            f"Which wins with how many examples{ending}",
+            learning_curves.headers(),
+            learning_curves.lines(block, condition),
+        )
+        found = learning_curves.change_lines(block, condition)
+        if found:
+            yield Sheet(f"Where the lead changes{ending}", learning_curves.change_headers(), found)
 
 
-def memory(cells: Sequence[CellRow]) -> dict[str, tuple[float, float]]:
-    """Phase, or PEAK for the highest of all -> (predicted, measured) bytes of a row's finished cells."""
-    found: dict[str, tuple[float, float]] = {}
-    for cell in cells:
-        measured = {phase: value for phase, values in cell.phases.items() if (value := held(values)) is not None}
-        if measured:
-            measured[PEAK] = max(measured.values())
-        for phase, value in measured.items():
-            predicted = prediction(cell.facts, phase)
-            if predicted:
-                found[phase] = (predicted, max(value, found.get(phase, (0.0, 0.0))[1]))
+@lru_cache(maxsize=4)
+def further(report: Report) -> dict[str, dict[str, Any]]:
+    """What the plots that belong to no block are of -> their specs: a comparison across tasks, a group of studies."""
+    found = {one.title: spec(cross_task.chart(one)) for one in cross_task.across(report)}
+    for name, studies in tuning.groups(report.studies).items():
+        of = studies[0]
+        rows = (
+            row for block in report.blocks if (block.task, block.model) == (of.task, of.model) for row in block.rows
+        )
+        chart = tuning.curves(studies, list(dict.fromkeys(row.label for row in rows)))
+        if chart is not None:
+            found[name] = spec(chart)
     return found
-
-
-def held(phase: dict[str, float | None]) -> float | None:
-    return next((phase[kind] for kind in ("allocated_bytes", "rss_bytes") if phase.get(kind) is not None), None)
-
-
-def prediction(facts: dict[str, float], phase: str) -> float | None:
-    """Bytes of a phase; None where its parts are not known, as of results that are older than these facts."""
-    if phase == PEAK:
-        return facts.get("predicted_bytes")
-    names = [f"predicted_{part}_bytes" for part in (*THROUGHOUT, *ADDED.get(phase, ()))]
-    known = phase in ADDED and all(name in facts for name in names)
-    return sum(facts[name] for name in names) if known else None
-
-
-def mean_curve(cells: Sequence[CellRow]) -> list[tuple[int, float]]:
-    """Training loss by step, averaged over seeds; steps that are not finite are left out."""
-    by_step: dict[int, list[float]] = {}
-    for cell in cells:
-        for step, split, loss in cell.losses:
-            if split == "train" and loss is not None and math.isfinite(loss):
-                by_step.setdefault(step, []).append(loss)
-    return [(step, statistics.fmean(losses)) for step, losses in sorted(by_step.items())]

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.analysis import Verdict
 from harness.records import digest
-from harness.report import across, advice, tuning
+from harness.report import advice, cross_task, tuning
+from harness.report.chart_style import png, svg
 from harness.report.columns import BESIDE, columns, headers, problem, texts, title
-from harness.report.drawings import crossing_sheets, drawings, further
+from harness.report.figures import crossing_sheets, drawings, further
 from harness.report.format import escape, slug
-from harness.report.picture import png, svg
 from harness.report.table import Block, Report, Row
-from harness.store.files import write_atomically
-from harness.verdicts import Verdict
+from harness.store import write_atomically
 
 PLOTS, TABLES = "plots", "tables"
 LONGEST = 100  # characters of a file's name
@@ -126,8 +126,8 @@ def tables(report: Report) -> Iterator[Table]:
             advice.headers(question),
             [advice.texts(one, answer.prices) for one in answer.ranked],
         )
-    for one in across.across(report):
-        yield Table(("across", one.title), one.title, across.headers(one), across.lines(one))
+    for one in cross_task.across(report):
+        yield Table(("across", one.title), one.title, cross_task.headers(one), cross_task.lines(one))
     for group, studies in tuning.groups(report.studies).items():
         yield Table(("tuning", group), group, tuning.headers(studies), tuning.lines(studies, report.blocks))
 

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.report import across, advice, explorer, instruments, memory, tuning
+from harness.analysis.stats import Z
+from harness.data import cache_root
+from harness.report import advice, cross_task, item_browser, memory, self_checks, tuning
 from harness.report.answer import lines, sentences
+from harness.report.chart_style import dark_rules
 from harness.report.columns import (
     Column,
     columns,
@@ -24,19 +27,16 @@ from harness.report.columns import (
     seeds,
     title,
 )
-from harness.report.drawings import drawings, further
+from harness.report.figures import drawings, further
+from harness.report.footnotes import footnotes
 from harness.report.format import NA, slug
-from harness.report.notes import footnotes
-from harness.report.picture import dark_rules
 from harness.report.table import Block, Report, Row
-from harness.sources import cache_root
-from harness.stats.intervals import Z
-from harness.store.files import write_atomically
+from harness.store import write_atomically
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from harness.recommend import Answer
+    from harness.analysis import Answer
 
 # The packages that a reader asks for first; the database has all of them.
 SHOWN = ("torch", "transformers", "peft", "accelerate", "lm_eval", "bitsandbytes", "setfit", "mergekit")
@@ -89,12 +89,12 @@ def render(report: Report) -> str:
     joint = [
         {
             "title": one.title,
-            "headers": across.headers(one),
-            "rows": across.lines(one),
-            "sentence": across.sentence(one),
+            "headers": cross_task.headers(one),
+            "rows": cross_task.lines(one),
+            "sentence": cross_task.sentence(one),
             "chart": kept(others[one.title]),
         }
-        for one in across.across(report)
+        for one in cross_task.across(report)
     ]
     tuned = []
     for name, studies in tuning.groups(report.studies).items():
@@ -120,7 +120,7 @@ def render(report: Report) -> str:
             several=sum(block.compares for block in report.blocks) > 1,
             several_models=len({block.model for block in report.blocks}) > 1,
             across=joint,
-            across_note=across.NOTE,
+            across_note=cross_task.NOTE,
             footnotes=footnotes(report),
             memory=memory,
             tuning={
@@ -133,9 +133,9 @@ def render(report: Report) -> str:
             flags=report.flags,
             flag_counts=Counter(name for _, name, _ in report.flags),
             instruments={
-                "summary": instruments.summary(report),
-                "headers": instruments.HEADERS,
-                "tables": instruments.tables(report),
+                "summary": self_checks.summary(report),
+                "headers": self_checks.HEADERS,
+                "tables": self_checks.tables(report),
             },
             cells=report.cells,
             charts=data(charts),
@@ -184,8 +184,8 @@ def shown_block(block: Block, report: Report, place: int, kept: Any, advised: di
         ],
         "memory": {"headers": memory.columns(block), "rows": memory.lines(block)},
         "compared": compared if anything else [],
-        "verdicts": data(explorer.verdicts(block)) if anything else "",
-        "answers": data(explorer.explorer(report, block)) if anything else "",
+        "verdicts": data(item_browser.verdicts(block)) if anything else "",
+        "answers": data(item_browser.explorer(report, block)) if anything else "",
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.report.picture import colours, legend
+from harness.report.chart_style import colours, legend
 from harness.report.table import Block
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report import across, advice, instruments, memory, tuning
+from harness.report import advice, cross_task, memory, self_checks, tuning
 from harness.report.answer import sentences
 from harness.report.columns import (
     headers,
@@ -11,10 +11,10 @@ from harness.report.columns import (
     matched_title,
     title,
 )
-from harness.report.drawings import crossing_sheets
+from harness.report.figures import crossing_sheets
 from harness.report.files import full_texts, plain_table
+from harness.report.footnotes import footnotes
 from harness.report.format import escape
-from harness.report.notes import footnotes
 from harness.report.table import Block, Report
 
 
@@ -49,14 +49,14 @@ def render(report: Report, plots: dict[tuple[str, str], tuple[str, str]]) -> str
                 f"![{shown_title}: {escape(block.task)}, {escape(block.model)}]({name})",
                 "",
             ]
-    for one in across.across(report):
+    for one in cross_task.across(report):
         lines += [
-            f"## {across.TITLE}: {escape(one.title)}",
+            f"## {cross_task.TITLE}: {escape(one.title)}",
             "",
-            *plain_table(across.headers(one), across.lines(one)),
+            *plain_table(cross_task.headers(one), cross_task.lines(one)),
             "",
         ]
-        lines += [*filter(None, [across.sentence(one)]), "", across.NOTE, ""]
+        lines += [*filter(None, [cross_task.sentence(one)]), "", cross_task.NOTE, ""]
     if report.studies:
         lines += [f"## {tuning.TITLE}", ""]
         for name, studies in tuning.groups(report.studies).items():
@@ -76,8 +76,8 @@ def render(report: Report, plots: dict[tuple[str, str], tuple[str, str]]) -> str
         lines += ["## Flags", ""]
         lines += [f"- {escape(key)}: {escape(name)}. {escape(evidence)}" for key, name, evidence in report.flags]
         lines += [""]
-    lines += ["## Instruments", "", escape(instruments.summary(report)), ""]
-    for checks in instruments.tables(report):
+    lines += ["## Instruments", "", escape(self_checks.summary(report)), ""]
+    for checks in self_checks.tables(report):
         lines += [f"### {escape(checks.title)}", "", *check_table(checks), ""]
     environment = run.environment
     lines += ["## How to reproduce", "", f"    make bench SUITE={run.suite}", ""]
@@ -92,7 +92,7 @@ def table(block: Block, size: int, condition: str) -> list[str]:
     return plain_table(headers(block), [full_texts(block, row) for row in block.at(size, condition)])
 
 
-def check_table(checks: instruments.Table) -> list[str]:
-    aligned = ["---:" if name in ("measured", "at most") else "---" for name in instruments.HEADERS]
+def check_table(checks: self_checks.Table) -> list[str]:
+    aligned = ["---:" if name in ("measured", "at most") else "---" for name in self_checks.HEADERS]
     rows = [list(map(escape, cells)) for cells, _ in checks.rows]
-    return ["| " + " | ".join(line) + " |" for line in (instruments.HEADERS, aligned, *rows)]
+    return ["| " + " | ".join(line) + " |" for line in (self_checks.HEADERS, aligned, *rows)]

@@ -14,8 +14,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.report.figures import headline
-from harness.store.queries import CellRow
+from harness.report.measurements import headline
+from harness.store import CellRow
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness.report.columns import name
-from harness.report.figures import ADDED, PEAK
 from harness.report.format import size
+from harness.report.measurements import ADDED, PEAK
 from harness.report.table import Block, Row
 
 TITLE = "Memory: predicted / measured (ratio)"

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.report.chart_style import SOFT, colours
 from harness.report.format import chance
-from harness.report.fronts import COSTS, Goal, fronts
-from harness.report.labels import Box, place
-from harness.report.picture import SOFT, colours
+from harness.report.label_placement import Box, place
+from harness.report.pareto import COSTS, Goal, fronts
 from harness.report.table import UNITS, Block, Row
 
 WIDTH, HEIGHT = 660, 420

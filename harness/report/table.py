@@ -15,8 +15,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from harness.quality import Quality
-from harness.report.figures import (
+from harness.analysis import Point
+from harness.data import Quality
+from harness.records import MARGIN
+from harness.report.matched import Matched, matched
+from harness.report.measurements import (
     average,
     headline,
     joint_stderr,
@@ -27,14 +30,9 @@ from harness.report.figures import (
     train_energy,
     trainable_share,
 )
-from harness.report.fronts import fronts, retention
-from harness.report.matched import Matched, matched
-from harness.report.standing import Standing, standings
-from harness.stats.power import MARGIN
-from harness.store.designs import Design
-from harness.store.queries import CellRow, StoredCheck, StoredRun
-from harness.store.studies import StoredStudy
-from harness.verdicts import Point
+from harness.report.pareto import fronts, retention
+from harness.report.ranking import Standing, standings
+from harness.store import CellRow, Design, StoredCheck, StoredRun, StoredStudy
 
 Answers = Mapping[str, Mapping[str, tuple[float, str, str]]]  # attempt_id -> {doc_id: (value, prediction, target)}
 # The headline of running text; what its change is called.

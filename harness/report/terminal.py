@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report import answer, instruments, tuning
+from harness.report import answer, self_checks, tuning
 from harness.report.columns import (
     SPARE,
     headers,
@@ -16,8 +16,8 @@ from harness.report.columns import (
     matched_title,
     texts,
 )
+from harness.report.footnotes import footnotes
 from harness.report.matched import Matched
-from harness.report.notes import footnotes
 from harness.report.table import Block, Report
 
 GAP = 2  # blanks between columns
@@ -61,7 +61,7 @@ class Shown:
         for note in footnotes(report, left_out):
             yield Text(note, style="dim")
         bad = any(not check.passed for check in report.checks)
-        yield Text(instruments.summary(report), style="red" if bad else "dim")
+        yield Text(self_checks.summary(report), style="red" if bad else "dim")
         for cell in report.failures:
             yield Text(f"{cell.status}: {cell.key}" + (f"  {cell.reason}" if cell.reason else ""), style="red")
         yield ""

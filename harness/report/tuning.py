@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.analysis.stats import expected_best, expected_best_interval
+from harness.report.chart_style import colours, legend
 from harness.report.format import NA, digits_of, number, size, with_error
-from harness.report.picture import colours, legend
 from harness.report.table import Block
-from harness.stats.intervals import expected_best, expected_best_interval
-from harness.store.studies import StoredStudy, StoredTrial
-from harness.tuning import short
+from harness.store import StoredStudy, StoredTrial
+from harness.suite import short
 
 TITLE = "Tuning"
 PLOT_TITLE = "Best validation score by budget"

@@ -1,1 +1,87 @@
-"""Where results are kept: files that are the truth, and a DuckDB database made from them."""
+"""[5] In: result folders, which are the truth. Out: a DuckDB database made from them, and rows. The only SQL."""
+
+from __future__ import annotations
+
+from harness.store import files
+from harness.store.database import Store
+from harness.store.designs import Design, designs_of
+from harness.store.files import (
+    INSTRUMENTS,
+    ITEMS,
+    RESULT,
+    clear,
+    full_disk,
+    hold_for_cell,
+    is_full,
+    settle,
+    sole_writer,
+    threads_of,
+    write_atomically,
+)
+from harness.store.named import DIGITS, attempts_of, cell_is_named, cell_row, environments, labels, runs, units
+from harness.store.queries import (
+    CellRow,
+    StoredCheck,
+    StoredRun,
+    StoredScore,
+    cell_detail,
+    checks_of,
+    document_texts,
+    environment_of,
+    item_answers,
+    item_values,
+    keys,
+    latest_run,
+    member_rows,
+    origin,
+    records,
+    repeats,
+    suites,
+)
+from harness.store.studies import StoredStudy, StoredTrial, studies_of
+
+__all__ = [
+    "DIGITS",
+    "INSTRUMENTS",
+    "ITEMS",
+    "RESULT",
+    "CellRow",
+    "Design",
+    "Store",
+    "StoredCheck",
+    "StoredRun",
+    "StoredScore",
+    "StoredStudy",
+    "StoredTrial",
+    "attempts_of",
+    "cell_detail",
+    "cell_is_named",
+    "cell_row",
+    "checks_of",
+    "clear",
+    "designs_of",
+    "document_texts",
+    "environment_of",
+    "environments",
+    "files",
+    "full_disk",
+    "hold_for_cell",
+    "is_full",
+    "item_answers",
+    "item_values",
+    "keys",
+    "labels",
+    "latest_run",
+    "member_rows",
+    "origin",
+    "records",
+    "repeats",
+    "runs",
+    "settle",
+    "sole_writer",
+    "studies_of",
+    "suites",
+    "threads_of",
+    "units",
+    "write_atomically",
+]

@@ -3,19 +3,16 @@ cell, the spread between seeds."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.errors import StoreError
-from harness.stats.contrast import Spread, pooled_spread, seed_spread
 from harness.store.queries import (
     RUN,
     CellRow,
     StoredRun,
     cell_detail,
     environment_of,
-    item_values,
     member_rows,
     records,
 )
@@ -105,51 +102,3 @@ def attempts_of(connection: duckdb.DuckDBPyConnection, row: CellRow) -> list[Cel
             else:
                 its.phases[record["phase"]] = record
     return list(repeats.values()) or [row]
-
-
-def seed_spreads(
-    connection: duckdb.DuckDBPyConnection, wanted: dict[tuple[str, str], tuple[str, str]]
-) -> dict[tuple[str, str], Spread]:
-    """(model, task) -> how far scores lie apart between seeds, of all settings that were run with two or more.
-
-    `wanted` maps each to (metric, fingerprint of the task as it is now): scores of other items do not count. Trials of
-    studies do not either: they have one seed.
-    """
-    found = records(
-        connection,
-        """
-        SELECT cells.model, cells.task, cells.fingerprints,
-            attempts.attempt_id,
-            [attempts.env_digest, method, settings::VARCHAR, train::VARCHAR, n_train::VARCHAR, learn::VARCHAR,
-             objectives::VARCHAR, curriculum::VARCHAR, data::VARCHAR] AS setting
-        FROM cells JOIN attempts USING (spec_digest)
-        WHERE attempts.status = 'done' AND seed IS NOT NULL AND coalesce(trial::VARCHAR, '{}') = '{}'
-        QUALIFY row_number() OVER (
-            PARTITION BY spec_digest, env_digest ORDER BY attempts.started DESC, attempts.attempt_id DESC) = 1
-        """,
-        [],
-    )
-    kept = [
-        row
-        for row in found
-        if (asked := wanted.get((row["model"], row["task"])))
-        and json.loads(row["fingerprints"] or "{}").get(row["task"]) == asked[1]
-    ]
-    asked_of = {row["attempt_id"]: (row["task"], wanted[row["model"], row["task"]][0]) for row in kept}
-    values = item_values(connection, asked_of)
-    groups: dict[tuple[str, str], dict[tuple[str, ...], list[list[float]]]] = {}
-    for row in kept:
-        if items := values.get(row["attempt_id"]):
-            group = groups.setdefault((row["model"], row["task"]), {})
-            group.setdefault(tuple(map(str, row["setting"])), []).append([items[doc] for doc in sorted(items)])
-    spreads = {}
-    for of, settings in groups.items():
-        known = [spread for seeds in settings.values() if alike(seeds) and (spread := seed_spread([seeds]))]
-        if known:
-            spreads[of] = pooled_spread(known)
-    return spreads
-
-
-def alike(seeds: list[list[float]]) -> bool:
-    """Whether all seeds were scored on equally many items, two or more."""
-    return len(seeds[0]) > 1 and len({len(row) for row in seeds}) == 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import StoreError
-from harness.stats.power import MARGIN
+from harness.records import MARGIN
 
 if TYPE_CHECKING:
     import duckdb

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.quality import Quality
+from harness.data import Quality
 from harness.records import Trial
 from harness.store.queries import StoredRun, records
 

@@ -1,13 +1,13 @@
-"""Where cells run, a file each; found by walking this folder. `--executor NAME` names them."""
+"""Where cells run, a file or folder each; found by walking this folder. `--executor NAME` names them."""
 
 from __future__ import annotations
 
 from functools import cache
 
-from harness.discovery import find_classes
-from harness.execute.executors.base import Executor
+from harness.execute.executors.base import Executor, Progress, Running
+from harness.plugin import find_classes
 
-__all__ = ["Executor", "all_executors"]
+__all__ = ["Executor", "Progress", "Running", "all_executors"]
 
 
 @cache

@@ -18,18 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness.data import Facts
 from harness.environment import cores, environment, now
 from harness.errors import BusyStore, FullDisk
 from harness.execute.events import EventLog, latest_news
 from harness.execute.queue import Queue
 from harness.execute.studies import Studies
-from harness.facts import Facts
-from harness.misfits import leaks_of
-from harness.plan import Plan
-from harness.recipe import Recipe
+from harness.plan import Plan, leaks_of
 from harness.records import Cell, CellResult, Environment, Status
-from harness.store.database import Store
-from harness.store.files import ITEMS, RESULT, clear, full_disk, is_full, write_atomically
+from harness.store import ITEMS, RESULT, Store, clear, full_disk, is_full, write_atomically
+from harness.suite import Recipe
 
 POLL_SECONDS = 0.25
 STUCK_SECONDS = 30.0  # a process that is alive so long after its result was written is ended

@@ -14,16 +14,16 @@ import socket
 import time
 from typing import Any
 
+from harness.data import cache_root
 from harness.environment import cores
 from harness.errors import UserError
 from harness.execute import child
 from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Running
+from harness.execute.executors.ray.provision import describe, same_environment
+from harness.execute.multi_device import devices_of
 from harness.execute.placement import ERROR, GIB
-from harness.execute.provision import describe, same_environment
-from harness.execute.ranks import devices_of
 from harness.records import Cell, Environment, Status
-from harness.sources import cache_root
-from harness.store.files import RESULT
+from harness.store import RESULT
 
 JOBS = 100  # submitted at a time; Slurm has a queue of its own
 DAY_MINUTES, SPARE_MINUTES = 24 * 60, 10  # our own time limit comes first: it is told apart from Slurm's

@@ -1,0 +1,177 @@
+"""Costs of cells -> how many times one method's is another's, over seeds.
+
+A cost is any number that is kept of an attempt but its scores: a fact (`latency_ms_p50`), a column of a phase
+(`train_seconds`, `evaluate_rss_bytes`, `train_energy_j`), or `peak_bytes`, the peak of training. Costs are compared as
+ratios: Welch's t-test (1947, doi:10.1093/biomet/34.1-2.28) on their logarithms, a value a seed, so that the margin is a
+relative difference. What does not vary at all (parameters, the size of files) is compared as it stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from harness.analysis.stats.intervals import LEVEL, Interval
+from harness.analysis.stats.power import ALPHA
+from harness.analysis.verdicts import Ratio, Verdict, Word
+from harness.records import MARGIN
+from harness.store import CellRow
+
+PEAK = "peak_bytes"
+# Columns of table `phases`, with their unit and whether more is better (None: neither).
+COLUMNS: dict[str, tuple[str, bool | None]] = {
+    "seconds": ("s", False),
+    "tokens": ("tokens", None),
+    "samples": ("samples", None),
+    "allocated_bytes": ("B", False),
+    "reserved_bytes": ("B", False),
+    "device_bytes": ("B", False),
+    "rss_bytes": ("B", False),
+    "energy_j": ("J", False),
+}
+DISTURBED = ("s", "ms", "J", "share of the matmul peak")  # units of what others on the same device change
+
+
+class Kind(NamedTuple):
+    """What is known of a cost by its name."""
+
+    name: str
+    unit: str
+    higher_is_better: bool | None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether cells that share a device change it: times, rates, energy, and peaks of a whole device."""
+        return self.unit in DISTURBED or self.unit.endswith("/s") or self.name.endswith("device_bytes")
+
+
+Units = Mapping[str, tuple[str, bool | None]]  # fact -> (unit, whether more is better)
+
+
+@dataclass(frozen=True)
+class CostSide:
+    """A label's or cell's values of a cost, one a seed (or repeat). `device` is the hardware that measured them,
+    `contended` whether others shared it."""
+
+    label: str
+    values: tuple[float, ...]
+    contended: bool = False
+    device: str = ""
+    missing: str = ""
+
+
+def kind_of(name: str, rows: Iterable[CellRow], units: Units) -> Kind | None:
+    """The cost of that name, if any of these cells has it."""
+    for row in rows:
+        if value_of(row, name) is None:
+            continue
+        if name in row.facts:
+            return Kind(name, *units.get(name, ("", None)))
+        return Kind(name, *(("B", False) if name == PEAK else COLUMNS[column_of(row, name)[1]]))
+    return None
+
+
+def names_of(rows: Iterable[CellRow]) -> list[str]:
+    """Every cost that some of these cells have."""
+    found: set[str] = set()
+    for row in rows:
+        found |= row.facts.keys()
+        found |= {
+            f"{phase}_{column}" for phase, values in row.phases.items() for column in COLUMNS if values.get(column)
+        }
+        found |= {PEAK} if value_of(row, PEAK) is not None else set()
+    return sorted(found)
+
+
+def value_of(row: CellRow, name: str) -> float | None:
+    """A cell's value of a cost; None where it was not measured."""
+    if name in row.facts:
+        return row.facts[name]
+    if name == PEAK:  # of training: the device's on a GPU, else resident memory
+        train = row.phases.get("train", {})
+        return next((float(train[c]) for c in ("device_bytes", "rss_bytes") if train.get(c) is not None), None)
+    phase, column = column_of(row, name)
+    value = row.phases.get(phase, {}).get(column)
+    return None if value is None else float(value)
+
+
+def column_of(row: CellRow, name: str) -> tuple[str, str]:
+    """(phase, column) of a name such as `score_stages_seconds`; two empty texts where it is none of this cell's."""
+    for phase in row.phases:
+        if name.startswith(f"{phase}_") and (column := name.removeprefix(f"{phase}_")) in COLUMNS:
+            return phase, column
+    return "", ""
+
+
+def cost_side(label: str, cells: Sequence[CellRow], name: str, device: str = "") -> CostSide:
+    """A label's finished cells, a value each. `device` is the hardware of their environment."""
+    done = [cell for cell in cells if cell.status == "done"]
+    values = [value for cell in done if (value := value_of(cell, name)) is not None]
+    missing = "" if done else f"{label} has no finished cell"
+    if done and len(values) < len(done):
+        missing = f"{label} has no {name}" + (f" in {len(done) - len(values)} of {len(done)} cells" if values else "")
+    elif any(not math.isfinite(value) or value <= 0 for value in values):
+        missing = f"{label} has a {name} that is not above 0, of which there is no ratio"
+    return CostSide(label, tuple(values), any(cell.contended for cell in done), device, missing)
+
+
+def refused(a: CostSide, b: CostSide, kind: Kind) -> str:
+    """Why two costs cannot be compared, or ""."""
+    if a.missing or b.missing:
+        return a.missing or b.missing
+    if kind.higher_is_better is None:
+        return f"neither more nor less {kind.name} is better"
+    if a.device != b.device:
+        return f"they were measured on different devices: {a.device}; {b.device}"
+    if kind.disturbed and (a.contended or b.contended):
+        who = " and ".join(side.label for side in (a, b) if side.contended)
+        return f"other cells ran on the same device as those of {who}, so that their {kind.name} says little"
+    return ""
+
+
+def cost_verdict(a: CostSide, b: CostSide, kind: Kind, margin: float = MARGIN, p: float | None = None) -> Verdict:
+    """What `a` costs beside `b`. `p` is the p-value as corrected for all that are shown, else their own."""
+    if reason := refused(a, b, kind):
+        return Verdict(a.label, b.label, "incomparable", kind.name, reason=reason)
+    found = ratio(a.values, b.values, margin)
+    used = found.p if p is None else p
+    word: Word = "underpowered"
+    if used < ALPHA:
+        word = "better" if (found.value > 1) == kind.higher_is_better else "worse"
+    elif found.p_tied < ALPHA:
+        word = "tied"
+    return Verdict(a.label, b.label, word, kind.name, ratio=replace(found, p=used))
+
+
+def ratio(a: Sequence[float], b: Sequence[float], margin: float = MARGIN) -> Ratio:
+    """How many times `a` is `b`: the ratio of their geometric means, over positive values [seeds] each.
+
+    Welch's t on logarithms; the interval is of `LEVEL`. `p_tied` is that of two one-sided tests against ratios of
+    1 / (1 + margin) and 1 + margin (Schuirmann 1987, doi:10.1007/BF01068419). Values of which neither side's vary are
+    known exactly; with a single value on either side nothing is known of their spread, and both p-values are 1.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    counts = (len(a), len(b))
+    first, second = [math.log(value) for value in a], [math.log(value) for value in b]
+    means = [math.fsum(logs) / len(logs) for logs in (first, second)]
+    effect, bound = means[0] - means[1], math.log1p(margin)
+    if min(counts) < 2:
+        return Ratio(math.exp(effect), None, 1.0, 1.0, margin, counts)
+    parts = [
+        math.fsum((x - mean) ** 2 for x in logs) / (len(logs) - 1) / len(logs)
+        for logs, mean in zip((first, second), means, strict=True)
+    ]
+    stderr = math.sqrt(sum(parts))
+    if stderr <= 1e-12:
+        same = abs(effect) <= 1e-12
+        value = 1.0 if same else math.exp(effect)
+        exact = Interval(value, value, value)
+        return Ratio(value, exact, float(same), float(abs(effect) > bound), margin, counts)
+    degrees = sum(parts) ** 2 / sum(part**2 / (n - 1) for part, n in zip(parts, counts, strict=True))
+    reach = float(stdtrit(degrees, (1 + LEVEL) / 2)) * stderr
+    interval = Interval(math.exp(effect), math.exp(effect - reach), math.exp(effect + reach))
+    p = 2 * float(stdtr(degrees, -abs(effect) / stderr))
+    return Ratio(math.exp(effect), interval, p, float(stdtr(degrees, (abs(effect) - bound) / stderr)), margin, counts)

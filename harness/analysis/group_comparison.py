@@ -1,0 +1,289 @@
+"""Two runs, two environments or two cells -> what the first is to the second, label by label. Pure.
+
+In: the rows of both (`store.queries.CellRow`) and the values of their items. Runs are compared as methods are: each has
+seeds of its own. Environments hold the same cells, so that these are paired by seed and by item, and what is asked is
+whether an upgrade changed anything. Two cells are two trained models, and what is said of them holds for no others.
+All verdicts that are shown together have p-values corrected by Holm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from harness.analysis.cost_ratios import CostSide, Kind, cost_side, cost_verdict, ratio
+from harness.analysis.cost_ratios import refused as cost_refused
+from harness.analysis.stats.contrast import Comparison, Spread, compare, decide, p_tied, pooled_spread, seed_spread
+from harness.analysis.stats.intervals import Paired, corrected, paired
+from harness.analysis.stats.power import Need
+from harness.analysis.verdicts import (
+    Point,
+    Side,
+    Table,
+    Values,
+    Verdict,
+    refusal,
+    refused,
+    rows_of,
+    side_of,
+    sides,
+    spread_of,
+    tables,
+    verdict,
+)
+from harness.environment import RESULT_PACKAGES
+from harness.records import MARGIN
+from harness.store import CellRow
+
+SAME = "every item came out the same"
+HARDWARE = ("cpu", "accelerator")
+ABOUT = ("python", "os", *HARDWARE, "driver")  # of an environment, beside its packages
+Names = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """One label in one table of both."""
+
+    where: Point
+    label: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Versus:
+    """What two collections of cells have in common, compared, and what only one of them has ("lora: topic, …").
+
+    `shared` are those of which the same attempts stand in both, with further seeds in one of them at the most: there is
+    nothing to compare. Where each has seeds of its own beside shared ones, only these are compared.
+    """
+
+    matched: tuple[Matched, ...] = ()
+    shared: tuple[str, ...] = ()
+    only_a: tuple[str, ...] = ()
+    only_b: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A label in one table, with its cells on both sides."""
+
+    where: Point
+    label: str
+    a: tuple[CellRow, ...]
+    b: tuple[CellRow, ...]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What two environments differ in: name -> (the first's, the second's), "" where there is none.
+
+    `decisive` are the packages that results depend on. `unexplained`: their digests differ, and yet nothing that is
+    kept of them and decides results does: it is the number of threads, or how tunebench itself computes results.
+    """
+
+    packages: dict[str, Names] = field(default_factory=dict)
+    about: dict[str, Names] = field(default_factory=dict)
+    decisive: tuple[str, ...] = ()
+    unexplained: bool = False
+
+
+def pairs(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[Pair], Versus]:
+    """The labels that stand in the same table of both, and what there is besides."""
+    first, second = tables(a), tables(b)
+    found, shared = [], []
+    for where in (where for where in first if where in second):
+        for label in (label for label in first[where] if label in second[where]):
+            one, other = first[where][label], second[where][label]
+            both = {cell.attempt_id for cell in one} & {cell.attempt_id for cell in other} - {""}
+            # What stands in both is no evidence of a difference, and would be counted as if it were independent.
+            one, other = ([cell for cell in cells if cell.attempt_id not in both] for cells in (one, other))
+            if one and other:
+                found.append(Pair(where, label, tuple(one), tuple(other)))
+            else:
+                shared.append(name(where, label))
+    return found, Versus((), tuple(shared), only(first, second), only(second, first))
+
+
+def only(these: Mapping[Point, Table], others: Mapping[Point, Table]) -> tuple[str, ...]:
+    """The labels of tables that stand in none of the others."""
+    return tuple(name(where, label) for where in these for label in these[where] if label not in others.get(where, {}))
+
+
+def name(where: Point, label: str) -> str:
+    return f"{label}: {where}"
+
+
+def in_both(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[CellRow], list[CellRow]]:
+    """The rows of cells that are done on both sides, those of a label by seed: the same cells, in the same order."""
+    sides = [{row.spec_digest: row for row in rows if row.status == "done"} for rows in (a, b)]
+    both = sorted(sides[0].keys() & sides[1].keys(), key=lambda spec: (sides[0][spec].seed or 0, sides[0][spec].key))
+    return [sides[0][spec] for spec in both], [sides[1][spec] for spec in both]
+
+
+def runs_by_score(
+    a: Sequence[CellRow], b: Sequence[CellRow], values: Values, names: Names, metric: str = "", margin: float = MARGIN
+) -> Versus:
+    """Every label and table of run A beside the same of run B; the spread between seeds is that of all labels of the
+    table in both runs."""
+    found, rest = pairs(a, b)
+    mine = {cell.attempt_id for cell in a}
+    first, second = tables(a), tables(row for row in b if row.attempt_id not in mine)  # no attempt counts twice
+    every = {
+        pair.where: [
+            side for found in (first, second) for side in sides(found.get(pair.where, {}), values, metric).values()
+        ]
+        for pair in found
+    }
+    tested: list[Tested] = []
+    for pair in found:
+        one, other = sides_of(pair, values, names, metric)
+        spread = spread_of(every[pair.where], one.metric)
+        tested.append((pair, one, other, partial(unpaired, pooled=spread)))
+    return replace(rest, matched=tuple(judged(tested, margin)))
+
+
+def environments_by_score(
+    a: Sequence[CellRow], b: Sequence[CellRow], values: Values, names: Names, metric: str = "", margin: float = MARGIN
+) -> Versus:
+    """The cells that both environments finished, paired by seed and item.
+
+    The differences of a label, [seeds, items], are compared with nothing, which is `contrast.compare` with paired
+    seeds; but the spread between seeds is that of the differences of all labels in the table.
+    """
+    found, rest = pairs(*in_both(a, b))
+    specs = [{row.spec_digest for row in rows if row.status == "done"} for rows in (a, b)]
+    lone = [
+        tuple(dict.fromkeys(row.key for row in rows if row.status == "done" and row.spec_digest not in others))
+        for rows, others in ((a, specs[1]), (b, specs[0]))
+    ]
+    given = [(pair, *sides_of(pair, values, names, metric)) for pair in found]
+    spreads: dict[Point, list[Spread]] = {}
+    for pair, one, other in given:
+        if not refused(one, other) and (spread := seed_spread([differences(one, other)])):
+            spreads.setdefault(pair.where, []).append(spread)
+    pooled = {where: pooled_spread(known) for where, known in spreads.items()}
+    tested = [(pair, one, other, partial(apart, pooled=pooled.get(pair.where))) for pair, one, other in given]
+    return replace(rest, matched=tuple(judged(tested, margin)), only_a=lone[0], only_b=lone[1])
+
+
+def sides_of(pair: Pair, values: Values, names: Names, metric: str) -> tuple[Side, Side]:
+    return (
+        side_of(f"{pair.label} in {names[0]}", pair.a, values, metric),
+        side_of(f"{pair.label} in {names[1]}", pair.b, values, metric),
+    )
+
+
+def unpaired(a: Side, b: Side, pooled: Spread | None) -> Comparison:
+    return compare(rows_of(a), rows_of(b), pooled=pooled)
+
+
+def differences(a: Side, b: Side) -> Any:
+    """[seeds, items] of A - B, seed by seed; of what has no seed the row twice."""
+    import numpy
+
+    return numpy.asarray(rows_of(a)) - numpy.asarray(rows_of(b))
+
+
+def apart(a: Side, b: Side, pooled: Spread | None) -> Comparison:
+    """Whether paired differences are other than nothing."""
+    import numpy
+
+    found = differences(a, b)
+    return compare(found, numpy.zeros((2, found.shape[1])), pooled=pooled)
+
+
+Tested = tuple[Pair, Side, Side, Callable[[Side, Side], Comparison]]
+
+
+def judged(tested: Sequence[Tested], margin: float) -> list[Matched]:
+    """A verdict for each pair, with p-values corrected for all of them that can be compared."""
+    found = {place: how(a, b) for place, (_, a, b, how) in enumerate(tested) if not refused(a, b)}
+    p_values = dict(zip(found, corrected([one.p for one in found.values()]), strict=True))
+    within = dict(zip(found, corrected([p_tied(one, margin) for one in found.values()]), strict=True))
+    matched = []
+    for place, (pair, a, b, _) in enumerate(tested):
+        if place not in found:
+            matched.append(Matched(pair.where, pair.label, refusal(a, b, refused(a, b))))
+            continue
+        judgement = decide(
+            found[place], margin, p=p_values[place], p_within=within[place], pairs=len(found),
+            higher_is_better=a.higher_is_better,
+        )  # fmt: skip
+        made = verdict(a, b, found[place], judgement)
+        if a.values == b.values and made.decision:  # seed by seed: that needs no inference
+            decision = replace(made.decision, verdict="tied", to_differ=None, to_tie=None)
+            made = replace(made, verdict="tied", decision=decision, reason=SAME)
+        matched.append(Matched(pair.where, pair.label, made))
+    return matched
+
+
+def by_cost(
+    a: Sequence[CellRow], b: Sequence[CellRow], kind: Kind, names: Names, devices: Names, margin: float = MARGIN
+) -> Versus:
+    """Every label and table of A beside the same of B by a cost, a value a seed."""
+    found, rest = pairs(a, b)
+    tested = [
+        (
+            pair,
+            cost_side(f"{pair.label} in {names[0]}", pair.a, kind.name, devices[0]),
+            cost_side(f"{pair.label} in {names[1]}", pair.b, kind.name, devices[1]),
+        )
+        for pair in found
+    ]
+    made = costs_judged([(one, other) for _, one, other in tested], kind, margin)
+    matched = (Matched(pair.where, pair.label, it) for (pair, *_), it in zip(tested, made, strict=True))
+    return replace(rest, matched=tuple(matched))
+
+
+def costs_judged(tested: Sequence[tuple[CostSide, CostSide]], kind: Kind, margin: float) -> list[Verdict]:
+    """A verdict for each pair of costs, with p-values corrected for all of them that can be compared."""
+    fit = [place for place, (a, b) in enumerate(tested) if not cost_refused(a, b, kind)]
+    own = [ratio(tested[place][0].values, tested[place][1].values, margin).p for place in fit]
+    p_values = dict(zip(fit, corrected(own), strict=True))
+    return [cost_verdict(a, b, kind, margin, p_values.get(place)) for place, (a, b) in enumerate(tested)]
+
+
+def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, Paired | None]:
+    """Two trained models, item by item: McNemar's exact test or a paired t (`stats.paired`), which gives p-value and
+    interval; the margin and what would settle an open question come from the items alone, too."""
+    a, b = (replace(side, values=side.values[:1], seeded=False) for side in (a, b))
+    if reason := refused(a, b):
+        return refusal(a, b, reason), None
+    exact = paired(a.values[0], b.values[0])
+    found = compare(rows_of(a), rows_of(b))
+    made = verdict(a, b, found, decide(found, margin, p=exact.p, higher_is_better=a.higher_is_better))
+    if made.decision:
+        needs = [need and Need(None, need.items) for need in (made.decision.to_differ, made.decision.to_tie)]
+        decision = replace(made.decision, interval=exact.difference, to_differ=needs[0], to_tie=needs[1])
+        made = replace(made, decision=decision, reason=SAME if a.values == b.values else "")
+    return made, exact
+
+
+def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Changes:
+    """What two environments' records (`store.queries.environment_of`) differ in."""
+    first, second = a.get("packages", {}), b.get("packages", {})
+    packages = {
+        package: (first.get(package, ""), second.get(package, ""))
+        for package in sorted({*first, *second}, key=str.lower)
+        if first.get(package) != second.get(package)
+    }
+    about = {what: (a.get(what, ""), b.get(what, "")) for what in ABOUT if a.get(what) != b.get(what)}
+    decisive = tuple(package for package in packages if package.replace("-", "_") in result_packages())
+    known = bool(decisive) or "accelerator" in about
+    return Changes(packages, about, decisive, a.get("env_digest") != b.get("env_digest") and not known)
+
+
+def result_packages() -> set[str]:
+    """The packages that results depend on, however they are written."""
+    return {package.replace("-", "_") for package in RESULT_PACKAGES}
+
+
+def hardware(a: Mapping[str, Any], b: Mapping[str, Any]) -> Names:
+    """What two environments measured costs on, in words; these differ where such figures say nothing of each other."""
+    found = [", ".join(filter(None, (environment.get(what) for what in HARDWARE))) for environment in (a, b)]
+    if changes(a, b).unexplained:
+        found[1] += " with another number of threads"
+    return found[0], found[1]

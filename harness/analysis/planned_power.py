@@ -1,0 +1,170 @@
+"""What a plan's test items can decide at its margin, before anything has run. Pure.
+
+In: a plan, and how far seeds scattered in earlier results. Out: for each learned task and model what `power.outlook`
+says, with all that it assumes. Only of metrics by which an item is right or wrong: of others (perplexity, rewards) the
+spread between items is not known before they are scored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.analysis.stats.contrast import Spread, pooled_spread, seed_spread
+from harness.analysis.stats.power import DISAGREEMENT, Outlook, outlook
+from harness.errors import counted
+from harness.plan import Plan
+from harness.store import item_values, records
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Metrics whose value of one item is 0 or 1, of lm-eval's registry.
+RIGHT_OR_WRONG = frozenset(
+    {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match", "exact_match_mc"}
+)
+SHARE_RIGHT = 0.5
+
+Spreads = Mapping[tuple[str, str], Spread]  # (model, task) -> how far its scores lie apart between seeds
+
+
+@dataclass(frozen=True)
+class TaskOutlook:
+    """What the items of a learned task can decide for a model's methods.
+
+    `seed_sd` is the standard deviation of a score between seeds, None where nothing is known of it: then `figures` are
+    those of the items alone, the best case; so they are with one seed. `seed_df` says how much is known of it.
+    `share_right` and `disagreement` (the share of items that two methods answer differently) are assumed.
+    """
+
+    model: str
+    task: str
+    metric: str
+    items: int
+    seeds: int
+    margin: float
+    seed_sd: float | None
+    seed_df: float
+    figures: Outlook
+    share_right: float = SHARE_RIGHT
+    disagreement: float = DISAGREEMENT
+
+
+def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
+    """One for each model and learned task whose items are right or wrong, in the order of the suite."""
+    found = []
+    for model in plan.suite.models:
+        for task, _ in plan.suite.tasks:
+            facts = plan.facts.tasks[task]
+            if facts.metric not in RIGHT_OR_WRONG or facts.n_test < 2:
+                continue
+            seeds = len(plan.suite.seeds)
+            spread = spreads.get((model, task)) if seeds > 1 else None
+            rows = {cell.label for cell in plan.cells if (cell.model, cell.task) == (model, task) and cell.n_train}
+            figures = outlook(
+                facts.n_test,
+                plan.suite.margin,
+                seeds=seeds,
+                seed_sd=spread.variance**0.5 if spread else 0.0,
+                residual=min(spread.residual, spread.variance) if spread else 0.0,
+                others_df=max(len(rows) - 2, 0) * (seeds - 1),  # `verdicts` takes the spread of all rows together
+                share_right=SHARE_RIGHT,
+            )
+            found.append(
+                TaskOutlook(
+                    model, task, facts.metric, facts.n_test, seeds, plan.suite.margin,
+                    spread.variance**0.5 if spread else None, spread.df if spread else 0.0, figures,
+                )
+            )  # fmt: skip
+    return found
+
+
+def sentence(found: TaskOutlook, several: bool = False) -> str:
+    """One outlook in words; with `several` models it names its own."""
+    figures = found.figures
+    seeds = f"with {counted(found.seeds, 'seed')} " if found.seed_sd else ""
+    what = f"{found.task}{f', {found.model}' if several else ''}: {counted(found.items, 'test item')}"
+    if figures.items_needed is None:
+        tie = f"no number of items shows a tie within {found.margin:g}"
+        tie += ": the seeds alone leave more open" if found.seed_sd and found.margin else ""
+    else:
+        tie = f"a tie within {found.margin:g} takes {figures.items_needed:,} items" + (
+            ", as there are" * figures.decides
+        )
+    return (
+        f"{what}, so one score has a standard error of {figures.score_stderr:.3f}; {seeds}a difference of "
+        f"{figures.detectable:.3f} is found 80% of the time, and {tie}."
+    )
+
+
+def assumption(found: TaskOutlook) -> str:
+    """What the figures of one outlook stand on."""
+    share = f"a share right of {found.share_right:g}, two methods that answer {found.disagreement:g} of the items apart"
+    if found.seeds < 2:
+        return f"{share}, and no spread between seeds: with one seed nothing is settled of methods that vary with it"
+    if found.seed_sd is None:
+        return f"{share}; the spread between seeds is not known yet and taken as none, the best case"
+    return f"{share}, scores that vary by {found.seed_sd:.3f} between seeds (as stored results do)"
+
+
+def short(found: list[TaskOutlook]) -> str:
+    """One line for the start of a run: which tasks cannot show ties; "" where all can."""
+    open_ = {one.task: one for one in found if not one.figures.decides}
+    if not open_:
+        return ""
+    tasks = "; ".join(
+        f"{one.items} items of {task} find differences from {one.figures.detectable:.2f} on"
+        for task, one in open_.items()
+    )
+    margin = next(iter(open_.values())).margin
+    return f"no tie within {margin:g} can be expected: {tasks} (`tunebench plan` has the figures)"
+
+
+def seed_spreads(
+    connection: duckdb.DuckDBPyConnection, wanted: dict[tuple[str, str], tuple[str, str]]
+) -> dict[tuple[str, str], Spread]:
+    """(model, task) -> how far scores lie apart between seeds, of all settings that were run with two or more.
+
+    `wanted` maps each to (metric, fingerprint of the task as it is now): scores of other items do not count. Trials of
+    studies do not either: they have one seed.
+    """
+    found = records(
+        connection,
+        """
+        SELECT cells.model, cells.task, cells.fingerprints,
+            attempts.attempt_id,
+            [attempts.env_digest, method, settings::VARCHAR, train::VARCHAR, n_train::VARCHAR, learn::VARCHAR,
+             objectives::VARCHAR, curriculum::VARCHAR, data::VARCHAR] AS setting
+        FROM cells JOIN attempts USING (spec_digest)
+        WHERE attempts.status = 'done' AND seed IS NOT NULL AND coalesce(trial::VARCHAR, '{}') = '{}'
+        QUALIFY row_number() OVER (
+            PARTITION BY spec_digest, env_digest ORDER BY attempts.started DESC, attempts.attempt_id DESC) = 1
+        """,
+        [],
+    )
+    kept = [
+        row
+        for row in found
+        if (asked := wanted.get((row["model"], row["task"])))
+        and json.loads(row["fingerprints"] or "{}").get(row["task"]) == asked[1]
+    ]
+    asked_of = {row["attempt_id"]: (row["task"], wanted[row["model"], row["task"]][0]) for row in kept}
+    values = item_values(connection, asked_of)
+    groups: dict[tuple[str, str], dict[tuple[str, ...], list[list[float]]]] = {}
+    for row in kept:
+        if items := values.get(row["attempt_id"]):
+            group = groups.setdefault((row["model"], row["task"]), {})
+            group.setdefault(tuple(map(str, row["setting"])), []).append([items[doc] for doc in sorted(items)])
+    spreads = {}
+    for of, settings in groups.items():
+        known = [spread for seeds in settings.values() if alike(seeds) and (spread := seed_spread([seeds]))]
+        if known:
+            spreads[of] = pooled_spread(known)
+    return spreads
+
+
+def alike(seeds: list[list[float]]) -> bool:
+    """Whether all seeds were scored on equally many items, two or more."""
+    return len(seeds[0]) > 1 and len({len(row) for row in seeds}) == 1

@@ -1,0 +1,45 @@
+"""Mathematics of results, a file a question. In: numbers. Out: estimates with intervals. No input or output."""
+
+from __future__ import annotations
+
+from harness.analysis.stats.contrast import Decision, compare, decide
+from harness.analysis.stats.crossover import Crossover, Scaling, find_crossover, scaling
+from harness.analysis.stats.intervals import Interval, Paired, Z, expected_best, expected_best_interval
+from harness.analysis.stats.p_best import Leads, Runner, best_chances, leads
+from harness.analysis.stats.power import Need
+from harness.analysis.stats.rankings import (
+    Ranking,
+    friedman,
+    interquartile_interval,
+    interquartile_mean,
+    on_front,
+    performance_profile,
+    probability_of_improvement,
+)
+
+__all__ = [
+    "Crossover",
+    "Decision",
+    "Interval",
+    "Leads",
+    "Need",
+    "Paired",
+    "Ranking",
+    "Runner",
+    "Scaling",
+    "Z",
+    "best_chances",
+    "compare",
+    "decide",
+    "expected_best",
+    "expected_best_interval",
+    "find_crossover",
+    "friedman",
+    "interquartile_interval",
+    "interquartile_mean",
+    "leads",
+    "on_front",
+    "performance_profile",
+    "probability_of_improvement",
+    "scaling",
+]

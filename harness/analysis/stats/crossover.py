@@ -1,0 +1,174 @@
+"""Score against the number of examples: which of two methods leads, from where on, and whether a curve fits. Pure.
+
+Between sizes the lead is a straight line over log10 of the examples; beyond the sizes that were run nothing is said.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.stats.intervals import LEVEL, RESAMPLES, Interval
+
+LEAST_SIZES = 4  # for a curve of three parameters, one size left out
+EXPONENTS = (0.02, 3.0)  # of power laws; outside, they cannot be told from a logarithm or a step
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where the lead changes for good.
+
+    `leads_last` is 1 if A leads at the largest size, -1 if B does, 0 for neither. `at` is the number of examples
+    from which on it leads, None where it leads at all sizes; an end of its interval is 0 where it may lead from the
+    first size on, and infinite where it may not lead by the last. `probability` is the share of draws in which the
+    one that leads at last is behind at some smaller size.
+    """
+
+    leads_last: int
+    at: Interval | None
+    probability: float
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A - B at some number of examples, its standard error, and the probability that A leads there."""
+
+    value: float
+    stderr: float
+    probability: float
+
+
+def find_crossover(sizes: Sequence[int], lead: Sequence[float], stderr: Sequence[float], seed: int = 0) -> Crossover:
+    """Where the lead A - B of scores changes, given it and its standard error at rising sizes (as `contrast.compare`
+    finds them); a lower-is-better score is negated by the caller.
+
+    The interval is that of draws around the leads, independent between sizes. Raises ValueError for fewer than two
+    sizes, sizes that do not rise from 1 up, or figures that are missing or not finite.
+    """
+    import numpy
+
+    logs, centre, error = checked(sizes, lead, stderr)
+    draws = centre + error * numpy.random.default_rng(seed).standard_normal((RESAMPLES, len(logs)))
+    last = int(numpy.sign(centre[-1]))
+    signed = draws * (last or 1)
+    probability = float(((signed[:, -1] > 0) & (signed[:, :-1] < 0).any(axis=1)).mean())
+    point = float(leads_from(logs, centre[None, :], last)[0])
+    if last == 0 or point == -math.inf:
+        return Crossover(last, None, probability)
+    # Ends are draws, not points between two of them: some lie at infinity.
+    low, high = numpy.quantile(leads_from(logs, draws, last), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    return Crossover(last, Interval(10**point, 10 ** float(low), 10 ** float(high)), probability)
+
+
+def leads_from(logs: Any, leads: Any, last: int) -> Any:
+    """log10 of the examples from which on the method of sign `last` leads, for each row of `leads` [draws, sizes];
+    -inf where it leads at all sizes, inf where it does not at the largest."""
+    import numpy
+
+    signed = leads * last
+    behind = signed <= 0
+    place = logs.size - 1 - numpy.argmax(behind[:, ::-1], axis=1)  # the last size at which it is behind
+    before, after = numpy.minimum(place, logs.size - 2), numpy.minimum(place, logs.size - 2) + 1
+    rows = numpy.arange(len(signed))
+    low, high = signed[rows, before], signed[rows, after]
+    share = numpy.where(high > low, -low / numpy.where(high > low, high - low, 1.0), 0.0)
+    found = logs[before] + share * (logs[after] - logs[before])
+    return numpy.where(behind.any(axis=1), numpy.where(behind[:, -1], math.inf, found), -math.inf)
+
+
+def lead_at(sizes: Sequence[int], lead: Sequence[float], stderr: Sequence[float], examples: float) -> Lead:
+    """The lead at a number of examples between those that were run. Raises ValueError outside."""
+    import numpy
+    from scipy.stats import norm
+
+    logs, centre, error = checked(sizes, lead, stderr)
+    if not sizes[0] <= examples <= sizes[-1]:
+        raise ValueError(f"scores are known from {sizes[0]} to {sizes[-1]} examples, not at {examples:g}")
+    where = math.log10(examples)
+    place = min(int(numpy.searchsorted(logs, where, side="right")) - 1, logs.size - 2)
+    share = (where - logs[place]) / (logs[place + 1] - logs[place])
+    value = float((1 - share) * centre[place] + share * centre[place + 1])
+    spread = math.hypot((1 - share) * float(error[place]), share * float(error[place + 1]))
+    if spread == 0:
+        return Lead(value, 0.0, 0.5 + 0.5 * float(numpy.sign(value)))
+    return Lead(value, spread, float(norm.cdf(value / spread)))
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """score = a - b N^-c, with the root mean square error of its forecasts of sizes left out, and the constant's."""
+
+    a: float
+    b: float
+    c: float
+    error: float
+    constant_error: float
+
+    def at(self, examples: float) -> float:
+        return float(self.a - self.b * examples**-self.c)
+
+
+def scaling(sizes: Sequence[int], scores: Sequence[float], stderr: Sequence[float] | None = None) -> Scaling | None:
+    """The power law through scores at rising sizes, by least squares, weighted by 1 / stderr² where errors are given.
+
+    None unless it forecasts sizes that were left out, one at a time, better than the mean of the others does, or
+    with fewer than four sizes. Where it is right there is a curve, which goes for the sizes that were run and not
+    far beyond.
+    """
+    import numpy
+
+    errors = [1.0] * len(sizes) if stderr is None else stderr
+    logs, values, error = checked(sizes, scores, errors)
+    if logs.size < LEAST_SIZES:
+        return None
+    counts = 10**logs
+    weights = 1 / numpy.maximum(error, 1e-9) ** 2
+    misses = numpy.zeros((2, logs.size))
+    for out in range(logs.size):
+        kept = numpy.arange(logs.size) != out
+        a, b, c = power_law(counts[kept], values[kept], weights[kept])
+        misses[0, out] = values[out] - (a - b * counts[out] ** -c)
+        misses[1, out] = values[out] - numpy.average(values[kept], weights=weights[kept])
+    law, constant = (float(math.sqrt(numpy.average(miss**2, weights=weights))) for miss in misses)
+    if not law < constant:
+        return None
+    return Scaling(*power_law(counts, values, weights), law, constant)
+
+
+def power_law(counts: Any, values: Any, weights: Any) -> tuple[float, float, float]:
+    """(a, b, c) of a - b N^-c by weighted least squares: a and b are solved for each exponent that is tried."""
+    import numpy
+    from scipy.optimize import minimize_scalar
+
+    root = numpy.sqrt(weights)
+
+    def solved(log_c: float) -> tuple[Any, float]:
+        columns = numpy.stack([numpy.ones_like(counts), -(counts ** -math.exp(log_c))], axis=1)
+        found = numpy.linalg.lstsq(columns * root[:, None], values * root, rcond=None)[0]
+        return found, float((((columns @ found - values) * root) ** 2).sum())
+
+    grid = numpy.linspace(math.log(EXPONENTS[0]), math.log(EXPONENTS[1]), 25)
+    best = int(numpy.argmin([solved(log_c)[1] for log_c in grid]))
+    ends = (float(grid[max(best - 1, 0)]), float(grid[min(best + 1, grid.size - 1)]))
+    log_c = float(minimize_scalar(lambda x: solved(x)[1], bounds=ends, method="bounded").x)
+    a, b = solved(log_c)[0]
+    return float(a), float(b), math.exp(log_c)
+
+
+def checked(sizes: Sequence[int], values: Sequence[float], errors: Sequence[float]) -> tuple[Any, Any, Any]:
+    """(log10 of the sizes, values, errors) as arrays."""
+    import numpy
+
+    rising = len(sizes) > 1 and sizes[0] >= 1 and all(low < high for low, high in itertools.pairwise(sizes))
+    if not rising or not len(sizes) == len(values) == len(errors):
+        raise ValueError(
+            f"rising sizes from 1 up, two or more, each with a value and its error; got {list(sizes)}, {len(values)} "
+            f"values and {len(errors)} errors"
+        )
+    found = numpy.asarray(values, dtype=float), numpy.asarray(errors, dtype=float)
+    if not all(numpy.isfinite(each).all() for each in found) or (found[1] < 0).any():
+        raise ValueError("a score or its error is missing or not finite")
+    return numpy.log10(numpy.asarray(sizes, dtype=float)), *found

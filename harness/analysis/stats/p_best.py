@@ -1,0 +1,107 @@
+"""How likely each of several methods is to be the best, given the items that they share and the seeds of each. Pure.
+
+A method's lead over a reference has the error and the degrees of freedom of `contrast.compare`. Leads move together:
+all hold the reference's own error, and a hard set of items moves all methods alike. Where the items of a method are not
+known, or are others, its error is taken as independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.stats.contrast import Comparison, Spread, compare, rows
+
+DRAWS = 4000
+UNPAIRED_DF = 30.0  # of a lead without single items: close to a normal
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A method: `merit` is its score, more is better; `values` [seeds][items] on the items of all, () where they are
+    not known or others; `stderr` of its score counts then. Without `seeded` it would score the same again."""
+
+    merit: float
+    values: Sequence[Sequence[float]] = ()
+    stderr: float | None = None
+    seeded: bool = True
+
+    @property
+    def rows(self) -> Any:
+        return rows(self.values, self.seeded)
+
+
+@dataclass(frozen=True)
+class Leads:
+    """Draws of true leads over the reference [draws, labels]; `labels` without the reference, in alphabetical order.
+    `paired`: all were compared item by item. `at_most`: a spread between seeds is unknown, so that chances of being
+    the best look too sure."""
+
+    labels: tuple[str, ...]
+    draws: Any
+    paired: bool
+    at_most: bool
+
+
+def leads(reference: str, runners: Mapping[str, Runner], spread: Spread | None, seed: int = 0) -> Leads:
+    """Draws around the leads over `reference`: Student's t, of one common quantile of chi² for all. `spread` is that
+    between the seeds of all methods together, None where none was repeated."""
+    import numpy
+    from scipy.special import chdtri
+
+    first = runners[reference]
+    labels = tuple(sorted(label for label in runners if label != reference))
+    others = [runners[label] for label in labels]
+    found = [compare(one.rows, first.rows, pooled=spread) if one.values and first.values else None for one in others]
+    at_most = any(not one.seeds_known for one in found if one)
+    if not others:
+        return Leads((), numpy.zeros((DRAWS, 0)), True, False)
+    effect = numpy.array([one.merit - first.merit for one in others])
+    stderr = numpy.array([error_of(one, first, its) for one, its in zip(others, found, strict=True)])
+    degrees = numpy.array([its.df if its else UNPAIRED_DF for its in found])
+    random = numpy.random.default_rng(seed)
+    values, vectors = numpy.linalg.eigh(correlation(first, others, spread))
+    root = vectors * numpy.sqrt(numpy.maximum(values, 0.0))
+    noise = random.standard_normal((DRAWS, len(others))) @ root.T
+    scale = numpy.sqrt(chdtri(degrees, random.uniform(size=(DRAWS, 1))) / degrees)
+    return Leads(labels, effect + stderr * noise / scale, all(its is not None for its in found), at_most)
+
+
+def error_of(one: Runner, first: Runner, found: Comparison | None) -> float:
+    return found.stderr if found else math.hypot(one.stderr or 0.0, first.stderr or 0.0)
+
+
+def correlation(first: Runner, others: Sequence[Runner], spread: Spread | None) -> Any:
+    """[others, others] of the leads over the first: what items say, with what seeds add to the first, which all leads
+    share, and to each of the others."""
+    import numpy
+
+    def scatter(one: Runner) -> float:
+        return spread.variance / len(one.values) if spread and one.seeded and one.values else 0.0
+
+    size = len(others)
+    covariance = numpy.full((size, size), scatter(first)) + numpy.diag([scatter(one) for one in others])
+    known = [place for place, one in enumerate(others) if one.values and first.values]
+    if known:
+        base = numpy.asarray(first.values, dtype=float).mean(axis=0)
+        apart = numpy.stack([numpy.asarray(others[p].values, dtype=float).mean(axis=0) - base for p in known])
+        covariance[numpy.ix_(known, known)] += numpy.cov(apart).reshape(len(known), len(known)) / base.size
+    for place in set(range(size)) - set(known):
+        covariance[place, place] += (others[place].stderr or 0.0) ** 2 + (first.stderr or 0.0) ** 2
+    deviation = numpy.sqrt(numpy.diag(covariance))
+    scaled = numpy.where(deviation > 0, deviation, 1.0)
+    found = covariance / scaled[:, None] / scaled
+    numpy.fill_diagonal(found, 1.0)
+    return found
+
+
+def best_chances(reference: str, found: Leads) -> dict[str, float]:
+    """label -> the share of draws in which it is the best; those that are best together share it."""
+    import numpy
+
+    merits = numpy.concatenate([numpy.zeros((len(found.draws), 1)), found.draws], axis=1)
+    best = merits == merits.max(axis=1, keepdims=True)
+    shares = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
+    return dict(zip((reference, *found.labels), map(float, shares), strict=True))

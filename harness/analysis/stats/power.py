@@ -1,0 +1,218 @@
+"""What seeds and items can find: power, the smallest difference that shows, what would settle a question. Pure.
+
+All figures are of the test in `contrast.compare`, from the variance components of a difference; they are averages
+over what the mean squares may turn out to be, not normal approximations.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.records import MARGIN
+
+ALPHA = 0.05
+POWER = 0.8
+MOST_ITEMS = 1_000_000
+MOST_SEEDS = 1_000
+DISAGREEMENT = 0.25  # share of items that two methods answer differently: right half the time, correlated by a half
+SEED_POINTS, ITEM_POINTS = 48, 8  # quantiles of the two mean squares over which power is averaged
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Variance components of a difference, for one item and one seed.
+
+    `item`: of true differences between items (method x item); `seed`: of a method's expected score between its seeds;
+    `residual`: of single answers between seeds beyond that. `varying` of the two methods have seeds at all (0 to 2).
+    `others_df`: degrees of freedom that other methods add to what is known of the spread between seeds.
+    """
+
+    item: float
+    seed: float
+    residual: float
+    varying: int = 2
+    others_df: float = 0.0
+
+    def variance(self, items: float, seeds: float) -> float:
+        """Of the difference, with that many items and that many seeds of either method."""
+        return self.item / items + self.varying / seeds * (self.seed + self.residual / items)
+
+
+@dataclass(frozen=True)
+class Need:
+    """How many seeds of either method at these items, or items at these seeds, would do; in all, not more. None: no
+    number would, up to a thousand seeds or a million items."""
+
+    seeds: int | None
+    items: int | None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a plan's items can decide at a margin, before anything has run.
+
+    `score_stderr` of one score, `stderr` of a difference, `detectable` the smallest difference that is found 80% of
+    the time, `items_needed` to show a tie within the margin as often; None where the seeds alone leave more open
+    than that. `decides`: whether these items are as many.
+    """
+
+    score_stderr: float
+    stderr: float
+    detectable: float
+    items_needed: int | None
+    decides: bool
+
+
+def power_to_differ(parts: Parts, effect: float, items: int, seeds: int, alpha: float = ALPHA) -> float:
+    """The chance that `compare` finds a true difference of `effect` at `alpha`, averaged over what the mean squares of
+    items and seeds may turn out to be."""
+    from scipy.special import ndtr
+
+    true, weights, reach = reaches(parts, items, seeds, alpha / 2)
+    if true == 0:
+        return float(effect != 0)
+    return float((weights * (ndtr((effect - reach) / true) + ndtr((-reach - effect) / true))).sum())
+
+
+def power_to_tie(parts: Parts, margin: float, items: int, seeds: int, alpha: float = ALPHA) -> float:
+    """The chance that two methods without any true difference are found tied within the margin at `alpha`."""
+    import numpy
+    from scipy.special import ndtr
+
+    true, weights, reach = reaches(parts, items, seeds, alpha)
+    if true == 0:
+        return 1.0
+    room = numpy.maximum(margin - reach, 0.0) / true
+    return float((weights * (ndtr(room) - ndtr(-room))).sum())
+
+
+def minimum_detectable_effect(
+    parts: Parts, items: int, seeds: int, alpha: float = ALPHA, power: float = POWER
+) -> float:
+    """The smallest true difference that is found at `alpha` with a chance of `power`."""
+    from scipy.optimize import brentq
+
+    true = math.sqrt(parts.variance(items, seeds))
+    if true == 0:
+        return 0.0
+    high = true
+    while power_to_differ(parts, high, items, seeds, alpha) < power:
+        high *= 2
+    return float(brentq(lambda x: power_to_differ(parts, x, items, seeds, alpha) - power, 0.0, high, xtol=1e-6 * true))
+
+
+def needed_to_differ(parts: Parts, effect: float, items: int, seeds: int, alpha: float = ALPHA) -> Need:
+    """What would find a true difference of `effect` with a chance of 80%."""
+    return needed(lambda items, seeds: power_to_differ(parts, effect, items, seeds, alpha), items, seeds)
+
+
+def needed_to_tie(parts: Parts, margin: float, items: int, seeds: int, alpha: float = ALPHA) -> Need:
+    """What would find methods that are alike tied within the margin with a chance of 80%."""
+    return needed(lambda items, seeds: power_to_tie(parts, margin, items, seeds, alpha), items, seeds)
+
+
+def outlook(
+    items: int,
+    margin: float = MARGIN,
+    *,
+    seeds: int = 1,
+    seed_sd: float = 0.0,
+    residual: float = 0.0,
+    others_df: float = 0.0,
+    share_right: float = 0.5,
+    disagreement: float = DISAGREEMENT,
+    alpha: float = ALPHA,
+) -> Outlook:
+    """What `items` right-or-wrong items can decide, from assumptions that are all stated: the share of right answers,
+    the share of items that two methods answer differently, and the standard deviation of the score between seeds.
+
+    200 items give one score a standard error of 0.035. With `seed_sd` 0 it speaks of items alone, which is the best
+    case. `residual` is the part of `seed_sd` squared that comes from single answers and that more items would shrink
+    (`contrast.Spread`), `others_df` the degrees of freedom that other methods of the plan add to that spread.
+    """
+    varying = 2 if seed_sd else 0
+    answers = residual * items
+    parts = Parts(
+        max(disagreement - varying * answers, 0.0), max(seed_sd**2 - residual, 0.0), answers, varying, others_df
+    )
+    need = needed_to_tie(parts, margin, items, seeds, alpha).items
+    return Outlook(
+        math.sqrt(share_right * (1 - share_right) / items),
+        math.sqrt(parts.variance(items, seeds)),
+        minimum_detectable_effect(parts, items, seeds, alpha),
+        need,
+        need is not None and need <= items,
+    )
+
+
+def degrees_of_freedom(
+    item_part: Any, of_items: Sequence[Any], items: Sequence[int], seed_part: Any, residual: float, seed_df: float
+) -> Any:
+    """Satterthwaite's, with the part of the seeds counted 1 + 2 / nu times; see `compare_tasks`. Never below the
+    smaller of those of items and seeds. Parts may be arrays."""
+    import numpy
+
+    seed_part = seed_part * (1 + 2 / seed_df)
+    scatter = sum(part**2 / (count - 1) for part, count in zip(of_items, items, strict=True))
+    residual_df = seed_df * (sum(items) - len(items))
+    scatter = scatter + seed_part**2 / seed_df + residual**2 / residual_df
+    least = numpy.where(numpy.asarray(seed_part) > 0, numpy.minimum(seed_df, sum(items) - len(items)), min(items) - 1)
+    found = numpy.maximum((item_part + seed_part) ** 2 / numpy.where(scatter > 0, scatter, 1.0), least)
+    return float(found) if numpy.ndim(found) == 0 else found
+
+
+@functools.lru_cache(maxsize=512)
+def reaches(parts: Parts, items: int, seeds: int, tail: float) -> tuple[float, Any, Any]:
+    """(true standard error, weights, how far from 0 a difference must be at this tail), the latter two over quantiles
+    of the mean squares: those of items are chi² with items - 1 degrees of freedom, those of seeds with `varying`
+    (seeds - 1) and what other methods add.
+
+    With a single seed, and none of others, the spread is taken as known.
+    """
+    import numpy
+    from scipy.special import stdtrit
+
+    varying = parts.varying / seeds
+    seed_df = parts.varying * (seeds - 1) + parts.others_df if parts.varying else 0
+    noise = varying * parts.residual / items
+    item_points = ITEM_POINTS if seed_df else SEED_POINTS * ITEM_POINTS
+    item_square = quantiles(items - 1, item_points)[None, :] * (parts.item / items + noise)
+    item_part = numpy.maximum(item_square - noise, 0.0)
+    seed_true = varying * (parts.seed + parts.residual / items)
+    if seed_df:
+        seed_part = quantiles(seed_df, SEED_POINTS)[:, None] * seed_true
+        degrees = degrees_of_freedom(item_part, [item_square], [items], seed_part, noise, seed_df)
+    else:
+        seed_part, degrees = numpy.full((1, 1), seed_true), numpy.full((1, 1), float(items - 1))
+    reach = -stdtrit(degrees, tail) * numpy.sqrt(item_part + seed_part)
+    return math.sqrt(parts.variance(items, seeds)), 1 / reach.size, reach
+
+
+@functools.lru_cache(maxsize=512)
+def quantiles(df: float, points: int) -> Any:
+    """Equally likely values of a mean square with `df` degrees of freedom and mean 1."""
+    import numpy
+    from scipy.special import chdtri
+
+    return chdtri(df, 1 - (numpy.arange(points) + 0.5) / points) / df
+
+
+def needed(power: Callable[[int, int], float], items: int, seeds: int) -> Need:
+    """The least seeds at these items, and items at these seeds, whose power is 80% or more."""
+    return Need(
+        least(lambda count: power(items, count), 2, MOST_SEEDS), least(lambda count: power(count, seeds), 2, MOST_ITEMS)
+    )
+
+
+def least(power: Callable[[int], float], low: int, high: int) -> int | None:
+    """The least count whose power is `POWER`, by bisection: power rises with the count. None above `high`."""
+    if power(high) < POWER:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle + 1, high)
+    return low

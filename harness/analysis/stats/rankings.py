@@ -1,0 +1,150 @@
+"""Many methods over many tasks and goals: what they do in the middle, which differ in rank, which are on a Pareto
+front.
+
+Pure. Here tasks, or seeds within tasks, are what is drawn again: nothing is said of single items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.stats.intervals import LEVEL, RESAMPLES, Interval
+
+
+def interquartile_mean(scores: Any) -> float:
+    """The mean of the middle half of all scores, of whatever shape (Agarwal et al. 2021, arXiv:2108.13264): a quarter
+    is cut off either end. Outliers move it less than the mean, and it uses more of the runs than the median."""
+    from scipy.stats import trim_mean
+
+    return float(trim_mean(scores, 0.25, axis=None))
+
+
+def probability_of_improvement(a: Any, b: Any) -> float:
+    """The chance that a run of A beats one of B on a task drawn at random; ties count half (arXiv:2108.13264).
+
+    `a` is [seeds, tasks], `b` [other seeds, tasks].
+    """
+    import numpy
+
+    first, second = numpy.asarray(a, dtype=float)[:, None, :], numpy.asarray(b, dtype=float)[None, :, :]
+    return float(((first > second) + 0.5 * (first == second)).mean())
+
+
+def performance_profile(scores: Any, thresholds: Sequence[float]) -> list[float]:
+    """The share of runs [seeds, tasks] that score above each threshold (Dolan and Moré 2002; arXiv:2108.13264)."""
+    import numpy
+
+    return [float(share) for share in (numpy.asarray(scores)[..., None] > numpy.asarray(thresholds)).mean(axis=(0, 1))]
+
+
+def stratified_interval(statistic: Callable[..., float], *scores: Any, seed: int = 0) -> Interval:
+    """A statistic of one or more arrays [seeds, tasks] with its stratified bootstrap interval (percentile).
+
+    Seeds are drawn with replacement within each task and each array, as rliable does; tasks are fixed. With fewer
+    than five seeds it is too narrow, as any bootstrap of them.
+    """
+    import numpy
+
+    random = numpy.random.default_rng(seed)
+    given = [numpy.asarray(values, dtype=float) for values in scores]
+    found = [
+        statistic(*(numpy.take_along_axis(v, random.integers(0, v.shape[0], v.shape), axis=0) for v in given))
+        for _ in range(RESAMPLES)
+    ]
+    low, high = numpy.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(statistic(*given), float(low), float(high))
+
+
+def interquartile_interval(scores: Any, seed: int = 0) -> Interval:
+    """`interquartile_mean` of [seeds, tasks] with the interval of `stratified_interval`, all resamples at once."""
+    import numpy
+
+    random = numpy.random.default_rng(seed)
+    values = numpy.asarray(scores, dtype=float)
+    seeds, tasks = values.shape
+    drawn = values[random.integers(0, seeds, (RESAMPLES, seeds, tasks)), numpy.arange(tasks)]
+    ranked = numpy.sort(drawn.reshape(RESAMPLES, -1), axis=1)
+    cut = int(0.25 * seeds * tasks)
+    means = ranked[:, cut : seeds * tasks - cut].mean(axis=1)
+    low, high = numpy.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(interquartile_mean(values), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods by their mean rank over tasks, 1 for the best.
+
+    `p` is Friedman's, for "all methods are alike"; `critical_difference` Nemenyi's: mean ranks that are closer do not
+    differ. `groups` are the largest sets of methods (by index, best first) that do not, each of two or more.
+    """
+
+    mean_ranks: tuple[float, ...]
+    p: float
+    critical_difference: float
+    groups: tuple[tuple[int, ...], ...]
+
+
+def friedman(scores: Any, alpha: float = 0.05, *, higher_is_better: bool = True) -> Ranking:
+    """Friedman's test and Nemenyi's groups over tasks (Demšar 2006, JMLR 7:1-30) of scores [tasks, methods].
+
+    Here the tasks are a sample: it is asked what holds on tasks like these. Where Friedman's test finds nothing,
+    all methods are one group. Raises ValueError for fewer than three methods or two tasks, and for scores that are
+    not finite.
+    """
+    import numpy
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    values = numpy.asarray(scores, dtype=float)
+    if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 3 or not numpy.isfinite(values).all():
+        raise ValueError(f"ranks take finite scores of two tasks and three methods or more; got {values.shape}")
+    tasks, methods = values.shape
+    ranks = rankdata(-values if higher_is_better else values, axis=1).mean(axis=0)
+    alike = (values == values[:, :1]).all()  # all ties: the statistic is 0 / 0
+    p = 1.0 if alike else float(friedmanchisquare(*values.T).pvalue)
+    apart = float(studentized_range.ppf(1 - alpha, methods, math.inf)) / math.sqrt(2)
+    apart *= math.sqrt(methods * (methods + 1) / (6 * tasks))
+    order = [int(place) for place in numpy.argsort(ranks, kind="stable")]
+    reach = math.inf if p >= alpha else apart
+    groups: list[tuple[int, ...]] = []
+    for start, first in enumerate(order):
+        group = tuple(method for method in order[start:] if ranks[method] - ranks[first] < reach)
+        if len(group) > 1 and not any(set(group) <= set(other) for other in groups):
+            groups.append(group)
+    return Ranking(tuple(float(rank) for rank in ranks), p, apart, tuple(groups))
+
+
+def pareto_front(goals: Any, higher_is_better: Sequence[bool]) -> Any:
+    """Which methods no other beats: a mask [..., methods] of values [..., methods, goals]. One beats another if it is
+    at least as good in all goals and better in one; methods that are alike in all stay together."""
+    import numpy
+
+    values = numpy.asarray(goals, dtype=float) * numpy.where(higher_is_better, 1.0, -1.0)
+    beaten = numpy.zeros(values.shape[:-1], dtype=bool)
+    for other in range(values.shape[-2]):
+        rival = values[..., other : other + 1, :]
+        beaten |= (rival >= values).all(axis=-1) & (rival > values).any(axis=-1)
+    return ~beaten
+
+
+def front_probability(means: Any, stderrs: Any, higher_is_better: Sequence[bool], seed: int = 0) -> list[float]:
+    """The probability that each method is on the front, of means and standard errors [methods, goals].
+
+    The true values are drawn from normal distributions around the means, independently for each method and goal; an
+    error of 0 is a figure that is known. Methods whose goals move together are better drawn by the caller: see
+    `on_front`. Raises ValueError for errors that are negative or not finite.
+    """
+    import numpy
+
+    centre, error = numpy.asarray(means, dtype=float), numpy.asarray(stderrs, dtype=float)
+    if not (numpy.isfinite(error).all() and numpy.isfinite(centre).all() and (error >= 0).all()):
+        raise ValueError("a front takes finite means and errors of zero or more")
+    draws = centre + error * numpy.random.default_rng(seed).standard_normal((RESAMPLES, *centre.shape))
+    return on_front(draws, higher_is_better)
+
+
+def on_front(draws: Any, higher_is_better: Sequence[bool]) -> list[float]:
+    """The share of draws [draws, methods, goals] in which each method is on the front."""
+    return [float(share) for share in pareto_front(draws, higher_is_better).mean(axis=0)]

@@ -1,0 +1,246 @@
+"""Stored scores -> verdicts: better, worse, tied, underpowered or incomparable, with the figures behind each.
+
+In: the rows of a run (`store.queries.CellRow`) and the values of their items. Out: a `Verdict` for each pair of labels
+that stand in one table: one model, task, data size and quality of data. What is inferred, and how, says `contrast.py`;
+here is what may be compared at all. Not covered: which method to take (a recommendation weighs costs too).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
+
+from harness.analysis.stats.contrast import Comparison, Decision, Spread, common_spread, compare, decide, p_tied, rows
+from harness.analysis.stats.intervals import Interval, cohen_d, corrected
+from harness.data import Quality
+from harness.records import MARGIN
+from harness.store import CellRow
+
+TINY = 1e-6
+Values = Mapping[str, Mapping[str, float]]  # attempt_id -> {doc_id: value}
+Word = Literal["better", "worse", "tied", "underpowered", "incomparable"]
+
+
+class Point(NamedTuple):
+    """What the rows of one table have in common, so that they may be compared."""
+
+    task: str
+    model: str  # the base model
+    n_train: int
+    condition: str = ""
+
+    def __str__(self) -> str:
+        size = f"{self.n_train} examples" if self.n_train else "untrained"
+        return ", ".join(filter(None, (self.task, self.model, size, self.condition)))
+
+
+Table = dict[str, list[CellRow]]  # label -> its cells, a seed each
+
+
+def tables(rows: Iterable[CellRow]) -> dict[Point, Table]:
+    """The tables of a run; the untrained rows stand in every one of their task and model. Where nothing was trained
+    they have a table of their own."""
+    found: dict[Point, Table] = {}
+    untrained: dict[tuple[str, str], Table] = {}
+    for row in rows:
+        if row.n_train:
+            point = Point(row.task, row.base_model, row.n_train, Quality.of(row.data).condition)
+            found.setdefault(point, {}).setdefault(row.label, []).append(row)
+        else:
+            untrained.setdefault((row.task, row.base_model), {}).setdefault(row.label, []).append(row)
+    for (task, model), table in untrained.items():
+        theirs = [point for point in found if (point.task, point.model) == (task, model)]
+        for point in theirs or [Point(task, model, 0)]:
+            found[point] = {**table, **found.get(point, {})}
+    return found
+
+
+def headlines(rows: Iterable[CellRow], metric: str = "") -> dict[str, tuple[str, str]]:
+    """attempt_id -> (task, metric) of the score that a cell is compared by, for `store.queries.item_values`; `metric`
+    is another than the task's first."""
+    return {
+        row.attempt_id: (row.task, score.metric)
+        for row in rows
+        if (score := next((s for s in row.scores if s.task == row.task and metric in ("", s.metric)), None))
+    }
+
+
+def sides(table: Table, values: Values, metric: str = "") -> dict[str, Side]:
+    """label -> its side of every comparison within a table."""
+    return {label: side_of(label, cells, values, metric) for label, cells in table.items()}
+
+
+@dataclass(frozen=True)
+class Side:
+    """A label at one data size: its attempts, a seed each, with the value of every item, in the order of `docs`."""
+
+    label: str
+    metric: str
+    higher_is_better: bool
+    docs: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]  # [seeds][items]
+    seeded: bool = True  # False: it trains nothing, and would score the same again
+    missing: str = ""  # why it cannot be compared
+    fingerprint: str = ""  # of the task's definition and documents, where it is known
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times one cost is another (`costs.ratio`). `margin` is relative: 0.02 is two per cent. There is no
+    interval where one side has a single value."""
+
+    value: float
+    interval: Interval | None
+    p: float
+    p_tied: float
+    margin: float
+    seeds: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `a` is to `b`. Scores have a `decision`, costs a `ratio`; of what cannot be compared both are None, and
+    `reason` says why. Beside the decision's p-value, corrected for all pairs that are shown: that of this pair alone,
+    and `q`, corrected by Benjamini and Hochberg. `effect_size` is the mean difference of items in their own standard
+    deviations (Cohen's d_z)."""
+
+    a: str
+    b: str
+    verdict: Word
+    metric: str = ""
+    decision: Decision | None = None
+    reason: str = ""
+    ratio: Ratio | None = None
+    p_alone: float | None = None
+    q: float | None = None
+    effect_size: float | None = None
+
+
+def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = "") -> Side:
+    """A label's finished cells on the task that they learned. `metric` is another than the headline."""
+
+    def without(reason: str) -> Side:
+        return Side(label, metric, True, (), (), missing=f"{label} {reason}")
+
+    done = [cell for cell in cells if cell.status == "done"]
+    if not done:
+        reasons = sorted({f"{cell.status}: {cell.reason}".removesuffix(": ") for cell in cells})
+        return without(f"has no finished cell ({'; '.join(reasons)})")
+    own = [score for cell in done for score in cell.scores if score.task == cell.task]
+    own_first = (
+        next((s for s in cell.scores if s.task == cell.task and metric in ("", s.metric)), None) for cell in done
+    )
+    found = [score for score in own_first if score]
+    if not found:
+        known = ", ".join(dict.fromkeys(score.metric for score in own)) or "none"
+        return without(f"was not scored by {metric} (there is {known})" if metric else "has no score")
+    rows = [values.get(cell.attempt_id, {}) for cell in done]
+    docs = tuple(sorted(rows[0]))
+    if any(tuple(sorted(row)) != docs for row in rows):
+        return without("was scored on other items under another seed")
+    if len(docs) < 2:
+        return without(f"has no values of single items for {found[0].metric}")
+    table = tuple(tuple(row[doc] for doc in docs) for row in rows)
+    if not all(value is not None and math.isfinite(value) for row in table for value in row):
+        return without("has values of single items that are no finite numbers")
+    for score, row in zip(found, table, strict=False):
+        if abs(score.value - math.fsum(row) / len(row)) > (score.stderr or TINY) + TINY:
+            return without(f"has a {score.metric} that is no mean over items, so items cannot be compared")
+    seeded = any(cell.seed is not None for cell in done)
+    return Side(label, found[0].metric, found[0].higher_is_better, docs, table, seeded, "", done[0].fingerprint)
+
+
+def refused(a: Side, b: Side) -> str:
+    """Why two sides cannot be compared, or ""."""
+    if a.missing or b.missing:
+        return a.missing or b.missing
+    if a.metric != b.metric:
+        return f"{a.label} was scored by {a.metric}, {b.label} by {b.metric}"
+    if a.docs != b.docs:
+        shared = len(set(a.docs) & set(b.docs))
+        return (
+            f"they were scored on different items: {len(a.docs)} and {len(b.docs)}, of which {shared} are the same. "
+            "Run both on the task as it is now"
+        )
+    if a.fingerprint and b.fingerprint and a.fingerprint != b.fingerprint:
+        return (
+            "the task was defined otherwise (its prompt, its choices, its metrics or its training documents have "
+            "changed). Run both on the task as it is now"
+        )
+    return ""
+
+
+def verdict_of(a: Side, b: Side, margin: float = MARGIN, pooled: Spread | None = None, pairs: int = 1) -> Verdict:
+    """Two sides compared, with a p-value of their own; see `verdicts` for that of several pairs. What would settle them
+    is worked out for so many `pairs`."""
+    if reason := refused(a, b):
+        return refusal(a, b, reason)
+    found = compare(rows_of(a), rows_of(b), pooled=pooled)
+    return verdict(a, b, found, decide(found, margin, pairs=pairs, higher_is_better=a.higher_is_better))
+
+
+def pairwise_verdicts(
+    sides: Iterable[Side],
+    margin: float = MARGIN,
+    against: str | None = None,
+    pooled: bool = True,
+    settle: bool = True,
+) -> list[Verdict]:
+    """Every pair of sides, or every one `against` a label, with p-values of differences and of ties corrected by Holm
+    for all pairs shown.
+
+    `pooled`: the spread between seeds is taken from all sides together, as two seeds of one method say little of it.
+    `settle`: see `contrast.decide`; without it thousands of pairs take seconds.
+    """
+    sides = list(sides)
+    pairs = list(combinations(sides, 2))
+    if against is not None:
+        named = next(side for side in sides if side.label == against)
+        pairs = [(side, named) for side in sides if side is not named]
+    metrics = {side.metric for side in sides if not side.missing}
+    spreads = {metric: spread_of(sides, metric) if pooled else None for metric in metrics}
+    fit = [compare(rows_of(a), rows_of(b), pooled=spreads[a.metric]) for a, b in pairs if not refused(a, b)]
+    alone = [found.p for found in fit]
+    within = corrected([p_tied(found, margin) for found in fit], "holm")
+    rest = zip(fit, corrected(alone, "holm"), within, corrected(alone, "benjamini-hochberg"), strict=True)
+    made = []
+    for a, b in pairs:
+        if reason := refused(a, b):
+            made.append(refusal(a, b, reason))
+        else:
+            found, p, tied, q = next(rest)
+            decision = decide(
+                found, margin, p=p, p_within=tied, pairs=len(fit), higher_is_better=a.higher_is_better, settle=settle
+            )
+            made.append(replace(verdict(a, b, found, decision), q=q))
+    return made
+
+
+def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:
+    return Verdict(
+        a.label, b.label, decision.verdict, a.metric, decision, p_alone=found.p, effect_size=effect_size(a, b)
+    )
+
+
+def effect_size(a: Side, b: Side) -> float | None:
+    """Cohen's d_z of the items' means over seeds; None where all differ alike, and there is no deviation to go by."""
+    import numpy
+
+    found = cohen_d(*(numpy.asarray(side.values).mean(axis=0) for side in (a, b)))
+    return found if math.isfinite(found) else None
+
+
+def refusal(a: Side, b: Side, reason: str) -> Verdict:
+    return Verdict(a.label, b.label, "incomparable", reason=reason)
+
+
+def spread_of(sides: Iterable[Side], metric: str) -> Spread | None:
+    """The spread of a metric between seeds, of all sides that have two or more; None where there is none."""
+    return common_spread([rows_of(side) for side in sides if not side.missing and side.metric == metric])
+
+
+def rows_of(side: Side) -> Any:
+    return rows(side.values, side.seeded)

@@ -1,0 +1,245 @@
+"""How things look on a terminal: tables, records, download bars, and the live table of a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.analysis import TaskOutlook
+    from harness.execute import LiveStatus, Row
+    from harness.execute.executors import Progress, Running
+    from harness.plan import Plan
+
+REFRESH_SECONDS = 0.5
+MOST_ROWS, MOST_BAD = 12, 5  # lines of a live table
+MOST_LINES = 500  # of a plan
+
+
+def show_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+def show_table(title: str, columns: list[str], rows: list[list[Any]], right: frozenset[str] = frozenset()) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        # Names are copied from here, and figures are compared: they are never broken.
+        narrow = column in ("cell", "key", "label", "method", "model", "task", *right)
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=narrow)
+    for row in rows:
+        table.add_row(*[str(value) for value in row])
+    Console().print(table)
+
+
+@contextmanager
+def download_bars() -> Iterator[Any]:
+    """A progress callback (description, done bytes, total bytes) that draws bars; lines where it is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def line(name: str, done: int, total: int) -> None:
+            if name not in seen:
+                seen.add(name)
+                print(name, file=sys.stderr, flush=True)
+
+        yield line
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        ids: dict[str, Any] = {}
+
+        def draw(name: str, done: int, total: int) -> None:
+            if name not in ids:
+                ids[name] = bars.add_task(name, total=None)
+            bars.update(ids[name], completed=done, total=total or None)
+
+        yield draw
+
+
+def show_detail(detail: dict[str, Any], indent: int = 0) -> None:
+    """A nested record as indented lines; lists of records as lines of their values."""
+    pad = "  " * indent
+    for key, value in detail.items():
+        if isinstance(value, dict) and value:
+            print(f"{pad}{key}:")
+            show_detail(value, indent + 1)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{pad}{key}:")
+            for row in value:
+                cells = [f"{name}={short(item)}" for name, item in row.items() if item not in (None, "", [], {})]
+                print(f"{pad}  - " + "  ".join(cells))
+        else:
+            print(f"{pad}{key}: {short(value)}")
+
+
+def short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
+    """A plan: a line a cell, and how long what is to do may take."""
+    waiting = [row for row in rows if row.status == "to do"]
+    known = [row.seconds for row in waiting if row.seconds]
+    guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / jobs)}" if known else ""
+    shown = []
+    for row in rows[:MOST_LINES]:
+        seconds = f"{row.seconds:.0f}" if row.seconds else ""
+        memory = f"{row.memory['peak'] / 2**30:.2f}" if row.memory else ""
+        shown.append([row.key, row.status, seconds, memory, f"{len(row.needs)} cells" if row.needs else ""])
+    title = f"{name}: {len(rows)} cells, {len(waiting)} to run{guess}"
+    show_table(title, ["cell", "status", "seconds", "GiB", "after"], shown, frozenset({"seconds", "GiB"}))
+    if len(rows) > MOST_LINES:
+        print(f"… and {len(rows) - MOST_LINES} more cells (--json lists them all)")
+    for row in [row for row in rows if row.reason][:MOST_ROWS]:
+        print(f"cannot run: {row.key}: {row.reason}")
+    if any(row.seconds for row in rows):
+        print("seconds: the mean of its nearest kin among the finished cells of this results folder")
+    if any(row.memory for row in rows):
+        print("GiB: the predicted peak of its memory (--json has the parts, in bytes)")
+
+
+def show_outlooks(found: list[TaskOutlook]) -> None:
+    """What the test items of each learned task can decide, and what that is assumed from."""
+    from harness.analysis import assumption, sentence
+
+    several = len({one.model for one in found}) > 1
+    for one in found:
+        print(sentence(one, several))
+    for told in dict.fromkeys(assumption(one) for one in found):
+        print(f"assumed: {told}")
+
+
+# --- the live table ---
+
+
+@contextmanager
+def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress], None]]:
+    """A function that shows a Progress: a live table on a terminal, a line per ended cell elsewhere."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    clock = time.monotonic()
+    finished = sum(state != "to do" for state in states.values())
+    told = 0
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        for cell, state, seconds in progress.ended[told:]:
+            told += 1
+            place = f"[{finished + told}/{sum(progress.counts.values())}]"
+            console.print(f"{place:>9} {state:<11} {seconds:6.1f} s  {cell.key}", highlight=False, markup=False)
+
+    if not console.is_terminal:
+        yield tell
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        last = 0.0
+
+        def draw(progress: Progress) -> None:
+            nonlocal last
+            tell(progress)
+            if time.monotonic() - last > REFRESH_SECONDS:
+                last = time.monotonic()
+                live.update(table(progress, time.monotonic() - clock))
+
+        yield draw
+
+
+def table(progress: Progress, elapsed: float) -> Any:
+    """Counts by state, what runs, what failed and what was slowest: as readable with 100,000 cells as with ten."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    left = time_left(progress)
+    title = f"{progress.plan.suite.name}: {counts_text(progress.counts)} · {clock_text(elapsed)} gone"
+    title += f", about {clock_text(left)} left" if left is not None else ""
+    if progress.stopping:
+        title += " · stopping after the running cells (Ctrl-C again: now)"
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("cell", "state", "step", "loss", "seconds"):
+        shown.add_column(name, justify="left" if name in ("cell", "state") else "right", no_wrap=name == "cell")
+    for running in progress.running[:MOST_ROWS]:
+        news = running.events()
+        step = f"{news['step']}/{news['steps']}" if "step" in news else ""
+        loss = f"{news['loss']:.3f}" if "loss" in news else ""
+        shown.add_row(running.cell.key, news.get("phase", "start"), step, loss, f"{running.seconds:.0f}")
+    if len(progress.running) > MOST_ROWS:
+        shown.add_row(f"… and {len(progress.running) - MOST_ROWS} more that run", "", "", "", "", style="dim")
+    notes = []
+    bad = [(cell, state) for cell, state, _ in progress.ended if state != "done"]
+    for cell, state in bad[-MOST_BAD:]:
+        notes.append(Text(f"{state}: {cell.key}", style="red"))
+    if len(bad) > MOST_BAD:
+        notes.append(Text(f"… and {len(bad) - MOST_BAD} more that are not done", style="red"))
+    done = [(seconds, cell.key) for cell, state, seconds in progress.ended if state == "done"]
+    if len(done) > 1:
+        seconds, key = max(done)
+        notes.append(Text(f"slowest: {key}, {seconds:.0f} s", style="dim"))
+    return Group(Text(title, style="italic"), shown, *notes)
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if count)
+
+
+def time_left(progress: Progress) -> float | None:
+    """Seconds until the end, from the cells done so far: the mean of their method if any, else of all."""
+    by_method: dict[str, list[float]] = {}
+    for cell, state, seconds in progress.ended:
+        if state == "done":
+            by_method.setdefault(cell.method, []).append(seconds)
+    everything = [seconds for group in by_method.values() for seconds in group]
+    if not everything:
+        return None
+    means = {method: sum(group) / len(group) for method, group in by_method.items()}
+    overall = sum(everything) / len(everything)
+
+    def rest(running: Running) -> float:
+        return max(0.0, means.get(running.cell.method, overall) - running.seconds)
+
+    waiting = progress.waiting_by_method()
+    seconds = sum(means.get(method, overall) * count for method, count in waiting.items())
+    return (seconds + sum(map(rest, progress.running))) / max(1, len(progress.running))
+
+
+def show_status(status: LiveStatus) -> None:
+    """A run as seen from another terminal."""
+    state = "is running" if status.alive else "has ended" if status.ended else "was killed; run it again to go on"
+    print(f"{status.suite} {state} (run {status.run_id}, pid {status.pid}, since {status.started[:19]}Z)")
+    print(f"{status.cells} cells: {counts_text(status.counts)}")
+    for message in status.warnings:
+        print(f"warning: {message}")
+    if status.running:
+        rows = []
+        for row in status.running:
+            step = f"{row['step']}/{row['steps']}" if "step" in row else ""
+            loss = f"{row['loss']:.3f}" if "loss" in row else ""
+            memory = f"{row['rss_bytes'] / 2**30:.2f} GiB" if row["rss_bytes"] else ""
+            rows.append([row["key"], row["device"], row.get("phase", "start"), step, loss, memory])
+        show_table("running", ["cell", "device", "phase", "step", "loss", "memory"], rows, frozenset({"step", "loss"}))
+    if status.slowest:
+        rows = [[row["key"], f"{row['seconds']:.1f}"] for row in status.slowest]
+        show_table("slowest", ["cell", "seconds"], rows, frozenset({"seconds"}))
+    if status.unfinished:
+        rows = [[row["key"], row["status"], row["reason"]] for row in status.unfinished[-MOST_ROWS:]]
+        show_table("not done", ["cell", "status", "reason"], rows)
+
+
+def clock_text(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 120:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

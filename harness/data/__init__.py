@@ -1,0 +1,74 @@
+"""In: task YAMLs and the sources they name. Out: documents in fixed splits, training examples, and facts about both."""
+
+from __future__ import annotations
+
+from harness.data import leaks, sources, tasks
+from harness.data.catalog import (
+    Catalog,
+    ModelEntry,
+    data_files,
+    definition_files,
+    find_root,
+    keep_facts,
+    lm_eval_tasks,
+    load_catalog,
+)
+from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
+from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
+from harness.data.sampling import draw, examples, texts
+from harness.data.sources import cache_root
+from harness.data.tasks import (
+    encode,
+    example,
+    for_validation,
+    gold,
+    learning_docs,
+    load_task,
+    mark,
+    opened,
+    unlearnable,
+    wrong_answers,
+)
+
+__all__ = [
+    "CLEAN",
+    "PLACES",
+    "TEXTS",
+    "TOKENS",
+    "UNSPOILT",
+    "Catalog",
+    "Corruption",
+    "Facts",
+    "LengthFacts",
+    "ModelEntry",
+    "ModelFacts",
+    "Number",
+    "Quality",
+    "Select",
+    "TaskFacts",
+    "cache_root",
+    "data_files",
+    "definition_files",
+    "draw",
+    "encode",
+    "example",
+    "examples",
+    "find_root",
+    "for_validation",
+    "gold",
+    "keep_facts",
+    "leaks",
+    "learning_docs",
+    "lm_eval_tasks",
+    "load_catalog",
+    "load_task",
+    "mark",
+    "marked",
+    "opened",
+    "sources",
+    "tasks",
+    "texts",
+    "turns",
+    "unlearnable",
+    "wrong_answers",
+]

@@ -1,0 +1,311 @@
+"""What may be named: models and tasks; and where the facts about them are kept.
+
+Not covered: what the facts are (`facts.py`), and making them (`tasks.py`, `models.py`, `lengths.py`, `leaks.py`).
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.architecture import read_network
+from harness.data import sources
+from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
+from harness.errors import Problem, SuiteError, UserError, unknown
+from harness.records import digest
+
+DATA_VERSION = 1  # raised by hand when data are looked through in another way
+LENGTHS_VERSION = 1  # raised by hand when lengths are counted in another way: they are then counted anew
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that can be named. `sources` are parts of one file when there are several."""
+
+    name: str
+    kind: str  # causal | encoder, or "" for a source of which nothing is known
+    sources: tuple[str, ...]
+    sha256: tuple[str, ...] = ()
+    parameters: int = 0
+    licence: str = ""
+    about: str = ""
+
+
+Kind = TypeVar("Kind", ModelFacts, TaskFacts, LengthFacts, DataFacts, OverlapFacts)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Models and tasks by name, for one project folder (where `suites/` lies)."""
+
+    root: Path
+    models: dict[str, ModelEntry]
+    tasks: dict[str, Path]
+
+    # --- models ---
+
+    def model(self, name: str) -> ModelEntry:
+        """The entry of a name, or of a source given in its place. Raises UserError."""
+        if name in self.models:
+            return self.models[name]
+        if name.startswith(("hf:", "file:", "pypi:")):
+            sources.parse(name)
+            return ModelEntry(name=name, kind="", sources=(name,))
+        raise UserError(unknown("model", name, self.models, "A source works too: hf:org/name or file:folder."))
+
+    def model_facts(self, name: str) -> ModelFacts | None:
+        """The facts of a fetched model; None before it is fetched, or when its folder is gone."""
+        path = self.model_facts_path(name)
+        facts = read_facts(path, ModelFacts)
+        if facts is None or not (Path(facts.folder) / "config.json").exists():
+            return None
+        folder = Path(facts.folder)
+        return replace(facts, network=read_network(folder), chat=has_chat_template(folder))
+
+    def model_facts_path(self, name: str) -> Path:
+        entry = self.model(name)
+        local = [
+            local_stamp(self.root / Path(sources.parse(text).name).expanduser())
+            for text in entry.sources
+            if text.startswith("file:")
+        ]
+        return sources.cache_root() / "facts" / f"model-{digest([asdict(entry), str(self.root), local])[:32]}.json"
+
+    # --- tasks ---
+
+    def task_path(self, name: str) -> Path:
+        """The YAML of a task: the project's own first, then lm-eval's. Raises UserError."""
+        found = self.tasks.get(name) or lm_eval_tasks().get(name)
+        if found is None:
+            raise UserError(
+                unknown(
+                    "task",
+                    name,
+                    self.tasks,
+                    f"lm-eval's own tasks ({len(lm_eval_tasks())}) can be named too, and a YAML in suites/tasks/.",
+                )
+            )
+        return found
+
+    def task_facts(self, name: str) -> TaskFacts | None:
+        """The facts of a fetched task; None before it is fetched, or when its files have changed."""
+        return read_facts(self.task_facts_path(name), TaskFacts)
+
+    def task_facts_path(self, name: str) -> Path:
+        return sources.cache_root() / "facts" / f"task-{definition(self.task_path(name))[:32]}.json"
+
+    # --- lengths ---
+
+    def length_facts(self, model: ModelFacts, task: TaskFacts) -> LengthFacts | None:
+        """How long a task's texts are for a model; None before both are fetched, or when either has changed."""
+        facts = read_facts(self.length_facts_path(model, task), LengthFacts)
+        return facts and replace(facts, training=tuple(facts.training), scored=tuple(facts.scored))
+
+    def length_facts_path(self, model: ModelFacts, task: TaskFacts) -> Path:
+        what = digest([model.fingerprint, task.fingerprint, LENGTHS_VERSION])
+        return sources.cache_root() / "facts" / f"lengths-{what[:32]}.json"
+
+    # --- data ---
+
+    def data_facts(self, task: TaskFacts) -> DataFacts | None:
+        """What is known of a task's documents; None before they were looked through."""
+        return read_facts(self.data_facts_path(task), DataFacts)
+
+    def data_facts_path(self, task: TaskFacts) -> Path:
+        return sources.cache_root() / "facts" / f"data-{digest([task.fingerprint, DATA_VERSION])[:32]}.json"
+
+    def overlap_facts(self, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts | None:
+        """Which of a task's scored items stand in what is learned of another; None before that was looked for."""
+        return read_facts(self.overlap_facts_path(learned, scored), OverlapFacts)
+
+    def overlap_facts_path(self, learned: TaskFacts, scored: TaskFacts) -> Path:
+        what = digest([learned.fingerprint, scored.fingerprint, DATA_VERSION])
+        return sources.cache_root() / "facts" / f"overlap-{what[:32]}.json"
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a model's tokenizer can write messages as one text: in a file of its own, or in its configuration."""
+    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
+        return True
+    try:
+        return bool(json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template"))
+    except (OSError, ValueError):
+        return False
+
+
+def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFacts | OverlapFacts) -> None:
+    """Write facts where the catalog looks for them, so that another process sees all of them or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    kept = asdict(replace(facts, network=None) if isinstance(facts, ModelFacts) else facts)
+    kept.pop("network", None)
+    kept.pop("chat", None)
+    temporary.write_text(json.dumps(kept))
+    temporary.replace(path)
+
+
+def read_facts(path: Path, kind: type[Kind]) -> Kind | None:
+    """Kept facts; None when there are none, or a damaged file is in their place: then they are made again."""
+    try:
+        return kind(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def definition(path: Path) -> str:
+    """A digest of everything that defines a task: its YAML, what it includes, its functions, local data.
+
+    Data files are noticed by size and time of change, found where the task's loader would look for them.
+    """
+    parts: list[Any] = [str(path.resolve()), importlib.metadata.version("lm_eval")]
+    for file in definition_files(path):
+        parts.append(hashlib.sha256(file.read_bytes()).hexdigest())
+        if file.suffix != ".py":
+            parts += [local_stamp(place) for place in data_files(file, path.parent)]
+    return digest(parts)
+
+
+def data_files(path: Path, base: Path) -> list[Path]:
+    """Local files that a task's YAML may name: every text in it that is a file, or a pattern of files."""
+    try:
+        config = yaml_without_functions(path)
+    except (OSError, ValueError):
+        return []
+    found = []
+    for text in texts(config):
+        name = text.removeprefix("file:")
+        if not name or "\n" in name or "{{" in name or len(name) > 1000:
+            continue
+        place = base / Path(name).expanduser()
+        if any(mark in name for mark in "*?["):
+            found += sorted(Path(match) for match in glob.glob(str(place), recursive=True))
+        elif text.startswith("file:") or place.exists():
+            found.append(place)
+    return found
+
+
+def yaml_without_functions(path: Path) -> Any:
+    """A task's YAML with its functions as their names. Raises ValueError (yaml.YAMLError is turned into it)."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_constructor("!function", lambda loader, node: str(node.value))
+    try:
+        return yaml.load(path.read_text(encoding="utf-8", errors="replace"), Loader=Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a nested value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner)
+
+
+def definition_files(path: Path) -> Iterable[Path]:
+    """The YAML, the YAMLs it includes, and the Python files beside it whose functions it names."""
+    seen, queue = set(), [path]
+    while queue:
+        file = queue.pop()
+        if file in seen or not file.is_file():
+            continue
+        seen.add(file)
+        if file.suffix == ".py":
+            continue
+        text = file.read_text(encoding="utf-8", errors="replace")
+        for names in re.findall(r"^include:\s*(.+)$", text, re.M):
+            queue += [file.parent / name.strip("'\" ") for name in names.strip("[]").split(",")]
+        for module in re.findall(r"!function\s+([\w.]+)\.\w+", text):
+            queue.append(file.parent / f"{module.replace('.', '/')}.py")
+    own = Path(__file__).parent
+    return [*sorted(seen), own / "corpora.py", own / "generation.py", own / "readers.py", own / "tasks.py"]
+
+
+def local_stamp(path: Path) -> list[Any]:
+    """A local file's name, size and time of change: cheap, and enough to notice an edit."""
+    if not path.exists():
+        return [str(path)]
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+
+
+@cache
+def lm_eval_tasks() -> dict[str, Path]:
+    """lm-eval's own single tasks: name -> YAML. Found by reading the files once; importing lm-eval takes
+    seconds, and building its index more. The answer is cached per lm-eval version."""
+    version = importlib.metadata.version("lm_eval")
+    kept = sources.cache_root() / "facts" / f"lm-eval-{version}.json"
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    folder = Path(spec.submodule_search_locations[0]) / "tasks"
+    if kept.exists():
+        names = json.loads(kept.read_text())
+    else:
+        names = {}
+        for file in sorted(folder.rglob("*.yaml")):
+            match = re.search(r"^task:[ \t]*['\"]?([\w.:+-]+)['\"]?[ \t]*$", file.read_text(errors="replace"), re.M)
+            if match:
+                names.setdefault(match[1], str(file.relative_to(folder)))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(names))
+    return {name: folder / file for name, file in names.items()}
+
+
+def load_catalog(root: Path) -> Catalog:
+    """The catalog of a project folder: `suites/models.yaml` and `suites/tasks/*.yaml`. Raises SuiteError."""
+    import yaml
+
+    models: dict[str, ModelEntry] = {}
+    problems = []
+    path = root / "suites" / "models.yaml"
+    if path.exists():
+        try:
+            listed = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            for name, row in listed.items():
+                known = {key: value for key, value in row.items() if key not in ("source", "sha256")}
+                models[name] = ModelEntry(
+                    name, sources=as_tuple(row["source"]), sha256=as_tuple(row.get("sha256", ())), **known
+                )
+        except KeyError as error:
+            problems.append(Problem(f"model {name!r} has no {error}.", str(path)))
+        except (yaml.YAMLError, ValueError, TypeError, AttributeError, OSError) as error:
+            problems.append(Problem(f"cannot be read: {error}", str(path)))
+    if problems:
+        raise SuiteError(problems)
+    tasks = {}
+    for file in sorted((root / "suites" / "tasks").glob("*.yaml")):
+        match = re.search(r"^task:[ \t]*['\"]?([\w.:+-]+)", file.read_text(encoding="utf-8", errors="replace"), re.M)
+        if match:
+            tasks[match[1]] = file
+    return Catalog(root, models, tasks)
+
+
+def as_tuple(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder upwards that holds `suites/`. Raises UserError."""
+    for folder in (start, *start.parents):
+        if (folder / "suites").is_dir():
+            return folder
+    raise UserError(f"no folder `suites` in {start} or above it. Run tunebench inside a project.")

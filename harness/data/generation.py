@@ -1,0 +1,28 @@
+"""Per-item scores of generated text, named by task YAMLs as `process_results: !function harness.data.generation.…`.
+
+ROUGE-L: Lin 2004 (F-measure of the longest common subsequence, with stemming), by rouge-score.
+chrF: Popović 2015 (character n-gram F-score), by sacrebleu, per sentence. Both are scaled to 0–1.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=True)
+
+
+def overlap(doc: dict[str, str], results: list[str], target: str = "title") -> dict[str, float]:
+    """`rouge_l` and `chrf` (0–1) of one generated text against the document's `target` column."""
+    from sacrebleu import sentence_chrf
+
+    generated, wanted = results[0].strip(), doc[target]
+    return {
+        "rouge_l": float(_rouge().score(wanted, generated)["rougeL"].fmeasure),
+        "chrf": float(sentence_chrf(generated, [wanted]).score) / 100,
+    }

@@ -1,0 +1,146 @@
+"""Which of a task's documents are learned: how many, in which order, in which quality.
+
+Not covered: how a document becomes an example (`tasks.py`), and what the kinds of quality are (`quality.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from harness.data.quality import CLEAN, POOL, Quality, flipped, hardest, imbalanced, repeated, spread, truncated
+from harness.data.splits import interleave
+from harness.data.tasks import Example, Render, class_of, document_hash, example, gold, learning_docs, unlearnable
+from harness.errors import TaskError
+
+Judge = Callable[[list[Example]], list[float]]
+
+
+def examples(
+    task: Any, split: str = "train", n: int | None = None, seed: int = 0, render: Render | None = None
+) -> list[Example]:
+    """Examples of a task: "train" (the first `n` of the order drawn by `seed`) or "validation"; asked through a chat
+    template with `render`.
+
+    Slices are nested (n=32 is the start of n=128 under the same seed) and class-balanced for multiple
+    choice. Raises TaskError when the task cannot be learned or has fewer than `n`.
+    """
+    if split == "train":
+        return draw(task, n, seed, render=render)[0]
+    if reason := unlearnable(task):
+        raise TaskError(f"task {task.config.task!r} cannot be learned: {reason}")
+    closed = task.OUTPUT_TYPE != "multiple_choice"
+    return [example(task, document, closed, render) for document in learning_docs(task)[1]]
+
+
+def draw(
+    task: Any,
+    n: int | None = None,
+    seed: int = 0,
+    quality: Quality = CLEAN,
+    judge: Judge | None = None,
+    render: Render | None = None,
+) -> tuple[list[Example], dict[str, float]]:
+    """`n` training examples (all without `n`) in this quality, and what was done to them as {name: count}.
+
+    First documents are chosen, from clean data; then some come again, then labels are changed, then texts cut. `judge`
+    gives the untouched model's loss of each of some examples. Raises TaskError as `examples` does, and when the data
+    cannot be spoilt in that way.
+    """
+    if reason := unlearnable(task):
+        raise TaskError(f"task {task.config.task!r} cannot be learned: {reason}")
+    train, _ = learning_docs(task)
+    closed = task.OUTPUT_TYPE != "multiple_choice"
+    if n is not None and n > len(train):
+        raise TaskError(f"task {task.config.task!r} has {len(train)} training examples, {n} were asked for.")
+    if n is None:
+        n = len(train)
+    corrupt = quality.corrupt
+    chosen = choose(task, train, n - quality.repeats(n), n, seed, quality, judge)
+    documents = [train[chosen[number]] for number in repeated(n, corrupt.duplicates, seed)]
+    wrong: dict[int, int] = {}
+    if corrupt.labels:
+        answers = [(gold(task, document) or 0, len(task.doc_to_choice(document))) for document in documents]
+        wrong = flipped(answers, corrupt.labels, seed)
+    gone = 0
+    if corrupt.truncate:
+        cut = [truncated(document, corrupt.truncate, asked(task)) for document in documents]
+        documents, gone = [document for document, _ in cut], sum(lost for _, lost in cut)
+        if not gone:
+            raise TaskError(
+                f"truncate {corrupt.truncate:g}: no text of {task.config.task!r} lost a word. Its questions show "
+                "none of a document's own fields of several words, or the share is too small."
+            )
+    found = [example(task, document, closed, render, wrong.get(place)) for place, document in enumerate(documents)]
+    record: dict[str, float] = {}
+    if quality != CLEAN:
+        done = {"flipped_labels": len(wrong), "duplicate_examples": n - len(chosen), "truncated_words": gone}
+        record |= {name: float(count) for name, count in done.items() if count}
+    if quality != CLEAN and not closed:
+        taught = [class_of(task, document, wrong.get(place)) for place, document in enumerate(documents)]
+        record |= {f"class:{name}": float(count) for name, count in sorted(Counter(taught).items())}
+    return found, record
+
+
+def choose(
+    task: Any, train: list[Any], count: int, n: int, seed: int, quality: Quality, judge: Judge | None
+) -> list[int]:
+    """The numbers of `count` training documents, in order, for a slice of `n`."""
+    closed = task.OUTPUT_TYPE != "multiple_choice"
+    # Only as much of each document as the order needs; the text is made for the chosen ones alone.
+    rows = [
+        {"hash": document_hash(document), "class": "" if closed else str(gold(task, document))} for document in train
+    ]
+    places = {row["hash"]: place for place, row in enumerate(rows)}
+    by = "" if quality.select in ("random", "diverse") else "class"
+    order = [places[row["hash"]] for row in interleave(rows, by, salt=f"seed {seed} ")]
+    ratio = quality.corrupt.imbalance
+    if quality.select == "diverse":
+        wanted = len(order) if ratio > 1 else count
+        order = [order[place] for place in spread([str(task.doc_to_text(train[p])) for p in order], wanted)]
+    if quality.select == "hard":
+        assert judge is not None
+        order = order[: POOL * n]
+        losses = judge([example(task, train[place], closed) for place in order])
+        order = [order[place] for place in hardest(losses)]
+    if ratio > 1:
+        order = imbalanced(order, [class_of(task, document) for document in train], count, ratio, seed)
+        if len(order) < count:
+            raise TaskError(
+                f"imbalance {ratio:g}: task {task.config.task!r} has too few examples of its most frequent class for "
+                f"{n} in all. Lower the size or the imbalance."
+            )
+    return order[:count]
+
+
+def asked(task: Any) -> Callable[[Any], tuple[Any, Any]]:
+    """(question, answer) of a document, as `quality.truncated` wants them."""
+    choices = task.config.doc_to_choice is not None
+    return lambda document: (
+        task.doc_to_text(document),
+        (task.doc_to_target(document), task.doc_to_choice(document) if choices else None),
+    )
+
+
+def texts(task: Any, n: int | None = None, seed: int = 0) -> list[str]:
+    """Running text of a task's training split: the first `n` of the order drawn by `seed`, all without `n`.
+
+    A task of running text gives its documents; any other its questions with their answers. Texts that are scored
+    are not among them. Raises TaskError when there is no training split, or fewer than `n`.
+    """
+    name = task.config.task
+    if not task.has_training_docs():
+        raise TaskError(f"task {name!r} has no training split (training_split in its YAML), so no text to learn from.")
+    running = task.OUTPUT_TYPE == "loglikelihood_rolling"
+    train, _ = learning_docs(task)
+    if n is not None and n > len(train):
+        raise TaskError(f"task {name!r} has {len(train)} training texts, {n} were asked for.")
+    rows = [{"hash": document_hash(document), "place": str(place)} for place, document in enumerate(train)]
+    by_hash = {row["hash"]: int(row["place"]) for row in rows}
+    drawn = interleave([{"hash": row["hash"]} for row in rows], "", salt=f"seed {seed} ")
+    chosen = [train[by_hash[row["hash"]]] for row in drawn[:n]]
+    if running:
+        return [str(task.doc_to_target(document)) for document in chosen]
+    found = [example(task, document, False) for document in chosen]
+    return [one.context + one.target for one in found]

@@ -1,0 +1,361 @@
+"""Raw files -> fixed, deduplicated, disjoint splits: the `custom_dataset` of the shipped task YAMLs.
+
+A task YAML names it as ``custom_dataset: !function harness.data.splits.splits`` and gives the arguments of
+`splits` under ``dataset_kwargs``. Splits depend on the documents alone (an order by SHA-256), never on
+file order or a random state, so every machine has the same ones. They are built once and cached.
+
+What is not covered: downloading (`sources.py`), and prompts (the task YAML).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.data import sources
+from harness.data.contamination import matches, normalise
+from harness.data.readers import Document, read, read_folders, read_orange
+from harness.errors import TaskError, unknown
+from harness.records import digest
+
+SPLITS = ("train", "validation", "test")
+HARMLESS = ("version", "config_source")  # a YAML's metadata, which lm-eval passes along
+
+
+def splits(
+    source: str | dict[str, str],
+    reader: str = "auto",
+    label: str = "",
+    unique: Sequence[str] = ("text",),
+    test: int = 200,
+    validation: int = 100,
+    balanced: bool = True,
+    rename: dict[str, str] | None = None,
+    shown: int = 0,
+    sha256: str = "",
+    base: str = "",
+    **options: Any,
+) -> Any:
+    """A `datasets.DatasetDict` with train, validation and test.
+
+    source: one source (its documents are divided), or {split: source} where splits are published; a
+    published test split is sampled down to `test` items, a missing validation split is taken from train.
+    unique: columns that may not repeat, within or across splits, after lower-casing and dropping
+    punctuation; of two equal documents, the one in test wins, then validation. Documents that hold most of a
+    test document (see `contamination.py`) are left out of train and validation; `shown` is the number of first
+    words that the task's question shows of a text, by which that is judged (0: all).
+    label: the class column; with `balanced`, test and validation hold equally many of each class.
+    rename: class names to use instead of the raw ones. sha256: of the archive a source comes in.
+    base: the folder that `file:` sources are relative to. Other options go to the reader.
+
+    Raises TaskError for an unknown reader or column, or too few documents.
+    """
+    options = {key: value for key, value in options.items() if key not in HARMLESS}
+    by_split = {"": source} if isinstance(source, str) else dict(source)
+    paths, fingerprints = {}, []
+    for split, text in by_split.items():
+        paths[split], fingerprint = locate(text, sha256, base)
+        fingerprints.append([split, fingerprint])
+
+    def build() -> dict[str, list[Document]]:
+        raw = {split: list(read(path, reader, options)) for split, path in paths.items()}
+        for documents in raw.values():
+            check_columns(documents, [*unique, *([label] if label else [])])
+            for document in documents:
+                if label:
+                    document[label] = (rename or {}).get(document[label].strip(), document[label].strip())
+        return divide(raw, list(unique), label if balanced else "", test, validation, shown)
+
+    identity = [reader, label, list(unique), test, validation, balanced, rename, shown, options, fingerprints]
+    return cached(identity, build)
+
+
+def passages(
+    texts: list[dict[str, str]], words: int, skip_words: int, count: int, sha256: str = "", **options: Any
+) -> Any:
+    """A `datasets.DatasetDict` with `count` test documents {text}: one passage of `words` words from each
+    text that is long enough, after its first `skip_words`, equally many from each source.
+
+    texts: [{source, column}], Orange .tab files and the column that holds the running text.
+    """
+    located = [(*locate(entry["source"], sha256, ""), entry["column"]) for entry in texts]
+
+    def build() -> dict[str, list[Document]]:
+        kept = []
+        for place, (path, _, column) in enumerate(located):
+            seen: set[str] = set()
+            for document in read_orange(path, {"text": column}):
+                text = " ".join(document["text"].split()[skip_words : skip_words + words])
+                if len(text.split()) == words and text not in seen:
+                    seen.add(text)
+                    kept.append({"text": text, "source": str(place)})
+        return {"test": interleave(kept, "source")[:count]}
+
+    return cached([words, skip_words, count, [row[1:] for row in located]], build)
+
+
+def articles(
+    source: str, count: int, test: int, validation: int, sha256: str = "", base: str = "", **options: Any
+) -> Any:
+    """A `datasets.DatasetDict` of running text {text}: `count` articles to learn from or to look things up in, as
+    many of each class, then `test` and `validation` others. The source is a folder a class (`read_folders`)."""
+    path, fingerprint = locate(source, sha256, base)
+
+    def build() -> dict[str, list[Document]]:
+        texts = [{"text": document["body"]} for document in ranked_articles(path)]
+        held = texts[count : count + test + validation]
+        return {"train": texts[:count], "test": held[:test], "validation": held[test:]}
+
+    return cached(["articles", count, test, validation, fingerprint], build)
+
+
+# What can be blanked: an amount, a percentage, who said it. Each is told apart from another of its shape by the
+# article alone; years are not among them, for the tense of a sentence gives them away.
+FACTS = {
+    "amount": re.compile(r"(?<=\s)[£$€]\d[\d,]*(?:\.\d+)?(?:m|bn|tn)(?=[\s,.;)])"),
+    "percent": re.compile(r"(?<=\s)\d+(?:\.\d+)?%(?=[\s,.;)])"),
+    "speaker": re.compile(r"(?<=\ssaid )(?!(?:Mrs?|Ms|Dr|Sir|Lord|General|President) )[A-Z][a-z]+ [A-Z][a-z]+(?=[,.])"),
+}
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"']?\s+(?=[\"']?[A-Z£$])")
+
+
+def facts(
+    source: str, count: int, test: int, validation: int, choices: int = 4, each: int = 3, sha256: str = "",
+    base: str = "", **options: Any,
+) -> Any:  # fmt: skip
+    """A `datasets.DatasetDict` of questions {stem, answer, choices} about the `count` articles that `articles` gives
+    to look things up in: a sentence up to a fact, that fact, and others in its place. An article has `each` of them
+    at most, all in one split.
+
+    The wrong choices are facts of other articles, of the same kind and form ("$11.1bn" beside "$56.4bn", a speaker of
+    the same class of articles), drawn as often as they occur, so that nothing but the article tells which is right.
+    """
+    path, fingerprint = locate(source, sha256, base)
+
+    def build() -> dict[str, list[Document]]:
+        rest = questions(ranked_articles(path)[:count], choices, each)
+        made: dict[str, list[Document]] = {"test": [], "validation": [], "train": []}
+        for split, wanted in (("test", test), ("validation", validation)):
+            while len(made[split]) < wanted and rest:
+                made[split] += rest.pop(0)
+            made[split] = made[split][:wanted]
+        made["train"] = [question for of_one in rest for question in of_one]
+        if not made["train"]:
+            raise TaskError(f"the facts in {count} articles are no more than {test} + {validation}. Raise `count`.")
+        return made
+
+    return cached(["facts", count, test, validation, choices, each, fingerprint], build)
+
+
+def ranked_articles(path: Path) -> list[Document]:
+    """Different articles in their fixed order, one of each class in turn."""
+    return divide({"": list(read_folders(path))}, ["title", "body"], "label", 0, 0)["train"]
+
+
+def questions(found: list[Document], choices: int, each: int) -> list[list[Any]]:
+    """The questions of each article that has any; see `facts`."""
+    blanks = [list(blanked(article["body"])) for article in found]
+    stems = Counter(normalise(stem) for one in blanks for _, stem, _ in one)
+    pools: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)  # form -> (fact, number of its article)
+
+    def form(kind: str, fact: str, article: Document) -> tuple[str, ...]:
+        return (kind, article["label"]) if kind == "speaker" else (kind, re.sub(r"\d", "9", fact))
+
+    for place, one in enumerate(blanks):
+        for kind, _, fact in one:
+            pools[form(kind, fact, found[place])].append((fact, place))
+    made: list[list[Any]] = []
+    for place, (article, one) in enumerate(zip(found, blanks, strict=True)):
+        asked: list[Any] = []
+        for kind, stem, fact in sorted(one, key=lambda blank: order({"stem": blank[1]})):
+            others: list[str] = []
+            for other, of in sorted(pools[form(kind, fact, article)], key=lambda entry: order({"": f"{stem}{entry}"})):
+                if of != place and other not in others and other not in article["body"]:
+                    others.append(other)
+            if stems[normalise(stem)] == 1 and len(others) >= choices - 1:
+                listed = sorted([fact, *others[: choices - 1]], key=lambda choice: order({"": stem + choice}))
+                asked.append({"stem": stem, "answer": fact, "choices": listed})
+        made += [asked[:each]] if asked else []
+    return made
+
+
+def blanked(text: str) -> Iterator[tuple[str, str, str]]:
+    """(kind, stem, fact) for the facts in a text: the last of each kind in each sentence, after eight words or more,
+    where the stem does not give it away."""
+    for sentence in SENTENCE_END.split(text):
+        for kind, pattern in FACTS.items():
+            for match in list(pattern.finditer(sentence))[-1:]:
+                stem, fact = sentence[: match.start()].strip(), match[0]
+                if 8 <= len(stem.split()) <= 40 and fact not in stem:
+                    yield kind, stem, fact
+
+
+def running(
+    texts: list[dict[str, str]],
+    words: int,
+    test: int,
+    without: str = "",
+    sha256: str = "",
+    base: str = "",
+    **options: Any,
+) -> Any:
+    """A `datasets.DatasetDict` of running text to learn from: train documents {text}, each `words` words long.
+
+    Every text is cut into passages, and what is left over at its end is dropped; `test` texts give one passage each to
+    the test split, and nothing to train. texts: as for `passages`. without: the YAML of a task made by `passages`,
+    relative to `base`; a text from which it scores a passage is left out as a whole.
+
+    Raises TaskError when nothing is left to learn from.
+    """
+    located = [(*locate(entry["source"], sha256, base), entry["column"]) for entry in texts]
+    scored: list[str] = []
+    if without:
+        from lm_eval.tasks._yaml_loader import load_yaml
+
+        task = load_yaml(Path(base) / without, resolve_func=False)
+        scored = sorted(document["text"] for document in passages(**task["dataset_kwargs"])["test"])
+
+    def build() -> dict[str, list[Document]]:
+        whole = {" ".join(row[column].split()) for path, _, column in located for row in read(path, "auto", {})}
+        kept = [text for text in whole if not any(passage in text for passage in scored)]
+        ranked = [row["text"] for row in sorted(({"text": text} for text in kept), key=order)]
+        cut = [found for text in ranked if (found := [*pieces(text, words)])]
+        made = {
+            "train": [{"text": piece} for found in cut[test:] for piece in found],
+            "test": [{"text": found[0]} for found in cut[:test]],
+        }
+        if not made["train"]:
+            raise TaskError(f"{len(ranked)} texts cannot give {test} test passages and leave some to learn from.")
+        return made
+
+    return cached(["running", words, test, scored, [row[1:] for row in located]], build)
+
+
+def pieces(text: str, words: int) -> Iterator[str]:
+    """A text in passages of `words` words each."""
+    found = text.split()
+    for start in range(0, len(found) - words + 1, words):
+        yield " ".join(found[start : start + words])
+
+
+def locate(text: str, sha256: str, base: str) -> tuple[Path, str]:
+    """A source's local path and fingerprint; fetched if need be."""
+    source = sources.parse(text, sha256=sha256)
+    path = sources.fetch(source, base=Path(base) if base else None)
+    return path, sources.fingerprint(source, path)
+
+
+def cached(identity: list[Any], build: Callable[[], dict[str, list[Document]]]) -> Any:
+    """The splits with this identity, built at the first call.
+
+    Files are read by hand: `datasets` would copy them into a cache of its own, keyed by its version.
+    """
+    from datasets import Dataset, DatasetDict
+
+    code = [
+        hashlib.sha256(Path(__file__).with_name(name).read_bytes()).hexdigest()
+        for name in ("contamination.py", "corpora.py", "readers.py")
+    ]
+    folder = sources.cache_root() / "datasets" / digest([*code, *identity])[:32]
+    if not folder.exists():
+        write_cached(folder, build())
+    return DatasetDict(
+        {file.stem: Dataset.from_list(json.loads(file.read_text())) for file in sorted(folder.glob("*.json"))}
+    )
+
+
+def write_cached(folder: Path, divided: dict[str, list[Document]]) -> None:
+    """Write the splits so that a second process sees all of them or none."""
+    import shutil
+    import tempfile
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    for split, documents in divided.items():
+        (temporary / f"{split}.json").write_text(json.dumps(documents))
+    try:
+        temporary.rename(folder)
+    except OSError:  # another process was first; its splits are the same
+        shutil.rmtree(temporary)
+        if not folder.exists():
+            raise
+
+
+def order(document: Document, salt: str = "") -> str:
+    """The fixed pseudo-random place of a document: a hash of its content."""
+    return hashlib.sha256((salt + json.dumps(document, sort_keys=True)).encode()).hexdigest()
+
+
+def divide(
+    raw: dict[str, list[Document]], unique: list[str], label: str, test: int, validation: int, shown: int = 0
+) -> dict[str, list[Document]]:
+    """Deduplicate and divide documents; see `splits`. `raw` has one entry "" or one per published split."""
+    seen: dict[str, set[str]] = {column: set() for column in unique}
+
+    def fresh(documents: Iterable[Document]) -> list[Document]:
+        kept = []
+        for document in sorted(documents, key=order):
+            texts = {column: normalise(document[column]) for column in unique}
+            if all(texts.values()) and not any(texts[column] in seen[column] for column in unique):
+                kept.append(document)
+                for column in unique:
+                    seen[column].add(texts[column])
+        return kept
+
+    result: dict[str, list[Document]] = {}
+    if "" in raw:
+        pool = fresh(raw[""])
+        if len(pool) <= test + validation:
+            raise TaskError(
+                f"{len(pool)} different documents cannot give {test} test and {validation} validation items "
+                "and leave some to learn from. Lower `test` and `validation`."
+            )
+        ranked = interleave(pool, label)
+        result["test"], rest = ranked[:test], ranked[test:]
+        result["validation"], result["train"] = rest[:validation], rest[validation:]
+    else:
+        result["test"] = interleave(fresh(raw.get("test", [])), label)[:test]
+        if "validation" in raw:
+            result["validation"] = interleave(fresh(raw["validation"]), label)[:validation]
+            result["train"] = fresh(raw.get("train", []))
+        else:
+            ranked = interleave(fresh(raw.get("train", [])), label)
+            result["validation"], result["train"] = ranked[:validation], ranked[validation:]
+
+    def visible(documents: list[Document], column: str) -> list[str]:
+        return [" ".join(document[column].split()[: shown or None]) for document in documents]
+
+    for split in ("validation", "train"):  # edited a little, a text is still the same
+        repeats = {
+            place
+            for column in unique
+            for _, place, _ in matches(visible(result["test"], column), visible(result[split], column))
+        }
+        result[split] = [document for place, document in enumerate(result[split]) if place not in repeats]
+    return {split: result[split] for split in SPLITS}
+
+
+def interleave(documents: list[Document], label: str, salt: str = "") -> list[Document]:
+    """Documents in their fixed order, one of each class in turn: every prefix is class-balanced.
+
+    With `label` "" there are no classes, and the order alone counts. Classes that run out are passed over.
+    """
+    classes: dict[str, list[Document]] = defaultdict(list)
+    for document in sorted(documents, key=lambda document: order(document, salt)):
+        classes[document[label] if label else ""].append(document)
+    queues = [classes[name] for name in sorted(classes)]
+    longest = max((len(queue) for queue in queues), default=0)
+    return [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
+
+
+def check_columns(documents: list[Document], wanted: Iterable[str]) -> None:
+    if not documents:
+        raise TaskError("the source holds no documents")
+    for column in wanted:
+        if column not in documents[0]:
+            raise TaskError(unknown("column", column, documents[0]))

@@ -1,0 +1,400 @@
+"""A Ray cluster: each cell a Ray task on a node with room for it, its results streamed to this process.
+
+No disk is shared: this process, the driver, alone writes the results. A task follows one cell's process
+(`execute/node.py`) and tells what comes of it. Ray itself never retries: a stream taken up in its middle would
+mix two executions. So the driver starts a lost cell anew, in the same attempt folder, on whatever node is left.
+
+Not covered: the memory of a node's GPUs (the node itself refuses a cell that is too large for them).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.data import load_catalog
+from harness.environment import cores, environment
+from harness.errors import UserError
+from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Running, note
+from harness.execute.executors.ray.node import FOLLOWED, Message, Order, run_cell
+from harness.execute.executors.ray.parcel import Parcel, files_in, pack
+from harness.execute.executors.ray.provision import describe, project_files
+from harness.execute.multi_device import devices_of
+from harness.execute.placement import ERROR, GIB
+from harness.records import Cell, CellResult, Environment, Status
+from harness.store import ITEMS, RESULT, settle, write_atomically
+
+INCOMING = ".incoming"  # pieces on their way; what is left of them goes when the attempt is taken in
+TAKE_SECONDS = 1.0  # for one cell's pieces at a time, so that the others are not kept waiting
+GRACE_SECONDS = 15.0  # the node gives a cell's processes five to end politely, and five more
+LOSSES = 3
+BUFFERED = 4  # messages of a cell that wait to be taken in; then its task waits
+STORE_BYTES = 512 * 2**20  # of shared memory, for a cluster of this machine alone
+NODES_SECONDS = 2.0
+CONNECT_SECONDS = 10.0
+BESIDE = "beside.txt"  # where `note` puts the keys of cells on the same node
+WAITING = "waiting for a node"
+
+
+@dataclass
+class Sent:
+    """A cell that was handed to Ray: its stream of messages, the node it came to, and how often it was lost."""
+
+    order: Order
+    stream: Any
+    node: str = ""
+    ran: float = 0.0  # seconds; the time limit counts those of the cell's process alone
+    over: bool = False  # its process has ended; what it left is on its way
+    losses: int = 0
+
+
+class RayExecutor(Executor):
+    """Cells on the nodes of a Ray cluster, or on one that is started here."""
+
+    name = "ray"
+
+    @classmethod
+    def skip(cls) -> str | None:
+        if importlib.util.find_spec("ray") is None:
+            return "needs Ray: pip install 'tunebench[ray]'"
+        return None
+
+    @classmethod
+    def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
+        """That of a node, not of this machine, which may be one without a GPU. Raises UserError.
+
+        Whether all nodes are alike is seen by each cell before it begins.
+        """
+        import ray
+
+        connect(address)
+        nodes = computing(ray.nodes())
+        if not nodes and not threads:
+            raise UserError("the Ray cluster has no node with CPUs yet: wait for one, or give --threads.")
+        gpus = max((node["Resources"].get("GPU", 0) for node in nodes), default=0)
+        cells = max(gpus, math.ceil((jobs or 1) / max(1, len(nodes))))  # at a time, on a node
+        count = threads or max(1, int(min(node["Resources"].get("CPU", 1) for node in nodes) // cells))
+        task = ray.remote(describe).options(num_cpus=1, num_gpus=min(1, gpus))
+        here = environment(count)
+        return replace(ray.get(task.remote(count)), commit=here.commit, dirty=here.dirty), count
+
+    def open(self) -> None:
+        import ray
+
+        connect(self.run_info.address)
+        self.task = ray.remote(run_cell)
+        self.cuda = bool(self.run_info.environment.accelerator)
+        self.project = pack(project_files(load_catalog(self.run_info.root)), ray.put)
+        self.parcels: dict[str, Parcel] = {}  # spec_digest -> weights that cells under way or to come need
+        waiting = [cell for cell in self.progress.plan.cells if cell.spec_digest in self.queue.waits]
+        self.needed = Counter(need for cell in waiting for need in cell.loads.values())
+        self.looked, self.found = 0.0, list[dict[str, Any]]()
+
+    def close(self) -> None:
+        import ray
+
+        ray.shutdown()
+
+    # --- room ---
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes on which cells can run; asked for now and then."""
+        import ray
+
+        if time.monotonic() - self.looked > NODES_SECONDS:
+            self.found = computing(ray.nodes())
+            self.looked = time.monotonic()
+        return self.found
+
+    def wants(self, cell: Cell) -> dict[str, float]:
+        """What a cell asks of a node, by Ray's names of resources."""
+        if self.cuda:
+            return {"GPU": devices_of(cell), "CPU": 1}  # what is predicted is the GPU's memory
+        wanted: dict[str, float] = {"CPU": self.run_info.threads}
+        if predicted := self.run_info.predict(cell):
+            largest = max((node["Resources"].get("memory", 0) for node in self.nodes()), default=0)
+            # One that is refused only with a margin must not wait for ever for what is within the margin.
+            wanted["memory"] = min(predicted, largest) if largest else predicted
+        return wanted
+
+    def refuse(self, cell: Cell) -> str | None:
+        wanted = self.wants(cell)
+        nodes = [node["Resources"] for node in self.nodes()]
+        if not nodes:
+            return None  # a cluster may grow
+        predicted = self.run_info.needed(cell) or 0
+        memory = max(node.get("memory", 0) for node in nodes)
+        if not self.cuda and predicted * (1 - ERROR) > memory:
+            return f"is predicted to need {predicted / GIB:.1f} GiB; the largest node has {memory / GIB:.1f} GiB"
+        for name in ("GPU", "CPU"):
+            most = max(node.get(name, 0) for node in nodes)
+            if wanted.get(name, 0) > most:
+                hint = " Give fewer --threads." if name == "CPU" else ""
+                return f"asks for {wanted[name]:g} {name}s on one node; the largest node has {most:g}.{hint}"
+        return None
+
+    def place(self, cell: Cell) -> dict[str, float] | None:
+        """What the cell asks for, when the cluster has as much to spare. Which node it goes to is Ray's business.
+
+        With a number of jobs, so many are handed over whatever there is: a cluster that grows on demand then does.
+        """
+        wanted, running = self.wants(cell), self.progress.running
+        if self.run_info.jobs:
+            return wanted if len(running) < self.run_info.jobs else None
+        for name, amount in wanted.items():
+            there = sum(node["Resources"].get(name, 0) for node in self.nodes())
+            if running and sum(other.place.get(name, 0) for other in running) + amount > there:
+                return None
+        return wanted
+
+    def release(self, running: Running) -> None:
+        """Let go of experts' weights that no other cell of this run needs."""
+        running.device = running.device.removeprefix(WAITING)  # where it ran, for the result: nowhere
+        for need in running.cell.loads.values():
+            self.needed[need] -= 1
+            if self.needed[need] <= 0:
+                self.parcels.pop(need, None)
+
+    def neighbours(self, running: Running) -> list[Running]:
+        """None at the start, when the node is not known yet: see `_placed`."""
+        return []
+
+    # --- a cell's course ---
+
+    def launch(self, running: Running, job: dict[str, Any]) -> None:
+        import ray
+
+        for need in running.cell.loads.values():
+            if need not in self.parcels:
+                self.parcels[need] = pack(files_in(self.weights[need] / "weights"), ray.put)
+        order = Order(
+            job=job,
+            folder=str(running.folder),
+            root=str(self.run_info.root.resolve()),
+            project=self.project,
+            needs={role: self.parcels[need] for role, need in running.cell.loads.items()},
+            baseline=pack({ITEMS: Path(job["baseline"])}, ray.put) if job["baseline"] else None,
+            documents=frozenset(files_in(self.store.folder / "documents")),
+            limits=self.run_info.limits,
+        )
+        running.handle = Sent(order, self._send(order, running.place))
+        running.device = WAITING
+
+    def _send(self, order: Order, wanted: dict[str, float]) -> Any:
+        return self.task.options(
+            name=order.job["cell"]["key"],
+            num_cpus=wanted["CPU"],
+            num_gpus=wanted.get("GPU", 0),
+            memory=wanted.get("memory"),
+            scheduling_strategy="SPREAD",
+            max_retries=0,
+            num_returns="streaming",
+            _generator_backpressure_num_objects=BUFFERED,
+        ).remote(order)
+
+    def ended(self, running: Running) -> Ended | None:
+        deadline = time.monotonic() + TAKE_SECONDS
+        sent: Sent = running.handle
+        ended = None
+        while ended is None and time.monotonic() < deadline:
+            message = self._message(running)
+            if message is None:
+                break
+            ended = message if isinstance(message, Ended) else self._take(running, *message)
+        if not sent.node or sent.over:
+            running.started = time.monotonic() - sent.ran
+        if ended is None and not sent.node and self.progress.stopping:
+            self.kill(running)
+            return Ended(Status.INTERRUPTED, "stopped before a node had room for it")
+        return ended
+
+    def _message(self, running: Running) -> Message | Ended | None:
+        """The next message of a cell's task, or how that ended; None when there is neither at present."""
+        import ray
+
+        sent: Sent = running.handle
+        if not sent.stream.next_ready() and not sent.stream.is_finished():
+            return None
+        try:
+            message: Message = ray.get(next(sent.stream))
+            return message
+        except StopIteration:
+            return Ended(Status.FAILED, "its task ended without a word")
+        except ray.exceptions.RayTaskError as error:
+            return Ended(Status.FAILED, f"its task failed: {str(error.cause)[:500]}")
+        except ray.exceptions.RayError as error:
+            return self._lost(running, error)
+
+    def _take(self, running: Running, kind: str, name: str, what: Any) -> Ended | None:
+        sent: Sent = running.handle
+        if kind == "placed":
+            self._placed(running, name, what)
+        elif kind == "fetched":
+            self.log.tell("sources_fetched", node=self._name_of(name), names=what)
+        elif kind == "follow":
+            append(running.folder / name, what)
+        elif kind == "piece":
+            sent.ran, sent.over = sent.ran if sent.over else running.seconds, True
+            append(running.folder / INCOMING / name, what)
+        elif kind == "ended":
+            sent.ran, sent.over = sent.ran if sent.over else running.seconds, True
+            self._settle_files(running)
+            return Ended(Status(name), what)
+        return None
+
+    def _placed(self, running: Running, node: str, device: str) -> None:
+        """A cell's process has begun: its time runs from here."""
+        running.started = time.monotonic()
+        running.handle.node = node
+        running.device = f"{self._name_of(node)} {device}".removesuffix(" cpu")
+        self.log.tell("cell_placed", key=running.cell.key, attempt_id=running.folder.name, device=running.device)
+        if not self.cuda:  # GPUs are a cell's own; a node's processor is shared
+            for other in self.progress.running:
+                if other is not running and other.handle.node == node:
+                    note(other.folder, running.cell.key)
+                    note(running.folder, other.cell.key)
+
+    def _lost(self, running: Running, error: Exception) -> Ended | None:
+        """A node went with the cell on it: no fault of the cell's, so it starts anew elsewhere, some times."""
+        import ray
+
+        sent: Sent = running.handle
+        sent.losses += 1
+        reason = str(error).splitlines()[0]
+        where = self._name_of(sent.node) if sent.node else "a node"
+        if sent.losses >= LOSSES:
+            out_of_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
+            status = Status.OOM if out_of_memory else Status.INTERRUPTED
+            return Ended(status, f"lost {sent.losses} times, at last with {where}: {reason}")
+        self.log.tell("warning", message=f"{running.cell.key} was lost with {where} and starts anew: {reason}")
+        shutil.rmtree(running.folder / INCOMING, ignore_errors=True)
+        for name in FOLLOWED:
+            (running.folder / name).unlink(missing_ok=True)
+        running.handle = replace(sent, stream=self._send(sent.order, running.place), node="", ran=0.0, over=False)
+        running.device = WAITING
+        return None
+
+    def _settle_files(self, running: Running) -> None:
+        """Everything has come: give it its names, the result last."""
+        incoming, folder = running.folder / INCOMING, running.folder
+        if not (incoming / RESULT).exists():
+            return
+        for name, path in files_in(incoming / "documents").items():
+            target = self.store.folder / "documents" / name
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                settle(path, target)
+        for name in (ITEMS, "weights"):
+            if (incoming / name).exists():
+                settle(incoming / name, folder / name)
+        beside = tuple(dict.fromkeys(read_lines(folder / BESIDE)))
+        found = CellResult.from_json(json.loads((incoming / RESULT).read_text()))
+        found = replace(found, attempt_id=folder.name, device=running.device, beside=beside, contended=bool(beside))
+        write_atomically(folder / RESULT, json.dumps(found.to_json(), indent=1))
+
+    def kill(self, running: Running) -> None:
+        """The task is interrupted, and ends the cell's processes in its last breath; if it does not, Ray ends it."""
+        import ray
+
+        for force in (False, True):
+            ray.cancel(running.handle.stream, force=force)
+            if self._drained(running.handle.stream, GRACE_SECONDS):
+                return
+
+    def _drained(self, stream: Any, seconds: float) -> bool:
+        """Whether a task ends within some seconds; what it still has to say is dropped."""
+        import ray
+
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if stream.next_ready() or stream.is_finished():
+                try:
+                    ray.get(next(stream))
+                except (StopIteration, ray.exceptions.RayError):
+                    return True
+            else:
+                time.sleep(POLL_SECONDS / 5)
+        return False
+
+    def wait(self, seconds: float) -> None:
+        import ray
+
+        streams = [running.handle.stream for running in self.progress.running]
+        ray.wait(streams, timeout=seconds) if streams else super().wait(seconds)
+
+    def _name_of(self, node_id: str) -> str:
+        """A node's host name; with the beginning of its id where several nodes share a host."""
+        hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in self.nodes()}
+        host = hosts.get(node_id, "")
+        alone = list(hosts.values()).count(host) == 1
+        return host if alone else f"{host}-{node_id[:6]}".removeprefix("-")
+
+
+def computing(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The living nodes on which cells can run, as Ray describes them: those with GPUs, if there are any."""
+    alive = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
+    return [node for node in alive if node["Resources"].get("GPU")] or alive
+
+
+def connect(address: str) -> None:
+    """Join the cluster at an address (or at RAY_ADDRESS), or start one here. Raises UserError.
+
+    The nodes get this process's own code, so that all compute with the same tunebench.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--address {address}: Ray Client cannot stream results. Run tunebench on a node of the cluster (with "
+            "`ray job submit`, or on the head), and give --address auto."
+        )
+    host, _, port = address.rpartition(":")
+    options: dict[str, Any] = {}
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except OSError as error:  # Ray itself would try for more than a minute
+            raise UserError(
+                f"no Ray cluster answers at {address}: {error}. `ray status` shows one's address."
+            ) from error
+    elif address == "local":
+        options = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        os.environ.setdefault("RAY_worker_niceness", "0")  # cells are timed: not behind whatever else runs here
+    code = str(Path(harness.__file__).parent)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ray.init(
+            address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"py_modules": [code]}, **options
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"cannot join the Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)  # Ray puts its own in their place
+
+
+def append(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,161 @@
+"""One cell on a node of a Ray cluster: in a folder of the node's own, told to the driver piece by piece.
+
+In: an Order. Out: a stream of messages (kind, name, what), which the driver takes in (`executors/ray.py`):
+
+    fetched  node    names       sources that this node had to fetch first
+    placed   node    device      the cell's process runs
+    follow   file    bytes       news of events.jsonl and log.txt, while it runs
+    piece    file    bytes       of what it left: items, documents, weights; result.json is the last
+    ended    status  reason      how its process ended; nothing comes after
+
+The node's own local executor runs the cell, so that memory, process group and watchdog are the same as on one
+machine. Ray's worker process, which follows it, takes one task after another; each cell has a fresh process, forked
+from a server that this worker keeps. Not covered: several cells on one node have a watchdog each, which knows of its
+own cell alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.data import Facts, cache_root
+from harness.errors import CellError
+from harness.execute.executors.base import POLL_SECONDS, STUCK_SECONDS, Ended, Limits, Run, Running
+from harness.execute.executors.local import LocalExecutor
+from harness.execute.executors.ray.parcel import Parcel, blocks, files_in
+from harness.execute.executors.ray.provision import provide, same_environment
+from harness.records import Cell, Environment, Status
+from harness.store import ITEMS, RESULT, Store, hold_for_cell, write_atomically
+
+FOLLOWED = ("events.jsonl", "log.txt")
+FOLLOWED_BYTES = 2**20  # of a file at a time: a cell that floods its log must not flood the driver
+
+YOUNG_SECONDS = 60.0  # a folder this young may be about to be locked
+
+Message = tuple[str, str, Any]
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a node needs to run one cell."""
+
+    job: dict[str, Any]
+    folder: str  # the attempt's, on the driver
+    root: str  # the project's, on the driver
+    project: Parcel
+    needs: dict[str, Parcel]  # role -> weights
+    baseline: Parcel | None
+    documents: frozenset[str]  # names of the files that the driver has
+    limits: Limits
+
+
+def run_cell(order: Order) -> Iterator[Message]:
+    """Run a cell and tell about it. However this ends, the cell's processes have ended and its folder is gone."""
+    cells = cache_root() / "cells"
+    sweep(cells)
+    folder = cells / f"{Path(order.folder).name}-{os.getpid()}"
+    folder.mkdir(parents=True)
+    held = hold_for_cell(folder)
+    try:
+        yield from course(order, folder)
+    except CellError as error:
+        yield "ended", error.status, str(error)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def course(order: Order, folder: Path) -> Iterator[Message]:
+    import ray
+
+    cell, threads = Cell.from_json(order.job["cell"]), order.job["threads"]
+    here = same_environment(Environment(**order.job["environment"]), threads)
+    paths, fetched = provide(cell, order.project, Path(order.root), ray.get)
+    if fetched:
+        yield "fetched", ray.get_runtime_context().get_node_id(), fetched
+    job = {**order.job, **paths, "environment": vars(here), "results": str(folder)}
+    job["documents"] = str(folder / "documents")
+    job["needs"] = {role: str(folder / ".needs" / role.replace(":", "-")) for role in order.needs}
+    for role, parcel in order.needs.items():
+        parcel.unpack(Path(job["needs"][role]), ray.get)
+    if order.baseline:
+        order.baseline.unpack(folder / ".baseline", ray.get)
+        job["baseline"] = str(folder / ".baseline" / ITEMS)
+    write_atomically(folder / "job.json", json.dumps(job))
+    run = Run(
+        job["run_id"], here, Facts({}, {}), threads, limits=order.limits, predict=lambda cell: job["predicted_bytes"],
+        least=lambda cell: job["needed_bytes"],
+    )  # fmt: skip
+    local = LocalExecutor(Store(folder), run)
+    local.open()
+    try:
+        ended = yield from watched(local, cell, folder, job)
+    finally:
+        local.close()
+    yield from left_behind(folder, order.documents)
+    yield "ended", str(ended.status), ended.reason.replace(str(folder), order.folder)
+
+
+def watched(local: LocalExecutor, cell: Cell, folder: Path, job: dict[str, Any]) -> Generator[Message, None, Ended]:
+    """Start the cell's process and follow it to its end, which is returned."""
+    import ray
+
+    if local.cuda and (reason := local.refuse(cell)):  # on a CPU the driver has asked the cluster
+        return Ended(Status.SKIPPED, reason)
+    running = Running(cell, folder, local.place(cell))
+    local.launch(running, job)
+    told: dict[str, int] = {}
+    ended = None
+    try:
+        yield "placed", ray.get_runtime_context().get_node_id(), running.device
+        while ended is None:
+            time.sleep(POLL_SECONDS)
+            ended = local.ended(running)
+            yield from news(folder, told)
+            if (folder / RESULT).exists():
+                running.finished = running.finished or time.monotonic()
+                if time.monotonic() - running.finished > STUCK_SECONDS:
+                    break
+        return ended or Ended()
+    finally:
+        if ended is None:
+            local.kill(running)
+        local.release(running)
+
+
+def news(folder: Path, told: dict[str, int]) -> Iterator[Message]:
+    """What has been added to the followed files. `told` is how much of each is known, and is kept up."""
+    for name in FOLLOWED:
+        with suppress(OSError), (folder / name).open("rb") as file:
+            file.seek(told.get(name, 0))
+            while (block := file.read(FOLLOWED_BYTES)) or name not in told:  # that it is there is news too
+                told[name] = file.tell()
+                yield "follow", name, block
+
+
+def left_behind(folder: Path, known: frozenset[str]) -> Iterator[Message]:
+    """The files of an ended cell, its result last. Documents that the driver has are left out."""
+    names = [name for name in files_in(folder) if name == ITEMS or name.startswith("weights/")]
+    names += [f"documents/{name}" for name in files_in(folder / "documents") if name not in known]
+    for name in [*names, RESULT]:
+        with suppress(FileNotFoundError):  # a process that was killed left no result
+            for block in blocks(folder / name):
+                yield "piece", name, block
+
+
+def sweep(cells: Path) -> None:
+    """Remove folders of cells that were killed with the node's Ray: nobody holds their lock any more."""
+    for lock in cells.glob("*/.cells.lock"):
+        with suppress(OSError), lock.open() as handle:
+            if time.time() - lock.stat().st_mtime > YOUNG_SECONDS:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)

@@ -1,0 +1,229 @@
+"""One cell on several devices: a process (a rank) a device, launched through accelerate, and one result.
+
+Every rank loads, attaches and trains; the first also scores and saves. On GPUs a rank has a device, on a CPU it
+has its part of the cell's threads and talks over gloo, which is how all this is tested.
+
+The environment and the entry of a rank are accelerate's (`PrepareForLaunch`, which its own launchers use too). The
+processes are started here, because of those launchers `accelerate launch` puts ranks into sessions of their own, out
+of reach of what ends a stuck cell, and among CPUs asks for mpirun; and `notebook_launcher` refuses a process that
+has imported bitsandbytes, which every cell forked from the preloaded server has. So ranks belong to the cell's
+process group, die with its process, and a failure is told with the rank's own reason.
+
+What is not here: which devices a cell is given (`local.py`, by `devices_of`), what ranks do with a batch
+(`harness/devices.py`), and several machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from harness.environment import now
+from harness.methods import make_method
+from harness.records import Cell, CellResult, Phase, Status
+from harness.store import write_atomically
+
+PR_SET_PDEATHSIG = 1
+LOOPBACK = "lo"
+# A rank that fails stays so long before it leaves, with its connections open. So the others do not fail of losing
+# it, and when a rank is killed it is seen to be gone before those that lost it.
+HOLD_SECONDS = 2.0
+
+
+def devices_of(cell: Cell) -> int:
+    """The devices that a cell trains on; 1 where nothing is trained, or its method only combines other cells."""
+    distributes = cell.n_train > 0 and make_method(cell.method, cell.settings).distributes
+    return int(cell.train.get("devices", 1)) if distributes else 1
+
+
+def skip(cell: Cell, accelerators: int) -> str | None:
+    """Why a cell cannot have its devices on a machine with so many accelerators (0: it trains on the CPU), or None.
+
+    Asked before a process is started.
+    """
+    wanted = devices_of(cell)
+    if wanted == 1:
+        return None
+    if accelerators and accelerators < wanted:
+        return f"devices is {wanted}, and there are {accelerators} here. Lower devices, or show the run more of them."
+    if cell.train["strategy"] == "deepspeed":
+        if find_spec("deepspeed") is None:
+            return "strategy deepspeed needs the package deepspeed. Install it, or use fsdp or ddp."
+        if not accelerators:
+            return "strategy deepspeed needs GPUs. On a CPU there are ddp and fsdp."
+    return None
+
+
+def run(folder: Path, device: str) -> None:
+    """Do the job in `folder`: here, or by one process a device. Whatever happens, a result is written."""
+    from harness.worker import cell as worker
+
+    job = json.loads((folder / "job.json").read_text())
+    cell = Cell.from_json(job["cell"])
+    count = devices_of(cell)
+    if count == 1:
+        worker.run(folder, device)
+        return
+    started, clock = now(), time.perf_counter()
+    import torch
+
+    visible = torch.cuda.device_count()
+    reason = skip(cell, visible)
+    if reason:
+        result = CellResult.of_job(folder.name, job, Status.SKIPPED, reason, now())
+    else:
+        job["threads_a_rank"] = job["threads"] if visible else max(1, job["threads"] // count)
+        write_atomically(folder / "job.json", json.dumps(job, indent=1))
+        with tempfile.TemporaryDirectory(
+            prefix=".ranks-", dir=folder
+        ) as scratch:  # a rank that is ended cannot tidy up
+            ended = launch(
+                work, folder, count, bool(visible), {"omp_num_threads": job["threads_a_rank"], "tmpdir": scratch}
+            )
+        result = outcome(folder, job, cell, ended)
+    result = replace(result, started=started, seconds=time.perf_counter() - clock)
+    worker.finish(folder, result, device)
+    for path in folder.glob("rank-*.json"):
+        path.unlink()
+
+
+def launch(
+    entry: Callable[[str], None], folder: Path, count: int, on_gpu: bool, extra: dict[str, Any]
+) -> dict[int, int]:
+    """Run `entry(folder)` in `count` processes, with `extra` environment variables, and wait for them.
+
+    Returns {rank: exit code} of those that had failed when the first failure was seen; then none is left alive.
+    """
+    from accelerate.utils import DistributedType, PrepareForLaunch, patch_environment
+    from torch.distributed import TCPStore
+
+    # The ranks meet at a store of this process, at a port that the system picks: nothing to guess, nothing taken.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    variables: dict[str, Any] = {
+        "world_size": count,
+        "local_world_size": count,
+        "nproc": count,
+        "node_rank": 0,
+        "master_addr": "127.0.0.1",
+        "master_port": store.port,
+        # torch's word for: the store is there already, no rank has to open it
+        "torchelastic_use_agent_store": "True",
+        "torchelastic_restart_count": 0,
+        "gloo_socket_ifname": LOOPBACK,
+        "nccl_socket_ifname": LOOPBACK,
+        "accelerate_use_cpu": str(not on_gpu),
+        "accelerate_mixed_precision": "no",  # the Trainer sets the cell's
+        **extra,
+    }
+    # CUDA does not survive a fork; without it a fork spares each rank ten seconds of imports.
+    context: Any = multiprocessing.get_context("spawn" if on_gpu else "fork")
+    start = PrepareForLaunch(entry, DistributedType.MULTI_GPU if on_gpu else DistributedType.MULTI_CPU)
+    ranks: list[Any] = []
+    try:
+        with patch_environment(**variables):
+            for rank in range(count):
+                ranks.append(context.Process(target=start, args=(rank, str(folder)), name=f"rank {rank}"))
+                ranks[-1].start()
+        while True:
+            codes = {rank: process.exitcode for rank, process in enumerate(ranks)}
+            if all(code == 0 for code in codes.values()) or any(codes.values()):
+                return {rank: code for rank, code in codes.items() if code}
+            # By the codes just read: a rank that has ended since then is ready, and does not leave the list empty.
+            wait([process.sentinel for rank, process in enumerate(ranks) if codes[rank] is None])
+    finally:
+        for process in ranks:
+            process.kill()
+            process.join()
+
+
+def work(folder: str) -> None:
+    """A rank's whole life. Its result goes to a file of its own, from which the cell's is made."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # dies with the cell's process
+    rank = int(os.environ["RANK"])
+    tempfile.tempdir = os.environ["TMPDIR"]
+    if rank:
+        log = os.open(Path(folder) / f"log-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+    import torch
+
+    from harness.worker import cell as worker
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
+    result = worker.attempt(Path(folder), rank)
+    worker.write_result(Path(folder) / f"rank-{rank}.json", result)
+    done = result.status is Status.DONE
+    if not done:
+        time.sleep(HOLD_SECONDS)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if done else 1)  # all is written; threads of the libraries are not waited for
+
+
+def outcome(folder: Path, job: dict[str, Any], cell: Cell, ended: dict[int, int]) -> CellResult:
+    """The cell's result, from those that its ranks left and from how they ended."""
+    results: dict[int, CellResult] = {}
+    written: dict[int, float] = {}
+    for path in folder.glob("rank-*.json"):
+        rank = int(path.stem.removeprefix("rank-"))
+        results[rank] = CellResult.from_json(json.loads(path.read_text()))
+        written[rank] = path.stat().st_mtime
+    if not ended:
+        return replace(results[0], phases=tuple(joint(phase, results) for phase in results[0].phases))
+    # One that left no word was the first to go; else the first that wrote is the cause, the others lost it.
+    cause = min(ended, key=lambda rank: (written.get(rank, 0.0), rank))
+    if cause in results:
+        found = results[cause]
+        status, reason = found.status, found.reason
+    else:
+        status, reason = how_it_ended(ended[cause])
+        found = results[min(results)] if results else CellResult.of_job(folder.name, job, status, reason, now())
+    said = reason if cause == 0 else f"rank {cause}: {reason}"
+    return replace(found, status=status, reason=said, scores=(), flags=())
+
+
+def joint(phase: Phase, results: dict[int, CellResult]) -> Phase:
+    """The first rank's phase, with the memory peaks of the rank that had the largest. Each has the energy of its own
+    GPU, which is added up; on a CPU every one has that of the whole machine."""
+    same = [other for result in results.values() for other in result.phases if other.phase == phase.phase]
+
+    def largest(name: str) -> int | None:
+        values = [value for other in same if (value := getattr(other, name)) is not None]
+        return max(values) if values else None
+
+    energy = phase.energy_j
+    if phase.device_bytes is not None:
+        known = [other.energy_j for other in same if other.energy_j is not None]
+        energy = sum(known) if len(known) == len(same) else None
+    return replace(
+        phase,
+        allocated_bytes=largest("allocated_bytes"),
+        reserved_bytes=largest("reserved_bytes"),
+        device_bytes=largest("device_bytes"),
+        rss_bytes=largest("rss_bytes"),
+        energy_j=energy,
+    )
+
+
+def how_it_ended(code: int) -> tuple[Status, str]:
+    """The status of a rank that ended without a word. A bare SIGKILL is no evidence of anything (see `local.py`)."""
+    if -code in (signal.SIGKILL, signal.SIGTERM):
+        return Status.INTERRUPTED, f"the process was killed by signal {-code}"
+    if code < 0:
+        return Status.FAILED, f"the process ended with signal {-code} ({signal.strsignal(-code)})"
+    return Status.FAILED, f"the process ended with exit code {code}"

@@ -1,0 +1,129 @@
+"""The instruments' checks of themselves: done once for each environment and base model, and kept in the
+machine's cache and with the results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.data import ModelFacts, cache_root
+from harness.environment import now
+from harness.errors import UserError
+from harness.execute.child import die_with_parent
+from harness.plan import Plan
+from harness.records import Check, Environment, digest
+from harness.store import INSTRUMENTS, write_atomically
+from harness.suite import BASE, TrainSettings
+from harness.worker.profiling.self_checks import ANSWER
+
+LOG_LINES = 5  # of a process that failed, shown in the error
+
+
+def check_instruments(
+    plan: Plan, results: Path, environment: Environment, threads: int, tell: Callable[[str], None] = lambda model: None
+) -> dict[str, list[Check]]:
+    """Model -> its checks, for every base model of a plan, with the settings that the untouched one is scored with:
+    as this machine's cache has them, or done now (`tell` is called with the model's name). They are copied into
+    `results`, in place of older ones. Raises UserError when they cannot be run at all."""
+    settings = next(label.train for label in plan.suite.labels if label.name == BASE)
+    planned = {cell.model for cell in plan.cells}
+    found = {}
+    for name in [name for name in plan.suite.models if name in planned]:
+        facts = plan.facts.models[name]
+        kept = kept_at(environment.env_digest, facts.fingerprint, settings)
+        if not kept.exists():
+            tell(name)
+            check_anew(facts, settings, environment, threads)
+        text = kept.read_text()
+        copy = results / INSTRUMENTS / kept.name
+        if not copy.exists() or copy.read_text() != text:  # `tunebench doctor` may have checked anew since
+            write_atomically(copy, text)
+        found[name] = [Check(**check) for check in json.loads(text)["checks"]]
+    return found
+
+
+def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environment, threads: int) -> list[Check]:
+    """Do the checks on a model, and keep them. Raises UserError when they cannot be run at all."""
+    path = kept_at(environment.env_digest, facts.fingerprint, settings)
+    request = {"base": str(facts.folder), "settings": settings.model_dump(), "threads": threads}
+    checks = [Check(**check) for check in run_apart(path, request)]
+    keep(path, environment.env_digest, facts.name, settings, checks)
+    return checks
+
+
+def kept_at(env_digest: str, fingerprint: str, settings: TrainSettings) -> Path:
+    """Where the checks of an environment and a model are kept."""
+    what = digest([fingerprint, settings.precision, settings.attention])
+    return cache_root() / INSTRUMENTS / f"{env_digest[:16]}-{what[:16]}.json"
+
+
+def keep(path: Path, env_digest: str, model: str, settings: TrainSettings, checks: list[Check]) -> None:
+    record = {
+        "env_digest": env_digest,
+        "model": model,
+        "precision": settings.precision,
+        "attention": settings.attention,
+        "created": now(),
+        "checks": [asdict(check) for check in checks],
+    }
+    write_atomically(path, json.dumps(record, indent=1))
+
+
+def matmul_peaks(precisions: Iterable[str], environment: Environment, threads: int) -> dict[str, float]:
+    """Precision -> FLOP/s of a matrix product on this machine's device: as its cache has them, or measured now, before
+    any cell runs. Of one that the device cannot do, nothing. Raises UserError when they cannot be measured at all."""
+    path = peaks_kept_at(environment.env_digest)
+    known: dict[str, float | None] = json.loads(path.read_text()) if path.exists() else {}
+    if missing := sorted(set(precisions) - known.keys()):
+        known |= run_apart(path, {"precisions": missing, "threads": threads})
+        write_atomically(path, json.dumps(known))
+    return {precision: peak for precision, peak in known.items() if peak}
+
+
+def peaks_kept_at(env_digest: str) -> Path:
+    """Where the rates of an environment are kept."""
+    return cache_root() / INSTRUMENTS / f"{env_digest[:16]}-peaks.json"
+
+
+def run_apart(path: Path, request: dict[str, Any]) -> Any:
+    """The answer to a request of the instruments, by a process of its own; its log stays beside the result."""
+    folder = path.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "request.json").write_text(json.dumps(request))
+    variables = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TUNEBENCH_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(request["threads"]),
+    }
+    log = path.with_suffix(".log")
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "harness.worker.profiling.self_checks", str(folder / "request.json")]
+        done = subprocess.run(command, stdout=out, stderr=out, env=variables, check=False, preexec_fn=die_with_parent)
+    try:
+        return json.loads((folder / ANSWER).read_text())
+    except (OSError, ValueError):
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        raise UserError(
+            f"the instruments could not be checked (exit code {done.returncode}); see {log}\n{tail}"
+        ) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def failures(found: dict[str, list[Check]]) -> list[str]:
+    """A line for each check that failed."""
+    return [
+        f"{check.name} on {model}: {check.about}: measured {check.measured:.3g} {check.unit}, {check.limit:.3g} at most"
+        for model, checks in found.items()
+        for check in checks
+        if not check.passed
+    ]

@@ -1,0 +1,24 @@
+"""In: a model's folder. Out: the model and its tokenizer, ready to train or to score."""
+
+from __future__ import annotations
+
+from harness.models import loading, token_lengths
+from harness.models.loading import (
+    compute_dtype,
+    load_model,
+    load_tokenizer,
+    logits_at,
+    prompt_run_once,
+    resolve_precision,
+)
+
+__all__ = [
+    "compute_dtype",
+    "load_model",
+    "load_tokenizer",
+    "loading",
+    "logits_at",
+    "prompt_run_once",
+    "resolve_precision",
+    "token_lengths",
+]

@@ -1,0 +1,258 @@
+"""Base models and tokenizers: made ready once (`prepare`), then loaded by workers (`load_model`).
+
+A GGUF file is de-quantised once into safetensors, which then load in about a second.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.data import Catalog, ModelEntry, ModelFacts, keep_facts, sources
+from harness.errors import SourceError, Unavailable
+from harness.suite import unavailable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Progress = Callable[[str, int, int], None]
+
+
+def prepare(catalog: Catalog, name: str, progress: Progress | None = None) -> ModelFacts:
+    """Fetch a model, make its folder ready for `from_pretrained`, and keep its facts.
+
+    Raises SourceError when it cannot be had or is no model folder.
+    """
+    facts = catalog.model_facts(name)
+    if facts:
+        return facts
+    entry = catalog.model(name)
+    paths = []
+    for place, text in enumerate(entry.sources):
+        source = sources.parse(text, sha256=entry.sha256[place] if place < len(entry.sha256) else "")
+        paths.append(sources.fetch(source, base=catalog.root, progress=progress))
+    folder = dequantise(entry, paths) if is_gguf(paths) else paths[0]
+    if not (folder / "config.json").exists():
+        raise SourceError(f"{entry.sources[0]} is no model folder: {folder} has no config.json.")
+    facts = ModelFacts(name, weights_fingerprint(folder), str(folder))
+    keep_facts(catalog.model_facts_path(name), facts)
+    return catalog.model_facts(name) or facts
+
+
+def is_gguf(paths: list[Path]) -> bool:
+    return paths[0].is_file() and (".gguf" in paths[0].name)
+
+
+def dequantise(entry: ModelEntry, parts: list[Path]) -> Path:
+    """A folder of fp32 safetensors with tokenizer, from a GGUF file (in one or several parts)."""
+    from filelock import FileLock
+
+    digest = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    folder = sources.cache_root() / "models" / f"{entry.name}-{digest.hexdigest()[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            return folder
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".dequantise-"))
+        try:
+            whole = temporary / "model.gguf"
+            with whole.open("wb") as file:
+                for part in parts:
+                    with part.open("rb") as piece:
+                        shutil.copyfileobj(piece, file, 1 << 22)
+            tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=whole.name)
+            model = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=whole.name, dtype=torch.float32)
+            # The weights are plain fp32 now; with the quantiser's marks left on, saving is refused.
+            for mark in ("quantization_config",):
+                if hasattr(model.config, mark):
+                    delattr(model.config, mark)
+            model.hf_quantizer = None
+            model.is_quantized = False
+            whole.unlink()
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """SHA-256 over the files that decide what the model computes: weights, configuration, tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"):
+            if path.name == "source.json":
+                continue
+            digest.update(str(path.relative_to(folder)).encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 22):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+# --- in the worker ---
+
+
+def resolve_precision(wanted: str) -> str:
+    """fp32, bf16 or fp16 for this device. On a CPU it is fp32 whatever the checkpoint says.
+
+    Raises Unavailable for what the device cannot do.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if wanted == "auto":
+        return "fp32" if not cuda else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if reason := unavailable({"precision": wanted}, cuda):
+        raise Unavailable(reason)
+    return wanted
+
+
+def load_model(folder: Path, train: dict[str, Any], quantize: str | None = None) -> nn.Module:
+    """A causal model on this process's device.
+
+    Weights are fp32, also for bf16 and fp16, which then are autocast: updates of a small learning rate
+    would be lost in bf16 weights. A quantised base computes in the chosen precision.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    precision = resolve_precision(train["precision"])
+    if reason := unavailable({"attention": train["attention"]}, torch.cuda.is_available()):
+        raise Unavailable(reason)
+    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": train["attention"]}
+    if quantize:
+        options["quantization_config"] = quantization(quantize, compute_dtype(precision))
+    if torch.cuda.is_available():
+        options["device_map"] = {"": torch.cuda.current_device()}
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    if info["missing_keys"]:
+        raise ValueError(
+            f"{folder} is no whole causal language model: {len(info['missing_keys'])} weights are missing "
+            f"(such as {sorted(info['missing_keys'])[0]}) and would be random."
+        )
+    if precision != "bf16":
+        for module in model.modules():
+            # On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights when nothing is trained and multiplies in
+            # bf16, whatever it was told to compute in: the same cell would score otherwise than it trained.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+    model.config.use_cache = True
+    return model
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def quantization(kind: str, dtype: torch.dtype) -> Any:
+    """bitsandbytes settings: nf4 or fp4 with double quantisation, or int8. Raises Unavailable."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise Unavailable(f"quantize: {kind} needs the package bitsandbytes ({error}).") from error
+    from transformers import BitsAndBytesConfig
+
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def logits_at(
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    places: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Logits [batch, places, vocabulary] at some places of the sequence only.
+
+    `places` count from the end (-1 is the last), so that they also hold where a method puts virtual tokens
+    in front. Where a model can, the others are never computed: with a vocabulary of 262k they are most of
+    the work.
+    """
+    options: dict[str, Any] = {} if attention_mask is None else {"attention_mask": attention_mask}
+    if accepts_places(inside(model)):
+        return model(input_ids=input_ids, logits_to_keep=places, use_cache=False, **options).logits
+    return model(input_ids=input_ids, use_cache=False, **options).logits[:, places]
+
+
+def prompt_run_once(model: nn.Module) -> nn.Module:
+    """For scoring: a model with a soft prompt or a prefix whose keys and values are made once and kept.
+
+    With short inputs a prompt is half of the work. And what is generated in a batch stays each item's own: peft puts a
+    prompt before the padding on the left, which then stands between it and the text. Any other model is returned as
+    it is; so is one that makes its prompt anew for each input.
+    """
+    config = getattr(model, "active_peft_config", None)
+    kind = getattr(config, "peft_type", None)
+    if kind not in ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"):
+        return model
+    import torch
+
+    inner: Any = model.get_base_model()  # type: ignore[operator]
+    with torch.no_grad():
+        prompt: Any = model.get_prompt(batch_size=1)  # type: ignore[operator]
+        if kind == "PREFIX_TUNING":
+            kept = prompt
+        else:
+            kept = inner(inputs_embeds=prompt.to(inner.dtype), use_cache=True).past_key_values
+
+    def copies(number: int) -> Any:
+        past = copy.deepcopy(kept)
+        past.batch_repeat_interleave(number)
+        return past
+
+    class Prompted(torch.nn.Module):
+        config = inner.config
+
+        def forward(self, input_ids: torch.Tensor, logits_to_keep: Any = 0, use_cache: bool = False) -> Any:
+            past = copies(len(input_ids))
+            return inner(input_ids=input_ids, past_key_values=past, use_cache=True, logits_to_keep=logits_to_keep)
+
+        def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> Any:
+            """`input_ids` and `attention_mask` are padded on the left; positions are counted without the padding."""
+            before = attention_mask.new_ones(len(input_ids), kept.get_seq_length())
+            mask, past = torch.cat([before, attention_mask], dim=1), copies(len(input_ids))
+            return inner.generate(input_ids=input_ids, attention_mask=mask, past_key_values=past, **options)
+
+    return Prompted()
+
+
+def inside(model: nn.Module) -> nn.Module:
+    """The model itself, without what spreads it over devices (DDP, DeepSpeed)."""
+    from accelerate.utils import extract_model_from_parallel
+
+    return extract_model_from_parallel(model)
+
+
+def accepts_places(model: nn.Module) -> bool:
+    unwrap: Any = getattr(model, "get_base_model", lambda: model)
+    return "logits_to_keep" in inspect.signature(unwrap().forward).parameters

@@ -1,0 +1,106 @@
+"""How long a task's texts are in a model's tokens: counted once at `fetch`, for predicting memory.
+
+Not covered: what is done with the lengths (`memory.py`). Large splits are sampled with a fixed stride, so that a
+pair of model and task takes seconds; the longest text of a sample is not quite the longest of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.data import (
+    Catalog,
+    LengthFacts,
+    ModelFacts,
+    TaskFacts,
+    example,
+    keep_facts,
+    learning_docs,
+    opened,
+    unlearnable,
+)
+from harness.models.loading import load_tokenizer
+
+SAMPLE = 400  # documents of a split whose texts are encoded
+QUANTILES = 101
+GENERATED = 256  # lm-eval's own default for max_gen_toks
+
+# (tokens of the sequence, tokens of it that are predicted)
+Length = tuple[int, int]
+
+
+def prepare(catalog: Catalog, model: ModelFacts, task: TaskFacts) -> LengthFacts:
+    """Count a task's lengths with a model's tokenizer, and keep them for `plan`. Raises TaskError."""
+    facts = count(model, task, load_tokenizer(Path(model.folder)), opened(task))
+    keep_facts(catalog.length_facts_path(model, task), facts)
+    return facts
+
+
+def count(model: ModelFacts, task: TaskFacts, tokenizer: Any, loaded: Any) -> LengthFacts:
+    """The lengths of one task (`loaded`, an lm-eval task) for one tokenizer."""
+
+    def measure(pairs: Sequence[tuple[str, str]]) -> list[Length]:
+        """A context and what continues it, as the scorer encodes them: together, and what the context leaves."""
+        wholes = tokens(tokenizer, [context + continuation for context, continuation in pairs])
+        contexts = tokens(tokenizer, [context.rstrip() for context, _ in pairs])
+        return [
+            (max(whole, 1), max(1, whole - before) if context else whole)
+            for (context, _), whole, before in zip(pairs, wholes, contexts, strict=True)
+        ]
+
+    training: list[Length] = []
+    if not unlearnable(loaded):
+        closed = loaded.OUTPUT_TYPE != "multiple_choice"
+        found = [example(loaded, document, closed) for document in strided(learning_docs(loaded)[0])]
+        training = measure([(one.context, one.target) for one in found])
+        training = [(whole + closed, answer + closed) for whole, answer in training]
+    scored: list[Length] = []
+    documents = list(loaded.eval_docs)
+    sample = strided(documents)
+    asked = dict.fromkeys(request for document in sample for request in requests(loaded, document))
+    scored = measure(list(asked))
+    if loaded.OUTPUT_TYPE == "generate_until":
+        more = int((loaded.config.generation_kwargs or {}).get("max_gen_toks") or GENERATED)
+        scored = [(whole + more, 1) for whole, _ in scored]
+    return LengthFacts(
+        model=model.name,
+        task=task.name,
+        training=quantiles([whole for whole, _ in training]),
+        answer=max((answer for _, answer in training), default=0),
+        scored=quantiles([whole for whole, _ in scored]),
+        continuation=max((continuation for _, continuation in scored), default=0),
+        sequences=round(len(scored) * len(documents) / max(1, len(sample))),
+    )
+
+
+def strided(documents: Sequence[Any]) -> list[Any]:
+    """At most SAMPLE of the documents, at equal distances."""
+    return list(documents[:: max(1, -(-len(documents) // SAMPLE))])
+
+
+def tokens(tokenizer: Any, texts: list[str]) -> list[int]:
+    """The number of tokens of each text, with the special tokens that the tokenizer adds by itself."""
+    return [len(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
+
+
+def requests(task: Any, document: Any) -> Iterable[tuple[str, str]]:
+    """(context, continuation) of what lm-eval asks of a document."""
+    kind = task.OUTPUT_TYPE
+    if kind == "loglikelihood_rolling":
+        return [("", str(task.doc_to_target(document)))]
+    if task.multiple_input:
+        contexts = task.doc_to_choice(document)
+        return [(str(context), str(task.doc_to_target(document))) for context in contexts]
+    context = task.fewshot_context(document, num_fewshot=0, gen_prefix=task.doc_to_prefix(document))
+    if kind == "multiple_choice":
+        return [(context, f"{task.config.target_delimiter}{choice}") for choice in task.doc_to_choice(document)]
+    return [(context, str(task.doc_to_target(document)) if kind == "loglikelihood" else "")]
+
+
+def quantiles(values: Sequence[int]) -> tuple[int, ...]:
+    """The shortest, 99 between, and the longest; empty for no values."""
+    ranked = sorted(values)
+    last = len(ranked) - 1
+    return tuple(ranked[round(place * last / (QUANTILES - 1))] for place in range(QUANTILES)) if ranked else ()

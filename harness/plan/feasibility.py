@@ -1,0 +1,241 @@
+"""What a suite asks of its models and data and they cannot give: sizes beyond a split, tasks that cannot be learned,
+leaks. What can be told without them is told when the suite is read (`suite.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from harness.data import Corruption, Facts, Quality, TaskFacts, marked, turns
+from harness.errors import Problem, counted, unknown
+from harness.records import Cell
+from harness.suite import Label, Recipe, Suite, build_method, check_sizes
+
+TOLD = 0.9  # so many questions that name their answer, and no other choice, are no accident
+RARE = 10  # times more examples of the commonest class than of the rarest: worth a note
+
+
+def misfits(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """Everything that does not fit, each with its line."""
+    yield from leaks(suite, facts)
+    for place, (task, sizes) in enumerate(suite.tasks):
+        found = facts.tasks[task]
+        yield from check_sizes(place, found, sizes, suite.lines)
+        if found.unlearnable:
+            continue
+        most = max(found.n_train if size == "all" else int(size) for size in sizes)
+        for label in suite.labels:
+            for message in of_method(label, found, facts):
+                yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name)
+            for message in of_curriculum(label, task, most, suite, facts):
+                yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name, "curriculum")
+    for label in suite.labels:
+        for message in of_network(label, suite, facts):
+            yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name)
+    yield from of_quality(suite, facts)
+    yield from of_tuning(suite, facts)
+    for place, task in enumerate(suite.retain):
+        if facts.tasks[task].n_test == 0:
+            yield suite.lines.problem(
+                f"task {task!r} has nothing to score on (no test or validation split).", "retain", place
+            )
+
+
+def of_method(label: Label, task: TaskFacts, facts: Facts) -> Iterator[str]:
+    """What a label asks of a task, and of the others that it learns or reads."""
+    method = label.method
+    for name in label.recipe.learns(task.name):
+        if reason := facts.tasks[name].unlearnable:
+            yield f"task {name!r} cannot be learned: {reason}"
+    if task.output_type != "multiple_choice":
+        needs = "learns from right and wrong choices" if method.wants_choices else "classifies"
+        if method.wants_choices or not method.is_language_model:
+            yield f"{method.name} {needs}, and {task.name!r} is {task.output_type}. Give it a suite of its own."
+    for name in label.recipe.reads(task.name):
+        if not facts.tasks[name].n_train:
+            yield f"task {name!r} has no training text to read (training_split in its YAML)."
+    if label.train.eval_every and method.trains and not task.n_validation:
+        yield f"{task.name!r} has no validation items: drop eval_every."
+
+
+def of_curriculum(label: Label, task: str, most: int, suite: Suite, facts: Facts) -> Iterator[str]:
+    """What a label's curriculum asks of data and models; `most` is the largest data size."""
+    curriculum = label.recipe.curriculum
+    if curriculum is None:
+        return
+    learns = curriculum.learns(task)
+    for name in learns[1:]:
+        found = facts.tasks[name]
+        if found.unlearnable:
+            continue
+        if most > found.n_train:
+            yield (
+                f"{most} examples of each task are wanted, and {name!r} has {found.n_train} training examples. "
+                f"Lower the sizes of {task!r}, or leave {name!r} out."
+            )
+        if not found.n_test:
+            yield f"task {name!r} has nothing to score on (no test or validation split)."
+        if label.train.eval_every and not found.n_validation:
+            yield f"{name!r} has no validation items: drop eval_every."
+    for name in curriculum.reads(task):
+        if name in learns:
+            yield f"the training text of {name!r} would be read, which is learned: its answers are in there."
+    for model in suite.models if curriculum.chat else ():
+        if facts.models[model].chat is False:
+            yield (
+                f"{curriculum.name} asks through the model's chat template, and {model} has none. Take a model that "
+                "has one, or another curriculum."
+            )
+
+
+def of_network(label: Label, suite: Suite, facts: Facts) -> Iterator[str]:
+    """What a label's method, or one that it asks for, wants of a model's layers; where these are known."""
+    found: dict[str, None] = {}
+    for task, _ in suite.tasks:
+        asked = [
+            (build_method(expert.method, expert.settings, suite.lines, ("methods", label.name))[0], expert.model)
+            for expert in label.recipe.wants(task)
+        ]
+        for method, own in [(label.method, None), *asked]:
+            for name in suite.models if own is None else [own]:
+                network = facts.models[name].network
+                if method and network and network.is_counted():
+                    found |= {f"{message} (model {name})": None for message in method.misfits(network)}
+    yield from found
+
+
+def of_quality(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """Data that cannot be spoilt in a way that the suite asks for, or would not be."""
+    for place, corrupt in enumerate(suite.corrupt):
+        for task, sizes in learned(suite, facts).items():
+            for name, message in refusals(corrupt, facts.tasks[task], sizes, suite.seeds):
+                yield suite.lines.problem(f"{name} {getattr(corrupt, name):g}: {message}", "corrupt", place, name)
+
+
+def of_tuning(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """Tasks that have nothing to choose a setting by: test items may not be looked at."""
+    if suite.tune is None:
+        return
+    for place, (task, _) in enumerate(suite.tasks):
+        tuned = [label for label in suite.labels if label.tuned and label.method.space]
+        scored = dict.fromkeys([task, *(name for label in tuned for name in label.recipe.learns(task))])
+        bare = [name for name in scored if not facts.tasks[name].unlearnable and not facts.tasks[name].n_validation]
+        for name in bare:
+            yield suite.lines.problem(
+                f"task {name!r} has no validation items, and settings are chosen by these. Take a task with more "
+                "training examples or a validation split, or drop tune.",
+                "tasks", place, "learn",
+            )  # fmt: skip
+    if "retention" in suite.tune.goals:
+        if not suite.retain:
+            yield suite.lines.problem("the goal retention needs a task under retain.", "tune", "goals")
+        elif not facts.tasks[suite.retain[0]].n_validation:
+            yield suite.lines.problem(
+                f"the goal retention is measured on validation text of {suite.retain[0]!r}, which has none (no "
+                "training split in its YAML). Put another task first under retain.",
+                "tune", "goals",
+            )  # fmt: skip
+
+
+def learned(suite: Suite, facts: Facts) -> dict[str, list[int]]:
+    """Every task that a cell learns from examples, with the numbers of them."""
+    found: dict[str, list[int]] = {}
+    for task, sizes in suite.tasks:
+        for label in suite.labels:
+            if not label.method.uses_data:
+                continue
+            experts = [expert.learn for expert in label.recipe.wants(task)]
+            for name in dict.fromkeys([task, *label.recipe.learns(task), *experts]):
+                available = facts.tasks[name].n_train
+                counts = [facts.tasks[task].n_train if size == "all" else int(size) for size in sizes]
+                found.setdefault(name, []).extend(min(count, available) for count in counts)
+    return {name: sorted(set(counts)) for name, counts in found.items()}
+
+
+def refusals(
+    corrupt: Corruption, task: TaskFacts, sizes: list[int], seeds: tuple[int, ...]
+) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong with it) of a corruption for one task."""
+    for name in ("labels", "imbalance"):
+        if name in corrupt.model_dump(exclude_defaults=True) and task.output_type != "multiple_choice":
+            yield name, f"{task.name!r} is {task.output_type}, which has no classes. Give it a suite of its own."
+            return
+    for n in sizes:
+        for name in ("labels", "duplicates"):
+            share = getattr(corrupt, name)
+            if share and not marked(n, share, "", spared=int(name == "duplicates")):
+                yield name, f"of {n} examples of {task.name!r} that is none. Raise it, or the size."
+        distinct = n - Quality(corrupt).repeats(n)
+        for seed in seeds if corrupt.imbalance > 1 and task.classes else ():
+            wanted = Counter(turns(distinct, list(task.classes), corrupt.imbalance, seed))
+            short = [name for name, count in wanted.items() if count > task.classes[name]]
+            if short:
+                yield (
+                    "imbalance",
+                    (
+                        f"{n} examples of {task.name!r} with seed {seed} would need {wanted[short[0]]} of the class "
+                        f"{short[0]!r}, which has {task.classes[short[0]]}. Lower the size or the imbalance."
+                    ),
+                )
+                break
+
+
+def leaks(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """Scored items that are learned as well, and questions that hold their answer; unless the suite allows them."""
+    for place, name in enumerate(suite.allow_leaks):
+        if name not in suite.task_names():
+            yield suite.lines.problem(unknown("task", name, list(suite.task_names())), "allow_leaks", place)
+    for (learned, scored), found in facts.overlaps.items():
+        if found.count and scored not in suite.allow_leaks:
+            yield suite.lines.problem(
+                f"leak: {found.count} of the {found.n} scored items of {scored!r} stand in the text that is learned of "
+                f"{learned!r} ({found.exact} in full), such as {found.shown[0]!r}. Take them out of the data, "
+                f"or, to go on with them marked, write allow_leaks: [{scored}].",
+                *suite.place_of(scored),
+            )  # fmt: skip
+    for name in facts.data:
+        share = tells_answers(name, facts)
+        if share and name not in suite.allow_leaks:
+            yield suite.lines.problem(
+                f"leak: the right answer, and no other, stands in the question of {share:.0%} of the scored items "
+                f"of {name!r}. Mend doc_to_text, or, to go on with them marked, write allow_leaks: [{name}].",
+                *suite.place_of(name),
+            )  # fmt: skip
+
+
+def tells_answers(task: str, facts: Facts) -> float | None:
+    """The share of a task's questions that hold their right answer and no other, where it is no accident."""
+    told = facts.data[task].told if task in facts.data else None
+    return told if told is not None and told >= TOLD else None
+
+
+def leaks_of(cell: Cell, facts: Facts) -> dict[str, Any]:
+    """What of a cell's scores is spoilt by leaks that its suite allows: scored task -> what was found."""
+    spoilt: dict[str, Any] = {}
+    studied = Recipe.of(cell).studies(cell.task)
+    for scored in (*cell.learn, *cell.retain):
+        found = {name: facts.overlaps[name, scored] for name in studied if (name, scored) in facts.overlaps}
+        learned = {name: overlap.count for name, overlap in found.items() if overlap.count}
+        if learned:
+            spoilt[scored] = {"items": max(overlap.n for overlap in found.values()), "learned_with": learned}
+        if share := tells_answers(scored, facts):
+            spoilt[scored] = {**spoilt.get(scored, {}), "questions_with_answers": share}
+    return spoilt
+
+
+def notes(suite: Suite, facts: Facts) -> Iterator[str]:
+    """What is odd about the data and no mistake of the suite: empty examples, classes that are rare."""
+    for name in suite.task_names():
+        if name in facts.data:
+            for split, count in facts.data[name].empty.items():
+                if count:
+                    yield f"{name}: {counted(count, 'example')} of the split {split!r} without text or answer"
+        classes = facts.tasks[name].classes
+        if classes and max(classes.values()) >= RARE * min(classes.values()):
+            rare, common = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
+            yield (
+                f"{name}: {counted(classes[rare], 'training example')} of the class {rare!r}, {classes[common]} of "
+                f"{common!r}: accuracy says little of the rare one"
+            )

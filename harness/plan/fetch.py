@@ -1,0 +1,100 @@
+"""Everything a suite needs, ahead of its run: after this, cells run with the network cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.data import Catalog, Facts, LengthFacts, ModelFacts, TaskFacts
+from harness.errors import SuiteError, TaskError
+from harness.suite import Suite
+
+
+def known_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
+    """(facts of what has been fetched, names of what has not). Loads neither torch nor lm-eval.
+
+    Lengths are not among the names: without them a plan lacks nothing but predicted memory.
+    Raises UserError for names that nobody knows (`load_suite` with this catalog has found them all).
+    """
+    models = {name: catalog.model_facts(name) for name in suite.model_names()}
+    tasks = {name: catalog.task_facts(name) for name in suite.task_names()}
+    missing = [name for name, facts in {**models, **tasks}.items() if facts is None]
+    found_models = {name: facts for name, facts in models.items() if facts}
+    found_tasks = {name: facts for name, facts in tasks.items() if facts}
+    return gathered(catalog, suite, found_models, found_tasks), missing
+
+
+def gathered(catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], tasks: dict[str, TaskFacts]) -> Facts:
+    """These facts, and what is known of lengths and data."""
+    data = {name: found for name, facts in tasks.items() if (found := catalog.data_facts(facts))}
+    pairs = [pair for pair in suite.learned_and_scored() if set(pair) <= tasks.keys()]
+    seen = {pair: catalog.overlap_facts(tasks[pair[0]], tasks[pair[1]]) for pair in pairs}
+    overlaps = {pair: found for pair, found in seen.items() if found}
+    return Facts(models, tasks, known_lengths(catalog, suite, models, tasks), data, overlaps)
+
+
+def known_lengths(
+    catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], tasks: dict[str, TaskFacts]
+) -> dict[tuple[str, str], LengthFacts]:
+    """Lengths by (model, task), of those that have been counted."""
+    pairs = [(model, task) for model in suite.models if model in models for task in tasks]
+    counted = {(model, task): catalog.length_facts(models[model], tasks[task]) for model, task in pairs}
+    return {pair: facts for pair, facts in counted.items() if facts}
+
+
+def uncounted(suite: Suite, facts: Facts) -> list[tuple[str, str]]:
+    """The (model, task) pairs of which lengths are still to be counted. A method's own encoder needs none."""
+    return [
+        (model, task)
+        for model in suite.models
+        for task in suite.task_names()
+        if model in facts.models and task in facts.tasks and (model, task) not in facts.lengths
+    ]
+
+
+def unseen(suite: Suite, facts: Facts) -> bool:
+    """Whether some data have not been looked through yet."""
+    return any(name not in facts.data for name in suite.task_names()) or any(
+        pair not in facts.overlaps for pair in suite.learned_and_scored()
+    )
+
+
+def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], None] | None = None) -> Facts:
+    """Download, verify and prepare whatever is missing. Raises SourceError, or SuiteError with the line of
+    each task that cannot be loaded."""
+    facts, missing = known_facts(catalog, suite)
+    if not missing and not uncounted(suite, facts) and not unseen(suite, facts):
+        return facts
+    from harness.data import leaks, tasks
+    from harness.models import loading, token_lengths
+
+    tell = progress or (lambda name, done, total: None)
+    found_models = dict(facts.models)
+    found_tasks = dict(facts.tasks)
+    problems = []
+    for name in suite.model_names():
+        if name not in found_models:
+            tell(f"fetching model {name}", 0, 0)
+            found_models[name] = loading.prepare(catalog, name, progress)
+    for name in suite.task_names():
+        if name not in found_tasks:
+            tell(f"preparing task {name}", 0, 0)
+            try:
+                found_tasks[name] = tasks.prepare(catalog, name)
+            except TaskError as error:
+                problems.append(suite.lines.problem(str(error), *suite.place_of(name)))
+    if problems:
+        raise SuiteError(problems)
+    found = gathered(catalog, suite, found_models, found_tasks)
+    for name in suite.task_names():
+        if name not in found.data:
+            tell(f"looking through {name}", 0, 0)
+            found.data[name] = leaks.prepare_data(catalog, found_tasks[name])
+    for pair in suite.learned_and_scored():
+        if pair not in found.overlaps:
+            learned, scored = pair
+            tell(f"looking for {scored} in what is learned of {learned}", 0, 0)
+            found.overlaps[pair] = leaks.prepare_overlap(catalog, found_tasks[learned], found_tasks[scored])
+    for model, task in uncounted(suite, found):
+        tell(f"counting the tokens of {task} for {model}", 0, 0)
+        found.lengths[model, task] = token_lengths.prepare(catalog, found_models[model], found_tasks[task])
+    return found

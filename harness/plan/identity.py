@@ -1,0 +1,45 @@
+"""What a cell *is*: the one place that says which of its fields its `spec_digest` covers.
+
+Labels, keys and suites are not part of it, so two suites that ask for the same thing share one cell. Settings that
+came later are left out at their defaults, and keys where there is nothing, so that results from before are still found.
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.methods import Method, make_method
+from harness.records import Cell, digest
+from harness.suite import TrainSettings
+
+
+def spec_digest(cell: Cell, method: Method | None = None) -> str:
+    """SHA-256 of what a cell is. `method` is its own, where that has been made already."""
+    return digest(what(cell, method))
+
+
+def what(cell: Cell, method: Method | None = None) -> dict[str, Any]:
+    """What the digest is taken of."""
+    prints = cell.fingerprints
+    return {
+        "method": cell.method,
+        "settings": (method or make_method(cell.method, cell.settings)).identity,
+        "train": TrainSettings.identity(cell.train),
+        "fingerprints": [
+            prints["model"],
+            *([name, prints[name]] for name in (*cell.learn, *cell.retain, *cell.reads)),
+            *(prints[f"model:{name}"] for name in cell.borrows),
+        ],
+        "learn": cell.learn,
+        "retain": cell.retain,
+        "n_train": cell.n_train,
+        "seed": cell.seed,
+        "needs": cell.needs,
+        **({"objectives": cell.objectives} if cell.objectives else {}),
+        **({"curriculum": cell.curriculum} if cell.curriculum else {}),
+        **({} if cell.draw is None else {"draw": cell.draw}),
+        **({"data": cell.data} if cell.data else {}),
+        **({"study": cell.study} if cell.study else {}),
+        **({"trial": cell.trial} if cell.trial else {}),
+    }

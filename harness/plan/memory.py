@@ -1,0 +1,427 @@
+"""Predicted memory of a cell, counted before it runs from the model's shapes, the method and the batch.
+
+Counted: weights; gradients (4 bytes a trained number); optimiser state (Adam's two moments, 8 bytes: Kingma & Ba
+2015, arXiv:1412.6980; 8-bit, Dettmers et al. 2022, arXiv:2110.02861; Adafactor's rows and columns, Shazeer & Stern
+2018, arXiv:1804.04235; GaLore's projected moments, Zhao et al. 2024, arXiv:2403.03507; paged state is outside torch's
+memory); what a forward pass keeps for its backward pass; what scoring holds, and the base model that the
+tuned one is compared with; and on a CPU the process itself. Not
+counted: documents in memory, a trainer of a method's own (SetFit, merging), validation batches, several devices a
+cell, and on a GPU its context (some 500 MiB a process, outside torch's own figure).
+
+What a Llama-like layer keeps, in numbers a token (h hidden, q all query heads, k all key heads, i the MLP's width),
+read off transformers' `modeling_llama.py` and checked against torch's saved-tensor hooks to the byte
+(`tests/test_memory.py`):
+
+- each norm its input (h), one scale, and its normalised input (h) where its own weight is trained
+  (norms of queries and keys, as in Gemma 3 and Qwen 3, as wide as those);
+- each linear layer its input, where its weight is trained or an adapter reads it: in fp32 q, k and v share theirs
+  (h), gate and up theirs (h), and o's (q) is what attention gave; under autocast every layer casts one of its own;
+- attention q + q (its output) + one number a head, and keys and values at 2k, or 2q where they are repeated for
+  grouped queries, which they are when a batch has padding; then also a row of its mask, as long as the sequence;
+  eager attention the row of each head's weights instead;
+- the gated MLP 3i: gate, its activation, up.
+
+The output layer is run only where an answer token is predicted (`models.logits_at`): a batch has as many of these
+places as its answers cover, and each costs four times the vocabulary: logits, log-probabilities, and gradients of both.
+
+On a CPU two things are added that no count of tensors shows. A base whose checkpoint is in fp32 stays mapped from its
+file as long as any weight lies there, so a quantised one is there twice. And the C library's heap has holes: what a
+step frees, the next cannot fill as tightly, least of all where the small tensors of many adapters lie in between
+(HOLES, measured with glibc 2.36; docs/lab-notes.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal
+
+from harness.architecture import Network, Shape
+from harness.data import PLACES, TOKENS, Facts, LengthFacts
+from harness.methods import Footprint, Method, make_method
+from harness.records import Cell
+
+Device = Literal["cpu", "cuda"]
+MIB = 2**20
+FLOAT = 4
+# A CPU process with torch, transformers, peft, lm-eval and a task's documents in it, at work; and its tokenizer, for
+# each word of the vocabulary (docs/performance.md).
+PROCESS, PROCESS_PER_WORD = 530 * MIB, 1250
+# bitsandbytes' own bytes a weight: the packed number, a byte of scale for 64 of them, and four for 256 of those.
+QUANTISED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "fp4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
+# What the heap of a CPU process grows beyond the activations kept, as a share of all that a step makes: in general, and
+# with adapters.
+HOLES, HOLES_BETWEEN_ADAPTERS = 0.2, 0.7
+ROLLING = "loglikelihood_rolling"  # lm-eval's output type of running text
+LOGITS = 4  # times the vocabulary, in fp32, for each place that predicts an answer token
+EIGHT_BIT_FROM = 4096  # bitsandbytes keeps the moments of smaller tensors in fp32
+PAGED_FROM = 100_000  # and those of smaller tensors in the GPU's own memory
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Bytes. `weights` and `process` are there throughout; `gradients`, `optimizer` and `activations` are what
+    training adds at its worst moment (on a CPU the heap's holes are among the activations), `scoring` what scoring
+    adds, `loading` what reading the checkpoint adds, `comparing` the base model beside the tuned one."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    scoring: int
+    loading: int
+    process: int
+    comparing: int = 0
+
+    @property
+    def training(self) -> int:
+        return self.gradients + self.optimizer + self.activations
+
+    @property
+    def peak(self) -> int:
+        """The most bytes held at once: the highest of loading, training, scoring and comparing."""
+        return max(self.needed, self.process + self.weights + self.comparing)
+
+    @property
+    def needed(self) -> int:
+        """The peak without comparing, which is left out where there is no room for it."""
+        return self.process + self.weights + max(self.training, self.scoring, self.loading)
+
+
+def predict(cell: Cell, facts: Facts, device: Device = "cpu") -> Prediction | None:
+    """The memory that a cell will take: on a CPU the resident set of its process, on a GPU what torch allocates.
+
+    None where it cannot be counted: a method that says nothing of its footprint, a network of another form than
+    Llama's, a checkpoint without safetensors headers, an objective or a curriculum, or tasks whose lengths have not
+    been counted (`fetch` does).
+    """
+    model = facts.models.get(cell.model)
+    network = model.network if model else None
+    if network is None or not network.is_counted() or cell.objectives or cell.curriculum:
+        return None
+    method = make_method(cell.method, cell.settings)
+    footprint = method.footprint(network)
+    tasks = [facts.lengths.get((cell.model, name)) for name in (*cell.learn, *cell.retain)]
+    scored = [lengths for lengths in tasks if lengths]
+    if footprint is None or len(scored) < len(tasks):
+        return None
+    count = Count(network, method, footprint, cell.train, device)
+    training = count.training(scored[0], cell.n_train) if cell.n_train and method.trains else (0, 0, 0)
+    generated = [facts.tasks[name].output_type == "generate_until" for name in (*cell.learn, *cell.retain)]
+    # At a checkpoint the optimizer's state is there while tasks are scored; of the gradients there are none.
+    held = training[1] if cell.train.get("checkpoints") else 0
+    return Prediction(
+        count.weights,
+        *training,
+        scoring=held + max(count.scoring(lengths, made) for lengths, made in zip(scored, generated, strict=True)),
+        comparing=count.comparing if compares(cell, facts) else 0,
+        loading=count.loading,
+        process=PROCESS + PROCESS_PER_WORD * network.vocabulary if device == "cpu" else 0,
+    )
+
+
+def compares(cell: Cell, facts: Facts) -> bool:
+    """Whether a cell loads its base model to be compared with: the untouched model itself does not."""
+    return bool(cell.baseline) and any(facts.tasks[name].output_type == ROLLING for name in cell.retain)
+
+
+def room_to_compare(parameters: float, vocabulary: int) -> int:
+    """Bytes that comparing takes beside the tuned model: the base model in fp32, both models' logits of a text, and
+    three tensors in double precision for some places of it."""
+    return int(FLOAT * parameters) + vocabulary * (2 * FLOAT * TOKENS + 3 * 2 * FLOAT * PLACES)
+
+
+@dataclass(frozen=True)
+class Count:
+    """The counting for one network, method and block of training settings."""
+
+    network: Network
+    method: Method
+    footprint: Footprint
+    train: dict[str, Any]
+    device: Device
+
+    # --- weights ---
+
+    @cached_property
+    def linear_parameters(self) -> int:
+        return sum(map(math.prod, self.network.linears().values()))
+
+    @cached_property
+    def added(self) -> int:
+        """Trained numbers beside the network's own: adapters, prompts."""
+        names = self.network.weights
+        return sum(math.prod(shape) for name, shape in self.footprint.trained.items() if name not in names)
+
+    @cached_property
+    def weights(self) -> int:
+        """fp32, whatever the checkpoint says; a quantised base keeps embeddings, norms and output layer in fp32.
+        On a CPU those are parts of the mapped file, which then stays as a whole."""
+        rest = self.network.parameters() - self.linear_parameters
+        each = QUANTISED[self.method.quantize] if self.method.quantize else FLOAT
+        mapped = self.linear_parameters * FLOAT if self.method.quantize and self.mapped else 0
+        return int(self.linear_parameters * each) + mapped + FLOAT * (rest + self.added + self.footprint.frozen)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether fp32 weights are the checkpoint's own pages."""
+        return self.device == "cpu" and self.network.stored_bytes == FLOAT * self.network.parameters()
+
+    @property
+    def loading(self) -> int:
+        """What of the checkpoint is in memory beside the weights made from it; a GPU gets them one by one."""
+        if self.device == "cuda":
+            return FLOAT * max(map(math.prod, self.network.weights.values()))
+        return 0 if self.mapped else self.network.stored_bytes
+
+    @property
+    def comparing(self) -> int:
+        """The base model beside the tuned one: while it is loaded, or while both are run."""
+        parameters = self.network.parameters()
+        return max(FLOAT * parameters + self.loading, room_to_compare(parameters, self.network.vocabulary))
+
+    # --- training ---
+
+    @property
+    def autocast(self) -> bool:
+        precision = self.train["precision"]
+        return precision in ("bf16", "fp16") or (precision == "auto" and self.device == "cuda")
+
+    @property
+    def each(self) -> int:
+        """Bytes of a number that a linear layer or attention gives."""
+        return 2 if self.autocast else FLOAT
+
+    def training(self, lengths: LengthFacts, n_train: int) -> tuple[int, int, int]:
+        """(gradients, optimiser state, activations) in bytes, at the worst moment of the batch with the longest
+        example that a cell will meet; every batch is padded to its longest."""
+        settings = self.train
+        each_step = settings["batch_size"] * settings["gradient_accumulation"]
+        seen = min(n_train, settings["steps"] * each_step) if settings["steps"] else n_train
+        length = expected_longest(lengths.training, seen, settings["max_length"])
+        batch = min(settings["batch_size"], n_train) * self.footprint.sequences
+        places = answer_places(lengths.training, lengths.answer, batch, settings["max_length"])
+        rows = batch * (length + self.footprint.virtual_tokens)
+        width = length + self.footprint.virtual_tokens + self.footprint.prefix_tokens
+        per_token = [self.layer(place, rows, width) for place in range(self.footprint.lowest, len(self.network.layers))]
+        fixed = [
+            self.fixed(place) + self.prefix(place, batch)
+            for place in range(self.footprint.lowest, len(self.network.layers))
+        ]
+        layers = [sum(pair) for pair in zip(per_token, fixed, strict=True)]
+        passing = sum(layers)
+        held = passing
+        if settings["gradient_checkpointing"]:  # each layer's input, and one layer made again
+            held = FLOAT * rows * self.network.hidden * len(layers) + max(layers, default=0)
+        rest = FLOAT * rows * 2 * self.network.hidden + self.head(batch, places) + self.backward(rows)
+        rest += self.casts + self.dequantised
+        gradients = FLOAT * self.trained
+        if settings["early_stopping"]:
+            rest += gradients  # the best weights so far, beside those in training
+        return gradients, self.optimizer, self.beside(gradients, held + rest, passing + rest)
+
+    def beside(self, gradients: int, kept: int, passing: int) -> int:
+        """Of the bytes that a forward pass keeps, those still there beside all gradients, at the worst moment.
+        `passing` are those that a whole step makes, kept or made again: all of them leave holes in a heap."""
+        twice = self.shared_embedding
+        if self.device == "cpu":
+            # Freed activations are smaller than gradients, and scattered: the heap grows by both.
+            holes = HOLES_BETWEEN_ADAPTERS if self.footprint.adapted else HOLES
+            return kept + twice + max(0, round(holes * passing) - gradients)
+        if self.train["gradient_accumulation"] > 1:
+            return kept + twice  # gradients of the batches before are there from the start
+        # Layer by layer activations go and gradients come: either all of the former, or all of the latter.
+        return max(kept + twice // 2 - gradients, twice)
+
+    @cached_property
+    def trained(self) -> int:
+        return sum(map(math.prod, self.footprint.trained.values()))
+
+    @property
+    def optimizer(self) -> int:
+        """Bytes of state: the optimiser's, and the method's own."""
+        kind, rank = self.train["optimizer"], self.train["galore_rank"]
+        linears = self.network.linears()
+        return FLOAT * self.footprint.state * self.trained + sum(
+            projected_bytes(rank, shape) if kind == "galore" and name in linears else state_bytes(kind, shape)
+            for name, shape in self.footprint.trained.items()
+        )
+
+    @property
+    def shared_embedding(self) -> int:
+        """An embedding that is also the output layer has two gradients for a moment, before they are one."""
+        network = self.network
+        tied = network.embedding in self.footprint.trained and "lm_head.weight" not in network.weights
+        return 2 * FLOAT * network.vocabulary * network.hidden if tied else 0
+
+    @property
+    def casts(self) -> int:
+        """Under autocast the 16-bit copies of weights, kept for the backward pass."""
+        if not self.autocast:
+            return 0
+        linear = 0 if self.method.quantize else self.linear_parameters
+        return 2 * (linear + self.network.vocabulary * self.network.hidden)
+
+    @property
+    def dequantised(self) -> int:
+        """The largest quantised layer, as it is multiplied."""
+        return 2 * self.each * max(map(math.prod, self.network.linears().values())) if self.method.quantize else 0
+
+    def head(self, batch: int, places: int) -> int:
+        """Logits, log-probabilities and their gradients, at `places` of each sequence."""
+        return LOGITS * FLOAT * batch * places * self.network.vocabulary
+
+    def backward(self, rows: int) -> int:
+        """Gradients of activations on their way through one layer: of the MLP's three parts, and of the stream."""
+        return self.each * rows * (3 * self.width("gate_proj") + 2 * self.network.hidden)
+
+    def width(self, linear: str, layer: int = -1) -> int:
+        """What a linear layer gives, in numbers a token."""
+        return next(
+            self.network.weights[name][0]
+            for short, name in self.network.layers[layer].items()
+            if short.endswith(f"{linear}.weight")
+        )
+
+    def fixed(self, place: int) -> int:
+        return FLOAT * sum(self.footprint.fixed.get(name, 0) for name in self.network.layers[place].values())
+
+    def prefix(self, place: int, batch: int) -> int:
+        """Bytes of the keys and values that a method puts before those of the input."""
+        return self.each * 2 * self.seen(place) * batch * self.footprint.prefix_tokens
+
+    def layer(self, place: int, rows: int, width: int) -> int:
+        """Bytes that one layer keeps for `rows` tokens in sequences of `width`, padding among them."""
+        return rows * (self.norms(place) + self.linear_inputs(place) + self.attention(place, width) + self.mlp(place))
+
+    def norms(self, place: int) -> int:
+        """Bytes a token. Norms work in fp32, also under autocast."""
+        found = 0
+        for short, name in self.network.layers[place].items():
+            shape = self.network.weights[name]
+            if "norm" not in short or len(shape) != 1:
+                continue
+            linear = next((f"{part}_proj" for part in ("q", "k") if f"{part}_norm" in short), "")
+            wide = self.width(linear, place) if linear else shape[0]
+            found += wide * (1 + (name in self.footprint.trained)) + wide // shape[0]
+        return FLOAT * found
+
+    def linear_inputs(self, place: int) -> int:
+        """Bytes a token: inputs kept for the gradients of weights and adapters, and what adapters keep besides."""
+        footprint, shared, found = self.footprint, set(), 0
+        for short, name in self.network.layers[place].items():
+            if not short.endswith("_proj.weight"):
+                continue
+            linear = short.split(".")[-2]
+            into = self.network.weights[name][1]
+            adapted = name in footprint.adapted
+            found += self.each * footprint.per_token.get(name, 0)
+            if not (name in footprint.trained or (adapted and footprint.inputs_kept)):
+                continue
+            # o's input is attention's output, counted there; an adapter under autocast casts its own.
+            if linear == "o_proj" and self.train["attention"] != "eager" and not (self.autocast and adapted):
+                continue
+            group = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}.get(linear, linear)
+            if self.autocast or group not in shared:
+                found += self.each * into
+            shared.add(group)
+        return found
+
+    def attention(self, place: int, width: int) -> int:
+        """Bytes a token, in sequences of `width`."""
+        queries, seen = self.width("q_proj", place), self.seen(place)
+        heads, kind = self.network.heads, self.train["attention"]
+        if kind == "eager":
+            weights = heads * width * (self.each + (FLOAT if self.autocast else 0))
+            return self.each * (queries + 2 * seen) + weights
+        mask = 0 if kind == "flash_attention_2" else self.each * width
+        return self.each * (2 * queries + 2 * seen) + FLOAT * heads + mask
+
+    def seen(self, place: int) -> int:
+        """Numbers of a token's keys, as attention sees them; of its values, as many."""
+        # One head of keys is repeated without a copy.
+        repeated = self.network.key_heads > 1 and self.train["attention"] != "flash_attention_2"
+        return self.width("q_proj" if repeated else "k_proj", place)
+
+    def mlp(self, place: int) -> int:
+        return self.each * 3 * self.width("gate_proj", place)
+
+    # --- scoring ---
+
+    def scoring(self, lengths: LengthFacts, generated: bool) -> int:
+        """Bytes of the largest batch that is scored. Scoring computes in fp32, and keeps nothing of a layer."""
+        if not lengths.scored:
+            return 0
+        network = self.network
+        batch = min(self.train["eval_batch_size"], max(1, lengths.sequences))
+        longest = min(lengths.scored[-1], network.max_length)
+        # Sorted by length, a batch is nearly level: places to predict spread over little more than one answer.
+        share = 1 - batch / max(1, lengths.sequences)
+        spread = longest - min(longest, quantile(lengths.scored, share))
+        places = min(longest, lengths.continuation + spread)
+        rows = batch * longest
+        queries, inner = self.width("q_proj"), self.width("gate_proj")
+        layer = rows * (3 * network.hidden + max(3 * inner, 6 * queries))
+        if self.train["attention"] == "eager":
+            layer += 2 * rows * network.heads * longest
+        cache = 0
+        before = self.footprint.virtual_tokens + self.footprint.prefix_tokens
+        if generated or before:  # keys and values of every layer
+            cache = 2 * self.width("k_proj") * len(network.layers) * (rows + batch * before)
+        logits = network.vocabulary * (batch * places + 2 * lengths.continuation)
+        return FLOAT * (max(layer, logits) + cache) + self.dequantised
+
+
+def state_bytes(optimizer: str, shape: Shape) -> int:
+    """Optimiser state of one tensor."""
+    size = math.prod(shape)
+    if optimizer == "adafactor" and len(shape) > 1:
+        return FLOAT * (size // shape[-1] + size // shape[-2])
+    if optimizer == "adafactor":
+        return FLOAT * size
+    paged = optimizer.startswith("paged_") and size >= PAGED_FROM  # then torch does not hold it
+    if optimizer in ("adamw8bit", "paged_adamw8bit") and size >= EIGHT_BIT_FROM:
+        return 2 * size * (not paged) + 2 * FLOAT * math.ceil(size / 256)
+    return 0 if paged else 2 * FLOAT * size
+
+
+def projected_bytes(rank: int, shape: Shape) -> int:
+    """GaLore's state of one matrix: both moments of its projected gradient, and the projection."""
+    short, long = min(shape), max(shape)
+    rank = min(rank, short)
+    return FLOAT * (2 * rank * long + rank * short)
+
+
+def quantile(values: Sequence[int], share: float) -> float:
+    """The value below which `share` of the lengths lie, between two of the quantiles in proportion."""
+    place = min(max(share, 0.0), 1.0) * (len(values) - 1)
+    low = min(int(place), len(values) - 2)
+    return values[low] + (values[low + 1] - values[low]) * (place - low)
+
+
+def expected_longest(values: Sequence[int], seen: int, most: int) -> int:
+    """The length to expect of the longest of `seen` texts, none longer than `most`: the mean of the quantile
+    function over the largest of as many uniform numbers, whose density is n u^(n-1)."""
+    last = len(values) - 1
+    weights = [((place + 1) / last) ** seen - (place / last) ** seen for place in range(last)]
+    middles = [(min(low, most) + min(high, most)) / 2 for low, high in pairwise(values)]
+    return round(sum(weight * middle for weight, middle in zip(weights, middles, strict=True)))
+
+
+def answer_places(values: Sequence[int], answer: int, batch: int, most: int) -> int:
+    """How many places of a batch predict an answer token in one example or another: right-padded examples end,
+    and so answer, at different places. The expectation over batches."""
+    lengths = [min(value, most) for value in values]
+    answer = min(answer, most - 1)
+    ends: dict[int, int] = {}
+    for value in lengths:
+        ends[value] = ends.get(value, 0) + 1
+    expected = 0.0
+    for place in range(max(1, min(lengths) - answer), max(lengths)):
+        # A text of `end` tokens predicts its answer at places end - answer - 1 … end - 2.
+        hit = sum(count for end, count in ends.items() if end - answer - 1 < place <= end - 1) / len(lengths)
+        expected += 1 - (1 - hit) ** batch
+    return max(1, round(expected))

@@ -1,0 +1,287 @@
+"""Stage 2 of 7. In: a Suite and the facts of its tasks and models. Out: a Plan of frozen cells.
+
+Ids and seeds are settled here; nothing is run, fetched or looked up. What a cell *is* says `identity.py`. Where a suite
+tunes, a study stands before the cells of all seeds: they need it, and what it finds they learn when they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from graphlib import TopologicalSorter
+
+from harness.data import CLEAN, Facts, Quality
+from harness.errors import SuiteError, UserError, unknown
+from harness.methods import Method
+from harness.plan.feasibility import misfits
+from harness.plan.identity import spec_digest
+from harness.plan.studies import SEED, study_of
+from harness.records import STUDY, WARM, Cell
+from harness.suite import BASE, SCORING, Label, Recipe, Suite, TrainSettings, build_method
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells in an order in which every need comes before what needs it.
+
+    `only_cells` are the names by which some of a suite's cells were asked for, none for the whole suite; `chosen` are
+    the digests of these. The others are there because these need them.
+    """
+
+    suite: Suite
+    facts: Facts
+    cells: tuple[Cell, ...]
+    only_cells: tuple[str, ...] = ()
+    chosen: frozenset[str] = frozenset()
+
+    def by_digest(self) -> dict[str, Cell]:
+        return {cell.spec_digest: cell for cell in self.cells}
+
+    def asked(self, cell: Cell) -> bool:
+        """Whether a cell was asked for itself."""
+        return not self.only_cells or cell.spec_digest in self.chosen
+
+
+def make_plan(suite: Suite, facts: Facts) -> Plan:
+    """Expand a suite. Raises SuiteError for what only the data can tell (sizes, tasks that cannot be learned)."""
+    problems = list(misfits(suite, facts))
+    if problems:
+        raise SuiteError(dict.fromkeys(problems))
+    cells: dict[str, Cell] = {}
+    studies: dict[StudyOf, str] = {}
+
+    def add(cell: Cell) -> Cell:
+        return cells.setdefault(cell.spec_digest, cell)
+
+    for model in suite.models:
+        for task, sizes in suite.tasks:
+            maker = CellMaker(suite, facts, task, studies)
+            bare = add(maker.bare(model))
+            for label in suite.labels:
+                own = label.method.own_model()
+                if label.name == BASE or (own and model != suite.models[0]):
+                    continue  # what does not use the suite's models has one row, not one a model
+                points = list(axes(label.method, suite, sizes, facts.tasks[task].n_train))
+                for n_train, quality in dict.fromkeys((n_train, quality) for n_train, _, quality in points):
+                    for cell in maker.study(label, own or model, n_train, quality, bare.spec_digest):
+                        add(cell)
+                for point in points:
+                    for cell in maker.cells(label, own or model, *point, bare.spec_digest):
+                        add(cell)
+    order = TopologicalSorter({cell.spec_digest: sorted(cell.needs.values()) for cell in cells.values()})
+    rank = {name: place for place, name in enumerate(cells)}
+    order.prepare()
+    ordered: list[Cell] = []
+    while order.is_active():
+        ready = sorted(order.get_ready(), key=lambda name: rank[name])
+        ordered += [cells[name] for name in ready]
+        order.done(*ready)
+    return Plan(suite, facts, tuple(unique_keys(ordered)))
+
+
+def narrow(plan: Plan, names: Iterable[str]) -> Plan:
+    """The cells of a plan that some names stand for, with all that these need and are measured against.
+
+    A name is a cell's key, a label, or a pattern over keys ("lora/*"). No names: the plan as it is. Raises UserError
+    with every name that stands for none.
+    """
+    names = tuple(dict.fromkeys(names))
+    if not names:
+        return plan
+    known = {cell.key for cell in plan.cells} | {cell.label for cell in plan.cells}
+    mistakes = []
+    chosen: set[str] = set()
+    for name in names:
+        found = [cell for cell in plan.cells if name in (cell.key, cell.label)]
+        found = found or [cell for cell in plan.cells if fnmatchcase(cell.key, name)]
+        chosen |= {cell.spec_digest for cell in found}
+        if not found:
+            mistakes.append(unknown(f"cell of {plan.suite.name}", name, known, "Patterns such as 'lora/*' do too."))
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    cells = plan.by_digest()
+    kept: set[str] = set()
+    waiting = list(chosen)
+    while waiting:
+        name = waiting.pop()
+        if name in cells and name not in kept:
+            kept.add(name)
+            waiting += [*cells[name].needs.values(), cells[name].baseline]
+    within = tuple(cell for cell in plan.cells if cell.spec_digest in kept)
+    return replace(plan, cells=within, only_cells=names, chosen=frozenset(chosen))
+
+
+def axes(
+    method: Method, suite: Suite, sizes: tuple[int | str, ...], available: int
+) -> Iterator[tuple[int, int | None, Quality]]:
+    """(n_train, seed, quality of the data): one (0, None, clean) for what learns from no examples."""
+    if not method.uses_data:
+        yield 0, None, CLEAN
+        return
+    for size in sizes:
+        for quality in suite.qualities():
+            for seed in suite.seeds:
+                yield (available if size == "all" else int(size)), seed, quality
+
+
+StudyOf = tuple[str, str, str, int, Quality]  # label, model, task, size, quality
+
+
+@dataclass(frozen=True)
+class CellMaker:
+    """Makes the cells of one task of a suite. `studies` has the digests of those made so far."""
+
+    suite: Suite
+    facts: Facts
+    task: str
+    studies: dict[StudyOf, str]
+
+    def bare(self, model: str) -> Cell:
+        """The untouched base model, scored on every task that any label learns here: all gains start from it."""
+        label = next(label for label in self.suite.labels if label.name == BASE)
+        learned = [name for other in self.suite.labels for name in other.recipe.learns(self.task)]
+        retain = tuple(name for name in dict.fromkeys([*self.suite.retain, *learned]) if name != self.task)
+        return self.cell(label, model, self.task, 0, None, "", retain=retain)
+
+    def cells(
+        self, label: Label, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
+    ) -> Iterator[Cell]:
+        """A label's cell, after the cells that it needs; of its study it needs the digest alone."""
+        before = list(self.needed(label, model, n_train, seed, quality, baseline))
+        yield from (cell for _, cell in before)
+        needs = {role: cell.spec_digest for role, cell in before if role}
+        if study := self.studies.get((label.name, model, self.task, n_train, quality)):
+            needs[STUDY] = study
+        yield self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
+
+    def study(self, label: Label, model: str, n_train: int, quality: Quality, baseline: str) -> Iterator[Cell]:
+        """The study of a label at one data size, after the cells that its trials need; nothing where it is not tuned.
+
+        With `warm_start` it needs the study at the next smaller size too or, at the smallest, that of the suite's model
+        before.
+        """
+        tune = self.suite.tune
+        if tune is None or not label.tuned:
+            return
+        seed = SEED if label.method.uses_data else None
+        before = list(self.needed(label, model, n_train, seed, quality, baseline))
+        needs = {role: cell.spec_digest for role, cell in before if role}
+        like = [(size, other) for name, other, task, size, its in self.studies
+                if (name, task, its) == (label.name, self.task, quality)]  # fmt: skip
+        smaller = [(size, other) for size, other in like if other == model and size < n_train]
+        kin = max(smaller, default=None) or next(((s, other) for s, other in reversed(like) if s == n_train), None)
+        if tune.warm_start and kin:
+            needs[WARM] = self.studies[label.name, kin[1], self.task, kin[0], quality]
+        trained = self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
+        if made := study_of(label, tune, replace(trained, key=trained.key.replace(f"/s{SEED}", "", 1))):
+            yield from (cell for _, cell in before)
+            self.studies[label.name, model, self.task, n_train, quality] = made.spec_digest
+            yield made
+
+    def needed(
+        self, label: Label, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
+    ) -> Iterator[tuple[str, Cell]]:
+        """(role, cell) of the cells that a label's cell needs; without a role, those that they are measured against.
+        They learn from data of the same quality: a merge or a student is what can be made of such data, not of better.
+        """
+        for expert in label.recipe.wants(self.task):
+            method, _ = build_method(expert.method, expert.settings, self.suite.lines, ("methods", label.name))
+            assert method is not None  # the suite has been checked
+            recipe = Recipe(method)
+            name = self.label_of(recipe, label.train) or f"{label.name}.{expert.method}"
+            available = self.facts.tasks[expert.learn].n_train
+            base = expert.model or model
+            size, its_seed, its = (min(n_train, available), seed, quality) if method.uses_data else (0, None, CLEAN)
+            draw = None
+            if expert.seed not in (None, its_seed) and method.uses_data:
+                its_seed, draw = expert.seed, seed
+                name = f"{label.name}.{expert.method}"  # no row of its own: its examples are another seed's
+            untouched = baseline
+            if base != model:  # its gains start from its own base model
+                bare = self.bare(base)
+                yield "", bare
+                untouched = bare.spec_digest
+            made = Label(name, recipe, label.train)
+            yield expert.role, self.cell(made, base, expert.learn, size, its_seed, untouched, draw=draw, quality=its)
+
+    def label_of(self, recipe: Recipe, train: TrainSettings) -> str | None:
+        """The suite's own label for exactly this recipe, so that an expert that is also a row shares its name. What is
+        tuned is another: experts have the settings that they are given."""
+        what = recipe.method.name, recipe.method.settings, recipe.beside, train
+        for label in self.suite.labels:
+            method = label.method
+            if self.suite.tune and label.tuned:
+                continue
+            if (method.name, method.settings, label.recipe.beside, label.train) == what:
+                return label.name
+        return None
+
+    def cell(
+        self,
+        label: Label,
+        model: str,
+        task: str,
+        n_train: int,
+        seed: int | None,
+        baseline: str,
+        needs: dict[str, str] | None = None,
+        retain: tuple[str, ...] | None = None,
+        draw: int | None = None,
+        quality: Quality = CLEAN,
+    ) -> Cell:
+        method, recipe = label.method, label.recipe
+        data = quality.data
+        if quality.select == "hard" and method.own_model():
+            data["judge"] = self.suite.models[0]  # a language model: what the method starts from may be none
+        learn = recipe.learns(task) or (task,)
+        if retain is None:
+            retain = tuple(name for name in self.suite.retain if name not in learn)
+        if not method.is_language_model:
+            retain = ()
+        reads = tuple(name for name in recipe.reads(task) if name not in (*learn, *retain))
+        borrowed = [*recipe.borrows(), *(expert.model for expert in recipe.wants(task) if expert.model)]
+        borrowed += [data["judge"]] if "judge" in data else []
+        borrows = tuple(dict.fromkeys(name for name in borrowed if name != model))
+        settings = label.train.model_dump()
+        if not method.trains:
+            settings = {name: settings[name] for name in SCORING}
+        tasks, models = self.facts.tasks, self.facts.models
+        fingerprints = {name: tasks[name].fingerprint for name in (*learn, *retain, *reads)}
+        fingerprints |= {f"model:{name}": models[name].fingerprint for name in borrows}
+        fingerprints["model"] = models[model].fingerprint
+        size = f"/n{n_train}/s{seed}{quality.suffix}" if method.uses_data else ""
+        short = model.rstrip("/").rsplit("/", 1)[-1].removeprefix("file:")  # of a source, its last part
+        cell = Cell(
+            key=f"{label.name}/{short}/{task}{size}",
+            spec_digest="",
+            label=label.name,
+            method=method.name,
+            family=method.family,
+            model=model,
+            task=task,
+            learn=learn,
+            n_train=n_train,
+            seed=seed,
+            retain=retain,
+            settings=method.settings,
+            train=settings,
+            needs=needs or {},
+            baseline=baseline,
+            reads=reads,
+            borrows=borrows,
+            fingerprints=fingerprints,
+            draw=draw,
+            data=data,
+            **recipe.beside,
+        )
+        return replace(cell, spec_digest=spec_digest(cell, method))
+
+
+def unique_keys(cells: list[Cell]) -> Iterator[Cell]:
+    """Cells with keys made different where two cells of a suite would share one (a digest's start is added)."""
+    taken: set[str] = set()
+    for cell in cells:
+        key = cell.key if cell.key not in taken else f"{cell.key}#{cell.spec_digest[:8]}"
+        taken.add(key)
+        yield replace(cell, key=key)

@@ -1,0 +1,353 @@
+"""Which setting a study tries next, when a trial is not worth going on with, and which setting wins: Optuna by ask and
+tell.
+
+A search is a function of what its trials came to: the sampler is made anew for each trial, seeded by the search and the
+trial's number, and asked for a fixed batch at a time, of which nothing is known until all of it has ended. So a study
+that was killed goes the same way when it is asked again, and trials beside each other change nothing. Not covered: what
+is searched (`tuning.py`), and running trials (`execute/studies.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import random
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError
+from harness.records import Trial
+from harness.suite import MOST_TRIALS, Range, short
+
+if TYPE_CHECKING:
+    import optuna
+
+STARTUP = 5  # trials before tpe and gp look at results
+MEDIAN_OF = 4  # trials that the median pruner wants to have seen
+REDUCTION = 2  # asha and hyperband: half of the trials go on from each rung to the next, twice as far
+WILCOXON = 0.1  # p-value below which a trial is held to be worse than the best, item by item
+TREES = 0  # seed of fANOVA's forest
+DEFAULT, WARM_START, SAMPLER = "default", "warm start", "sampler"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A setting to try: {full name: value}; trial 0 is the label's own, untuned one."""
+
+    number: int
+    params: dict[str, Any]
+    origin: str
+
+
+class Search:
+    """One study's search. `how` is a study cell's `study`; `warm` the best setting of another study, tried second."""
+
+    def __init__(self, how: Mapping[str, Any], warm: Mapping[str, Any] | None = None):
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.how = how
+        self.space: dict[str, Range] = how["space"]
+        self.distributions = {name: distribution(found) for name, found in self.space.items()}
+        self.study = optuna.create_study(study_name=how["search"], directions=["maximize"] * len(how["goals"]))
+        self.first = [Asked(0, dict(how["default"]), DEFAULT)]
+        if warm and dict(warm) != how["default"]:
+            self.first.append(Asked(1, dict(warm), WARM_START))
+        self.asked: dict[int, optuna.Trial] = {}
+        self.number = 0
+        self.grid: list[dict[str, Any]] = []
+        if how["sampler"] == "grid":
+            # Optuna's own may hand out a point twice in a batch. In an order of lots, so that half a grid is spread.
+            self.grid = grid_of(self.space, how["points"])
+            random.Random(seed_of(how["search"], 0)).shuffle(self.grid)
+
+    @property
+    def most(self) -> float:
+        """Trials after which there is no other: the budget's, or a grid's points."""
+        return min(self.how.get("trials") or MOST_TRIALS, len(self.first) + len(self.grid) if self.grid else math.inf)
+
+    def ask(self) -> list[Asked]:
+        """The next batch; empty when there is no other."""
+        batch: list[Asked] = []
+        while len(batch) < self.how["batch"] and self.number < self.most:
+            batch.append(self._ask())
+            self.number += 1
+        return batch
+
+    def tell(self, trials: Iterable[Trial]) -> None:
+        """What a batch came to. In the order of their numbers, whatever order they ended in."""
+        from optuna.trial import TrialState
+
+        for trial in sorted(trials, key=lambda one: one.number):
+            asked = self.asked.get(trial.number)
+            if asked is None:
+                continue  # a point of a grid; or a setting outside the ranges: it counts, the sampler need not know
+            if trial.status == "pruned":
+                for score in trial.intermediate:
+                    asked.report(score["merit"], score["rung"])
+                self.study.tell(asked, state=TrialState.PRUNED)
+            elif trial.status == "done":
+                self.study.tell(asked, list(trial.merits))
+            else:
+                self.study.tell(asked, state=TrialState.FAIL)
+
+    def _ask(self) -> Asked:
+        if not self.grid:
+            self.study.sampler = sampler(self.how, seed_of(self.how["search"], self.number))
+        if self.number < len(self.first):
+            first = self.first[self.number]
+            if not self.grid and all(inside(value, self.distributions[name]) for name, value in first.params.items()):
+                self.study.enqueue_trial(first.params)
+                self.asked[self.number] = self.study.ask(self.distributions)
+            return first
+        if self.grid:
+            return Asked(self.number, self.grid[self.number - len(self.first)], SAMPLER)
+        trial = self.asked[self.number] = self.study.ask(self.distributions)
+        return Asked(self.number, dict(trial.params), SAMPLER)
+
+
+def seed_of(search: str, number: int) -> int:
+    """A sampler's seed, from the search and the trial's number."""
+    return int(hashlib.sha256(f"{search} {number}".encode()).hexdigest()[:8], 16)
+
+
+def distribution(found: Range) -> optuna.distributions.BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(found, list):
+        return CategoricalDistribution(found)
+    if isinstance(found["low"], int) and isinstance(found["high"], int):
+        return IntDistribution(found["low"], found["high"], log=True)
+    return FloatDistribution(found["low"], found["high"], log=True)
+
+
+def inside(value: Any, where: optuna.distributions.BaseDistribution) -> bool:
+    try:
+        return bool(where._contains(where.to_internal_repr(value)))
+    except (TypeError, ValueError):
+        return False
+
+
+def sampler(how: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
+    from optuna import samplers
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental features
+        match how["sampler"]:
+            case "random":
+                return samplers.RandomSampler(seed=seed)
+            case "cmaes":
+                return samplers.CmaEsSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False)
+            case "gp":
+                return samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
+            case _:
+                return samplers.TPESampler(
+                    seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True,
+                    warn_independent_sampling=False,
+                )  # fmt: skip
+
+
+def grid_of(space: Mapping[str, Range], points: int) -> list[dict[str, Any]]:
+    """Every combination of values; of a range `points`, at equal distances on a log scale."""
+    found: dict[str, list[Any]] = {}
+    for name, values in space.items():
+        if isinstance(values, list):
+            found[name] = values
+        else:
+            low, high = values["low"], values["high"]
+            inner = [low * (high / low) ** (place / (points - 1)) for place in range(1, points - 1)]
+            whole = isinstance(low, int) and isinstance(high, int)
+            found[name] = list(dict.fromkeys([low, *(map(round, inner) if whole else inner), high]))
+    return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
+
+
+# --- ending a trial early ---
+
+
+def rung_shares(pruner: str, rungs: int) -> list[float]:
+    """After which shares of its steps a trial is scored: halved again and again, or at equal distances."""
+    if pruner in ("asha", "hyperband"):
+        return [REDUCTION ** (rung - rungs) / 1.0 for rung in range(rungs)]
+    return [rung / (rungs + 1) for rung in range(1, rungs + 1)]
+
+
+def lags(trial: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], reached: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a trial should end at the rung that it has reached.
+
+    `trial` is its cell's; `earlier` are the trials of the batches before, {number, status, merit, intermediate}; an
+    intermediate score is {rung, merit, items}. Whatever ran beside it does not count: it would be another one when the
+    study is done again.
+    """
+    if trial["pruner"] == "wilcoxon":
+        return lags_by_item(earlier, reached[-1])
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    pruner: optuna.pruners.BasePruner = optuna.pruners.MedianPruner(n_startup_trials=MEDIAN_OF)
+    if trial["pruner"] == "asha":
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+    elif trial["pruner"] == "hyperband":
+        pruner = optuna.pruners.HyperbandPruner(1, REDUCTION ** trial["rungs"], REDUCTION)
+    halving = trial["pruner"] != "median"
+    study = optuna.create_study(
+        study_name=trial["search"], direction="maximize", pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    known = {one["number"]: one for one in earlier}
+
+    def replay(scores: Sequence[Mapping[str, Any]]) -> tuple[optuna.Trial, bool]:
+        asked, ends = study.ask(), False
+        for score in scores:
+            asked.report(score["merit"], REDUCTION ** (score["rung"] - 1) if halving else score["rung"])
+            ends = asked.should_prune()
+        return asked, ends
+
+    states = {"done": optuna.trial.TrialState.COMPLETE, "pruned": optuna.trial.TrialState.PRUNED}
+    for number in range(trial["number"]):
+        one = known.get(number, {"intermediate": (), "status": "running"})
+        asked, _ = replay(one["intermediate"])
+        if one["status"] != "running":
+            state = states.get(one["status"], optuna.trial.TrialState.FAIL)
+            study.tell(asked, one["merit"] if one["status"] == "done" else None, state=state)
+    return replay(reached)[1]
+
+
+def lags_by_item(earlier: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> bool:
+    """Optuna's Wilcoxon pruner over validation items: this trial's against those of the best one at the same rung."""
+    import optuna
+
+    at_rung = [
+        (one["merit"], score["items"])
+        for one in earlier
+        if one["status"] == "done"
+        for score in one["intermediate"]
+        if score["rung"] == now["rung"]
+    ]
+    if not at_rung:
+        return False
+    best = max(at_rung, key=lambda pair: pair[0])[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an experimental feature
+        pruner = optuna.pruners.WilcoxonPruner(p_threshold=WILCOXON)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    study.add_trial(optuna.trial.create_trial(value=0.0, intermediate_values=dict(enumerate(best))))
+    trial = study.ask()
+    for place, value in enumerate(now["items"]):
+        trial.report(value, place)
+    return trial.should_prune()
+
+
+# --- which setting wins ---
+
+
+def front(trials: Sequence[Trial]) -> list[Trial]:
+    """The finished trials than which no other is better in every goal, or as good in all and better in one."""
+
+    def beats(one: Trial, other: Trial) -> bool:
+        pairs = list(zip(one.merits, other.merits, strict=True))
+        return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+    done = [trial for trial in trials if trial.status == "done"]
+    return [trial for trial in done if not any(beats(other, trial) for other in done)]
+
+
+def choose(trials: Sequence[Trial]) -> Trial | None:
+    """The winner, or None where no trial ended well.
+
+    Of one goal, the best; of equals, the one with the lowest cross-entropy among the choices (accuracy on a hundred
+    items has many ties), then the earliest. Of two, the one on the front that is best in the second goal among those
+    whose score is within one standard error of the best score (the one-standard-error rule; Breiman et al. 1984).
+    """
+    candidates = front(trials)
+    if not candidates:
+        return None
+
+    def order(trial: Trial) -> tuple[float, float, int]:
+        return trial.merits[0], -trial.values.get("choice_cross_entropy", 0.0), -trial.number
+
+    best = max(candidates, key=order)
+    if len(best.merits) == 1:
+        return best
+    enough = best.merits[0] - best.values.get("score_stderr", 0.0)
+    return max(
+        (trial for trial in candidates if trial.merits[0] >= enough), key=lambda one: (one.merits[1:], order(one))
+    )
+
+
+def importances(how: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
+    """{"fanova": {full name: share}, "ped_anova": …} of the score's variance; nothing for a single setting, or with too
+    few finished trials to say."""
+    from optuna import importance
+
+    where = {name: distribution(found) for name, found in how["space"].items()}
+    # Optuna looks at the settings that all trials share: one outside its range would take the setting out altogether.
+    fit = [trial for trial in trials if all(inside(trial.params.get(name), known) for name, known in where.items())]
+    done = [trial for trial in fit if trial.status == "done"]
+    if len(how["space"]) < 2 or len(done) < 2 * len(how["space"]) or len({trial.merits[0] for trial in done}) < 2:
+        return {}
+    study = as_optuna(how, done)
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kinds = {
+            "fanova": importance.FanovaImportanceEvaluator(seed=TREES),
+            "ped_anova": importance.PedAnovaImportanceEvaluator(),
+        }
+        for name, kind in kinds.items():
+            shares = importance.get_param_importances(study, evaluator=kind, target=lambda trial: trial.values[0])
+            found[name] = {key: float(value) for key, value in shares.items() if math.isfinite(value)}
+    return found
+
+
+# --- for Optuna's own tools ---
+
+
+def as_optuna(how: Mapping[str, Any], trials: Sequence[Trial], storage: Any = None, name: str = "") -> optuna.Study:
+    """A study of Optuna's with these trials. Values are turned so that more is better, as they were sought; the
+    numbers themselves, and a failed trial's reason, are user attributes. A setting outside the ranges is left out of
+    `params` and kept as an attribute."""
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        storage=storage, study_name=name or how["search"], directions=["maximize"] * len(how["goals"])
+    )
+    if len(how["goals"]) > 1:
+        study.set_metric_names(list(how["goals"]))
+    where = {name: distribution(found) for name, found in how["space"].items()}
+    states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    for trial in sorted(trials, key=lambda one: one.number):
+        fitting = {key: value for key, value in trial.params.items() if inside(value, where[key])}
+        state = states.get(trial.status, TrialState.FAIL)
+        notes = {"origin": trial.origin, "status": trial.status, "seconds": trial.seconds, **trial.values}
+        notes |= {"reason": trial.reason} if trial.reason else {}
+        notes |= {short(key): repr(value) for key, value in trial.params.items() if key not in fitting}
+        study.add_trial(
+            create_trial(
+                state=state,
+                values=list(trial.merits) if trial.merits and state != TrialState.FAIL else None,
+                params=fitting,
+                distributions={key: where[key] for key in fitting},
+                intermediate_values={score["rung"]: score["merit"] for score in trial.intermediate},
+                user_attrs=notes,
+            )
+        )
+    return study
+
+
+def storage_at(path: Path) -> Any:
+    """Optuna's storage in a file: SQLite (.db, .sqlite3) or its journal (.log, .journal). Raises UserError."""
+    if path.exists():
+        raise UserError(f"{path} is there already. Name another file, or remove it.")
+    if path.suffix in (".db", ".sqlite", ".sqlite3"):
+        return f"sqlite:///{path}"
+    if path.suffix in (".log", ".journal"):
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        return JournalStorage(JournalFileBackend(str(path)))
+    raise UserError(f"{path}: its ending says which storage is meant: .db (SQLite) or .log (Optuna's journal).")

@@ -1,0 +1,75 @@
+"""The cells of studies and of their trials. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from harness.methods import make_method
+from harness.plan.identity import spec_digest, what
+from harness.records import Cell, digest, with_settings
+from harness.suite import Label, Range, TuneSettings, settings_of, space_of
+
+SEED = 0  # draws a trial's examples and its training: a study has no seed of its own
+
+
+EDGE = 0.05  # share of a range (of its logarithm) that counts as its edge
+
+
+def study_of(label: Label, tune: TuneSettings, cell: Cell) -> Cell | None:
+    """The study that a label's cell (of seed `SEED`) needs, or None where there is nothing to search.
+
+    `search` names what is searched and how, not for how long: the sampler is seeded by it, so a study with a larger
+    budget begins with the trials of the smaller one.
+    """
+    space, _ = space_of(label, tune)
+    if not space:
+        return None
+    defaults = {setting.name: setting.default for setting in settings_of(label).values()}
+    how: dict[str, Any] = {
+        "space": space,
+        "default": {name: defaults[name] for name in space},
+        "goals": list(tune.goals),
+        "metric": tune.metric,
+        **tune.model_dump(include={"sampler", "batch", "pruner", "rungs", "points"}),
+    }
+    retain = cell.retain if "retention" in tune.goals else ()
+    key = f"{cell.key}/study"
+    study = replace(cell, key=key, seed=None, baseline="", retain=retain[:1], study=how, spec_digest="")
+    names = {*study.learn, *study.retain, *study.reads, "model", *(f"model:{name}" for name in study.borrows)}
+    study = replace(study, fingerprints={name: value for name, value in study.fingerprints.items() if name in names})
+    budget = tune.model_dump(include={"trials", "seconds", "tokens"})
+    study = replace(study, study={**how, "search": digest(what(study)), **budget})
+    return replace(study, spec_digest=spec_digest(study))
+
+
+def trial_of(study: Cell, number: int, params: Mapping[str, Any]) -> Cell:
+    """The cell of a trial. It is what its settings are, so that the same setting is run once; where trials are ended
+    early by comparing them with others, it is the trial of its study."""
+    how = study.study
+    pruned = {} if how["pruner"] == "none" else {**{k: how[k] for k in ("search", "pruner", "rungs")}, "number": number}
+    cell = with_settings(study, params)
+    cell = replace(
+        cell,
+        key=f"{study.key}/t{number:02d}",
+        seed=SEED if make_method(cell.method, cell.settings).uses_data else None,
+        needs=study.loads,
+        study={},
+        trial={"scored": "validation", "goals": how["goals"], "metric": how["metric"], **pruned},
+    )
+    return replace(cell, spec_digest=spec_digest(cell))
+
+
+def at_edge(value: Any, space: Range) -> str:
+    """At which end of its range a chosen value lies, low or high, beyond which the best may be; empty at none."""
+    if isinstance(space, list):
+        numbers = sorted(one for one in space if isinstance(one, int | float) and not isinstance(one, bool))
+        if len(numbers) < 3 or len(numbers) < len(space) or value not in numbers:
+            return ""
+        return "low" if value == numbers[0] else "high" if value == numbers[-1] else ""
+    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        return ""
+    place = math.log(value / space["low"]) / math.log(space["high"] / space["low"])
+    return "low" if place < EDGE else "high" if place > 1 - EDGE else ""

@@ -1,0 +1,102 @@
+"""What a suite names and gives settings: methods, objectives and curricula share this base.
+
+A class's annotated public fields are its YAML keys, with their defaults; `suite.py` checks and coerces the values
+by the annotations before anything is made.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from copy import copy
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, ClassVar, get_type_hints
+
+from harness.errors import unknown
+
+
+@cache
+def annotations_of(kind: type) -> dict[str, Any]:
+    """A class's annotated public fields and their types. Cached: a plan asks for each of its cells."""
+    return {
+        key: hint
+        for key, hint in get_type_hints(kind).items()
+        if not key.startswith("_") and getattr(hint, "__origin__", None) is not ClassVar
+    }
+
+
+class Configurable:
+    """A named thing with settings. The docstring's first line is what listings and the report show."""
+
+    name: ClassVar[str] = ""
+    kind: ClassVar[str] = "thing"  # as messages call it: method, objective, curriculum
+    paper: ClassVar[str] = ""  # where it was published: an arXiv number, or author and year
+    packages: ClassVar[tuple[str, ...]] = ()  # optional modules that it needs
+    later: ClassVar[tuple[str, ...]] = ()  # settings that came after the first results, which had what is the default
+
+    def __init__(self, **settings: Any):
+        fields = self.fields()
+        for key in settings:
+            if key not in fields:
+                raise ValueError(unknown(f"setting of {self.name}", key, fields))
+        for key, default in fields.items():
+            setattr(self, key, settings.get(key, copy(default)))
+
+    @classmethod
+    def annotations(cls) -> dict[str, Any]:
+        """YAML keys and their types, base class first."""
+        return annotations_of(cls)  # type: ignore[arg-type]  # a class is hashable
+
+    @classmethod
+    def fields(cls) -> dict[str, Any]:
+        """YAML keys and their defaults."""
+        return {key: getattr(cls, key) for key in cls.annotations()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every key with its resolved value."""
+        return {key: getattr(self, key) for key in self.fields()}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that are part of a cell's identity: of `later` ones, those that are not at their defaults, so
+        that results from before them are still found."""
+        fields = self.fields()
+        return {k: value for k, value in self.settings.items() if k not in self.later or value != fields[k]}
+
+    def problems(self) -> Iterable[str]:
+        """What is wrong with this combination of settings, beyond their types."""
+        return ()
+
+    def skip(self) -> str | None:
+        """Why it cannot run on this machine, or None. Asked before a process is started; loads nothing."""
+        missing = [name for name in self.packages if find_spec(name) is None]
+        if missing:
+            return f"{self.name} needs the package{'s' if missing[1:] else ''} {', '.join(missing)}"
+        return None
+
+
+def inside(kind: type, module: str) -> bool:
+    """Whether a class is defined in a module, or in a package of that name."""
+    return f"{kind.__module__}.".startswith(f"{module}.")
+
+
+def find_classes(package: str, path: Iterable[str], base: type) -> dict[str, Any]:
+    """Name -> class, in order of name: every subclass of `base` with a non-empty `name`, where it is defined.
+
+    `package` and `path` are a package's `__name__` and `__path__`; all its modules are imported.
+    Raises RuntimeError when two classes have the same name.
+    """
+    found: dict[str, Any] = {}
+    for info in pkgutil.iter_modules(path):
+        module = importlib.import_module(f"{package}.{info.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, base) and inside(value, module.__name__):
+                name = getattr(value, "name", "")
+                if name in found:
+                    raise RuntimeError(f"two classes are named {name!r}: {found[name]} and {value}")
+                if name:
+                    found[name] = value
+    return dict(sorted(found.items()))

@@ -1,0 +1,191 @@
+"""One model's labels over several tasks: what they do in the middle, and which differ in rank."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from harness.analysis.stats import (
+    Interval,
+    Ranking,
+    friedman,
+    interquartile_interval,
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+)
+from harness.report.chart_style import colours, legend
+from harness.report.format import digits_of, number, share
+from harness.report.measurements import headline
+from harness.report.table import Report, condition_of
+from harness.store import CellRow
+
+TITLE = "Across tasks"
+NOTE = (
+    "IQM: the mean of the middle half of all runs, with a bootstrap interval over seeds within tasks (Agarwal et al. "
+    "2021; too narrow below five seeds). Beats: the chance that a run is better than one of the reference on a task "
+    "drawn at random. Groups: labels that share a letter do not differ in mean rank over the tasks (Friedman, Nemenyi; "
+    "Demšar 2006), where tasks like these are what is asked about. The profile is the share of runs above each score."
+)
+
+
+@dataclass(frozen=True)
+class Across:
+    """Labels that finished every task of one size; `scores` are [seeds, tasks]."""
+
+    model: str
+    n_train: int
+    condition: str
+    metric: str
+    higher_is_better: bool
+    tasks: tuple[str, ...]
+    scores: dict[str, Any]
+    means: dict[str, Interval]
+    beats: dict[str, float]  # the reference
+    reference: str
+    ranking: Ranking | None  # in the order of `scores`; None for fewer than three labels
+
+    @property
+    def title(self) -> str:
+        size = f"{self.n_train} examples each" + f", {self.condition}" * bool(self.condition)
+        return f"{self.model}: {', '.join(self.tasks)}; {size}"
+
+
+@lru_cache(maxsize=4)
+def across(report: Report) -> tuple[Across, ...]:
+    """A comparison for each model and data size that two or more tasks of one metric have in common."""
+    blocks, cells = report.blocks, report.cells
+    found = []
+    for model in dict.fromkeys(block.model for block in blocks):
+        mine = [block for block in blocks if block.model == model and block.metric]
+        for metric in dict.fromkeys(block.metric for block in mine):
+            tasks = [block.task for block in mine if block.metric == metric]
+            points = dict.fromkeys(
+                point for block in mine if block.metric == metric for point in block.tables if point[0]
+            )
+            for n_train, condition in points:
+                kept = [
+                    cell for cell in cells
+                    if cell.base_model == model and cell.n_train == n_train and condition_of(cell) == condition
+                ]  # fmt: skip
+                one = compared(model, n_train, condition, metric, tasks, kept)
+                if one:
+                    found.append(one)
+    return tuple(found)
+
+
+def compared(
+    model: str, n_train: int, condition: str, metric: str, tasks: Sequence[str], cells: Sequence[CellRow]
+) -> Across | None:
+    """None where fewer than two tasks and two labels are left. Seeds beyond those that every task has are left out."""
+    import numpy
+
+    table: dict[str, dict[str, list[float]]] = {}
+    better = True
+    for cell in cells:
+        score = headline(cell, cell.task, "task") if cell.task in tasks else None
+        if score and score.metric == metric:
+            better = score.higher_is_better
+            table.setdefault(cell.label, {}).setdefault(cell.task, []).append(score.value)
+    held = [task for task in tasks if any(task in scores for scores in table.values())]
+    whole = {label: scores for label, scores in table.items() if set(scores) == set(held)}
+    if len(held) < 2 or len(whole) < 2:
+        return None
+    seeds = {label: min(map(len, scores.values())) for label, scores in whole.items()}
+    scores = {label: numpy.array([found[task][: seeds[label]] for task in held]).T for label, found in whole.items()}
+    reference = max(scores, key=lambda label: interquartile_mean(scores[label]) * (1 if better else -1))
+    sign = 1 if better else -1
+    return Across(
+        model, n_train, condition, metric, better, tuple(held), scores,
+        means={label: interquartile_interval(values) for label, values in scores.items()},
+        beats={
+            label: probability_of_improvement(sign * values, sign * scores[reference])
+            for label, values in scores.items()
+        },
+        reference=reference,
+        ranking=friedman(
+            numpy.array([values.mean(axis=0) for values in scores.values()]).T, higher_is_better=better
+        ) if len(scores) > 2 else None,
+    )  # fmt: skip
+
+
+def headers(one: Across) -> list[str]:
+    return ["method", "mean rank", "group", f"IQM {one.metric}", "95%", f"beats {one.reference}"]
+
+
+def lines(one: Across) -> list[list[str]]:
+    """The texts of a table's rows, the best mean rank first."""
+    digits = digits_of(one.metric)
+    labels = list(one.scores)
+    letters = groups(one.ranking, labels) if one.ranking else {}
+    sign = -1 if one.higher_is_better else 1
+    order = sorted(
+        labels, key=lambda label: one.ranking.mean_ranks[labels.index(label)] if one.ranking
+        else sign * one.means[label].value
+    )  # fmt: skip
+    return [
+        [
+            label,
+            f"{one.ranking.mean_ranks[labels.index(label)]:.1f}" if one.ranking else "",
+            letters.get(label, ""),
+            number(one.means[label].value, digits),
+            f"{number(one.means[label].low, digits)} to {number(one.means[label].high, digits)}",
+            "" if label == one.reference else share(one.beats[label]),
+        ]
+        for label in order
+    ]
+
+
+def groups(ranking: Ranking, labels: Sequence[str]) -> Mapping[str, str]:
+    """label -> the letters of the groups that it is in."""
+    found: dict[str, str] = {}
+    for place, group in enumerate(ranking.groups):
+        letter = string.ascii_lowercase[place % 26]
+        for index in group:
+            found[labels[index]] = found.get(labels[index], "") + letter
+    return found
+
+
+def sentence(one: Across) -> str:
+    """What Friedman's test says, in words; nothing for fewer than three labels."""
+    if one.ranking is None:
+        return ""
+    if one.ranking.p >= 0.05:
+        return (
+            f"Over {len(one.tasks)} tasks no difference in rank is shown (Friedman's test, p = {one.ranking.p:.2g}): "
+            "more tasks would have to be run."
+        )
+    return (
+        f"Over {len(one.tasks)} tasks ranks differ (Friedman's test, p = {one.ranking.p:.2g}); mean ranks closer than "
+        f"{one.ranking.critical_difference:.2f} do not."
+    )
+
+
+def chart(one: Across) -> Any:
+    """Performance profiles: the share of runs that score above each threshold."""
+    import altair as alt
+    import numpy
+
+    values = numpy.concatenate([scores.ravel() for scores in one.scores.values()])
+    low, high = float(values.min()), float(values.max())
+    thresholds = [low + (high - low) * step / 60 for step in range(61)]
+    rows = [
+        {"label": label, "threshold": threshold, "share": above}
+        for label, scores in one.scores.items()
+        for threshold, above in zip(thresholds, performance_profile(scores, thresholds), strict=True)
+    ]
+    labels = list(one.scores)
+    scale = alt.Scale(domain=labels, range=colours(labels, labels))
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(interpolate="step-after", strokeWidth=1.6)
+        .encode(
+            x=alt.X("threshold:Q", title=f"{one.metric} above", scale=alt.Scale(zero=False, nice=False)),
+            y=alt.Y("share:Q", title="share of runs", axis=alt.Axis(format="%")),
+            color=alt.Color("label:N", title=None, scale=scale, legend=legend(labels)),
+        )
+        .properties(width=620, height=260)
+    )

@@ -1,0 +1,217 @@
+"""Score against the number of training examples: which label leads where, and from where on."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.stats import Crossover, Scaling, Z, find_crossover, scaling
+from harness.report.chart_style import colours, legend
+from harness.report.format import chance, digits_of, number
+from harness.report.ranking import Standing
+from harness.report.table import Block, Row
+
+TITLE = "Score against data"
+NOTE = (
+    "Best: the probability of being the best of this table, from items drawn for all labels together and seeds drawn "
+    "for each. The lead changes where the straight line between two sizes, over the logarithm of the examples, crosses "
+    "zero; its interval is that of draws around the leads. Nothing is said beyond the sizes that were run."
+)
+LEADERS = 2  # whose bands are drawn
+CONTENDERS = 4  # of each size, its best: between these the lead is followed
+MOST = 6  # changes of lead that are told
+SURE = 0.8  # less likely ones are noise
+LIKELY = 0.1  # a label with less chance to be the best is not named
+
+
+@dataclass(frozen=True)
+class Change:
+    """`label` leads `behind` at the largest size, but not at all sizes."""
+
+    label: str
+    behind: str
+    found: Crossover
+
+
+def sizes(block: Block, condition: str) -> list[int]:
+    """Of the tables of one quality of data, those in which something that was trained can be compared."""
+    trained = {row.label for row in block.rows if row.n_train}
+    return [n for n, its in block.tables if its == condition and n and trained & {*block.standing(n, its).labels}]
+
+
+def changes(block: Block, condition: str) -> list[Change]:
+    """Pairs of labels whose lead surely enough changes between the sizes that were run, the surest first."""
+    ns = sizes(block, condition)
+    if len(ns) < 2:
+        return []
+    held = [block.standing(n, condition) for n in ns]
+    everywhere = set(held[0].labels).intersection(*(standing.labels for standing in held))
+    trained = {row.label for row in block.rows if row.n_train}
+    named = dict.fromkeys(
+        label for standing in held for label in trained_first(standing, trained)[:CONTENDERS] if label in everywhere
+    )
+    found = []
+    for a, b in itertools.combinations(named, 2):
+        leads = [lead(standing, a, b) for standing in held]
+        if not all(value == value for pair in leads for value in pair):
+            continue
+        change = find_crossover(ns, [value for value, _ in leads], [error for _, error in leads])
+        if change.at is None or not math.isfinite(change.at.value) or not ns[0] < change.at.value <= ns[-1]:
+            continue
+        first, second = (a, b) if change.leads_last > 0 else (b, a)
+        found.append(Change(first, second, change))
+    likely = [change for change in found if change.found.probability >= SURE]
+    return sorted(likely, key=lambda change: -change.found.probability)[:MOST]
+
+
+def trained_first(standing: Standing, trained: set[str]) -> list[str]:
+    return [label for label in standing.labels if label in trained]
+
+
+def lead(standing: Standing, a: str, b: str) -> tuple[float, float]:
+    """(how far `a` is better, its standard error); that of a normal with the same 95% interval."""
+    verdict = standing.between(a, b)
+    if verdict is None or verdict.decision is None:
+        return math.nan, math.nan
+    found = verdict.decision
+    sign = 1.0 if standing.higher_is_better else -1.0
+    return sign * found.effect, (found.interval.high - found.interval.low) / 2 / Z
+
+
+def sentence(change: Change) -> str:
+    """Where a lead changes, in words."""
+    at, interval, sure = extent(change)
+    return (
+        f"{change.label} overtakes {change.behind} at about {at} examples (95% interval: {interval}; chance that it "
+        f"does at all: {sure})."
+    )
+
+
+def headers() -> list[str]:
+    return ["examples", "most likely best", "chance", "may be best too"]
+
+
+def lines(block: Block, condition: str) -> list[list[str]]:
+    """Which wins at each size: a row of texts for each."""
+    found = []
+    for n in sizes(block, condition):
+        ranked = sorted(block.standing(n, condition).chances.items(), key=lambda pair: -pair[1])
+        others = [f"{label} {chance(its)}" for label, its in ranked[1:] if its >= LIKELY]
+        found.append([str(n), ranked[0][0], chance(ranked[0][1]), ", ".join(others)])
+    return found
+
+
+def fits(block: Block, condition: str) -> dict[str, Scaling]:
+    """label -> a power law through its scores, only where that forecasts a size left out better than a constant."""
+    found = {}
+    for label, rows in by_label(block, condition).items():
+        known = [(row.n_train, row.score.value, row.score.stderr) for row in rows if row.score and row.score.stderr]
+        if len(known) == len(rows) and len(known) > 1:
+            fit = scaling(*(list(column) for column in zip(*known, strict=True)))
+            if fit:
+                found[label] = fit
+    return found
+
+
+def by_label(block: Block, condition: str) -> dict[str, list[Row]]:
+    """The scored rows of each trained label, by rising size."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(block.rows, key=lambda row: row.n_train):
+        if row.n_train and row.condition == condition and row.score:
+            found.setdefault(row.label, []).append(row)
+    return found
+
+
+def chart(block: Block, condition: str) -> Any:
+    """Score by number of examples with bands of 95%, dashed where a power law forecasts; None for one size."""
+    if len(sizes(block, condition)) < 2:
+        return None
+    import altair as alt
+
+    points = list(banded(block, condition))
+    labels = list(dict.fromkeys(point["label"] for point in points))
+    every = list(dict.fromkeys(row.label for row in block.rows))
+    scale = alt.Scale(domain=labels, range=colours(every, labels))
+    x = alt.X("n:Q", title="training examples", scale=alt.Scale(type="log", nice=False),
+              axis=alt.Axis(values=sizes(block, condition), format="d"))  # fmt: skip
+    title = f"{block.metric} on {block.task}"
+    y = alt.Y("score:Q", title=title, scale=alt.Scale(zero=False))
+    colour = alt.Color("label:N", title=None, scale=scale, legend=legend(labels))
+    chosen = alt.selection_point(fields=["label"], bind="legend", name="shown")
+    strong = alt.condition(chosen, alt.value(1.0), alt.value(0.12))
+    drawn = alt.Chart(alt.Data(values=points)).encode(x=x, color=colour)
+    # Bands of all would hide each other: those of the leaders are shown, or of what is chosen in the legend.
+    seen = [
+        {"param": "shown", "empty": False, "value": 0.18},
+        {"test": "datum.leads && !length(data('shown_store'))", "value": 0.1},
+    ]
+    layers = [
+        drawn.mark_area().encode(
+            y=alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)),
+            y2="high:Q",
+            opacity=alt.OpacityValue(0, condition=seen),
+        ),
+        drawn.mark_line(strokeWidth=1.8).encode(y=y, opacity=strong),
+        drawn.mark_point(filled=True, size=55).encode(
+            y=y, opacity=strong,
+            tooltip=[alt.Tooltip("label:N"), alt.Tooltip("n:Q", title="examples"),
+                     alt.Tooltip("score:Q", format=".3f", title=block.metric), alt.Tooltip("shown:N", title="95%")],
+        ).add_params(chosen),
+    ]  # fmt: skip
+    if block.base and block.base.score:
+        bare = alt.Chart(alt.Data(values=[{"score": block.base.score.value}]))
+        layers.insert(0, bare.mark_rule(strokeDash=[3, 3], opacity=0.7).encode(y=y))
+    if forecasts := list(forecast(block, condition)):
+        dashed = alt.Chart(alt.Data(values=forecasts)).mark_line(strokeDash=[5, 4], strokeWidth=1.2)
+        layers.append(dashed.encode(x=x, y=y, color=colour))
+    return alt.layer(*layers).properties(width=620, height=320)
+
+
+def banded(block: Block, condition: str) -> Iterator[dict[str, Any]]:
+    """A point for each label and size; `leads` for the best of the largest size."""
+    digits = digits_of(block.metric)
+    best = trained_first(block.standing(sizes(block, condition)[-1], condition), set(by_label(block, condition)))
+    for label, rows in by_label(block, condition).items():
+        for row in rows:
+            assert row.score
+            reach = Z * (row.score.stderr or 0.0)
+            low, high = row.score.value - reach, row.score.value + reach
+            yield {
+                "label": label,
+                "n": row.n_train,
+                "score": row.score.value,
+                "low": low,
+                "high": high,
+                "leads": label in best[:LEADERS],
+                "shown": f"{number(low, digits)} to {number(high, digits)}",
+            }
+
+
+def forecast(block: Block, condition: str) -> Iterator[dict[str, Any]]:
+    """Points of the fitted curves, within the sizes that were run."""
+    ns = sizes(block, condition)
+    for label, fit in fits(block, condition).items():
+        for step in range(25):
+            n = ns[0] * (ns[-1] / ns[0]) ** (step / 24)
+            yield {"label": label, "n": n, "score": fit.at(n)}
+
+
+def change_headers() -> list[str]:
+    return ["label", "overtakes", "at about", "95%", "chance that it does"]
+
+
+def change_lines(block: Block, condition: str) -> list[list[str]]:
+    """The changes of lead as a row of texts each."""
+    return [[change.label, change.behind, *extent(change)] for change in changes(block, condition)]
+
+
+def extent(change: Change) -> list[str]:
+    """From how many examples on, its interval, and how likely it is at all."""
+    at = change.found.at
+    assert at is not None
+    low = f"{at.low:.0f}" if at.low >= 1 else "the smallest size"
+    high = f"{at.high:.0f}" if math.isfinite(at.high) else "beyond the largest"
+    return [f"{at.value:.0f}", f"{low} to {high}", chance(change.found.probability)]

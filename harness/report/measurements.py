@@ -1,0 +1,107 @@
+"""What is read off one stored cell, and how figures of several seeds are joined. Pure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from harness.store import CellRow, StoredScore
+
+PEAK = "peak"
+THROUGHOUT = ("process", "weights")
+# Phase -> the predicted parts that are there beside those of THROUGHOUT.
+ADDED = {"load": ("loading",), "train": ("gradients", "optimizer", "activations"), "evaluate": ("scoring",)}
+
+
+def headline(cell: CellRow, task: str, role: str, metric: str = "") -> StoredScore | None:
+    """The first score stored for a task, or that of a metric. A task that was learned does not count as retained,
+    and what is no finite number is no score."""
+    found = (score for score in cell.scores if score.task == task and score.role == role)
+    score = next((score for score in found if not metric or score.metric == metric), None)
+    return score if score and math.isfinite(score.value) else None
+
+
+def average(cell: CellRow) -> float | None:
+    """The mean headline of all tasks that a cell learned; None for one task, or tasks of different metrics."""
+    found = [score for task in cell.learn if (score := headline(cell, task, "task"))]
+    if len(found) < 2 or len({score.metric for score in found}) > 1:
+        return None
+    return statistics.fmean(score.value for score in found)
+
+
+def joint_stderr(values: Sequence[float], item_errors: Sequence[float | None]) -> float | None:
+    """Standard error of a mean over seeds on the same items; sqrt(mean(item stderr²) + var(seeds) / seeds).
+
+    Averaging over seeds shrinks the spread between seeds, but not the error that the shared items make.
+
+    None when an item error is unknown.
+    """
+    known = [error for error in item_errors if error is not None]
+    if len(known) < len(values) or not values:
+        return None
+    variance = statistics.fmean(error**2 for error in known)
+    if len(values) > 1:
+        variance += statistics.variance(values) / len(values)
+    return math.sqrt(variance)
+
+
+def tokens_per_second(cell: CellRow) -> float | None:
+    """As measured without warm-up; else the whole training phase's."""
+    phase = cell.phases.get("train", {})
+    if "tokens_per_second" in cell.facts:
+        return cell.facts["tokens_per_second"]
+    return phase["tokens"] / phase["seconds"] if phase.get("tokens") and phase["seconds"] else None
+
+
+def peak_bytes(cell: CellRow) -> float | None:
+    """The peak of training: the device's on a GPU, else resident memory. Scoring, which has larger batches,
+    is left out; so is what was not trained."""
+    phase = cell.phases.get("train", {})
+    return next((float(phase[c]) for c in ("device_bytes", "rss_bytes") if phase.get(c) is not None), None)
+
+
+def train_energy(cell: CellRow) -> float | None:
+    return cell.phases.get("train", {}).get("energy_j")
+
+
+def trainable_share(cell: CellRow) -> float | None:
+    total = cell.facts.get("total_params")
+    return cell.facts.get("trainable_params", 0.0) / total if total else None
+
+
+def memory(cells: Sequence[CellRow]) -> dict[str, tuple[float, float]]:
+    """Phase, or PEAK for the highest of all -> (predicted, measured) bytes of a row's finished cells."""
+    found: dict[str, tuple[float, float]] = {}
+    for cell in cells:
+        measured = {phase: value for phase, values in cell.phases.items() if (value := held(values)) is not None}
+        if measured:
+            measured[PEAK] = max(measured.values())
+        for phase, value in measured.items():
+            predicted = prediction(cell.facts, phase)
+            if predicted:
+                found[phase] = (predicted, max(value, found.get(phase, (0.0, 0.0))[1]))
+    return found
+
+
+def held(phase: dict[str, float | None]) -> float | None:
+    return next((phase[kind] for kind in ("allocated_bytes", "rss_bytes") if phase.get(kind) is not None), None)
+
+
+def prediction(facts: dict[str, float], phase: str) -> float | None:
+    """Bytes of a phase; None where its parts are not known, as of results that are older than these facts."""
+    if phase == PEAK:
+        return facts.get("predicted_bytes")
+    names = [f"predicted_{part}_bytes" for part in (*THROUGHOUT, *ADDED.get(phase, ()))]
+    known = phase in ADDED and all(name in facts for name in names)
+    return sum(facts[name] for name in names) if known else None
+
+
+def mean_curve(cells: Sequence[CellRow]) -> list[tuple[int, float]]:
+    """Training loss by step, averaged over seeds; steps that are not finite are left out."""
+    by_step: dict[int, list[float]] = {}
+    for cell in cells:
+        for step, split, loss in cell.losses:
+            if split == "train" and loss is not None and math.isfinite(loss):
+                by_step.setdefault(step, []).append(loss)
+    return [(step, statistics.fmean(losses)) for step, losses in sorted(by_step.items())]

@@ -1,0 +1,97 @@
+"""Which labels no other beats in two goals at once, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.analysis.stats import on_front
+from harness.report.ranking import Standing
+
+if TYPE_CHECKING:
+    from harness.report.table import Block, Row
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What stands against the score: `read` gives a row's figure and its standard error, or None."""
+
+    name: str
+    read: Callable[[Row], tuple[float, float] | None]
+    higher_is_better: bool = False
+    unit: str = ""
+
+
+def measured(pick: Callable[[Row], float | None]) -> Callable[[Row], tuple[float, float] | None]:
+    """A cost, taken as known; of what was not trained there is none."""
+
+    def read(row: Row) -> tuple[float, float] | None:
+        value = pick(row)
+        return None if value is None or not row.n_train else (value, 0.0)
+
+    return read
+
+
+def retention(task: str) -> Goal:
+    """The change of a retained task against the base model. A task that the row learned is not retained by it."""
+
+    def read(row: Row) -> tuple[float, float] | None:
+        figure = row.retained.get(task)
+        if figure is None or figure.gain is None or figure.learned:
+            return None
+        sign = 1.0 if figure.higher_is_better else -1.0
+        return sign * figure.gain, figure.gain_stderr or 0.0
+
+    return Goal(f"change on {task}", read, higher_is_better=True)
+
+
+def seconds(row: Row) -> float | None:
+    """Of training, where nothing disturbed it."""
+    return row.train_seconds if trains(row) and not row.contended else None
+
+
+def trains(row: Row) -> bool:
+    """What trains nothing itself, a merge, has its costs elsewhere."""
+    return bool(row.trainable)
+
+
+COSTS = (
+    Goal("peak memory", measured(lambda row: row.peak_bytes), unit="GiB"),
+    Goal("training time", measured(seconds), unit="s"),
+    Goal("trainable share", measured(lambda row: row.trainable or None), unit="%"),
+)
+
+
+def goals(retain: Sequence[str]) -> list[Goal]:
+    """Retention first, where there is any, then what training costs."""
+    return [*(retention(task) for task in retain[:1]), *COSTS]
+
+
+def front(standing: Standing, rows: Sequence[Row], goal: Goal) -> dict[str, float]:
+    """label -> the probability of being on the front of score and goal. Only for rows that learned: doing nothing
+    forgets nothing. Scores are drawn jointly, as their items are shared; the goals' errors each by itself, which makes
+    the front look less sure than it is, never surer."""
+    import numpy
+
+    known = {row.label: row for row in rows if row.learned and row.label != "base"}
+    labels = [label for label in standing.labels if label in known and goal.read(known[label]) is not None]
+    if not labels or standing.leads is None:
+        return {}
+    ahead = dict(zip(standing.leads.labels, standing.leads.draws.T, strict=True))
+    level = numpy.zeros(len(standing.leads.draws))  # the one that the others' leads are over
+    scores = numpy.stack([ahead.get(label, level) for label in labels], axis=1)
+    figures = numpy.array([goal.read(known[label]) for label in labels], dtype=float)
+    noise = numpy.random.default_rng(0).standard_normal(scores.shape)
+    draws = numpy.stack([scores, figures[:, 0] + figures[:, 1] * noise], axis=-1)
+    shares = on_front(draws, [True, goal.higher_is_better])
+    return dict(zip(labels, shares, strict=True))
+
+
+def fronts(block: Block, goal: Goal) -> dict[tuple[str, int, str], float]:
+    """(label, n_train, condition) -> the probability of being on the front of its table."""
+    return {
+        (label, n_train, condition): chance
+        for n_train, condition in block.tables
+        for label, chance in front(block.standing(n_train, condition), block.at(n_train, condition), goal).items()
+    }

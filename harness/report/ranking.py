@@ -1,0 +1,136 @@
+"""What the labels of one table are to each other: a verdict for every pair, and how likely each is to be the best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.analysis import (
+    Point,
+    Side,
+    Table,
+    Values,
+    Verdict,
+    Word,
+    pairwise_verdicts,
+    refused,
+    rows_of,
+    sides,
+    spread_of,
+)
+from harness.analysis import tables as tables_of
+from harness.analysis.stats import Decision, Interval, Leads, Runner, best_chances, compare, decide, leads
+from harness.store import CellRow
+
+SETTLED = 5  # of those that cannot be told from the best: for so many it is worked out what would do
+OPPOSITE: dict[Word, Word] = {"better": "worse", "worse": "better"}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One table's verdicts. `labels` are those that can be compared, the best score first; `missing` says why others
+    cannot. p-values of `pairs` are corrected by Holm for all of them. `chances`: the probability of being the best,
+    counted in `leads` over the best score, which are None where nothing can be compared. `seeds_known` is False where
+    none of what varies with its seed was repeated.
+    """
+
+    point: Point
+    margin: float
+    metric: str = ""
+    higher_is_better: bool = True
+    labels: tuple[str, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    chances: dict[str, float] = field(default_factory=dict)
+    leads: Leads | None = None
+    seeds_known: bool = True
+
+    @property
+    def best(self) -> str | None:
+        return self.labels[0] if self.labels else None
+
+    def between(self, a: str, b: str) -> Verdict | None:
+        """What `a` is to `b`; None where there is no verdict on them."""
+        if (a, b) in self.pairs:
+            return self.pairs[a, b]
+        found = self.pairs.get((b, a))
+        return turned(found) if found else None
+
+    def to_best(self, word: Word) -> list[Verdict]:
+        """What is so to the best one, as "`a` is …", the highest score first."""
+        found = (self.between(label, self.labels[0]) for label in self.labels[1:])
+        return [verdict for verdict in found if verdict and verdict.verdict == word]
+
+
+def turned(verdict: Verdict) -> Verdict:
+    """The same verdict, said of `b`."""
+    found = verdict.decision
+    if found is None:
+        return replace(verdict, a=verdict.b, b=verdict.a)
+    ends = Interval(-found.interval.value, -found.interval.high, -found.interval.low)
+    opposite: Word = OPPOSITE.get(found.verdict, found.verdict)
+    decision: Decision = replace(found, effect=-found.effect, interval=ends, verdict=opposite)  # type: ignore[arg-type]
+    size = None if verdict.effect_size is None else -verdict.effect_size
+    return replace(verdict, a=verdict.b, b=verdict.a, verdict=opposite, decision=decision, effect_size=size)
+
+
+def standings(rows: Iterable[CellRow], values: Values, margin: float) -> dict[Point, Standing]:
+    """One for each table. `values` are those of the items of every row's headline score."""
+    return {point: standing(point, table, values, margin) for point, table in tables_of(rows).items()}
+
+
+def standing(point: Point, table: Table, values: Values, margin: float) -> Standing:
+    found = sides(table, values)
+    missing = {label: side.missing for label, side in found.items() if side.missing}
+    alike = Counter((side.metric, side.docs, side.fingerprint) for side in found.values() if not side.missing)
+    usual = max(alike, key=lambda what: alike[what], default=None)  # where some have other items, those that most have
+    first = next((side for side in found.values() if (side.metric, side.docs, side.fingerprint) == usual), None)
+    if first is None or first.missing:
+        return Standing(point, margin, missing=missing)
+    kept = [side for side in found.values() if not side.missing and not refused(first, side)]
+    missing |= {side.label: refused(first, side) for side in found.values() if side not in kept and not side.missing}
+    kept.sort(key=lambda side: -score(side) if side.higher_is_better else score(side))
+    pairs = {(verdict.a, verdict.b): verdict for verdict in pairwise_verdicts(kept, margin, settle=False)}
+    pairs |= settled(kept, pairs, margin)
+    spread = spread_of(kept, first.metric)
+    sign = 1.0 if first.higher_is_better else -1.0
+    runners = {side.label: Runner(sign * score(side), side.values, None, side.seeded) for side in kept}
+    ahead = leads(kept[0].label, runners, spread)
+    return Standing(
+        point, margin, first.metric, first.higher_is_better,
+        labels=tuple(side.label for side in kept),
+        missing=missing,
+        pairs=pairs,
+        chances=best_chances(kept[0].label, ahead),
+        leads=ahead,
+        seeds_known=spread is not None or not any(varies(side) for side in kept),
+    )  # fmt: skip
+
+
+def settled(
+    kept: Sequence[Side], pairs: Mapping[tuple[str, str], Verdict], margin: float
+) -> dict[tuple[str, str], Verdict]:
+    """The open verdicts nearest to the best, with what would settle them."""
+    spread = spread_of(kept, kept[0].metric)
+    found: dict[tuple[str, str], Verdict] = {}
+    for side in kept[1:]:
+        pair = (kept[0].label, side.label)
+        known = pairs[pair].decision
+        if len(found) < SETTLED and known and known.verdict == "underpowered":
+            decision = decide(
+                compare(rows_of(kept[0]), rows_of(side), pooled=spread), margin, p=known.p, p_within=known.p_tied,
+                pairs=len(pairs), higher_is_better=side.higher_is_better,
+            )  # fmt: skip
+            found[pair] = replace(pairs[pair], decision=decision)
+    return found
+
+
+def score(side: Side) -> float:
+    """The mean over seeds and items."""
+    return sum(map(sum, side.values)) / sum(map(len, side.values))
+
+
+def varies(side: Side) -> bool:
+    """Whether another seed would score otherwise, as far as is known: several seeds that agree do not."""
+    return side.seeded and (len(side.values) < 2 or len(set(side.values)) > 1)

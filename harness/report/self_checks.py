@@ -1,0 +1,52 @@
+"""What the instruments' checks of themselves said, before anything was measured with them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.report.format import NA
+from harness.report.table import Report
+from harness.store import StoredCheck
+
+HEADERS = ("check", "result", "measured", "at most", "unit", "what was compared")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The checks on one base model: texts in the order of `HEADERS`, and whether each was passed."""
+
+    title: str
+    rows: tuple[tuple[tuple[str, ...], bool], ...]
+
+
+def summary(report: Report) -> str:
+    """One sentence: how many passed, and which failed."""
+    checks = report.checks
+    if not checks:
+        return "Instruments: no checks of them are stored for this environment."
+    failed = [f"{check.name} ({check.model})" for check in checks if not check.passed]
+    if failed:
+        return f"Instruments: {len(failed)} of {len(checks)} checks FAILED: {', '.join(failed)}."
+    return f"Instruments: all {len(checks)} checks passed."
+
+
+def tables(report: Report) -> list[Table]:
+    """A table for each base model and the settings that its scores are made with."""
+    groups: dict[str, list[StoredCheck]] = {}
+    for check in report.checks:
+        title = f"{check.model}, precision {check.precision}, attention {check.attention}"
+        groups.setdefault(title, []).append(check)
+    return [Table(title, tuple((texts(check), check.passed) for check in checks)) for title, checks in groups.items()]
+
+
+def texts(check: StoredCheck) -> tuple[str, ...]:
+    known = not math.isnan(check.measured)
+    return (
+        check.name.replace("_", " "),
+        "passed" if check.passed else "FAILED",
+        f"{check.measured:.3g}" if known else NA,
+        f"{check.at_most:.3g}" if known else "",
+        check.unit,
+        check.about,
+    )

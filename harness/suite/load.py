@@ -1,0 +1,340 @@
+"""Stage 1 of 7. In: a suite's YAML. Out: a `Suite`, or every mistake in it, with file and line.
+
+Not covered: what a suite expands to (`plan.py`), and whether its tasks and models can be had (`catalog.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pydantic
+from pydantic import ByteSize, ConfigDict, Field
+
+from harness.data import UNSPOILT, Corruption, Number, Quality, Select
+from harness.errors import Problem, SuiteError, UserError, unknown
+from harness.records import MARGIN, canonical
+from harness.suite.search_space import TuneSettings, malformed, settings_of, space_of
+from harness.suite.train_settings import SCORING, check_train, explain
+from harness.suite.variants import BASE, Label, read_label
+from harness.suite.yaml_lines import Lines, read_yaml
+
+
+class TaskEntry(pydantic.BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learn: str
+    sizes: list[Literal["all"] | int] = Field(min_length=1)
+
+
+class SuiteFile(pydantic.BaseModel):
+    """The top level of a suite's YAML."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1]
+    question: str = ""
+    models: list[str] = Field(min_length=1)
+    tasks: list[TaskEntry] = Field(min_length=1)
+    retain: list[str] = []
+    methods: dict[str, dict[str, Any] | None] = Field(min_length=1)
+    seeds: list[int] = Field([0], min_length=1)
+    train: dict[str, Any] = {}
+    allow_leaks: list[str] = Field([], description="tasks that may be scored though their items are learned")
+    time_limit: float | None = Field(None, gt=0, description="seconds a cell may take")
+    memory_limit: ByteSize | None = Field(None, gt=0, description="resident memory a cell may hold, such as 8GiB")
+    corrupt: list[Corruption] = Field([UNSPOILT], min_length=1)
+    select: list[Select] = Field(["balanced"], min_length=1)
+    tune: TuneSettings | None = None
+    margin: Number = Field(
+        MARGIN, ge=0, lt=1, description="the difference of two scores below which they are said to be tied"
+    )
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    path: Path
+    question: str
+    models: tuple[str, ...]
+    tasks: tuple[tuple[str, tuple[int | str, ...]], ...]  # (task, sizes)
+    retain: tuple[str, ...]
+    labels: tuple[Label, ...]
+    seeds: tuple[int, ...]
+    time_limit: float | None
+    memory_limit: int | None  # bytes
+    allow_leaks: tuple[str, ...]
+    lines: Lines = field(repr=False, compare=False)
+    corrupt: tuple[Corruption, ...] = (UNSPOILT,)
+    select: tuple[str, ...] = ("balanced",)
+    tune: TuneSettings | None = None
+    margin: float = MARGIN  # no part of what a cell is: it says how results are read
+
+    def qualities(self) -> Iterator[Quality]:
+        """Every point of the axis of data quality, in the order of the file."""
+        for select in self.select:
+            for corrupt in self.corrupt:
+                yield Quality(corrupt, select)
+
+    def task_names(self) -> Iterator[str]:
+        """Every task that any cell may learn or be scored on, once each."""
+        names = [name for name, _ in self.tasks] + list(self.retain)
+        for label in self.labels:
+            for task, _ in self.tasks:
+                recipe = label.recipe
+                names += [*recipe.learns(task), *recipe.reads(task), *(expert.learn for expert in recipe.wants(task))]
+        return iter(dict.fromkeys(names))
+
+    def place_of(self, task: str) -> tuple[str | int, ...]:
+        """Where the file names a task."""
+        for place, (name, _) in enumerate(self.tasks):
+            if name == task:
+                return "tasks", place, "learn"
+        return ("retain", self.retain.index(task)) if task in self.retain else ("methods",)
+
+    def learned_and_scored(self) -> Iterator[tuple[str, str]]:
+        """Every pair of a task that some cell learns from and one that it is scored on, once each."""
+        pairs = []
+        for label in self.labels:
+            for task, _ in self.tasks if label.method.uses_data else ():
+                scored = (*label.recipe.learns(task), *self.retain)
+                pairs += [(source, one) for source in label.recipe.studies(task) for one in scored]
+        return iter(dict.fromkeys(pairs))
+
+    def model_names(self) -> Iterator[str]:
+        names = list(self.models)
+        for label in self.labels:
+            own = label.method.own_model()
+            wanted = [expert.model for expert in label.recipe.wants("") if expert.model]
+            names += [*([own] if own else []), *label.recipe.borrows(), *wanted]
+        return iter(dict.fromkeys(names))
+
+
+def find_suite(name: str, root: Path) -> Path:
+    """`suites/<name>.yaml`, or `name` itself when it is a path. Raises UserError."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"no suite at {path}. Name a file, or one of suites/ ({', '.join(suite_names(root))}).")
+        return path
+    path = root / "suites" / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(unknown("suite", name, suite_names(root), f"A suite is a file in {root / 'suites'}."))
+    return path
+
+
+def suite_names(root: Path) -> list[str]:
+    return sorted(path.stem for path in (root / "suites").glob("*.yaml") if path.stem != "models")
+
+
+class Names(Protocol):
+    """What a suite's names are looked up in (`catalog.Catalog`). Look-ups raise UserError."""
+
+    def model(self, name: str) -> Any: ...
+    def task_path(self, name: str) -> Path: ...
+    def task_facts(self, name: str) -> Any: ...
+
+
+def load_suite(path: Path, names: Names | None = None) -> Suite:
+    """Read and check a suite: its form, and with `names` also that its models and tasks exist, and that
+    its sizes fit what is known of the data. Raises SuiteError with every mistake found."""
+    data, lines, problems = read_yaml(path)
+    if data is None:
+        raise SuiteError(problems)
+    try:
+        file = SuiteFile.model_validate(data, strict=False)
+    except pydantic.ValidationError as error:
+        problems += [explain(item, lines, SuiteFile) for item in error.errors()]
+        # Go on with what can be read, so that mistakes in methods and train show in the same message.
+        file = None
+    labels = []
+    block = data.get("train")
+    suite_train: dict[str, Any] = block if isinstance(block, dict) else {}
+    if suite_train:
+        problems += check_train(suite_train, lines, ("train",))
+    methods = data.get("methods")
+    if isinstance(methods, dict):
+        if BASE not in methods:
+            methods = {BASE: {}, **methods}
+        for name, settings in methods.items():
+            label, found = read_label(str(name), settings, suite_train, lines)
+            problems += found
+            if label:
+                labels.append(label)
+    problems += check_lists(data, lines)
+    for place, entry in enumerate(file.corrupt if file else ()):
+        if file and entry in file.corrupt[:place]:
+            again = entry.model_dump(exclude_defaults=True) or "clean data ({})"
+            problems.append(lines.problem(f"{again} is listed twice. Remove one.", "corrupt", place))
+    problems += check_labels(labels, lines)
+    problems += check_curricula(data, labels, lines)
+    if file:
+        problems += check_tuning(file.tune, labels, lines)
+    if names:
+        problems += check_names(data, labels, names, lines)
+    if problems or file is None:
+        raise SuiteError(dict.fromkeys(problems))
+    return Suite(
+        name=path.stem,
+        path=path,
+        question=file.question,
+        models=tuple(file.models),
+        tasks=tuple((entry.learn, tuple(entry.sizes)) for entry in file.tasks),
+        retain=tuple(file.retain),
+        labels=tuple(labels),
+        seeds=tuple(file.seeds),
+        time_limit=file.time_limit,
+        memory_limit=file.memory_limit,
+        allow_leaks=tuple(file.allow_leaks),
+        lines=lines,
+        corrupt=tuple(file.corrupt),
+        select=tuple(file.select),
+        tune=file.tune,
+        margin=file.margin,
+    )
+
+
+def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
+    """Repeated and impossible entries of lists, whatever else is wrong with the file."""
+
+    def entries(holder: Any, key: str) -> list[Any]:
+        found = holder.get(key) if isinstance(holder, dict) else None
+        return found if isinstance(found, list) else []
+
+    tasks = entries(data, "tasks")
+    lists: list[tuple[tuple[Any, ...], list[Any]]] = [
+        *(((key,), entries(data, key)) for key in ("models", "retain", "seeds", "select")),
+        (("tasks",), [task.get("learn") if isinstance(task, dict) else None for task in tasks]),
+        *((("tasks", place, "sizes"), entries(task, "sizes")) for place, task in enumerate(tasks)),
+    ]
+    for path, values in lists:
+        for place, value in enumerate(values):
+            if value is not None and value in values[:place]:
+                yield lines.problem(f"{value!r} is listed twice. Remove one.", *path, place)
+            if path[-1] == "sizes" and isinstance(value, int) and value < 1:
+                yield lines.problem(f"size {value}: a size is a number of training examples, or all.", *path, place)
+            if path[-1] == "seeds" and isinstance(value, int) and value < 0:
+                yield lines.problem(f"seed {value}: a seed is at least 0.", *path, place)
+
+
+def check_labels(labels: list[Label], lines: Lines) -> Iterator[Problem]:
+    """Labels that would be one cell: the second would vanish from plan and report."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        method = label.method
+        train = label.train.model_dump(include=None if method.trains else set(SCORING))
+        what = canonical([method.name, method.settings, train, label.recipe.beside])
+        if what in seen:
+            yield lines.problem(
+                f"label {label.name!r} is the same as {seen[what]!r}: same method, same settings. Remove one.",
+                "methods", label.name,
+            )  # fmt: skip
+        seen.setdefault(what, label.name)
+
+
+def check_curricula(data: dict[str, Any], labels: list[Label], lines: Lines) -> Iterator[Problem]:
+    """Curricula that do not go with a task of the suite."""
+    entries = data.get("tasks")
+    for entry in entries if isinstance(entries, list) else []:
+        task = entry.get("learn") if isinstance(entry, dict) else None
+        if not isinstance(task, str):
+            continue
+        for label in labels:
+            curriculum = label.recipe.curriculum
+            for message in curriculum.clashes(task, label.train) if curriculum else ():
+                yield lines.problem(f"label {label.name!r}: {message}", "methods", label.name, "curriculum")
+
+
+def check_tuning(tune: TuneSettings | None, labels: list[Label], lines: Lines) -> Iterator[Problem]:
+    """A budget that is none, and ranges that no label can be given."""
+    if tune is None:
+        for label in labels:
+            if label.space:
+                yield lines.problem(
+                    f"label {label.name!r} has a space, and the suite does not tune. Add tune: {{trials: 12}}, or "
+                    "drop it.",
+                    "methods", label.name, "space",
+                )  # fmt: skip
+        return
+    for key, message in tune.complaints():
+        yield lines.problem(message, "tune", key)
+    tuned = [label for label in labels if label.tuned and label.name != BASE]
+    known = dict.fromkeys(name for label in tuned for name in settings_of(label))
+    for key, value in tune.space.items():
+        if key not in known:
+            yield lines.problem(unknown("setting to search", key, known), "tune", "space", key)
+        elif value is not None and (message := malformed(value)):
+            yield lines.problem(f"{key}: {message}", "tune", "space", key)
+    for label in tuned:
+        for key, message in tune.misfits(label):
+            yield lines.problem(f"label {label.name!r}: {message}", "tune", key)
+        for key, message in space_of(label, tune)[1]:
+            where = ("methods", label.name, "space", key) if key in label.space else ("tune", "space", key)
+            yield lines.problem(f"label {label.name!r}: {message}", *where)
+
+
+def check_names(data: dict[str, Any], labels: list[Label], names: Names, lines: Lines) -> Iterator[Problem]:
+    """Models and tasks that nobody knows, models of the wrong kind, and sizes that the data cannot give."""
+
+    def model(name: str, kind: str, *path: Any) -> Iterator[Problem]:
+        try:
+            found = names.model(name)
+        except UserError as error:
+            yield lines.problem(str(error), *path)
+            return
+        if kind and found.kind and found.kind != kind:
+            yield lines.problem(f"model {name!r} is of the kind {found.kind}; {kind} is wanted here.", *path)
+
+    def task(name: str, *path: Any) -> Iterator[Problem]:
+        try:
+            names.task_path(name)
+        except UserError as error:
+            yield lines.problem(str(error), *path)
+
+    def entries(key: str) -> Iterator[tuple[int, Any]]:
+        listed = data.get(key)
+        return enumerate(listed if isinstance(listed, list) else [])
+
+    for place, name in entries("models"):
+        if isinstance(name, str):
+            yield from model(name, "causal", "models", place)
+    for place, name in entries("retain"):
+        if isinstance(name, str):
+            yield from task(name, "retain", place)
+    for place, entry in entries("tasks"):
+        if isinstance(entry, dict) and isinstance(entry.get("learn"), str):
+            wrong = list(task(entry["learn"], "tasks", place, "learn"))
+            yield from wrong
+            facts = None if wrong else names.task_facts(entry["learn"])
+            sizes = entry.get("sizes")
+            if facts:
+                yield from check_sizes(place, facts, sizes if isinstance(sizes, list) else [], lines)
+    for label in labels:
+        if own := label.method.own_model():
+            yield from model(own, "encoder", "methods", label.name, "encoder")
+        for name in label.method.borrows():
+            yield from model(name, "", "methods", label.name)
+        for name in (name for objective in label.recipe.objectives for name in objective.borrows()):
+            yield from model(name, "causal", "methods", label.name)
+        for expert in label.recipe.wants(""):
+            if expert.model:
+                yield from model(expert.model, "causal", "methods", label.name)
+        for name in dict.fromkeys([*label.recipe.learns(""), *label.recipe.reads("")]):
+            if name:
+                yield from task(str(name), "methods", label.name)
+
+
+def check_sizes(place: int, facts: Any, sizes: Iterable[Any], lines: Lines) -> Iterator[Problem]:
+    """A task entry that cannot be learned, or not at these sizes."""
+    if facts.unlearnable:
+        yield lines.problem(f"task {facts.name!r} cannot be learned: {facts.unlearnable}", "tasks", place, "learn")
+        return
+    for rank, size in enumerate(sizes):
+        if isinstance(size, int) and size > facts.n_train:
+            yield lines.problem(
+                f"size {size} is more than the {facts.n_train} training examples of {facts.name!r}. "
+                "Lower it, or write all.",
+                "tasks", place, "sizes", rank,
+            )  # fmt: skip

@@ -1,0 +1,97 @@
+"""What a cell is made of, along its separate axes: what is trainable, what is minimised, on which data in which order.
+
+Pure: read from a suite (`suite.py`), or back from a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.curricula import Curriculum, all_curricula
+from harness.methods import Expert, Method, make_method
+from harness.objectives import Objective, all_objectives
+from harness.records import Cell
+from harness.suite.train_settings import SCORING, unavailable
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method, and what is put beside it."""
+
+    method: Method
+    objectives: tuple[Objective, ...] = ()
+    curriculum: Curriculum | None = None
+
+    @classmethod
+    def of(cls, cell: Cell) -> Recipe:
+        """A cell's. Raises KeyError or ValueError for what this version does not know."""
+        curricula = [all_curricula()[name](**settings) for name, settings in cell.curriculum.items()]
+        return cls(
+            make_method(cell.method, cell.settings),
+            tuple(all_objectives()[name](**settings) for name, settings in cell.objectives.items()),
+            curricula[0] if curricula else None,
+        )
+
+    @property
+    def parts(self) -> list[Method | Objective | Curriculum]:
+        return [self.method, *self.objectives, *([self.curriculum] if self.curriculum else [])]
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """Objectives and curriculum with their settings, as a cell keeps them; empty where there are none."""
+        found: dict[str, Any] = {}
+        if self.objectives:
+            found["objectives"] = {objective.name: objective.settings for objective in self.objectives}
+        if self.curriculum:
+            found["curriculum"] = {self.curriculum.name: self.curriculum.settings}
+        return found
+
+    def learns(self, task: str) -> tuple[str, ...]:
+        """The tasks that are scored as learned; the first is the suite's."""
+        return self.curriculum.learns(task) if self.curriculum else self.method.learns(task)
+
+    def wants(self, task: str) -> Iterator[Expert]:
+        """The cells that must be done before."""
+        yield from self.method.wants(task)
+        for objective in self.objectives:
+            yield from objective.wants(task)
+
+    def reads(self, task: str) -> tuple[str, ...]:
+        """Tasks whose training text is read, and which are not scored."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.reads(task)))
+
+    def studies(self, task: str) -> tuple[str, ...]:
+        """Tasks from whose text weights are trained. What a method reads, it looks up: the answers may stand there."""
+        read = [name for part in self.parts if part is not self.method for name in part.reads(task)]
+        return tuple(dict.fromkeys([*self.learns(task), *read, *(expert.learn for expert in self.wants(task))]))
+
+    def borrows(self) -> tuple[str, ...]:
+        """Models that are used beside the cell's own."""
+        parts: list[Method | Objective] = [self.method, *self.objectives]
+        return tuple(dict.fromkeys(name for part in parts for name in part.borrows()))
+
+    def skip(self) -> str | None:
+        """Why it cannot run on this machine, or None."""
+        return next((reason for part in self.parts if (reason := part.skip())), None)
+
+    def skip_cell(self, cell: Cell, gpu: bool) -> str | None:
+        """Why a cell of this recipe cannot run on this machine, or None. Asked before a process is started."""
+        # A trainer of the method's own has its own optimizer; scoring is ours.
+        train = {key: cell.train[key] for key in SCORING} if self.method.own_trainer else cell.train
+        return self.skip() or unavailable(train, gpu)
+
+    def refusals(self, train: Any) -> Iterator[str]:
+        """Why its parts do not go together, or with training settings (`settings.TrainSettings`)."""
+        yield from self.method.cannot_train(train)
+        parts: list[Objective | Curriculum] = [*self.objectives, *([self.curriculum] if self.curriculum else [])]
+        for part in parts:
+            if not self.method.trains:
+                yield f"{part.name} is about training, and {self.method.name} trains nothing. Drop it."
+            elif self.method.own_trainer:
+                yield f"{self.method.name} has a trainer of its own, which {part.name} cannot reach. Drop it."
+            elif not self.method.is_language_model:
+                yield f"{self.method.name} is no language model, and {part.name} is about one. Drop it."
+            else:
+                yield from part.refuses(self.method, train)

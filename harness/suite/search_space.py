@@ -1,0 +1,243 @@
+"""How a suite has its labels tuned: what is searched, by which sampler, for how long. Pure.
+
+In: a suite's `tune:` block and its labels. Out: what a study's cell says (`Cell.study`), and the cells of its trials.
+
+A study is the tuning of one label × model × task × data size; it has no seed of its own, and the cells of all seeds
+need it. Its trials are cells too: drawn with seed 0, and scored on the validation split alone. Not covered: which
+setting is tried next (`tune.py`), and how trials are run (`execute/studies.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import pydantic
+from pydantic import ConfigDict, Field
+
+from harness.errors import unknown
+from harness.methods import JOIN, LogFloat, Method, Options
+from harness.records import OBJECTIVES, TRAIN, with_train
+from harness.suite.instantiate import build
+from harness.suite.train_settings import TrainSettings
+from harness.suite.yaml_lines import Lines
+
+if TYPE_CHECKING:
+    from harness.suite.variants import Label
+
+# Training settings that may be searched; the others say what is measured, or on what.
+TUNABLE = (
+    "steps", "epochs", "batch_size", "gradient_accumulation", "warmup", "schedule", "weight_decay", "dropout",
+    "max_grad_norm",
+)  # fmt: skip
+FACTOR = 30.0  # a learning rate without a range is searched this far below and above its default
+
+# {"low", "high"} on a log scale (of whole numbers, where both ends are), or a list of values
+Range = dict[str, float] | list[Any]
+MOST_TRIALS = 100  # of a study whose budget is in seconds or tokens
+
+
+class TuneSettings(pydantic.BaseModel):
+    """A suite's `tune:` block: the same budget for every label."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trials: int | None = Field(None, ge=1, description="settings that each study tries; the label's own is the first")
+    seconds: float | None = Field(None, gt=0, description="of a study's trials: none is begun when they are used up")
+    tokens: int | None = Field(None, gt=0, description="that a study's trials train on: none is begun after so many")
+    sampler: Literal["tpe", "random", "grid", "cmaes", "gp"] = Field("tpe", description="Optuna's")
+    batch: int = Field(4, ge=1, description="trials asked for at a time, from the results of those before")
+    pruner: Literal["none", "asha", "hyperband", "median", "wilcoxon"] = Field(
+        "none", description="what ends a trial that lags behind, by its validation scores on the way"
+    )
+    rungs: int = Field(2, ge=1, le=8, description="how often a trial is scored on its way, where there is a pruner")
+    goals: tuple[Literal["score", "retention", "memory"], ...] = Field(
+        ("score",), min_length=1, description="what is sought; with a second goal the front of both is kept"
+    )
+    metric: str | None = Field(None, description="of the task, for the goal score; None: its headline")
+    warm_start: bool = Field(False, description="begin with the best setting of the next smaller size, or model")
+    points: int = Field(5, ge=2, description="sampler grid: values of each range")
+    space: dict[str, Any] = Field({}, description="setting: [values] or {low, high}, for every label that has it")
+
+    def complaints(self) -> Iterator[tuple[str, str]]:
+        """(key, what is wrong) with this combination."""
+        if self.trials is None and self.seconds is None and self.tokens is None:
+            yield "trials", "tune has no budget. Give it trials, seconds or tokens."
+        if len(set(self.goals)) < len(self.goals):
+            yield "goals", "goals lists one twice. Remove one."
+        if self.goals[0] != "score":
+            yield "goals", "the first goal is score: the final setting is one of those with the best. Put it first."
+        if self.goals[1:] and self.pruner != "none":
+            yield "pruner", f"pruner {self.pruner} compares one score, and there are {len(self.goals)} goals. Drop it."
+        if self.goals[1:] and self.sampler == "cmaes":
+            yield "sampler", "cmaes seeks one goal. Take tpe, gp, random or grid."
+
+    def misfits(self, label: Label) -> Iterator[tuple[str, str]]:
+        """(key, why a label cannot be tuned so)."""
+        method, train = label.method, label.train
+        if self.trials is None and self.seconds is None and not method.trains:
+            yield "tokens", f"{method.name} trains on no tokens: a budget of tokens alone has no end. Give trials too."
+        if "retention" in self.goals and not method.is_language_model:
+            yield "goals", f"{method.name} is no language model and retains nothing. Give it tune: false, or one goal."
+        if self.pruner != "none" and method.trains and train.devices > 1:
+            yield "pruner", f"trials are scored on their way by one process, and devices is {train.devices}. Drop it."
+        if self.pruner != "none" and method.trains and train.early_stopping:
+            yield "pruner", "rungs are points on the way to the last step, and early_stopping keeps one. Drop either."
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that may be searched: its full name, its value in the label, its kind's own range (if any), and whether
+    it is a whole number."""
+
+    name: str
+    default: Any
+    range: Range | None = None
+    whole: bool = False
+
+
+def is_whole(annotation: Any) -> bool:
+    """Whether a setting of this type takes whole numbers and no others."""
+    kinds = set(get_args(annotation)) or {annotation}
+    return int in kinds and not kinds & {float, str}
+
+
+def as_range(value: Any) -> Range:
+    """A method's own `LogFloat` or `Options` as a study keeps it."""
+    if isinstance(value, LogFloat):
+        return {"low": value.low, "high": value.high}
+    assert isinstance(value, Options)
+    return list(value.values)
+
+
+def short(name: str) -> str:
+    """A setting's name as a suite writes it: without the block that it stands in."""
+    return name.removeprefix(f"{TRAIN}.").removeprefix(f"{OBJECTIVES}.")
+
+
+def settings_of(label: Label) -> dict[str, Setting]:
+    """Every setting of a label that may be searched, by the name that a suite gives it."""
+    found: list[Setting] = []
+
+    def of_method(method: Method, prefix: str = "") -> None:
+        for key, value in method.settings.items():
+            own = method.space.get(key)
+            if key == "learning_rate" and own is None and key not in type(method).space and value:
+                own = LogFloat(value / FACTOR, value * FACTOR)
+            whole = is_whole(method.annotations().get(key))
+            found.append(Setting(prefix + key, value, as_range(own) if own else None, whole))
+
+    if JOIN in label.method.name:
+        for part in label.method.parts:  # type: ignore[attr-defined]
+            of_method(part, f"{part.name}.")
+    else:
+        of_method(label.method)
+    for objective in label.recipe.objectives:
+        for key, value in objective.settings.items():
+            own, whole = objective.space.get(key), is_whole(objective.annotations().get(key))
+            found.append(Setting(f"{OBJECTIVES}.{objective.name}.{key}", value, as_range(own) if own else None, whole))
+    if label.method.trains:
+        fields = TrainSettings.model_fields
+        found += [
+            Setting(f"{TRAIN}.{key}", getattr(label.train, key), whole=is_whole(fields[key].annotation))
+            for key in TUNABLE
+        ]
+    return {short(setting.name): setting for setting in found}
+
+
+def space_of(label: Label, tune: TuneSettings) -> tuple[dict[str, Range], list[tuple[str, str]]]:
+    """What is searched for a label, {full name: range}, and (setting, what is wrong) of the label's own `space:`.
+
+    Its method's own ranges, without what the label sets itself (the learning rate is searched nevertheless); then those
+    of the suite's `space:` for settings that it has; then those of its own. `null` takes a setting out.
+    """
+    known = settings_of(label)
+    wrong: list[tuple[str, str]] = []
+    chosen: dict[str, Range] = {}
+    for key, setting in known.items():
+        given = key in label.given and not key.endswith("learning_rate")
+        if setting.range is not None and not given:
+            found, message = checked(label, setting, setting.range)
+            if not message:
+                chosen[key] = found
+    for block, own in ((tune.space, False), (label.space, True)):
+        for key, value in block.items():
+            if key not in known:
+                if own:
+                    wrong.append((key, unknown(f"setting to search of {label.method.name}", key, known)))
+                continue
+            if value is None:
+                chosen.pop(key, None)
+                continue
+            found, message = checked(label, known[key], value)
+            if message:
+                wrong.append((key, f"{key}: {message}"))
+            else:
+                chosen[key] = found
+    if {"steps", "epochs"} <= chosen.keys():
+        wrong.append(("epochs", "steps and epochs are both searched, and they displace each other. Keep one."))
+    return {known[key].name: chosen[key] for key in known if key in chosen}, wrong
+
+
+def malformed(value: Any) -> str:
+    """Why a range is none, or ""."""
+    if isinstance(value, list):
+        if not value:
+            return "an empty list of values. Give at least one, or null."
+        return "a value is listed twice. Remove one." if len({repr(one) for one in value}) < len(value) else ""
+    if not isinstance(value, dict) or set(value) != {"low", "high"}:
+        return f"got {value!r}, wanted a list of values, {{low: 1e-5, high: 1e-2}}, or null."
+    try:
+        low, high = float(value["low"]), float(value["high"])
+    except (TypeError, ValueError):
+        return f"got {value!r}, wanted numbers."
+    if not 0 < low < high < math.inf:
+        return f"low {low:g} and high {high:g}: a range on a log scale needs 0 < low < high."
+    return ""
+
+
+def checked(label: Label, setting: Setting, values: Any) -> tuple[Range, str]:
+    """A range with its values as the setting takes them (YAML reads 1e-4 as text), and what is wrong with it, or ""."""
+    if message := malformed(values):
+        return [], message
+    asked = values if isinstance(values, list) else [values["low"], values["high"]]
+    if not isinstance(values, list) and setting.whole and any(float(value) % 1 for value in asked):
+        return [], f"got {values!r}, wanted whole numbers."
+    found = []
+    for value in asked:
+        ends = setting.whole and not isinstance(values, list)
+        made, message = taken(label, setting.name, int(float(value)) if ends else value)
+        if message:
+            return [], message
+        found.append(made)
+    if isinstance(values, list):
+        return found, malformed(found)
+    number: Callable[[Any], float] = int if setting.whole else float
+    return {"low": number(found[0]), "high": number(found[1])}, ""
+
+
+def taken(label: Label, name: str, value: Any) -> tuple[Any, str]:
+    """A value as a label's setting takes it, and why it cannot be given to it, or ""."""
+    head, _, rest = name.partition(".")
+    if head == TRAIN:
+        try:
+            changed = TrainSettings.model_validate(with_train(label.train.model_dump(), rest, value))
+        except pydantic.ValidationError as error:
+            return None, f"got {value!r}, {error.errors()[0]['msg'].replace('Input should be', 'wanted')}."
+        return getattr(changed, rest), next(iter(label.recipe.refusals(changed)), "")
+    if head == OBJECTIVES:
+        owner, _, key = rest.partition(".")
+        thing: Any = next(one for one in label.recipe.objectives if one.name == owner)
+    elif JOIN in label.method.name:
+        key = rest
+        thing = next(part for part in label.method.parts if part.name == head)  # type: ignore[attr-defined]
+    else:
+        thing, key = label.method, name
+    made, problems = build(type(thing), {**thing.settings, key: value}, Lines(), (label.name,))
+    if made is None:
+        return None, problems[0].message
+    if isinstance(made, Method) and made.uses_data and not thing.uses_data:
+        return None, f"with {value!r} it would learn from examples, and without it does not. Give a label of its own."
+    return getattr(made, key), ""

@@ -1,0 +1,96 @@
+"""MLflow: a run for each attempt, under one for the tunebench run, in an experiment named after the suite.
+
+Where it goes is MLflow's to know: MLFLOW_TRACKING_URI (default: `mlflow.db` in the working directory),
+MLFLOW_EXPERIMENT_NAME, MLFLOW_TRACKING_TOKEN. https://mlflow.org/docs/latest/ml/tracking/
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from harness.records import Status, canonical
+from harness.trackers.base import Mirror
+from harness.trackers.content import content
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.records import CellResult
+
+# MLflow takes 1,000 metrics and 100 params in one request, and 1,000 of both together.
+METRICS_AT_ONCE = 800
+PARAMS_AT_ONCE = 100
+FAULTS = {Status.FAILED, Status.OOM, Status.DIVERGED, Status.TIMEOUT}
+
+
+class MLflow(Mirror):
+    """MLflow: one run for each attempt, nested in one for the tunebench run; the suite is the experiment."""
+
+    name = "mlflow"
+    package = "mlflow-skinny"
+    at_least = "3.17"
+    # By its default of 7 retries, each later than the one before, MLflow takes over 100 s to say "refused".
+    environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+
+    def begin(self, run: dict[str, Any]) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self.client = MlflowClient()
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run["suite"]
+        experiment = self.client.get_experiment_by_name(name)
+        self.experiment = experiment.experiment_id if experiment else self.client.create_experiment(name)
+        tags = {name: str(run[name]) for name in ("run_id", "suite", "question", "command", "env_digest") if run[name]}
+        started = milliseconds(run["started"])
+        parent = self.client.create_run(self.experiment, started, tags, run_name=run["run_id"])
+        self.parent = parent.info.run_id
+
+    def cell(self, result: CellResult, folder: Path) -> None:
+        from mlflow.entities import Metric, Param
+
+        shown = content(result, folder)
+        started = milliseconds(result.started)
+        ended = started + round(1000 * result.seconds)
+        tags = {
+            **shown.tags,
+            "mlflow.parentRunId": self.parent,
+            "mlflow.source.git.commit": result.environment.commit,
+            "mlflow.note.content": result.reason,
+        }
+        run = self.client.create_run(self.experiment, started, tags, run_name=result.cell.key)
+        params = [Param(allowed(name), value) for name, value in flat(shown.params)]
+        metrics = [Metric(allowed(name), value, ended, 0) for name, value in shown.metrics.items()]
+        for step, values in shown.series.items():
+            metrics += [Metric(allowed(name), value, started, step) for name, value in values.items()]
+        for start in range(0, len(params), PARAMS_AT_ONCE):
+            self.client.log_batch(run.info.run_id, params=params[start : start + PARAMS_AT_ONCE])
+        for start in range(0, len(metrics), METRICS_AT_ONCE):
+            self.client.log_batch(run.info.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
+        how = "FINISHED" if result.status is Status.DONE else "FAILED" if result.status in FAULTS else "KILLED"
+        self.client.set_terminated(run.info.run_id, how, ended)
+
+    def end(self, status: str) -> None:
+        how = {"done": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
+        self.client.set_terminated(self.parent, how)
+
+
+def milliseconds(moment: str) -> int:
+    """ISO 8601 -> milliseconds since 1970."""
+    return round(1000 * datetime.fromisoformat(moment).timestamp())
+
+
+def allowed(name: str) -> str:
+    """A name as MLflow accepts it: letters, digits, and _ - . / : and blanks."""
+    return re.sub(r"[^\w./: -]", "_", name)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(settings.rank, "8") for each value of nested dictionaries; lists as JSON."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + str(name), value if isinstance(value, str) else canonical(value)

@@ -1,0 +1,74 @@
+"""How far tuning has moved a model on general text: the KL divergence from the untouched base model, token by token.
+
+KL(p_base || p_tuned) in nats per token, p being a model's distribution of the next token over its whole vocabulary.
+It is never negative, and 0 only where nothing has changed, while the likelihood of a text may stay the same, or rise,
+in a model that has moved. Retained text that likelihood is scored on is compared on: the same tokens behind the same
+prefix, through the same path (`evaluate.TunedLM`), so that a soft prompt stands before it here too.
+
+Both models are in memory for it. Not covered: whether there is room for that (`worker.py`, `memory.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from harness.data import PLACES, TEXTS, TOKENS
+from harness.records import Item, Score
+from harness.worker.evaluate import TunedLM, jackknife, ratio
+
+KL = "kl_to_base"
+
+
+def compare(
+    tuned: TunedLM, base: TunedLM, documents: Mapping[tuple[str, str], str], tasks: Iterable[str]
+) -> tuple[list[Score], list[Item], int]:
+    """Of each task of running text its score `kl_to_base`, with an item a text; and how many tokens were compared on.
+
+    documents: {(task, doc_id): text}, as scoring leaves them. The score is a mean over tokens; its standard error is
+    one over texts (delete-one jackknife), as tokens of one text move together.
+    """
+    scores: list[Score] = []
+    items: list[Item] = []
+    tokens = 0
+    for name in tasks:
+        found = [(doc_id, text_inputs(base, text)) for (task, doc_id), text in documents.items() if task == name]
+        chosen = evenly([(doc_id, inputs) for doc_id, inputs in found if inputs], TEXTS)
+        if not chosen:
+            continue
+        texts = [inputs for _, inputs in chosen]
+        pairs = [
+            (divergence(before, after), len(before))
+            for before, after in zip(base.logits_of(texts), tuned.logits_of(texts), strict=True)
+        ]
+        tokens += sum(count for _, count in pairs)
+        scores.append(Score(name, "retain", KL, *jackknife(pairs, ratio), len(pairs), False))
+        for (doc_id, _), (total, count) in zip(chosen, pairs, strict=True):
+            items.append(Item(name, doc_id, KL, total / count, "", ""))
+    return scores, items, tokens
+
+
+def text_inputs(lm: TunedLM, text: str) -> list[int]:
+    """What a model is given of a text: the scorer's prefix token, then the text's tokens but for the last one that is
+    predicted."""
+    ids = lm.tok_encode(text)[: min(TOKENS, lm.max_length)]
+    return [lm.prefix_token_id, *ids[:-1]] if ids else []
+
+
+def evenly(found: Sequence[Any], most: int) -> list[Any]:
+    """At most `most` of a list, evenly spaced from its first: sources that alternate are all there."""
+    count = min(most, len(found))
+    return [found[place * len(found) // count] for place in range(count)]
+
+
+def divergence(base: torch.Tensor, tuned: torch.Tensor) -> float:
+    """The sum over tokens of KL(p_base || p_tuned), in nats, from logits [tokens, vocabulary]."""
+    total = 0.0
+    for start in range(0, len(base), PLACES):
+        before, after = (logits[start : start + PLACES].double().log_softmax(-1) for logits in (base, tuned))
+        chances = before.exp()
+        # A word that the base model rules out adds nothing, whatever the tuned one makes of it.
+        total += float(torch.where(chances > 0, chances * (before - after), 0.0).sum())
+    return total

@@ -1,0 +1,264 @@
+"""Stage 5 of 7. In: what a method hands back (an lm-eval LM) and tasks. Out: scores and per-item values.
+
+lm-eval asks the questions and marks the answers; here its samples become items, and every standard error
+is computed from them (lm-eval gives none for perplexity).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from peft.helpers import DoraCaching
+
+from harness.data import example, gold
+from harness.models import logits_at, prompt_run_once
+from harness.records import Item, Score
+
+ROLLING = "log_likelihood_per_word"
+
+
+class TunedLM(HFLM):
+    """lm-eval's HFLM for a model in memory; equal (context, continuation[:-1]) pairs are run once, and
+    logits are computed only where a continuation token is predicted; what is the same for every input (soft
+    prompts, DoRA's weight norms) is computed once. The log-likelihoods are HFLM's."""
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int):
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
+        self.scored_tokens = 0  # given to the model by log-likelihood requests, without padding
+        self.quiet = False  # True: no progress bars
+        self.truncated = 0  # sequences of which the model's length left only the end
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        return super().loglikelihood(requests, disable_tqdm or self.quiet)
+
+    def _loglikelihood_tokens(
+        self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        inputs: dict[tuple[int, ...], list[int]] = {}  # model input -> the requests that share it
+        for number, (_, context, continuation) in enumerate(requests):
+            tokens = (context + continuation)[-(self.max_length + 1) :]
+            self.truncated += tuple(tokens[:-1]) not in inputs and len(tokens) < len(context) + len(continuation)
+            inputs.setdefault(tuple(tokens[:-1]), []).append(number)
+        answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
+        self.scored_tokens += sum(map(len, inputs))
+        model = prompt_run_once(self.model)
+        ranked = sorted(inputs, key=lambda tokens: (-len(tokens), tokens))
+        size = override_bs or int(self.batch_size)
+        for start in range(0, len(ranked), size):
+            batch = ranked[start : start + size]
+            length = len(batch[0])
+            longest = [max(len(requests[number][2]) for number in inputs[tokens]) for tokens in batch]
+            places = sorted(
+                {place - length for tokens, most in zip(batch, longest, strict=True)
+                 for place in range(len(tokens) - most, len(tokens))}
+            )  # fmt: skip
+            column = {place: rank for rank, place in enumerate(places)}
+            padded = torch.tensor([list(tokens) + [0] * (length - len(tokens)) for tokens in batch], device=self.device)
+            with torch.no_grad(), self.autocast(), DoraCaching():
+                logits = logits_at(model, padded, torch.tensor(places, device=self.device))
+            for row, tokens in enumerate(batch):
+                for number in inputs[tokens]:
+                    continuation = requests[number][2]
+                    first = len(tokens) - len(continuation) - length
+                    rows = [column[place] for place in range(first, first + len(continuation))]
+                    answers[number] = likelihood(logits[row, rows], continuation)
+        for (text, _, _), answer in zip(requests, answers, strict=True):
+            if text is not None:
+                self.cache_hook.add_partial("loglikelihood", text, answer)
+        return answers
+
+    def logits_of(self, texts: Iterable[Sequence[int]]) -> Iterator[torch.Tensor]:
+        """Of each text (token ids), one at a time, the logits [tokens, vocabulary] behind each of its tokens, from the
+        model as it is scored."""
+        model = prompt_run_once(self.model)
+        for tokens in texts:
+            ids = torch.tensor([list(tokens)], device=self.device)
+            places = torch.arange(-len(tokens), 0, device=self.device)
+            with torch.no_grad(), self.autocast(), DoraCaching():
+                logits = logits_at(model, ids, places)[0]
+            yield logits
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        for context, options in (request.args for request in requests):
+            room = self.max_length - normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
+            self.truncated += len(self.tok_encode(context)) > room
+        whole = self.model
+        self._model = prompt_run_once(whole)
+        try:
+            return super().generate_until(requests, disable_tqdm or self.quiet)
+        finally:
+            self._model = whole
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Within, what is the same for every input is made once for all that is asked, and nothing is shown."""
+        whole = self.model
+        self._model, self.quiet = prompt_run_once(whole), True
+        try:
+            yield
+        finally:
+            self._model, self.quiet = whole, False
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(
+            device_type=self.device.type,
+            dtype=self.mixed_precision_dtype,
+            enabled=self.mixed_precision_dtype is not None,
+        )
+
+
+def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
+    """(log-likelihood in nats, whether greedy decoding gives it) from logits [tokens, vocabulary]."""
+    wanted = torch.tensor(list(continuation), device=logits.device)
+    logs = torch.log_softmax(logits.float(), dim=-1)
+    value = logs.gather(1, wanted.unsqueeze(1)).sum()
+    return float(value), bool((logs.argmax(dim=-1) == wanted).all())
+
+
+def evaluate(
+    lm: Any, tasks: dict[str, Any], roles: dict[str, str], chat: Collection[str] = ()
+) -> tuple[list[Score], list[Item], dict[tuple[str, str], str]]:
+    """Score every task ({name: lm-eval task}) with its role ("task" or "retain"); those in `chat` are asked through the
+    model's chat template.
+
+    Returns scores (each task's headline first), items, and documents {(task, doc_id): text}.
+    """
+    from lm_eval import evaluator
+
+    for task in tasks.values():
+        if task.config.num_fewshot is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=1234)
+    found: dict[str, Any] = {}
+    for templated in (False, True):
+        asked = {name: task for name, task in tasks.items() if (name in chat) is templated}
+        if asked:
+            done = evaluator.evaluate(
+                lm=lm, task_dict={"tasks": asked}, bootstrap_iters=0, log_samples=True, apply_chat_template=templated
+            )
+            found |= done["samples"]
+    scores: list[Score] = []
+    items: list[Item] = []
+    documents: dict[tuple[str, str], str] = {}
+    for name, task in tasks.items():
+        samples = found[name]
+        kept = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+        more_scores, more_items = score_task(name, roles[name], task, kept)
+        scores += more_scores
+        items += more_items
+        for doc_id, sample in zip(doc_ids(kept), kept, strict=True):
+            # Kept by task, whoever is asked: so as it is asked plainly.
+            documents[name, doc_id] = (
+                example(task, sample["doc"], False).context if name in chat else asked_text(sample)
+            )
+    return scores, items, documents
+
+
+def asked_text(sample: Any) -> str:
+    return str(sample["arguments"][0][0])
+
+
+def doc_ids(samples: list[Any]) -> list[str]:
+    """A document's hash and its occurrence: stable when other documents come or go."""
+    seen: Counter[str] = Counter()
+    names = []
+    for sample in samples:
+        short = sample["doc_hash"][:16]
+        names.append(f"{short}-{seen[short]}")
+        seen[short] += 1
+    return names
+
+
+def score_task(name: str, role: str, task: Any, samples: list[Any]) -> tuple[list[Score], list[Item]]:
+    """Scores and items of one task, from lm-eval's samples."""
+    ids = doc_ids(samples)
+    scores: list[Score] = []
+    items: list[Item] = []
+    better = {**task.higher_is_better()}
+    answers = [describe(task, sample) for sample in samples]
+
+    def add(metric: str, value: float, stderr: float | None, higher: bool, values: Sequence[float] | None) -> None:
+        scores.append(Score(name, role, metric, value, stderr, len(samples), higher))
+        for place, item in enumerate(values or ()):
+            items.append(Item(name, ids[place], metric, float(item), *answers[place]))
+
+    for metric in samples[0]["metrics"]:
+        values = [sample[metric] for sample in samples]
+        aggregate = task.aggregation().get(metric)
+        plain = all(isinstance(value, int | float | bool) for value in values)
+        if plain and (aggregate is None or aggregate.__name__ in ("mean", "nanmean")):
+            add(metric, *mean_and_stderr(values), better.get(metric, True), values)
+        elif aggregate is not None:
+            if metric == "word_perplexity":
+                per_word = [total / words for total, words in values]
+                add(ROLLING, *jackknife(values, ratio), True, per_word)
+                values_kept = [total for total, _ in values]
+            elif metric == "perplexity":
+                values_kept = values
+            else:
+                values_kept = []
+            for place, total in enumerate(values_kept):
+                items.append(Item(name, ids[place], "log_likelihood", float(total), *answers[place]))
+            add(metric, *jackknife(values, aggregate), better.get(metric, False), None)
+    if task.OUTPUT_TYPE == "multiple_choice":
+        losses = []
+        for place, sample in enumerate(samples):
+            choices = task.doc_to_choice(sample["doc"])
+            logs = [float(answer[0]) for answer in sample["filtered_resps"]][: len(choices)]
+            right = gold(task, sample["doc"])
+            losses.append(choice_cross_entropy(logs, right) if right is not None else math.nan)
+            for choice, value in zip(choices, logs, strict=True):
+                items.append(Item(name, ids[place], "log_likelihood", value, choice, answers[place][1]))
+        if not any(math.isnan(loss) for loss in losses):
+            add("choice_cross_entropy", *mean_and_stderr(losses), False, losses)
+    return scores, items
+
+
+def describe(task: Any, sample: Any) -> tuple[str, str]:
+    """(what the model answered, what was right), as text."""
+    if task.OUTPUT_TYPE == "multiple_choice":
+        choices = task.doc_to_choice(sample["doc"])
+        logs = [answer[0] for answer in sample["filtered_resps"]][: len(choices)]
+        right = gold(task, sample["doc"])
+        return choices[max(range(len(logs)), key=logs.__getitem__)], choices[right] if right is not None else ""
+    if task.OUTPUT_TYPE == "generate_until":
+        return str(sample["filtered_resps"][0]), str(sample["target"])
+    return "", "" if task.OUTPUT_TYPE == "loglikelihood_rolling" else str(sample["target"])
+
+
+def choice_cross_entropy(logs: Sequence[float], right: int) -> float:
+    """-log of the right choice's probability among the choices (nats)."""
+    top = max(logs)
+    return top + math.log(sum(math.exp(value - top) for value in logs)) - logs[right]
+
+
+def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean, and its standard error s/√n (None for a single value)."""
+    n = len(values)
+    mean = sum(values) / n
+    if n < 2:
+        return mean, None
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
+
+
+def ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """Sum of the first over sum of the second: log-likelihood per word over all texts."""
+    return sum(top for top, _ in pairs) / sum(bottom for _, bottom in pairs)
+
+
+def jackknife(values: Sequence[Any], aggregate: Callable[[Any], float]) -> tuple[float, float | None]:
+    """An aggregate of items and its delete-one jackknife standard error (Efron & Stein 1981)."""
+    values = list(values)
+    whole, n = float(aggregate(values)), len(values)
+    if n < 2:
+        return whole, None
+    parts = [float(aggregate(values[:place] + values[place + 1 :])) for place in range(n)]
+    mean = sum(parts) / n
+    return whole, math.sqrt((n - 1) / n * sum((part - mean) ** 2 for part in parts))

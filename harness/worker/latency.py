@@ -1,0 +1,101 @@
+"""How fast the adapted model answers: latency of one document alone, throughput of a batch of them.
+
+Asked are documents of a scored task, with the very requests that scoring made of them, through whatever the method
+hands back for scoring; so classifiers, prompting and retrieval are measured with all that they do for an answer. A
+document of multiple choice is answered when all its choices are scored, one of generated text when it has been
+generated. Adapters are not folded into the weights. It comes after scoring, and changes no score.
+
+Suites have many cells, so it is bounded: some seconds with a model of 135M on two cores.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from harness.records import Fact
+from harness.worker.profiling.meter import quantile
+
+DOCUMENTS = 8  # asked alone, in turn
+PASSES, ALONE_SECONDS = 16, 0.75  # so many at the most, the first left out; none is begun after so long
+BATCHES, BATCH_SECONDS = 3, 1.0
+P90_FROM = 5  # passes; of fewer, the slowest tenth is nothing that was seen
+
+
+def inference_facts(lm: Any, requests: Sequence[Any], batch_size: int) -> list[Fact]:
+    """Facts of `latency_ms_…` at batch 1 and of throughput at `inference_batch` documents: `batch_size` of them, fewer
+    where there are not as many or where these would take too long. `requests` are lm-eval's, of one task.
+
+    Tokens per second are those that the model was given, without padding; absent where nobody counts them (classifiers,
+    generated text).
+    """
+    documents: dict[Any, list[Any]] = {}
+    for request in requests:
+        documents.setdefault(request.doc_id, []).append(request)
+    asked = list(documents.values())
+    if not asked:
+        return []
+    with getattr(lm, "ready", nullcontext)():
+        alone = spread(asked, DOCUMENTS)
+        times = repeated(lambda place: answer(lm, alone[place % len(alone)]), PASSES, ALONE_SECONDS)
+        facts = [
+            Fact("latency_ms_p50", 1000 * statistics.median(times), "ms", False),
+            Fact("latency_passes", len(times), "passes"),
+        ]
+        if len(times) >= P90_FROM:
+            facts.append(Fact("latency_ms_p90", 1000 * quantile(times, 0.9), "ms", False))
+        # As if nothing were gained by asking them together.
+        batch = spread(asked, min(batch_size, int(BATCH_SECONDS / statistics.median(times))))
+        if len(batch) > 1:
+            facts += throughput(lm, batch)
+    return facts
+
+
+def throughput(lm: Any, batch: Sequence[Sequence[Any]]) -> list[Fact]:
+    """Of documents asked together, several times."""
+    together = [request for document in batch for request in document]
+    tokens: list[int] = []
+
+    def ask(place: int) -> None:
+        before = tokens_of(lm)
+        answer(lm, together)
+        tokens.append(tokens_of(lm) - before)
+
+    seconds = statistics.fmean(repeated(ask, BATCHES, BATCH_SECONDS))
+    facts = [
+        Fact("inference_batch", len(batch), "documents"),
+        Fact("inference_documents_per_second", len(batch) / seconds, "documents/s", True),
+    ]
+    if tokens[-1]:
+        facts.append(Fact("inference_tokens_per_second", tokens[-1] / seconds, "tokens/s", True))
+    return facts
+
+
+def answer(lm: Any, requests: Sequence[Any]) -> None:
+    """Ask requests (which lm-eval groups by kind) once more; their answers in scoring stay as they are."""
+    for kind in dict.fromkeys(request.request_type for request in requests):
+        getattr(lm, kind)([request for request in requests if request.request_type == kind])
+
+
+def tokens_of(lm: Any) -> int:
+    return int(getattr(lm, "scored_tokens", 0))
+
+
+def repeated(work: Callable[[int], None], most: int, seconds: float) -> list[float]:
+    """Seconds of `work(1)`, `work(2)`, … after one, `work(0)`, that warms up: `most` of them, fewer where these take
+    more than `seconds` together. Where the first alone does, it is the one that counts."""
+    times: list[float] = []
+    while len(times) < most + 1 and sum(times) < seconds:
+        started = time.perf_counter()
+        work(len(times))
+        times.append(time.perf_counter() - started)
+    return times[1:] or times
+
+
+def spread(found: Sequence[Any], count: int) -> list[Any]:
+    """`count` of them at even distances, or all."""
+    count = min(count, len(found))
+    return [found[place * len(found) // count] for place in range(count)]

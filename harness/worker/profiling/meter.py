@@ -1,0 +1,335 @@
+"""What a cell costs: seconds, tokens, energy and peak memory, phase by phase and step by step.
+
+On a GPU: peaks that torch allocated and reserved, and the whole device's, sampled. On a CPU: the resident
+peak of the phase (VmHWM, reset at its start through clear_refs). Measuring steps is a TrainerCallback, so
+that every trainer (transformers', setfit's) is measured in the same way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import math
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from harness.errors import Diverged
+from harness.records import Fact, Phase, Step
+from harness.worker.profiling.energy import Counter, energy_counter
+from harness.worker.profiling.flops import FlopCount
+
+WARM_UP_STEPS = 2  # left out of throughput: the first steps allocate and tune kernels
+SAMPLE_SECONDS = 0.05
+
+
+class Meter:
+    """Collects the phases of one cell. `energy` is the counter to read, by default that of this process's device."""
+
+    def __init__(self, energy: Counter | None = None) -> None:
+        self.energy = energy or energy_counter()
+        self.joules: float | None = None  # of the counter, when the phase began
+        self.phases: list[Phase] = []
+        self.name = ""  # of the phase that is being measured
+        self.tokens: int | None = None
+        self.samples: int | None = None
+        self.started = 0.0
+        self.sampler: DeviceSampler | None = None
+
+    def count(self, tokens: int | None = None, samples: int | None = None) -> None:
+        """Add work done to the current phase. Tokens are without padding."""
+        if tokens is not None:
+            self.tokens = (self.tokens or 0) + tokens
+        if samples is not None:
+            self.samples = (self.samples or 0) + samples
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure a phase; it is kept also when it fails.
+
+        Of a phase within another, nothing counts as the other's: neither time nor memory. One that comes again is
+        added to.
+        """
+        outer = self.name
+        if outer:
+            self.end()
+        self.begin(name)
+        try:
+            yield
+        finally:
+            self.end()
+            if outer:
+                self.begin(outer)
+
+    def begin(self, name: str) -> None:
+        self.name, self.tokens, self.samples = name, None, None
+        reset_peaks()
+        self.joules = self.energy.read()
+        self.started = time.perf_counter()
+        self.sampler = DeviceSampler()
+
+    def end(self) -> None:
+        """Keep what was measured since `begin`."""
+        assert self.sampler is not None
+        synchronise()
+        seconds = time.perf_counter() - self.started
+        joules = self.energy.read()
+        allocated, reserved = cuda_peaks()
+        found = Phase(
+            phase=self.name,
+            seconds=seconds,
+            tokens=self.tokens,
+            samples=self.samples,
+            allocated_bytes=allocated,
+            reserved_bytes=reserved,
+            device_bytes=self.sampler.stop(),
+            rss_bytes=resident_peak(),
+            energy_j=None if joules is None or self.joules is None else joules - self.joules,
+        )
+        self.name = ""
+        earlier = next((place for place, phase in enumerate(self.phases) if phase.phase == found.phase), None)
+        if earlier is None:
+            self.phases.append(found)
+        else:
+            self.phases[earlier] = joined(self.phases[earlier], found)
+
+
+def joined(one: Phase, other: Phase) -> Phase:
+    """Two stretches of a phase: what was done is added, of peaks the higher one is kept. Energy that is not known of
+    both is not known."""
+
+    def known(name: str) -> list[Any]:
+        return [value for part in (one, other) if (value := getattr(part, name)) is not None]
+
+    added = {name: sum(known(name)) for name in ("seconds", "tokens", "samples") if known(name)}
+    energy = sum(known("energy_j")) if len(known("energy_j")) == 2 else None
+    peaks = ("allocated_bytes", "reserved_bytes", "device_bytes", "rss_bytes")
+    return replace(one, **added, energy_j=energy, **{name: max(known(name)) for name in peaks if known(name)})
+
+
+def cuda_in_use() -> bool:
+    """Whether this process uses a GPU; asking must not start CUDA."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_initialized()
+
+
+def synchronise() -> None:
+    if cuda_in_use():
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def reset_peaks() -> None:
+    """Start new peaks: of torch's allocator, and of the resident memory (writing 5 resets VmHWM).
+
+    What was freed before goes back to the system first, lest a phase be blamed for the holes of the one before.
+    """
+    gc.collect()
+    if trim := heap_trim():
+        trim(0)
+    if cuda_in_use():
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # no such file on this system: the peak is then the process's
+
+
+@lru_cache(maxsize=1)
+def heap_trim() -> Callable[[int], int] | None:
+    """glibc's `malloc_trim`; None with another C library."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def cuda_peaks() -> tuple[int | None, int | None]:
+    if not cuda_in_use():
+        return None, None
+    import torch
+
+    return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+
+def resident_peak() -> int | None:
+    """Peak resident bytes since the last reset. (`ru_maxrss` would be inherited across exec.)"""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def free_bytes(limit: int | None = None) -> int:
+    """Bytes that can still be had: of the GPU's memory where one is used, else of the machine's, and of what a cell
+    may hold resident (`limit`)."""
+    if cuda_in_use():
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    return available if limit is None else min(available, limit - int(psutil.Process().memory_info().rss))
+
+
+class DeviceSampler:
+    """The whole device's memory peak, read every 50 ms in a thread; None without a GPU."""
+
+    def __init__(self) -> None:
+        self.peak: int | None = None
+        self.stopped = threading.Event()
+        self.thread: threading.Thread | None = None
+        import torch
+
+        if torch.cuda.is_available():  # asking does not start CUDA; loading, which does, is sampled from then on
+            self.thread = threading.Thread(target=self.sample, daemon=True)
+            self.thread.start()
+
+    def sample(self) -> None:
+        import torch
+
+        while True:
+            if torch.cuda.is_initialized():
+                free, total = torch.cuda.mem_get_info()
+                self.peak = max(self.peak or 0, total - free)
+            if self.stopped.wait(SAMPLE_SECONDS):
+                return
+
+    def stop(self) -> int | None:
+        self.stopped.set()
+        if self.thread:
+            self.thread.join()
+        return self.peak
+
+
+class StepRecorder(TrainerCallback):
+    """Loss, rate, tokens and seconds of every step; ends training when the loss is not a number.
+
+    Progress goes to an events file, a JSON line a step, for whoever watches.
+    """
+
+    def __init__(self, events: Path | None = None) -> None:
+        self.events = events
+        self.steps: list[Step] = []
+        self.step_tokens = 0
+        self.step_samples = 0
+        self.total_tokens = 0
+        self.total_samples = 0
+        self.seconds: dict[int, float] = {}
+        self.tokens: dict[int, int] = {}
+        self.samples: dict[int, int] = {}
+        self.terms: dict[str, Any] = {}  # objective -> the sum of its terms, a tensor
+        self.began = 0.0
+        self.flop_count: FlopCount | None = None  # of the model that is being trained, where its form is known
+        self.trained: Sequence[bool] = ()
+        self.flops: dict[int, float] = {}
+        self.before = 0  # steps of earlier stages: numbers go on where those ended
+
+    def add(self, objective: str, term: Any) -> None:
+        """Called by the training loop with what an objective adds to the loss."""
+        self.terms[objective] = self.terms.get(objective, 0.0) + term
+
+    def count(self, tokens: int, samples: int) -> None:
+        """Called by the training loop for each batch of the current step."""
+        self.step_tokens += tokens
+        self.step_samples += samples
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.before = max(self.seconds, default=0)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step_tokens = self.step_samples = 0
+        if self.flop_count:
+            self.trained = self.flop_count.trained()
+        self.began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        synchronise()
+        step = self.before + state.global_step
+        self.seconds[step] = time.perf_counter() - self.began
+        self.tokens[step] = self.step_tokens
+        self.samples[step] = self.step_samples
+        if self.flop_count:
+            self.flops[step] = self.flop_count.step(self.step_tokens, self.step_samples, self.trained)
+        self.total_tokens += self.step_tokens
+        self.total_samples += self.step_samples
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        logs = logs or {}
+        step, steps = self.before + state.global_step, self.before + state.max_steps
+        loss = first(logs, "loss", "embedding_loss")
+        if loss is not None:
+            if not math.isfinite(loss):
+                raise Diverged(f"the training loss is {loss} at step {step} of {steps}")
+            rate = first(logs, "learning_rate", "embedding_learning_rate")
+            tokens = self.tokens.get(step) or None
+            self.steps.append(Step(step, "train", loss, rate, tokens, self.seconds.get(step)))
+            self.tell(phase="train", step=step, steps=steps, loss=loss)
+        if "eval_loss" in logs:
+            if not math.isfinite(logs["eval_loss"]):
+                raise Diverged(f"the validation loss is {logs['eval_loss']} at step {step}")
+            self.steps.append(Step(step, "validation", logs["eval_loss"], None, None, None))
+
+    def tell(self, **event: Any) -> None:
+        if self.events:
+            with self.events.open("a") as file:
+                file.write(json.dumps(event) + "\n")
+
+    def facts(self, peak: float | None = None) -> list[Fact]:
+        """Throughput and step times, without the warm-up steps (all steps when there are no others); and the share of
+        the devices' `peak` (FLOP/s) that the model's own FLOPs came to, where both are known."""
+        kept = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
+        times = [self.seconds[step] for step in kept]
+        if not times:
+            return []
+        facts = [
+            Fact("step_seconds_p50", statistics.median(times), "s", False),
+            Fact("step_seconds_p90", quantile(times, 0.9), "s", False),
+            Fact("step_seconds_max", max(times), "s", False),
+            Fact("optimizer_steps", len(self.seconds), "steps"),
+        ]
+        # Of all steps: the mean of what each objective added to the loss.
+        facts += [Fact(f"{name}_loss", float(total) / len(self.seconds), "") for name, total in self.terms.items()]
+        for name, counts in (("tokens", self.tokens), ("samples", self.samples)):
+            done = sum(counts[step] for step in kept)
+            if done:
+                facts.append(Fact(f"{name}_per_second", done / sum(times), f"{name}/s", True))
+        if self.flops.keys() == self.seconds.keys():  # else not every step's work is known
+            facts.append(Fact("model_flops", sum(self.flops.values()), "FLOP"))
+            if peak:
+                rate = sum(self.flops[step] for step in kept) / sum(times)
+                facts.append(Fact("mfu", rate / peak, "share of the matmul peak", True))
+        return facts
+
+
+def first(logs: dict[str, Any], *names: str) -> float | None:
+    for name in names:
+        if name in logs:
+            return float(logs[name])
+    return None
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which `share` of the values lie, interpolated. `values` is not empty."""
+    ranked = sorted(values)
+    place = share * (len(ranked) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ranked) - 1)
+    return ranked[low] + (ranked[high] - ranked[low]) * (place - low)

@@ -1,0 +1,298 @@
+"""The instruments check themselves, once for each environment and base model, before anything is measured with them.
+
+Each check is one function that returns what it measured and the limit for it. They run in a process of their own
+(`python -m harness.worker.profiling.self_checks REQUEST.json` writes the answer beside the request), so that planning
+stays light. Checks of scoring use the base model itself;
+those of training and merging a random model of the same configuration
+with two layers, so that they cost seconds at any size.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from harness.errors import Unavailable
+from harness.records import Check
+
+ANSWER = "answer.json"
+PLANTED_BYTES = 500_000_000
+PAIRS = (
+    ("The capital of France is", " Paris"),
+    ("Water freezes at zero degrees", " Celsius, and boils at a hundred of them"),
+    ("She opened the old wooden box, and inside there lay", " a letter"),
+    ("Headline: Markets fall as oil prices rise again\nTopic:", " business"),
+    ("Headline: Striker signs for three more years\nTopic:", " sport"),
+    ("One, two, three, four, five, six,", " seven, eight"),
+    ("It was a bright cold day in April, and the clocks", " were striking"),
+    ("A", " cat sat on the mat and looked at the rain"),
+)
+TEXT = " ".join(context + continuation + "." for context, continuation in PAIRS)
+
+
+@dataclass
+class Bench:
+    """What the checks share. It also is the job that it lends to methods."""
+
+    base: Path
+    settings: dict[str, Any]  # a resolved `train:` block
+    scratch: Path
+    needs: dict[str, Path] = field(default_factory=dict)
+    seed: int = 0
+
+    def load_model(self, folder: Path | None = None, quantize: str | None = None) -> Any:
+        from harness.models import load_model
+
+        return load_model(folder or self.base, self.settings, quantize)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from harness.models import load_tokenizer
+
+        return load_tokenizer(self.base)
+
+    @cached_property
+    def model(self) -> Any:
+        return self.load_model()
+
+    @cached_property
+    def small(self) -> Path:
+        """A random model of the base's configuration with two layers, and its tokenizer."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.from_pretrained(self.base)
+        text = config.get_text_config()
+        text.num_hidden_layers = min(2, text.num_hidden_layers)
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[: text.num_hidden_layers]
+        torch.manual_seed(0)
+        folder = self.scratch / "small"
+        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return folder
+
+    def scores(self, model: Any, batch_size: int = 4) -> Any:
+        """Log-likelihoods [pairs + 1] of PAIRS and, last, of TEXT, as cells are scored."""
+        import torch
+
+        lm = self.language_model(model, batch_size)
+        values = [answer for answer, _ in lm.loglikelihood([SimpleNamespace(args=pair) for pair in PAIRS])]
+        values += lm.loglikelihood_rolling([SimpleNamespace(args=(TEXT,))], disable_tqdm=True)
+        return torch.tensor(values, dtype=torch.float64)
+
+    def language_model(self, model: Any, batch_size: int = 4) -> Any:
+        from harness.worker.evaluate import TunedLM
+
+        return TunedLM(model, self.tokenizer, batch_size)
+
+    def rows(self) -> list[dict[str, list[int]]]:
+        """PAIRS as training rows."""
+        lm = self.language_model(self.model)
+        pairs = [lm._encode_pair(*pair) for pair in PAIRS]
+        return [{"input_ids": one + two, "labels": [-100] * len(one) + two} for one, two in pairs]
+
+    def train_small(self, steps: int = 3) -> Any:
+        from transformers import set_seed
+
+        from harness.methods import make_method
+        from harness.worker.profiling.meter import StepRecorder
+        from harness.worker.train import train
+
+        set_seed(self.seed)
+        model = self.load_model(self.small)
+        settings = {**self.settings, "steps": steps, "epochs": None, "batch_size": 4, "devices": 1}
+        return train(
+            model, make_method("full", {}), self.rows(), [], settings, self.seed, StepRecorder(), self.scratch / "train"
+        )
+
+
+Instrument = Callable[[Bench], Check]
+
+
+def repeated_scores(bench: Bench) -> Check:
+    first, second = bench.scores(bench.model), bench.scores(bench.model)
+    about = "the untouched model scored twice: largest change of a log-likelihood"
+    return Check("repeated_scores", about, largest(first - second), 0.0, "nats")
+
+
+def batch_size(bench: Bench) -> Check:
+    alone, together = bench.scores(bench.model, 1), bench.scores(bench.model, len(PAIRS))
+    about = "scored one by one and in one padded batch: largest relative change of a log-likelihood"
+    return Check("batch_size", about, largest((alone - together) / alone), tolerance(bench), "ratio")
+
+
+def padding_side(bench: Bench) -> Check:
+    """Our scorer pads on the right; here the same pairs are padded on the left, through the model alone."""
+    import torch
+
+    model, device = bench.model, next(bench.model.parameters()).device
+    lm = bench.language_model(model)
+    pairs = [lm._encode_pair(*pair) for pair in PAIRS]
+    length = max(len(one) + len(two) for one, two in pairs)
+    ids = torch.tensor([[0] * (length - len(one) - len(two)) + one + two for one, two in pairs], device=device)
+    mask = torch.tensor(
+        [[0] * (length - len(one) - len(two)) + [1] * (len(one) + len(two)) for one, two in pairs], device=device
+    )
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad(), lm.autocast():
+        logs = model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False).logits.float()
+    logs = logs.log_softmax(-1)[:, :-1].gather(2, ids[:, 1:, None]).squeeze(2)
+    left = torch.stack([logs[place, -len(two) :].sum() for place, (_, two) in enumerate(pairs)]).double().cpu()
+    right = bench.scores(model)[: len(PAIRS)]
+    about = "padded on the left instead of the right: largest relative change of a log-likelihood"
+    return Check("padding_side", about, largest((left - right) / right), tolerance(bench), "ratio")
+
+
+def null_adapter(bench: Bench) -> Check:
+    from harness.methods import make_method
+
+    before = bench.scores(bench.model)
+    adapted = make_method("lora", {}).attach(bench.load_model())
+    after = bench.scores(adapted.eval())
+    about = "an untrained LoRA adapter: largest change of a log-likelihood"
+    return Check("null_adapter", about, largest(before - after), 0.0, "nats")
+
+
+def merge_of_one(bench: Bench) -> Check:
+    from harness.methods import make_method
+
+    expert = bench.load_model(bench.small)
+    method = make_method("merge", {"how": "linear", "experts": {"method": "full", "learn": ["one", "other"]}})
+    job: Any = Bench(bench.small, bench.settings, bench.scratch / "merge", {"expert:one": bench.small})
+    job.scratch.mkdir()
+    merged = dict(method.fit(expert, job).named_parameters())
+    gap = max(float((value - merged[name]).detach().abs().max()) for name, value in expert.named_parameters())
+    return Check("merge_of_one", "one expert merged at weight 1: largest change of a weight", gap, 0.0, "weight")
+
+
+def same_seed(bench: Bench) -> Check:
+    """On a GPU the order of sums may differ: then the spread is the noise floor, and not a fault."""
+    import torch
+
+    first, second = (dict(bench.train_small().named_parameters()) for _ in range(2))
+    gap = max(float((value - second[name]).detach().abs().max()) for name, value in first.items())
+    limit = 1e-3 if torch.cuda.is_available() else 0.0
+    return Check("same_seed", "trained twice from one seed: largest difference of a weight", gap, limit, "weight")
+
+
+def timer_cost(bench: Bench) -> Check:
+    from transformers import TrainerControl, TrainerState
+
+    from harness.worker.profiling.meter import StepRecorder
+
+    recorder, count = StepRecorder(bench.scratch / "events.jsonl"), 200
+    state, control = TrainerState(max_steps=count), TrainerControl()
+    started = time.perf_counter()
+    for number in range(count):
+        state.global_step = number + 1
+        recorder.on_step_begin(None, state, control)
+        recorder.count(1, 1)
+        recorder.on_step_end(None, state, control)
+        recorder.on_log(None, state, control, {"loss": 1.0, "learning_rate": 1e-3})
+    cost = (time.perf_counter() - started) / count
+    return Check("timer_cost", "what measuring adds to a training step", cost * 1000, 5.0, "ms")
+
+
+def phase_cost(bench: Bench) -> Check:
+    from harness.worker.profiling.meter import Meter
+
+    meter, count = Meter(), 5
+    for _ in range(count):
+        with meter.phase("empty"):
+            pass
+    cost = meter.phases[0].seconds / count
+    return Check("phase_cost", "what is measured of a phase in which nothing is done", cost * 1000, 5.0, "ms")
+
+
+def memory_meter(bench: Bench) -> Check:
+    """Planted in the second of three phases, where torch is used as cells use it."""
+    import torch
+
+    from harness.worker.profiling.meter import Meter
+
+    device = next(bench.model.parameters()).device
+    meter = Meter()
+    for name in ("before", "planted", "after"):
+        with meter.phase(name):
+            if name == "planted":
+                held = torch.ones(PLANTED_BYTES, dtype=torch.uint8, device=device)
+                del held
+    kind = "allocated_bytes" if device.type == "cuda" else "rss_bytes"
+    before, planted, after = (float(getattr(phase, kind) or "nan") for phase in meter.phases)
+    error = max(abs(planted - before - PLANTED_BYTES), abs(after - before)) / PLANTED_BYTES
+    about = "500 MB planted in one of three phases: largest error of a phase's peak"
+    return Check("memory_meter", about, error, 0.03, "ratio")
+
+
+# Memory first: freed blocks of what the others did could be filled by what is planted.
+INSTRUMENTS: tuple[Instrument, ...] = (
+    memory_meter, phase_cost, timer_cost, repeated_scores, batch_size, padding_side, null_adapter, same_seed,
+    merge_of_one,
+)  # fmt: skip
+
+
+def check_all(bench: Bench, instruments: tuple[Instrument, ...] = INSTRUMENTS) -> Iterator[Check]:
+    """Every check. One that fails to run has measured NaN, which is beyond any limit."""
+    for instrument in instruments:
+        started = time.perf_counter()
+        try:
+            found = instrument(bench)
+        except Exception as error:
+            reason = f"it could not run: {type(error).__name__}: {error}".splitlines()[0]
+            found = Check(instrument.__name__, reason, float("nan"), 0.0, "")
+        yield Check(**{**asdict(found), "seconds": time.perf_counter() - started})
+
+
+def largest(difference: Any) -> float:
+    return float(difference.abs().max())
+
+
+def tolerance(bench: Bench) -> float:
+    """How far a log-likelihood may move, relatively, with the shape of its batch: by rounding alone."""
+    from harness.models import resolve_precision
+
+    return {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}[resolve_precision(bench.settings["precision"])]
+
+
+def peaks(precisions: list[str]) -> dict[str, float | None]:
+    """Precision -> FLOP/s of a matrix product in it; None where this device cannot do it."""
+    from harness.models import compute_dtype, resolve_precision
+    from harness.worker.profiling.flops import matmul_peak
+
+    found: dict[str, float | None] = {}
+    for precision in precisions:
+        try:
+            found[precision] = matmul_peak(compute_dtype(resolve_precision(precision)))
+        except Unavailable:
+            found[precision] = None
+    return found
+
+
+def main(request: Path) -> None:
+    """Answer a request in `answer.json` beside it: {base, settings, threads} with a list of checks, {precisions,
+    threads} with `peaks`."""
+    import tempfile
+
+    import torch
+
+    asked = json.loads(request.read_text())
+    torch.set_num_threads(asked["threads"])
+    if "precisions" in asked:
+        (request.parent / ANSWER).write_text(json.dumps(peaks(asked["precisions"])))
+        return
+    with tempfile.TemporaryDirectory(dir=request.parent) as scratch:
+        bench = Bench(Path(asked["base"]), asked["settings"], Path(scratch))
+        checks = [asdict(check) for check in check_all(bench)]
+    (request.parent / ANSWER).write_text(json.dumps(checks, indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,373 @@
+"""Stage 4 of 7. In: a model with what is trainable marked, examples, settings. Out: the trained model.
+
+The only training loop, and it names no method: transformers.Trainer (accelerate underneath) with the loss
+on answer tokens and the method's own parameter groups. Measuring is a callback (`measure.py`). Where several
+processes train one model (`devices.py`), every one of them runs this, and losses and counts are those of all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from harness.errors import Unavailable
+from harness.models import logits_at, resolve_precision
+from harness.objectives import Batch, Objective
+from harness.suite import unavailable
+from harness.worker.callbacks import Dropout, Hooks, KeepBest
+from harness.worker.distributed import COUNTS, filled, outline, shard_on_cpu, shared_loader, strategy_arguments
+from harness.worker.profiling.meter import StepRecorder
+
+if TYPE_CHECKING:
+    from harness.methods import Method
+
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adafactor": "adafactor",
+    "adamw8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw8bit": "paged_adamw_8bit",
+    "galore": "galore_adamw",
+}
+IN_LAYERS = r".*layers\.\d+\..*"  # the linear layers that GaLore projects: not the output layer
+WEIGHTS = "weight"  # the key of a row, and of a batch, that says how much each of its answer tokens counts
+Row = dict[str, Any]
+
+
+def train(
+    model: Any,
+    method: Method,
+    rows: list[Row],
+    validation: list[Row],
+    settings: dict[str, Any],
+    seed: int,
+    recorder: StepRecorder,
+    scratch: Path,
+    objectives: Sequence[Objective] = (),
+    more: Sequence[TrainerCallback] = (),
+) -> Any:
+    """Train `model` (a torch module) in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
+
+    Rows may have a `weight`, which multiplies the loss of each of their answer tokens. settings: the resolved `train:`
+    block; with `ordered` rows are learned as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error.
+    Of several processes, the first returns the model with its weights; under fsdp the others return it without.
+    """
+    arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch)
+    held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
+    callbacks = [*beside_steps(method, settings, recorder), *more]
+    if settings["early_stopping"]:
+        callbacks.append(KeepBest(settings["early_stopping"], held))
+    model.config.use_cache = False
+    sharded = settings["devices"] > 1 and settings["strategy"] == "fsdp"
+    empty = outline(model) if sharded else None
+    trainer = CellTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=validation if settings["eval_every"] else None,
+        data_collator=Collator(pad=0, weighted=any(WEIGHTS in row for row in rows)),
+        callbacks=callbacks,
+        groups=method.parameter_groups(model),
+        penalty=method.penalty,
+        recorder=recorder,
+        objectives=objectives,
+    )
+    trainer.train()
+    for name, value in model.named_parameters():
+        value.requires_grad_(name in held)  # as before, whatever the method trained last
+    if empty is not None:
+        model = filled(trainer.model, trainer.accelerator, empty)
+    model.config.use_cache = True
+    # accelerate leaves its autocast wrapper around `forward`, which would also change how the model scores.
+    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+
+
+def beside_steps(method: Method, settings: dict[str, Any], recorder: StepRecorder) -> list[TrainerCallback]:
+    """What goes on beside the steps of any training: measuring, the method's own hooks, dropout."""
+    dropout = [Dropout(settings["dropout"])] if settings["dropout"] else []
+    return [recorder, Hooks(method), *dropout]
+
+
+def training_arguments(
+    settings: dict[str, Any],
+    learning_rate: float,
+    seed: int,
+    scratch: Path,
+    kind: Callable[..., Any] = TrainingArguments,
+) -> Any:
+    """The settings as `TrainingArguments`, or as what `kind` makes of them."""
+    cuda = torch.cuda.is_available()
+    precision = resolve_precision(settings["precision"])
+    if reason := unavailable(settings, cuda):
+        raise Unavailable(reason)
+    galore: dict[str, Any] = {}
+    if settings["optimizer"] == "galore":
+        galore["optim_target_modules"] = IN_LAYERS
+        galore["optim_args"] = f"rank={settings['galore_rank']},update_proj_gap={settings['galore_every']}"
+    every = settings["eval_every"]
+    return kind(
+        output_dir=str(scratch),
+        max_steps=settings["steps"] or -1,
+        num_train_epochs=settings["epochs"] or 1,
+        per_device_train_batch_size=settings["batch_size"] // settings["devices"],
+        per_device_eval_batch_size=settings["eval_batch_size"],
+        gradient_accumulation_steps=settings["gradient_accumulation"],
+        gradient_checkpointing=settings["gradient_checkpointing"],
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings["gradient_checkpointing"] else None,
+        learning_rate=learning_rate,
+        lr_scheduler_type=settings["schedule"],
+        warmup_steps=settings["warmup"],
+        weight_decay=settings["weight_decay"],
+        max_grad_norm=settings["max_grad_norm"],
+        optim=OPTIMIZERS[settings["optimizer"]],
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=not cuda,
+        eval_strategy="steps" if every else "no",
+        eval_steps=every,
+        prediction_loss_only=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a NaN must be seen, not smoothed away
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=seed,
+        data_seed=seed,
+        **galore,
+        train_sampling_strategy="sequential" if settings.get("ordered") else "random",
+        **strategy_arguments(settings["strategy"], settings["devices"]),
+    )
+
+
+def train_by(
+    trainer: Callable[..., Any],
+    config: Callable[..., Any],
+    model: Any,
+    method: Method,
+    settings: dict[str, Any],
+    seed: int,
+    recorder: StepRecorder,
+    scratch: Path,
+) -> Any:
+    """`train` with a trainer of another library, made of transformers': see `methods.base.Job.train_by`."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    forward, pad = vars(plain).get("forward"), (plain.config.pad_token_id, plain.generation_config.pad_token_id)
+    dtypes = {name: value.dtype for name, value in model.named_parameters()}
+    arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch, config)
+    made = trainer(model=model, args=arguments, callbacks=beside_steps(method, settings, recorder))
+    if groups := method.parameter_groups(model):
+        made.optimizer = optimizer_of(made, groups)
+    made.train()
+    model = made.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    # trl leaves an output layer of its own in place of `forward`, adapters of quantised models in half precision, and
+    # its padding token in the configuration.
+    vars(plain).pop("forward", None)
+    if forward is not None:
+        plain.forward = forward
+    for name, value in model.named_parameters():
+        value.data = value.data.to(dtypes[name])
+    plain.config.pad_token_id, plain.generation_config.pad_token_id = pad
+    return model.eval()
+
+
+def optimizer_of(trainer: Any, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """A trainer's optimiser over groups of parameters."""
+    kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    # torch's own default decay is 0.01: a group without a decay of its own has the suite's.
+    groups = [{"weight_decay": trainer.args.weight_decay, **group} for group in groups]
+    if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
+        groups = projected(groups, options.pop("params")[1])
+    made: torch.optim.Optimizer = kind(groups, **options)
+    return made
+
+
+class CellTrainer(Trainer):
+    """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's groups."""
+
+    def __init__(
+        self,
+        *,
+        groups: list[dict[str, Any]] | None,
+        recorder: StepRecorder,
+        objectives: Sequence[Objective] = (),
+        penalty: Callable[[Any], torch.Tensor | None] = lambda model: None,
+        **options: Any,
+    ):
+        super().__init__(**options)
+        self.objectives = objectives
+        self.penalty = penalty
+        self.groups = groups
+        self.recorder = recorder
+        # compute_loss divides by the answer tokens of the whole step, so Trainer must not divide again.
+        self.model_accepts_loss_kwargs = True
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp:
+            shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
+    def get_train_dataloader(self) -> Any:
+        devices = self.accelerator.num_processes
+        if devices == 1:
+            return super().get_train_dataloader()
+        size = self.args.train_batch_size * devices
+        return shared_loader(self.train_dataset, size, self._get_train_sampler(), self.data_collator, self.accelerator)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        if self.accelerator.num_processes == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        return shared_loader(self.eval_dataset, self.args.eval_batch_size, None, self.data_collator, self.accelerator)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.groups is None and self.args.optim_target_modules is None:
+            return super().create_optimizer(model)
+        self.optimizer = optimizer_of(self, self.groups or self.plain_groups())
+        return self.optimizer
+
+    def plain_groups(self) -> list[dict[str, Any]]:
+        """What the trainer would make of a method without groups: norms and biases are not decayed."""
+        decayed = set(self.get_decay_parameter_names(self.model))
+        trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+        return [
+            {"params": [value for name, value in trained if name in decayed]},
+            {"params": [value for name, value in trained if name not in decayed], "weight_decay": 0.0},
+        ]
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean cross-entropy per answer token, over all batches of a step, and what the objectives add.
+
+        Gradients and logged losses of several devices are averaged, so each gives its sum times their number.
+        """
+        ids, labels, mask = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
+        logits, targets = answer_logits(model, ids, labels, mask)
+        loss_sum, count = cross_entropy_sum(logits, targets, inputs.get(WEIGHTS))
+        if model.training:
+            tokens, samples = inputs.get(COUNTS) or (int(inputs["attention_mask"].sum()), len(inputs["input_ids"]))
+            self.recorder.count(tokens, samples)
+        loss = loss_sum / (num_items_in_batch if num_items_in_batch is not None else count)
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        if model.training:
+            batch = Batch(ids, labels, mask, logits, targets)
+            share = count / num_items_in_batch if num_items_in_batch is not None else 1.0
+            loss = loss * math.prod(objective.task_weight for objective in self.objectives)
+            if (own := self.penalty(model)) is not None:
+                loss = loss + own * share
+            # Those of the step come last: what they give to the model must not stand between a pass and its own terms.
+            for objective in sorted(self.objectives, key=lambda objective: objective.once_a_step):
+                if not objective.once_a_step:
+                    term = objective.loss(model, batch) * share
+                elif self.accelerator.sync_gradients:  # the last forward pass before the optimiser's step
+                    term = objective.loss(model, batch)
+                else:
+                    continue
+                self.recorder.add(objective.name, term.detach())
+                loss = loss + term
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
+        """What the loss of a step is divided by: its answer tokens, each times its row's weight, over all devices."""
+        if not batch_samples or WEIGHTS not in batch_samples[0]:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        total = torch.stack([weighted_count(batch["labels"], batch[WEIGHTS]) for batch in batch_samples]).sum()
+        return self.accelerator.gather(total.to(device)).sum()
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
+        """Over several devices, each batch's loss is that of all its shares; batches count by their rows, as in one."""
+        if self.accelerator.num_processes == 1:
+            return super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **options)
+        self.model.eval()
+        total, rows = 0.0, 0
+        with torch.no_grad():
+            for inputs in dataloader:
+                batch = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
+                with self.compute_loss_context_manager():
+                    loss_sum, count = self.accelerator.reduce(torch.stack(answer_loss(self.model, *batch)))
+                samples = inputs[COUNTS][1]
+                total += samples * float(loss_sum / count)
+                rows += samples
+        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": total / rows}, rows)
+
+
+def projected(groups: list[dict[str, Any]], low_rank: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each group, split into the matrices whose gradients GaLore projects (Zhao et al. 2024, arXiv:2403.03507), and the
+    others. `low_rank` is the group of transformers' own making: those matrices, and what their projection is like."""
+    matrices = set(map(id, low_rank["params"]))
+    how = {key: value for key, value in low_rank.items() if key != "params"}
+    found = []
+    for group in groups:
+        for inside, extra in ((True, how), (False, {})):
+            values = [value for value in group["params"] if (id(value) in matrices) is inside]
+            if values:
+                found.append({**group, **extra, "params": values})
+    return found
+
+
+def answer_logits(
+    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits [batch, places, vocabulary], targets [batch, places]) of a right-padded batch [batch, length].
+
+    Only the places that predict an answer token of some row are given to the output layer.
+    """
+    length = input_ids.shape[1]
+    wanted = (labels[:, 1:] != -100).any(dim=0).nonzero().squeeze(1)  # place i predicts token i + 1
+    return logits_at(model, input_ids, wanted - length, attention_mask), labels[:, wanted + 1]
+
+
+def cross_entropy_sum(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(summed cross-entropy, number of answer tokens); of weighted rows [batch], each token times its row's weight."""
+    flat, wanted = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1)
+    if weights is None:
+        return cross_entropy(flat, wanted, ignore_index=-100, reduction="sum"), (targets != -100).sum()
+    losses = cross_entropy(flat, wanted, ignore_index=-100, reduction="none").view_as(targets)
+    return (losses * weights.unsqueeze(1)).sum(), weighted_count(targets, weights)
+
+
+def weighted_count(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Answer tokens, each times its row's weight."""
+    return ((labels != -100).sum(dim=1) * weights).sum()
+
+
+def answer_loss(
+    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(summed cross-entropy, number of answer tokens) of a right-padded batch [batch, length]."""
+    return cross_entropy_sum(*answer_logits(model, input_ids, labels, attention_mask))
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Rows -> a batch padded on the right. `pad` may be any token: it is masked. `weighted`: with their weights."""
+
+    pad: int
+    weighted: bool = False
+
+    def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
+        length = max(len(row["input_ids"]) for row in rows)
+
+        def padded(name: str, filler: int) -> torch.Tensor:
+            return torch.tensor([row[name] + [filler] * (length - len(row[name])) for row in rows])
+
+        mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows])
+        return {
+            "input_ids": padded("input_ids", self.pad),
+            "labels": padded("labels", -100),
+            "attention_mask": mask,
+            **({WEIGHTS: torch.tensor([row.get(WEIGHTS, 1.0) for row in rows])} if self.weighted else {}),
+        }

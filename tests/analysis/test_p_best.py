@@ -1,0 +1,79 @@
+"""Chances of being the best: against a t distribution, against a simulation, and what must not matter."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import t
+
+from harness.analysis.stats.contrast import Spread, compare, pooled_spread, seed_spread
+from harness.analysis.stats.p_best import Runner, best_chances, leads
+
+ITEMS = 200
+
+
+def runner(skill: float, seed: int, seeds: int = 3) -> Runner:
+    hard = numpy.random.default_rng(0).random(ITEMS)
+    random = numpy.random.default_rng(seed)
+    own = skill + random.normal(0, 0.02, seeds)
+    values = [(random.random(ITEMS) < numpy.clip(one + 0.6 * (0.5 - hard), 0, 1)).astype(float) for one in own]
+    return Runner(float(numpy.mean(values)), tuple(map(tuple, values)))
+
+
+def spread(runners: dict[str, Runner]) -> Spread:
+    return pooled_spread([found for one in runners.values() if (found := seed_spread([one.rows]))])
+
+
+def test_of_two_it_is_the_tail_of_the_verdicts_own_distribution() -> None:
+    both = {"a": runner(0.70, 1), "b": runner(0.67, 2)}
+    pooled = spread(both)
+    found = compare(both["a"].rows, both["b"].rows, pooled=pooled)
+    chances = best_chances("a", leads("a", both, pooled))
+    assert chances["a"] == pytest.approx(float(t.cdf(found.effect / found.stderr, found.df)), abs=0.025)
+    assert chances["a"] + chances["b"] == pytest.approx(1.0)
+
+
+def test_many_are_as_likely_as_a_simulation_of_items_and_seeds_says() -> None:
+    """Normal items and seeds with known variances: the posterior of the means is known too."""
+    random = numpy.random.default_rng(5)
+    methods, seeds = 5, 4
+    item = random.normal(0, 0.3, ITEMS)
+    own = random.normal(0, 0.2, (methods, ITEMS))
+    skill = numpy.array([0.0, 0.01, 0.02, 0.03, 0.035])
+    seed_effect = random.normal(0, 0.01, (methods, seeds))
+    scores = skill[:, None, None] + item + own[:, None, :] + seed_effect[:, :, None]
+    runners = {str(n): Runner(float(scores[n].mean()), tuple(map(tuple, scores[n]))) for n in range(methods)}
+    pooled = Spread(0.01**2, 1000.0, 0.0)
+    best = max(runners, key=lambda label: runners[label].merit)
+    chances = best_chances(best, leads(best, runners, pooled))
+    means = scores.mean(axis=(1, 2))
+    draws = means + random.normal(0, 0.2 / numpy.sqrt(ITEMS), (40_000, methods))
+    draws += random.normal(0, 0.01 / numpy.sqrt(seeds), draws.shape)
+    truth = numpy.bincount(draws.argmax(axis=1), minlength=methods) / len(draws)
+    assert [chances[str(n)] for n in range(methods)] == pytest.approx(list(truth), abs=0.05)
+
+
+def test_what_answers_alike_shares_the_chance() -> None:
+    one = runner(0.7, 3)
+    chances = best_chances("a", leads("a", {"a": one, "b": one}, spread({"a": one})))
+    assert chances["a"] == pytest.approx(0.5, abs=0.03)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.permutations(["a", "b", "c", "d"]))
+def test_the_order_of_methods_does_not_matter(order: list[str]) -> None:
+    runners = {label: runner(0.6 + 0.02 * ord(label) % 7 / 50, ord(label)) for label in "abcd"}
+    pooled = spread(runners)
+    shuffled = {label: runners[label] for label in order}
+    assert best_chances("b", leads("b", shuffled, pooled)) == best_chances("b", leads("b", runners, pooled))
+
+
+def test_without_items_errors_are_independent_and_with_one_seed_it_is_at_most() -> None:
+    found = leads("a", {"a": Runner(0.70, (), 0.03), "b": Runner(0.70, (), 0.04)}, None)
+    assert not found.paired
+    assert found.draws.std() == pytest.approx(0.05, rel=0.1)
+    single = {"a": runner(0.7, 1, seeds=1), "b": runner(0.6, 2, seeds=1)}
+    assert leads("a", single, None).at_most
+    assert leads("a", {"a": runner(0.7, 1)}, None).labels == ()

@@ -1,0 +1,79 @@
+"""What a plan's items can decide, before and after something is known of its seeds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from results_factory import MODEL, TASK, Results, cell, items, scores
+from samples import MODELS, TASKS
+from samples import plan as planned
+
+from harness.analysis.planned_power import assumption, outlooks, seed_spreads, sentence, short
+from harness.analysis.stats.contrast import Spread, seed_spread
+from harness.data.facts import Facts
+from harness.plan.plan import Plan
+
+SPREAD = Spread(variance=0.0004, df=6, residual=0.0003)
+
+
+def plan(tmp_path: Path, metric: str = "acc", n_test: int = 200, **changes: Any) -> Plan:
+    found = planned(tmp_path, **changes)
+    tasks = {**TASKS, "a": replace(TASKS["a"], metric=metric, n_test=n_test)}
+    return replace(found, facts=Facts(MODELS, tasks))
+
+
+def test_two_hundred_items_show_no_tie_within_the_default_margin(tmp_path: Path) -> None:
+    (found,) = outlooks(plan(tmp_path), {})
+    assert (found.task, found.items, found.margin, found.seed_sd) == ("a", 200, 0.02, None)
+    assert found.figures.score_stderr == pytest.approx(0.0354, abs=1e-4)
+    assert not found.figures.decides
+    assert "200 test items, so one score has a standard error of 0.035" in sentence(found)
+    assert "a tie within 0.02 takes 5,354 items" in sentence(found)
+    assert "not known yet and taken as none, the best case" in assumption(found)
+    assert short([found]).startswith("no tie within 0.02 can be expected: 200 items of a find differences from 0.10 on")
+
+
+def test_a_wide_margin_is_within_reach_and_nothing_is_said(tmp_path: Path) -> None:
+    found = outlooks(plan(tmp_path, margin=0.2), {})
+    assert found[0].figures.decides
+    assert short(found) == ""
+
+
+def test_what_stored_seeds_tell_makes_it_harder_and_more_seeds_easier(tmp_path: Path) -> None:
+    best = outlooks(plan(tmp_path), {})[0]
+    known = outlooks(plan(tmp_path), {("m1", "a"): SPREAD})[0]
+    more = outlooks(plan(tmp_path, seeds=[0, 1, 2, 3, 4]), {("m1", "a"): SPREAD})[0]
+    assert more.figures.detectable < known.figures.detectable
+    assert best.figures.detectable < known.figures.detectable
+    assert known.seed_sd == pytest.approx(0.02)
+    assert "with 2 seeds a difference of" in sentence(known)
+    assert "vary by 0.020 between seeds" in assumption(known)
+
+
+def test_one_seed_and_metrics_that_are_not_right_or_wrong(tmp_path: Path) -> None:
+    (found,) = outlooks(plan(tmp_path, seeds=[0]), {("m1", "a"): SPREAD})
+    assert found.seed_sd is None
+    assert "with one seed nothing is settled" in assumption(found)
+    for metric in ("word_perplexity", "kl_to_base", ""):
+        assert outlooks(plan(tmp_path, metric=metric), {}) == []
+
+
+def test_the_spread_of_stored_seeds_is_pooled_over_settings(tmp_path: Path) -> None:
+    rng = numpy.random.default_rng(0)
+    answers = {
+        (label, seed): [float(value) for value in rng.random(50) < 0.6] for label in ("full", "lora") for seed in (0, 1)
+    }
+    results = Results(tmp_path)
+    for (label, seed), values in answers.items():
+        for _ in range(2):  # of two attempts the newer counts
+            results.add(cell(label, 32, seed), scores(0.6), items=items(TASK, "acc", values))
+    with results.store().open(read_only=True) as connection:
+        found = seed_spreads(connection, {(MODEL, TASK): ("acc", "f" * 8)})[MODEL, TASK]
+        assert seed_spreads(connection, {(MODEL, TASK): ("acc", "another definition")}) == {}
+    each = [seed_spread([[answers[label, 0], answers[label, 1]]]) for label in ("full", "lora")]
+    assert found.df == 2
+    assert found.variance == pytest.approx(numpy.mean([spread.variance for spread in each if spread]))

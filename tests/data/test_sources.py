@@ -1,0 +1,577 @@
+"""Sources: what is malformed, what is refused, what heals, and what works without a network.
+
+No network: a package index and a Hub answer on the loopback interface. Not covered: private repositories.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.data import sources
+from harness.data.sources import Source, fetch, fingerprint, is_cached, parse
+from harness.errors import OfflineError, SourceError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+WHEEL = "tiny-1.0-py3-none-any.whl"
+
+
+class Server:
+    """Serves `pages` (path -> body, headers) and counts what is asked; a gate holds back an answer."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, tuple[bytes, dict[str, str]]] = {}
+        self.gates: dict[str, threading.Event] = {}
+        self.asked: Counter[str] = Counter()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                server.asked[f"{self.command} {path}"] += 1
+                if path in server.gates:
+                    server.gates[path].wait(30)
+                missing = {"X-Error-Code": "RepoNotFound"}
+                body, headers = server.pages.get(path, (b"", missing))
+                self.send_response(200 if path in server.pages else 404)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def add_archive(self, file: str, body: bytes) -> str:
+        """Offer an archive; returns its SHA-256. The index shows no digest: checking it is our part."""
+        package = file.partition("-")[0]
+        page = f'<a href="/files/{file}">{file}</a>'.encode()
+        self.pages[f"/simple/{package}/"] = (page, {"Content-Type": "text/html"})
+        self.pages[f"/files/{file}"] = (body, {"Content-Type": "application/octet-stream"})
+        return hashlib.sha256(body).hexdigest()
+
+    def add_repository(self, name: str, files: dict[str, bytes]) -> None:
+        info = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
+        tree = [
+            {"type": "file", "path": file, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+            for file, body in files.items()
+        ]
+        json_type = {"Content-Type": "application/json"}
+        for revision in ("main", COMMIT):
+            self.pages[f"/api/models/{name}/revision/{revision}"] = (json.dumps(info).encode(), json_type)
+        self.pages[f"/api/models/{name}/tree/{COMMIT}"] = (json.dumps(tree).encode(), json_type)
+        for file, body in files.items():
+            headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
+            self.pages[f"/{name}/resolve/{COMMIT}/{file}"] = (body, headers)
+
+    def stop(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A loopback index and Hub, an empty cache, and none of this machine's own pip or Hub settings."""
+    for name in list(os.environ):
+        if name.startswith(("PIP_", "HF_", "TUNEBENCH_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    server = Server()
+    for name, value in {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": f"{server.url}/simple",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_FIND_LINKS": "",
+        "PIP_NO_CACHE_DIR": "1",
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(tmp_path / "hf-home"),
+        "TUNEBENCH_CACHE": str(tmp_path / "cache"),
+        "NO_PROXY": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    # The library reads this when imported, which another test may have made it do while offline.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    yield server
+    server.stop()
+
+
+def wheel(files: dict[str, bytes]) -> bytes:
+    metadata = b"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
+    tags = b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    info = {"METADATA": metadata, "WHEEL": tags, "RECORD": b""}
+    return zipped({**files, **{f"tiny-1.0.dist-info/{name}": body for name, body in info.items()}})
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+    return data.getvalue()
+
+
+def sdist(files: dict[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for name, body in files.items():
+            member = tarfile.TarInfo(f"tiny-1.0/{name}")
+            member.size = len(body)
+            archive.addfile(member, io.BytesIO(body))
+        link = tarfile.TarInfo("tiny-1.0/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return data.getvalue()
+
+
+TINY = {"tiny/data/a.txt": b"first", "tiny/data/b.txt": b"second", "tiny/other.txt": b"third"}
+
+
+def left_over(root: Path) -> list[str]:
+    """Files of the cache but for its locks: there must be none after a failure."""
+    return [str(path) for path in root.rglob("*") if path.is_file() and "locks" not in path.parts]
+
+
+def no_download(*args: object) -> Path:
+    raise AssertionError("asked the network for what is in the cache")
+
+
+# ---- parse ----
+
+words = st.from_regex(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*", fullmatch=True).filter(lambda word: word[-4:] != ".git")
+inner = st.lists(st.from_regex(r"[\w-][\w .@=-]*", fullmatch=True), max_size=3).map("/".join)
+paths = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+digests = st.from_regex(r"([0-9a-f]{64})?", fullmatch=True)
+texts = st.one_of(
+    st.builds(Source, st.just("pypi"), words, words, inner, digests),
+    st.builds(
+        Source,
+        st.just("hf"),
+        st.tuples(words, words).map("/".join),
+        st.one_of(st.just(""), words),
+        st.just(""),
+    ),
+    st.builds(Source, st.just("file"), paths, st.just(""), st.just(""), digests),
+).filter(lambda source: str(source) == str(source).strip())
+
+
+@given(texts)
+def test_text_form_round_trips(source: Source) -> None:
+    assert parse(str(source), source.sha256) == source
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tiny",
+        "data.csv",
+        "http:x",
+        "pypi:",
+        "pypi:tiny",
+        "pypi:tiny>=1.0",
+        "pypi:tiny==",
+        "pypi:tiny==1.*",
+        "pypi:tiny===1.0",
+        "pypi:tiny[extra]==1.0",
+        "pypi:--index-url==1.0",
+        "pypi:tiny==1.0/../../etc",
+        "pypi:tiny==1.0//etc",
+        "pypi:tiny==1.0/a/",
+        "pypi:tiny==1.0/a\\b",
+        "hf:gpt2",
+        "hf:a/b/c",
+        "hf:a/b@",
+        "hf:a/b--c",
+        "hf:a/b.git",
+        "hf:a/b@../x",
+        "file:",
+    ],
+)
+def test_malformed_text_is_refused_with_the_allowed_forms(text: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        parse(text)
+    assert repr(text) in str(caught.value)
+    assert "pypi:package==version" in str(caught.value)
+
+
+def test_kind_is_guessed_and_digest_is_checked() -> None:
+    with pytest.raises(SourceError, match="Did you mean 'pypi:'"):
+        parse("pipy:")
+    with pytest.raises(SourceError, match="64 hex digits"):
+        parse("file:x", "abc")
+    with pytest.raises(SourceError, match="full commit hash"):
+        parse("hf:a/b", "0" * 64)
+    assert parse("file:x", "AB" * 32).sha256 == "ab" * 32
+
+
+def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path))
+    assert sources.cache_root() == tmp_path
+    monkeypatch.setenv("TUNEBENCH_CACHE", "")
+    assert sources.cache_root() == Path.home() / ".cache" / "tunebench"
+
+
+# ---- pypi: ----
+
+
+def test_wheel_is_unpacked_inside_only_and_then_works_offline(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = server.add_archive(WHEEL, wheel(TINY))
+    source = parse("pypi:tiny==1.0/tiny/data", digest)
+    reports: list[tuple[str, int, int]] = []
+    assert not is_cached(source)
+    path = fetch(source, progress=lambda *report: reports.append(report))
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == {
+        "a.txt": b"first",
+        "b.txt": b"second",
+    }
+    assert ("unpacking tiny", 11, 11) in reports
+    manifest = json.loads((path.parents[2] / "source.json").read_text())
+    assert manifest["sha256"] == digest
+    assert manifest["source"] == str(source)
+    assert [file["path"] for file in manifest["files"]] == ["tiny/data/a.txt", "tiny/data/b.txt"]
+    assert not list((tmp_path / "cache" / "tmp").iterdir())
+
+    monkeypatch.setenv("TUNEBENCH_OFFLINE", "1")
+    monkeypatch.setattr(sources, "_pip_download", no_download)
+    assert is_cached(source)
+    assert fetch(source) == path
+    one = parse("pypi:tiny==1.0/tiny/data/a.txt")
+    assert fingerprint(source, path) != digest
+    assert not is_cached(one)  # another path inside is another entry
+    assert not is_cached(parse(str(source), "0" * 64))  # and the entry is not the archive that this one expects
+
+
+def test_one_file_and_the_whole_package(server: Server) -> None:
+    server.add_archive(WHEEL, wheel(TINY))
+    one, whole = parse("pypi:tiny==1.0/tiny/other.txt"), parse("pypi:tiny==1.0")
+    one_path, whole_path = fetch(one), fetch(whole)
+    assert one_path.read_bytes() == b"third"
+    assert (whole_path / "tiny" / "data" / "a.txt").read_bytes() == b"first"
+    assert fingerprint(one, one_path) != fingerprint(whole, whole_path)
+    with pytest.raises(SourceError, match="no entry of the cache"):
+        fingerprint(one, whole_path / "nowhere")
+
+
+def test_sdist_has_the_paths_of_a_wheel_and_its_links_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, server: Server, tmp_path: Path
+) -> None:
+    # pip would run the build backend for its metadata, so it is left out of this one.
+    archive = tmp_path / "tiny-1.0.tar.gz"
+    archive.write_bytes(sdist(TINY))
+    monkeypatch.setattr(sources, "_pip_download", lambda *args: archive)
+    assert fetch(parse("pypi:tiny==1.0/tiny/other.txt")).read_bytes() == b"third"
+    assert sorted(path.name for path in fetch(parse("pypi:tiny==1.0")).iterdir()) == ["tiny"]
+
+
+def test_damaged_download_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    got = server.add_archive(WHEEL, wheel(TINY))
+    with pytest.raises(SourceError, match=f"damaged download: got {got}, expected {'0' * 64}.*nothing was unpacked"):
+        fetch(parse("pypi:tiny==1.0", "0" * 64))
+    assert left_over(tmp_path / "cache") == []
+
+
+def test_failure_while_unpacking_leaves_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add_archive(WHEEL, wheel(TINY))
+    source = parse("pypi:tiny==1.0")
+
+    def full(what: str, done: int, total: int) -> None:
+        if what.startswith("unpacking"):
+            raise OSError("No space left on device")
+
+    with pytest.raises(SourceError, match=r"No space left on device.*TUNEBENCH_CACHE"):
+        fetch(source, progress=full)
+    assert left_over(tmp_path / "cache") == []
+    assert not is_cached(source)
+    assert fetch(source).is_dir()
+
+
+def test_broken_archive_is_an_error_of_the_user(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tiny-1.0.whl", "tiny-1.0.tar.gz"):
+        archive = tmp_path / name
+        archive.write_bytes(b"not an archive")
+        monkeypatch.setattr(sources, "_pip_download", lambda *args, archive=archive: archive)
+        with pytest.raises(SourceError, match="Run again"):
+            fetch(parse("pypi:tiny==1.0"))
+    assert left_over(tmp_path / "cache") == []
+
+
+def truncate(entry: Path) -> None:
+    (entry / "files" / "tiny" / "other.txt").write_bytes(b"thi")
+
+
+def delete(entry: Path) -> None:
+    (entry / "files" / "tiny" / "other.txt").unlink()
+
+
+def spoil_manifest(entry: Path) -> None:
+    (entry / "source.json").write_text('{"version": 1')
+
+
+def remove_manifest(entry: Path) -> None:
+    (entry / "source.json").unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, delete, spoil_manifest, remove_manifest])
+def test_damaged_cache_heals(server: Server, damage: Callable[[Path], None]) -> None:
+    server.add_archive(WHEEL, wheel(TINY))
+    source = parse("pypi:tiny==1.0")
+    path = fetch(source)
+    before = fingerprint(source, path)
+    damage(path.parent)
+    assert not is_cached(source)
+    assert fetch(source) == path
+    assert (path / "tiny" / "other.txt").read_bytes() == b"third"
+    assert fingerprint(source, path) == before
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "tiny/../../evil.txt", "C:/evil.txt"])
+def test_archive_that_points_outside_is_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    archive = tmp_path / WHEEL
+    archive.write_bytes(zipped({**TINY, name: b"evil"}))
+    monkeypatch.setattr(sources, "_pip_download", lambda *args: archive)
+    with pytest.raises(SourceError, match="points outside the archive"):
+        fetch(parse("pypi:tiny==1.0/tiny/data"))
+    assert left_over(tmp_path / "cache") == []
+    assert not list(tmp_path.rglob("evil.txt"))
+
+
+def test_missing_path_inside_names_the_nearest(server: Server) -> None:
+    server.add_archive(WHEEL, wheel(TINY))
+    with pytest.raises(SourceError, match=r"Did you mean 'tiny/other\.txt'"):
+        fetch(parse("pypi:tiny==1.0/tiny/othr.txt"))
+
+
+def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
+    server.add_archive(WHEEL, wheel(TINY))
+    server.gates[f"/files/{WHEEL}"] = gate = threading.Event()
+    code = (
+        "from harness.data.sources import fetch, parse; print('asking', flush=True);"
+        "print(fetch(parse('pypi:tiny==1.0')), flush=True)"
+    )
+    root = Path(sources.__file__).parents[2]
+    asking = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for process in asking:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asking\n"
+    gate.set()  # both are under way before the first can have finished
+    told = [process.communicate(timeout=30)[0].strip() for process in asking]
+    assert told[0] == told[1]
+    assert Path(told[0]).is_dir()
+    assert server.asked[f"GET /files/{WHEEL}"] == 1
+
+
+def test_stale_temporary_folders_are_removed(server: Server, tmp_path: Path) -> None:
+    server.add_archive(WHEEL, wheel(TINY))
+    stale, recent = tmp_path / "cache" / "tmp" / "stale", tmp_path / "cache" / "tmp" / "recent"
+    for folder in (stale, recent):
+        folder.mkdir(parents=True)
+    os.utime(stale, (time.time() - 2 * sources.STALE_SECONDS,) * 2)
+    fetch(parse("pypi:tiny==1.0"))
+    assert [path.name for path in (tmp_path / "cache" / "tmp").iterdir()] == ["recent"]
+
+
+def test_progress_survives_files_that_vanish_while_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip-1").mkdir()
+    (tmp_path / "pip-1" / WHEEL).write_bytes(b"12345")
+    assert sources._partial_size(tmp_path) == 5
+
+    def vanished(*args: object, **options: object) -> None:
+        raise FileNotFoundError("pip removed it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", lambda path: True)
+        patch.setattr(Path, "stat", vanished)
+        assert sources._size(tmp_path / "pip-1" / WHEEL) == -1
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "glob", vanished)
+        assert sources._partial_size(tmp_path) == 0
+
+
+@pytest.mark.parametrize("variable", ["TUNEBENCH_OFFLINE", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("text", ["pypi:tiny==1.0", "hf:org/tiny", f"hf:org/tiny@{COMMIT}"])
+def test_offline_by_choice(server: Server, monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(OfflineError, match=r"is not in the cache at .*tunebench fetch SUITE"):
+        fetch(parse(text))
+    assert not server.asked
+
+
+def test_unreachable_index_is_offline(server: Server, tmp_path: Path) -> None:
+    server.stop()
+    with pytest.raises(OfflineError) as caught:
+        fetch(parse("pypi:tiny==1.0/tiny"))
+    for part in ("pypi:tiny==1.0/tiny", str(tmp_path / "cache"), "tunebench fetch SUITE", "pip: "):
+        assert part in str(caught.value)
+    assert left_over(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("text", ["pypi:tiny==2.0", "pypi:nowhere==1.0"])
+def test_absent_package_or_version_is_not_offline(server: Server, text: str) -> None:
+    server.add_archive(WHEEL, wheel(TINY))
+    with pytest.raises(SourceError, match="Could not find a version") as caught:
+        fetch(parse(text))
+    assert not isinstance(caught.value, OfflineError)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("output", "offline", "said"),
+    [
+        (
+            "WARNING: Retrying after connection broken by 'X'\nERROR: Could not find a version that fits",
+            True,
+            "fits",
+        ),
+        (
+            "WARNING: Retrying after connection broken by 'X'\nERROR: THESE PACKAGES DO NOT MATCH",
+            False,
+            "MATCH",
+        ),
+        ("ERROR: Could not install packages due to an OSError: Max retries exceeded", True, "Max retries"),
+        ("/usr/bin/python: No module named pip", False, "ensurepip"),
+        ("", False, "no reason given"),
+    ],
+)
+def test_what_pip_said(output: str, offline: bool, said: str) -> None:
+    error = sources._pip_error(parse("pypi:tiny==1.0"), output)
+    assert isinstance(error, OfflineError) is offline
+    assert said in str(error)
+
+
+def test_cache_that_cannot_be_written(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "taken"))
+    with pytest.raises(SourceError, match="set TUNEBENCH_CACHE to another folder"):
+        fetch(parse("pypi:tiny==1.0"))
+
+
+# ---- file: ----
+
+
+def test_file_is_relative_to_base_and_never_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data.csv").write_text("a,b\n")
+    source = parse("file:data.csv")
+    assert fetch(source, base=tmp_path) == tmp_path / "data.csv"
+    assert is_cached(source, base=tmp_path)
+    assert not is_cached(source, base=tmp_path / "elsewhere")
+    assert fetch(parse(f"file:{tmp_path}/data.csv"), base=Path("/")) == tmp_path / "data.csv"
+    monkeypatch.chdir(tmp_path)
+    assert fetch(source) == tmp_path / "data.csv"
+
+
+def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "news.csv").write_text("")
+    with pytest.raises(SourceError, match=r"'new\.csv'.*Did you mean 'news\.csv'"):
+        fetch(parse("file:data/new.csv"), base=tmp_path)
+    with pytest.raises(SourceError, match=r"'dat'.*Did you mean 'data'"):  # the first part that is missing
+        fetch(parse("file:dat/news.csv"), base=tmp_path)
+    with pytest.raises(SourceError, match="Known: none"):
+        fetch(parse("file:data/news.csv/row"), base=tmp_path)
+
+
+def test_file_with_a_digest_is_verified(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"first")
+    digest = hashlib.sha256(b"first").hexdigest()
+    source = parse("file:a", digest)
+    assert fingerprint(source, fetch(source, base=tmp_path)) == digest
+    (tmp_path / "a").write_bytes(b"other")
+    with pytest.raises(SourceError, match=f"expected {digest}"):
+        fetch(source, base=tmp_path)
+
+
+def test_folder_fingerprint_is_its_names_and_bytes(tmp_path: Path) -> None:
+    source, folder = parse("file:data"), tmp_path / "data"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a").write_bytes(b"first")
+    (folder / "sub" / "b").write_bytes(b"second")
+    seen = [fingerprint(source, folder)]
+    shutil.copytree(folder, tmp_path / "copy")
+    assert fingerprint(source, tmp_path / "copy") == seen[0]
+    (folder / "sub" / "b").write_bytes(b"secone")
+    seen.append(fingerprint(source, folder))
+    (folder / "sub" / "b").rename(folder / "sub" / "c")
+    seen.append(fingerprint(source, folder))
+    (folder / "sub" / "c").rename(folder / "c")
+    seen.append(fingerprint(source, folder))
+    (folder / "d").write_bytes(b"")
+    seen.append(fingerprint(source, folder))
+    assert len(set(seen)) == 5
+
+
+# ---- hf: ----
+
+REPOSITORY = {"config.json": b'{"model_type": "tiny"}', "sub/weights.bin": b"\1" * 1000}
+
+
+def test_repository_is_fetched_and_then_works_offline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.add_repository("org/tiny", REPOSITORY)
+    branch, pinned = parse("hf:org/tiny"), parse(f"hf:org/tiny@{COMMIT}")
+    reports: list[tuple[str, int, int]] = []
+    assert not is_cached(branch)
+    path = fetch(branch, progress=lambda *report: reports.append(report))
+    assert {name: (path / name).read_bytes() for name in REPOSITORY} == REPOSITORY
+    assert reports
+    assert fingerprint(branch, path) == fingerprint(pinned, path)
+
+    server.asked.clear()
+    assert fetch(pinned) == path  # a commit never changes, so nobody is asked
+    assert not server.asked
+    server.stop()
+    assert fetch(branch) == path  # the network went away
+    monkeypatch.setenv("TUNEBENCH_OFFLINE", "1")
+    assert is_cached(branch)
+    assert fetch(branch) == path
+
+
+def test_truncated_repository_heals(server: Server) -> None:
+    server.add_repository("org/tiny", REPOSITORY)
+    source = parse(f"hf:org/tiny@{COMMIT}")
+    weights = fetch(source) / "sub" / "weights.bin"
+    weights.resolve().write_bytes(b"\1" * 10)
+    assert not is_cached(source)
+    assert (fetch(source) / "sub" / "weights.bin").read_bytes() == REPOSITORY["sub/weights.bin"]
+
+
+def test_absent_repository_and_unreachable_hub(server: Server) -> None:
+    with pytest.raises(SourceError, match="no such repository") as caught:
+        fetch(parse("hf:org/nowhere"))
+    assert not isinstance(caught.value, OfflineError)
+    server.pages["/api/models/org/tiny/revision/v2"] = (b"", {})
+    server.stop()
+    with pytest.raises(OfflineError, match="tunebench fetch SUITE"):
+        fetch(parse("hf:org/tiny"))

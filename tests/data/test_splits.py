@@ -1,0 +1,159 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.data import splits
+from harness.errors import TaskError
+
+documents = st.lists(
+    st.fixed_dictionaries({"text": st.text("abc X.", max_size=6), "label": st.sampled_from("pqr")}),
+    max_size=60,
+)
+
+
+@given(documents, st.integers(1, 6), st.integers(1, 6))
+def test_splits_are_disjoint_and_without_repeats(found: list[dict[str, str]], test: int, validation: int) -> None:
+    distinct = {splits.normalise(document["text"]) for document in found} - {""}
+    if len(distinct) <= test + validation:
+        with pytest.raises(TaskError):
+            splits.divide({"": found}, ["text"], "label", test, validation)
+        return
+    made = splits.divide({"": found}, ["text"], "label", test, validation)
+    texts = [splits.normalise(document["text"]) for split in splits.SPLITS for document in made[split]]
+    assert len(texts) == len(set(texts)) == len(distinct)
+    assert (len(made["test"]), len(made["validation"])) == (test, validation)
+
+
+@given(documents, st.randoms())
+def test_splits_do_not_depend_on_file_order(found: list[dict[str, str]], rng: object) -> None:
+    shuffled = list(found)
+    rng.shuffle(shuffled)  # type: ignore[attr-defined]
+    published = splits.divide({"train": found, "test": []}, ["text"], "label", 2, 2)
+    assert splits.divide({"train": shuffled, "test": []}, ["text"], "label", 2, 2) == published
+
+
+@given(documents, st.text(max_size=3))
+def test_every_prefix_is_balanced_while_classes_last(found: list[dict[str, str]], salt: str) -> None:
+    ranked = splits.interleave(found, "label", salt)
+    assert sorted(map(str, ranked)) == sorted(map(str, found))
+    sizes = Counter(document["label"] for document in found)
+    if sizes:
+        whole = min(sizes.values()) * len(sizes)
+        for length in range(whole + 1):
+            counts = Counter(document["label"] for document in ranked[:length])
+            assert max(counts.values(), default=0) - min((counts[c] for c in sizes), default=0) <= 1
+
+
+def test_published_splits_stay_apart() -> None:
+    raw = {
+        "train": [
+            {"text": "one", "label": "p"},
+            {"text": "Two!", "label": "q"},
+            {"text": "three", "label": "p"},
+        ],
+        "test": [{"text": "two", "label": "q"}, {"text": "four", "label": "p"}],
+    }
+    made = splits.divide(raw, ["text"], "label", test=5, validation=1)
+    assert {d["text"] for d in made["test"]} == {"two", "four"}
+    assert "Two!" not in {d["text"] for d in made["train"] + made["validation"]}
+
+
+def test_own_csv_becomes_splits_and_is_cached(project: Path) -> None:
+    folder = project / "suites" / "tasks"
+    made = splits.splits("file:colours.csv", label="colour", test=30, validation=30, base=str(folder))
+    assert {name: len(part) for name, part in made.items()} == {"test": 30, "train": 690, "validation": 30}
+    assert Counter(made["test"]["colour"]) == {"red": 10, "blue": 10, "green": 10}
+    cached = list((project.parent / "cache" / "datasets").iterdir())
+    assert (
+        splits.splits("file:colours.csv", label="colour", test=30, validation=30, base=str(folder))["test"][0]
+        == made["test"][0]
+    )
+    assert list((project.parent / "cache" / "datasets").iterdir()) == cached
+
+
+def test_unknown_column(project: Path) -> None:
+    with pytest.raises(TaskError, match="unknown column 'color'. Did you mean 'colour'?"):
+        splits.splits("file:colours.csv", label="color", base=str(project / "suites" / "tasks"))
+
+
+# --- facts ---
+
+NAMES = ["Ann Abel", "Bob Boyd", "Cat Carr", "Dan Dahl", "Eve Ekman", "Flo Finn"]
+
+
+def article(place: int) -> dict[str, str]:
+    """Three facts: an amount, a percentage and a speaker; and a sentence that gives its own fact away."""
+    body = (
+        f"The company number {place} said that its yearly sales rose to ${place}.5bn in March. "
+        f'"We in office {place} are as happy as we can be," said {NAMES[place % 6]}, who leads it. '
+        f"Of all the people who work in town {place} about {place + 10}% live there. "
+        f"It was {place + 40}% that was meant by all who said it was {place + 40}%."
+    )
+    return {"label": "pq"[place % 2], "title": f"Title {place}", "body": body}
+
+
+def test_a_fact_is_blanked_where_nothing_gives_it_away() -> None:
+    kinds = [(kind, fact) for kind, _, fact in splits.blanked(article(3)["body"])]
+    assert kinds == [("amount", "$3.5bn"), ("speaker", "Dan Dahl"), ("percent", "13%")]
+    for _, stem, fact in splits.blanked(article(3)["body"]):
+        assert fact not in stem
+        assert f"{stem} {fact}" in article(3)["body"]
+    assert (
+        list(splits.blanked('A short one, said Ann Abel. "Now then," said Mr Abel, in a sentence of many words.')) == []
+    )
+
+
+def test_wrong_choices_are_of_the_same_form_and_from_other_articles() -> None:
+    found = [article(place) for place in range(10)]
+    made = splits.questions(found, choices=4, each=2)
+    assert len(made) == 10
+    assert {len(of_one) for of_one in made} == {2}
+    for one, of_one in zip(found, made, strict=True):
+        for question in of_one:
+            assert question["answer"] in question["choices"]
+            assert len(set(question["choices"])) == 4
+            forms = {splits.re.sub("[0-9]", "9", choice) for choice in question["choices"]}
+            assert len(forms) == 1 or question["answer"] in NAMES
+            assert [choice for choice in question["choices"] if choice in one["body"]] == [question["answer"]]
+
+
+def test_a_speaker_stands_beside_speakers_of_the_same_class() -> None:
+    made = splits.questions([article(place) for place in range(12)], choices=3, each=3)
+    speakers = [question for of_one in made for question in of_one if question["answer"] in NAMES]
+    assert speakers
+    for question in speakers:
+        assert len({NAMES.index(choice) % 2 for choice in question["choices"]}) == 1
+
+
+def write_articles(folder: Path, count: int) -> None:
+    for one in map(article, range(count)):
+        (folder / one["label"]).mkdir(parents=True, exist_ok=True)
+        (folder / one["label"] / f"{one['title']}.txt").write_text(f"{one['title']}\n{one['body']}")
+
+
+def test_the_store_holds_every_answer_and_no_split_shares_an_article(project: Path) -> None:
+    write_articles(project / "suites" / "tasks" / "news", 40)
+    base = str(project / "suites" / "tasks")
+    asked = splits.facts("file:news", count=30, test=16, validation=8, base=base)
+    store = splits.articles("file:news", count=30, test=4, validation=3, base=base)
+    assert {split: len(part) for split, part in asked.items() if split != "train"} == {"test": 16, "validation": 8}
+    assert {split: len(part) for split, part in store.items()} == {"train": 30, "test": 4, "validation": 3}
+    homes = {}
+    for split, part in asked.items():
+        lines = [f"{question['stem']} {question['answer']}" for question in part]
+        homes[split] = {place for place, text in enumerate(store["train"]["text"]) for line in lines if line in text}
+        assert all(any(line in text for text in store["train"]["text"]) for line in lines)
+    assert not homes["test"] & (homes["validation"] | homes["train"])
+    assert not homes["validation"] & homes["train"]
+    apart = {*store["test"]["text"], *store["validation"]["text"]}
+    assert len(apart) == 7
+    assert not apart & set(store["train"]["text"])
+
+
+def test_too_few_facts(project: Path) -> None:
+    write_articles(project / "suites" / "tasks" / "news", 12)
+    with pytest.raises(TaskError, match="Raise `count`"):
+        splits.facts("file:news", count=10, test=20, validation=20, base=str(project / "suites" / "tasks"))

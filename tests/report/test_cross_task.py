@@ -1,0 +1,73 @@
+"""Several tasks: figures as SciPy has them, and who is compared at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import pytest
+from results_factory import Results, answered, cell, renamed, scores
+from scipy.stats import friedmanchisquare, trim_mean
+
+from harness.report import cross_task, load
+from harness.report.cross_task import Across
+from harness.report.table import Report
+
+TASKS = ("topic", "intent", "mood")
+
+
+def several(folder: Path, tasks: tuple[str, ...] = TASKS) -> Report:
+    """four labels on some tasks, two seeds; `half` ran on the first alone."""
+    results = Results(folder)
+    for task in tasks:
+        base = cell("base", task=task)
+        results.add(base, renamed(scores(0.4), task), items=renamed(answered(0.4, 1), task))
+        for number, label in enumerate(("good", "fair", "poor", "half")):
+            for seed in (0, 1):
+                if label == "half" and task != tasks[0]:
+                    continue
+                share = 0.8 - 0.1 * number + 0.02 * seed
+                one = cell(label, 32, seed, baseline=base.spec_digest, task=task)
+                results.add(one, renamed(scores(share), task), items=renamed(answered(share, seed), task))
+    return load(results.store(), "demo")
+
+
+def only(report: Report) -> Across:
+    (found,) = cross_task.across(report)
+    return found
+
+
+def test_figures_are_those_of_scipy(tmp_path: Path) -> None:
+    found = only(several(tmp_path))
+    assert found.tasks == TASKS
+    assert set(found.scores) == {"good", "fair", "poor"}
+    for label, values in found.scores.items():
+        assert values.shape == (2, 3)
+        assert found.means[label].value == pytest.approx(trim_mean(values, 0.25, axis=None))
+        assert found.means[label].low <= found.means[label].value <= found.means[label].high
+    assert found.ranking
+    assert found.ranking.mean_ranks == (1.0, 2.0, 3.0)
+    means = [values.mean(axis=0) for values in found.scores.values()]
+    assert found.ranking.p == pytest.approx(friedmanchisquare(*means).pvalue)
+    assert found.beats == {"good": 0.5, "fair": 0.0, "poor": 0.0}
+
+
+def test_the_table_and_its_sentence(tmp_path: Path) -> None:
+    found = only(several(tmp_path))
+    lines = cross_task.lines(found)
+    assert [line[:3] for line in lines] == [["good", "1.0", "a"], ["fair", "2.0", "ab"], ["poor", "3.0", "b"]]
+    assert all(len(line) == len(cross_task.headers(found)) for line in lines)
+    assert cross_task.sentence(found).startswith("Over 3 tasks ranks differ (Friedman's test, p = 0.0")
+
+
+def test_one_task_is_not_several(tmp_path: Path) -> None:
+    assert cross_task.across(several(tmp_path, ("topic",))) == ()
+
+
+def test_the_interval_is_that_of_all_resamples_at_once() -> None:
+    from harness.analysis.stats.rankings import interquartile_interval, interquartile_mean, stratified_interval
+
+    values = numpy.random.default_rng(0).normal(0.6, 0.1, (8, 5))
+    fast, slow = interquartile_interval(values), stratified_interval(interquartile_mean, values)
+    assert fast.value == slow.value
+    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=0.004)
