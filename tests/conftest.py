@@ -39,15 +39,15 @@ def checked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from harness.environment import environment
     from harness.execute.self_check_cache import keep, kept_at, peaks_kept_at
     from harness.models.loading import weights_fingerprint
+    from harness.records import TrainSettings
     from harness.report.html import vega, vega_kept_at
     from harness.store.files import write_atomically
-    from harness.suite.train_settings import TrainSettings
     from harness.worker.profiling.self_checks import Bench, check_all
 
     folder = tmp_path_factory.mktemp("checked")
     settings = TrainSettings(steps=3)
     (folder / "scratch").mkdir()
-    checks = list(check_all(Bench(tiny_model, settings.model_dump(), folder / "scratch")))
+    checks = list(check_all(Bench(tiny_model, settings, folder / "scratch")))
     script = vega()  # from the cache of whoever tests: to make it takes seconds
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUNEBENCH_CACHE", str(folder / "cache"))

@@ -25,6 +25,7 @@ from harness.records import (
     Score,
     Status,
     Step,
+    TrainSettings,
     digest,
 )
 from harness.store.database import Store
@@ -70,7 +71,7 @@ def cell(
         seed=seed,
         retain=tuple(retain),
         settings=settings or {"rank": 8},
-        train={"steps": 48},
+        train=TrainSettings(steps=48),
         baseline=baseline,
         fingerprints={task: "f" * 8},
         data=data or {},

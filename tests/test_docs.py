@@ -11,7 +11,7 @@ import pytest
 from tiny import write_csv
 
 from harness.methods import all_methods
-from harness.suite.train_settings import TrainSettings
+from harness.records import TrainSettings
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

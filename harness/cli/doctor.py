@@ -108,7 +108,7 @@ def unavailable() -> dict[str, str]:
 def checked(catalog: Catalog, model: str | None, environment: Environment, threads: int) -> list[dict[str, Any]]:
     """The instruments' checks on a model, or on every fetched one, as rows; done anew."""
     from harness.execute import check_anew
-    from harness.suite import TrainSettings
+    from harness.records import TrainSettings
 
     names = [model] if model else [name for name, entry in catalog.models.items() if entry.kind == "causal"]
     known = {name: facts for name in names if (facts := catalog.model_facts(name))}

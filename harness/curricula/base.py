@@ -95,10 +95,10 @@ def rows_of_steps(job: Job, shares: Sequence[float], passes: Sequence[float]) ->
     Steps are rounded so that they sum to the cell's; shares sum to 1.
     """
     settings = job.settings
-    if not settings["steps"]:
-        return [max(1, round(settings["epochs"] * each)) for each in passes]
-    ends = [round(settings["steps"] * end) for end in accumulate(shares)]
-    a_step = settings["batch_size"] * settings["gradient_accumulation"]
+    if not settings.steps:
+        return [max(1, round((settings.epochs or 1.0) * each)) for each in passes]
+    ends = [round(settings.steps * end) for end in accumulate(shares)]
+    a_step = settings.batch_size * settings.gradient_accumulation
     return [a_step * (end - start) for start, end in zip([0, *ends], ends, strict=False)]
 
 

@@ -51,7 +51,7 @@ class ContinuedPretraining(Curriculum):
         rows, text = job.rows(model, job.examples()), job.text_rows(model, self.text)
         passes = [len(rows) * self.share / (1 - self.share), float(len(rows))]
         first, second = rows_of_steps(job, [self.share, 1 - self.share], passes)
-        validation = job.rows(model, job.examples("validation")) if job.settings["eval_every"] else []
+        validation = job.rows(model, job.examples("validation")) if job.settings.eval_every else []
         return [
             Stage(self.text, mixture({"text": text}, {"text": 1.0}, first, job.seed), validation=[], ordered=True),
             Stage(job.task, mixture({job.task: rows}, {job.task: 1.0}, second, job.seed), validation, ordered=True),

@@ -46,7 +46,7 @@ class Instruction(Curriculum):
         (count,) = rows_of_steps(job, [1.0], [sum(map(len, parts.values()))])
         shares = {name: self.weights.get(name, 1.0) for name in names}
         validation = []
-        if job.settings["eval_every"]:
+        if job.settings.eval_every:
             found = [job.examples("validation", name, render=render) for name in names]
             validation = [row for part in found for row in job.rows(model, part)]
         return [Stage("+".join(names), mixture(parts, shares, count, job.seed), validation, ordered=True)]

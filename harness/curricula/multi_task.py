@@ -44,6 +44,6 @@ class MultiTask(Curriculum):
         (count,) = rows_of_steps(job, [1.0], [sum(map(len, parts.values()))])
         shares = {name: self.weights.get(name, 1.0) for name in parts}
         validation = []
-        if job.settings["eval_every"]:
+        if job.settings.eval_every:
             validation = [row for name in parts for row in job.rows(model, job.examples("validation", name))]
         return [Stage("+".join(parts), mixture(parts, shares, count, job.seed), validation, ordered=True)]

@@ -41,5 +41,5 @@ class Replay(Curriculum):
         (count,) = rows_of_steps(job, [1.0], [len(rows) / (1 - self.share)])
         shares = {job.task: 1 - self.share, f"text {self.text}": self.share}
         mixed = mixture({job.task: rows, f"text {self.text}": text}, shares, count, job.seed)
-        validation = job.rows(model, job.examples("validation")) if job.settings["eval_every"] else []
+        validation = job.rows(model, job.examples("validation")) if job.settings.eval_every else []
         return [Stage(f"{job.task}+{self.text}", mixed, validation, ordered=True)]

@@ -88,7 +88,7 @@ class Sequential(Curriculum):
         stages = []
         for place, (name, share, count) in enumerate(zip(order, own, counts, strict=True)):
             shares = {name: share, **dict.fromkeys(order[:place], (1 - share) / max(1, place))}
-            validation = job.rows(model, job.examples("validation", name)) if job.settings["eval_every"] else []
+            validation = job.rows(model, job.examples("validation", name)) if job.settings.eval_every else []
             stages.append(Stage(name, mixture(rows, shares, count, f"{job.seed} {place}"), validation, ordered=True))
         return stages
 

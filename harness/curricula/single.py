@@ -21,5 +21,5 @@ class Single(Curriculum):
 
     def stages(self, model: nn.Module, job: Job) -> list[Stage]:
         rows = job.rows(model, job.examples())
-        validation = job.rows(model, job.examples("validation")) if job.settings["eval_every"] else []
+        validation = job.rows(model, job.examples("validation")) if job.settings.eval_every else []
         return [Stage(job.task, rows, validation)]

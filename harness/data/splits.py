@@ -259,7 +259,7 @@ def cached(identity: list[Any], build: Callable[[], dict[str, list[Document]]]) 
 
     code = [
         hashlib.sha256(Path(__file__).with_name(name).read_bytes()).hexdigest()
-        for name in ("contamination.py", "corpora.py", "readers.py")
+        for name in ("contamination.py", "splits.py", "readers.py")
     ]
     folder = sources.cache_root() / "datasets" / digest([*code, *identity])[:32]
     if not folder.exists():

@@ -37,7 +37,7 @@ def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Predic
     def predicted(cell: Cell) -> Prediction | None:
         like: tuple[object, ...] = (cell.label, cell.model, cell.task, cell.n_train)  # these settle all but the seed
         if cell.trial or STUDY in cell.needs:  # but for what is tuned
-            like = (*like, canonical([cell.settings, cell.train]))
+            like = (*like, canonical([cell.settings, cell.train.model_dump()]))
         if like not in known:
             known[like] = predict(cell, facts, device)
         return known[like]

@@ -46,7 +46,7 @@ HOLD_SECONDS = 2.0
 def devices_of(cell: Cell) -> int:
     """The devices that a cell trains on; 1 where nothing is trained, or its method only combines other cells."""
     distributes = cell.n_train > 0 and make_method(cell.method, cell.settings).distributes
-    return int(cell.train.get("devices", 1)) if distributes else 1
+    return int(cell.train.devices) if distributes else 1
 
 
 def skip(cell: Cell, accelerators: int) -> str | None:
@@ -59,7 +59,7 @@ def skip(cell: Cell, accelerators: int) -> str | None:
         return None
     if accelerators and accelerators < wanted:
         return f"devices is {wanted}, and there are {accelerators} here. Lower devices, or show the run more of them."
-    if cell.train["strategy"] == "deepspeed":
+    if cell.train.strategy == "deepspeed":
         if find_spec("deepspeed") is None:
             return "strategy deepspeed needs the package deepspeed. Install it, or use fsdp or ddp."
         if not accelerators:

@@ -18,9 +18,9 @@ from harness.environment import now
 from harness.errors import UserError
 from harness.execute.child import die_with_parent
 from harness.plan import Plan
-from harness.records import Check, Environment, digest
+from harness.records import Check, Environment, TrainSettings, digest
 from harness.store import INSTRUMENTS, write_atomically
-from harness.suite import BASE, TrainSettings
+from harness.suite import BASE
 from harness.worker.profiling.self_checks import ANSWER
 
 LOG_LINES = 5  # of a process that failed, shown in the error

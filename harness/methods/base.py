@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from harness.architecture import Network, Shape, read_network
 from harness.errors import unknown as unknown  # methods import this file alone
 from harness.plugin import Configurable
+from harness.records import TrainSettings as TrainSettings  # and this one
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +24,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "TRAINED", "Expert", "Footprint", "Job", "LogFloat", "Method", "Network", "Options", "Shape", "load_trained",
-    "read_network", "save_trained", "unknown",
+    "TRAINED",
+    "Expert",
+    "Footprint",
+    "Job",
+    "LogFloat",
+    "Method",
+    "Network",
+    "Options",
+    "Shape",
+    "TrainSettings",
+    "load_trained",
+    "read_network",
+    "save_trained",
+    "unknown",
 ]  # fmt: skip
 TRAINED = "trained.safetensors"
 
@@ -96,7 +109,7 @@ class Job(Protocol):
     task: str  # what is learned; the name of the suite's task
     n_train: int
     seed: int
-    settings: Mapping[str, Any]  # the resolved `train:` block
+    settings: TrainSettings
 
     @property
     def tokenizer(self) -> Any: ...
@@ -257,8 +270,8 @@ class Method(Configurable):
         """Why a cell of that method, which this one asks for, cannot serve it."""
         return ()
 
-    def cannot_train(self, train: Any) -> Iterable[str]:
-        """Why it does not go with training settings (`settings.TrainSettings`)."""
+    def cannot_train(self, train: TrainSettings) -> Iterable[str]:
+        """Why it does not go with training settings."""
         return ()
 
     def misfits(self, network: Network) -> Iterable[str]:

@@ -232,7 +232,7 @@ def start_from_inputs(model: nn.Module, job: Job) -> None:
     import torch
     from peft import get_eva_state_dict
 
-    rows, size = job.rows(model, job.examples()), job.settings["batch_size"]
+    rows, size = job.rows(model, job.examples()), job.settings.batch_size
     batches = []
     for place in range(0, len(rows), size):
         ids = [torch.tensor(row["input_ids"]) for row in rows[place : place + size]]

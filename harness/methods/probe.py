@@ -50,11 +50,11 @@ class Headed(Method):
     def rows(self, model: Any, found: list[Any], job: Job) -> list[dict[str, list[int]]]:
         """The text, and a place after it at which the head gives the label's number. Of what it never saw, nothing."""
         kept = [one for one in found if one.target.strip() in model.labels]
-        texts = encode(job, [one.context for one in kept], job.settings["max_length"] - 1)
+        texts = encode(job, [one.context for one in kept], job.settings.max_length - 1)
         return [row(ids, model.labels.index(one.target.strip())) for ids, one in zip(texts, kept, strict=True)]
 
     def predictor(self, model: Any, job: Job) -> LM:
-        size, window = job.settings["eval_batch_size"], model.config.max_position_embeddings - 1
+        size, window = job.settings.eval_batch_size, model.config.max_position_embeddings - 1
 
         def chances(texts: list[str]) -> Any:
             states = pooled(model, [row(ids, 0) for ids in encode(job, texts, window)], size)
@@ -150,7 +150,7 @@ class LinearProbe(Headed):
 
     def fit(self, model: Any, job: Job) -> Any:
         rows = self.rows(model, job.examples(), job)
-        states = pooled(model, rows, job.settings["eval_batch_size"])
+        states = pooled(model, rows, job.settings.eval_batch_size)
         model.mean.copy_(states.mean(0))
         spread = states.std(0, correction=0)
         model.scale.copy_(spread.where(spread > 0, 1.0))

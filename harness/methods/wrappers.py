@@ -198,8 +198,8 @@ class Around(Method):
 
     def warmed_up(self, model: nn.Module, job: Job) -> tuple[nn.Module, dict[str, Any]]:
         """The model after `sft_share` of the steps on right answers, and what is left of them, as `train:` says it."""
-        key = "steps" if job.settings["steps"] else "epochs"
-        whole = job.settings[key]
+        key = "steps" if job.settings.steps else "epochs"
+        whole = getattr(job.settings, key)
         first = whole * self.sft_share
         if key == "steps":
             first = min(whole - 1, max(1, round(first))) if first else 0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data import Catalog, ModelEntry, ModelFacts, keep_facts, sources
 from harness.errors import SourceError, Unavailable
-from harness.suite import unavailable
+from harness.records import TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -118,12 +118,12 @@ def resolve_precision(wanted: str) -> str:
     cuda = torch.cuda.is_available()
     if wanted == "auto":
         return "fp32" if not cuda else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if reason := unavailable({"precision": wanted}, cuda):
+    if reason := TrainSettings.model_validate({"precision": wanted}).unavailable(cuda):
         raise Unavailable(reason)
     return wanted
 
 
-def load_model(folder: Path, train: dict[str, Any], quantize: str | None = None) -> nn.Module:
+def load_model(folder: Path, settings: TrainSettings, quantize: str | None = None) -> nn.Module:
     """A causal model on this process's device.
 
     Weights are fp32, also for bf16 and fp16, which then are autocast: updates of a small learning rate
@@ -132,10 +132,10 @@ def load_model(folder: Path, train: dict[str, Any], quantize: str | None = None)
     import torch
     from transformers import AutoModelForCausalLM
 
-    precision = resolve_precision(train["precision"])
-    if reason := unavailable({"attention": train["attention"]}, torch.cuda.is_available()):
+    precision = resolve_precision(settings.precision)
+    if reason := settings.for_scoring.unavailable(torch.cuda.is_available()):
         raise Unavailable(reason)
-    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": train["attention"]}
+    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": settings.attention}
     if quantize:
         options["quantization_config"] = quantization(quantize, compute_dtype(precision))
     if torch.cuda.is_available():

@@ -11,7 +11,6 @@ from typing import Any
 
 from harness.methods import Method, make_method
 from harness.records import Cell, digest
-from harness.suite import TrainSettings
 
 
 def spec_digest(cell: Cell, method: Method | None = None) -> str:
@@ -25,7 +24,7 @@ def what(cell: Cell, method: Method | None = None) -> dict[str, Any]:
     return {
         "method": cell.method,
         "settings": (method or make_method(cell.method, cell.settings)).identity,
-        "train": TrainSettings.identity(cell.train),
+        "train": cell.train.identity,
         "fingerprints": [
             prints["model"],
             *([name, prints[name]] for name in (*cell.learn, *cell.retain, *cell.reads)),

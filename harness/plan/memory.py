@@ -37,12 +37,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from harness.architecture import Network, Shape
 from harness.data import PLACES, TOKENS, Facts, LengthFacts
 from harness.methods import Footprint, Method, make_method
-from harness.records import Cell
+from harness.records import Cell, TrainSettings
 
 Device = Literal["cpu", "cuda"]
 MIB = 2**20
@@ -112,7 +112,7 @@ def predict(cell: Cell, facts: Facts, device: Device = "cpu") -> Prediction | No
     training = count.training(scored[0], cell.n_train) if cell.n_train and method.trains else (0, 0, 0)
     generated = [facts.tasks[name].output_type == "generate_until" for name in (*cell.learn, *cell.retain)]
     # At a checkpoint the optimizer's state is there while tasks are scored; of the gradients there are none.
-    held = training[1] if cell.train.get("checkpoints") else 0
+    held = training[1] if cell.train.checkpoints else 0
     return Prediction(
         count.weights,
         *training,
@@ -141,7 +141,7 @@ class Count:
     network: Network
     method: Method
     footprint: Footprint
-    train: dict[str, Any]
+    train: TrainSettings
     device: Device
 
     # --- weights ---
@@ -187,7 +187,7 @@ class Count:
 
     @property
     def autocast(self) -> bool:
-        precision = self.train["precision"]
+        precision = self.train.precision
         return precision in ("bf16", "fp16") or (precision == "auto" and self.device == "cuda")
 
     @property
@@ -199,11 +199,11 @@ class Count:
         """(gradients, optimiser state, activations) in bytes, at the worst moment of the batch with the longest
         example that a cell will meet; every batch is padded to its longest."""
         settings = self.train
-        each_step = settings["batch_size"] * settings["gradient_accumulation"]
-        seen = min(n_train, settings["steps"] * each_step) if settings["steps"] else n_train
-        length = expected_longest(lengths.training, seen, settings["max_length"])
-        batch = min(settings["batch_size"], n_train) * self.footprint.sequences
-        places = answer_places(lengths.training, lengths.answer, batch, settings["max_length"])
+        each_step = settings.batch_size * settings.gradient_accumulation
+        seen = min(n_train, settings.steps * each_step) if settings.steps else n_train
+        length = expected_longest(lengths.training, seen, settings.max_length)
+        batch = min(settings.batch_size, n_train) * self.footprint.sequences
+        places = answer_places(lengths.training, lengths.answer, batch, settings.max_length)
         rows = batch * (length + self.footprint.virtual_tokens)
         width = length + self.footprint.virtual_tokens + self.footprint.prefix_tokens
         per_token = [self.layer(place, rows, width) for place in range(self.footprint.lowest, len(self.network.layers))]
@@ -214,12 +214,12 @@ class Count:
         layers = [sum(pair) for pair in zip(per_token, fixed, strict=True)]
         passing = sum(layers)
         held = passing
-        if settings["gradient_checkpointing"]:  # each layer's input, and one layer made again
+        if settings.gradient_checkpointing:  # each layer's input, and one layer made again
             held = FLOAT * rows * self.network.hidden * len(layers) + max(layers, default=0)
         rest = FLOAT * rows * 2 * self.network.hidden + self.head(batch, places) + self.backward(rows)
         rest += self.casts + self.dequantised
         gradients = FLOAT * self.trained
-        if settings["early_stopping"]:
+        if settings.early_stopping:
             rest += gradients  # the best weights so far, beside those in training
         return gradients, self.optimizer, self.beside(gradients, held + rest, passing + rest)
 
@@ -231,7 +231,7 @@ class Count:
             # Freed activations are smaller than gradients, and scattered: the heap grows by both.
             holes = HOLES_BETWEEN_ADAPTERS if self.footprint.adapted else HOLES
             return kept + twice + max(0, round(holes * passing) - gradients)
-        if self.train["gradient_accumulation"] > 1:
+        if self.train.gradient_accumulation > 1:
             return kept + twice  # gradients of the batches before are there from the start
         # Layer by layer activations go and gradients come: either all of the former, or all of the latter.
         return max(kept + twice // 2 - gradients, twice)
@@ -243,7 +243,7 @@ class Count:
     @property
     def optimizer(self) -> int:
         """Bytes of state: the optimiser's, and the method's own."""
-        kind, rank = self.train["optimizer"], self.train["galore_rank"]
+        kind, rank = self.train.optimizer, self.train.galore_rank
         linears = self.network.linears()
         return FLOAT * self.footprint.state * self.trained + sum(
             projected_bytes(rank, shape) if kind == "galore" and name in linears else state_bytes(kind, shape)
@@ -322,7 +322,7 @@ class Count:
             if not (name in footprint.trained or (adapted and footprint.inputs_kept)):
                 continue
             # o's input is attention's output, counted there; an adapter under autocast casts its own.
-            if linear == "o_proj" and self.train["attention"] != "eager" and not (self.autocast and adapted):
+            if linear == "o_proj" and self.train.attention != "eager" and not (self.autocast and adapted):
                 continue
             group = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}.get(linear, linear)
             if self.autocast or group not in shared:
@@ -333,7 +333,7 @@ class Count:
     def attention(self, place: int, width: int) -> int:
         """Bytes a token, in sequences of `width`."""
         queries, seen = self.width("q_proj", place), self.seen(place)
-        heads, kind = self.network.heads, self.train["attention"]
+        heads, kind = self.network.heads, self.train.attention
         if kind == "eager":
             weights = heads * width * (self.each + (FLOAT if self.autocast else 0))
             return self.each * (queries + 2 * seen) + weights
@@ -343,7 +343,7 @@ class Count:
     def seen(self, place: int) -> int:
         """Numbers of a token's keys, as attention sees them; of its values, as many."""
         # One head of keys is repeated without a copy.
-        repeated = self.network.key_heads > 1 and self.train["attention"] != "flash_attention_2"
+        repeated = self.network.key_heads > 1 and self.train.attention != "flash_attention_2"
         return self.width("q_proj" if repeated else "k_proj", place)
 
     def mlp(self, place: int) -> int:
@@ -356,7 +356,7 @@ class Count:
         if not lengths.scored:
             return 0
         network = self.network
-        batch = min(self.train["eval_batch_size"], max(1, lengths.sequences))
+        batch = min(self.train.eval_batch_size, max(1, lengths.sequences))
         longest = min(lengths.scored[-1], network.max_length)
         # Sorted by length, a batch is nearly level: places to predict spread over little more than one answer.
         share = 1 - batch / max(1, lengths.sequences)
@@ -365,14 +365,14 @@ class Count:
         rows = batch * longest
         queries, inner = self.width("q_proj"), self.width("gate_proj")
         layer = rows * (3 * network.hidden + max(3 * inner, 6 * queries))
-        if self.train["attention"] == "eager":
+        if self.train.attention == "eager":
             layer += 2 * rows * network.heads * longest
         cache = 0
         before = self.footprint.virtual_tokens + self.footprint.prefix_tokens
         if generated or before:  # keys and values of every layer
             cache = 2 * self.width("k_proj") * len(network.layers) * (rows + batch * before)
         logits = network.vocabulary * (batch * places + 2 * lengths.continuation)
-        return FLOAT * (max(layer, logits) + cache) + self.dequantised
+        return int(FLOAT * (max(layer, logits) + cache) + self.dequantised)
 
 
 def state_bytes(optimizer: str, shape: Shape) -> int:

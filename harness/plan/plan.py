@@ -17,8 +17,8 @@ from harness.methods import Method
 from harness.plan.feasibility import misfits
 from harness.plan.identity import spec_digest
 from harness.plan.studies import SEED, study_of
-from harness.records import STUDY, WARM, Cell
-from harness.suite import BASE, SCORING, Label, Recipe, Suite, TrainSettings, build_method
+from harness.records import STUDY, WARM, Cell, TrainSettings
+from harness.suite import BASE, Label, Recipe, Suite, build_method
 
 
 @dataclass(frozen=True)
@@ -243,9 +243,6 @@ class CellMaker:
         borrowed = [*recipe.borrows(), *(expert.model for expert in recipe.wants(task) if expert.model)]
         borrowed += [data["judge"]] if "judge" in data else []
         borrows = tuple(dict.fromkeys(name for name in borrowed if name != model))
-        settings = label.train.model_dump()
-        if not method.trains:
-            settings = {name: settings[name] for name in SCORING}
         tasks, models = self.facts.tasks, self.facts.models
         fingerprints = {name: tasks[name].fingerprint for name in (*learn, *retain, *reads)}
         fingerprints |= {f"model:{name}": models[name].fingerprint for name in borrows}
@@ -265,7 +262,7 @@ class CellMaker:
             seed=seed,
             retain=retain,
             settings=method.settings,
-            train=settings,
+            train=label.train if method.trains else label.train.for_scoring,
             needs=needs or {},
             baseline=baseline,
             reads=reads,

@@ -7,8 +7,8 @@ from typing import Any
 
 from harness.methods import Method, make_method
 from harness.objectives import all_objectives
+from harness.records import NEEDS
 from harness.store import Design, StoredStudy
-from harness.suite import NEEDS
 
 
 def method_of(design: Design | None) -> Method | None:

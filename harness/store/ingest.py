@@ -121,7 +121,7 @@ def add_rows(rows: Rows, result: CellResult) -> None:
     add(
         "cells",
         [(cell.spec_digest, cell.method, cell.family, cell.model, cell.task, cell.n_train, cell.seed,
-          json.dumps(cell.settings), json.dumps(cell.train), list(cell.learn), list(cell.retain),
+          json.dumps(cell.settings), json.dumps(cell.train.model_dump()), list(cell.learn), list(cell.retain),
           list(cell.needs.values()), json.dumps(cell.fingerprints), json.dumps(cell.objectives),
           json.dumps(cell.curriculum), json.dumps(cell.data), json.dumps(cell.study), json.dumps(cell.trial))],
     )  # fmt: skip

@@ -5,19 +5,15 @@ from __future__ import annotations
 from harness.suite.load import Suite, check_sizes, check_tuning, find_suite, load_suite
 from harness.suite.recipe import Recipe
 from harness.suite.search_space import MOST_TRIALS, Range, TuneSettings, as_range, settings_of, short, space_of
-from harness.suite.train_settings import NEEDS, SCORING, TrainSettings, unavailable
 from harness.suite.variants import BASE, Label, build_method
 
 __all__ = [
     "BASE",
     "MOST_TRIALS",
-    "NEEDS",
-    "SCORING",
     "Label",
     "Range",
     "Recipe",
     "Suite",
-    "TrainSettings",
     "TuneSettings",
     "as_range",
     "build_method",
@@ -28,5 +24,4 @@ __all__ = [
     "settings_of",
     "short",
     "space_of",
-    "unavailable",
 ]

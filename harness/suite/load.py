@@ -17,7 +17,7 @@ from harness.data import UNSPOILT, Corruption, Number, Quality, Select
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import MARGIN, canonical
 from harness.suite.search_space import TuneSettings, malformed, settings_of, space_of
-from harness.suite.train_settings import SCORING, check_train, explain
+from harness.suite.train_settings import check_train, explain
 from harness.suite.variants import BASE, Label, read_label
 from harness.suite.yaml_lines import Lines, read_yaml
 
@@ -224,7 +224,7 @@ def check_labels(labels: list[Label], lines: Lines) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for label in labels:
         method = label.method
-        train = label.train.model_dump(include=None if method.trains else set(SCORING))
+        train = label.train if method.trains else label.train.for_scoring
         what = canonical([method.name, method.settings, train, label.recipe.beside])
         if what in seen:
             yield lines.problem(

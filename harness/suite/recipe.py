@@ -13,7 +13,6 @@ from harness.curricula import Curriculum, all_curricula
 from harness.methods import Expert, Method, make_method
 from harness.objectives import Objective, all_objectives
 from harness.records import Cell
-from harness.suite.train_settings import SCORING, unavailable
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ class Recipe:
     def skip_cell(self, cell: Cell, gpu: bool) -> str | None:
         """Why a cell of this recipe cannot run on this machine, or None. Asked before a process is started."""
         # A trainer of the method's own has its own optimizer; scoring is ours.
-        train = {key: cell.train[key] for key in SCORING} if self.method.own_trainer else cell.train
-        return self.skip() or unavailable(train, gpu)
+        train = cell.train.for_scoring if self.method.own_trainer else cell.train
+        return self.skip() or train.unavailable(gpu)
 
     def refusals(self, train: Any) -> Iterator[str]:
         """Why its parts do not go together, or with training settings (`settings.TrainSettings`)."""

@@ -19,9 +19,8 @@ from pydantic import ConfigDict, Field
 
 from harness.errors import unknown
 from harness.methods import JOIN, LogFloat, Method, Options
-from harness.records import OBJECTIVES, TRAIN, with_train
+from harness.records import OBJECTIVES, TRAIN, TrainSettings
 from harness.suite.instantiate import build
-from harness.suite.train_settings import TrainSettings
 from harness.suite.yaml_lines import Lines
 
 if TYPE_CHECKING:
@@ -223,7 +222,7 @@ def taken(label: Label, name: str, value: Any) -> tuple[Any, str]:
     head, _, rest = name.partition(".")
     if head == TRAIN:
         try:
-            changed = TrainSettings.model_validate(with_train(label.train.model_dump(), rest, value))
+            changed = label.train.changed({rest: value})
         except pydantic.ValidationError as error:
             return None, f"got {value!r}, {error.errors()[0]['msg'].replace('Input should be', 'wanted')}."
         return getattr(changed, rest), next(iter(label.recipe.refusals(changed)), "")

@@ -5,84 +5,17 @@ Pure. Which labels there are, and what their methods are given, is `suite.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import pydantic
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from harness.architecture import SAMPLE
 from harness.errors import Problem, unknown
 from harness.methods import Method, make_method
+from harness.records import TrainSettings
 from harness.suite.yaml_lines import Lines
-
-# Of the training settings, those that also change what an untrained model scores.
-SCORING = ("precision", "attention", "eval_batch_size")
-# Training settings that came after the first results. With their defaults they are no part of a cell's identity, so
-# that results from before them are still found. A new setting whose default changes nothing is added here.
-LATER = ("devices", "strategy", "galore_rank", "galore_every", "dropout", "checkpoints")
-# What a setting needs, beyond what every installation has: (key, value) -> packages, and whether it needs a GPU.
-NEEDS = {
-    ("precision", "fp16"): ((), True),
-    ("optimizer", "adamw8bit"): (("bitsandbytes",), False),
-    ("optimizer", "paged_adamw"): (("bitsandbytes",), True),
-    ("optimizer", "paged_adamw8bit"): (("bitsandbytes",), True),
-    ("optimizer", "galore"): (("galore_torch",), False),
-    ("attention", "flash_attention_2"): (("flash_attn",), True),
-}
-WITHOUT_GPU = {
-    "precision": "on a CPU torch trains in fp32 or bf16",
-    "optimizer": "on a CPU bitsandbytes would silently run it unpaged",
-    "attention": "its kernels are CUDA's",
-}
-
-
-class TrainSettings(pydantic.BaseModel):
-    """How a cell is trained, whatever its method: the suite's `train:` block, and a label's own `train:`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: int | None = Field(None, ge=1, description="optimiser steps; use these when data sizes are compared")
-    epochs: float | None = Field(None, gt=0, description="passes over the data; instead of steps")
-    batch_size: int = Field(8, ge=1, description="examples per forward pass, over all devices")
-    gradient_accumulation: int = Field(1, ge=1, description="forward passes per optimiser step")
-    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: fp32 on a CPU, bf16 on a GPU that has it, else fp16"
-    )
-    optimizer: Literal["adamw", "adafactor", "adamw8bit", "paged_adamw", "paged_adamw8bit", "galore"] = Field(
-        "adamw", description="adamw is the fused one; paged: its state may move to the CPU's memory; galore: projected"
-    )
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="of the learning rate")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
-    weight_decay: float = Field(0.0, ge=0)
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="in training, of attention weights and of the network's dropout layers"
-    )
-    max_grad_norm: float = Field(1.0, gt=0)
-    max_length: int = Field(512, ge=8, description="tokens; longer examples lose the start of their context")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    eval_every: int | None = Field(None, ge=1, description="steps between validation losses; None: never")
-    early_stopping: int | None = Field(
-        None, ge=1, description="stop after this many validations without a lower loss, and keep the best"
-    )
-    eval_batch_size: int = Field(16, ge=1, description="sequences per forward pass when scoring")
-    devices: int = Field(1, ge=1, description="GPUs (on a CPU: processes) that share each batch in training")
-    strategy: Literal["ddp", "fsdp", "deepspeed"] = Field(
-        "ddp", description="what several devices divide: ddp the batch, deepspeed (ZeRO 2) also the optimizer, fsdp all"
-    )
-    galore_rank: int = Field(128, ge=1, description="optimizer galore: of a weight's gradient, what is kept")
-    galore_every: int = Field(200, ge=1, description="optimizer galore: steps between two choices of the projection")
-    checkpoints: int | None = Field(
-        None, ge=1, description="how often all tasks are scored on the way, for a curve; None: only in the end"
-    )
-
-    @classmethod
-    def identity(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Of resolved settings, those that are part of a cell's identity (see LATER)."""
-        defaults = {name: cls.model_fields[name].default for name in LATER}
-        return {key: value for key, value in settings.items() if key not in defaults or value != defaults[key]}
 
 
 def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
@@ -121,18 +54,6 @@ def check_checkpoints(method: Method, train: TrainSettings) -> Iterator[str]:
             "checkpoints are points on the way to the last step, and early_stopping keeps an earlier one. Give it "
             "train: {checkpoints: null} or {early_stopping: null}."
         )
-
-
-def unavailable(train: Mapping[str, Any], gpu: bool) -> str | None:
-    """Why resolved settings (or some of them) cannot be done on this machine, or None. Loads nothing."""
-    for (key, value), (packages, needs_gpu) in NEEDS.items():
-        if train.get(key) != value:
-            continue
-        if needs_gpu and not gpu:
-            return f"{key} {value} needs a GPU: {WITHOUT_GPU[key]}."
-        if missing := [name for name in packages if find_spec(name) is None]:
-            return f"{key} {value} needs the package {missing[0]}."
-    return None
 
 
 def check_optimizer(method: Method, train: TrainSettings) -> Iterator[str]:

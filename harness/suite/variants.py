@@ -17,16 +17,10 @@ from harness.errors import Problem, unknown
 from harness.methods import JOIN, Composed, Expert, Method, all_methods, make_method
 from harness.objectives import all_objectives
 from harness.plugin import Configurable
+from harness.records import TrainSettings
 from harness.suite.instantiate import build
 from harness.suite.recipe import Recipe
-from harness.suite.train_settings import (
-    TrainSettings,
-    check_checkpoints,
-    check_devices,
-    check_optimizer,
-    check_train,
-    merge_train,
-)
+from harness.suite.train_settings import check_checkpoints, check_devices, check_optimizer, check_train, merge_train
 from harness.suite.yaml_lines import Lines
 
 BASE = "base"

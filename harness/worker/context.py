@@ -34,7 +34,7 @@ class Lent:
         self.base = self.models[cell.model]
         self.needs: Mapping[str, Path] = {role: Path(path) for role, path in job["needs"].items()}
         self.task, self.n_train = cell.task, cell.n_train
-        self.settings: Mapping[str, Any] = cell.train
+        self.settings = cell.train
         self.seed = cell.seed if cell.seed is not None else 0
         self.recipe = Recipe.of(cell)
         self.method = self.recipe.method
@@ -132,8 +132,8 @@ class Lent:
         from harness.worker.evaluate import TunedLM
 
         folder = self.models[self.cell.data.get("judge", self.cell.model)]
-        lm = TunedLM(self.load_model(folder), load_tokenizer(folder), self.settings["eval_batch_size"])
-        rows, _ = encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
+        lm = TunedLM(self.load_model(folder), load_tokenizer(folder), self.settings.eval_batch_size)
+        rows, _ = encode(found, encoder_of(lm), lm.eot_token_id, self.settings.max_length)
         asked = []
         for row in rows:
             answer = [label for label in row["labels"] if label != -100]
@@ -148,7 +148,7 @@ class Lent:
         from harness.data import encode
 
         lm = self.language_model(model)
-        rows, cut = encode(found, encoder_of(lm), lm.eot_token_id, self.settings["max_length"])
+        rows, cut = encode(found, encoder_of(lm), lm.eot_token_id, self.settings.max_length)
         self.cut.update(zip(found, cut, strict=True))
         return rows
 
@@ -177,7 +177,7 @@ class Lent:
         return texts(self.tasks[task], n, self.seed)
 
     def text_rows(self, model: Any, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
-        lm, length = self.language_model(model), self.settings["max_length"]
+        lm, length = self.language_model(model), self.settings.max_length
         rows = [[lm.prefix_token_id, *lm.tok_encode(text)] for text in self.texts(task, n)]
         self.texts_cut += [max(0, len(ids) - length) for ids in rows]
         return [{"input_ids": ids[:length], "labels": [-100, *ids[1:length]]} for ids in rows]
@@ -210,7 +210,7 @@ class Lent:
     def load_model(self, folder: Path | None = None, quantize: str | None = None) -> Any:
         from harness.models import load_model
 
-        return load_model(folder or self.base, dict(self.settings), quantize)
+        return load_model(folder or self.base, self.settings, quantize)
 
     def load_need(self, role: str, fold: bool = False) -> Any:
         """A needed cell's model. It is restored by its own method, on its own base model."""
@@ -227,7 +227,7 @@ class Lent:
         from harness.worker.evaluate import TunedLM
 
         tokenizer = load_tokenizer(base) if base else self.tokenizer
-        return TunedLM(model, tokenizer, self.cell.train["eval_batch_size"])
+        return TunedLM(model, tokenizer, self.cell.train.eval_batch_size)
 
     def collate(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
         import torch
@@ -263,7 +263,7 @@ class Lent:
         from harness.worker.latency import inference_facts
 
         requests = self.tasks[self.cell.learn[0]].instances
-        return inference_facts(self.scorer, requests, self.settings["eval_batch_size"])
+        return inference_facts(self.scorer, requests, self.settings.eval_batch_size)
 
     def train(self, model: Any, method: Method) -> Any:
         from harness.worker.train import train
@@ -273,11 +273,11 @@ class Lent:
             objective.prepare(model, self)
         for stage in self.stages:
             self.recorder.flop_count = self.flops_of(model, stage.rows)
-            course = {"ordered": True, "steps": None, "epochs": 1.0} if stage.ordered else {}
-            course |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
+            changes: dict[str, Any] = {"steps": None, "epochs": 1.0} if stage.ordered else {}
+            changes |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
             model = train(
-                model, method, stage.rows, stage.validation, {**self.settings, **course}, self.seed, self.recorder,
-                self.scratch, self.recipe.objectives, self.along(stage),
+                model, method, stage.rows, stage.validation, self.settings.changed(changes), self.seed, self.recorder,
+                self.scratch, self.recipe.objectives, self.along(stage), stage.ordered,
             )  # fmt: skip
             if self.curriculum.scores_stages and stage is not self.stages[-1]:
                 with self.meter.phase("score_stages"):
@@ -291,7 +291,7 @@ class Lent:
         """What scores the cell between the steps of a stage; nothing where it asks for no checkpoints, or has no curve:
         a model that a part of the method makes ready after training is no earlier state of what is scored in the end.
         """
-        count, method = self.settings.get("checkpoints"), self.method
+        count, method = self.settings.checkpoints, self.method
         late = any(not part.trains and type(part).fit is not Method.fit for part in getattr(method, "parts", [method]))
         if late or not method.is_language_model:
             return []
@@ -340,7 +340,7 @@ class Lent:
         if network is None or self.recipe.objectives:
             return None
         # Sharded weights take the place of the whole ones, which must not be held on to.
-        sharded = self.settings["devices"] > 1 and self.settings["strategy"] == "fsdp"
+        sharded = self.settings.devices > 1 and self.settings.strategy == "fsdp"
         return flop_count(model, network, rows, hold=not sharded)
 
     @property
@@ -350,17 +350,17 @@ class Lent:
 
         several = torch.cuda.is_available() and "threads_a_rank" in self.job
         one: float | None = self.job.get("matmul_peak")
-        return one * self.settings["devices"] if one and several else one
+        return one * self.settings.devices if one and several else one
 
     def train_on(self, rows: list[Any], model: Any, method: Method, changes: Mapping[str, Any]) -> Any:
         from harness.worker.train import train
 
-        return train(model, method, rows, [], {**self.settings, **changes}, self.seed, self.recorder, self.scratch)
+        return train(model, method, rows, [], self.settings.changed(changes), self.seed, self.recorder, self.scratch)
 
     def train_by(self, trainer: Any, config: Any, model: Any, method: Method, changes: Mapping[str, Any]) -> Any:
         from harness.worker.train import train_by
 
-        settings = {**self.settings, **changes}
+        settings = self.settings.changed(changes)
         return train_by(trainer, config, model, method, settings, self.seed, self.recorder, self.scratch)
 
 

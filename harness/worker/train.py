@@ -21,7 +21,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from harness.errors import Unavailable
 from harness.models import logits_at, resolve_precision
 from harness.objectives import Batch, Objective
-from harness.suite import unavailable
+from harness.records import TrainSettings
 from harness.worker.callbacks import Dropout, Hooks, KeepBest
 from harness.worker.distributed import COUNTS, filled, outline, shard_on_cpu, shared_loader, strategy_arguments
 from harness.worker.profiling.meter import StepRecorder
@@ -47,32 +47,35 @@ def train(
     method: Method,
     rows: list[Row],
     validation: list[Row],
-    settings: dict[str, Any],
+    settings: TrainSettings,
     seed: int,
     recorder: StepRecorder,
     scratch: Path,
     objectives: Sequence[Objective] = (),
     more: Sequence[TrainerCallback] = (),
+    ordered: bool = False,
 ) -> Any:
     """Train `model` (a torch module) in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
 
-    Rows may have a `weight`, which multiplies the loss of each of their answer tokens. settings: the resolved `train:`
-    block; with `ordered` rows are learned as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error.
+    Rows may have a `weight`, which multiplies the loss of each of their answer tokens. With `ordered`
+    rows are learned as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error.
     Of several processes, the first returns the model with its weights; under fsdp the others return it without.
     """
-    arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch)
+    arguments = training_arguments(
+        settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch, ordered=ordered
+    )
     held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
     callbacks = [*beside_steps(method, settings, recorder), *more]
-    if settings["early_stopping"]:
-        callbacks.append(KeepBest(settings["early_stopping"], held))
+    if settings.early_stopping:
+        callbacks.append(KeepBest(settings.early_stopping, held))
     model.config.use_cache = False
-    sharded = settings["devices"] > 1 and settings["strategy"] == "fsdp"
+    sharded = settings.devices > 1 and settings.strategy == "fsdp"
     empty = outline(model) if sharded else None
     trainer = CellTrainer(
         model=model,
         args=arguments,
         train_dataset=rows,
-        eval_dataset=validation if settings["eval_every"] else None,
+        eval_dataset=validation if settings.eval_every else None,
         data_collator=Collator(pad=0, weighted=any(WEIGHTS in row for row in rows)),
         callbacks=callbacks,
         groups=method.parameter_groups(model),
@@ -90,44 +93,45 @@ def train(
     return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
 
 
-def beside_steps(method: Method, settings: dict[str, Any], recorder: StepRecorder) -> list[TrainerCallback]:
+def beside_steps(method: Method, settings: TrainSettings, recorder: StepRecorder) -> list[TrainerCallback]:
     """What goes on beside the steps of any training: measuring, the method's own hooks, dropout."""
-    dropout = [Dropout(settings["dropout"])] if settings["dropout"] else []
+    dropout = [Dropout(settings.dropout)] if settings.dropout else []
     return [recorder, Hooks(method), *dropout]
 
 
 def training_arguments(
-    settings: dict[str, Any],
+    settings: TrainSettings,
     learning_rate: float,
     seed: int,
     scratch: Path,
     kind: Callable[..., Any] = TrainingArguments,
+    ordered: bool = False,
 ) -> Any:
     """The settings as `TrainingArguments`, or as what `kind` makes of them."""
     cuda = torch.cuda.is_available()
-    precision = resolve_precision(settings["precision"])
-    if reason := unavailable(settings, cuda):
+    precision = resolve_precision(settings.precision)
+    if reason := settings.unavailable(cuda):
         raise Unavailable(reason)
     galore: dict[str, Any] = {}
-    if settings["optimizer"] == "galore":
+    if settings.optimizer == "galore":
         galore["optim_target_modules"] = IN_LAYERS
-        galore["optim_args"] = f"rank={settings['galore_rank']},update_proj_gap={settings['galore_every']}"
-    every = settings["eval_every"]
+        galore["optim_args"] = f"rank={settings.galore_rank},update_proj_gap={settings.galore_every}"
+    every = settings.eval_every
     return kind(
         output_dir=str(scratch),
-        max_steps=settings["steps"] or -1,
-        num_train_epochs=settings["epochs"] or 1,
-        per_device_train_batch_size=settings["batch_size"] // settings["devices"],
-        per_device_eval_batch_size=settings["eval_batch_size"],
-        gradient_accumulation_steps=settings["gradient_accumulation"],
-        gradient_checkpointing=settings["gradient_checkpointing"],
-        gradient_checkpointing_kwargs={"use_reentrant": False} if settings["gradient_checkpointing"] else None,
+        max_steps=settings.steps or -1,
+        num_train_epochs=settings.epochs or 1,
+        per_device_train_batch_size=settings.batch_size // settings.devices,
+        per_device_eval_batch_size=settings.eval_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
         learning_rate=learning_rate,
-        lr_scheduler_type=settings["schedule"],
-        warmup_steps=settings["warmup"],
-        weight_decay=settings["weight_decay"],
-        max_grad_norm=settings["max_grad_norm"],
-        optim=OPTIMIZERS[settings["optimizer"]],
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim=OPTIMIZERS[settings.optimizer],
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         use_cpu=not cuda,
@@ -144,8 +148,8 @@ def training_arguments(
         seed=seed,
         data_seed=seed,
         **galore,
-        train_sampling_strategy="sequential" if settings.get("ordered") else "random",
-        **strategy_arguments(settings["strategy"], settings["devices"]),
+        train_sampling_strategy="sequential" if ordered else "random",
+        **strategy_arguments(settings.strategy, settings.devices),
     )
 
 
@@ -154,7 +158,7 @@ def train_by(
     config: Callable[..., Any],
     model: Any,
     method: Method,
-    settings: dict[str, Any],
+    settings: TrainSettings,
     seed: int,
     recorder: StepRecorder,
     scratch: Path,

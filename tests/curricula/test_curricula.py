@@ -22,7 +22,7 @@ from harness.curricula.sequential import average, backward_transfer, forgetting
 from harness.errors import SuiteError
 from harness.methods import LogFloat, Method, Options
 from harness.plan.plan import Plan
-from harness.records import CellResult, Score
+from harness.records import CellResult, Score, TrainSettings
 
 CURRICULA = sorted(all_curricula())
 # What a curriculum cannot do without; everything else runs on its defaults.
@@ -221,8 +221,6 @@ def test_a_classifier_is_refused(name: str) -> None:
         name = "head"
         is_language_model = False
 
-    from harness.suite.train_settings import TrainSettings
-
     curriculum = all_curricula()[name](**NEEDED.get(name, {}))
     assert "head has the answers of one task" in " ".join(curriculum.refuses(Head(), TrainSettings()))
 
@@ -277,7 +275,7 @@ def test_rows_of_a_mixture_count_the_same_and_alone_as_they_are() -> None:
 @given(steps=st.integers(4, 300), share=st.floats(0.0, 1.0), batch=st.integers(1, 9), passes=st.integers(1, 3))
 def test_stages_share_the_steps_of_their_cell(steps: int, share: float, batch: int, passes: int) -> None:
     class OfJob:
-        settings = {"steps": steps, "epochs": None, "batch_size": batch, "gradient_accumulation": passes}
+        settings = TrainSettings(steps=steps, batch_size=batch, gradient_accumulation=passes)
 
     counts = rows_of_steps(OfJob(), [share, 1 - share], [1, 1])  # type: ignore[arg-type]
     assert sum(counts) == steps * batch * passes
@@ -320,7 +318,6 @@ def test_the_loss_of_a_mixture_is_the_mean_over_its_rows(accumulation: int, tiny
     from transformers import AutoModelForCausalLM
 
     from harness.methods import make_method
-    from harness.suite.train_settings import TrainSettings
     from harness.worker.profiling.meter import StepRecorder
     from harness.worker.train import train
 
@@ -334,9 +331,9 @@ def test_the_loss_of_a_mixture_is_the_mean_over_its_rows(accumulation: int, tiny
     with torch.no_grad():
         each = [model(torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss for row in rows]
     mixed = mixture({"a": rows[:2], "b": rows[2:]}, {"a": 1, "b": 1}, 4, 0)
-    settings = TrainSettings(epochs=1, batch_size=4 // accumulation, gradient_accumulation=accumulation).model_dump()
+    settings = TrainSettings(epochs=1, batch_size=4 // accumulation, gradient_accumulation=accumulation)
     recorder = StepRecorder()
-    train(model, make_method("full", {}), mixed, [], {**settings, "ordered": True}, 0, recorder, tmp_path)
+    train(model, make_method("full", {}), mixed, [], settings, 0, recorder, tmp_path, ordered=True)
     assert [step.loss for step in recorder.steps] == pytest.approx([float(torch.stack(each).mean())], rel=1e-5)
 
 

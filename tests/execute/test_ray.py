@@ -146,7 +146,7 @@ def test_cells_are_handed_over_as_the_cluster_has_room(project: Path, monkeypatc
     assert gpus.place(cell) == {"GPU": 1, "CPU": 1}
     assert gpus.refuse(cell) is None
     trained = next(cell for cell in plan.cells if cell.n_train)
-    many = replace(trained, train={**trained.train, "devices": 4})
+    many = replace(trained, train=trained.train.changed({"devices": 4}))
     assert gpus.refuse(many) == "asks for 4 GPUs on one node; the largest node has 2."
 
 

@@ -12,6 +12,7 @@ from torch.nn.functional import gelu
 from transformers import AutoModelForCausalLM
 
 from harness.methods import Method, all_methods
+from harness.records import TrainSettings
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [15, 16, 17, 18, 19]])
 
@@ -82,7 +83,7 @@ def test_they_stand_on_a_quantised_base(name: str, tiny_model: Path) -> None:
     from harness.models.loading import load_model
 
     def base() -> Any:
-        return load_model(tiny_model, {"precision": "auto", "attention": "sdpa"}, "nf4").eval()
+        return load_model(tiny_model, TrainSettings(precision="auto", attention="sdpa"), "nf4").eval()
 
     model = make(name, quantize="nf4").attach(base())
     assert torch.allclose(logits(model), logits(base()), atol=1e-6)

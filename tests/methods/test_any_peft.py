@@ -16,6 +16,7 @@ from harness.errors import SuiteError
 from harness.methods import Method, all_methods
 from harness.methods.any_peft import NEEDED, UNFIT, UNPACKED, is_prompt, keys, types
 from harness.models.loading import load_model
+from harness.records import TrainSettings
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [15, 16, 17, 18, 19]])
 # What a type needs on so small a model, or always; the rest runs on peft's own defaults.
@@ -119,7 +120,7 @@ def test_a_quantised_base_goes_with_it_or_is_refused(name: str, folder: Path) ->
     refused = any("with the weights themselves" in problem for problem in method.problems())
     assert refused is (name in UNPACKED)
     try:
-        model = method.attach(load_model(folder, {"precision": "fp32", "attention": "sdpa"}, "nf4"))
+        model = method.attach(load_model(folder, TrainSettings(precision="fp32", attention="sdpa"), "nf4"))
         before, after = teach(model, steps=3)
         learns = after < before - 1e-4
     except (RuntimeError, TypeError, ValueError):

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, set_seed
 from harness.methods import Method, all_methods
 from harness.methods.lora import ADAPTER, adapted, dequantised
 from harness.models.loading import load_model
+from harness.records import TrainSettings
 from harness.worker.cell import Work
 
 SUITE = """\
@@ -44,7 +45,7 @@ def tiny(folder: Path) -> Any:
 
 
 def quantised(folder: Path, kind: str) -> Any:
-    return load_model(folder, {"precision": "fp32", "attention": "sdpa"}, kind)
+    return load_model(folder, TrainSettings(precision="fp32", attention="sdpa"), kind)
 
 
 def logits(model: Any) -> torch.Tensor:

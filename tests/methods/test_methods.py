@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, set_seed
 from harness import methods
 from harness.architecture import read_network
 from harness.methods import LogFloat, Method, Options, all_methods
+from harness.records import TrainSettings
 from harness.worker.cell import Work
 
 METHODS = sorted(all_methods())
@@ -287,7 +288,7 @@ def reload(name: str, base: Path, weights: Path) -> Any:
 
         quantize = make(name).quantize
         return PeftModel.from_pretrained(
-            load_model(base, {"precision": "auto", "attention": "sdpa"}, quantize), weights
+            load_model(base, TrainSettings(precision="auto", attention="sdpa"), quantize), weights
         )
     return tiny(weights)
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from harness.architecture import read_network
 from harness.methods import Composed, Method, all_methods
-from harness.suite.train_settings import TrainSettings
+from harness.records import TrainSettings
 from harness.worker.profiling.meter import StepRecorder
 from harness.worker.train import train
 
@@ -58,8 +58,8 @@ class Watch:
         return {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
     def train(self, folder: Path, steps: int, seed: int = 0, **changes: Any) -> "Watch":
-        settings = TrainSettings(**{**HARD, "steps": steps, **changes}).model_dump()
-        validation = ROWS if settings["eval_every"] else []
+        settings = TrainSettings(**{**HARD, "steps": steps, **changes})
+        validation = ROWS if settings.eval_every else []
         train(self.model, self.method, ROWS, validation, settings, seed, StepRecorder(), folder)
         return self
 

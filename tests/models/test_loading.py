@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harness.models.loading import load_model
-from harness.suite.train_settings import TrainSettings
+from harness.records import TrainSettings
 
 
 @pytest.mark.parametrize(("precision", "in_bf16"), [("auto", False), ("fp32", False), ("bf16", True)])
@@ -14,7 +14,7 @@ def test_four_bits_are_scored_in_the_precision_they_are_trained_in(
     """As on a CPU for which bitsandbytes has a bf16 kernel, which it uses only where nothing is trained."""
     modules = pytest.importorskip("bitsandbytes.nn.modules")
     monkeypatch.setattr(modules, "has_avx512bf16", lambda: True)
-    model = load_model(tiny_model, TrainSettings(precision=precision).model_dump(), "nf4")
+    model = load_model(tiny_model, TrainSettings(precision=precision), "nf4")
     found = [module for module in model.modules() if isinstance(module, modules.Linear4bit)]
     assert found
     assert {module.support_avx512bf16_for_cpu for module in found} == {in_bf16}
@@ -24,7 +24,7 @@ def test_a_model_that_was_changed_leaves_the_next_one_as_its_file(tiny_model: Pa
     """Trials share a base model's file: what one does to the weights that it maps must not reach another."""
     from safetensors.torch import load_file
 
-    settings = TrainSettings(steps=1).model_dump()
+    settings = TrainSettings(steps=1)
     first = load_model(tiny_model, settings)
     with torch.no_grad():
         for value in first.parameters():

@@ -19,8 +19,8 @@ from harness.methods import LogFloat, Options
 from harness.objectives import Batch, Objective, all_objectives
 from harness.plan.fetch import fetch_suite
 from harness.plan.plan import make_plan
+from harness.records import TrainSettings
 from harness.suite.load import load_suite
-from harness.suite.train_settings import TrainSettings
 from harness.worker.cell import Work
 from harness.worker.profiling.meter import StepRecorder
 from harness.worker.train import train
@@ -201,7 +201,7 @@ def test_a_step_is_the_same_however_it_is_split(name: str, project: Path, tmp_pa
         objective.prepare(model, work)
         disturb(model)
         uneven = [{**row, "labels": row["labels"] if place % 3 else row["input_ids"]} for place, row in enumerate(rows)]
-        settings = TrainSettings(steps=3, batch_size=size, gradient_accumulation=passes, warmup=0.0).model_dump()
+        settings = TrainSettings(steps=3, batch_size=size, gradient_accumulation=passes, warmup=0.0)
         recorder = StepRecorder()
         train(model, work.method, uneven, [], settings, 0, recorder, tmp_path, [objective])
         losses.append([step.loss for step in recorder.steps])

@@ -32,8 +32,7 @@ from harness.plan.memory import (
     projected_bytes,
     state_bytes,
 )
-from harness.records import Cell
-from harness.suite.train_settings import TrainSettings
+from harness.records import Cell, TrainSettings
 
 HIDDEN, INNER, QUERIES, KEYS, LAYERS, VOCABULARY = 64, 160, 64, 32, 4, 500
 
@@ -68,7 +67,7 @@ def cell(method: str = "lora", n_train: int = 200, settings: dict[str, Any] | No
     return Cell(
         key="x", spec_digest="d", label="x", method=method, family=kind.family, model="m", task="a", learn=("a",),
         n_train=n_train if kind.trains else 0, seed=0, retain=(), settings=kind(**(settings or {})).settings,
-        train=TrainSettings(**{"steps": 10, **train}).model_dump(),
+        train=TrainSettings(**{"steps": 10, **train}),
     )  # fmt: skip
 
 
@@ -332,7 +331,8 @@ def attached(name: str, folder: Path, settings: dict[str, Any], attention: str =
     method = all_methods()[name](**settings)
     if method.quantize:
         pytest.importorskip("bitsandbytes")
-    return method, method.attach(load_model(folder, {"precision": "fp32", "attention": attention}, method.quantize))
+    settings = TrainSettings(precision="fp32", attention=attention)
+    return method, method.attach(load_model(folder, settings, method.quantize))
 
 
 FOOTPRINTS = [
@@ -398,7 +398,7 @@ def test_layers_keep_what_is_counted(name: str, settings: dict[str, Any], attent
     method, model = attached(name, tiny_model, settings, attention)
     footprint = method.footprint(net)
     assert footprint is not None
-    train = TrainSettings(steps=1, attention=attention).model_dump()
+    train = TrainSettings(steps=1, attention=attention)
     count = Count(net, method, footprint, train, "cpu")
     virtual = footprint.virtual_tokens
     layers = getattr(model, "get_base_model", lambda: model)().get_decoder().layers
@@ -418,7 +418,7 @@ def test_layers_keep_what_is_counted_under_autocast(name: str, attention: str, t
     method, model = attached(name, tiny_model, {"init": "random"} if name == "prompt_tuning" else {}, attention)
     footprint = method.footprint(net)
     assert footprint is not None
-    train = TrainSettings(steps=1, attention=attention, precision="bf16").model_dump()
+    train = TrainSettings(steps=1, attention=attention, precision="bf16")
     count = Count(net, method, footprint, train, "cpu")
     layers = getattr(model, "get_base_model", lambda: model)().get_decoder().layers
     copies = [value for value in layers[1].parameters() if value.dim() == 2]

@@ -13,8 +13,8 @@ from harness.architecture import SAMPLE, Network
 from harness.data.facts import Facts, ModelFacts
 from harness.errors import SuiteError, UserError
 from harness.plan.plan import make_plan, narrow
+from harness.records import TrainSettings
 from harness.suite.load import load_suite
-from harness.suite.train_settings import TrainSettings
 
 labels = st.dictionaries(
     st.sampled_from(["full", "lora", "dora", "layerwise", "prompt_tuning"]),
@@ -227,8 +227,8 @@ FIRST_SETTINGS = {
 
 
 def test_settings_that_came_later_leave_earlier_digests_as_they_were(tmp_path: Path) -> None:
-    plain = TrainSettings(steps=4).model_dump()
-    assert TrainSettings.identity(plain) == {name: plain[name] for name in FIRST_SETTINGS}
+    plain = TrainSettings(steps=4)
+    assert plain.identity == {name: getattr(plain, name) for name in FIRST_SETTINGS}
     digests = [
         [cell.spec_digest for cell in plan(tmp_path, train={"steps": 4, **later}).cells]
         for later in ({}, {"devices": 1, "strategy": "ddp"}, {"devices": 2}, {"devices": 2, "strategy": "fsdp"})

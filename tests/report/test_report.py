@@ -15,7 +15,7 @@ import pytest
 from results_factory import MIB, OTHER, PROSE, Results, answered, cell, demo, environment, scores
 
 from harness.errors import StoreError
-from harness.records import Check, Fact, Flag, Status
+from harness.records import Check, Fact, Flag, Status, TrainSettings
 from harness.report import load, memory, printable, write_report
 from harness.report.answer import sentences
 from harness.report.chart_style import spec
@@ -481,7 +481,7 @@ def test_instruments_of_other_settings_are_not_those_of_the_run(tmp_path):
 
     sound = Check("batch_size", "one by one or together", 1e-6, 1e-4, "ratio")
     results = Results(tmp_path)
-    results.add(replace(cell("base"), train={"precision": "bf16", "attention": "eager"}), scores(0.6))
+    results.add(replace(cell("base"), train=TrainSettings(precision="bf16", attention="eager")), scores(0.6))
     results.check(sound, replace(sound, name="same_seed"), precision="bf16", attention="eager")
     results.check(replace(sound, measured=1.0), precision="fp32", attention="eager")
     store = results.store()

@@ -8,7 +8,7 @@ import pytest
 from results_factory import PROSE, TASK, Results, cell, demo, environment, items, scores
 
 from harness.errors import StoreError
-from harness.records import Status
+from harness.records import Status, TrainSettings
 from harness.store.queries import cell_detail, keys, latest_run, member_rows, origin, repeats, suites
 
 
@@ -101,7 +101,7 @@ def test_detail_by_key_digest_and_attempt(tmp_path):
         assert cell_detail(connection, digest[:3]) is None
         assert key in keys(connection)
     assert detail["settings"] == {"rank": 8}
-    assert detail["train"] == {"steps": 48}
+    assert detail["train"] == TrainSettings(steps=48).model_dump()
     assert detail["scores"][0]["metric"] == "acc"
     assert {phase["phase"] for phase in detail["phases"]} == {"load", "train", "evaluate"}
     assert "torch==2.9.0" in detail["environment"]["packages"]

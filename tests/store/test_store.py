@@ -8,7 +8,7 @@ import pytest
 from results_factory import Results
 
 from harness.errors import DamagedStore, NewerStore, StoreError
-from harness.records import MARGIN, Cell, CellResult, Check, Environment, Item, Score, Status, digest
+from harness.records import MARGIN, Cell, CellResult, Check, Environment, Item, Score, Status, TrainSettings, digest
 from harness.store.database import Store
 from harness.store.files import INSTRUMENTS, attempt_folder, threads_of, write_atomically
 from harness.store.queries import latest_run
@@ -24,7 +24,7 @@ def put(
     """Write a result as a worker would; its spec digest."""
     cell = Cell(
         f"{label}/m/t", digest(label), label, label, "family", "m", "t", ("t",), 0 if label == "base" else 8, 0,
-        ("r",), {}, {}, {}, baseline, {"t": "f"},
+        ("r",), {}, TrainSettings(), {}, baseline, {"t": "f"},
     )  # fmt: skip
     attempt = f"{label}-{number}"
     scores = (

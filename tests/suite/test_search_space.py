@@ -15,7 +15,7 @@ from harness.methods import LogFloat, all_methods
 from harness.plan.identity import spec_digest
 from harness.plan.search import Search
 from harness.plan.studies import at_edge, study_of, trial_of
-from harness.records import Cell, Trial, with_settings
+from harness.records import Cell, TrainSettings, Trial, with_settings
 from harness.suite.load import load_suite
 from harness.suite.search_space import TuneSettings, short, space_of
 from harness.suite.variants import Label, read_label
@@ -202,12 +202,12 @@ def test_settings_go_where_their_names_say(rate: float, rank: int, steps: int) -
     cell = Cell(
         "k", "d", "both", "lora+rag", "hybrid", "m", "t", ("t",), 8, 0, (),
         {"lora": {"rank": 2, "alpha": 1}, "rag": {}},
-        {"steps": None, "epochs": 3.0, "batch_size": 4}, objectives={"ewc": {"strength": 1.0, "text": None}},
+        TrainSettings(epochs=3.0, batch_size=4), objectives={"ewc": {"strength": 1.0, "text": None}},
     )  # fmt: skip
     params = {"lora.rank": rank, "train.steps": steps, "objectives.ewc.strength": rate}
     made = with_settings(cell, params)
     assert made.settings == {"lora": {"rank": rank, "alpha": 1}, "rag": {}}
-    assert made.train == {"steps": steps, "epochs": None, "batch_size": 4}
+    assert made.train == TrainSettings(steps=steps, batch_size=4)
     assert made.objectives == {"ewc": {"strength": rate, "text": None}}
     assert made.spec_digest == "d"
     assert cell.settings == {"lora": {"rank": 2, "alpha": 1}, "rag": {}}

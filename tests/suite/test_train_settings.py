@@ -9,9 +9,10 @@ from tools import by_label, cell_named, plan_of, run_cells
 from harness.architecture import SAMPLE
 from harness.errors import SuiteError
 from harness.methods import all_methods
-from harness.records import digest
+from harness.records import NEEDS, TrainSettings, digest
+from harness.records.train_settings import LATER
 from harness.suite.recipe import Recipe
-from harness.suite.train_settings import LATER, NEEDS, TrainSettings, check_optimizer, unavailable
+from harness.suite.train_settings import check_optimizer
 
 SUITE = """\
 version: 1
@@ -57,12 +58,12 @@ def test_galore_goes_with_methods_that_train_whole_matrices() -> None:
 @pytest.mark.parametrize(("key", "value"), NEEDS)
 def test_what_a_machine_lacks_is_the_reason(key: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     packages, needs_gpu = NEEDS[key, value]
-    reason = unavailable({key: value}, gpu=False) or ""
+    reason = TrainSettings.model_validate({key: value}).unavailable(gpu=False) or ""
     assert reason.startswith(f"{key} {value} needs a GPU") is needs_gpu
-    monkeypatch.setattr("harness.suite.train_settings.find_spec", lambda name: None)
-    reason = unavailable({key: value}, gpu=True) or ""
+    monkeypatch.setattr("harness.records.train_settings.find_spec", lambda name: None)
+    reason = TrainSettings.model_validate({key: value}).unavailable(gpu=True) or ""
     assert ("needs the package" in reason) is bool(packages)
-    assert unavailable(TrainSettings().model_dump(), gpu=False) is None
+    assert TrainSettings().unavailable(gpu=False) is None
 
 
 def test_a_cell_that_cannot_run_is_skipped_before_a_process_is_started(project: Path) -> None:
@@ -80,16 +81,16 @@ def test_a_cell_that_cannot_run_is_skipped_before_a_process_is_started(project: 
 
 def test_what_a_trainer_of_its_own_does_not_read_does_not_skip_it(project: Path) -> None:
     cell = cell_named(plan_of(project, SUITE.format(label="{method: full}")), "x/tiny/colours/n8/s0")
-    paged = replace(cell, train={**cell.train, "optimizer": "paged_adamw"})
+    paged = replace(cell, train=cell.train.changed({"optimizer": "paged_adamw"}))
     assert "paged_adamw needs a GPU" in (Recipe.of(paged).skip_cell(paged, gpu=False) or "")
     setfit = replace(paged, method="setfit", settings=all_methods()["setfit"]().settings)
     assert "paged" not in (Recipe.of(setfit).skip_cell(setfit, gpu=False) or "")
 
 
 def test_later_settings_are_no_part_of_what_older_results_are() -> None:
-    plain = TrainSettings(steps=1).model_dump()
-    assert not set(LATER) & set(TrainSettings.identity(plain))
-    assert TrainSettings.identity({**plain, "galore_rank": 64})["galore_rank"] == 64
+    plain = TrainSettings(steps=1)
+    assert not set(LATER) & set(plain.identity)
+    assert plain.changed({"galore_rank": 64}).identity["galore_rank"] == 64
     older = {"learning_rate": 1e-3, "rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear", "rslora": False}
     lora = all_methods()["lora"]
     assert digest(lora().identity) == digest({"quantize": None, **older})

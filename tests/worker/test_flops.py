@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.architecture import Network, read_network
 from harness.methods import all_methods, make_method
-from harness.suite.train_settings import TrainSettings
+from harness.records import TrainSettings
 from harness.worker.profiling import flops
 from harness.worker.profiling.flops import FlopCount, Part, flop_count, matmul_peak, timings
 from harness.worker.profiling.meter import StepRecorder
@@ -117,7 +117,7 @@ def test_what_is_trained_is_looked_at_before_each_step(tiny_model: Path) -> None
 
 
 def recorded(folder: Path, scratch: Path, change: Callable[[Any], Any] = lambda count: count) -> StepRecorder:
-    settings = TrainSettings(steps=4, batch_size=2).model_dump()
+    settings = TrainSettings(steps=4, batch_size=2)
     method, recorder = all_methods()["full"](learning_rate=1e-2), StepRecorder()
     model = attached(folder, "full", {})
     recorder.flop_count = change(flop_count(model, network_of(folder), ROWS))

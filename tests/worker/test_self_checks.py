@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.records import Check
-from harness.suite.train_settings import TrainSettings
+from harness.records import Check, TrainSettings
 from harness.worker.evaluate import TunedLM
 from harness.worker.profiling import meter as measure
 from harness.worker.profiling import self_checks as instruments
@@ -18,7 +17,7 @@ from harness.worker.profiling.self_checks import INSTRUMENTS, Bench, check_all
 
 @pytest.fixture
 def bench(tiny_model: Path, tmp_path: Path) -> Bench:
-    return Bench(tiny_model, TrainSettings(steps=3).model_dump(), tmp_path)
+    return Bench(tiny_model, TrainSettings(steps=3), tmp_path)
 
 
 def test_a_sound_house_passes(bench: Bench) -> None:

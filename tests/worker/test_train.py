@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from harness.errors import Diverged, Unavailable
 from harness.methods import all_methods
 from harness.models.loading import logits_at
-from harness.suite.train_settings import TrainSettings
+from harness.records import TrainSettings
 from harness.worker.profiling.meter import StepRecorder
 from harness.worker.train import Collator, answer_loss, train
 
@@ -22,7 +22,7 @@ def model_of(folder: Path) -> Any:
 
 
 def fit(folder: Path, scratch: Path, method: str = "full", rows: Any = ROWS, seed: int = 0, **settings: Any) -> Any:
-    train_settings = TrainSettings(**{"steps": 4, "batch_size": 2, **settings}).model_dump()
+    train_settings = TrainSettings(**{"steps": 4, "batch_size": 2, **settings})
     made = all_methods()[method](learning_rate=1e-2)
     recorder = StepRecorder()
     torch.manual_seed(0)
@@ -104,7 +104,7 @@ def gradients(folder: Path, scratch: Path, **settings: Any) -> dict[str, torch.T
         def after_step(self, model: Any, step: int) -> None:
             seen.update({name: value.grad.clone() for name, value in model.named_parameters()})
 
-    settings = TrainSettings(**{"steps": 1, "warmup": 0.0, "max_grad_norm": 1e9, **settings}).model_dump()
+    settings = TrainSettings(**{"steps": 1, "warmup": 0.0, "max_grad_norm": 1e9, **settings})
     train(model_of(folder), Looks(), ROWS, [], settings, 0, StepRecorder(), scratch)
     return seen
 
@@ -138,7 +138,7 @@ def test_eight_bits_of_state_follow_the_thirty_two(tiny_model: Path, tmp_path: P
 def optimizer_of(folder: Path, scratch: Path, method: Any, **settings: Any) -> tuple[Any, torch.optim.Optimizer]:
     from harness.worker.train import CellTrainer, training_arguments
 
-    made = TrainSettings(**{"steps": 1, "optimizer": "galore", "galore_rank": 8, **settings}).model_dump()
+    made = TrainSettings(**{"steps": 1, "optimizer": "galore", "galore_rank": 8, **settings})
     model = method.attach(model_of(folder))
     arguments = training_arguments(made, 1e-3, 0, scratch)
     trainer = CellTrainer(
@@ -225,7 +225,7 @@ def test_early_stopping_keeps_the_best(tiny_model: Path, tmp_path: Path) -> None
 
 def test_a_loss_that_is_no_number_ends_the_cell(tiny_model: Path, tmp_path: Path) -> None:
     made = all_methods()["full"](learning_rate=1e30)
-    settings = TrainSettings(steps=8, batch_size=2, warmup=0.0, max_grad_norm=1e9).model_dump()
+    settings = TrainSettings(steps=8, batch_size=2, warmup=0.0, max_grad_norm=1e9)
     with pytest.raises(Diverged, match="the training loss is"):
         train(model_of(tiny_model), made, ROWS, [], settings, 0, StepRecorder(), tmp_path)
 
@@ -243,7 +243,7 @@ def test_groups_of_a_method_have_the_suites_weight_decay(tiny_model: Path, tmp_p
 
     method = all_methods()["layerwise"](layers=1, layer_decay=0.5, learning_rate=1e-3)
     model = method.attach(model_of(tiny_model))
-    settings = TrainSettings(steps=1, weight_decay=decay).model_dump()
+    settings = TrainSettings(steps=1, weight_decay=decay)
     trainer = CellTrainer(
         model=model,
         args=training_arguments(settings, 1e-3, 0, tmp_path),

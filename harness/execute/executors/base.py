@@ -347,7 +347,7 @@ class Executor(ABC):
             "needed_bytes": run.needed(tuned),
             "memory_limit": run.limits.memory,
             "predicted_parts": run.parts(tuned),
-            "matmul_peak": run.peaks.get(cell.train["precision"]),
+            "matmul_peak": run.peaks.get(cell.train.precision),
             "tuned": self.studies.settled(cell, self.weights),
             "earlier": self.studies.earlier(cell) if cell.trial else [],
         }

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness.errors import Unavailable
-from harness.records import Check
+from harness.records import Check, TrainSettings
 
 ANSWER = "answer.json"
 PLANTED_BYTES = 500_000_000
@@ -42,7 +42,7 @@ class Bench:
     """What the checks share. It also is the job that it lends to methods."""
 
     base: Path
-    settings: dict[str, Any]  # a resolved `train:` block
+    settings: TrainSettings
     scratch: Path
     needs: dict[str, Path] = field(default_factory=dict)
     seed: int = 0
@@ -108,7 +108,7 @@ class Bench:
 
         set_seed(self.seed)
         model = self.load_model(self.small)
-        settings = {**self.settings, "steps": steps, "epochs": None, "batch_size": 4, "devices": 1}
+        settings = self.settings.changed({"steps": steps, "batch_size": 4, "devices": 1})
         return train(
             model, make_method("full", {}), self.rows(), [], settings, self.seed, StepRecorder(), self.scratch / "train"
         )
@@ -259,7 +259,7 @@ def tolerance(bench: Bench) -> float:
     """How far a log-likelihood may move, relatively, with the shape of its batch: by rounding alone."""
     from harness.models import resolve_precision
 
-    return {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}[resolve_precision(bench.settings["precision"])]
+    return {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}[resolve_precision(bench.settings.precision)]
 
 
 def peaks(precisions: list[str]) -> dict[str, float | None]:
@@ -289,7 +289,7 @@ def main(request: Path) -> None:
         (request.parent / ANSWER).write_text(json.dumps(peaks(asked["precisions"])))
         return
     with tempfile.TemporaryDirectory(dir=request.parent) as scratch:
-        bench = Bench(Path(asked["base"]), asked["settings"], Path(scratch))
+        bench = Bench(Path(asked["base"]), TrainSettings.model_validate(asked["settings"]), Path(scratch))
         checks = [asdict(check) for check in check_all(bench)]
     (request.parent / ANSWER).write_text(json.dumps(checks, indent=1))
 

@@ -1,25 +1,12 @@
-"""What travels between the stages: frozen records, to and from JSON.
-
-Nothing here computes a result or touches a disk. `digest` is the one way in which identities are made:
-SHA-256 of canonical JSON, never Python's salted `hash()`.
-"""
+"""What an attempt at a cell leaves: scores, phases, steps, facts, flags, and the result that holds them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-# Raised by hand when our own code changes what a cell's result would be.
-RESULT_VERSION = 1
-MARGIN = 0.02
-
-BEST_TRIAL = "best_trial"  # the fact of a study that has the number of the chosen trial
-TRAIN, OBJECTIVES = "train", "objectives"  # how the full names of settings begin that are not the method's own
-STUDY, WARM = "study", "warm"  # roles of a study that a cell needs, and of one whose best setting another begins with
+from harness.records.cell import Cell
 
 
 class Status(StrEnum):
@@ -32,102 +19,6 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     SKIPPED = "skipped"
     INTERRUPTED = "interrupted"
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
-
-
-def digest(value: Any) -> str:
-    """SHA-256 (64 hex digits) of a value's canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One label × model × task × data size × seed: the unit of work, of resuming and of comparing.
-
-    `key` is for people and joins history; `spec_digest` is what the cell *is* (see `plan.py`).
-    An untrained cell has `n_train` 0 and no seed. `needs` maps a role ("expert:bbc-topic") to the
-    spec digest of the cell that fills it. `baseline` is the bare base model's cell. `objectives` and
-    `curriculum` map a name to its settings. `reads` are tasks whose training text is used without being scored,
-    `borrows` are models beside its own. `draw` is the seed that draws its examples, where that is not `seed`.
-    `data` says how its training data was chosen and spoilt (`quality.Quality`), nothing for clean, balanced data.
-    `study` is how settings are searched, of a study (`tuning.py`): it is not run itself, its trials are. `trial` is how
-    it is scored, of a trial. A tuned cell needs its study, which settles some of its settings when it runs.
-    """
-
-    key: str
-    spec_digest: str
-    label: str
-    method: str
-    family: str
-    model: str
-    task: str
-    learn: tuple[str, ...]
-    n_train: int
-    seed: int | None
-    retain: tuple[str, ...]
-    settings: dict[str, Any]
-    train: dict[str, Any]
-    needs: dict[str, str] = field(default_factory=dict)
-    baseline: str = ""
-    objectives: dict[str, dict[str, Any]] = field(default_factory=dict)
-    curriculum: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reads: tuple[str, ...] = ()
-    borrows: tuple[str, ...] = ()
-    fingerprints: dict[str, str] = field(default_factory=dict)
-    draw: int | None = None
-    data: dict[str, Any] = field(default_factory=dict)
-    study: dict[str, Any] = field(default_factory=dict)
-    trial: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def loads(self) -> dict[str, str]:
-        """Of its needs those whose weights it takes: not a study."""
-        return {role: need for role, need in self.needs.items() if role not in (STUDY, WARM)}
-
-    def fingerprint_key(self, model: str) -> str:
-        """Under which key `fingerprints` has a model; those of tasks stand under their names."""
-        return "model" if model == self.model else f"model:{model}"
-
-    def member(self) -> dict[str, Any]:
-        """What a run says of a cell that is part of it."""
-        names = ("key", "label", "spec_digest", "model", "task", "n_train", "seed", "baseline", "data")
-        return {name: getattr(self, name) for name in names} | ({"role": "study"} if self.study else {})
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Cell:
-        lists = {name: tuple(data.get(name, ())) for name in ("learn", "retain", "reads", "borrows")}
-        return cls(**{**data, **lists})
-
-
-def with_train(train: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Training settings with one changed; steps and epochs displace each other, unless it is None: then the other one
-    stays."""
-    other = {"steps": "epochs", "epochs": "steps"}.get(key) if value is not None else None
-    return {**train, key: value, **({other: None} if other else {})}
-
-
-def with_settings(cell: Cell, params: Mapping[str, Any]) -> Cell:
-    """A cell with some settings (by full name) changed; its identity stays that of the cell as it was planned."""
-    settings, train, objectives = dict(cell.settings), dict(cell.train), dict(cell.objectives)
-    for name, value in params.items():
-        head, _, rest = name.partition(".")
-        if head == TRAIN:
-            train = with_train(train, rest, value)
-        elif head == OBJECTIVES:
-            owner, _, key = rest.partition(".")
-            objectives[owner] = {**objectives[owner], key: value}
-        elif rest:
-            settings[head] = {**settings[head], rest: value}
-        else:
-            settings[name] = value
-    return replace(cell, settings=settings, train=train, objectives=objectives)
 
 
 @dataclass(frozen=True)
@@ -312,7 +203,7 @@ class CellResult:
     intermediate: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(replace(self, cell=None)), "cell": self.cell.to_json()}  # type: ignore[arg-type]
 
     @classmethod
     def of_job(
@@ -350,3 +241,7 @@ class CellResult:
                 "intermediate": tuple(data.get("intermediate", ())),
             }
         )
+
+
+# The difference of two scores below which they are said to be tied, where a suite names none.
+MARGIN = 0.02

@@ -1,0 +1,54 @@
+"""In: nothing. Out: what travels between the stages, as frozen records, to and from JSON.
+
+Nothing here computes a result or touches a disk.
+"""
+
+from __future__ import annotations
+
+from harness.records.cell import BEST_TRIAL, OBJECTIVES, STUDY, TRAIN, WARM, Cell, with_settings
+from harness.records.digests import RESULT_VERSION, canonical, digest
+from harness.records.results import (
+    MARGIN,
+    CellResult,
+    Check,
+    Checkpoint,
+    Environment,
+    Fact,
+    Flag,
+    Item,
+    Phase,
+    Score,
+    Status,
+    Step,
+    Trial,
+)
+from harness.records.train_settings import NEEDS, SCORING, TrainSettings
+
+__all__ = [
+    "BEST_TRIAL",
+    "MARGIN",
+    "NEEDS",
+    "OBJECTIVES",
+    "RESULT_VERSION",
+    "SCORING",
+    "STUDY",
+    "TRAIN",
+    "WARM",
+    "Cell",
+    "CellResult",
+    "Check",
+    "Checkpoint",
+    "Environment",
+    "Fact",
+    "Flag",
+    "Item",
+    "Phase",
+    "Score",
+    "Status",
+    "Step",
+    "TrainSettings",
+    "Trial",
+    "canonical",
+    "digest",
+    "with_settings",
+]
