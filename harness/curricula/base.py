@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.methods import Job, LogFloat, Method, Options
+from harness.methods import Context, LogFloat, Method, Options
 from harness.plugin import Configurable
 from harness.records import Fact, Score
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "Context",
     "Curriculum",
     "Fact",
-    "Job",
     "LogFloat",
     "Method",
     "Options",
@@ -80,7 +80,7 @@ class Curriculum(Configurable):
 
     # --- working: inside the worker's process ---
 
-    def stages(self, model: nn.Module, job: Job) -> list[Stage]:
+    def stages(self, model: nn.Module, context: Context) -> list[Stage]:
         """The stages, in order, with encoded rows. `model` is attached; it says how its scorer encodes."""
         raise NotImplementedError
 
@@ -89,12 +89,12 @@ class Curriculum(Configurable):
         return []
 
 
-def rows_of_steps(job: Job, shares: Sequence[float], passes: Sequence[float]) -> list[int]:
+def rows_of_steps(context: Context, shares: Sequence[float], passes: Sequence[float]) -> list[int]:
     """How many rows each stage learns: its share of the cell's steps, or `passes[i]` rows for each epoch.
 
     Steps are rounded so that they sum to the cell's; shares sum to 1.
     """
-    settings = job.settings
+    settings = context.settings
     if not settings.steps:
         return [max(1, round((settings.epochs or 1.0) * each)) for each in passes]
     ends = [round(settings.steps * end) for end in accumulate(shares)]

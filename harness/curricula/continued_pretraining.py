@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.curricula.base import Curriculum, Job, Method, Options, Stage, mixture, rows_of_steps
+from harness.curricula.base import Context, Curriculum, Method, Options, Stage, mixture, rows_of_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,12 +47,17 @@ class ContinuedPretraining(Curriculum):
     def reads(self, task: str) -> tuple[str, ...]:
         return (self.text,)
 
-    def stages(self, model: nn.Module, job: Job) -> list[Stage]:
-        rows, text = job.rows(model, job.examples()), job.text_rows(model, self.text)
+    def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        rows, text = context.rows(model, context.examples()), context.text_rows(model, self.text)
         passes = [len(rows) * self.share / (1 - self.share), float(len(rows))]
-        first, second = rows_of_steps(job, [self.share, 1 - self.share], passes)
-        validation = job.rows(model, job.examples("validation")) if job.settings.eval_every else []
+        first, second = rows_of_steps(context, [self.share, 1 - self.share], passes)
+        validation = context.rows(model, context.examples("validation")) if context.settings.eval_every else []
         return [
-            Stage(self.text, mixture({"text": text}, {"text": 1.0}, first, job.seed), validation=[], ordered=True),
-            Stage(job.task, mixture({job.task: rows}, {job.task: 1.0}, second, job.seed), validation, ordered=True),
+            Stage(self.text, mixture({"text": text}, {"text": 1.0}, first, context.seed), validation=[], ordered=True),
+            Stage(
+                context.task,
+                mixture({context.task: rows}, {context.task: 1.0}, second, context.seed),
+                validation,
+                ordered=True,
+            ),
         ]

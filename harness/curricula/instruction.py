@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.curricula.base import Curriculum, Job, Method, Stage, mixture, rows_of_steps, weight_problems
+from harness.curricula.base import Context, Curriculum, Method, Stage, mixture, rows_of_steps, weight_problems
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,14 +39,14 @@ class Instruction(Curriculum):
     def learns(self, task: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys([task, *self.tasks]))
 
-    def stages(self, model: nn.Module, job: Job) -> list[Stage]:
-        render = job.language_model(model).apply_chat_template
-        names = self.learns(job.task)
-        parts = {name: job.rows(model, job.examples(task=name, render=render)) for name in names}
-        (count,) = rows_of_steps(job, [1.0], [sum(map(len, parts.values()))])
+    def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        render = context.language_model(model).apply_chat_template
+        names = self.learns(context.task)
+        parts = {name: context.rows(model, context.examples(task=name, render=render)) for name in names}
+        (count,) = rows_of_steps(context, [1.0], [sum(map(len, parts.values()))])
         shares = {name: self.weights.get(name, 1.0) for name in names}
         validation = []
-        if job.settings.eval_every:
-            found = [job.examples("validation", name, render=render) for name in names]
-            validation = [row for part in found for row in job.rows(model, part)]
-        return [Stage("+".join(names), mixture(parts, shares, count, job.seed), validation, ordered=True)]
+        if context.settings.eval_every:
+            found = [context.examples("validation", name, render=render) for name in names]
+            validation = [row for part in found for row in context.rows(model, part)]
+        return [Stage("+".join(names), mixture(parts, shares, count, context.seed), validation, ordered=True)]

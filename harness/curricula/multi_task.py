@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.curricula.base import Curriculum, Job, Stage, mixture, rows_of_steps, weight_problems
+from harness.curricula.base import Context, Curriculum, Stage, mixture, rows_of_steps, weight_problems
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,11 +39,11 @@ class MultiTask(Curriculum):
     def learns(self, task: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys([task, *self.tasks]))
 
-    def stages(self, model: nn.Module, job: Job) -> list[Stage]:
-        parts = {name: job.rows(model, job.examples(task=name)) for name in self.learns(job.task)}
-        (count,) = rows_of_steps(job, [1.0], [sum(map(len, parts.values()))])
+    def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        parts = {name: context.rows(model, context.examples(task=name)) for name in self.learns(context.task)}
+        (count,) = rows_of_steps(context, [1.0], [sum(map(len, parts.values()))])
         shares = {name: self.weights.get(name, 1.0) for name in parts}
         validation = []
-        if job.settings.eval_every:
-            validation = [row for name in parts for row in job.rows(model, job.examples("validation", name))]
-        return [Stage("+".join(parts), mixture(parts, shares, count, job.seed), validation, ordered=True)]
+        if context.settings.eval_every:
+            validation = [row for name in parts for row in context.rows(model, context.examples("validation", name))]
+        return [Stage("+".join(parts), mixture(parts, shares, count, context.seed), validation, ordered=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from harness.curricula.base import Curriculum, Job, Options, Stage, mixture, rows_of_steps
+from harness.curricula.base import Context, Curriculum, Options, Stage, mixture, rows_of_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,11 +35,11 @@ class Replay(Curriculum):
     def reads(self, task: str) -> tuple[str, ...]:
         return (self.text,)
 
-    def stages(self, model: nn.Module, job: Job) -> list[Stage]:
-        rows = job.rows(model, job.examples())
-        text = job.text_rows(model, self.text)
-        (count,) = rows_of_steps(job, [1.0], [len(rows) / (1 - self.share)])
-        shares = {job.task: 1 - self.share, f"text {self.text}": self.share}
-        mixed = mixture({job.task: rows, f"text {self.text}": text}, shares, count, job.seed)
-        validation = job.rows(model, job.examples("validation")) if job.settings.eval_every else []
-        return [Stage(f"{job.task}+{self.text}", mixed, validation, ordered=True)]
+    def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        rows = context.rows(model, context.examples())
+        text = context.text_rows(model, self.text)
+        (count,) = rows_of_steps(context, [1.0], [len(rows) / (1 - self.share)])
+        shares = {context.task: 1 - self.share, f"text {self.text}": self.share}
+        mixed = mixture({context.task: rows, f"text {self.text}": text}, shares, count, context.seed)
+        validation = context.rows(model, context.examples("validation")) if context.settings.eval_every else []
+        return [Stage(f"{context.task}+{self.text}", mixed, validation, ordered=True)]

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.curricula.base import (
+    Context,
     Curriculum,
     Fact,
-    Job,
     Method,
     Options,
     Score,
@@ -79,17 +79,21 @@ class Sequential(Curriculum):
     def learns(self, task: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys([task, *self.tasks]))
 
-    def stages(self, model: nn.Module, job: Job) -> list[Stage]:
-        order = self.order(job.task)
-        rows = {name: job.rows(model, job.examples(task=name)) for name in order}
+    def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        order = self.order(context.task)
+        rows = {name: context.rows(model, context.examples(task=name)) for name in order}
         own = [1.0 if place == 0 else 1 - self.replay for place in range(len(order))]
         passes = [len(rows[name]) / share for name, share in zip(order, own, strict=True)]
-        counts = rows_of_steps(job, [1 / len(order)] * len(order), passes)
+        counts = rows_of_steps(context, [1 / len(order)] * len(order), passes)
         stages = []
         for place, (name, share, count) in enumerate(zip(order, own, counts, strict=True)):
             shares = {name: share, **dict.fromkeys(order[:place], (1 - share) / max(1, place))}
-            validation = job.rows(model, job.examples("validation", name)) if job.settings.eval_every else []
-            stages.append(Stage(name, mixture(rows, shares, count, f"{job.seed} {place}"), validation, ordered=True))
+            validation = (
+                context.rows(model, context.examples("validation", name)) if context.settings.eval_every else []
+            )
+            stages.append(
+                Stage(name, mixture(rows, shares, count, f"{context.seed} {place}"), validation, ordered=True)
+            )
         return stages
 
     def summary(self, history: Sequence[tuple[str, Sequence[Score]]]) -> list[Fact]:

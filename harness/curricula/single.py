@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.curricula.base import Curriculum, Job, Method, Stage
+from harness.curricula.base import Context, Curriculum, Method, Stage
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,7 @@ class Single(Curriculum):
     def refuses(self, method: Method, train: Any) -> Iterable[str]:
         return ()
 
-    def stages(self, model: nn.Module, job: Job) -> list[Stage]:
-        rows = job.rows(model, job.examples())
-        validation = job.rows(model, job.examples("validation")) if job.settings.eval_every else []
-        return [Stage(job.task, rows, validation)]
+    def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        rows = context.rows(model, context.examples())
+        validation = context.rows(model, context.examples("validation")) if context.settings.eval_every else []
+        return [Stage(context.task, rows, validation)]

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from harness.methods.base import Expert, Footprint, Job, LogFloat, Method, Options
+from harness.methods.base import Context, Expert, Footprint, LogFloat, Method, Options
 from harness.methods.composed import JOIN, Composed
 from harness.plugin import find_classes
 
 __all__ = [
     "JOIN",
     "Composed",
+    "Context",
     "Expert",
     "Footprint",
-    "Job",
     "LogFloat",
     "Method",
     "Options",

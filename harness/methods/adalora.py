@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.methods.base import Footprint, Job, LogFloat, Method, Network, Options
+from harness.methods.base import Context, Footprint, LogFloat, Method, Network, Options
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +121,7 @@ class AdaLoRA(Method):
                 terms.append(torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device)))
         return self.orth_reg * torch.stack(terms).mean()
 
-    def finish(self, model: nn.Module, job: Job) -> nn.Module:
+    def finish(self, model: nn.Module, context: Context) -> nn.Module:
         """Ranks that were set to zero are left out, as they are in what is saved."""
         config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
         if config.rank_pattern:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Footprint, Job, LogFloat, Method, Network, Options, load_trained, save_trained
+from harness.methods.base import Context, Footprint, LogFloat, Method, Network, Options, load_trained, save_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,9 +81,9 @@ class Adapter(Method):
         save_trained(model, folder)
         (folder / SETTINGS).write_text(json.dumps(self.settings, indent=1))
 
-    def restore(self, job: Job, folder: Path) -> nn.Module:
+    def restore(self, context: Context, folder: Path) -> nn.Module:
         made = type(self)(**json.loads((folder / SETTINGS).read_text()))
-        return load_trained(made.attach(made.load(job)), folder)
+        return load_trained(made.attach(made.load(context)), folder)
 
 
 def bottleneck(wide: int, narrow: int, activation: str) -> nn.Module:

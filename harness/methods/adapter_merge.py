@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Job, Method, Options
+from harness.methods.base import Context, Method, Options
 from harness.methods.wrappers import OfExperts, task_of
 
 if TYPE_CHECKING:
@@ -89,13 +89,13 @@ class AdapterMerge(OfExperts):
                 f"{self.quantize or 'full'} ones. Give both the same quantize."
             )
 
-    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+    def fit(self, model: nn.Module, context: Context) -> nn.Module:
         import torch
         from peft import PeftModel
 
-        tasks = [task_of(role) for role in job.needs]
+        tasks = [task_of(role) for role in context.needs]
         made: Any = None
-        for task, folder in zip(tasks, job.needs.values(), strict=True):
+        for task, folder in zip(tasks, context.needs.values(), strict=True):
             check_adapter(task, folder)
             if made is None:
                 made = PeftModel.from_pretrained(model, str(folder), adapter_name=of(task))
@@ -103,7 +103,7 @@ class AdapterMerge(OfExperts):
                 made.load_adapter(str(folder), adapter_name=of(task))
         # peft gives the merged adapter the first one's configuration; its scaling must be 1, also of rsLoRA's.
         made.peft_config[of(tasks[0])].use_rslora = False
-        torch.manual_seed(job.seed)  # of what DARE drops
+        torch.manual_seed(context.seed)  # of what DARE drops
         weight = 0.5 if self.weight is None else self.weight
         made.base_model.add_weighted_adapter(
             [of(task) for task in tasks],

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TRAINED",
+    "Context",
     "Expert",
     "Footprint",
-    "Job",
     "LogFloat",
     "Method",
     "Network",
@@ -99,7 +99,7 @@ class Footprint:
     sequences: int = 1
 
 
-class Job(Protocol):
+class Context(Protocol):
     """What the worker lends a method, an objective or a curriculum while it runs one cell."""
 
     base: Path  # folder of the base model (safetensors, tokenizer)
@@ -294,9 +294,9 @@ class Method(Configurable):
 
     # --- working: inside the worker's process ---
 
-    def load(self, job: Job) -> nn.Module:
+    def load(self, context: Context) -> nn.Module:
         """The model before it is adapted."""
-        return job.load_model(quantize=self.quantize)
+        return context.load_model(quantize=self.quantize)
 
     def attach(self, model: nn.Module) -> nn.Module:
         """Make trainable what this method trains; returns the model to train."""
@@ -306,15 +306,15 @@ class Method(Configurable):
         """Optimiser groups, or None for one group with the method's learning rate."""
         return None
 
-    def rows(self, model: nn.Module, found: list[Any], job: Job) -> list[dict[str, list[int]]]:
+    def rows(self, model: nn.Module, found: list[Any], context: Context) -> list[dict[str, list[int]]]:
         """Examples as {input_ids, labels}; the loss is on the labels that are not -100."""
-        return job.encode(model, found)
+        return context.encode(model, found)
 
-    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+    def fit(self, model: nn.Module, context: Context) -> nn.Module:
         """Train. Only methods with a trainer of their own override this."""
-        return job.train(model, self) if self.trains else model
+        return context.train(model, self) if self.trains else model
 
-    def prepare(self, model: nn.Module, job: Job) -> None:
+    def prepare(self, model: nn.Module, context: Context) -> None:
         """Called once, when the model is attached and before it is trained; its time counts as training."""
 
     def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
@@ -331,28 +331,28 @@ class Method(Configurable):
     def after_step(self, model: nn.Module, step: int) -> None:
         """Called after each optimiser step (the first is 1), while the gradients are still there."""
 
-    def finish(self, model: nn.Module, job: Job) -> nn.Module:
+    def finish(self, model: nn.Module, context: Context) -> nn.Module:
         """The trained model as it is scored and saved; its time counts as training."""
         return model
 
-    def predictor(self, model: nn.Module, job: Job) -> LM:
+    def predictor(self, model: nn.Module, context: Context) -> LM:
         """What lm-eval scores."""
-        return job.language_model(model)
+        return context.language_model(model)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write what must be shipped to use the result: safetensors and JSON, nothing pickled."""
         model.save_pretrained(folder)  # type: ignore[operator]
 
-    def restore(self, job: Job, folder: Path) -> nn.Module:
+    def restore(self, context: Context, folder: Path) -> nn.Module:
         """The model that `save` wrote, ready to score."""
         if not (folder / "adapter_config.json").exists():
-            return job.load_model(folder)
+            return context.load_model(folder)
         from peft import PeftModel
 
-        model: nn.Module = PeftModel.from_pretrained(self.load(job), str(folder))
+        model: nn.Module = PeftModel.from_pretrained(self.load(context), str(folder))
         return model.eval()
 
-    def recall(self, job: Job, folder: Path) -> None:
+    def recall(self, context: Context, folder: Path) -> None:
         """Read what `save` wrote beside weights (an index, examples), for the predictor of a restored model."""
 
     def fold(self, model: nn.Module) -> nn.Module:

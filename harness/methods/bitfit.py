@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from harness.methods.base import Footprint, Job, LogFloat, Method, Network, load_trained, save_trained
+from harness.methods.base import Context, Footprint, LogFloat, Method, Network, load_trained, save_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,8 +61,8 @@ class BitFit(Method):
     def save(self, model: nn.Module, folder: Path) -> None:
         save_trained(model, folder)
 
-    def restore(self, job: Job, folder: Path) -> nn.Module:
-        return load_trained(self.attach(self.load(job)), folder)
+    def restore(self, context: Context, folder: Path) -> nn.Module:
+        return load_trained(self.attach(self.load(context)), folder)
 
 
 class LayerNorm(Method):
@@ -100,8 +100,8 @@ class LayerNorm(Method):
     def save(self, model: nn.Module, folder: Path) -> None:
         save_trained(model, folder)
 
-    def restore(self, job: Job, folder: Path) -> nn.Module:
-        return load_trained(self.attach(self.load(job)), folder)
+    def restore(self, context: Context, folder: Path) -> nn.Module:
+        return load_trained(self.attach(self.load(context)), folder)
 
 
 def refusal(method: Method) -> Iterable[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from harness.methods.base import Expert, Footprint, Job, Method, Network, load_trained, save_trained
+from harness.methods.base import Context, Expert, Footprint, Method, Network, load_trained, save_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,16 +154,16 @@ class Composed(Method):
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
         return self._groups
 
-    def fit(self, model: nn.Module, job: Job) -> nn.Module:
-        model = super().fit(model, job)
+    def fit(self, model: nn.Module, context: Context) -> nn.Module:
+        model = super().fit(model, context)
         for part in self.parts:
             if not part.trains:
-                model = part.fit(model, job)
+                model = part.fit(model, context)
         return model
 
-    def prepare(self, model: nn.Module, job: Job) -> None:
+    def prepare(self, model: nn.Module, context: Context) -> None:
         for part in self.trained:
-            part.prepare(model, job)
+            part.prepare(model, context)
 
     def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
         for part in self.trained:
@@ -177,16 +177,16 @@ class Composed(Method):
         for part in self.trained:
             part.after_step(model, step)
 
-    def finish(self, model: nn.Module, job: Job) -> nn.Module:
+    def finish(self, model: nn.Module, context: Context) -> nn.Module:
         for part in self.trained:
-            model = part.finish(model, job)
+            model = part.finish(model, context)
         return model
 
-    def predictor(self, model: nn.Module, job: Job) -> LM:
+    def predictor(self, model: nn.Module, context: Context) -> LM:
         for part in self.parts:
             if answers(part):
-                return part.predictor(model, job)
-        return super().predictor(model, job)
+                return part.predictor(model, context)
+        return super().predictor(model, context)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """One trained part as it is saved alone; of several, the trained tensors by name."""
@@ -198,13 +198,13 @@ class Composed(Method):
             if not part.trains and part.prepares:
                 part.save(model, folder / part.name)
 
-    def restore(self, job: Job, folder: Path) -> nn.Module:
+    def restore(self, context: Context, folder: Path) -> nn.Module:
         for part in self.parts:
             if not part.trains and part.prepares:
-                part.recall(job, folder / part.name)
+                part.recall(context, folder / part.name)
         if len(self.trained) == 1:
-            return self.trained[0].restore(job, folder)
-        model = self.load(job)
+            return self.trained[0].restore(context, folder)
+        model = self.load(context)
         return load_trained(self.attach(model), folder) if self.trained else model.eval()
 
     def fold(self, model: nn.Module) -> nn.Module:

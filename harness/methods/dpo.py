@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.methods.base import Footprint, Job, LogFloat, Network, Options
+from harness.methods.base import Context, Footprint, LogFloat, Network, Options
 from harness.methods.wrappers import Around
 
 if TYPE_CHECKING:
@@ -48,33 +48,35 @@ class DPO(Around):
         found = super().footprint(network)
         return replace(found, sequences=2) if found else None
 
-    def pursue(self, model: nn.Module, job: Job) -> nn.Module:
+    def pursue(self, model: nn.Module, context: Context) -> nn.Module:
         from datasets import Dataset
         from trl import DPOConfig
 
-        model, changes = self.warmed_up(model, job)
-        rows = self.preferences(model, job)
-        (recorder,) = job.callbacks()
+        model, changes = self.warmed_up(model, context)
+        rows = self.preferences(model, context)
+        (recorder,) = context.callbacks()
         trainer = partial(
             pair_trainer(recorder),
             ref_model=no_reference(model),
             train_dataset=Dataset.from_list(rows),
             data_collator=collate,
-            processing_class=job.tokenizer,
+            processing_class=context.tokenizer,
         )
         config = partial(
             DPOConfig, beta=self.beta, disable_dropout=False, precompute_ref_log_probs=True, max_length=None
         )
-        return job.train_by(trainer, config, model, self, changes)
+        return context.train_by(trainer, config, model, self, changes)
 
-    def preferences(self, model: nn.Module, job: Job) -> list[dict[str, Any]]:
+    def preferences(self, model: nn.Module, context: Context) -> list[dict[str, Any]]:
         """Pairs as {chosen, rejected: ids and labels as the scorer encodes them, and their log-likelihoods now}."""
         import random
 
-        order = random.Random(job.seed)
-        examples = [(right, wrong) for right in job.examples() for wrong in self._drawn(job.wrong(right), order)]
-        scorer: Any = job.language_model(model.eval())
-        rows = job.rows(model, [pair[side] for side in range(2) for pair in examples])
+        order = random.Random(context.seed)
+        examples = [
+            (right, wrong) for right in context.examples() for wrong in self._drawn(context.wrong(right), order)
+        ]
+        scorer: Any = context.language_model(model.eval())
+        rows = context.rows(model, [pair[side] for side in range(2) for pair in examples])
         # Both at once: answers to the same context share what the model computes.
         known = scorer._loglikelihood_tokens([(None, *halves(row)) for row in rows], disable_tqdm=True)
         made: list[dict[str, Any]] = [{} for _ in examples]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.methods.base import Job, LogFloat, Options
+from harness.methods.base import Context, LogFloat, Options
 from harness.methods.wrappers import Around
 
 if TYPE_CHECKING:
@@ -54,25 +54,25 @@ class GRPO(Around):
                 f"of {self.group}. Take a batch_size that is a multiple of group."
             )
 
-    def pursue(self, model: nn.Module, job: Job) -> nn.Module:
+    def pursue(self, model: nn.Module, context: Context) -> nn.Module:
         from datasets import Dataset
         from trl import GRPOConfig
 
-        model, changes = self.warmed_up(model, job)
-        examples = job.examples()
-        rows = job.rows(model, examples)
+        model, changes = self.warmed_up(model, context)
+        examples = context.examples()
+        rows = context.rows(model, examples)
         answers = [sum(label != -100 for label in row["labels"]) for row in rows]
         contexts = [row["input_ids"][: len(row["labels"]) - count] for row, count in zip(rows, answers, strict=True)]
 
         def marks(completions: list[str], place: list[int], **_: Any) -> list[float]:
-            return [job.mark(examples[number], text) for number, text in zip(place, completions, strict=True)]
+            return [context.mark(examples[number], text) for number, text in zip(place, completions, strict=True)]
 
-        (recorder,) = job.callbacks()
+        (recorder,) = context.callbacks()
         trainer = partial(
             group_trainer(recorder, contexts),
             reward_funcs=marks,
             train_dataset=Dataset.from_list([{"prompt": str(number), "place": number} for number in range(len(rows))]),
-            processing_class=job.tokenizer,
+            processing_class=context.tokenizer,
         )
         config = partial(
             GRPOConfig,
@@ -82,7 +82,7 @@ class GRPO(Around):
             loss_type="grpo",  # the paper's: the mean over tokens, then over answers
             beta=0.0,
         )
-        return job.train_by(trainer, config, model, self, changes)
+        return context.train_by(trainer, config, model, self, changes)
 
 
 def group_trainer(recorder: Any, contexts: list[list[int]]) -> type:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Footprint, Job, LogFloat, Method, Network, Options
+from harness.methods.base import Context, Footprint, LogFloat, Method, Network, Options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,19 +153,19 @@ class LoRA(Method):
             {"params": fast, "lr": self.learning_rate * self.loraplus_ratio},
         ]
 
-    def prepare(self, model: nn.Module, job: Job) -> None:
+    def prepare(self, model: nn.Module, context: Context) -> None:
         if self.init == "eva":
-            start_from_inputs(model, job)
+            start_from_inputs(model, context)
         elif self.init == "loftq":
-            start_from_rounding(model, job.base)
+            start_from_rounding(model, context.base)
 
-    def finish(self, model: nn.Module, job: Job) -> nn.Module:
+    def finish(self, model: nn.Module, context: Context) -> nn.Module:
         """What was taken from the weights is given back: W - s·B₀·A₀ + s·B·A = W + s·[B, -B₀]·[A; A₀]."""
         import torch
 
         if not self._start:
             return model
-        weights = stored(job.base, {f"{name}.weight" for name, _ in adapted(model)})
+        weights = stored(context.base, {f"{name}.weight" for name, _ in adapted(model)})
         with torch.no_grad():
             for name, part in adapted(model):
                 first_a, first_b = (value.to(part.lora_A[ADAPTER].weight) for value in self._start[name])
@@ -227,12 +227,12 @@ def stored(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
     return found
 
 
-def start_from_inputs(model: nn.Module, job: Job) -> None:
+def start_from_inputs(model: nn.Module, context: Context) -> None:
     """EVA: A becomes the first right singular vectors of what the layer is given, over the training examples."""
     import torch
     from peft import get_eva_state_dict
 
-    rows, size = job.rows(model, job.examples()), job.settings.batch_size
+    rows, size = context.rows(model, context.examples()), context.settings.batch_size
     batches = []
     for place in range(0, len(rows), size):
         ids = [torch.tensor(row["input_ids"]) for row in rows[place : place + size]]

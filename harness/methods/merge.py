@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Expert, Job, Method, Network, Options, read_network
+from harness.methods.base import Context, Expert, Method, Network, Options, read_network
 from harness.methods.wrappers import OfExperts, task_of
 
 if TYPE_CHECKING:
@@ -184,22 +184,22 @@ class Merge(OfExperts):
 
     # --- working ---
 
-    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+    def fit(self, model: nn.Module, context: Context) -> nn.Module:
         from mergekit.config import MergeConfiguration
         from mergekit.merge import run_merge
         from mergekit.options import MergeOptions
 
-        check_layers(job.base, [after for _, _, after in self.slices])
-        folders = {task_of(role): plain_weights(job, role) for role in job.needs}
-        merged = job.scratch / "merged"
+        check_layers(context.base, [after for _, _, after in self.slices])
+        folders = {task_of(role): plain_weights(context, role) for role in context.needs}
+        merged = context.scratch / "merged"
         run_merge(
-            MergeConfiguration.model_validate(self.recipe(job.base, folders)),
+            MergeConfiguration.model_validate(self.recipe(context.base, folders)),
             out_path=str(merged),
-            options=MergeOptions(copy_tokenizer=False, random_seed=job.seed, quiet=True),
+            options=MergeOptions(copy_tokenizer=False, random_seed=context.seed, quiet=True),
         )
         if self.how == "passthrough":
-            mend_layer_types(job.base, merged, [(first, after) for _, first, after in self.slices])
-        return job.load_model(merged)
+            mend_layer_types(context.base, merged, [(first, after) for _, first, after in self.slices])
+        return context.load_model(merged)
 
     def recipe(self, base: Path, folders: dict[str, Path]) -> dict[str, Any]:
         """mergekit's configuration for experts in these folders, by task."""
@@ -233,16 +233,16 @@ class Merge(OfExperts):
         return recipe
 
 
-def plain_weights(job: Job, role: str) -> Path:
+def plain_weights(context: Context, role: str) -> Path:
     """A folder of an expert's full weights: its own, or what it is when folded into the base.
 
     Raises ValueError where they are not shaped as the base model's.
     """
-    folder = job.needs[role]
+    folder = context.needs[role]
     if not (folder / "config.json").exists():
-        folder = job.scratch / role.replace(":", "-")
-        job.load_need(role, fold=True).save_pretrained(folder)  # type: ignore[operator]
-    base, expert = read_network(job.base), read_network(folder)
+        folder = context.scratch / role.replace(":", "-")
+        context.load_need(role, fold=True).save_pretrained(folder)  # type: ignore[operator]
+    base, expert = read_network(context.base), read_network(folder)
     if base and expert and base.weights != expert.weights:
         other = sorted(name for name in {*base.weights, *expert.weights}
                        if base.weights.get(name) != expert.weights.get(name))  # fmt: skip

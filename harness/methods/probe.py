@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Footprint, Job, LogFloat, Method, Network, Options
+from harness.methods.base import Context, Footprint, LogFloat, Method, Network, Options
 from harness.methods.predictors import classifier_lm
 
 if TYPE_CHECKING:
@@ -43,21 +43,21 @@ class Headed(Method):
     def footprint(self, network: Network) -> Footprint | None:
         return None  # how many labels there are, only the data know
 
-    def load(self, job: Job) -> Any:
-        labels = sorted({one.target.strip() for one in job.examples()})
-        return with_head(job.load_model(quantize=self.quantize), labels, self.pool)
+    def load(self, context: Context) -> Any:
+        labels = sorted({one.target.strip() for one in context.examples()})
+        return with_head(context.load_model(quantize=self.quantize), labels, self.pool)
 
-    def rows(self, model: Any, found: list[Any], job: Job) -> list[dict[str, list[int]]]:
+    def rows(self, model: Any, found: list[Any], context: Context) -> list[dict[str, list[int]]]:
         """The text, and a place after it at which the head gives the label's number. Of what it never saw, nothing."""
         kept = [one for one in found if one.target.strip() in model.labels]
-        texts = encode(job, [one.context for one in kept], job.settings.max_length - 1)
+        texts = encode(context, [one.context for one in kept], context.settings.max_length - 1)
         return [row(ids, model.labels.index(one.target.strip())) for ids, one in zip(texts, kept, strict=True)]
 
-    def predictor(self, model: Any, job: Job) -> LM:
-        size, window = job.settings.eval_batch_size, model.config.max_position_embeddings - 1
+    def predictor(self, model: Any, context: Context) -> LM:
+        size, window = context.settings.eval_batch_size, model.config.max_position_embeddings - 1
 
         def chances(texts: list[str]) -> Any:
-            states = pooled(model, [row(ids, 0) for ids in encode(job, texts, window)], size)
+            states = pooled(model, [row(ids, 0) for ids in encode(context, texts, window)], size)
             return model.classify(states).softmax(-1).tolist()
 
         return classifier_lm(model.labels, chances)
@@ -71,11 +71,11 @@ class Headed(Method):
         save_file({name: value for name, value in tensors.items() if name in kept}, folder / WEIGHTS)
         (folder / LABELS).write_text(json.dumps(model.labels))
 
-    def restore(self, job: Job, folder: Path) -> Any:
+    def restore(self, context: Context, folder: Path) -> Any:
         from safetensors.torch import load_file
 
         labels = json.loads((folder / LABELS).read_text())
-        model = with_head(job.load_model(quantize=self.quantize), labels, self.pool)
+        model = with_head(context.load_model(quantize=self.quantize), labels, self.pool)
         model.load_state_dict(load_file(folder / WEIGHTS), strict=False)
         return model.eval()
 
@@ -148,14 +148,14 @@ class LinearProbe(Headed):
         model.head.requires_grad_(True)
         return model
 
-    def fit(self, model: Any, job: Job) -> Any:
-        rows = self.rows(model, job.examples(), job)
-        states = pooled(model, rows, job.settings.eval_batch_size)
+    def fit(self, model: Any, context: Context) -> Any:
+        rows = self.rows(model, context.examples(), context)
+        states = pooled(model, rows, context.settings.eval_batch_size)
         model.mean.copy_(states.mean(0))
         spread = states.std(0, correction=0)
         model.scale.copy_(spread.where(spread > 0, 1.0))
         if self.solver == "sgd":
-            return job.train(model, self)
+            return context.train(model, self)
         if model.labels[1:]:
             regress(model, states, [one["labels"][-1] for one in rows], self.strength)
         return model
@@ -227,10 +227,10 @@ def with_head(base: Any, labels: list[str], pool: str) -> Any:
     return Classifying().eval()
 
 
-def encode(job: Job, texts: list[str], most: int) -> list[list[int]]:
+def encode(context: Context, texts: list[str], most: int) -> list[list[int]]:
     """Token ids of each text, of one that is too long its last `most`; never none."""
-    ids = job.tokenizer(texts)["input_ids"] if texts else []
-    return [one[-most:] or [job.tokenizer.eos_token_id or 0] for one in ids]
+    ids = context.tokenizer(texts)["input_ids"] if texts else []
+    return [one[-most:] or [context.tokenizer.eos_token_id or 0] for one in ids]
 
 
 def row(ids: list[int], label: int) -> dict[str, list[int]]:

@@ -11,7 +11,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Footprint, Job, Method, Network, Options
+from harness.methods.base import Context, Footprint, Method, Network, Options
 from harness.methods.predictors import prompted_lm
 
 if TYPE_CHECKING:
@@ -73,21 +73,21 @@ class Prompting(Method):
     def footprint(self, network: Network) -> Footprint | None:
         return None  # how long its prompts are, only a tokenizer knows
 
-    def fit(self, model: nn.Module, job: Job) -> nn.Module:
-        found = job.examples()
+    def fit(self, model: nn.Module, context: Context) -> nn.Module:
+        found = context.examples()
         ranked = found if self.pick == "fixed" else in_turn(found)
         self._shown = [(one.context, one.target) for one in ranked[: self.examples]]
         # In turn they would be a pattern to go on with: after each "tech" a "business".
-        random.Random(job.seed).shuffle(self._shown)
+        random.Random(context.seed).shuffle(self._shown)
         others = [one.context for one in (*ranked[self.examples :], *ranked[: self.examples])]
         self._references = others[:REFERENCES] if self.calibrate else []
         return model
 
-    def predictor(self, model: nn.Module, job: Job) -> LM:
-        lm, write = job.language_model(model), partial(self._write, job.tokenizer)
+    def predictor(self, model: nn.Module, context: Context) -> LM:
+        lm, write = context.language_model(model), partial(self._write, context.tokenizer)
         # A turn of a chat begins with the answer itself, without the blank that sets it off from a question.
         answer = str.lstrip if self.chat else str
-        return prompted_lm(lm, job.task, lambda asked: [self._shown] * len(asked), write, answer, self._references)
+        return prompted_lm(lm, context.task, lambda asked: [self._shown] * len(asked), write, answer, self._references)
 
     def _write(self, tokenizer: Any, shown: Sequence[tuple[str, str]], question: str, choices: list[str]) -> str:
         if CHOICES in self.instruction and not choices:
@@ -106,13 +106,13 @@ class Prompting(Method):
         folder.mkdir(parents=True)
         (folder / SHOWN).write_text(json.dumps([self._shown, self._references], indent=1))
 
-    def recall(self, job: Job, folder: Path) -> None:
+    def recall(self, context: Context, folder: Path) -> None:
         shown, self._references = json.loads((folder / SHOWN).read_text())
         self._shown = [(context, answer) for context, answer in shown]
 
-    def restore(self, job: Job, folder: Path) -> nn.Module:
-        self.recall(job, folder)
-        return self.load(job)
+    def restore(self, context: Context, folder: Path) -> nn.Module:
+        self.recall(context, folder)
+        return self.load(context)
 
 
 def in_turn(found: list[Any]) -> list[Any]:

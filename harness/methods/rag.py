@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.methods.base import Footprint, Job, Method, Network, Options
+from harness.methods.base import Context, Footprint, Method, Network, Options
 from harness.methods.predictors import prompted_lm
 
 if TYPE_CHECKING:
@@ -85,34 +85,38 @@ class RAG(Method):
     def footprint(self, network: Network) -> Footprint | None:
         return None  # how long its prompts are, only a tokenizer knows
 
-    def fit(self, model: nn.Module, job: Job) -> nn.Module:
+    def fit(self, model: nn.Module, context: Context) -> nn.Module:
         if self.store:
-            self._texts = [passage for text in job.texts(self.store) for passage in cut(text, self.words)]
+            self._texts = [passage for text in context.texts(self.store) for passage in cut(text, self.words)]
         else:
-            self._texts = [f"{one.context}{one.target}" for one in job.examples()]
+            self._texts = [f"{one.context}{one.target}" for one in context.examples()]
         # Examples are found by their questions: an answer would draw them to questions that only sound like it.
-        self._vectors = self._encode(job, self._texts if self.store else [one.context for one in job.examples()])
+        self._vectors = self._encode(
+            context, self._texts if self.store else [one.context for one in context.examples()]
+        )
         return model
 
-    def predictor(self, model: nn.Module, job: Job) -> LM:
-        return prompted_lm(job.language_model(model), job.task, lambda asked: self._nearest(job, asked), self._write)
+    def predictor(self, model: nn.Module, context: Context) -> LM:
+        return prompted_lm(
+            context.language_model(model), context.task, lambda asked: self._nearest(context, asked), self._write
+        )
 
-    def _encode(self, job: Job, texts: list[str]) -> Any:
+    def _encode(self, context: Context, texts: list[str]) -> Any:
         if self._encoder is None:
             import torch
             from sentence_transformers import SentenceTransformer
 
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            self._encoder = SentenceTransformer(str(job.models[self.encoder]), device=device)
+            self._encoder = SentenceTransformer(str(context.models[self.encoder]), device=device)
         return self._encoder.encode(
             texts, convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
         ).cpu()
 
-    def _nearest(self, job: Job, questions: list[str]) -> list[Sequence[str]]:
+    def _nearest(self, context: Context, questions: list[str]) -> list[Sequence[str]]:
         """The passages for each question, the nearest first."""
         if not questions:
             return []
-        ranked = (self._encode(job, questions) @ self._vectors.T).argsort(dim=1, descending=True, stable=True)
+        ranked = (self._encode(context, questions) @ self._vectors.T).argsort(dim=1, descending=True, stable=True)
         return [[self._texts[place] for place in row] for row in ranked[:, : self.passages].tolist()]
 
     def _write(self, found: Sequence[str], question: str, choices: list[str]) -> str:
@@ -129,15 +133,15 @@ class RAG(Method):
         save_file({"vectors": self._vectors.contiguous()}, folder / VECTORS)
         (folder / TEXTS).write_text(json.dumps(self._texts, indent=1))
 
-    def recall(self, job: Job, folder: Path) -> None:
+    def recall(self, context: Context, folder: Path) -> None:
         from safetensors.torch import load_file
 
         self._vectors = load_file(folder / VECTORS)["vectors"]
         self._texts = json.loads((folder / TEXTS).read_text())
 
-    def restore(self, job: Job, folder: Path) -> nn.Module:
-        self.recall(job, folder)
-        return self.load(job)
+    def restore(self, context: Context, folder: Path) -> nn.Module:
+        self.recall(context, folder)
+        return self.load(context)
 
 
 def cut(text: str, words: int) -> Iterator[str]:

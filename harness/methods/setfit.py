@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Job, LogFloat, Method, Options
+from harness.methods.base import Context, LogFloat, Method, Options
 from harness.methods.predictors import classifier_lm
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class SetFit(Method):
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}; it must be at least 1."
 
-    def load(self, job: Job) -> Any:
-        return self._model(job.base, sorted({example.target.strip() for example in job.examples()}))
+    def load(self, context: Context) -> Any:
+        return self._model(context.base, sorted({example.target.strip() for example in context.examples()}))
 
     def _model(self, folder: Path, labels: list[str]) -> Any:
         """The encoder of a folder, with a head as yet unfitted."""
@@ -76,23 +76,23 @@ class SetFit(Method):
             head = SetFitHead(in_features=width, out_features=len(labels), device=device)
         return SetFitModel(model_body=body, model_head=head, labels=labels)
 
-    def fit(self, model: Any, job: Job) -> Any:
+    def fit(self, model: Any, context: Context) -> Any:
         from datasets import Dataset
         from setfit import Trainer, TrainingArguments
 
-        examples = job.examples()
+        examples = context.examples()
         texts, body = [one.context for one in examples], model.model_body
         # Each text is padded to this when a differentiable head is trained: without it, to all that the encoder takes.
         longest = max(map(len, body.tokenizer(texts)["input_ids"]))
         arguments = TrainingArguments(
-            output_dir=str(job.scratch),
+            output_dir=str(context.scratch),
             batch_size=self.pair_batch,
             num_epochs=(1, self.head_epochs),
             num_iterations=self.pairs,
             body_learning_rate=self.learning_rate,
             head_learning_rate=self.head_learning_rate,
             max_length=min(longest, body.get_max_seq_length() or longest),
-            seed=job.seed,
+            seed=context.seed,
             report_to="none",
             save_strategy="no",
             logging_steps=1,
@@ -100,13 +100,13 @@ class SetFit(Method):
         )
         numbers = [model.labels.index(one.target.strip()) for one in examples]
         data = Dataset.from_dict({"text": texts, "label": numbers})
-        trainer = Trainer(model=model, args=arguments, train_dataset=data, callbacks=job.callbacks())
+        trainer = Trainer(model=model, args=arguments, train_dataset=data, callbacks=context.callbacks())
         trainer.train()
         if self.head == "logistic":  # rows in memory as they are saved: another order would round otherwise
             model.model_head.coef_ = model.model_head.coef_.copy(order="C")
         return model
 
-    def predictor(self, model: Any, job: Job) -> LM:
+    def predictor(self, model: Any, context: Context) -> LM:
         return classifier_lm(model.labels, lambda texts: model.predict_proba(texts, as_numpy=True))
 
     def save(self, model: Any, folder: Path) -> None:
@@ -123,7 +123,7 @@ class SetFit(Method):
         save_file(tensors, folder / HEAD)
         (folder / LABELS).write_text(json.dumps(model.labels))
 
-    def restore(self, job: Job, folder: Path) -> Any:
+    def restore(self, context: Context, folder: Path) -> Any:
         from safetensors.torch import load_file
 
         model = self._model(folder, json.loads((folder / LABELS).read_text()))

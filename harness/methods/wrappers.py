@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.methods.base import Expert, Footprint, Job, Method, Network
+from harness.methods.base import Context, Expert, Footprint, Method, Network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,8 +156,8 @@ class Around(Method):
     def footprint(self, network: Network) -> Footprint | None:
         return self.part.footprint(network)
 
-    def load(self, job: Job) -> nn.Module:
-        return self.part.load(job)
+    def load(self, context: Context) -> nn.Module:
+        return self.part.load(context)
 
     def attach(self, model: nn.Module) -> nn.Module:
         return self.part.attach(model)
@@ -170,11 +170,11 @@ class Around(Method):
         finally:
             vars(self.part).update(learning_rate=own)
 
-    def fit(self, model: nn.Module, job: Job) -> nn.Module:
-        self.part.prepare(model, job)
-        return self.part.finish(self.pursue(model, job), job)
+    def fit(self, model: nn.Module, context: Context) -> nn.Module:
+        self.part.prepare(model, context)
+        return self.part.finish(self.pursue(model, context), context)
 
-    def pursue(self, model: nn.Module, job: Job) -> nn.Module:
+    def pursue(self, model: nn.Module, context: Context) -> nn.Module:
         """Train what the part has made trainable, towards what this method is after."""
         raise NotImplementedError
 
@@ -184,27 +184,27 @@ class Around(Method):
     def after_step(self, model: nn.Module, step: int) -> None:
         self.part.after_step(model, step)
 
-    def predictor(self, model: nn.Module, job: Job) -> LM:
-        return self.part.predictor(model, job)
+    def predictor(self, model: nn.Module, context: Context) -> LM:
+        return self.part.predictor(model, context)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         self.part.save(model, folder)
 
-    def restore(self, job: Job, folder: Path) -> nn.Module:
-        return self.part.restore(job, folder)
+    def restore(self, context: Context, folder: Path) -> nn.Module:
+        return self.part.restore(context, folder)
 
     def fold(self, model: nn.Module) -> nn.Module:
         return self.part.fold(model)
 
-    def warmed_up(self, model: nn.Module, job: Job) -> tuple[nn.Module, dict[str, Any]]:
+    def warmed_up(self, model: nn.Module, context: Context) -> tuple[nn.Module, dict[str, Any]]:
         """The model after `sft_share` of the steps on right answers, and what is left of them, as `train:` says it."""
-        key = "steps" if job.settings.steps else "epochs"
-        whole = getattr(job.settings, key)
+        key = "steps" if context.settings.steps else "epochs"
+        whole = getattr(context.settings, key)
         first = whole * self.sft_share
         if key == "steps":
             first = min(whole - 1, max(1, round(first))) if first else 0
         if first:
-            model = job.train_on(job.rows(model, job.examples()), model, self.part, {key: first})
+            model = context.train_on(context.rows(model, context.examples()), model, self.part, {key: first})
         return model, {key: whole - first}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.objectives.base import Batch, Job, LogFloat, Method, Objective
+from harness.objectives.base import Batch, Context, LogFloat, Method, Objective
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ class L2SP(Objective):
         if method.quantize:
             yield f"{self.name} cannot measure from {method.quantize} weights. Drop it, or quantize."
 
-    def prepare(self, model: nn.Module, job: Job) -> None:
+    def prepare(self, model: nn.Module, context: Context) -> None:
         self._weights = list(weights(model))
         self._start = [value().detach().clone() for value, _ in self._weights]
         self._importance: list[Any] = [1.0] * len(self._start)
@@ -87,12 +87,14 @@ class EWC(L2SP):
     def reads(self, task: str) -> tuple[str, ...]:
         return (self.text,)
 
-    def prepare(self, model: nn.Module, job: Job) -> None:
-        super().prepare(model, job)
-        self._importance = fisher(model, [own for _, own in self._weights], job, self.text, self.samples)
+    def prepare(self, model: nn.Module, context: Context) -> None:
+        super().prepare(model, context)
+        self._importance = fisher(model, [own for _, own in self._weights], context, self.text, self.samples)
 
 
-def fisher(model: nn.Module, parameters: list[nn.Parameter], job: Job, text: str, samples: int) -> list[torch.Tensor]:
+def fisher(
+    model: nn.Module, parameters: list[nn.Parameter], context: Context, text: str, samples: int
+) -> list[torch.Tensor]:
     """The diagonal of the empirical Fisher information: Σ of (∂ log p / ∂θ)² over passages, divided by their tokens."""
     import torch
 
@@ -102,8 +104,8 @@ def fisher(model: nn.Module, parameters: list[nn.Parameter], job: Job, text: str
     found = [torch.zeros_like(value) for value in parameters]
     model.eval()
     tokens = 0
-    for row in job.text_rows(model, text, samples):
-        logits, targets = job.answer_logits(model, **job.collate([row]))
+    for row in context.text_rows(model, text, samples):
+        logits, targets = context.answer_logits(model, **context.collate([row]))
         logs = torch.log_softmax(logits.float(), dim=-1).gather(2, targets.unsqueeze(2))
         gradients = torch.autograd.grad(logs.sum(), parameters, allow_unused=True)
         for total, gradient in zip(found, gradients, strict=True):

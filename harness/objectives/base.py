@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.methods import Expert, Job, LogFloat, Method, Options
+from harness.methods import Context, Expert, LogFloat, Method, Options
 from harness.plugin import Configurable
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Batch", "Expert", "Job", "LogFloat", "Method", "Objective", "Options"]
+__all__ = ["Batch", "Context", "Expert", "LogFloat", "Method", "Objective", "Options"]
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class Objective(Configurable):
 
     # --- working: inside the worker's process ---
 
-    def prepare(self, model: nn.Module, job: Job) -> None:
+    def prepare(self, model: nn.Module, context: Context) -> None:
         """Called once, when the model is attached and before it is trained; its time counts as training."""
 
-    def examples(self, found: list[Any], job: Job) -> list[Any]:
+    def examples(self, found: list[Any], context: Context) -> list[Any]:
         """The training examples, before they are encoded: a teacher may answer them anew."""
         return found
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.objectives.base import Batch, Expert, Job, LogFloat, Method, Objective, Options
+from harness.objectives.base import Batch, Context, Expert, LogFloat, Method, Objective, Options
 
 if TYPE_CHECKING:
     import torch
@@ -85,18 +85,18 @@ class Distil(Objective):
 
     # --- working ---
 
-    def examples(self, found: list[Any], job: Job) -> list[Any]:
+    def examples(self, found: list[Any], context: Context) -> list[Any]:
         return (
-            answered(found, job.language_model(self._load(job), self._base(job)))
+            answered(found, context.language_model(self._load(context), self._base(context)))
             if self.targets == "answers"
             else found
         )
 
-    def prepare(self, model: nn.Module, job: Job) -> None:
+    def prepare(self, model: nn.Module, context: Context) -> None:
         if self.targets == "answers":
             return
-        check_vocabulary(job.base, self._base(job))
-        self._job, self._teacher = job, self._load(job)
+        check_vocabulary(context.base, self._base(context))
+        self._context, self._teacher = context, self._load(context)
         if self.hidden:
             self._pairs = pair_layers(model, self._teacher)
 
@@ -107,7 +107,7 @@ class Distil(Objective):
         if self.targets == "answers":
             return batch.logits.new_zeros(())
         with torch.no_grad():
-            logits, _ = self._job.answer_logits(self._teacher, batch.input_ids, batch.labels, batch.attention_mask)
+            logits, _ = self._context.answer_logits(self._teacher, batch.input_ids, batch.labels, batch.attention_mask)
         real = batch.targets != -100
         wanted = log_softmax(logits[real].float() / self.temperature, dim=-1)
         logs = log_softmax(batch.logits[real].float() / self.temperature, dim=-1)
@@ -127,13 +127,13 @@ class Distil(Objective):
         ]
         return torch.stack([part.square().sum(dim=-1).mean() for part in parts]).mean()
 
-    def _load(self, job: Job) -> nn.Module:
-        model = job.load_need(ROLE) if "method" in self.teacher else job.load_model(self._base(job))
+    def _load(self, context: Context) -> nn.Module:
+        model = context.load_need(ROLE) if "method" in self.teacher else context.load_model(self._base(context))
         return model.requires_grad_(False).eval()
 
-    def _base(self, job: Job) -> Path:
+    def _base(self, context: Context) -> Path:
         """The folder of the teacher's base model."""
-        return job.models[self.teacher["model"]] if "model" in self.teacher else job.base
+        return context.models[self.teacher["model"]] if "model" in self.teacher else context.base
 
 
 def answered(found: list[Any], lm: Any) -> list[Any]:

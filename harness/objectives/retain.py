@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-from harness.objectives.base import Batch, Job, LogFloat, Objective
+from harness.objectives.base import Batch, Context, LogFloat, Objective
 
 if TYPE_CHECKING:
     import torch
@@ -43,20 +43,20 @@ class Retain(Objective):
     def reads(self, task: str) -> tuple[str, ...]:
         return (self.text,)
 
-    def prepare(self, model: nn.Module, job: Job) -> None:
-        self._job = job
-        self._base = job.load_model().requires_grad_(False)
-        self._rows: Iterator[Any] = cycle(job.text_rows(model, self.text))
+    def prepare(self, model: nn.Module, context: Context) -> None:
+        self._context = context
+        self._base = context.load_model().requires_grad_(False)
+        self._rows: Iterator[Any] = cycle(context.text_rows(model, self.text))
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         import torch
         from torch.nn.functional import kl_div, log_softmax
 
-        rows = self._job.collate([next(self._rows) for _ in range(self.batch)])
+        rows = self._context.collate([next(self._rows) for _ in range(self.batch)])
         with torch.no_grad():
-            logits, _ = self._job.answer_logits(self._base, **rows)
+            logits, _ = self._context.answer_logits(self._base, **rows)
             wanted = log_softmax(logits.float(), dim=-1)
-        logits, targets = self._job.answer_logits(model, **rows)
+        logits, targets = self._context.answer_logits(model, **rows)
         real = targets != -100
         logs = log_softmax(logits.float()[real], dim=-1)
         return self.strength * kl_div(logs, wanted[real], reduction="sum", log_target=True) / real.sum()

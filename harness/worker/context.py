@@ -1,4 +1,4 @@
-"""What the worker lends to methods, objectives and curricula while it runs one cell (`methods.base.Job`).
+"""What the worker lends to methods, objectives and curricula while it runs one cell (`methods.base.Context`).
 
 Not covered: the course of a cell (`worker.py`).
 """

@@ -163,7 +163,7 @@ def train_by(
     recorder: StepRecorder,
     scratch: Path,
 ) -> Any:
-    """`train` with a trainer of another library, made of transformers': see `methods.base.Job.train_by`."""
+    """`train` with a trainer of another library, made of transformers': see `methods.base.Context.train_by`."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     forward, pad = vars(plain).get("forward"), (plain.config.pad_token_id, plain.generation_config.pad_token_id)
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
