@@ -25,8 +25,8 @@ from harness.suite.yaml_lines import Lines, read_yaml
 class TaskEntry(pydantic.BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learn: str
-    sizes: list[Literal["all"] | int] = Field(min_length=1)
+    learn: str = Field(description="the task that is learned and scored")
+    sizes: list[Literal["all"] | int] = Field(min_length=1, description="numbers of training examples")
 
 
 class SuiteFile(pydantic.BaseModel):
@@ -34,22 +34,26 @@ class SuiteFile(pydantic.BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[1]
-    question: str = ""
-    models: list[str] = Field(min_length=1)
-    tasks: list[TaskEntry] = Field(min_length=1)
-    retain: list[str] = []
-    methods: dict[str, dict[str, Any] | None] = Field(min_length=1)
-    seeds: list[int] = Field([0], min_length=1)
-    train: dict[str, Any] = {}
+    version: Literal[1] = Field(description="of this format")
+    question: str = Field("", description="what the suite asks; the report begins with it")
+    models: list[str] = Field(
+        min_length=1, description="base models: names of `tunebench models`, or sources (hf:org/name, file:folder)"
+    )
+    tasks: list[TaskEntry] = Field(min_length=1, description="what is learned, and from how many examples")
+    retain: list[str] = Field([], description="tasks that are not learned but scored, to measure forgetting")
+    methods: dict[str, dict[str, Any] | None] = Field(
+        min_length=1, description="label: {settings}; a label that is no method's name gives `method`"
+    )
+    seeds: list[int] = Field([0], min_length=1, description="each cell runs once with each seed")
+    train: dict[str, Any] = Field({}, description="training settings of all labels")
     allow_leaks: list[str] = Field([], description="tasks that may be scored though their items are learned")
     time_limit: float | None = Field(None, gt=0, description="seconds a cell may take")
     memory_limit: ByteSize | None = Field(None, gt=0, description="resident memory a cell may hold, such as 8GiB")
-    corrupt: list[Corruption] = Field([UNSPOILT], min_length=1)
-    select: list[Select] = Field(["balanced"], min_length=1)
-    tune: TuneSettings | None = None
+    corrupt: list[Corruption] = Field([UNSPOILT], min_length=1, description="ways to spoil training data")
+    select: list[Select] = Field(["balanced"], min_length=1, description="ways to select training examples")
+    tune: TuneSettings | None = Field(None, description="search for each label's best setting, under the same budget")
     margin: Number = Field(
-        MARGIN, ge=0, lt=1, description="the difference of two scores below which they are said to be tied"
+        MARGIN, ge=0, lt=1, description="the difference of scores that does not matter; below it labels are tied"
     )
 
 
