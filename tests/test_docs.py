@@ -131,6 +131,13 @@ def test_generated_pages_are_fresh(name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == script().PAGES[name](), "run: python docs/reference.py"
 
 
+def test_every_key_of_a_suite_is_explained() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text()
+    keys = page.split("## Methods")[0]
+    unexplained = [line for line in keys.splitlines() if line.startswith("| `") and line.endswith("|  |")]
+    assert unexplained == []
+
+
 def test_every_table_and_column_is_documented() -> None:
     import duckdb
 

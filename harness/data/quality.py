@@ -38,10 +38,8 @@ class Corruption(pydantic.BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    labels: Share = Field(default=0.0, le=1, description="fraction of the examples with another class's label")
-    imbalance: Number = Field(
-        default=1.0, ge=1, description="examples of the most frequent class for one of the rarest"
-    )
+    labels: Share = Field(default=0.0, le=1, description="fraction of the examples that carry another class's label")
+    imbalance: Number = Field(default=1.0, ge=1, description="ratio of the most frequent class to the rarest")
     duplicates: Share = Field(default=0.0, lt=1, description="fraction of the examples that repeat another one")
     truncate: Share = Field(default=0.0, lt=1, description="share of each text's words that is cut off its end")
 

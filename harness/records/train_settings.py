@@ -36,39 +36,43 @@ class TrainSettings(pydantic.BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int | None = Field(None, ge=1, description="optimiser steps; use these when data sizes are compared")
-    epochs: float | None = Field(None, gt=0, description="passes over the data; instead of steps")
+    steps: int | None = Field(None, ge=1, description="optimiser steps; use these where a suite compares sizes")
+    epochs: float | None = Field(None, gt=0, description="passes over the data, in place of steps")
     batch_size: int = Field(8, ge=1, description="examples per forward pass, over all devices")
     gradient_accumulation: int = Field(1, ge=1, description="forward passes per optimiser step")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: fp32 on a CPU, bf16 on a GPU that has it, else fp16"
+        "auto", description="auto: fp32 on a CPU, bf16 on a GPU that supports it, else fp16"
     )
     optimizer: Literal["adamw", "adafactor", "adamw8bit", "paged_adamw", "paged_adamw8bit", "galore"] = Field(
-        "adamw", description="adamw is the fused one; paged: its state may move to the CPU's memory; galore: projected"
+        "adamw",
+        description="adamw: torch's fused AdamW; 8bit: its state in 8 bits; paged: its state may move to the CPU's "
+        "memory; galore: gradients projected to a lower rank",
     )
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="of the learning rate")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
-    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="learning rate after warm-up")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="in training, of attention weights and of the network's dropout layers"
+        0.0, ge=0, lt=1, description="in training: of attention weights, and in the network's dropout layers"
     )
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     max_length: int = Field(512, ge=8, description="tokens; longer examples lose the start of their context")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    eval_every: int | None = Field(None, ge=1, description="steps between validation losses; None: never")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
+    eval_every: int | None = Field(None, ge=1, description="steps between validation losses; null: never")
     early_stopping: int | None = Field(
-        None, ge=1, description="stop after this many validations without a lower loss, and keep the best"
+        None, ge=1, description="stop after this many validations without a lower loss, and keep the best weights"
     )
     eval_batch_size: int = Field(16, ge=1, description="sequences per forward pass when scoring")
     devices: int = Field(1, ge=1, description="GPUs (on a CPU: processes) that share each batch in training")
     strategy: Literal["ddp", "fsdp", "deepspeed"] = Field(
-        "ddp", description="what several devices divide: ddp the batch, deepspeed (ZeRO 2) also the optimizer, fsdp all"
+        "ddp",
+        description="what devices divide: ddp the batch; deepspeed (ZeRO 2) also gradients and optimiser state; fsdp "
+        "also the weights",
     )
-    galore_rank: int = Field(128, ge=1, description="optimizer galore: of a weight's gradient, what is kept")
-    galore_every: int = Field(200, ge=1, description="optimizer galore: steps between two choices of the projection")
+    galore_rank: int = Field(128, ge=1, description="optimizer galore: rank to which a weight's gradient is projected")
+    galore_every: int = Field(200, ge=1, description="optimizer galore: steps between updates of the projection")
     checkpoints: int | None = Field(
-        None, ge=1, description="how often all tasks are scored on the way, for a curve; None: only in the end"
+        None, ge=1, description="how often all tasks are scored during training; null: at the end only"
     )
 
     @property

@@ -44,21 +44,35 @@ class TuneSettings(pydantic.BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     trials: int | None = Field(None, ge=1, description="settings that each study tries; the label's own is the first")
-    seconds: float | None = Field(None, gt=0, description="of a study's trials: none is begun when they are used up")
-    tokens: int | None = Field(None, gt=0, description="that a study's trials train on: none is begun after so many")
-    sampler: Literal["tpe", "random", "grid", "cmaes", "gp"] = Field("tpe", description="Optuna's")
-    batch: int = Field(4, ge=1, description="trials asked for at a time, from the results of those before")
+    seconds: float | None = Field(
+        None, gt=0, description="of all trials of a study; no trial starts when they are used up"
+    )
+    tokens: int | None = Field(
+        None, gt=0, description="trained on in all trials of a study; no trial starts after that"
+    )
+    sampler: Literal["tpe", "random", "grid", "cmaes", "gp"] = Field(
+        "tpe", description="which Optuna sampler proposes settings; grid is tunebench's own"
+    )
+    batch: int = Field(4, ge=1, description="trials proposed at a time, from the results of the batches before")
     pruner: Literal["none", "asha", "hyperband", "median", "wilcoxon"] = Field(
-        "none", description="what ends a trial that lags behind, by its validation scores on the way"
+        "none", description="what ends a trial that lags, by its validation scores during training"
     )
-    rungs: int = Field(2, ge=1, le=8, description="how often a trial is scored on its way, where there is a pruner")
+    rungs: int = Field(
+        2, ge=1, le=8, description="how often a trial is scored during training, where there is a pruner"
+    )
     goals: tuple[Literal["score", "retention", "memory"], ...] = Field(
-        ("score",), min_length=1, description="what is sought; with a second goal the front of both is kept"
+        ("score",),
+        min_length=1,
+        description="what is searched for; with a second goal the Pareto front of both is kept",
     )
-    metric: str | None = Field(None, description="of the task, for the goal score; None: its headline")
-    warm_start: bool = Field(False, description="begin with the best setting of the next smaller size, or model")
+    metric: str | None = Field(None, description="the task's metric for the goal score; null: its headline")
+    warm_start: bool = Field(
+        False, description="begin with the best setting of the next smaller size, or of the model before"
+    )
     points: int = Field(5, ge=2, description="sampler grid: values of each range")
-    space: dict[str, Any] = Field({}, description="setting: [values] or {low, high}, for every label that has it")
+    space: dict[str, Any] = Field(
+        {}, description="setting: [values] or {low, high}, for every label that has the setting"
+    )
 
     def complaints(self) -> Iterator[tuple[str, str]]:
         """(key, what is wrong) with this combination."""
