@@ -37,13 +37,13 @@ def main(folder: str, parent: int, variables: dict[str, str], device: str) -> No
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     import harness.execute.preload  # a forked process has it already  # noqa: F401
-    from harness.execute import multi_device
     from harness.store import hold_for_cell
+    from harness.worker import run
 
     job = json.loads((Path(folder) / "job.json").read_text())
     hold_for_cell(Path(job["results"]))
     end_without(parent)  # it may have gone before the lock was taken, and the next command with it
-    multi_device.run(Path(folder), device)
+    run(Path(folder), device)
 
 
 def die_with_parent() -> None:

@@ -21,7 +21,6 @@ from harness.plan import Plan
 from harness.records import Check, Environment, TrainSettings, digest
 from harness.store import INSTRUMENTS, write_atomically
 from harness.suite import BASE
-from harness.worker.profiling.self_checks import ANSWER
 
 LOG_LINES = 5  # of a process that failed, shown in the error
 
@@ -97,7 +96,8 @@ def run_apart(path: Path, request: dict[str, Any]) -> Any:
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / "request.json").write_text(json.dumps(request))
+    question, answer = folder / "request.json", folder / "answer.json"
+    question.write_text(json.dumps(request))
     variables = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
@@ -106,10 +106,10 @@ def run_apart(path: Path, request: dict[str, Any]) -> Any:
     }
     log = path.with_suffix(".log")
     with log.open("wb") as out:
-        command = [sys.executable, "-m", "harness.worker.profiling.self_checks", str(folder / "request.json")]
+        command = [sys.executable, "-m", "harness.worker.profiling.self_checks", str(question), str(answer)]
         done = subprocess.run(command, stdout=out, stderr=out, env=variables, check=False, preexec_fn=die_with_parent)
     try:
-        return json.loads((folder / ANSWER).read_text())
+        return json.loads(answer.read_text())
     except (OSError, ValueError):
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
         raise UserError(

@@ -4,6 +4,7 @@ needs, and what it will take.
 
 from __future__ import annotations
 
+from harness.plan.devices import devices_missing, devices_of
 from harness.plan.feasibility import leaks_of, notes
 from harness.plan.fetch import fetch_suite, known_facts, uncounted, unseen
 from harness.plan.memory import ROLLING, Device, Prediction, predict, room_to_compare
@@ -21,6 +22,8 @@ __all__ = [
     "as_optuna",
     "at_edge",
     "choose",
+    "devices_missing",
+    "devices_of",
     "fetch_suite",
     "front",
     "importances",

@@ -10,7 +10,8 @@ __all__ = ["run"]
 
 
 def run(folder: Path, device: str = "cpu") -> None:
-    """Do the job in `folder` on `device`; whatever happens, a result is written. Loads torch when it is called."""
-    from harness.worker.cell import run as run_cell
+    """Do the job in `folder` on `device`, by one process a device where it asks for several. Whatever happens, a result
+    is written. Loads torch when it is called."""
+    from harness.worker.multi_device import run as run_job
 
-    run_cell(folder, device)
+    run_job(folder, device)

@@ -223,7 +223,7 @@ def test_a_process_reads_the_counter_of_its_device(tmp_path: Path, monkeypatch: 
 def test_ranks_have_a_gpu_each_and_a_machine_together(phases: list[Phase], wanted: float | None) -> None:
     from types import SimpleNamespace
 
-    from harness.execute.multi_device import joint
+    from harness.worker.multi_device import joint
 
     results: Any = {rank: SimpleNamespace(phases=(phase,)) for rank, phase in enumerate(phases)}
     assert joint(phases[0], results).energy_j == wanted

@@ -16,10 +16,11 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from harness.environment import Environment
-from harness.execute import child, multi_device
+from harness.execute import child
 from harness.execute.executors.base import Ended, Executor, Running
 from harness.execute.placement import Device, Placement, too_large
 from harness.execute.watchdog import Watchdog, memory_left
+from harness.plan import devices_missing, devices_of
 from harness.records import Cell, Status
 
 GRACE_SECONDS = 5.0
@@ -141,13 +142,13 @@ def end_group(pid: int, number: int = signal.SIGKILL) -> bool:
 
 def wanted(cell: Cell, devices: list[Device]) -> int:
     """How many devices a cell asks for. On a CPU its processes share the one there is."""
-    return 1 if devices[0].name == CPU else multi_device.devices_of(cell)
+    return 1 if devices[0].name == CPU else devices_of(cell)
 
 
 def refusal(cell: Cell, devices: list[Device], predicted: int | None) -> str | None:
     """Why a cell can never run on this machine, or None."""
     accelerators = 0 if devices[0].name == CPU else len(devices)
-    return multi_device.skip(cell, accelerators) or too_large(devices, predicted, wanted(cell, devices))
+    return devices_missing(cell, accelerators) or too_large(devices, predicted, wanted(cell, devices))
 
 
 def devices_here(environment: Environment, machine: int | None = None) -> list[Device]:

@@ -20,8 +20,8 @@ from harness.errors import UserError
 from harness.execute import child
 from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Running
 from harness.execute.executors.ray.provision import describe, same_environment
-from harness.execute.multi_device import devices_of
 from harness.execute.placement import ERROR, GIB
+from harness.plan import devices_of
 from harness.records import Cell, Environment, Status
 from harness.store import RESULT
 

@@ -1,9 +1,8 @@
 """The instruments check themselves, once for each environment and base model, before anything is measured with them.
 
 Each check is one function that returns what it measured and the limit for it. They run in a process of their own
-(`python -m harness.worker.profiling.self_checks REQUEST.json` writes the answer beside the request), so that planning
-stays light. Checks of scoring use the base model itself;
-those of training and merging a random model of the same configuration
+(`python -m harness.worker.profiling.self_checks REQUEST.json ANSWER.json`), so that planning stays light.
+Checks of scoring use the base model itself; those of training and merging a random model of the same configuration
 with two layers, so that they cost seconds at any size.
 """
 
@@ -22,7 +21,6 @@ from typing import Any
 from harness.errors import Unavailable
 from harness.records import Check, TrainSettings
 
-ANSWER = "answer.json"
 PLANTED_BYTES = 500_000_000
 PAIRS = (
     ("The capital of France is", " Paris"),
@@ -276,9 +274,9 @@ def peaks(precisions: list[str]) -> dict[str, float | None]:
     return found
 
 
-def main(request: Path) -> None:
-    """Answer a request in `answer.json` beside it: {base, settings, threads} with a list of checks, {precisions,
-    threads} with `peaks`."""
+def main(request: Path, answer: Path) -> None:
+    """Answer a request, both JSON files: {base, settings, threads} with a list of checks, {precisions, threads} with
+    `peaks`."""
     import tempfile
 
     import torch
@@ -286,13 +284,13 @@ def main(request: Path) -> None:
     asked = json.loads(request.read_text())
     torch.set_num_threads(asked["threads"])
     if "precisions" in asked:
-        (request.parent / ANSWER).write_text(json.dumps(peaks(asked["precisions"])))
+        answer.write_text(json.dumps(peaks(asked["precisions"])))
         return
     with tempfile.TemporaryDirectory(dir=request.parent) as scratch:
         bench = Bench(Path(asked["base"]), TrainSettings.model_validate(asked["settings"]), Path(scratch))
         checks = [asdict(check) for check in check_all(bench)]
-    (request.parent / ANSWER).write_text(json.dumps(checks, indent=1))
+    answer.write_text(json.dumps(checks, indent=1))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

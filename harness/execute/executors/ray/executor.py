@@ -30,8 +30,8 @@ from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Runnin
 from harness.execute.executors.ray.node import FOLLOWED, Message, Order, run_cell
 from harness.execute.executors.ray.parcel import Parcel, files_in, pack
 from harness.execute.executors.ray.provision import describe, project_files
-from harness.execute.multi_device import devices_of
 from harness.execute.placement import ERROR, GIB
+from harness.plan import devices_of
 from harness.records import Cell, CellResult, Environment, Status
 from harness.store import ITEMS, RESULT, settle, write_atomically
 

@@ -9,8 +9,8 @@ of reach of what ends a stuck cell, and among CPUs asks for mpirun; and `noteboo
 has imported bitsandbytes, which every cell forked from the preloaded server has. So ranks belong to the cell's
 process group, die with its process, and a failure is told with the rank's own reason.
 
-What is not here: which devices a cell is given (`local.py`, by `devices_of`), what ranks do with a batch
-(`harness/devices.py`), and several machines.
+Not covered: how many devices a cell asks for (`plan.devices_of`), which ones it is given (the executor), what ranks do
+with a batch (`distributed.py`), and several machines.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from harness.environment import now
-from harness.methods import make_method
+from harness.plan import devices_missing, devices_of
 from harness.records import Cell, CellResult, Phase, Status
 from harness.store import write_atomically
 
@@ -43,45 +42,21 @@ LOOPBACK = "lo"
 HOLD_SECONDS = 2.0
 
 
-def devices_of(cell: Cell) -> int:
-    """The devices that a cell trains on; 1 where nothing is trained, or its method only combines other cells."""
-    distributes = cell.n_train > 0 and make_method(cell.method, cell.settings).distributes
-    return int(cell.train.devices) if distributes else 1
-
-
-def skip(cell: Cell, accelerators: int) -> str | None:
-    """Why a cell cannot have its devices on a machine with so many accelerators (0: it trains on the CPU), or None.
-
-    Asked before a process is started.
-    """
-    wanted = devices_of(cell)
-    if wanted == 1:
-        return None
-    if accelerators and accelerators < wanted:
-        return f"devices is {wanted}, and there are {accelerators} here. Lower devices, or show the run more of them."
-    if cell.train.strategy == "deepspeed":
-        if find_spec("deepspeed") is None:
-            return "strategy deepspeed needs the package deepspeed. Install it, or use fsdp or ddp."
-        if not accelerators:
-            return "strategy deepspeed needs GPUs. On a CPU there are ddp and fsdp."
-    return None
-
-
 def run(folder: Path, device: str) -> None:
     """Do the job in `folder`: here, or by one process a device. Whatever happens, a result is written."""
-    from harness.worker import cell as worker
+    from harness.worker import cell as course
 
     job = json.loads((folder / "job.json").read_text())
     cell = Cell.from_json(job["cell"])
     count = devices_of(cell)
     if count == 1:
-        worker.run(folder, device)
+        course.run(folder, device)
         return
     started, clock = now(), time.perf_counter()
     import torch
 
     visible = torch.cuda.device_count()
-    reason = skip(cell, visible)
+    reason = devices_missing(cell, visible)
     if reason:
         result = CellResult.of_job(folder.name, job, Status.SKIPPED, reason, now())
     else:
@@ -95,7 +70,7 @@ def run(folder: Path, device: str) -> None:
             )
         result = outcome(folder, job, cell, ended)
     result = replace(result, started=started, seconds=time.perf_counter() - clock)
-    worker.finish(folder, result, device)
+    course.finish(folder, result, device)
     for path in folder.glob("rank-*.json"):
         path.unlink()
 
@@ -161,12 +136,12 @@ def work(folder: str) -> None:
         os.dup2(log, 2)
     import torch
 
-    from harness.worker import cell as worker
+    from harness.worker import cell as course
 
     if torch.cuda.is_available():
         torch.cuda.set_device(rank)
-    result = worker.attempt(Path(folder), rank)
-    worker.write_result(Path(folder) / f"rank-{rank}.json", result)
+    result = course.attempt(Path(folder), rank)
+    course.write_result(Path(folder) / f"rank-{rank}.json", result)
     done = result.status is Status.DONE
     if not done:
         time.sleep(HOLD_SECONDS)

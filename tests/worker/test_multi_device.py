@@ -12,8 +12,7 @@ import pytest
 import yaml
 from tools import by_label, cell_named, plan_of, results_of, run_cells, wait_for, write_job
 
-from harness.execute import multi_device
-from harness.records import Cell, CellResult, Status
+from harness.records import CellResult, Status
 from harness.store import files
 
 SUITE = """\
@@ -142,6 +141,7 @@ FAULTS: dict[str, Any] = {
 def cell_process(folder: str, name: str, phase: str) -> None:
     """A cell's process, whose second rank has a fault as it begins (`load`), or after a step (`train`)."""
     from harness.worker import cell as worker
+    from harness.worker import run
     from harness.worker.profiling.meter import StepRecorder
 
     os.setsid()
@@ -156,7 +156,7 @@ def cell_process(folder: str, name: str, phase: str) -> None:
         return sound(*arguments, **options)
 
     setattr(target, hook, faulty)
-    multi_device.run(Path(folder), "cpu")
+    run(Path(folder), "cpu")
 
 
 def start_cell(project: Path, fault: str, phase: str) -> tuple[Any, Path]:
@@ -209,40 +209,6 @@ def test_a_stuck_rank_ends_with_its_cell(project: Path, whole_group: bool) -> No
     process.join(10)
     wait_for(lambda: group_is_gone(process.pid), 10)
     assert not (folder / "result.json").exists()
-
-
-# --- what cannot be launched ---
-
-
-def cell_on(project: Path, **train: Any) -> Cell:
-    plan = plan_of(project, suite({"lora": {"train": train}}))
-    return cell_named(plan, "lora/tiny/colours/n16/s0")
-
-
-def test_what_a_machine_has_too_few_of(project: Path) -> None:
-    assert multi_device.skip(cell_on(project), 0) is None
-    wanted = cell_on(project, devices=4)
-    assert multi_device.devices_of(wanted) == 4
-    assert multi_device.skip(wanted, 0) is None  # four processes on a CPU
-    assert multi_device.skip(wanted, 4) is None
-    assert "devices is 4, and there are 2 here" in str(multi_device.skip(wanted, 2))
-
-
-def test_deepspeed_wants_its_package_and_gpus(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = cell_on(project, devices=2, strategy="deepspeed")
-    monkeypatch.setattr(multi_device, "find_spec", lambda name: None)
-    assert "needs the package deepspeed" in str(multi_device.skip(cell, 2))
-    monkeypatch.setattr(multi_device, "find_spec", lambda name: object())
-    assert "needs GPUs" in str(multi_device.skip(cell, 0))
-    assert multi_device.skip(cell, 2) is None
-
-
-def test_a_merge_leaves_the_devices_to_its_experts(project: Path) -> None:
-    merged = {"method": "merge", "experts": {"method": "lora", "learn": ["colours", "names"]}}
-    plan = plan_of(project, suite({"lora": {}, "merged": merged}).replace("steps: 8", "steps: 8\n  devices: 2"))
-    assert {cell.label: multi_device.devices_of(cell) for cell in plan.cells} == {
-        "base": 1, "lora": 2, "merged": 1,
-    }  # fmt: skip
 
 
 REAL = """\
