@@ -41,7 +41,7 @@ CHAT = (
 )
 SOUNDS = """\
 task: sounds
-custom_dataset: !function harness.data.splits.splits
+custom_dataset: !function harness.data.splits.documents
 dataset_kwargs: {source: "file:sounds.csv", label: sound, unique: [text], test: 12, validation: 6}
 training_split: train
 validation_split: validation
