@@ -626,9 +626,7 @@ def test_a_kind_of_source_is_one_file(server: Server, tmp_path: Path, monkeypatc
         assert path.read_text() == "hello"
         assert is_cached(source)
         assert fingerprint(source, path) == hashlib.sha256(b"hello").hexdigest()
-        with pytest.raises(
-            SourceError, match=r"give a word of letters\. Allowed: .*toy:word"
-        ):
+        with pytest.raises(SourceError, match=r"give a word of letters\. Allowed: .*toy:word"):
             parse("toy:1")
     finally:
         sources.all_kinds.cache_clear()
