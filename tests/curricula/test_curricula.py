@@ -544,7 +544,7 @@ def test_the_report_shows_every_learned_task(tmp_path: Path) -> None:
     from harness.records import Fact
     from harness.report import load
     from harness.report.columns import headers, texts
-    from harness.report.footnotes import footnotes
+    from harness.report.sections.footnotes import footnotes
 
     results = Results(tmp_path)
     base = cell("base", retain=(PROSE, OTHER))
@@ -565,4 +565,4 @@ def test_the_report_shows_every_learned_task(tmp_path: Path) -> None:
     assert rows["alone"]["Δ other (acc)"] == rows["alone"]["average"] == "n/a"
     assert (rows["order"]["backward transfer"], rows["order"]["forgetting"]) == ("−0.12", "+0.12")
     assert rows["joint"]["forgetting"] == "n/a"
-    assert any(note.startswith("Average:") for note in footnotes(report))
+    assert any(note.text.startswith("Average:") for note in footnotes(report))
