@@ -14,7 +14,7 @@ from harness.errors import DamagedStore
 from harness.execute.durations import Expected
 from harness.execute.queue import NEEDS, TO_DO
 from harness.plan import Plan
-from harness.records import CellResult, Status
+from harness.records import CellResult, RunRecord, Status
 from harness.store import Store, files
 
 HEAD_BYTES = 1 << 16  # of a run's record: its long list of cells comes last
@@ -138,6 +138,6 @@ def close_attempt(folder: Path) -> None:
     files.write_atomically(folder / files.RESULT, json.dumps(result.to_json(), indent=1))
 
 
-def write_run(path: Path, record: dict[str, Any]) -> None:
+def write_run(path: Path, record: RunRecord) -> None:
     """A run's record. One line: the list of its cells may be long."""
     files.write_atomically(path, json.dumps(record, separators=(",", ":")))

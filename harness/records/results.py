@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 from harness.records.cell import Cell
 from harness.records.units import quantity
@@ -247,6 +247,26 @@ class CellResult:
                 "intermediate": tuple(data.get("intermediate", ())),
             }
         )
+
+
+class RunRecord(TypedDict):
+    """A run of a suite, as `runs/<run_id>.json` holds it: `started` and `finished` in ISO 8601, None while it runs.
+
+    `margin` is the difference below which scores are tied. `only_cells` are the patterns of `--only`; empty: the whole
+    suite. `members` are the cells (`Cell.member`).
+    """
+
+    run_id: str
+    suite: str
+    question: str
+    margin: float
+    env_digest: str
+    started: str
+    finished: str | None
+    status: str
+    command: str
+    only_cells: list[str]
+    members: list[dict[str, Any]]
 
 
 # The difference of two scores below which they are said to be tied, where a suite names none.
