@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
 import sys
@@ -37,11 +36,10 @@ def main(folder: str, parent: int, variables: dict[str, str], device: str) -> No
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     import harness.execute.preload  # a forked process has it already  # noqa: F401
-    from harness.store import hold_for_cell
+    from harness.store import hold_for_cell, read_job
     from harness.worker import run
 
-    job = json.loads((Path(folder) / "job.json").read_text())
-    hold_for_cell(Path(job["results"]))
+    hold_for_cell(read_job(Path(folder)).results)
     end_without(parent)  # it may have gone before the lock was taken, and the next command with it
     run(Path(folder), device)
 

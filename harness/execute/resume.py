@@ -129,13 +129,12 @@ def mend(store: Store) -> list[str]:
 def close_attempt(folder: Path) -> None:
     """Write the result of an attempt whose command was killed; where even its job is unreadable, remove it."""
     try:
-        job: dict[str, Any] = json.loads((folder / "job.json").read_text())
         reason = "the command that ran it was killed"
-        result = CellResult.of_job(folder.name, job, Status.INTERRUPTED, reason, now())
+        result = CellResult.of_job(folder.name, files.read_job(folder), Status.INTERRUPTED, reason, now())
     except (OSError, ValueError, KeyError, TypeError):
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began: there is nothing in it
         return
-    files.write_atomically(folder / files.RESULT, json.dumps(result.to_json(), indent=1))
+    files.write_result(folder, result)
 
 
 def write_run(path: Path, record: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ in this run or an earlier one, is looked up. When the last has ended, the study'
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from harness.records import (
     WARM,
     Cell,
     CellResult,
+    EarlierTrial,
     Environment,
     Fact,
     Flag,
@@ -28,7 +28,7 @@ from harness.records import (
     Trial,
     with_settings,
 )
-from harness.store import RESULT
+from harness.store import read_result
 from harness.suite import short
 
 if TYPE_CHECKING:
@@ -130,21 +130,21 @@ class Studies:
         """The studies that have not ended: the same command goes on with them."""
         return [course.study for course in self.courses.values()]
 
-    def earlier(self, cell: Cell) -> list[dict[str, Any]]:
-        """What a trial is compared with, to end it early: the trials of the batches before its own."""
+    def earlier(self, cell: Cell) -> tuple[EarlierTrial, ...]:
+        """The trials of the batches before a trial's own, which it is compared with to end it early."""
         for course in self.courses.values():
             if cell.spec_digest in course.begun:
                 before = [trial for number, trial in course.trials.items() if number < course.batch[0].number]
-                return [
-                    {
-                        "number": trial.number,
-                        "status": trial.status,
-                        "merit": trial.merits[0] if trial.merits else None,
-                        "intermediate": trial.intermediate,
-                    }
+                return tuple(
+                    EarlierTrial(
+                        number=trial.number,
+                        status=trial.status,
+                        merit=trial.merits[0] if trial.merits else None,
+                        intermediate=list(trial.intermediate),
+                    )
                     for trial in before
-                ]
-        return []
+                )
+        return ()
 
     def resolved(self, cell: Cell, done: Mapping[str, Path]) -> Cell:
         """A cell with what its study settled; any other as it is."""
@@ -158,7 +158,7 @@ class Studies:
     def choice(self, folder: Path) -> dict[str, Any]:
         """What a finished study settled."""
         if folder.name not in self.choices:
-            self.choices[folder.name] = json.loads((folder / RESULT).read_text())["tuned"]
+            self.choices[folder.name] = read_result(folder).tuned
         return self.choices[folder.name]
 
     def advance(self, course: Course) -> None:
@@ -196,7 +196,7 @@ class Studies:
     def note(self, course: Course, name: str) -> None:
         """Write down what came of a trial. One that tries again what an earlier one did costs nothing."""
         folder = self.ended[name]
-        result = CellResult.from_json(json.loads((folder / RESULT).read_text()))
+        result = read_result(folder)
         asked = {one.number: one for one in course.batch}
         for number in course.begun.pop(name):
             again = any(trial.attempt_id == folder.name for trial in course.trials.values())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from harness.records.cell import BEST_TRIAL, OBJECTIVES, STUDY, TRAIN, WARM, Cell, with_settings
 from harness.records.digests import RESULT_VERSION, canonical, digest
+from harness.records.job import JOB, EarlierTrial, Job
 from harness.records.results import (
     MARGIN,
     CellResult,
@@ -17,6 +18,7 @@ from harness.records.results import (
     Flag,
     Item,
     Phase,
+    RungScore,
     Score,
     Status,
     Step,
@@ -26,6 +28,7 @@ from harness.records.train_settings import NEEDS, SCORING, TrainSettings
 
 __all__ = [
     "BEST_TRIAL",
+    "JOB",
     "MARGIN",
     "NEEDS",
     "OBJECTIVES",
@@ -38,11 +41,14 @@ __all__ = [
     "CellResult",
     "Check",
     "Checkpoint",
+    "EarlierTrial",
     "Environment",
     "Fact",
     "Flag",
     "Item",
+    "Job",
     "Phase",
+    "RungScore",
     "Score",
     "Status",
     "Step",

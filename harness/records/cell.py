@@ -56,6 +56,11 @@ class Cell:
         return {**asdict(replace(self, train=None)), "train": self.train.model_dump()}  # type: ignore[arg-type]
 
     @property
+    def run_seed(self) -> int:
+        """The seed of everything that is random while the cell runs: its own, or 0 where it has none."""
+        return self.seed if self.seed is not None else 0
+
+    @property
     def loads(self) -> dict[str, str]:
         """Of its needs those whose weights it takes: not a study."""
         return {role: need for role, need in self.needs.items() if role not in (STUDY, WARM)}

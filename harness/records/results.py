@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from harness.records.cell import Cell
+
+if TYPE_CHECKING:
+    from harness.records.job import Job
 
 
 class Status(StrEnum):
@@ -129,6 +132,16 @@ class Flag:
     evidence: dict[str, Any]
 
 
+class RungScore(TypedDict):
+    """A trial's score on its way."""
+
+    rung: int  # from 1
+    step: int  # optimiser steps done
+    value: float  # as the metric counts
+    merit: float  # turned so that more is better
+    items: NotRequired[list[float]]  # a merit for each validation item, where the pruner compares by item
+
+
 @dataclass(frozen=True)
 class Trial:
     """One setting tried in a study, and what came of it.
@@ -149,7 +162,7 @@ class Trial:
     seconds: float = 0.0
     tokens: int | None = None
     peak_bytes: int | None = None
-    intermediate: tuple[dict[str, Any], ...] = ()
+    intermediate: tuple[RungScore, ...] = ()
     origin: str = ""
     attempt_id: str = ""
     front: bool = False
@@ -200,19 +213,19 @@ class CellResult:
     checkpoints: tuple[Checkpoint, ...] = ()
     tuned: dict[str, Any] = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
-    intermediate: tuple[dict[str, Any], ...] = ()
+    intermediate: tuple[RungScore, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(replace(self, cell=None)), "cell": self.cell.to_json()}  # type: ignore[arg-type]
 
     @classmethod
     def of_job(
-        cls, attempt_id: str, job: dict[str, Any], status: Status, reason: str, started: str, **more: Any
+        cls, attempt_id: str, job: Job, status: Status, reason: str, started: str, **measured: Any
     ) -> CellResult:
-        """The result of an attempt at what a `job.json` says. Raises KeyError or TypeError where it says nothing."""
-        cell, environment = Cell.from_json(job["cell"]), Environment(**job["environment"])
-        more = {"tuned": job.get("tuned", {}), **more}
-        return cls(attempt_id, job["run_id"], cell, environment, status, reason, started, **more)
+        """The result of an attempt at a job; `measured` are further fields by name."""
+        return cls(
+            attempt_id, job.run_id, job.cell, job.environment, status, reason, started, tuned=job.tuned, **measured
+        )
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> CellResult:

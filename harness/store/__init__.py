@@ -13,10 +13,14 @@ from harness.store.files import (
     full_disk,
     hold_for_cell,
     is_full,
+    read_job,
+    read_result,
     settle,
     sole_writer,
     threads_of,
     write_atomically,
+    write_job,
+    write_result,
 )
 from harness.store.named import DIGITS, attempts_of, cell_is_named, cell_row, environments, labels, runs, units
 from harness.store.queries import (
@@ -74,6 +78,8 @@ __all__ = [
     "latest_run",
     "member_rows",
     "origin",
+    "read_job",
+    "read_result",
     "records",
     "repeats",
     "runs",
@@ -84,4 +90,6 @@ __all__ = [
     "threads_of",
     "units",
     "write_atomically",
+    "write_job",
+    "write_result",
 ]

@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import FullDisk, StoreError
+from harness.records import JOB, CellResult, Job
 
 RESULT, ITEMS = "result.json", "items.parquet"
 INSTRUMENTS = "instruments"
@@ -109,10 +110,32 @@ def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
             yield path
 
 
+def read_result(folder: Path) -> CellResult:
+    """What an attempt left. Raises OSError where it left nothing, and KeyError, TypeError or ValueError for a file that
+    tunebench did not write."""
+    return CellResult.from_json(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+
+
+def write_result(folder: Path, result: CellResult) -> None:
+    """Raises FullDisk, or another OSError."""
+    write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
+
+
+def read_job(folder: Path) -> Job:
+    """What an attempt's process is told. Raises OSError where there is none, and ValueError or TypeError for one of
+    another version."""
+    return Job.from_json(json.loads((folder / JOB).read_text(encoding="utf-8")))
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Raises FullDisk, or another OSError."""
+    write_atomically(folder / JOB, json.dumps(job.to_json(), indent=1))
+
+
 def threads_of(folder: Path) -> int | None:
     """With how many threads an attempt's cell computed; None where its job is lost."""
     try:
-        return int(json.loads((folder / "job.json").read_text(encoding="utf-8"))["threads"])
+        return int(json.loads((folder / JOB).read_text(encoding="utf-8"))["threads"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

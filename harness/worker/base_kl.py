@@ -10,20 +10,20 @@ Both models are in memory for it. Not covered: whether there is room for that (`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from harness.data import PLACES, TEXTS, TOKENS
 from harness.records import Item, Score
-from harness.worker.evaluate import TunedLM, jackknife, ratio
+from harness.worker.evaluate import Documents, TunedLM, jackknife, ratio
 
 KL = "kl_to_base"
 
 
 def compare(
-    tuned: TunedLM, base: TunedLM, documents: Mapping[tuple[str, str], str], tasks: Iterable[str]
+    tuned: TunedLM, base: TunedLM, documents: Documents, tasks: Iterable[str]
 ) -> tuple[list[Score], list[Item], int]:
     """Of each task of running text its score `kl_to_base`, with an item a text; and how many tokens were compared on.
 

@@ -2,7 +2,7 @@
 
 The data loader is the one-process run's own, and each device takes its share of every batch, so the order of the
 examples, the batches at the end of an epoch and the losses are those of one device. Not covered: how the
-processes come to be (`execute/ranks.py`), and the training loop itself (`train.py`).
+processes come to be (`multi_device.py`), and the training loop itself (`train.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,19 @@ from torch.utils.data import DataLoader
 Row = dict[str, list[int]]
 BLANK: Row = {"input_ids": [0], "labels": [-100]}  # for a device that has no row of a last, short batch: no answer
 COUNTS = "counts"  # the key of a batch under which its true size is found
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the `count` processes that train a cell together, from 0, with CPU `threads` of its own."""
+
+    number: int
+    count: int
+    threads: int
+
+    @property
+    def is_first(self) -> bool:
+        return self.number == 0
 
 
 @dataclass(frozen=True)
@@ -104,8 +117,9 @@ def filled(model: torch.nn.Module, accelerator: Accelerator, empty: torch.nn.Mod
     return empty
 
 
-def part(model: Any) -> Any:
-    """End the group of processes: what follows (scoring, saving) is the first one's alone. Returns the model there."""
+def leave_group(model: torch.nn.Module) -> torch.nn.Module:
+    """End the group of processes: what follows (scoring, saving) is the first one's alone. Returns the model, there on
+    its device."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -21,7 +21,20 @@ from harness.data import example, gold
 from harness.models import logits_at, prompt_run_once
 from harness.records import Item, Score
 
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+    from lm_eval.api.task import ConfigurableTask
+
 ROLLING = "log_likelihood_per_word"
+Documents = dict[tuple[str, str], str]  # (task, doc_id) -> scored text
+
+
+class Evaluation(NamedTuple):
+    """What scoring some tasks gives: each task's headline is the first of its scores."""
+
+    scores: list[Score]
+    items: list[Item]
+    documents: Documents
 
 
 class TunedLM(HFLM):
@@ -123,13 +136,10 @@ def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float
 
 
 def evaluate(
-    lm: Any, tasks: dict[str, Any], roles: dict[str, str], chat: Collection[str] = ()
-) -> tuple[list[Score], list[Item], dict[tuple[str, str], str]]:
-    """Score every task ({name: lm-eval task}) with its role ("task" or "retain"); those in `chat` are asked through the
-    model's chat template.
-
-    Returns scores (each task's headline first), items, and documents {(task, doc_id): text}.
-    """
+    lm: LM, tasks: Mapping[str, ConfigurableTask], roles: Mapping[str, str], chat: Collection[str] = ()
+) -> Evaluation:
+    """Score every task, by name, with its role ("task" or "retain"); those in `chat` are asked through the model's chat
+    template."""
     from lm_eval import evaluator
 
     for task in tasks.values():
@@ -146,7 +156,7 @@ def evaluate(
             found |= done["samples"]
     scores: list[Score] = []
     items: list[Item] = []
-    documents: dict[tuple[str, str], str] = {}
+    documents: Documents = {}
     for name, task in tasks.items():
         samples = found[name]
         kept = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
@@ -158,7 +168,7 @@ def evaluate(
             documents[name, doc_id] = (
                 example(task, sample["doc"], False).context if name in chat else asked_text(sample)
             )
-    return scores, items, documents
+    return Evaluation(scores, items, documents)
 
 
 def asked_text(sample: Any) -> str:

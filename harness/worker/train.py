@@ -1,8 +1,8 @@
-"""Stage 4 of 7. In: a model with what is trainable marked, examples, settings. Out: the trained model.
+"""In: a model with what is trainable marked, a stage of encoded rows, settings. Out: the trained model.
 
 The only training loop, and it names no method: transformers.Trainer (accelerate underneath) with the loss
-on answer tokens and the method's own parameter groups. Measuring is a callback (`measure.py`). Where several
-processes train one model (`devices.py`), every one of them runs this, and losses and counts are those of all.
+on answer tokens and the method's own parameter groups. Measuring is a callback (`profiling/meter.py`). Where several
+processes train one model (`distributed.py`), every one of them runs this, and losses and counts are those of all.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from harness.curricula import Stage
 from harness.errors import Unavailable
 from harness.models import logits_at, resolve_precision
 from harness.objectives import Batch, Objective
@@ -27,6 +29,8 @@ from harness.worker.distributed import COUNTS, filled, outline, shard_on_cpu, sh
 from harness.worker.profiling.meter import StepRecorder
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
     from harness.methods import Method
 
 OPTIMIZERS = {
@@ -42,55 +46,72 @@ WEIGHTS = "weight"  # the key of a row, and of a batch, that says how much each 
 Row = dict[str, Any]
 
 
-def train(
-    model: Any,
-    method: Method,
-    rows: list[Row],
-    validation: list[Row],
-    settings: TrainSettings,
-    seed: int,
-    recorder: StepRecorder,
-    scratch: Path,
-    objectives: Sequence[Objective] = (),
-    more: Sequence[TrainerCallback] = (),
-    ordered: bool = False,
-) -> Any:
-    """Train `model` (a torch module) in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
+@dataclass(frozen=True)
+class TrainRun:
+    """What a training takes beside model, rows and settings: `recorder` measures it, `scratch` is an empty folder,
+    `objectives` add to its loss, `callbacks` do what else happens along its steps."""
 
-    Rows may have a `weight`, which multiplies the loss of each of their answer tokens. With `ordered`
-    rows are learned as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error.
-    Of several processes, the first returns the model with its weights; under fsdp the others return it without.
+    seed: int
+    recorder: StepRecorder
+    scratch: Path
+    objectives: Sequence[Objective] = ()
+    callbacks: Sequence[TrainerCallback] = ()
+
+
+def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSettings, run: TrainRun) -> nn.Module:
+    """Train `model` in place on a stage's encoded rows ({input_ids, labels}); returns it in evaluation mode.
+
+    Rows may have a `weight`, which multiplies the loss of each of their answer tokens. Ordered rows are learned once,
+    as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error. With several ranks, the first returns
+    the model with its weights; under fsdp the others return it without.
     """
-    arguments = training_arguments(
-        settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch, ordered=ordered
-    )
+    settings = settings_of_stage(settings, stage)
+    arguments = training_arguments(settings, learning_rate_of(method), run, ordered=stage.ordered)
     held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
-    callbacks = [*beside_steps(method, settings, recorder), *more]
+    callbacks = [*beside_steps(method, settings, run.recorder), *run.callbacks]
     if settings.early_stopping:
         callbacks.append(KeepBest(settings.early_stopping, held))
-    model.config.use_cache = False
+    configuration(model).use_cache = False
     sharded = settings.devices > 1 and settings.strategy == "fsdp"
     empty = outline(model) if sharded else None
     trainer = CellTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows,
-        eval_dataset=validation if settings.eval_every else None,
-        data_collator=Collator(pad=0, weighted=any(WEIGHTS in row for row in rows)),
+        train_dataset=stage.rows,
+        eval_dataset=stage.validation if settings.eval_every else None,
+        data_collator=Collator(pad=0, weighted=any(WEIGHTS in row for row in stage.rows)),
         callbacks=callbacks,
         groups=method.parameter_groups(model),
         penalty=method.penalty,
-        recorder=recorder,
-        objectives=objectives,
+        recorder=run.recorder,
+        objectives=run.objectives,
     )
     trainer.train()
     for name, value in model.named_parameters():
         value.requires_grad_(name in held)  # as before, whatever the method trained last
     if empty is not None:
         model = filled(trainer.model, trainer.accelerator, empty)
-    model.config.use_cache = True
+    configuration(model).use_cache = True
     # accelerate leaves its autocast wrapper around `forward`, which would also change how the model scores.
     return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+
+
+def configuration(model: nn.Module) -> PretrainedConfig:
+    """The configuration of a transformers model, or of one that peft wraps."""
+    config: PretrainedConfig = model.config
+    return config
+
+
+def settings_of_stage(settings: TrainSettings, stage: Stage) -> TrainSettings:
+    """The settings with which a stage is trained: an ordered one is learned once, and one without rows to validate on
+    is not validated."""
+    changes: dict[str, Any] = {"steps": None, "epochs": 1.0} if stage.ordered else {}
+    changes |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
+    return settings.changed(changes)
+
+
+def learning_rate_of(method: Method) -> float:
+    return float(getattr(method, "learning_rate", 0.0))
 
 
 def beside_steps(method: Method, settings: TrainSettings, recorder: StepRecorder) -> list[TrainerCallback]:
@@ -102,8 +123,7 @@ def beside_steps(method: Method, settings: TrainSettings, recorder: StepRecorder
 def training_arguments(
     settings: TrainSettings,
     learning_rate: float,
-    seed: int,
-    scratch: Path,
+    run: TrainRun,
     kind: Callable[..., Any] = TrainingArguments,
     ordered: bool = False,
 ) -> Any:
@@ -118,7 +138,7 @@ def training_arguments(
         galore["optim_args"] = f"rank={settings.galore_rank},update_proj_gap={settings.galore_every}"
     every = settings.eval_every
     return kind(
-        output_dir=str(scratch),
+        output_dir=str(run.scratch),
         max_steps=settings.steps or -1,
         num_train_epochs=settings.epochs or 1,
         per_device_train_batch_size=settings.batch_size // settings.devices,
@@ -145,8 +165,8 @@ def training_arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
-        seed=seed,
-        data_seed=seed,
+        seed=run.seed,
+        data_seed=run.seed,
         **galore,
         train_sampling_strategy="sequential" if ordered else "random",
         **strategy_arguments(settings.strategy, settings.devices),
@@ -156,19 +176,17 @@ def training_arguments(
 def train_by(
     trainer: Callable[..., Any],
     config: Callable[..., Any],
-    model: Any,
+    model: nn.Module,
     method: Method,
     settings: TrainSettings,
-    seed: int,
-    recorder: StepRecorder,
-    scratch: Path,
-) -> Any:
+    run: TrainRun,
+) -> nn.Module:
     """`train` with a trainer of another library, made of transformers': see `methods.base.Context.train_by`."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain: PreTrainedModel = getattr(model, "get_base_model", lambda: model)()
     forward, pad = vars(plain).get("forward"), (plain.config.pad_token_id, plain.generation_config.pad_token_id)
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
-    arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch, config)
-    made = trainer(model=model, args=arguments, callbacks=beside_steps(method, settings, recorder))
+    arguments = training_arguments(settings, learning_rate_of(method), run, config)
+    made = trainer(model=model, args=arguments, callbacks=beside_steps(method, settings, run.recorder))
     if groups := method.parameter_groups(model):
         made.optimizer = optimizer_of(made, groups)
     made.train()

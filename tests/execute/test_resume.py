@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 from results_factory import Results, cell, items, scores
+from samples import JOB
 from tools import plan_of
 
 from harness.environment import environment
@@ -20,9 +21,7 @@ from harness.plan.plan import Plan
 from harness.records import Cell, CellResult, Fact, Status
 from harness.store import files
 from harness.store.database import Store
-from harness.store.files import attempt_folder, sole_writer, write_atomically
-
-LOCALLY = vars(environment(1))
+from harness.store.files import attempt_folder, sole_writer, write_atomically, write_job
 
 
 def begun(store: Store, number: int, of: Cell) -> Path:
@@ -31,8 +30,7 @@ def begun(store: Store, number: int, of: Cell) -> Path:
     (folder / ".weights").mkdir(parents=True)
     (folder / ".weights" / "model.safetensors").write_bytes(b"half")
     (folder / ".result.json.77.tmp").write_text("{")
-    job = {"run_id": "run-9", "cell": of.to_json(), "environment": LOCALLY}
-    (folder / "job.json").write_text(json.dumps(job))
+    write_job(folder, replace(JOB, run_id="run-9", cell=of, environment=environment(1)))
     return folder
 
 

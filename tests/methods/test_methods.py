@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import torch
 from tiny import make_project
-from tools import cell_named, plan_of, run_here, work_of
+from tools import cell_named, context_of, plan_of, run_here, training_of
 from transformers import AutoModelForCausalLM, set_seed
 
 from harness import methods
 from harness.architecture import read_network
 from harness.methods import LogFloat, Method, Options, all_methods
 from harness.records import TrainSettings
-from harness.worker.cell import Work
+from harness.worker.context import CellContext
 
 METHODS = sorted(all_methods())
 # What a method cannot do without; everything else runs on its defaults.
@@ -122,7 +122,7 @@ IDS = torch.tensor([[5, 6, 7, 8, 9], [15, 16, 17, 18, 19]])
 class Course:
     """A method's way from the base model to a saved result, on eight examples that fit into one batch."""
 
-    work: Work
+    work: CellContext
     method: Method
     base: torch.Tensor  # logits
     untrained: torch.Tensor
@@ -143,17 +143,17 @@ def logits_of(model: Any) -> torch.Tensor:
 def course(name: str, project: Path, folder: Path) -> Course:
     settings = {"method": name, **NEEDED.get(name, {}), **ON_TINY.get(name, {})}
     plan = plan_of(project, CELL.format(label=json.dumps(settings)))
-    work = work_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), folder)
+    work = context_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), folder)
     set_seed(work.seed)
     method, base = work.method, work.method.load(work)
     plain = logits_of(base)
     model = method.attach(base)
-    work.stages = work.lessons(model)
+    training_of(work).encode_stages(model)
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
     trainable = {key for key, value in model.named_parameters() if value.requires_grad}
     untrained = logits_of(model.eval())
     model = method.fit(model, work)
-    losses = [step.loss for step in work.recorder.steps if step.split == "train"]
+    losses = [step.loss for step in training_of(work).recorder.steps if step.split == "train"]
     method.save(model, folder / "weights")
     return Course(
         work, method, plain, untrained, logits_of(model), before, trainable, model, losses, folder / "weights"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -171,19 +170,20 @@ def test_every_language_model_is_compared_with_plain_weights(project: Path, tmp_
 
 
 def test_without_room_for_the_base_model_it_is_left_out_and_said(project: Path, tmp_path: Path) -> None:
-    from tools import write_job
+    from dataclasses import replace
 
+    from tools import job_of
+
+    from harness.store import read_result, write_job
     from harness.worker import cell as worker
 
     plan = plan_of(project, SUITE)
     for label, limit in (("full", 1), ("base", 1)):
         cell = next(cell for cell in plan.cells if (cell.label, cell.task) == (label, "colours"))
         folder = tmp_path / "attempts" / label
-        write_job(plan, cell, folder)
-        path = folder / "job.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "memory_limit": limit}))
+        write_job(folder, replace(job_of(plan, cell, folder), memory_limit=limit))
         worker.run(folder)
-        result = CellResult.from_json(json.loads((folder / "result.json").read_text()))
+        result = read_result(folder)
         assert str(result.status) == "done"
         flags = {flag.name: flag.evidence for flag in result.flags}
         if label == "base":  # needs no second model

@@ -8,8 +8,8 @@ import pytest
 from tools import cell_named, plan_of, run_here
 
 from harness.records import CellResult
-from harness.worker import context as lent
 from harness.worker import latency as inference
+from harness.worker import scoring
 from harness.worker.latency import inference_facts, repeated, spread
 
 
@@ -137,7 +137,7 @@ def test_every_kind_of_answer_has_a_latency_and_scores_stay(
     assert found["latency_ms_p50"] > 0
     assert found["inference_batch"] > 1
     assert ("inference_tokens_per_second" in found) == (label != "head")
-    monkeypatch.setattr(lent.Lent, "answering", lambda self: [])
+    monkeypatch.setattr(scoring.Scorer, "latency", lambda self: [])
     other = run_here(plan, cell, project / "results" / "two" / "plain")
     assert "latency_ms_p50" not in facts(other)
     assert other.scores == result.scores
@@ -168,9 +168,9 @@ def test_what_max_length_cut_is_said(project: Path) -> None:
 
 
 def training_lengths(plan: Any, project: Path) -> list[int]:
-    from tools import work_of
+    from tools import context_of
 
-    work = work_of(plan, cell_named(plan, key("lora")), project / "results" / "one" / "c")
+    work = context_of(plan, cell_named(plan, key("lora")), project / "results" / "one" / "c")
     return [len(row["input_ids"]) for row in work.encode(work.load_model(), work.examples())]
 
 

@@ -6,7 +6,6 @@ how it is ended. Order, needs, limits, Ctrl-C, results and the database are deal
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
@@ -25,8 +24,8 @@ from harness.execute.events import EventLog, latest_news
 from harness.execute.queue import Queue
 from harness.execute.studies import Studies
 from harness.plan import Plan, leaks_of
-from harness.records import Cell, CellResult, Environment, Status
-from harness.store import ITEMS, RESULT, Store, clear, full_disk, is_full, write_atomically
+from harness.records import Cell, CellResult, Environment, Job, Status, with_settings
+from harness.store import ITEMS, RESULT, Store, clear, full_disk, is_full, read_result, write_job, write_result
 from harness.suite import Recipe
 
 POLL_SECONDS = 0.25
@@ -199,7 +198,7 @@ class Executor(ABC):
         """Take room for a cell, or None when there is none at present."""
 
     @abstractmethod
-    def launch(self, running: Running, job: dict[str, Any]) -> None:
+    def launch(self, running: Running, job: Job) -> None:
         """Start a cell's process for the job that lies in its folder; fills in handle, pid and device."""
 
     @abstractmethod
@@ -304,7 +303,7 @@ class Executor(ABC):
         """A study has ended: its result is kept like a cell's."""
         folder = self._folder(study)
         result = made(folder.name)
-        write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
+        write_result(folder, result)
         if result.status is Status.DONE:
             self.weights[study.spec_digest] = folder
         self._settle(result, folder)
@@ -313,7 +312,7 @@ class Executor(ABC):
         folder = self._folder(cell)
         running = Running(cell, folder, place)
         job = self.job(cell)
-        write_atomically(folder / "job.json", json.dumps(job, indent=1))
+        write_job(folder, job)
         self.launch(running, job)
         self.progress.running.append(running)
         for other in self.neighbours(running):
@@ -321,36 +320,37 @@ class Executor(ABC):
             note(folder, other.cell.key)
         self.log.tell(
             "cell_started", key=cell.key, attempt_id=folder.name, device=running.device, pid=running.pid,
-            predicted_bytes=job["predicted_bytes"],
+            predicted_bytes=job.predicted_bytes,
         )  # fmt: skip
 
-    def job(self, cell: Cell) -> dict[str, Any]:
-        """All that a worker is told."""
+    def job(self, cell: Cell) -> Job:
+        """All that a cell's process is told."""
         run = self.run_info
-        needed = {role: self.cells[need] for role, need in cell.loads.items()}
-        tuned = self.studies.resolved(cell, self.weights)
-        return {
-            "run_id": run.run_id,
-            "cell": cell.to_json(),
-            "environment": vars(run.environment),
-            "models": {name: run.facts.models[name].folder for name in (cell.model, *cell.borrows)},
-            "tasks": {name: run.facts.tasks[name].path for name in (*cell.learn, *cell.retain, *cell.reads)},
-            "needs": {role: str(self.weights[need] / "weights") for role, need in cell.loads.items()},
-            "needed": {role: need.to_json() for role, need in needed.items()},
-            "baseline": str(self.weights[cell.baseline] / ITEMS) if cell.baseline in self.weights else "",
-            "documents": str(self.store.folder / "documents"),
-            "results": str(self.store.folder),
-            "threads": run.threads,
-            "bad_instruments": list(run.bad_instruments),
-            "leaks": leaks_of(cell, run.facts),
-            "predicted_bytes": run.predict(tuned),
-            "needed_bytes": run.needed(tuned),
-            "memory_limit": run.limits.memory,
-            "predicted_parts": run.parts(tuned),
-            "matmul_peak": run.peaks.get(cell.train.precision),
-            "tuned": self.studies.settled(cell, self.weights),
-            "earlier": self.studies.earlier(cell) if cell.trial else [],
-        }
+        tuned = self.studies.settled(cell, self.weights)
+        settled = with_settings(cell, tuned)
+        baseline = self.weights.get(cell.baseline)
+        return Job(
+            run_id=run.run_id,
+            cell=cell,
+            tuned=tuned,
+            environment=run.environment,
+            threads=run.threads,
+            models={name: Path(run.facts.models[name].folder) for name in (cell.model, *cell.borrows)},
+            tasks={name: Path(run.facts.tasks[name].path) for name in (*cell.learn, *cell.retain, *cell.reads)},
+            needs={role: self.weights[need] / "weights" for role, need in cell.loads.items()},
+            needed={role: self.cells[need] for role, need in cell.loads.items()},
+            baseline=baseline / ITEMS if baseline else None,
+            documents=self.store.folder / "documents",
+            results=self.store.folder,
+            predicted_bytes=run.predict(settled),
+            needed_bytes=run.needed(settled),
+            predicted_parts=run.parts(settled),
+            memory_limit=run.limits.memory,
+            matmul_peak=run.peaks.get(cell.train.precision),
+            bad_instruments=run.bad_instruments,
+            leaks=leaks_of(cell, run.facts),
+            earlier=self.studies.earlier(cell) if cell.trial else (),
+        )
 
     def _look_at(self, running: Running) -> None:
         """Take a cell in when it has ended, and end it when it must."""
@@ -372,12 +372,11 @@ class Executor(ABC):
         """Take in one ended cell. A process that left no result gets one from the way it ended."""
         self.release(running)
         clear(running.folder)
-        path = running.folder / RESULT
-        if not path.exists():
+        if not (running.folder / RESULT).exists():
             if is_full(self.store.folder):
                 ended = Ended(Status.INTERRUPTED, "no space was left on the disk")
             self._write(running.cell, running.folder, ended, running.seconds, running.device)
-        result = CellResult.from_json(json.loads(path.read_text()))
+        result = read_result(running.folder)
         if result.status is Status.DONE:
             self.weights[running.cell.spec_digest] = running.folder
         self._settle(result, running.folder)
@@ -421,7 +420,7 @@ class Executor(ABC):
         result = CellResult(
             folder.name, run.run_id, cell, run.environment, ended.status, ended.reason, now(), seconds, device=device
         )
-        write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
+        write_result(folder, result)
         return result
 
     def _take_in(self) -> None:

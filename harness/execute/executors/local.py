@@ -21,7 +21,7 @@ from harness.execute.executors.base import Ended, Executor, Running
 from harness.execute.placement import Device, Placement, too_large
 from harness.execute.watchdog import Watchdog, memory_left
 from harness.plan import devices_missing, devices_of
-from harness.records import Cell, Status
+from harness.records import Cell, Job, Status
 
 GRACE_SECONDS = 5.0
 CPU = "cpu"
@@ -66,7 +66,7 @@ class LocalExecutor(Executor):
         shared = {name for device in running.place for name in device.held}
         return [other for other in self.progress.running if other is not running and other.cell.spec_digest in shared]
 
-    def launch(self, running: Running, job: dict[str, Any]) -> None:
+    def launch(self, running: Running, job: Job) -> None:
         variables = dict(os.environ)
         names = [device.name for device in running.place]
         if self.cuda:

@@ -22,7 +22,7 @@ from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Runnin
 from harness.execute.executors.ray.provision import describe, same_environment
 from harness.execute.placement import ERROR, GIB
 from harness.plan import devices_of
-from harness.records import Cell, Environment, Status
+from harness.records import Cell, Environment, Job, Status
 from harness.store import RESULT
 
 JOBS = 100  # submitted at a time; Slurm has a queue of its own
@@ -50,16 +50,16 @@ class SlurmExecutor(Executor):
     def place(self, cell: Cell) -> bool | None:
         return True if len(self.progress.running) < (self.run_info.jobs or JOBS) else None
 
-    def launch(self, running: Running, job: dict[str, Any]) -> None:
+    def launch(self, running: Running, job: Job) -> None:
         run = self.run_info
         minutes = math.ceil(run.limits.seconds / 60) + SPARE_MINUTES if run.limits.seconds else DAY_MINUTES
         limits: dict[str, Any] = {"timeout_min": minutes, "name": f"tunebench-{run.run_id}"}
         if run.environment.accelerator:
             limits["gpus_per_node"] = devices_of(running.cell)
-        elif predicted := job["predicted_bytes"]:
+        elif predicted := job.predicted_bytes:
             limits["mem_gb"] = math.ceil(predicted * (1 + ERROR) / GIB)
         submitted = submitter(run.address, run.threads, **limits)
-        running.handle = submitted.submit(run_cell, str(running.folder), job["environment"], run.threads)
+        running.handle = submitted.submit(run_cell, str(running.folder), job.environment, run.threads)
         running.device = f"job {running.handle.job_id}"
 
     def ended(self, running: Running) -> Ended | None:
@@ -91,9 +91,9 @@ def submitter(address: str, threads: int, **limits: Any) -> Any:
     return made
 
 
-def run_cell(folder: str, planned: dict[str, Any], threads: int) -> None:
+def run_cell(folder: str, planned: Environment, threads: int) -> None:
     """In the job: the same first lines as any cell's process has."""
-    same_environment(Environment(**planned), threads)
+    same_environment(planned, threads)
     offline = {"HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     device = f"{socket.gethostname()} cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '')}".removesuffix(" cuda:")
     child.main(folder, os.getppid(), {**os.environ, **offline}, device)

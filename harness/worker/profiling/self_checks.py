@@ -100,16 +100,16 @@ class Bench:
     def train_small(self, steps: int = 3) -> Any:
         from transformers import set_seed
 
+        from harness.curricula import Stage
         from harness.methods import make_method
         from harness.worker.profiling.meter import StepRecorder
-        from harness.worker.train import train
+        from harness.worker.train import TrainRun, train
 
         set_seed(self.seed)
         model = self.load_model(self.small)
         settings = self.settings.changed({"steps": steps, "batch_size": 4, "devices": 1})
-        return train(
-            model, make_method("full", {}), self.rows(), [], settings, self.seed, StepRecorder(), self.scratch / "train"
-        )
+        run = TrainRun(self.seed, StepRecorder(), self.scratch / "train")
+        return train(model, make_method("full", {}), Stage("pairs", self.rows()), settings, run)
 
 
 Instrument = Callable[[Bench], Check]

@@ -10,7 +10,6 @@ Not covered: the memory of a node's GPUs (the node itself refuses a cell that is
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import shutil
@@ -32,8 +31,8 @@ from harness.execute.executors.ray.parcel import Parcel, files_in, pack
 from harness.execute.executors.ray.provision import describe, project_files
 from harness.execute.placement import ERROR, GIB
 from harness.plan import devices_of
-from harness.records import Cell, CellResult, Environment, Status
-from harness.store import ITEMS, RESULT, settle, write_atomically
+from harness.records import Cell, Environment, Job, Status
+from harness.store import ITEMS, RESULT, read_result, settle, write_result
 
 INCOMING = ".incoming"  # pieces on their way; what is left of them goes when the attempt is taken in
 TAKE_SECONDS = 1.0  # for one cell's pieces at a time, so that the others are not kept waiting
@@ -172,7 +171,7 @@ class RayExecutor(Executor):
 
     # --- a cell's course ---
 
-    def launch(self, running: Running, job: dict[str, Any]) -> None:
+    def launch(self, running: Running, job: Job) -> None:
         import ray
 
         for need in running.cell.loads.values():
@@ -184,7 +183,7 @@ class RayExecutor(Executor):
             root=str(self.run_info.root.resolve()),
             project=self.project,
             needs={role: self.parcels[need] for role, need in running.cell.loads.items()},
-            baseline=pack({ITEMS: Path(job["baseline"])}, ray.put) if job["baseline"] else None,
+            baseline=pack({ITEMS: job.baseline}, ray.put) if job.baseline else None,
             documents=frozenset(files_in(self.store.folder / "documents")),
             limits=self.run_info.limits,
         )
@@ -193,7 +192,7 @@ class RayExecutor(Executor):
 
     def _send(self, order: Order, wanted: dict[str, float]) -> Any:
         return self.task.options(
-            name=order.job["cell"]["key"],
+            name=order.job.cell.key,
             num_cpus=wanted["CPU"],
             num_gpus=wanted.get("GPU", 0),
             memory=wanted.get("memory"),
@@ -299,9 +298,9 @@ class RayExecutor(Executor):
             if (incoming / name).exists():
                 settle(incoming / name, folder / name)
         beside = tuple(dict.fromkeys(read_lines(folder / BESIDE)))
-        found = CellResult.from_json(json.loads((incoming / RESULT).read_text()))
-        found = replace(found, attempt_id=folder.name, device=running.device, beside=beside, contended=bool(beside))
-        write_atomically(folder / RESULT, json.dumps(found.to_json(), indent=1))
+        result = read_result(incoming)
+        result = replace(result, attempt_id=folder.name, device=running.device, beside=beside, contended=bool(beside))
+        write_result(folder, result)
 
     def kill(self, running: Running) -> None:
         """The task is interrupted, and ends the cell's processes in its last breath; if it does not, Ray ends it."""

@@ -17,13 +17,12 @@ own cell alone.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,8 @@ from harness.execute.executors.base import POLL_SECONDS, STUCK_SECONDS, Ended, L
 from harness.execute.executors.local import LocalExecutor
 from harness.execute.executors.ray.parcel import Parcel, blocks, files_in
 from harness.execute.executors.ray.provision import provide, same_environment
-from harness.records import Cell, Environment, Status
-from harness.store import ITEMS, RESULT, Store, hold_for_cell, write_atomically
+from harness.records import Cell, Job, Status
+from harness.store import ITEMS, RESULT, Store, hold_for_cell, write_job
 
 FOLLOWED = ("events.jsonl", "log.txt")
 FOLLOWED_BYTES = 2**20  # of a file at a time: a cell that floods its log must not flood the driver
@@ -48,7 +47,7 @@ Message = tuple[str, str, Any]
 class Order:
     """All that a node needs to run one cell."""
 
-    job: dict[str, Any]
+    job: Job
     folder: str  # the attempt's, on the driver
     root: str  # the project's, on the driver
     project: Parcel
@@ -77,23 +76,29 @@ def run_cell(order: Order) -> Iterator[Message]:
 def course(order: Order, folder: Path) -> Iterator[Message]:
     import ray
 
-    cell, threads = Cell.from_json(order.job["cell"]), order.job["threads"]
-    here = same_environment(Environment(**order.job["environment"]), threads)
-    paths, fetched = provide(cell, order.project, Path(order.root), ray.get)
+    cell, threads = order.job.cell, order.job.threads
+    here = same_environment(order.job.environment, threads)
+    models, tasks, fetched = provide(cell, order.project, Path(order.root), ray.get)
     if fetched:
         yield "fetched", ray.get_runtime_context().get_node_id(), fetched
-    job = {**order.job, **paths, "environment": vars(here), "results": str(folder)}
-    job["documents"] = str(folder / "documents")
-    job["needs"] = {role: str(folder / ".needs" / role.replace(":", "-")) for role in order.needs}
+    job = replace(
+        order.job,
+        environment=here,
+        models=models,
+        tasks=tasks,
+        needs={role: folder / ".needs" / role.replace(":", "-") for role in order.needs},
+        baseline=folder / ".baseline" / ITEMS if order.baseline else None,
+        documents=folder / "documents",
+        results=folder,
+    )
     for role, parcel in order.needs.items():
-        parcel.unpack(Path(job["needs"][role]), ray.get)
+        parcel.unpack(job.needs[role], ray.get)
     if order.baseline:
         order.baseline.unpack(folder / ".baseline", ray.get)
-        job["baseline"] = str(folder / ".baseline" / ITEMS)
-    write_atomically(folder / "job.json", json.dumps(job))
+    write_job(folder, job)
     run = Run(
-        job["run_id"], here, Facts({}, {}), threads, limits=order.limits, predict=lambda cell: job["predicted_bytes"],
-        least=lambda cell: job["needed_bytes"],
+        job.run_id, here, Facts({}, {}), threads, limits=order.limits, predict=lambda cell: job.predicted_bytes,
+        least=lambda cell: job.needed_bytes,
     )  # fmt: skip
     local = LocalExecutor(Store(folder), run)
     local.open()
@@ -105,7 +110,7 @@ def course(order: Order, folder: Path) -> Iterator[Message]:
     yield "ended", str(ended.status), ended.reason.replace(str(folder), order.folder)
 
 
-def watched(local: LocalExecutor, cell: Cell, folder: Path, job: dict[str, Any]) -> Generator[Message, None, Ended]:
+def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generator[Message, None, Ended]:
     """Start the cell's process and follow it to its end, which is returned."""
     import ray
 

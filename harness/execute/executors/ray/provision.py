@@ -44,8 +44,10 @@ def project_files(catalog: Catalog) -> dict[str, Path]:
     return {str(path.relative_to(root)): path for path in sorted(inside) if "__pycache__" not in path.parts}
 
 
-def provide(cell: Cell, project: Parcel, root: Path, get: Callable[[Any], bytes]) -> tuple[dict[str, Any], list[str]]:
-    """(`models` and `tasks` of a job on this node, names of what was fetched to that end).
+def provide(
+    cell: Cell, project: Parcel, root: Path, get: Callable[[Any], bytes]
+) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
+    """(models and tasks of a job on this node, name -> path; names of those that were fetched for it).
 
     Raises CellError where the node cannot have them, or has something else than the cell was planned with.
     """
@@ -67,10 +69,8 @@ def provide(cell: Cell, project: Parcel, root: Path, get: Callable[[Any], bytes]
     for key, (what, found) in {**keyed, **{name: (f"task {name!r}", facts) for name, facts in tasks.items()}}.items():
         if found is None or found.fingerprint != cell.fingerprints[key]:
             raise CellError(f"{what} is not the same on node {socket.gethostname()} as where the suite was planned")
-    return {
-        "models": {name: facts.folder for name, facts in models.items() if facts},
-        "tasks": {name: facts.path for name, facts in tasks.items() if facts},
-    }, fetched
+    folders = {name: Path(facts.folder) for name, facts in models.items() if facts}
+    return folders, {name: Path(facts.path) for name, facts in tasks.items() if facts}, fetched
 
 
 def task_names(cell: Cell) -> tuple[str, ...]:
