@@ -113,6 +113,12 @@ def plug_in(kind: Any, common: frozenset[str]) -> Iterator[str]:
     yield ""
     yield inspect.cleandoc(kind.__doc__ or "")
     yield ""
+    for base in kind.__mro__[1:]:
+        if base.kind == "thing" or base.__module__.endswith(".base"):
+            break
+        if any(key not in common for key in vars(base).get("__annotations__", ())):
+            yield inherited(base)
+            yield ""
     about = [getattr(kind, "family", ""), linked(kind.paper)]
     about += [f"needs {', '.join(kind.packages)}"] if kind.packages else []
     if any(about):
@@ -127,6 +133,13 @@ def plug_in(kind: Any, common: frozenset[str]) -> Iterator[str]:
     if rows:
         yield from table(["setting", "allowed", "default", "searched by tuning"], rows)
         yield ""
+
+
+def inherited(base: Any) -> str:
+    """What a base class says of the settings that a method takes over from it."""
+    if base.name:
+        return f"The other settings are those of [`{base.name}`](#{base.name})."
+    return inspect.cleandoc(base.__doc__ or "").partition("\n\n")[2]
 
 
 def linked(paper: str) -> str:

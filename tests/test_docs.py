@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import random
@@ -196,6 +197,20 @@ def test_every_file_of_the_project_that_is_named_exists(page: Path) -> None:
     names = re.findall(r"`((?:harness|tests|suites|docs|benchmarks)/[\w./-]*\w)`", page.read_text())
     examples = {"suites/tasks/tickets.yaml", "suites/tickets.yaml", "tests/methods/test_NAME.py", "suites/NAME.yaml"}
     missing = [name for name in names if name not in examples and not (ROOT / name).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_name_of_the_code_that_is_mentioned_exists(page: Path) -> None:
+    missing = []
+    for name in sorted(set(re.findall(r"\bharness(?:\.\w+)+", page.read_text()))):
+        module, found = "harness", importlib.import_module("harness")
+        for part in name.split(".")[1:]:
+            module = f"{module}.{part}"
+            if not hasattr(found, part) and importlib.util.find_spec(module) is None:
+                missing.append(name)
+                break
+            found = getattr(found, part, None) or importlib.import_module(module)
     assert missing == []
 
 

@@ -85,7 +85,7 @@ def make_model(folder: Path) -> None:
 
 TASK = """\
 task: colours
-custom_dataset: !function harness.data.splits.splits
+custom_dataset: !function harness.data.splits.documents
 dataset_kwargs: {{source: "file:colours.csv", label: colour, unique: [text], test: 30, validation: 30}}
 training_split: train
 validation_split: validation
@@ -112,7 +112,7 @@ metric_list:
 
 NAMES = """\
 task: names
-custom_dataset: !function harness.data.splits.splits
+custom_dataset: !function harness.data.splits.documents
 dataset_kwargs: {source: "file:colours.csv", label: colour, unique: [text], test: 30, validation: 30}
 training_split: train
 validation_split: validation
@@ -200,7 +200,7 @@ def name_encoder(root: Path, folder: Path) -> None:
 
 STORY = """\
 task: story
-custom_dataset: !function harness.data.splits.running
+custom_dataset: !function harness.data.splits.running_text
 dataset_kwargs: {texts: [{source: "file:story.csv", column: text}], words: 4, test: 2}
 training_split: train
 test_split: test

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class ContinuedPretraining(Curriculum):
     """Continued pre-training: text without answers first, with the loss on every token, then the task.
 
-    `text` names the task whose training text is read (of one with questions, these and their answers). `share` is its
-    share of the cell's steps; with epochs, the task's examples are passed over as often as without, and the text comes
-    on top, in that proportion. Both stages rise to the same learning rate.
+    `text` names the task whose training text is read (for a task with questions, these with their answers). `share` is
+    its share of the cell's steps. With epochs, the task's examples are passed over as often as without it, and the
+    text is added in that proportion. Both stages rise to the same learning rate.
     """
 
     name = "continued_pretraining"

@@ -15,9 +15,9 @@ class Instruction(Curriculum):
     """Instruction: mixed tasks, asked and answered through the model's chat template.
 
     `tasks` are learned beside the suite's own, each from as many examples as the cell has; with none, the suite's task
-    is learned alone in this form. `weights` says how much of the mixture each is, as in multi_task. What is learned is
-    also scored in the template, token for token the same; the base model and retention tasks are scored plainly, so
-    that a gain is that of the form and of training together.
+    alone is learned in this form. `weights` gives the share of each task in the mixture, as in multi_task. Learned
+    tasks are also scored through the template, token for token the same. The base model and retention tasks are scored
+    plainly, so a gain is that of the form and of training together.
     """
 
     name = "instruction"

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 class MultiTask(Curriculum):
     """Multi-task: several tasks learned at once, mixed in every batch.
 
-    `tasks` are learned beside the suite's own, each from as many examples as the cell has. `weights` says how much of
-    the mixture each is (1 where it says nothing; all are divided by their sum). The cell's steps are shared, so each
-    of two tasks gets half of them; with epochs, all of their examples are what is passed over. Every example counts
-    the same in the loss, however long its answer.
+    `tasks` are learned beside the suite's own, each from as many examples as the cell has. `weights` gives the share
+    of each task in the mixture (1 by default; all are divided by their sum). The tasks share the cell's steps, so each
+    of two tasks gets half of them; an epoch passes over the examples of all tasks. Every example counts the same in
+    the loss, however long its answer.
     """
 
     name = "multi_task"

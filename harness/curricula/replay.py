@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Replay(Curriculum):
-    """Replay: rows of general text mixed into the task's, in every batch.
+    """Replay: rows of general text mixed into the task's rows, in every batch.
 
-    `text` names the task whose training text is read; `share` is its share of the rows. The cell's steps stay as they
-    are, so the task has that much fewer of them; with epochs, all its examples are passed over and the text comes on
-    top. A passage counts as much in the loss as an example, however many tokens it has.
+    `text` names the task whose training text is read; `share` is its share of the rows. The number of steps stays the
+    same, so the task gets fewer of them; with epochs, all its examples are passed over and the text is added. A
+    passage counts as much in the loss as an example, however many tokens it has.
     """
 
     name = "replay"

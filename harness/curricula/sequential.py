@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 class Sequential(Curriculum):
-    """Sequential: one task after another, each learned task scored after each stage.
+    """Sequential: one task after another, with every learned task scored after each stage.
 
-    `tasks` are learned in this order, the suite's own first where they do not name it, each from as many examples as
-    the cell has. The cell's steps are divided equally among them; with epochs, each task has all of those.
-    `replay` is the share of earlier tasks' rows in the later stages, an equal part of it for each earlier task.
+    `tasks` are learned in this order, each from as many examples as the cell has; the suite's own task comes first
+    where they do not name it. The cell's steps are divided equally among them; with epochs, each task gets all of
+    them. `replay` is the share of earlier tasks' rows in the later stages, in equal parts for each earlier task.
 
-    Facts: `after:<stage>:<task>:<metric>` (the matrix), and of the headline metric, where the tasks share one,
-    `average_accuracy`, `backward_transfer` and `forgetting`. Scoring between stages is the phase `score_stages`, no
-    part of training.
+    Facts: `after:<stage>:<task>:<metric>` (the matrix) and, for the headline metric, where the tasks share one,
+    `average_accuracy`, `backward_transfer` and `forgetting`. Scoring between stages is the phase `score_stages`, which
+    is not part of training.
     """
 
     name = "sequential"

@@ -1,7 +1,7 @@
 """Raw files -> fixed, deduplicated, disjoint splits: the `custom_dataset` of the shipped task YAMLs.
 
-A task YAML names it as ``custom_dataset: !function harness.data.splits.splits`` and gives the arguments of
-`splits` under ``dataset_kwargs``. Splits depend on the documents alone (an order by SHA-256), never on
+A task YAML names it as ``custom_dataset: !function harness.data.splits.documents`` and gives the arguments of
+`documents` under ``dataset_kwargs``. Splits depend on the documents alone (an order by SHA-256), never on
 file order or a random state, so every machine has the same ones. They are built once and cached.
 
 What is not covered: downloading (`sources.py`), and prompts (the task YAML).
@@ -27,7 +27,7 @@ SPLITS = ("train", "validation", "test")
 HARMLESS = ("version", "config_source")  # a YAML's metadata, which lm-eval passes along
 
 
-def splits(
+def documents(
     source: str | dict[str, str],
     reader: str = "auto",
     label: str = "",
@@ -124,7 +124,7 @@ FACTS = {
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"']?\s+(?=[\"']?[A-Z£$])")
 
 
-def facts(
+def article_facts(
     source: str, count: int, test: int, validation: int, choices: int = 4, each: int = 3, sha256: str = "",
     base: str = "", **options: Any,
 ) -> Any:  # fmt: skip
@@ -158,7 +158,7 @@ def ranked_articles(path: Path) -> list[Document]:
 
 
 def questions(found: list[Document], choices: int, each: int) -> list[list[Any]]:
-    """The questions of each article that has any; see `facts`."""
+    """The questions of each article that has any; see `article_facts`."""
     blanks = [list(blanked(article["body"])) for article in found]
     stems = Counter(normalise(stem) for one in blanks for _, stem, _ in one)
     pools: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)  # form -> (fact, number of its article)
@@ -195,7 +195,7 @@ def blanked(text: str) -> Iterator[tuple[str, str, str]]:
                     yield kind, stem, fact
 
 
-def running(
+def running_text(
     texts: list[dict[str, str]],
     words: int,
     test: int,

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from harness.data import task_functions
 from harness.data.catalog import Catalog, definition_files, keep_facts
 from harness.data.facts import TaskFacts
 from harness.errors import TaskError
@@ -54,6 +55,8 @@ def load_task(path: Path) -> Any:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     try:
+        task_functions.check_names(definition_files(path))
+        task_functions.resolve_former_names()
         config = load_yaml(path)
         if "class" in config:
             raise TaskError("it is a Python class, not a YAML definition")
@@ -62,7 +65,7 @@ def load_task(path: Path) -> Any:
         options = dict(config.get("dataset_kwargs") or {})
         if "data_files" in options:
             options["data_files"] = absolute(options["data_files"], path.parent)
-        if getattr(config.get("custom_dataset"), "__module__", "") == "harness.data.splits":
+        if config.get("custom_dataset") in task_functions.PUBLIC.values():
             options["base"] = str(path.parent)
         config["dataset_kwargs"] = options or None
         return ConfigurableTask(config=config)
@@ -145,13 +148,19 @@ def check_targets(name: str, task: Any, splits: dict[str, list[Any]]) -> None:
 
 
 def fingerprint(path: Path, task: Any, splits: Iterable[list[Any]]) -> str:
-    """What a task is: its definition without paths, and every document of every split."""
+    """SHA-256 of what a task is: its definition without paths, users' functions by their code, and every document.
+
+    Functions of this package count by their last name, not by the module that they lie in: what `custom_dataset` gives
+    are the documents, and a change of what another one does is a new `RESULT_VERSION`.
+    """
     from lm_eval.tasks._yaml_loader import load_yaml
 
     config = load_yaml(path, resolve_func=False)
     for place in ("dataset_kwargs", "metadata", "tag"):
         config.pop(place, None)  # where the documents come from; what they are is counted below
-    text = json.dumps(config, sort_keys=True, default=str).replace(str(path.parent.resolve()) + "/", "")
+    text = json.dumps(task_functions.canonical(config), sort_keys=True, default=str)
+    for folder in sorted({str(file.parent.resolve()) for file in definition_files(path)}, key=len, reverse=True):
+        text = text.replace(f"{folder}/", "")
     code = [
         hashlib.sha256(file.read_bytes()).hexdigest()
         for file in definition_files(path)

@@ -22,11 +22,11 @@ class AdaLoRA(Method):
     """AdaLoRA: a low-rank update in SVD form beside each linear layer; ranks go to the layers that need them.
 
     A weight W (out × in) is used as W + s·P·Λ·Q, with Q (`start_rank` × in), a diagonal Λ, P (out × `start_rank`) and
-    s = `alpha` / `start_rank`. Trained are `start_rank` · (in + out + 1) numbers for each of the `targets` (all-linear,
-    a list of names, or a pattern). After `tinit` of the steps the least important of all entries of Λ are set to zero,
-    ever more of them, until before the last `tfinal` of the steps `rank` a layer are left on average. `orth_reg` weighs
-    the term that keeps P and Q orthogonal: the mean over both of ‖PᵀP - I‖. `dropout` is that of the update's input,
-    `learning_rate` that of P, Λ and Q.
+    s = `alpha` / `start_rank`. It trains `start_rank` · (in + out + 1) numbers for each of the `targets` (all-linear,
+    a list of names, or a pattern). After a share `tinit` of the steps the least important entries of all Λ are set to
+    zero, step by step, until `rank` of them are left for each layer on average; the last share `tfinal` of the steps
+    trains these. `orth_reg` weighs the penalty that keeps P and Q orthogonal, the mean over both of ‖PᵀP - I‖.
+    `dropout` applies to the update's input. P, Λ and Q learn at `learning_rate`.
     """
 
     name = "adalora"

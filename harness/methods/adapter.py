@@ -25,12 +25,12 @@ LAST = {"self_attn": "o_proj", "mlp": "down_proj"}
 
 
 class Adapter(Method):
-    """Bottleneck adapters: x + up(activation(down(x))) behind attention and MLP; the base stays frozen.
+    """Bottleneck adapters: x + up(activation(down(x))) behind attention and MLP; the base model stays frozen.
 
-    `placement` is houlsby (behind attention and behind the MLP) or pfeiffer (behind the MLP alone); either stands
-    before the layer's residual sum. `bottleneck` is the width between down and up, `activation` the function there.
-    up starts at zero, so that the untrained model is the base; both learn at `learning_rate`. Not foldable: the
-    activation is no linear map. Trained: (2 hidden bottleneck + bottleneck + hidden) for each adapter.
+    `placement` is houlsby (behind attention and behind the MLP) or pfeiffer (behind the MLP only); both act before the
+    layer's residual sum. `bottleneck` is the width between down and up, `activation` the function between them. up
+    starts at zero, so the untrained model is the base model. Both learn at `learning_rate`. Not foldable, because the
+    activation is not linear. It trains 2 · hidden · bottleneck + bottleneck + hidden numbers for each adapter.
     """
 
     name = "adapter"

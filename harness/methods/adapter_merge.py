@@ -22,18 +22,18 @@ SPARSE = ("ties", "dare", "magnitude")
 
 
 class AdapterMerge(OfExperts):
-    """Adapter merging: low-rank updates of several tasks combined into one adapter, which peft loads as any other.
+    """Adapter merging: low-rank updates of several tasks combined into one adapter, which peft loads like any other.
 
-    `how` says in which way. With the update BA (its scaling included) of each expert, weighted by w:
+    `how` is the way of merging. With the update BA of each expert (its scaling included), weighted by w:
 
-    - cat: the matrices side by side, with the ranks added up: exactly the sum of w × BA.
-    - linear: (sum of √w B)(sum of √w A), of the experts' own rank, with products across experts.
-    - svd: the sum of w × BA cut to `rank` (the experts' own by default) by its singular values.
-    - ties, dare_linear, dare_ties, magnitude_prune: so combined after dropping numbers of each A and B; with _svd
-      behind it, numbers of each BA, and then cut to `rank`.
+    - cat: the matrices side by side, ranks added: exactly the sum of w × BA.
+    - linear: (sum of √w B)(sum of √w A), of the experts' own rank; it has products across experts.
+    - svd: the sum of w × BA, cut to `rank` (by default the experts' own) by its singular values.
+    - ties, dare_linear, dare_ties, magnitude_prune: the same after dropping numbers of each A and B; with the ending
+      _svd, after dropping numbers of each BA, and then cut to `rank`.
 
-    `weight` is w for every expert, or `weights` gives it for each task's. `density` is the share of numbers that is
-    kept (0.5): the largest, or with dare_ a random draw, scaled up to the same mean.
+    `weight` is w for every expert; `weights` gives one for each task. `density` is the share of numbers that is kept
+    (0.5): the largest ones or, with dare_, a random draw, scaled up to the same mean.
     """
 
     name = "adapter_merge"

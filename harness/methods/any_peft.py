@@ -46,11 +46,11 @@ UNPACKED = {
 
 
 class AnyPeft(Method):
-    """Any type of adapter in the installed peft, by name and with its own configuration keys.
+    """Any adapter type of the installed peft, by name and with peft's own configuration keys.
 
-    `type` is peft's name in small letters, `config` its keys as peft documents them (`tunebench methods` lists both),
-    and `learning_rate` the only thing that is not peft's. What is trained, and how much, is the type's own. Which
-    layers are adapted is peft's choice for the model, unless `config` says target_modules.
+    `type` is peft's name in lower case, `config` its keys as peft documents them (`tunebench methods` lists both).
+    Only `learning_rate` is not peft's. The type decides what is trained, and how much. peft chooses the adapted layers
+    for the model, unless `config` gives target_modules.
     """
 
     name = "peft"

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class BitFit(Method):
-    """BitFit: only biases are trained; a model that has none (Llama) is given one on each linear layer of its decoder.
+    """BitFit: only biases are trained; a model that has none (Llama) gets one on each linear layer of its decoder.
 
-    Biases that are added start at zero, so that the untrained model is the base. They are no part of the base's
-    architecture, hence not foldable; saved are the biases alone. Trained: the sum of the outputs of the linear
-    layers (for Llama, a layer: 2 hidden + hidden + 2 keys + 2 inner, with as many queries as hidden), or of the
-    biases that there are. `learning_rate` is far above that of full fine-tuning, as in the paper.
+    Added biases start at zero, so the untrained model is the base model. They are not part of the base model's
+    architecture, so the result cannot be folded; the biases alone are saved. It trains the sum of the outputs of the
+    linear layers (for a Llama layer: 2 hidden + hidden + 2 keys + 2 inner, with as many queries as hidden), or the
+    existing biases. `learning_rate` is far above that of full fine-tuning, as in the paper.
     """
 
     name = "bitfit"
@@ -68,8 +68,8 @@ class BitFit(Method):
 class LayerNorm(Method):
     """Norm tuning: only the weights of the norms are trained (RMSNorm and LayerNorm alike).
 
-    Trained: for Llama (2 layers + 1) hidden. Saved are the norms alone. `learning_rate` is far above that of full
-    fine-tuning: norms are few, and near 1.
+    For Llama it trains (2 layers + 1) · hidden numbers, and saves these alone. `learning_rate` is far above that of
+    full fine-tuning, because norms are few and near 1.
     """
 
     name = "layernorm"

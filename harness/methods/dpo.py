@@ -18,13 +18,13 @@ SIDES = ("chosen", "rejected")
 
 
 class DPO(Around):
-    """DPO: the right choice is made likelier than each wrong one, beside what the untuned model thinks of them.
+    """DPO: the right choice becomes likelier than each wrong one, relative to what the model before training thinks.
 
     The loss of a pair is -log σ(β (log p/p₀ of the right answer - log p/p₀ of the wrong one)), with p₀ the model
-    before training and β `beta`. An answer of one or two tokens wants a larger β than the 0.1 used for paragraphs: with
-    that, the loss falls until the odds have moved by about e³⁰, and wrong answers become certain ones. Every example
-    gives a pair for each of its wrong choices, or for the first `pairs` of them in an order drawn by the seed; a pair
-    counts as one example of a batch. Trained by trl; trained parameters are those of `train_with`.
+    before training and β `beta`. Answers of one or two tokens need a larger β than the 0.1 that is used for
+    paragraphs: with 0.1 the loss falls until the odds have moved by about e³⁰, and wrong answers become certain. Every
+    example gives a pair for each of its wrong choices, or for the first `pairs` of them in an order that the seed
+    decides; a pair counts as one example of a batch. trl trains it; `train_with` says which parameters are trained.
     """
 
     name = "dpo"

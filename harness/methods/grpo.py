@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 
 class GRPO(Around):
-    """GRPO: answers are sampled, and those that the task marks above their group's mean are made likelier.
+    """GRPO: answers are sampled, and those that score above their group's mean become likelier.
 
-    Of each context `group` answers of `answer_tokens` tokens (by default as many as the longest answer of the training
-    examples has) are drawn at `temperature`; an answer's advantage is its mark less the group's mean, over the group's
-    standard deviation. Multiple choice marks 1 for an answer that begins with the right label, generated text has the
-    task's own metric. A batch holds batch_size answers, so batch_size / group contexts. Of contexts whose answers are
-    all right or all wrong nothing is learned, and a small model seldom says a label at all before it has learned to:
-    therefore `sft_share`. There is no penalty on the distance to the untuned model (trl's default). Trained by trl;
-    trained parameters are those of `train_with`.
+    For each context `group` answers of `answer_tokens` tokens (by default as many as the longest answer of the
+    training examples has) are sampled at `temperature`. An answer's advantage is its reward minus the group's mean,
+    divided by the group's standard deviation. In multiple choice the reward is 1 for an answer that begins with the
+    right label; for generated text it is the task's own metric. A batch holds batch_size answers, so batch_size /
+    group contexts. Nothing is learned from contexts whose answers are all right or all wrong, and a small model seldom
+    writes a label before it has learned to; therefore a share `sft_share` of the steps first trains on the right
+    answers. There is no penalty on the distance from the model before training (trl's default). trl trains it;
+    `train_with` says which parameters are trained.
     """
 
     name = "grpo"

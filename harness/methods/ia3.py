@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class IA3(Method):
-    """(IA)³: a learned vector scales what some linear layers give; it starts at ones, and the base stays frozen.
+    """(IA)³: a learned vector scales the output of some linear layers; it starts at ones, and the base stays frozen.
 
-    `targets` are the linear layers; those also in `feedforward` have their input scaled instead of their output.
-    The default is the paper's: keys, values, and what enters the MLP's last layer. Trained: outputs of the targets
-    + inputs of the feedforward ones (a Llama layer: 2 keys + inner). `learning_rate` is far above LoRA's: there are
-    few numbers, and they are near 1.
+    `targets` are the linear layers; those also named in `feedforward` have their input scaled instead of their output.
+    The default is the paper's: keys, values, and the input of the MLP's last layer. It trains the outputs of the
+    targets + the inputs of the feedforward ones (for a Llama layer: 2 keys + inner). `learning_rate` is far above
+    LoRA's, because the numbers are few and near 1.
     """
 
     name = "ia3"

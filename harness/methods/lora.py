@@ -31,17 +31,18 @@ STARTS = {
 
 
 class LoRA(Method):
-    """LoRA: a trained low-rank update beside each linear layer; the base stays frozen.
+    """LoRA: a trained low-rank update beside each linear layer; the base model stays frozen.
 
     A weight W (out × in) is used as W + s·B·A, with A (`rank` × in), B (out × `rank`) and s = `alpha` / `rank`
-    (`rslora`: `alpha` / √`rank`). Trained are `rank` · (in + out) numbers for each of the `targets`: all-linear (those
-    of the decoder), a list of names, or a pattern. `dropout` is that of the update's input.
+    (`rslora`: `alpha` / √`rank`). It trains `rank` · (in + out) numbers for each of the `targets`: all-linear (the
+    linear layers of the decoder), a list of names, or a pattern. `dropout` applies to the update's input.
 
-    `init` is where A and B start. default and gaussian: A at random, B zero. eva: A from the main directions of the
-    layer's inputs over the training examples. pissa and olora: from the weights themselves (by randomised SVD, by QR),
-    which give up that part; the result is a plain LoRA of twice the rank, on the untouched base. They want a smaller
-    learning rate: A and B are as large as weights, not near zero. loftq, for a quantised base: from what quantisation
-    took away. `learning_rate` is that of A and B; with LoRA+'s `loraplus_ratio`, B learns that many times as fast as A.
+    `init` sets the initial A and B. default and gaussian: A random, B zero. eva: A from the main directions of the
+    layer's inputs over the training examples. pissa and olora: A and B are taken from the weights (by randomised SVD,
+    by QR), which lose that part; the result is a plain LoRA of twice the rank on the unchanged base model. They need a
+    smaller learning rate, because A and B are as large as weights instead of near zero. loftq, for a quantised base
+    model: A and B make up for the quantisation error. A and B learn at `learning_rate`; with LoRA+'s `loraplus_ratio`,
+    B learns that many times as fast as A.
     """
 
     name = "lora"
@@ -181,9 +182,9 @@ class LoRA(Method):
 
 
 class DoRA(LoRA):
-    """DoRA: LoRA for a weight's direction, with its magnitude (a number for each output) trained apart.
+    """DoRA: LoRA for the direction of each weight, with its magnitude (one number for each output) trained separately.
 
-    Trained are `rank` · (in + out) + out numbers for each of the `targets`.
+    It trains `rank` · (in + out) + out numbers for each of the `targets`.
     """
 
     name = "dora"
@@ -192,7 +193,7 @@ class DoRA(LoRA):
 
 
 class QLoRA(LoRA):
-    """QLoRA: LoRA on a base held in 4 bits (NF4 with double quantisation), in FP4, or in 8 bits (`quantize`)."""
+    """QLoRA: LoRA on a base model in 4 bits (NF4 with double quantisation), in FP4 or in 8 bits (`quantize`)."""
 
     name = "qlora"
     paper = "arXiv:2305.14314"

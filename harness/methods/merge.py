@@ -53,21 +53,22 @@ WAYS = {
 class Merge(OfExperts):
     """Merging: experts combined into one model without training (linear, SLERP, TIES, DARE, DELLA, soup, …).
 
-    `how` says in which way. With t the change (expert - base) of a weight, and every expert folded into full weights:
+    `how` is the way of merging. With t the change (expert - base) of a weight, and every expert folded into full
+    weights:
 
-    - linear: the mean of the experts; slerp: the point between two on the arc from one to the other.
-    - task_arithmetic: base + sum of weight × t. dare_linear and della_linear: so, after dropping changes.
-    - ties, dare_ties, della: base + weight × the mean, for each number apart, over the experts that agree with the
-      sign of the sum of the changes that were kept.
+    - linear: the mean of the experts; slerp: the point between two of them on the arc from one to the other.
+    - task_arithmetic: base + sum of weight × t. dare_linear and della_linear: the same after dropping changes.
+    - ties, dare_ties, della: base + weight × the mean, for each number separately, over the experts that agree with
+      the sign of the sum of the kept changes.
     - model_stock: base + s × (mean - base), with s = kc / (1 + (k - 1)c) from the mean cosine c between k changes.
     - soup: the mean of experts of the cell's one task, on the same examples, trained with each of `seeds`.
     - passthrough: layers stacked as they are: `slices` is a list of [task, first layer, layer after the last].
 
     `weight` scales the change: each expert's (0.5 by default), or with ties, dare_ties and della the joint one (1).
     `weights` is a number for each task's expert: its share (linear, slerp), in place of `weight` in a sum, and its
-    say in the mean of the others. `density` is the share of each expert's changes that is kept (0.5): the largest
-    (ties) or, scaled up to the same total, a random draw (dare) in which the chance goes with the size (della, by
-    `epsilon`, 0.15, on either side of density).
+    weight in the mean of the others. `density` is the share of each expert's changes that is kept (0.5): the largest
+    (ties) or a random draw, scaled up to the same total (dare); with della the chance of a change grows with its size,
+    by `epsilon` (0.15) on either side of density.
     """
 
     name = "merge"

@@ -24,7 +24,7 @@ LABELS, WEIGHTS = "labels.json", "classifier.safetensors"
 class Headed(Method):
     """A language model whose output layer is a classification head over the labels of the training examples.
 
-    `pool` says what the head reads of a text's last hidden states: that of the `last` token, or their `mean`. A label
+    `pool` is what the head reads of a text's last hidden states: that of the `last` token, or their `mean`. A label
     that no training example has is never predicted.
     """
 
@@ -84,7 +84,7 @@ class Classifier(Headed):
     """Classifier: a classification head in place of the output layer, trained together with the body.
 
     The classic recipe of transfer learning. The body learns at `learning_rate`, the new head at `head_learning_rate`.
-    Trained are the body's parameters and labels × (hidden + 1) of the head.
+    It trains the body's parameters and labels × (hidden + 1) of the head.
     """
 
     name = "classifier"
@@ -116,9 +116,9 @@ class Classifier(Headed):
 class LinearProbe(Headed):
     """Linear probe: a classification head on the frozen model's hidden states, standardised over the examples.
 
-    `solver` is `logistic`, a logistic regression solved to its end (`strength` is the inverse of its L2 penalty), or
-    `sgd`, the suite's optimizer and steps at `learning_rate`. Trained are labels × (hidden + 1) parameters. The base
-    stays as it is, but a classifier writes no text, so there is no retention to score.
+    `solver` is `logistic`, a logistic regression solved to convergence (`strength` is the inverse of its L2 penalty),
+    or `sgd`, with the suite's optimiser and steps at `learning_rate`. It trains labels × (hidden + 1) parameters. The
+    base model does not change, but a classifier writes no text, so there is no retention to score.
     """
 
     name = "linear_probe"

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class PromptTuning(Method):
     """Prompt tuning: trained vectors before the input, started from a text or at random.
 
-    `init` says which: text takes the embeddings of `init_text`, whose choice decides much of what is learned. Without
-    `virtual_tokens` the prompt is as long as its text (20 when it starts at random). It learns at `learning_rate`.
-    Trained: virtual tokens × hidden.
+    With `init` text they start at the embeddings of `init_text`, whose choice decides much of what is learned. Without
+    `virtual_tokens` the prompt is as long as its text (20 when it starts at random). It learns at `learning_rate`, and
+    trains virtual tokens × hidden numbers.
     """
 
     name = "prompt_tuning"
@@ -82,14 +82,14 @@ class PromptTuning(Method):
 
 
 class PTuning(Method):
-    """P-tuning: a prompt whose vectors are made by a small trained network (an encoder) from trained ones.
+    """P-tuning: a soft prompt that a small trained network (an encoder) makes from trained vectors.
 
     `virtual_tokens` is the length of the prompt, `encoder` the network (mlp: three linear layers; lstm: two
-    bidirectional layers and two linear ones), `encoder_width` the width of its inner layers (the model's own, by
-    default). Both learn at `learning_rate`. `init` says what the untrained encoder makes: text, the embeddings of
-    `init_text`, repeated or cut to that length; random, what peft's own start gives, which learns slowly from few
-    examples. The encoder is only needed to train: saved is the prompt. Trained, with
-    width w: virtual tokens × hidden + (hidden w + w) + (w² + w) + (w hidden + hidden), for an mlp.
+    bidirectional layers and two linear ones), `encoder_width` the width of its inner layers (by default the model's
+    own). Vectors and encoder learn at `learning_rate`. `init` says what the untrained encoder gives: text, the
+    embeddings of `init_text`, repeated or cut to that length; random, peft's own initial values, which learn slowly
+    from few examples. The encoder is needed for training only: the prompt alone is saved. With width w, an mlp trains
+    virtual tokens × hidden + (hidden w + w) + (w² + w) + (w hidden + hidden) numbers.
     """
 
     name = "p_tuning"

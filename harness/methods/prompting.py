@@ -26,14 +26,14 @@ REFERENCES = 20
 class Prompting(Method):
     """Prompting: an instruction and solved examples before each question; no weight is trained.
 
-    `examples` of the cell's training examples are shown (at most as many as it has; 0 is zero-shot, which has no data
-    size and no seed), picked by `pick`: the `fixed` first ones of the seed's order, or as many of each answer as
-    possible (`balanced`). `instruction` stands before them; in it, {choices} is the list of answers that the question
-    offers. `separator` stands between all of these. `chat` uses the model's chat template: examples are earlier
-    turns, and the answer is the model's. With `calibrate`, what each answer gets on up to 20 of the cell's training
-    questions, shown ones last, is taken off: a small model mostly repeats a label that it was shown. The order of
-    examples is drawn by the seed. Where the model's window is too short, the last are left out. Combined with a
-    method that trains, training sees the plain questions.
+    `examples` of the cell's training examples are shown (at most as many as it has; 0 is zero-shot, which has no size
+    and no seed), picked by `pick`: the first ones in the seed's order (`fixed`), or as many of each answer as possible
+    (`balanced`). `instruction` stands before them; in it, {choices} is the list of answers that the question offers.
+    `separator` stands between all of these. `chat` uses the model's chat template: examples are earlier turns, and the
+    answer is the model's turn. `calibrate` subtracts what each answer gets on up to 20 of the cell's training
+    questions, shown ones last, because a small model mostly repeats a label that it was shown. The seed decides the
+    order of the examples. Where the model's window is too short, the last ones are left out. Combined with a method
+    that trains, training sees the plain questions.
     """
 
     name = "prompting"

@@ -26,12 +26,12 @@ SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"']))\s+")
 class RAG(Method):
     """Retrieval (RAG): the nearest passages, or solved examples, before each question; no weight is trained.
 
-    The sentence encoder `encoder` finds the `passages` nearest by cosine among the cell's training examples with their
-    answers or, with `store`, in the texts of that task's training split, cut into passages of whole sentences of
-    about `words` words. `template` says where they stand ({passages}, {question}), the nearest last and `separator`
-    between them. A store is read whole: such a cell has no data size and no seed. Taking in examples or documents is
-    its training phase. Where the model's window is too short, the farthest are left out. On top of a tuned model
-    (`method: [lora, rag]`), training sees the plain questions.
+    The sentence encoder `encoder` finds the nearest `passages` by cosine, among the cell's training examples with
+    their answers or, with `store`, among the texts of that task's training split, cut into passages of whole sentences
+    of about `words` words. `template` says where they stand ({passages}, {question}), the nearest one last and
+    `separator` between them. A store is read as a whole, so such a cell has no size and no seed. Reading examples or
+    documents is its training phase. Where the model's window is too short, the farthest passages are left out. On top
+    of a tuned model (`method: [lora, rag]`), training sees the plain questions.
     """
 
     name = "rag"

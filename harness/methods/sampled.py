@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Sampled(Method):
-    """What both have in common: of the layers' weights some are trained, others in the next period.
+    """Methods that train some of the layers' weights at a time, and others in the next period.
 
-    `learning_rate` is that of whatever is trained at the time.
+    `learning_rate` is that of the weights that are trained at the time.
     """
 
     name = ""
@@ -52,14 +52,14 @@ class Sampled(Method):
 
 
 class HFT(Sampled):
-    """Half fine-tuning: half of each layer's matrices and norms, drawn by lot, are trained; the others stay frozen.
+    """Half fine-tuning: a random half of each layer's matrices and norms is trained; the other half stays frozen.
 
-    Drawn in each category by itself, as in the paper: two of a layer's four attention matrices, two of the MLP's
-    three in a random half of the layers and one in the others, one of two norms. `rounds` is how often the half is
-    drawn anew, at equal distances; each stage of a curriculum is a round at least. With one round, half of the
-    layers' weights are still the base's in the end. `embeddings` trains embedding, output layer and final norm in
-    every round; they are frozen by default. Trainable, and held by the optimiser: all weights of the layers
-    (+ 2 vocabulary × hidden + hidden, less what is tied), of which each round trains about half.
+    The half is drawn in each category separately, as in the paper: two of a layer's four attention matrices; two of
+    the MLP's three in a random half of the layers and one in the others; one of two norms. `rounds` is how often the
+    half is drawn, at equal distances; each stage of a curriculum has at least one round. With one round, half of the
+    layers' weights stay those of the base model. `embeddings` trains embedding, output layer and final norm in every
+    round; they are frozen by default. All weights of the layers are trainable and held by the optimiser (+ 2
+    vocabulary × hidden + hidden, less tied weights); each round trains about half of them.
     """
 
     name = "hft"
@@ -104,10 +104,10 @@ class HFT(Sampled):
 
 
 class LISA(Sampled):
-    """LISA: embedding, output layer and final norm are trained throughout, of the layers only a few drawn by lot.
+    """LISA: embedding, output layer and final norm are always trained, and a few random layers at a time.
 
-    `layers` of them are trained at a time, and drawn again every `every` steps. Trainable, and held by the
-    optimiser: all weights of the model.
+    `layers` of them are trained at a time, and drawn again every `every` steps. All weights of the model are trainable
+    and held by the optimiser.
     """
 
     name = "lisa"

@@ -32,12 +32,12 @@ class Layerwise(Full):
     """Layer-wise fine-tuning: only some layers are trained, by default the top third with the final norm.
 
     `which` says where they lie: top, bottom, middle, or a list of their numbers, counted from 0 at the bottom.
-    `layers` counts them, or `fraction` is their share (a third by default). The final norm belongs to the top, so
-    that trained are the weights of those layers (+ hidden, at the top).
+    `layers` is their number, or `fraction` their share (a third by default). The final norm belongs to the top. It
+    trains the weights of those layers (+ hidden, at the top).
 
     With `layer_decay` below 1, each trained layer learns that much slower than the one above it (discriminative
-    rates). `gradual` is the share of the steps in which they are unfrozen one after another, from the top; 0: all
-    are trained from the start. Both are ULMFiT's (Howard & Ruder 2018).
+    learning rates). `gradual` is the share of the steps in which layers are unfrozen one after another, from the top;
+    0: all are trained from the start. Both come from ULMFiT (Howard & Ruder 2018).
     """
 
     name = "layerwise"

@@ -19,10 +19,10 @@ HEAD, LABELS = "head.safetensors", "labels.json"
 class SetFit(Method):
     """SetFit: contrastive tuning of a sentence encoder, then a small head; classification only.
 
-    The sentence encoder `encoder` is tuned at `learning_rate` on `pairs` positive and as many negative pairs an
-    example, in batches of `pair_batch`: these set its work, and not the suite's steps. Then the `head` is fitted on
-    its frozen embeddings: a `logistic` regression, or a `differentiable` one (a linear layer and a softmax), trained
-    for `head_epochs` at `head_learning_rate`.
+    The sentence encoder `encoder` is tuned at `learning_rate` on `pairs` positive and as many negative pairs for each
+    example, in batches of `pair_batch`. These set its work; the suite's steps do not. Then the `head` is fitted on the
+    frozen embeddings: a `logistic` regression, or a `differentiable` one (a linear layer and a softmax), trained for
+    `head_epochs` at `head_learning_rate`.
     """
 
     name = "setfit"

@@ -15,9 +15,9 @@ class VeRA(Method):
     """VeRA: frozen random A and B, shared by all layers; only two vectors beside each linear layer are trained.
 
     A weight W (out × in) is used as W + diag(b)·B·diag(d)·A, with A (`rank` × in) and B (out × `rank`) cut from the
-    shared ones, d starting at `d_initial` and b at zero. Trained are `rank` + out numbers for each of the `targets`
-    (all-linear, a list of names, or a pattern). `dropout` is that of the update's input, `learning_rate` that of both
-    vectors. A and B are saved as well, so that the result does not hang on a generator of random numbers.
+    shared ones, d starting at `d_initial` and b at zero. It trains `rank` + out numbers for each of the `targets`
+    (all-linear, a list of names, or a pattern). `dropout` applies to the update's input; both vectors learn at
+    `learning_rate`. A and B are saved as well, so that the result does not depend on a random number generator.
     """
 
     name = "vera"

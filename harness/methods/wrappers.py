@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class OfExperts(Method):
-    """A method that combines experts, cells of the same plan with costs of their own, without training.
+    """A method that combines experts without training. Experts are cells of the same plan, with costs of their own.
 
-    `experts` is {method, learn: [tasks], and that method's settings}: one expert a task.
+    `experts` is {method, learn: [tasks], and that method's settings}: one expert for each task.
     """
 
     family = "merging"
@@ -83,11 +83,11 @@ def task_of(role: str) -> str:
 
 
 class Around(Method):
-    """A method that trains in its own way what another one makes trainable.
+    """A method that trains, in its own way, what another method makes trainable.
 
-    `train_with` is that one: {method, and its settings}; what it saves is what is saved. `sft_share` is the share of
-    the steps spent on the right answers themselves before, at that one's own learning rate; `learning_rate` is that of
-    the steps after.
+    `train_with` is the other method: {method, and its settings}; it also decides what is saved. `sft_share` is the
+    share of the steps that first train on the right answers, at the other method's learning rate; `learning_rate` is
+    that of the steps after them.
     """
 
     inner = "train_with"

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 class L2SP(Objective):
-    """L2-SP: weights are pulled back to where they started, strength / 2 · Σ (θ - θ₀)².
+    """L2-SP: pulls weights back to where they started, strength / 2 · Σ (θ - θ₀)².
 
-    `strength` is the weight of the penalty. θ are the model's weights as they act: of a layer with an adapter beside
-    it (LoRA and its kin) the effective weight, so that full and low-rank updates of the same size cost the same. A
-    method whose result is no change of weights (soft prompts, adapter modules) is refused, and so is a quantised base.
+    `strength` is the weight of the penalty. θ are the effective weights: for a layer with a low-rank update (LoRA and
+    its variants) the weight plus the update, so that full and low-rank updates of the same size cost the same. Methods
+    whose result is not a change of weights (soft prompts, adapter modules) are refused, and so is a quantised base
+    model.
     """
 
     name = "l2sp"
@@ -62,13 +63,13 @@ class L2SP(Objective):
 
 
 class EWC(L2SP):
-    """Elastic weight consolidation: weights that general text depends on are held, strength / 2 · Σ F (θ - θ₀)².
+    """Elastic weight consolidation: holds the weights that general text depends on, strength / 2 · Σ F (θ - θ₀)².
 
-    F is the diagonal of the empirical Fisher information of the starting model: over `samples` passages of `text` (a
-    task with a training split), the mean of the squared gradients of their log-likelihoods, divided by their mean
-    length in tokens. So the sum is, to second order, what the text loses in nats per token, and `strength` weighs that
-    against the task's nats per answer token. θ as in l2sp: for an adapter the Fisher is that of the base weight beside
-    it (as in EWC-LoRA, Xiang et al. 2023, arXiv:2305.10626), at a full-size copy of each adapted layer.
+    F is the diagonal of the empirical Fisher information of the model before training: over `samples` passages of
+    `text` (a task with a training split), the mean of the squared gradients of their log-likelihoods, divided by their
+    mean length in tokens. To second order the sum is what the text loses in nats per token, and `strength` weighs it
+    against the task's nats per answer token. θ as in l2sp: for an adapter, F is that of the base weight beside it (as
+    in EWC-LoRA, Xiang et al. 2023, arXiv:2305.10626), which takes a full-size copy of each adapted layer.
     """
 
     name = "ewc"

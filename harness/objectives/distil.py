@@ -24,13 +24,13 @@ class Distil(Objective):
     """Distillation from a teacher: (1 - alpha) · cross-entropy + alpha · T² · KL(teacher / T || student / T).
 
     `teacher` is {method, and that method's settings}: a cell of the same plan, trained on the same task, size and seed
-    (with `model:` from another base model); or {model} alone: that model untouched. `alpha` is the teacher's share and
-    `temperature` the T by which both sides' logits are divided, at the places that predict an answer, a mean over its
-    tokens. `hidden` adds hidden · |s/|s| - t/|t||² of the hidden states after each student layer and the teacher layer
-    at the same share of its depth, a mean over layers and tokens; both must be of one width, for a projection between
-    two would be one more thing that is trained. Logits need one vocabulary. `targets: answers` needs none of this: the
-    teacher answers the training questions (of choices, the likeliest; else greedily), and the student learns those
-    answers in place of the right ones; what it is validated on stays right.
+    (with `model:` from another base model); or {model} alone: that base model itself. `alpha` is the teacher's share
+    and `temperature` the T by which the logits of both are divided, at the positions that predict an answer, as a mean
+    over its tokens. `hidden` adds hidden · |s/|s| - t/|t||² of the hidden states after each student layer and the
+    teacher layer at the same relative depth, as a mean over layers and tokens; both must have the same width, since a
+    projection between two widths would be trained as well. Comparing logits needs the same vocabulary. `targets:
+    answers` needs none of this: the teacher answers the training questions (the likeliest choice, or greedy text), and
+    the student learns those answers in place of the right ones; validation examples keep the right answers.
     """
 
     name = "distil"

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Retain(Objective):
-    """Knowledge retention: on general text the model stays near the base, strength · KL(base || tuned) per token.
+    """Knowledge retention: on general text the model stays near the base model, strength · KL(base || tuned) per token.
 
-    Each step reads the next `batch` passages of `text` (a task with a training split), in an order drawn by the seed;
-    `strength` weighs their nats per token against the task's nats per answer token. The untouched base model is kept
-    in memory, as it is before any adapter or quantisation, and run beside the tuned one: all of its distribution
+    Each step reads the next `batch` passages of `text` (a task with a training split), in an order that the seed
+    decides; `strength` weighs their nats per token against the task's nats per answer token. The base model is kept in
+    memory, as it is before any adapter or quantisation, and runs beside the tuned one, because the whole distribution
     counts, and stored logits would be larger than the model.
     """
 

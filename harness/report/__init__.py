@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.analysis import headlines
 from harness.errors import StoreError, unknown
 from harness.report import advice
 from harness.report.advice import as_json
 from harness.report.candidates import Question, prices_of, questions
+from harness.report.sections.tuning import notes, value_text
 from harness.report.table import Report, build
-from harness.report.tuning import notes, value_text
 from harness.store import (
     Store,
     checks_of,
@@ -29,6 +29,9 @@ from harness.store import (
     suites,
     write_atomically,
 )
+
+if TYPE_CHECKING:
+    from harness.report.terminal import TerminalReport
 
 __all__ = [
     "Question",
@@ -88,8 +91,8 @@ def write_contents(store: Store, folder: Path) -> Path:
         return write_contents(folder, suites(connection))
 
 
-def printable(report: Report) -> Any:
+def printable(report: Report) -> TerminalReport:
     """A suite's results as a rich renderable: its tables, and the answer last."""
-    from harness.report.terminal import render
+    from harness.report.terminal import TerminalReport
 
-    return render(report)
+    return TerminalReport(report)

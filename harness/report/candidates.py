@@ -18,7 +18,7 @@ from harness.analysis import Candidate, Change, Prices, Values, Work, hourly, si
 from harness.analysis.stats import expected_best
 from harness.errors import StoreError, UserError, unknown
 from harness.report.complexity import method_of, packages, to_choose
-from harness.report.table import UNITS, Block, Figure, Report, Row, condition_of
+from harness.report.table import UNITS, Block, Estimate, Report, Row, condition_of
 from harness.store import CellRow, Design, StoredStudy
 
 MAKING = ("load", "train", "save")
@@ -221,8 +221,8 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         language_model=method.is_language_model if method else any(row.retained.values()),
         retained={
             name: change
-            for name, figure in row.retained.items()
-            if figure and (change := change_of(figure, untouched))
+            for name, estimate in row.retained.items()
+            if estimate and (change := change_of(estimate, untouched))
         },
         memory=memory(done, needed),
         latency_ms=latency,
@@ -242,12 +242,12 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
     )  # fmt: skip
 
 
-def change_of(figure: Figure, untouched: bool) -> Change | None:
+def change_of(estimate: Estimate, untouched: bool) -> Change | None:
     """Better is positive. The untouched model's own is 0; None where the untouched model has no such score."""
-    unit = UNITS.get(figure.metric, figure.metric)
-    if figure.gain is None:
+    unit = UNITS.get(estimate.metric, estimate.metric)
+    if estimate.gain is None:
         return Change(0.0, 0.0, unit) if untouched else None
-    return Change(figure.gain if figure.higher_is_better else -figure.gain, figure.gain_stderr, unit)
+    return Change(estimate.gain if estimate.higher_is_better else -estimate.gain, estimate.gain_stderr, unit)
 
 
 def making(cell: CellRow, known: Known) -> float | None:

@@ -5,7 +5,12 @@ One SVG serves light and dark: a stylesheet inside it changes our colours where 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import altair as alt
+
+Spec: TypeAlias = dict[str, object]  # Vega-Lite, as JSON
 
 INK, SOFT, FAINT = "#1f2328", "#57606a", "#d0d7de"
 DARK = {INK: "#e6edf3", SOFT: "#9aa4af", FAINT: "#30363d"}
@@ -23,7 +28,7 @@ def colours(labels: list[str], chosen: list[str]) -> list[str]:
     return [palette[labels.index(label) % len(palette)] for label in chosen]
 
 
-def legend(labels: list[str]) -> Any:
+def legend(labels: list[str]) -> alt.Legend | None:
     """Of lines, on the right, in columns of twenty; a click on a name shows it alone. None for a single one."""
     import altair as alt
 
@@ -33,7 +38,7 @@ def legend(labels: list[str]) -> Any:
     return alt.Legend(symbolType="stroke", symbolOpacity=1, labelLimit=220, symbolLimit=0, columns=columns)
 
 
-def spec(chart: Any) -> dict[str, Any]:
+def spec(chart: alt.TopLevelMixin) -> Spec:
     """The Vega-Lite of a chart, transparent, in our type and colours: what the page draws."""
     styled = chart.configure(
         background="transparent",
@@ -46,8 +51,8 @@ def spec(chart: Any) -> dict[str, Any]:
     )  # fmt: skip
     styled = styled.configure_legend(labelColor=INK, titleColor=INK, labelFontSize=11.5)
     styled = styled.configure_header(labelColor=INK)
-    found: dict[str, Any] = styled.to_dict(validate=False)  # of thousands of points it takes seconds
-    return found
+    vega_lite: Spec = styled.to_dict(validate=False)  # to validate thousands of points takes seconds
+    return vega_lite
 
 
 def dark_rules(before: str = "", within: str | None = None) -> str:
@@ -59,19 +64,19 @@ def dark_rules(before: str = "", within: str | None = None) -> str:
     )
 
 
-def svg(found: dict[str, Any]) -> str:
+def svg(vega_lite: Spec) -> str:
     """The SVG text of a `spec`, with its dark colours in a stylesheet."""
     import vl_convert as vlc
 
-    text = str(vlc.vegalite_to_svg(found))
+    text = str(vlc.vegalite_to_svg(vega_lite))
     head, body = text.split(">", 1)
     rules = dark_rules(within=text)
     return f"{head}><style>@media screen and (prefers-color-scheme: dark){{{rules}}}</style>{body}"
 
 
-def png(found: dict[str, Any]) -> bytes:
+def png(vega_lite: Spec) -> bytes:
     """The picture of a `spec` on white, at twice its size: for slides and papers."""
     import vl_convert as vlc
 
-    drawn: bytes = vlc.vegalite_to_png({**found, "background": "white"}, scale=2)
+    drawn: bytes = vlc.vegalite_to_png({**vega_lite, "background": "white"}, scale=2)
     return drawn

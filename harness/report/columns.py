@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.report.format import NA, chance, count, digits_of, joules, number, seconds, share, size, with_error
-from harness.report.matched import Change, Matched
-from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Figure, Row
+from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Estimate, Row
 
 # Left out one after another where there is no room for all (a narrow terminal).
 SPARE = (
@@ -47,10 +46,10 @@ def columns(block: Block) -> list[Column]:
             lambda row: row.score.value if row.score else None,
             lambda row: row.score.stderr if row.score else None,
         ),
-        figure_column("gain", lambda row: row.score),
-        *standing_columns(block),
-        *(figure_column(f"Δ {task}" + unit(block, task), retained_of(task)) for task in block.retain),
-        *(figure_column(f"mean Δ {metric}", mean_change_of(metric)) for metric in averaged(block)),
+        estimate_column("gain", lambda row: row.score),
+        *ranking_columns(block),
+        *(estimate_column(f"Δ {task}" + unit(block, task), retained_of(task)) for task in block.retain),
+        *(estimate_column(f"mean Δ {metric}", mean_change_of(metric)) for metric in averaged(block)),
         *(kl_column(block, task) for task in moved(block)),
         *(several_column(column) for column in several(block)),
         Column(
@@ -78,21 +77,21 @@ def columns(block: Block) -> list[Column]:
     ]
 
 
-def figure_column(header: str, pick: Callable[[Row], Figure | None]) -> Column:
+def estimate_column(header: str, pick: Callable[[Row], Estimate | None]) -> Column:
     """A change against the base model."""
     return Column(
         header,
         lambda row: "" if bare(row) else change(pick(row)),
-        lambda row: figure.gain if (figure := pick(row)) and not bare(row) else None,
-        lambda row: figure.gain_stderr if (figure := pick(row)) and not bare(row) else None,
+        lambda row: estimate.gain if (estimate := pick(row)) and not bare(row) else None,
+        lambda row: estimate.gain_stderr if (estimate := pick(row)) and not bare(row) else None,
     )
 
 
-def retained_of(task: str) -> Callable[[Row], Figure | None]:
+def retained_of(task: str) -> Callable[[Row], Estimate | None]:
     return lambda row: row.retained.get(task)
 
 
-def mean_change_of(metric: str) -> Callable[[Row], Figure | None]:
+def mean_change_of(metric: str) -> Callable[[Row], Estimate | None]:
     return lambda row: row.mean_changes.get(metric)
 
 
@@ -100,12 +99,12 @@ def kl_column(block: Block, task: str) -> Column:
     """How far a row has moved from the base model on a text; which text is said where there are several."""
 
     def value(row: Row) -> float | None:
-        return figure.value if (figure := row.moved.get(task)) else None
+        return estimate.value if (estimate := row.moved.get(task)) else None
 
     header = f"KL to base{f', {task}' if moved(block)[1:] else ''} ({UNITS[KL]})"
 
     def error(row: Row) -> float | None:
-        return figure.stderr if (figure := row.moved.get(task)) else None
+        return estimate.stderr if (estimate := row.moved.get(task)) else None
 
     return Column(header, lambda row: "" if bare(row) else level(row.moved.get(task)), value, error)
 
@@ -122,11 +121,11 @@ def cost_column(header: str) -> Column:
     return Column(header, lambda row: cost(row, header), lambda row: row.costs.get(header))
 
 
-def standing_columns(block: Block) -> list[Column]:
+def ranking_columns(block: Block) -> list[Column]:
     """What a row is to the best of its table, and how likely it is on the front of learning and forgetting; none where
     nothing was compared."""
     found = []
-    if any(len(standing.labels) > 1 and standing.seeds_known for standing in block.standings.values()):
+    if any(len(ranking.labels) > 1 and ranking.seeds_known for ranking in block.rankings.values()):
         found.append(Column(BESIDE, lambda row: beside_best(block, row), lambda row: place(block, row)))
     if block.fronts:
         found.append(
@@ -141,18 +140,18 @@ def standing_columns(block: Block) -> list[Column]:
 
 def beside_best(block: Block, row: Row) -> str:
     """ "best", or what the row is to the best one."""
-    standing = block.standing(row.n_train, row.condition)
-    if not row.n_train or not standing.best or row.label not in standing.labels:
+    ranking = block.ranking(row.n_train, row.condition)
+    if not row.n_train or not ranking.best or row.label not in ranking.labels:
         return ""
-    if row.label == standing.best:
+    if row.label == ranking.best:
         return "best"
-    verdict = standing.between(row.label, standing.best)
+    verdict = ranking.between(row.label, ranking.best)
     return OPEN if verdict and verdict.verdict == "underpowered" else verdict.verdict if verdict else ""
 
 
 def place(block: Block, row: Row) -> int | None:
     """The rank by score among those compared."""
-    labels = block.standing(row.n_train, row.condition).labels
+    labels = block.ranking(row.n_train, row.condition).labels
     return labels.index(row.label) + 1 if row.n_train and row.label in labels else None
 
 
@@ -186,9 +185,9 @@ def moved(block: Block) -> list[str]:
 
 def unit(block: Block, task: str) -> str:
     for row in block.rows:
-        figure = row.retained.get(task)
-        if figure:
-            return f" ({UNITS.get(figure.metric, figure.metric)})"
+        estimate = row.retained.get(task)
+        if estimate:
+            return f" ({UNITS.get(estimate.metric, estimate.metric)})"
     return ""
 
 
@@ -235,48 +234,17 @@ def seeds(row: Row) -> str:
     return f"{row.seeds} of {row.seeds + len(row.failures)}" if row.failures else str(row.seeds)
 
 
-def change(figure: Figure | None) -> str:
+def change(estimate: Estimate | None) -> str:
     """The difference from the base model with its standard error."""
-    if figure is None:
+    if estimate is None:
         return NA
-    text = with_error(figure.gain, figure.gain_stderr, digits_of(figure.metric), signed=True)
-    return text + (" §" if figure.learned else "")
+    text = with_error(estimate.gain, estimate.gain_stderr, digits_of(estimate.metric), signed=True)
+    return text + (" §" if estimate.learned else "")
 
 
-def level(figure: Figure | None) -> str:
-    """A figure itself with its standard error."""
-    return with_error(figure.value, figure.stderr, digits_of(figure.metric)) if figure else NA
-
-
-def matched_title(found: Matched) -> str:
-    return f"Retention at matched task score ({found.metric} {number(found.target, digits_of(found.metric))})"
-
-
-def matched_headers(block: Block) -> list[str]:
-    return ["method", "seeds", "step", *(f"Δ {task}" + unit(block, task) for task in block.retain)]
-
-
-def matched_texts(block: Block, found: Matched) -> list[list[str]]:
-    """A line for each label with a curve, in the order of `matched_headers`."""
-    lines = []
-    for one in found.matches:
-        if one.step is None:
-            best = number(one.best, digits_of(found.metric))
-            cells = [f"not reached: {best} at best", *[""] * len(block.retain)]
-        else:
-            cells = [f"{one.step:.0f}", *(interpolated(block, task, one.changes.get(task)) for task in block.retain)]
-        lines.append([one.label, str(one.seeds), *cells])
-    return lines
-
-
-def interpolated(block: Block, task: str, change: Change | None) -> str:
-    """ "−0.105 (0.012)": a mean and the standard deviation between seeds."""
-    if change is None:
-        return NA
-    metric = next((figure.metric for row in block.rows if (figure := row.retained.get(task))), "")
-    digits = digits_of(metric)
-    deviation = f" ({change.deviation:.{digits}f})" if change.deviation is not None else ""
-    return number(change.mean, digits, signed=True) + deviation
+def level(estimate: Estimate | None) -> str:
+    """An estimate itself with its standard error."""
+    return with_error(estimate.value, estimate.stderr, digits_of(estimate.metric)) if estimate else NA
 
 
 def problem(row: Row) -> str:

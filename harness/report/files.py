@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from harness.analysis import Verdict
 from harness.records import digest
-from harness.report import advice, cross_task, tuning
-from harness.report.chart_style import png, svg
-from harness.report.columns import BESIDE, columns, headers, problem, texts, title
-from harness.report.figures import crossing_sheets, drawings, further
-from harness.report.format import escape, slug
-from harness.report.table import Block, Report, Row
+from harness.report.chart_style import Spec, png, svg
+from harness.report.elements import Plot, TextTable, Value, flat
+from harness.report.format import escape, slug, wordy
+from harness.report.sections import Subject, parts_of
+from harness.report.table import Report
 from harness.store import write_atomically
 
 PLOTS, TABLES = "plots", "tables"
@@ -28,44 +25,42 @@ TEX = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Table:
-    """One to write: texts for people, and for CSV the numbers behind them. `name` are the parts of its file's name."""
-
-    name: tuple[str, ...]
-    title: str
-    headers: list[str]
-    rows: list[list[str]]
-    numbers: tuple[list[str], list[list[Any]]] | None = None
+PlotKey = tuple[str, Subject, tuple[str, ...], str]  # section, its subject, the plot's file, the chart's name
 
 
-def write_plots(report: Report, folder: Path) -> dict[tuple[str, str], tuple[str, str]]:
-    """Each plot as SVG and PNG in `folder`/plots. (model, task) -> the title and SVG of its first plot, for the
-    Markdown beside it. Plots of an earlier report that are no more are removed."""
-    shown: dict[tuple[str, str], tuple[str, str]] = {}
-    names = Names()
-    for block in report.blocks:
-        for drawing in drawings(block):
-            for what, chart in drawing.charts.items():
-                name = names.of(drawing.title, what, block.model, block.task)
+def plot_key(section: str, subject: Subject, plot: Plot, chart: str) -> PlotKey:
+    """What a chart is known by, whichever form of the report shows it."""
+    return section, subject, plot.file or (plot.title,), chart
+
+
+def write_plots(report: Report, folder: Path) -> dict[PlotKey, str]:
+    """Write each chart as SVG and PNG into `folder`/plots, and remove those of an earlier report that are no more.
+    Returns each chart's SVG, relative to `folder`, for the Markdown beside it."""
+    written: dict[PlotKey, str] = {}
+    names = FileNames()
+    for part in parts_of(report, "files"):
+        for plot in flat(part.elements):
+            if not isinstance(plot, Plot):
+                continue
+            for what, chart in plot.charts.items():
+                about = plot.file or (plot.title, what, *reversed(part.subject.names))
+                name = names.of(*about)
                 write_plot(folder, name, chart)
-                shown.setdefault((block.model, block.task), (drawing.title, f"{PLOTS}/{name}.svg"))
-    for title_, chart in further(report).items():
-        write_plot(folder, names.of(title_), chart)
+                written[plot_key(part.section.name, part.subject, plot, what)] = f"{PLOTS}/{name}.svg"
     names.tidy(folder / PLOTS)
-    return shown
+    return written
 
 
-def write_plot(folder: Path, name: str, chart: dict[str, Any]) -> None:
+def write_plot(folder: Path, name: str, chart: Spec) -> None:
     write_atomically(folder / PLOTS / f"{name}.svg", svg(chart))
     write_atomically(folder / PLOTS / f"{name}.png", png(chart))
 
 
 def write_tables(report: Report, folder: Path) -> None:
-    """Each table as CSV, LaTeX and Markdown in `folder`/tables; those of an earlier report are removed."""
-    names = Names()
+    """Write each table as CSV, LaTeX and Markdown into `folder`/tables; remove those of an earlier report."""
+    names = FileNames()
     for table in tables(report):
-        path = folder / TABLES / names.of(*table.name)
+        path = folder / TABLES / names.of(*table.file)
         headers, rows = table.numbers or (table.headers, table.rows)
         write_atomically(path.with_name(f"{path.name}.csv"), csv_text(headers, rows))
         write_atomically(path.with_name(f"{path.name}.tex"), latex(table))
@@ -74,7 +69,7 @@ def write_tables(report: Report, folder: Path) -> None:
     names.tidy(folder / TABLES)
 
 
-class Names:
+class FileNames:
     """Names for files, each once: what two things would share, or what is too long, gets a digest."""
 
     def __init__(self) -> None:
@@ -95,97 +90,29 @@ class Names:
                 path.unlink()
 
 
-def tables(report: Report) -> Iterator[Table]:
-    """All that can be exported."""
-    for block in report.blocks:
-        where = f"{block.task}, {block.model}"
-        for n_train, condition in block.tables:
-            rows = block.at(n_train, condition)
-            name = (block.model, block.task, f"n{n_train}", condition)
-            yield Table(
-                ("scores", *name),
-                f"{where}, {title(n_train, condition)}",
-                headers(block),
-                [full_texts(block, row) for row in rows],
-                numbers(block, rows),
-            )
-            pairs = block.standing(n_train, condition).pairs
-            if pairs:
-                yield Table(
-                    ("verdicts", *name),
-                    f"Verdicts: {where}, {title(n_train, condition)}",
-                    VERDICTS,
-                    [verdict_texts(one) for one in pairs.values()],
-                )
-        for sheet in crossing_sheets(block):
-            yield Table((sheet.title, block.model, block.task), sheet.title, sheet.headers, sheet.rows)
-    for answer, question in advice.advised(report):
-        yield Table(
-            ("advice", question.model, question.task),
-            f"Along five dimensions: {advice.title(question)}",
-            advice.headers(question),
-            [advice.texts(one, answer.prices) for one in answer.ranked],
-        )
-    for one in cross_task.across(report):
-        yield Table(("across", one.title), one.title, cross_task.headers(one), cross_task.lines(one))
-    for group, studies in tuning.groups(report.studies).items():
-        yield Table(("tuning", group), group, tuning.headers(studies), tuning.lines(studies, report.blocks))
+def tables(report: Report) -> Iterator[TextTable]:
+    """Every table that can be exported, with a title that says what it is about, and the name of its file."""
+    for part in parts_of(report, "files"):
+        subject = part.subject
+        for table in flat(part.elements):
+            if isinstance(table, TextTable):
+                about = ", ".join(filter(None, (*subject.names, table.title)))
+                file = table.file or (part.section.name, *reversed(subject.names), table.title)
+                yield replace(table, title=about, file=file)
 
 
-def full_texts(block: Block, row: Row) -> list[str]:
-    """A row's texts, with the reason where there is no number."""
-    found = texts(block, row)
-    return [*found[:2], problem(row) or found[2], *found[3:]]
-
-
-def numbers(block: Block, rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
-    """The figures of a table as they are: a column each, and the standard error beside it where it has one. What a row
-    is to the best is a word, beside its rank."""
-    names = ["label", "method", "family", "model", "task", "n_train", "condition", "status"]
-    parts: list[tuple[str, Callable[[Row], Any]]] = []
-    for column in columns(block)[1:]:
-        if column.name == BESIDE:
-            parts += [("rank", column.value), (column.name, column.text)]
-        else:
-            parts.append((column.name, column.value))
-        if column.error:
-            parts.append((f"{column.name} stderr", column.error))
-    found = [
-        [
-            row.label, row.method, row.family, row.model, block.task, row.n_train, row.condition,
-            "done" if row.seeds else ", ".join(dict.fromkeys(status for _, status, _ in row.failures)),
-            *(value(row) for _, value in parts),
-        ]
-        for row in rows
-    ]  # fmt: skip
-    return [*names, *(name for name, _ in parts)], found
-
-
-VERDICTS = ["a", "verdict", "b", "metric", "effect", "low", "high", "d_z", "p alone", "p Holm", "q Benjamini-Hochberg"]
-
-
-def verdict_texts(verdict: Verdict) -> list[str]:
-    found = verdict.decision
-    figures: list[float | None] = [None] * 7
-    if found:
-        ends = found.interval.low, found.interval.high
-        figures = [found.effect, *ends, verdict.effect_size, verdict.p_alone, found.p, verdict.q]
-    texts = ("" if value is None else f"{value:.4g}" for value in figures)
-    return [verdict.a, verdict.verdict, verdict.b, verdict.metric, *texts]
-
-
-def csv_text(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def csv_text(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
     """CSV; what is not known is an empty field."""
-    found = io.StringIO()
-    writer = csv.writer(found, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([["" if value is None else value for value in row] for row in rows])
-    return found.getvalue()
+    return text.getvalue()
 
 
-def latex(table: Table) -> str:
+def latex(table: TextTable) -> str:
     """A table with booktabs' rules and a caption; needs \\usepackage{booktabs}."""
-    label = slug("-".join(filter(None, table.name)))
+    label = slug("-".join(filter(None, table.file)))
     lines = [" & ".join(map(tex, row)) + r" \\" for row in (table.headers, *table.rows)]
     return "\n".join(
         [
@@ -203,6 +130,7 @@ def tex(text: str) -> str:
 
 def plain_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table."""
-    aligned = ["---", *["---:"] * (len(names) - 1)]
+    words = wordy(rows) or [False] * len(names)
+    aligned = ["---", *("---" if word else "---:" for word in words[1:])]
     lines = [[*map(escape, names)], aligned, *([*map(escape, cells)] for cells in rows)]
     return ["| " + " | ".join(line) + " |" for line in lines]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 NA = "n/a"
 MINUS = "−"
@@ -87,3 +88,9 @@ def escape(text: str) -> str:
 def slug(text: str) -> str:
     """A name for files and places in a page."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-")
+
+
+def wordy(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """For each column whether it holds words, which are set flush left."""
+    columns = [[text for text in column if text and text != NA] for column in zip(*rows, strict=True)] if rows else []
+    return [2 * sum(text[0].isalpha() for text in column) > len(column) for column in columns]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.report.answer import lines
 from harness.report.chart_style import dark_rules
 from harness.report.html import environment
+from harness.report.sections.answer import lines
 from harness.report.table import Report
 from harness.store import write_atomically
 

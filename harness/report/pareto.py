@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.analysis.stats import on_front
-from harness.report.ranking import Standing
+from harness.report.ranking import TableRanking
 
 if TYPE_CHECKING:
     from harness.report.table import Block, Row
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Goal:
-    """What stands against the score: `read` gives a row's figure and its standard error, or None."""
+    """What stands against the score: `read` gives a row's estimate and its standard error, or None."""
 
     name: str
     read: Callable[[Row], tuple[float, float] | None]
@@ -37,11 +37,11 @@ def retention(task: str) -> Goal:
     """The change of a retained task against the base model. A task that the row learned is not retained by it."""
 
     def read(row: Row) -> tuple[float, float] | None:
-        figure = row.retained.get(task)
-        if figure is None or figure.gain is None or figure.learned:
+        estimate = row.retained.get(task)
+        if estimate is None or estimate.gain is None or estimate.learned:
             return None
-        sign = 1.0 if figure.higher_is_better else -1.0
-        return sign * figure.gain, figure.gain_stderr or 0.0
+        sign = 1.0 if estimate.higher_is_better else -1.0
+        return sign * estimate.gain, estimate.gain_stderr or 0.0
 
     return Goal(f"change on {task}", read, higher_is_better=True)
 
@@ -68,18 +68,18 @@ def goals(retain: Sequence[str]) -> list[Goal]:
     return [*(retention(task) for task in retain[:1]), *COSTS]
 
 
-def front(standing: Standing, rows: Sequence[Row], goal: Goal) -> dict[str, float]:
+def front(ranking: TableRanking, rows: Sequence[Row], goal: Goal) -> dict[str, float]:
     """label -> the probability of being on the front of score and goal. Only for rows that learned: doing nothing
     forgets nothing. Scores are drawn jointly, as their items are shared; the goals' errors each by itself, which makes
     the front look less sure than it is, never surer."""
     import numpy
 
     known = {row.label: row for row in rows if row.learned and row.label != "base"}
-    labels = [label for label in standing.labels if label in known and goal.read(known[label]) is not None]
-    if not labels or standing.leads is None:
+    labels = [label for label in ranking.labels if label in known and goal.read(known[label]) is not None]
+    if not labels or ranking.leads is None:
         return {}
-    ahead = dict(zip(standing.leads.labels, standing.leads.draws.T, strict=True))
-    level = numpy.zeros(len(standing.leads.draws))  # the one that the others' leads are over
+    ahead = dict(zip(ranking.leads.labels, ranking.leads.draws.T, strict=True))
+    level = numpy.zeros(len(ranking.leads.draws))  # the one that the others' leads are over
     scores = numpy.stack([ahead.get(label, level) for label in labels], axis=1)
     figures = numpy.array([goal.read(known[label]) for label in labels], dtype=float)
     noise = numpy.random.default_rng(0).standard_normal(scores.shape)
@@ -93,5 +93,5 @@ def fronts(block: Block, goal: Goal) -> dict[tuple[str, int, str], float]:
     return {
         (label, n_train, condition): chance
         for n_train, condition in block.tables
-        for label, chance in front(block.standing(n_train, condition), block.at(n_train, condition), goal).items()
+        for label, chance in front(block.ranking(n_train, condition), block.at(n_train, condition), goal).items()
     }

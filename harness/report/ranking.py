@@ -28,7 +28,7 @@ OPPOSITE: dict[Word, Word] = {"better": "worse", "worse": "better"}
 
 
 @dataclass(frozen=True)
-class Standing:
+class TableRanking:
     """One table's verdicts. `labels` are those that can be compared, the best score first; `missing` says why others
     cannot. p-values of `pairs` are corrected by Holm for all of them. `chances`: the probability of being the best,
     counted in `leads` over the best score, which are None where nothing can be compared. `seeds_known` is False where
@@ -75,19 +75,19 @@ def turned(verdict: Verdict) -> Verdict:
     return replace(verdict, a=verdict.b, b=verdict.a, verdict=opposite, decision=decision, effect_size=size)
 
 
-def standings(rows: Iterable[CellRow], values: Values, margin: float) -> dict[Point, Standing]:
+def rankings(rows: Iterable[CellRow], values: Values, margin: float) -> dict[Point, TableRanking]:
     """One for each table. `values` are those of the items of every row's headline score."""
-    return {point: standing(point, table, values, margin) for point, table in tables_of(rows).items()}
+    return {point: ranking(point, table, values, margin) for point, table in tables_of(rows).items()}
 
 
-def standing(point: Point, table: Table, values: Values, margin: float) -> Standing:
+def ranking(point: Point, table: Table, values: Values, margin: float) -> TableRanking:
     found = sides(table, values)
     missing = {label: side.missing for label, side in found.items() if side.missing}
     alike = Counter((side.metric, side.docs, side.fingerprint) for side in found.values() if not side.missing)
     usual = max(alike, key=lambda what: alike[what], default=None)  # where some have other items, those that most have
     first = next((side for side in found.values() if (side.metric, side.docs, side.fingerprint) == usual), None)
     if first is None or first.missing:
-        return Standing(point, margin, missing=missing)
+        return TableRanking(point, margin, missing=missing)
     kept = [side for side in found.values() if not side.missing and not refused(first, side)]
     missing |= {side.label: refused(first, side) for side in found.values() if side not in kept and not side.missing}
     kept.sort(key=lambda side: -score(side) if side.higher_is_better else score(side))
@@ -97,7 +97,7 @@ def standing(point: Point, table: Table, values: Values, margin: float) -> Stand
     sign = 1.0 if first.higher_is_better else -1.0
     runners = {side.label: Runner(sign * score(side), side.values, None, side.seeded) for side in kept}
     ahead = leads(kept[0].label, runners, spread)
-    return Standing(
+    return TableRanking(
         point, margin, first.metric, first.higher_is_better,
         labels=tuple(side.label for side in kept),
         missing=missing,

@@ -18,7 +18,7 @@ from typing import Any
 from harness.analysis import Point
 from harness.data import Quality
 from harness.records import MARGIN
-from harness.report.matched import Matched, matched
+from harness.report.matched_retention import MatchedRetention, matched
 from harness.report.measurements import (
     average,
     headline,
@@ -31,7 +31,7 @@ from harness.report.measurements import (
     trainable_share,
 )
 from harness.report.pareto import fronts, retention
-from harness.report.ranking import Standing, standings
+from harness.report.ranking import TableRanking, rankings
 from harness.store import CellRow, Design, StoredCheck, StoredRun, StoredStudy
 
 Answers = Mapping[str, Mapping[str, tuple[float, str, str]]]  # attempt_id -> {doc_id: (value, prediction, target)}
@@ -51,7 +51,7 @@ COSTS: dict[str, Callable[[CellRow], float | None]] = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A mean over seeds, and its distance from the base model's (`gain`), each with its standard error."""
 
     value: float
@@ -75,8 +75,8 @@ class Row:
     model: str
     n_train: int
     seeds: int
-    score: Figure | None
-    retained: dict[str, Figure | None]  # retain task -> figure; None: not applicable
+    score: Estimate | None
+    retained: dict[str, Estimate | None]  # retain task -> estimate; None: not applicable
     train_seconds: float | None
     tokens_per_second: float | None
     peak_bytes: float | None
@@ -88,9 +88,9 @@ class Row:
     several: dict[str, float] = field(default_factory=dict)  # of SEVERAL, what is known: for rows of several tasks
     condition: str = ""
     doubtful: bool = False  # not shown to have learned under some seed; `learned` is False where it is half of them
-    moved: dict[str, Figure] = field(default_factory=dict)  # retained text -> KL to the base model, where it is known
+    moved: dict[str, Estimate] = field(default_factory=dict)  # retained text -> KL to the base model, where it is known
     # metric -> the mean change of all retained tasks with that headline: beside its parts, and of two or more alone
-    mean_changes: dict[str, Figure] = field(default_factory=dict)
+    mean_changes: dict[str, Estimate] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)  # of COSTS, what is known
     memory: dict[str, tuple[float, float]] = field(default_factory=dict)  # phase -> predicted and measured bytes
 
@@ -112,8 +112,8 @@ class Block:
     retain: tuple[str, ...]
     rows: tuple[Row, ...]
     curves: dict[tuple[str, int, str], list[tuple[int, float]]] = field(default_factory=dict)  # label, size, condition
-    matched: dict[tuple[int, str], Matched] = field(default_factory=dict)  # n_train, condition
-    standings: dict[tuple[int, str], Standing] = field(default_factory=dict)  # n_train, condition
+    matched: dict[tuple[int, str], MatchedRetention] = field(default_factory=dict)  # n_train, condition
+    rankings: dict[tuple[int, str], TableRanking] = field(default_factory=dict)  # n_train, condition
     fronts: dict[tuple[str, int, str], float] = field(default_factory=dict)  # label, n_train, condition -> probability
 
     @property
@@ -155,10 +155,10 @@ class Block:
         rows = [row for row in self.rows if not row.n_train or (row.n_train, row.condition) == (n_train, condition)]
         return sorted(rows, key=lambda row: (row.n_train > 0, row.score is None, -row.merit if row.score else 0.0))
 
-    def standing(self, n_train: int, condition: str = "") -> Standing:
+    def ranking(self, n_train: int, condition: str = "") -> TableRanking:
         """The verdicts of one table; without any label where items are not stored."""
-        found = self.standings.get((n_train, condition))
-        return found or Standing(Point(self.task, self.model, n_train, condition), MARGIN)
+        found = self.rankings.get((n_train, condition))
+        return found or TableRanking(Point(self.task, self.model, n_train, condition), MARGIN)
 
     @property
     def base(self) -> Row | None:
@@ -204,7 +204,7 @@ def build(
     what these items show."""
     bare = Report(run, (), tuple(cells), tuple(checks), tuple(studies), answers or {}, texts or {}, designs or {})
     cells = bare.cells
-    stood = standings(cells, bare.values, run.margin)
+    stood = rankings(cells, bare.values, run.margin)
     blocks = []
     for model, task in dict.fromkeys((cell.base_model, cell.task) for cell in cells):
         members = [cell for cell in cells if (cell.base_model, cell.task) == (model, task)]
@@ -282,8 +282,8 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str
         model=first.model,
         n_train=first.n_train,
         seeds=len(done),
-        score=figure(done, first.task, "task"),
-        retained={name: figure(done, name, "retain") or learned(done, name) for name in retain},
+        score=estimate(done, first.task, "task"),
+        retained={name: estimate(done, name, "retain") or learned(done, name) for name in retain},
         train_seconds=mean(lambda cell: cell.phases.get("train", {}).get("seconds")),
         tokens_per_second=mean(tokens_per_second),
         peak_bytes=max((peak for cell in done if (peak := peak_bytes(cell))), default=None),
@@ -295,7 +295,7 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str
         failures=tuple((cell.key, cell.status, cell.reason) for cell in cells if cell.status != "done"),
         several={name: value for name in SEVERAL if (value := mean(several(name))) is not None},
         condition=condition_of(first),
-        moved={name: found for name in retain if (found := figure(done, name, "retain", KL))},
+        moved={name: found for name in retain if (found := estimate(done, name, "retain", KL))},
         mean_changes={metric: found for metric, tasks in alike.items() if (found := mean_change(done, tasks))},
         costs={name: value for name, pick in COSTS.items() if (value := mean(pick)) is not None},
         memory=memory(done),
@@ -308,15 +308,15 @@ def several(name: str) -> Callable[[CellRow], float | None]:
     return (lambda cell: cell.facts.get(fact)) if fact else average
 
 
-def learned(cells: Sequence[CellRow], task: str) -> Figure | None:
-    """The figure of a task that the row was trained on, beside those that it should retain."""
-    found = figure(cells, task, "task")
+def learned(cells: Sequence[CellRow], task: str) -> Estimate | None:
+    """The score of a task that the row was trained on, beside those that it should retain."""
+    found = estimate(cells, task, "task")
     return replace(found, learned=True) if found else None
 
 
-def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Figure | None:
+def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Estimate | None:
     """The mean change of several retained tasks of one metric, over seeds; None where one of them is missing (a row
-    that learned it): a mean of others would be no figure of the same thing. Items of different tasks are independent,
+    that learned it): a mean of others would be no estimate of the same thing. Items of different tasks are independent,
     so that the variances of their changes add up."""
     gains, errors, first = [], [], None
     for cell in cells:
@@ -331,10 +331,10 @@ def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Figure | None
     if first is None:
         return None
     mean, stderr = statistics.fmean(gains), joint_stderr(gains, errors)
-    return Figure(mean, stderr, mean, first.metric, first.higher_is_better, first.n, stderr)
+    return Estimate(mean, stderr, mean, first.metric, first.higher_is_better, first.n, stderr)
 
 
-def figure(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -> Figure | None:
+def estimate(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -> Estimate | None:
     """The headline score of a task over seeds, or that of a metric; None when no cell has one."""
     scores = [score for cell in cells if (score := headline(cell, task, role, metric))]
     if not scores:
@@ -342,7 +342,7 @@ def figure(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -> 
     values = [score.value for score in scores]
     compared = [score for score in scores if score.base_value is not None and math.isfinite(score.base_value)]
     gains = [score.value - (score.base_value or 0.0) for score in compared]
-    return Figure(
+    return Estimate(
         value=statistics.fmean(values),
         stderr=joint_stderr(values, [score.stderr for score in scores]),
         gain=statistics.fmean(gains) if gains else None,

@@ -41,7 +41,7 @@ CHAT = (
 )
 SOUNDS = """\
 task: sounds
-custom_dataset: !function harness.data.splits.splits
+custom_dataset: !function harness.data.splits.documents
 dataset_kwargs: {source: "file:sounds.csv", label: sound, unique: [text], test: 12, validation: 6}
 training_split: train
 validation_split: validation
@@ -545,7 +545,7 @@ def test_the_report_shows_every_learned_task(tmp_path: Path) -> None:
     from harness.records import Fact
     from harness.report import load
     from harness.report.columns import headers, texts
-    from harness.report.footnotes import footnotes
+    from harness.report.sections.footnotes import footnotes
 
     results = Results(tmp_path)
     base = cell("base", retain=(PROSE, OTHER))
@@ -566,4 +566,4 @@ def test_the_report_shows_every_learned_task(tmp_path: Path) -> None:
     assert rows["alone"]["Δ other (acc)"] == rows["alone"]["average"] == "n/a"
     assert (rows["order"]["backward transfer"], rows["order"]["forgetting"]) == ("−0.12", "+0.12")
     assert rows["joint"]["forgetting"] == "n/a"
-    assert any(note.startswith("Average:") for note in footnotes(report))
+    assert any(note.text.startswith("Average:") for note in footnotes(report))

@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data import sources
-from harness.data.sources import Source, fetch, fingerprint, is_cached, parse
+from harness.data.sources import Source, fetch, fingerprint, kind_of, parse, pypi
 from harness.errors import OfflineError, SourceError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -150,6 +150,11 @@ def sdist(files: dict[str, bytes]) -> bytes:
 TINY = {"tiny/data/a.txt": b"first", "tiny/data/b.txt": b"second", "tiny/other.txt": b"third"}
 
 
+def is_cached(source: Source) -> bool:
+    """Whether a source can be had without a network."""
+    return kind_of(source).cached(source, Path()) is not None
+
+
 def left_over(root: Path) -> list[str]:
     """Files of the cache but for its locks: there must be none after a failure."""
     return [str(path) for path in root.rglob("*") if path.is_file() and "locks" not in path.parts]
@@ -166,20 +171,18 @@ inner = st.lists(st.from_regex(r"[\w-][\w .@=-]*", fullmatch=True), max_size=3).
 paths = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 digests = st.from_regex(r"([0-9a-f]{64})?", fullmatch=True)
 texts = st.one_of(
-    st.builds(Source, st.just("pypi"), words, words, inner, digests),
-    st.builds(
-        Source,
-        st.just("hf"),
-        st.tuples(words, words).map("/".join),
-        st.one_of(st.just(""), words),
-        st.just(""),
-    ),
-    st.builds(Source, st.just("file"), paths, st.just(""), st.just(""), digests),
-).filter(lambda source: str(source) == str(source).strip())
+    st.builds("pypi:{}=={}/{}".format, words, words, inner.filter(bool)),
+    st.builds("pypi:{}=={}".format, words, words),
+    st.builds("hf:{}/{}".format, words, words),
+    st.builds("hf:{}/{}@{}".format, words, words, words),
+    st.builds("file:{}".format, paths),
+).filter(lambda text: text == text.strip())
 
 
-@given(texts)
-def test_text_form_round_trips(source: Source) -> None:
+@given(texts, digests)
+def test_text_form_round_trips(text: str, sha256: str) -> None:
+    source = parse(text, "" if text.startswith("hf:") else sha256)
+    assert str(source) == text
     assert parse(str(source), source.sha256) == source
 
 
@@ -258,7 +261,7 @@ def test_wheel_is_unpacked_inside_only_and_then_works_offline(
     assert not list((tmp_path / "cache" / "tmp").iterdir())
 
     monkeypatch.setenv("TUNEBENCH_OFFLINE", "1")
-    monkeypatch.setattr(sources, "_pip_download", no_download)
+    monkeypatch.setattr(pypi.Package, "download", no_download)
     assert is_cached(source)
     assert fetch(source) == path
     one = parse("pypi:tiny==1.0/tiny/data/a.txt")
@@ -284,7 +287,7 @@ def test_sdist_has_the_paths_of_a_wheel_and_its_links_are_left_out(
     # pip would run the build backend for its metadata, so it is left out of this one.
     archive = tmp_path / "tiny-1.0.tar.gz"
     archive.write_bytes(sdist(TINY))
-    monkeypatch.setattr(sources, "_pip_download", lambda *args: archive)
+    monkeypatch.setattr(pypi.Package, "download", lambda *args: archive)
     assert fetch(parse("pypi:tiny==1.0/tiny/other.txt")).read_bytes() == b"third"
     assert sorted(path.name for path in fetch(parse("pypi:tiny==1.0")).iterdir()) == ["tiny"]
 
@@ -319,7 +322,7 @@ def test_broken_archive_is_an_error_of_the_user(
     for name in ("tiny-1.0.whl", "tiny-1.0.tar.gz"):
         archive = tmp_path / name
         archive.write_bytes(b"not an archive")
-        monkeypatch.setattr(sources, "_pip_download", lambda *args, archive=archive: archive)
+        monkeypatch.setattr(pypi.Package, "download", lambda *args, archive=archive: archive)
         with pytest.raises(SourceError, match="Run again"):
             fetch(parse("pypi:tiny==1.0"))
     assert left_over(tmp_path / "cache") == []
@@ -360,7 +363,7 @@ def test_archive_that_points_outside_is_refused(
 ) -> None:
     archive = tmp_path / WHEEL
     archive.write_bytes(zipped({**TINY, name: b"evil"}))
-    monkeypatch.setattr(sources, "_pip_download", lambda *args: archive)
+    monkeypatch.setattr(pypi.Package, "download", lambda *args: archive)
     with pytest.raises(SourceError, match="points outside the archive"):
         fetch(parse("pypi:tiny==1.0/tiny/data"))
     assert left_over(tmp_path / "cache") == []
@@ -380,7 +383,7 @@ def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
         "from harness.data.sources import fetch, parse; print('asking', flush=True);"
         "print(fetch(parse('pypi:tiny==1.0')), flush=True)"
     )
-    root = Path(sources.__file__).parents[2]
+    root = Path(sources.__file__).parents[3]
     asking = [
         subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
@@ -399,7 +402,7 @@ def test_stale_temporary_folders_are_removed(server: Server, tmp_path: Path) -> 
     stale, recent = tmp_path / "cache" / "tmp" / "stale", tmp_path / "cache" / "tmp" / "recent"
     for folder in (stale, recent):
         folder.mkdir(parents=True)
-    os.utime(stale, (time.time() - 2 * sources.STALE_SECONDS,) * 2)
+    os.utime(stale, (time.time() - 2 * pypi.STALE_SECONDS,) * 2)
     fetch(parse("pypi:tiny==1.0"))
     assert [path.name for path in (tmp_path / "cache" / "tmp").iterdir()] == ["recent"]
 
@@ -407,7 +410,7 @@ def test_stale_temporary_folders_are_removed(server: Server, tmp_path: Path) -> 
 def test_progress_survives_files_that_vanish_while_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pip-1").mkdir()
     (tmp_path / "pip-1" / WHEEL).write_bytes(b"12345")
-    assert sources._partial_size(tmp_path) == 5
+    assert pypi.partial_size(tmp_path) == 5
 
     def vanished(*args: object, **options: object) -> None:
         raise FileNotFoundError("pip removed it")
@@ -415,10 +418,10 @@ def test_progress_survives_files_that_vanish_while_looked_at(tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(Path, "is_file", lambda path: True)
         patch.setattr(Path, "stat", vanished)
-        assert sources._size(tmp_path / "pip-1" / WHEEL) == -1
+        assert pypi.size_of(tmp_path / "pip-1" / WHEEL) == -1
     with monkeypatch.context() as patch:
         patch.setattr(Path, "glob", vanished)
-        assert sources._partial_size(tmp_path) == 0
+        assert pypi.partial_size(tmp_path) == 0
 
 
 @pytest.mark.parametrize("variable", ["TUNEBENCH_OFFLINE", "HF_HUB_OFFLINE"])
@@ -467,7 +470,7 @@ def test_absent_package_or_version_is_not_offline(server: Server, text: str) -> 
     ],
 )
 def test_what_pip_said(output: str, offline: bool, said: str) -> None:
-    error = sources._pip_error(parse("pypi:tiny==1.0"), output)
+    error = pypi.Package().pip_error(parse("pypi:tiny==1.0"), output)
     assert isinstance(error, OfflineError) is offline
     assert said in str(error)
 
@@ -486,8 +489,8 @@ def test_file_is_relative_to_base_and_never_copied(tmp_path: Path, monkeypatch: 
     (tmp_path / "data.csv").write_text("a,b\n")
     source = parse("file:data.csv")
     assert fetch(source, base=tmp_path) == tmp_path / "data.csv"
-    assert is_cached(source, base=tmp_path)
-    assert not is_cached(source, base=tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match="elsewhere"):
+        fetch(source, base=tmp_path / "elsewhere")
     assert fetch(parse(f"file:{tmp_path}/data.csv"), base=Path("/")) == tmp_path / "data.csv"
     monkeypatch.chdir(tmp_path)
     assert fetch(source) == tmp_path / "data.csv"
@@ -575,3 +578,56 @@ def test_absent_repository_and_unreachable_hub(server: Server) -> None:
     server.stop()
     with pytest.raises(OfflineError, match="tunebench fetch SUITE"):
         fetch(parse("hf:org/tiny"))
+
+
+# ---- another kind ----
+
+TOY = '''
+"""`toy:word`: a file that holds the word."""
+from pathlib import Path
+from harness.data.sources.base import Progress, Source, SourceKind, cache_root, sha256_of
+
+class Toy(SourceKind):
+    """A word in a file."""
+    name = "toy"
+    form = "toy:word"
+
+    def parse(self, rest, sha256):
+        if not rest.isalpha():
+            raise ValueError("give a word of letters")
+        return Source(self.name, rest, sha256=sha256, text=f"toy:{rest}")
+
+    def entry(self, source):
+        return cache_root() / "toy" / source.name
+
+    def cached(self, source, base):
+        return self.entry(source) if self.entry(source).exists() else None
+
+    def fetch(self, source, report):
+        self.entry(source).parent.mkdir(parents=True, exist_ok=True)
+        self.entry(source).write_text(source.name)
+        return self.entry(source)
+
+    def fingerprint(self, source, path):
+        return sha256_of(path)
+'''
+
+
+def test_a_kind_of_source_is_one_file(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kinds").mkdir()
+    (tmp_path / "kinds" / "toy.py").write_text(TOY)
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path / "kinds")])
+    sources.all_kinds.cache_clear()
+    try:
+        source = parse("toy:hello")
+        assert str(source) == "toy:hello"
+        assert not is_cached(source)
+        path = fetch(source)
+        assert path.read_text() == "hello"
+        assert is_cached(source)
+        assert fingerprint(source, path) == hashlib.sha256(b"hello").hexdigest()
+        with pytest.raises(SourceError, match=r"give a word of letters\. Allowed: .*toy:word"):
+            parse("toy:1")
+    finally:
+        sources.all_kinds.cache_clear()
+        sys.modules.pop("harness.data.sources.toy", None)

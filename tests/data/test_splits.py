@@ -63,12 +63,12 @@ def test_published_splits_stay_apart() -> None:
 
 def test_own_csv_becomes_splits_and_is_cached(project: Path) -> None:
     folder = project / "suites" / "tasks"
-    made = splits.splits("file:colours.csv", label="colour", test=30, validation=30, base=str(folder))
+    made = splits.documents("file:colours.csv", label="colour", test=30, validation=30, base=str(folder))
     assert {name: len(part) for name, part in made.items()} == {"test": 30, "train": 690, "validation": 30}
     assert Counter(made["test"]["colour"]) == {"red": 10, "blue": 10, "green": 10}
     cached = list((project.parent / "cache" / "datasets").iterdir())
     assert (
-        splits.splits("file:colours.csv", label="colour", test=30, validation=30, base=str(folder))["test"][0]
+        splits.documents("file:colours.csv", label="colour", test=30, validation=30, base=str(folder))["test"][0]
         == made["test"][0]
     )
     assert list((project.parent / "cache" / "datasets").iterdir()) == cached
@@ -76,7 +76,7 @@ def test_own_csv_becomes_splits_and_is_cached(project: Path) -> None:
 
 def test_unknown_column(project: Path) -> None:
     with pytest.raises(TaskError, match="unknown column 'color'. Did you mean 'colour'?"):
-        splits.splits("file:colours.csv", label="color", base=str(project / "suites" / "tasks"))
+        splits.documents("file:colours.csv", label="color", base=str(project / "suites" / "tasks"))
 
 
 # --- facts ---
@@ -137,7 +137,7 @@ def write_articles(folder: Path, count: int) -> None:
 def test_the_store_holds_every_answer_and_no_split_shares_an_article(project: Path) -> None:
     write_articles(project / "suites" / "tasks" / "news", 40)
     base = str(project / "suites" / "tasks")
-    asked = splits.facts("file:news", count=30, test=16, validation=8, base=base)
+    asked = splits.article_facts("file:news", count=30, test=16, validation=8, base=base)
     store = splits.articles("file:news", count=30, test=4, validation=3, base=base)
     assert {split: len(part) for split, part in asked.items() if split != "train"} == {"test": 16, "validation": 8}
     assert {split: len(part) for split, part in store.items()} == {"train": 30, "test": 4, "validation": 3}
@@ -156,4 +156,4 @@ def test_the_store_holds_every_answer_and_no_split_shares_an_article(project: Pa
 def test_too_few_facts(project: Path) -> None:
     write_articles(project / "suites" / "tasks" / "news", 12)
     with pytest.raises(TaskError, match="Raise `count`"):
-        splits.facts("file:news", count=10, test=20, validation=20, base=str(project / "suites" / "tasks"))
+        splits.article_facts("file:news", count=10, test=20, validation=20, base=str(project / "suites" / "tasks"))

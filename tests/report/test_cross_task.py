@@ -9,8 +9,9 @@ import pytest
 from results_factory import Results, answered, cell, renamed, scores
 from scipy.stats import friedmanchisquare, trim_mean
 
-from harness.report import cross_task, load
-from harness.report.cross_task import Across
+from harness.report import load
+from harness.report.sections import cross_task
+from harness.report.sections.cross_task import TaskComparison
 from harness.report.table import Report
 
 TASKS = ("topic", "intent", "mood")
@@ -32,7 +33,7 @@ def several(folder: Path, tasks: tuple[str, ...] = TASKS) -> Report:
     return load(results.store(), "demo")
 
 
-def only(report: Report) -> Across:
+def only(report: Report) -> TaskComparison:
     (found,) = cross_task.across(report)
     return found
 

@@ -11,7 +11,7 @@ from results_factory import PROSE, TASK, Results, answered, cell, items, scores
 from harness.records import Score, Status
 from harness.report import load, write_report
 from harness.report.advice import advised, short
-from harness.report.answer import lines, sentences
+from harness.report.sections.answer import lines, sentences
 from harness.report.table import Report
 
 
@@ -70,7 +70,7 @@ def test_a_base_on_other_items_is_not_what_all_are_measured_by(tmp_path: Path) -
     results = table(tmp_path / "results", {"lora": 0.8, "full": 0.7})
     results.add(cell("base"), scores(0.5, 0.03, -5.0), items=answered(0.5, 1, n=150))
     (block,) = load(results.store(), "demo").blocks
-    assert block.standing(32).labels == ("lora", "full")
+    assert block.ranking(32).labels == ("lora", "full")
 
 
 def test_a_score_that_is_no_mean_of_its_items_is_not_compared_by_them(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_a_score_that_is_no_mean_of_its_items_is_not_compared_by_them(tmp_path: 
             folder = next(iter(sorted(attempt.rglob(f"run-1-a{results.attempts:03}"))))
             pandas.DataFrame([vars(item) for item in items(TASK, "f1", values)]).to_parquet(folder / "items.parquet")
     (block,) = load(results.store(), "demo").blocks
-    assert "no mean over items" in block.standing(32).missing["lora"]
-    assert "full" in block.standing(32).labels
+    assert "no mean over items" in block.ranking(32).missing["lora"]
+    assert "full" in block.ranking(32).labels
 
 
 def test_nothing_above_the_untouched_model_is_said(tmp_path: Path) -> None:
@@ -130,14 +130,14 @@ def test_page_and_recommendation_say_the_same_of_a_pair(tmp_path: Path) -> None:
     assert answer.first
     chosen = answer.first.candidate.label
     for one in answer.ranked[1:]:
-        verdict = block.standing(32).between(one.candidate.label, chosen)
+        verdict = block.ranking(32).between(one.candidate.label, chosen)
         assert verdict
         assert verdict.decision
         assert one.decision
         assert verdict.verdict == one.decision.verdict
         assert verdict.decision.p == pytest.approx(one.decision.p)
     assert answer.confidence
-    assert block.standing(32).chances[chosen] == pytest.approx(answer.confidence.best)
+    assert block.ranking(32).chances[chosen] == pytest.approx(answer.confidence.best)
 
 
 def test_where_lower_is_better_words_axes_and_order_say_so(tmp_path: Path) -> None:

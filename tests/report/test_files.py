@@ -11,8 +11,8 @@ import pytest
 from results_factory import Results, answered, cell, demo, items, scores
 
 from harness.report import load, write_contents, write_report
-from harness.report.files import Names, csv_text, latex, tables, tex
-from harness.report.item_browser import MOST_TEXT, explorer, shortened, verdicts
+from harness.report.files import FileNames, csv_text, latex, tables, tex
+from harness.report.sections.item_browser import MOST_TEXT, explorer, shortened, verdicts
 from harness.report.table import Report
 
 
@@ -22,7 +22,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def test_csv_has_the_figures_as_they_are(report: Report) -> None:
-    table = next(one for one in tables(report) if one.name[:4] == ("scores", "tiny", "topic", "n128"))
+    table = next(one for one in tables(report) if one.file[:4] == ("scores", "tiny", "topic", "n128"))
     assert table.numbers
     rows = list(csv.DictReader(io.StringIO(csv_text(*table.numbers))))
     lora = next(row for row in rows if row["label"] == "lora")
@@ -35,7 +35,7 @@ def test_csv_has_the_figures_as_they_are(report: Report) -> None:
 
 
 def test_every_pair_is_a_row_of_the_verdicts(report: Report) -> None:
-    table = next(one for one in tables(report) if one.name[:4] == ("verdicts", "tiny", "topic", "n128"))
+    table = next(one for one in tables(report) if one.file[:4] == ("verdicts", "tiny", "topic", "n128"))
     assert len(table.rows) == 15
     assert all(len(row) == len(table.headers) for row in table.rows)
 
@@ -52,7 +52,7 @@ def test_latex_is_booktabs_with_nothing_left_to_escape(report: Report) -> None:
 
 
 def test_names_of_files_do_not_meet_and_are_not_too_long(tmp_path: Path) -> None:
-    names = Names()
+    names = FileNames()
     given = [names.of("scores", "tiny", task, "n32") for task in ("a b", "a-b", "A-B", "x" * 300, "x" * 301, "/")]
     assert len({name.lower() for name in given}) == len(given)
     assert given[0] == "scores-tiny-a-b-n32"
@@ -74,7 +74,7 @@ def test_the_explorer_holds_what_every_row_answered(report: Report) -> None:
     assert sum(map(int, row["right"])) == round(200 * 0.88) + round(200 * 0.90)
     assert {found["answers"]["0123456789".index(code)] for code in set(row["said"])} == {"p"}
     (large,) = [table for table in verdicts(block) if table["n"] == 128]
-    assert large["labels"] == list(block.standing(128).labels)
+    assert large["labels"] == list(block.ranking(128).labels)
     assert len(large["pairs"]) == 15
 
 

@@ -10,8 +10,9 @@ import pytest
 from results_factory import TASK, Results, answered, cell, scores
 
 from harness.records import Score
-from harness.report import learning_curves, load
+from harness.report import load
 from harness.report.chart_style import spec
+from harness.report.sections import learning_curves
 from harness.report.table import Block
 
 

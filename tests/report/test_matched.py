@@ -14,8 +14,8 @@ from results_factory import OTHER, PROSE, TASK, Results, cell, scores
 
 from harness.records import Checkpoint, Fact, Flag
 from harness.report import load, write_report
-from harness.report.columns import matched_headers, matched_texts, matched_title
-from harness.report.matched import Curve, between, crossing, match, target_of
+from harness.report.matched_retention import Curve, between, crossing, match, target_of
+from harness.report.sections import matched_retention as section
 
 levels = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
@@ -150,11 +150,11 @@ def test_the_report_reads_all_curves_off_at_one_score(tmp_path: Path) -> None:
     assert full.changes[OTHER].mean == pytest.approx(-0.1 * 2 / 3)
     assert full.changes[PROSE].deviation == pytest.approx(statistics.stdev([0.6, 0.8]) * 2 / 3)
     assert (prompt.step, prompt.best) == (None, 0.52)
-    assert matched_title(found) == "Retention at matched task score (acc 0.70)"
-    lines = {line[0]: line for line in matched_texts(block, found)}
+    assert section.title_of(found) == "Retention at matched task score (acc 0.70)"
+    lines = {line[0]: line for line in section.lines(block, found)}
     assert lines["full"] == ["full", "2", "16", "−0.467 (0.094)", "−0.07 (0.00)"]
     assert lines["prompt"] == ["prompt", "1", "not reached: 0.52 at best", "", ""]
-    assert {len(line) for line in lines.values()} == {len(matched_headers(block))}
+    assert {len(line) for line in lines.values()} == {len(section.headers(block))}
 
 
 def test_every_face_of_the_report_has_it(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_every_face_of_the_report_has_it(tmp_path: Path) -> None:
 
 
 def test_a_start_that_was_scored_takes_the_bases_place(tmp_path: Path) -> None:
-    from harness.report.matched import curve_of
+    from harness.report.matched_retention import curve_of
 
     report = load(curved_store(tmp_path / "results"), "demo")
     found = curve_of([one for one in report.cells if one.label == "prompt"], (PROSE, OTHER))
@@ -202,7 +202,7 @@ def test_without_two_curves_or_a_gain_there_is_nothing_to_match(tmp_path: Path) 
 
 
 def test_seeds_are_joined_at_the_steps_that_all_of_them_have(tmp_path: Path) -> None:
-    from harness.report.matched import curve_of
+    from harness.report.matched_retention import curve_of
 
     results = Results(tmp_path / "results")
     base = cell("base")

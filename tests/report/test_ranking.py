@@ -12,29 +12,29 @@ from results_factory import PROSE, TASK, Results, answered, cell, demo, items, s
 from harness.records import Score
 from harness.report import load
 from harness.report.pareto import COSTS, front, retention
-from harness.report.ranking import SETTLED, Standing, turned
+from harness.report.ranking import SETTLED, TableRanking, turned
 from harness.report.table import Block
 
 
 @pytest.fixture(scope="module")
 def block(tmp_path_factory: pytest.TempPathFactory) -> Block:
-    (only,) = load(demo(tmp_path_factory.mktemp("standing")), "demo").blocks
+    (only,) = load(demo(tmp_path_factory.mktemp("ranking")), "demo").blocks
     return only
 
 
 def test_labels_stand_by_score_and_each_pair_once(block: Block) -> None:
-    standing = block.standing(128)
-    assert standing.labels == ("setfit", "full", "lora", "dora", "prompt", "base")
-    assert len(standing.pairs) == 15
-    assert set(standing.missing) == {"qlora", "late"}
-    assert "oom" in standing.missing["qlora"]
-    assert sum(standing.chances.values()) == pytest.approx(1.0)
-    assert max(standing.chances, key=lambda label: standing.chances[label]) == standing.best == "setfit"
+    ranking = block.ranking(128)
+    assert ranking.labels == ("setfit", "full", "lora", "dora", "prompt", "base")
+    assert len(ranking.pairs) == 15
+    assert set(ranking.missing) == {"qlora", "late"}
+    assert "oom" in ranking.missing["qlora"]
+    assert sum(ranking.chances.values()) == pytest.approx(1.0)
+    assert max(ranking.chances, key=lambda label: ranking.chances[label]) == ranking.best == "setfit"
 
 
 def test_a_verdict_can_be_said_from_either_side(block: Block) -> None:
-    standing = block.standing(128)
-    one, other = standing.between("setfit", "base"), standing.between("base", "setfit")
+    ranking = block.ranking(128)
+    one, other = ranking.between("setfit", "base"), ranking.between("base", "setfit")
     assert one
     assert other
     assert one.decision
@@ -46,17 +46,17 @@ def test_a_verdict_can_be_said_from_either_side(block: Block) -> None:
         -one.decision.interval.low,
     )
     assert turned(other) == one
-    assert standing.between("setfit", "qlora") is None
+    assert ranking.between("setfit", "qlora") is None
 
 
 def test_those_nearest_to_the_best_know_what_would_settle_them(block: Block) -> None:
-    standing = block.standing(32)
-    open_ = standing.to_best("underpowered")
+    ranking = block.ranking(32)
+    open_ = ranking.to_best("underpowered")
     settled = [verdict for verdict in open_ if verdict.decision and verdict.decision.detectable]
     assert len(settled) == min(len(open_), SETTLED)
 
 
-def lower(folder: Path) -> Standing:
+def lower(folder: Path) -> TableRanking:
     """good has the lower perplexity."""
     results = Results(folder)
     base = cell("base")
@@ -69,18 +69,18 @@ def lower(folder: Path) -> Standing:
             found = [Score(TASK, "task", "bits_per_byte", float(values.mean()), 0.1, 200, False)]
             results.add(one, found, items=items(TASK, "bits_per_byte", [float(value) for value in values]))
     (block,) = load(results.store(), "demo").blocks
-    return block.standing(32)
+    return block.ranking(32)
 
 
 def test_where_lower_is_better_the_lowest_is_first(tmp_path: Path) -> None:
-    standing = lower(tmp_path)
-    assert standing.labels == ("good", "bad", "base")
-    verdict = standing.between("good", "bad")
+    ranking = lower(tmp_path)
+    assert ranking.labels == ("good", "bad", "base")
+    verdict = ranking.between("good", "bad")
     assert verdict
     assert verdict.decision
     assert verdict.verdict == "better"
     assert verdict.decision.effect < 0
-    assert standing.chances["good"] > 0.95
+    assert ranking.chances["good"] > 0.95
 
 
 def test_one_seed_is_known_to_be_one(tmp_path: Path) -> None:
@@ -89,26 +89,26 @@ def test_one_seed_is_known_to_be_one(tmp_path: Path) -> None:
     results.add(base, scores(0.6), items=answered(0.6, 1))
     results.add(cell("lora", 32, 0, baseline=base.spec_digest), scores(0.8), items=answered(0.8, 2))
     (block,) = load(results.store(), "demo").blocks
-    assert not block.standing(32).seeds_known
-    assert block.standing(64) == Standing(block.standing(64).point, 0.02)  # nothing ran there
+    assert not block.ranking(32).seeds_known
+    assert block.ranking(64) == TableRanking(block.ranking(64).point, 0.02)  # nothing ran there
 
 
 def test_the_front_is_of_those_that_learned(block: Block) -> None:
     rows = block.at(128)
-    kept = front(block.standing(128), rows, retention(PROSE))
+    kept = front(block.ranking(128), rows, retention(PROSE))
     assert set(kept) == {"full", "lora", "dora"}  # setfit keeps no model, prompt learned nothing, base is no method
     assert kept["lora"] > 0.95  # it forgets least
     assert kept["full"] > 0.3
     assert kept["dora"] < 0.3
     assert block.fronts["lora", 128, ""] == kept["lora"]
-    assert front(block.standing(64), rows, retention(PROSE)) == {}
+    assert front(block.ranking(64), rows, retention(PROSE)) == {}
 
 
 def test_a_cost_is_known_and_disturbed_times_are_no_goal(block: Block) -> None:
     seconds = next(goal for goal in COSTS if goal.name == "training time")
     rows = block.at(128)
-    quick = front(block.standing(128), rows, seconds)
+    quick = front(block.ranking(128), rows, seconds)
     assert quick["setfit"] == 1.0  # the fastest of all
     assert quick["full"] < 0.2
     disturbed = [replace(row, contended=row.label == "setfit") for row in rows]
-    assert "setfit" not in front(block.standing(128), disturbed, seconds)
+    assert "setfit" not in front(block.ranking(128), disturbed, seconds)

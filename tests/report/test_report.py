@@ -16,15 +16,16 @@ from results_factory import MIB, OTHER, PROSE, Results, answered, cell, demo, en
 
 from harness.errors import StoreError
 from harness.records import Check, Fact, Flag, Status, TrainSettings
-from harness.report import load, memory, printable, write_report
-from harness.report.answer import sentences
+from harness.report import load, printable, write_report
 from harness.report.chart_style import spec
 from harness.report.columns import headers, problem, texts
 from harness.report.format import joules, number, share, size, with_error
 from harness.report.label_placement import box, overlap, place
-from harness.report.losses import losses
 from harness.report.measurements import joint_stderr
-from harness.report.plots import learning_against_forgetting
+from harness.report.scatter import learning_against_forgetting
+from harness.report.sections import memory
+from harness.report.sections.answer import sentences
+from harness.report.sections.losses import losses
 
 
 @pytest.fixture(scope="module")
@@ -360,9 +361,9 @@ def test_experts_of_another_task_have_their_own_block(tmp_path):
 
 def test_a_task_that_a_row_was_trained_on_is_marked_and_no_forgetting(tmp_path):
     from harness.records import Score
-    from harness.report.answer import loss_of
     from harness.report.columns import texts
-    from harness.report.footnotes import footnotes
+    from harness.report.sections.answer import loss_of
+    from harness.report.sections.footnotes import footnotes
 
     results = Results(tmp_path)
     base = cell("base")
@@ -379,7 +380,7 @@ def test_a_task_that_a_row_was_trained_on_is_marked_and_no_forgetting(tmp_path):
     assert merged.retained[OTHER].learned
     assert loss_of(merged, OTHER) is None
     assert sum(text.endswith("§") for text in texts(block, merged)) == 1
-    assert any(note.startswith("§") for note in footnotes(report))
+    assert any(note.text.startswith("§") for note in footnotes(report))
 
 
 NOISE, HARD = {"corrupt": {"labels": 0.4}}, {"select": "hard"}
@@ -439,7 +440,7 @@ def test_every_face_of_the_report_names_the_quality(tmp_path):
     for text in (paths.html.read_text(encoding="utf-8"), paths.markdown.read_text(encoding="utf-8")):
         assert "labels 0.4" in text
         assert "select hard" in text
-    assert "topic, tiny, 32 examples, labels 0.4" in printed(store, 140)
+    assert "topic, tiny, 32 training examples, labels 0.4" in printed(store, 140)
     (block,) = load(store, "demo").blocks
     for chart in (losses(block), learning_against_forgetting(block)):
         assert "32 examples, labels 0.4" in json.dumps(spec(chart))
@@ -568,19 +569,20 @@ class TestRetention:
         assert not any(name.startswith(("mean Δ", "KL to base")) for name in headers(block))
 
     def test_on_a_narrow_terminal_the_mean_goes_before_its_parts(self, tmp_path):
+        from harness.report.columns import SPARE
         from harness.report.terminal import fit
 
         (block,) = load(vector_store(tmp_path), "demo").blocks
         names = headers(block)
         for width in range(20, 200):
-            kept = {names[place] for place in fit(names, [len(name) for name in names], width)}
+            kept = {names[place] for place in fit(names, [len(name) for name in names], width, SPARE)}
             assert "mean Δ acc" not in kept or {"Δ other (acc)", "Δ third (acc)", "tokens/s"} <= kept
         assert "mean Δ acc" in kept
 
     def test_what_they_mean_is_said(self, tmp_path):
-        from harness.report.footnotes import footnotes
+        from harness.report.sections.footnotes import footnotes
 
-        notes = " ".join(footnotes(load(vector_store(tmp_path), "demo")))
+        notes = " ".join(note.text for note in footnotes(load(vector_store(tmp_path), "demo")))
         assert "compare it within one model only" in notes
         assert "read it beside its parts" in notes
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.report.chart_style import spec, svg
-from harness.report.tuning import curves, drawn_merits, full_rate, groups, headers, lines, times, warnings
+from harness.report.sections.tuning import curves, drawn_merits, full_rate, groups, headers, lines, times, warnings
 from harness.store.studies import StoredStudy, StoredTrial
 
 

@@ -14,6 +14,11 @@ from harness.report.pareto import COSTS, Goal, fronts
 from harness.report.table import UNITS, Block, Row
 
 WIDTH, HEIGHT = 660, 420
+RING = "A ring is as strong as the probability that no other is better in both."
+POINTS = (
+    "Bars are one standard error where it is known. A line joins the data sizes of a label. Hollow: not trained, or "
+    "not shown to have learned."
+)
 SHAPES = [
     "circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left", "triangle-right", "wedge",
     "arrow",
@@ -43,7 +48,7 @@ def learning_against_forgetting(block: Block) -> Any:
     dots = list(gains_and_changes(block))
     if not dots:
         return None
-    kept = next(figure for row in block.rows if (figure := row.retained.get(block.retain[0])))
+    kept = next(estimate for row in block.rows if (estimate := row.retained.get(block.retain[0])))
     metric = kept.metric
     return scatter(
         block,
@@ -92,9 +97,9 @@ def gains_and_changes(block: Block) -> Iterator[Dot]:
 def costs_and_scores(block: Block, goal: Goal) -> Iterator[Dot]:
     chances = fronts(block, goal)
     for row in sorted(block.rows, key=lambda row: row.n_train):
-        figure = goal.read(row)
-        if row.score and figure is not None:
-            scaled = figure[0] * SCALE.get(goal.unit, 1.0)
+        estimate = goal.read(row)
+        if row.score and estimate is not None:
+            scaled = estimate[0] * SCALE.get(goal.unit, 1.0)
             yield dot(row, (scaled, 0.0), (row.score.value, row.score.stderr or 0.0), chances)
 
 

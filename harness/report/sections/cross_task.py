@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.stats import (
     Interval,
@@ -17,11 +17,18 @@ from harness.analysis.stats import (
     performance_profile,
     probability_of_improvement,
 )
-from harness.report.chart_style import colours, legend
+from harness.report.chart_style import colours, legend, spec
+from harness.report.elements import Element, Plot, Text, TextTable
 from harness.report.format import digits_of, number, share
 from harness.report.measurements import headline
+from harness.report.sections.base import WRITTEN, Section, Subject
 from harness.report.table import Report, condition_of
 from harness.store import CellRow
+
+if TYPE_CHECKING:
+    import altair as alt
+    import numpy
+    from numpy.typing import NDArray
 
 TITLE = "Across tasks"
 NOTE = (
@@ -32,8 +39,28 @@ NOTE = (
 )
 
 
+class CrossTask(Section):
+    """How labels rank over all tasks that they share, for each model and data size."""
+
+    name = "across"
+    title = TITLE
+    order = 200
+    forms = WRITTEN
+
+    def elements(self, subject: Subject) -> Iterator[Element]:
+        comparisons = across(subject.report)
+        for one in comparisons:
+            yield TextTable(one.title, headers(one), lines(one), file=("across", one.title))
+            if told := sentence(one):
+                yield Text(told, "note")
+            charts = {"": spec(chart(one))}
+            yield Plot("", charts, label=f"Performance profiles: {one.title}", file=(one.title,))
+        if comparisons:
+            yield Text(NOTE, "note")
+
+
 @dataclass(frozen=True)
-class Across:
+class TaskComparison:
     """Labels that finished every task of one size; `scores` are [seeds, tasks]."""
 
     model: str
@@ -42,7 +69,7 @@ class Across:
     metric: str
     higher_is_better: bool
     tasks: tuple[str, ...]
-    scores: dict[str, Any]
+    scores: dict[str, NDArray[numpy.float64]]
     means: dict[str, Interval]
     beats: dict[str, float]  # the reference
     reference: str
@@ -55,7 +82,7 @@ class Across:
 
 
 @lru_cache(maxsize=4)
-def across(report: Report) -> tuple[Across, ...]:
+def across(report: Report) -> tuple[TaskComparison, ...]:
     """A comparison for each model and data size that two or more tasks of one metric have in common."""
     blocks, cells = report.blocks, report.cells
     found = []
@@ -79,7 +106,7 @@ def across(report: Report) -> tuple[Across, ...]:
 
 def compared(
     model: str, n_train: int, condition: str, metric: str, tasks: Sequence[str], cells: Sequence[CellRow]
-) -> Across | None:
+) -> TaskComparison | None:
     """None where fewer than two tasks and two labels are left. Seeds beyond those that every task has are left out."""
     import numpy
 
@@ -98,7 +125,7 @@ def compared(
     scores = {label: numpy.array([found[task][: seeds[label]] for task in held]).T for label, found in whole.items()}
     reference = max(scores, key=lambda label: interquartile_mean(scores[label]) * (1 if better else -1))
     sign = 1 if better else -1
-    return Across(
+    return TaskComparison(
         model, n_train, condition, metric, better, tuple(held), scores,
         means={label: interquartile_interval(values) for label, values in scores.items()},
         beats={
@@ -112,11 +139,11 @@ def compared(
     )  # fmt: skip
 
 
-def headers(one: Across) -> list[str]:
+def headers(one: TaskComparison) -> list[str]:
     return ["method", "mean rank", "group", f"IQM {one.metric}", "95%", f"beats {one.reference}"]
 
 
-def lines(one: Across) -> list[list[str]]:
+def lines(one: TaskComparison) -> list[list[str]]:
     """The texts of a table's rows, the best mean rank first."""
     digits = digits_of(one.metric)
     labels = list(one.scores)
@@ -149,7 +176,7 @@ def groups(ranking: Ranking, labels: Sequence[str]) -> Mapping[str, str]:
     return found
 
 
-def sentence(one: Across) -> str:
+def sentence(one: TaskComparison) -> str:
     """What Friedman's test says, in words; nothing for fewer than three labels."""
     if one.ranking is None:
         return ""
@@ -164,7 +191,7 @@ def sentence(one: Across) -> str:
     )
 
 
-def chart(one: Across) -> Any:
+def chart(one: TaskComparison) -> alt.Chart:
     """Performance profiles: the share of runs that score above each threshold."""
     import altair as alt
     import numpy

@@ -6,13 +6,18 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.stats import Crossover, Scaling, Z, find_crossover, scaling
-from harness.report.chart_style import colours, legend
+from harness.report.chart_style import colours, legend, spec
+from harness.report.elements import Element, Plot, TextTable
 from harness.report.format import chance, digits_of, number
-from harness.report.ranking import Standing
+from harness.report.ranking import TableRanking
+from harness.report.sections.base import WRITTEN, Section, Subject
 from harness.report.table import Block, Row
+
+if TYPE_CHECKING:
+    import altair as alt
 
 TITLE = "Score against data"
 NOTE = (
@@ -27,8 +32,37 @@ SURE = 0.8  # less likely ones are noise
 LIKELY = 0.1  # a label with less chance to be the best is not named
 
 
+class LearningCurves(Section):
+    """Score by number of examples, which label wins at each size, and where the lead changes."""
+
+    name = "learning-curves"
+    order = 160
+    per_block = True
+    forms = WRITTEN
+
+    def elements(self, subject: Subject) -> Iterator[Element]:
+        block = subject.block
+        if not block.compares:
+            return
+        charts = {
+            condition or "clean data": spec(drawn)
+            for condition in block.conditions
+            if (drawn := chart(block, condition)) is not None
+        }
+        if charts:
+            yield Plot(TITLE, charts, NOTE)
+        for condition in block.conditions:
+            if len(sizes(block, condition)) < 2:
+                continue
+            ending = f", {condition}" * bool(condition)
+            winners, changed = f"Which wins with how many examples{ending}", f"Where the lead changes{ending}"
+            yield TextTable(winners, headers(), lines(block, condition), file=(winners, block.model, block.task))
+            if found := change_lines(block, condition):
+                yield TextTable(changed, change_headers(), found, file=(changed, block.model, block.task))
+
+
 @dataclass(frozen=True)
-class Change:
+class LeadChange:
     """`label` leads `behind` at the largest size, but not at all sizes."""
 
     label: str
@@ -39,49 +73,49 @@ class Change:
 def sizes(block: Block, condition: str) -> list[int]:
     """Of the tables of one quality of data, those in which something that was trained can be compared."""
     trained = {row.label for row in block.rows if row.n_train}
-    return [n for n, its in block.tables if its == condition and n and trained & {*block.standing(n, its).labels}]
+    return [n for n, its in block.tables if its == condition and n and trained & {*block.ranking(n, its).labels}]
 
 
-def changes(block: Block, condition: str) -> list[Change]:
+def changes(block: Block, condition: str) -> list[LeadChange]:
     """Pairs of labels whose lead surely enough changes between the sizes that were run, the surest first."""
     ns = sizes(block, condition)
     if len(ns) < 2:
         return []
-    held = [block.standing(n, condition) for n in ns]
-    everywhere = set(held[0].labels).intersection(*(standing.labels for standing in held))
+    held = [block.ranking(n, condition) for n in ns]
+    everywhere = set(held[0].labels).intersection(*(ranking.labels for ranking in held))
     trained = {row.label for row in block.rows if row.n_train}
     named = dict.fromkeys(
-        label for standing in held for label in trained_first(standing, trained)[:CONTENDERS] if label in everywhere
+        label for ranking in held for label in trained_first(ranking, trained)[:CONTENDERS] if label in everywhere
     )
     found = []
     for a, b in itertools.combinations(named, 2):
-        leads = [lead(standing, a, b) for standing in held]
+        leads = [lead(ranking, a, b) for ranking in held]
         if not all(value == value for pair in leads for value in pair):
             continue
         change = find_crossover(ns, [value for value, _ in leads], [error for _, error in leads])
         if change.at is None or not math.isfinite(change.at.value) or not ns[0] < change.at.value <= ns[-1]:
             continue
         first, second = (a, b) if change.leads_last > 0 else (b, a)
-        found.append(Change(first, second, change))
+        found.append(LeadChange(first, second, change))
     likely = [change for change in found if change.found.probability >= SURE]
     return sorted(likely, key=lambda change: -change.found.probability)[:MOST]
 
 
-def trained_first(standing: Standing, trained: set[str]) -> list[str]:
-    return [label for label in standing.labels if label in trained]
+def trained_first(ranking: TableRanking, trained: set[str]) -> list[str]:
+    return [label for label in ranking.labels if label in trained]
 
 
-def lead(standing: Standing, a: str, b: str) -> tuple[float, float]:
+def lead(ranking: TableRanking, a: str, b: str) -> tuple[float, float]:
     """(how far `a` is better, its standard error); that of a normal with the same 95% interval."""
-    verdict = standing.between(a, b)
+    verdict = ranking.between(a, b)
     if verdict is None or verdict.decision is None:
         return math.nan, math.nan
     found = verdict.decision
-    sign = 1.0 if standing.higher_is_better else -1.0
+    sign = 1.0 if ranking.higher_is_better else -1.0
     return sign * found.effect, (found.interval.high - found.interval.low) / 2 / Z
 
 
-def sentence(change: Change) -> str:
+def sentence(change: LeadChange) -> str:
     """Where a lead changes, in words."""
     at, interval, sure = extent(change)
     return (
@@ -98,7 +132,7 @@ def lines(block: Block, condition: str) -> list[list[str]]:
     """Which wins at each size: a row of texts for each."""
     found = []
     for n in sizes(block, condition):
-        ranked = sorted(block.standing(n, condition).chances.items(), key=lambda pair: -pair[1])
+        ranked = sorted(block.ranking(n, condition).chances.items(), key=lambda pair: -pair[1])
         others = [f"{label} {chance(its)}" for label, its in ranked[1:] if its >= LIKELY]
         found.append([str(n), ranked[0][0], chance(ranked[0][1]), ", ".join(others)])
     return found
@@ -125,14 +159,14 @@ def by_label(block: Block, condition: str) -> dict[str, list[Row]]:
     return found
 
 
-def chart(block: Block, condition: str) -> Any:
+def chart(block: Block, condition: str) -> alt.LayerChart | None:
     """Score by number of examples with bands of 95%, dashed where a power law forecasts; None for one size."""
     if len(sizes(block, condition)) < 2:
         return None
     import altair as alt
 
     points = list(banded(block, condition))
-    labels = list(dict.fromkeys(point["label"] for point in points))
+    labels = list(dict.fromkeys(str(point["label"]) for point in points))
     every = list(dict.fromkeys(row.label for row in block.rows))
     scale = alt.Scale(domain=labels, range=colours(every, labels))
     x = alt.X("n:Q", title="training examples", scale=alt.Scale(type="log", nice=False),
@@ -170,10 +204,10 @@ def chart(block: Block, condition: str) -> Any:
     return alt.layer(*layers).properties(width=620, height=320)
 
 
-def banded(block: Block, condition: str) -> Iterator[dict[str, Any]]:
+def banded(block: Block, condition: str) -> Iterator[dict[str, object]]:
     """A point for each label and size; `leads` for the best of the largest size."""
     digits = digits_of(block.metric)
-    best = trained_first(block.standing(sizes(block, condition)[-1], condition), set(by_label(block, condition)))
+    best = trained_first(block.ranking(sizes(block, condition)[-1], condition), set(by_label(block, condition)))
     for label, rows in by_label(block, condition).items():
         for row in rows:
             assert row.score
@@ -190,7 +224,7 @@ def banded(block: Block, condition: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def forecast(block: Block, condition: str) -> Iterator[dict[str, Any]]:
+def forecast(block: Block, condition: str) -> Iterator[dict[str, object]]:
     """Points of the fitted curves, within the sizes that were run."""
     ns = sizes(block, condition)
     for label, fit in fits(block, condition).items():
@@ -208,7 +242,7 @@ def change_lines(block: Block, condition: str) -> list[list[str]]:
     return [[change.label, change.behind, *extent(change)] for change in changes(block, condition)]
 
 
-def extent(change: Change) -> list[str]:
+def extent(change: LeadChange) -> list[str]:
     """From how many examples on, its interval, and how likely it is at all."""
     at = change.found.at
     assert at is not None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.stats import expected_best, expected_best_interval
-from harness.report.chart_style import colours, legend
+from harness.report.chart_style import colours, legend, spec
+from harness.report.elements import Element, Plot, Text, TextTable
 from harness.report.format import NA, digits_of, number, size, with_error
-from harness.report.table import Block
+from harness.report.sections.base import Section, Subject
+from harness.report.table import Block, Report
 from harness.store import StoredStudy, StoredTrial
 from harness.suite import short
+
+if TYPE_CHECKING:
+    import altair as alt
 
 TITLE = "Tuning"
 PLOT_TITLE = "Best validation score by budget"
@@ -25,6 +30,47 @@ WHOLE = 0.999  # of the weights: all of them
 # The columns that a narrow terminal does without, the first first.
 SPARE = ("notes", "front", "peak", "best of", "other settings", "trials", "default")
 MOST_POINTS = 60
+CAPTION = (
+    "Left: the best of as many trials drawn at random from those made; bands are 95% bootstrap intervals over the "
+    "trials. Right: the best found so far, by what had been spent."
+)
+
+
+class Tuning(Section):
+    """What the search for settings found, for each group of studies that may be compared."""
+
+    name = "tuning"
+    title = TITLE
+    order = 210
+
+    def elements(self, subject: Subject) -> Iterator[Element]:
+        report = subject.report
+        for name, studies in groups(report.studies).items():
+            yield table_of(name, studies, report)
+            chart = curves(studies, labels_of(studies[0], report))
+            if chart is not None:
+                yield Plot(PLOT_TITLE, {"": spec(chart)}, CAPTION, label=f"{PLOT_TITLE}: {name}", file=(name,))
+        if report.studies:
+            yield Text(NOTE, "note")
+
+    def on_terminal(self, subject: Subject) -> Iterator[Element]:
+        report = subject.report
+        for name, studies in groups(report.studies).items():
+            yield table_of(name, studies, report)
+        for warning in warnings(report.studies):
+            yield Text(warning, "warning")
+
+
+def table_of(name: str, studies: Sequence[StoredStudy], report: Report) -> TextTable:
+    """One group of studies as a table."""
+    rows = lines(studies, report.blocks)
+    return TextTable(name, headers(studies), rows, file=("tuning", name), spare=SPARE, css="tuning")
+
+
+def labels_of(study: StoredStudy, report: Report) -> list[str]:
+    """The labels of a study's block in the suite's order, which gives each its colour."""
+    blocks = (block for block in report.blocks if (block.task, block.model) == (study.task, study.model))
+    return list(dict.fromkeys(row.label for block in blocks for row in block.rows))
 
 
 def groups(studies: Sequence[StoredStudy]) -> dict[str, list[StoredStudy]]:
@@ -149,7 +195,7 @@ def times(ratio: float) -> str:
     return f"{float(f'{ratio:.2g}'):g}"
 
 
-def value_text(value: Any) -> str:
+def value_text(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -163,7 +209,7 @@ def merit(trial: StoredTrial) -> float:
     return trial.merits[0] if trial.merits else float("-inf")
 
 
-def curves(studies: Sequence[StoredStudy], every: Sequence[str] = ()) -> Any:
+def curves(studies: Sequence[StoredStudy], every: Sequence[str] = ()) -> alt.HConcatChart | None:
     """A chart, for each label: the expected best validation score of k trials with its 95% interval over trials; and
     the best so far by the seconds that were spent. None where no study has two trials."""
     rows = []
@@ -203,7 +249,7 @@ def curves(studies: Sequence[StoredStudy], every: Sequence[str] = ()) -> Any:
     return alt.hconcat(*sides)
 
 
-def so_far(studies: Sequence[StoredStudy]) -> Iterator[dict[str, Any]]:
+def so_far(studies: Sequence[StoredStudy]) -> Iterator[dict[str, object]]:
     """The best value after each trial, by the seconds that all trials until then took."""
     for study in studies:
         seconds, best = 0.0, None

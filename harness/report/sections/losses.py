@@ -1,14 +1,34 @@
-"""Plot: training loss by step, one small plot a data size."""
+"""Training loss by step, one small plot a data size."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from harness.report.chart_style import colours, legend
+from harness.report.chart_style import colours, legend, spec
+from harness.report.elements import Plot
+from harness.report.sections.base import WRITTEN, Section, Subject
 from harness.report.table import Block
 
+if TYPE_CHECKING:
+    import altair as alt
 
-def losses(block: Block) -> Any:
+
+class Losses(Section):
+    """How training loss falls, label by label."""
+
+    name = "losses"
+    order = 170
+    per_block = True
+    forms = WRITTEN
+
+    def elements(self, subject: Subject) -> Iterator[Plot]:
+        chart = losses(subject.block) if subject.block.compares else None
+        if chart is not None:
+            yield Plot("Training loss", {"": spec(chart)}, "Mean over finished seeds, running mean of five steps.")
+
+
+def losses(block: Block) -> alt.FacetChart | None:
     """A chart: training loss by step, one small plot a data size and quality of data. None when nothing was trained."""
     rows = [
         {"label": label, "size": facet_title(n_train, condition), "step": step, "loss": loss}

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.report.elements import Custom, Element, Text, TextTable
 from harness.report.format import NA
+from harness.report.sections.base import Section, Subject
 from harness.report.table import Report
 from harness.store import StoredCheck
 
 HEADERS = ("check", "result", "measured", "at most", "unit", "what was compared")
 
 
+class SelfChecks(Section):
+    """Whether what the figures were measured with measures rightly, on each base model."""
+
+    name = "instruments"
+    title = "Instruments"
+    order = 320
+
+    def elements(self, subject: Subject) -> Iterator[Element]:
+        yield Text(summary(subject.report), "note")
+        for checks in tables(subject.report):
+            yield TextTable(checks.title, HEADERS, [texts for texts, _ in checks.rows])
+
+    def on_page(self, subject: Subject) -> Iterator[Element]:
+        yield Text(summary(subject.report), "note")
+        yield Custom("self_checks.html.jinja", {"headers": HEADERS, "tables": tables(subject.report)})
+
+    def on_terminal(self, subject: Subject) -> Iterator[Element]:
+        passed = all(check.passed for check in subject.report.checks)
+        yield Text(summary(subject.report), "note" if passed else "bad")
+
+
 @dataclass(frozen=True)
-class Table:
+class CheckTable:
     """The checks on one base model: texts in the order of `HEADERS`, and whether each was passed."""
 
     title: str
@@ -31,13 +55,15 @@ def summary(report: Report) -> str:
     return f"Instruments: all {len(checks)} checks passed."
 
 
-def tables(report: Report) -> list[Table]:
+def tables(report: Report) -> list[CheckTable]:
     """A table for each base model and the settings that its scores are made with."""
     groups: dict[str, list[StoredCheck]] = {}
     for check in report.checks:
         title = f"{check.model}, precision {check.precision}, attention {check.attention}"
         groups.setdefault(title, []).append(check)
-    return [Table(title, tuple((texts(check), check.passed) for check in checks)) for title, checks in groups.items()]
+    return [
+        CheckTable(title, tuple((texts(check), check.passed) for check in checks)) for title, checks in groups.items()
+    ]
 
 
 def texts(check: StoredCheck) -> tuple[str, ...]:

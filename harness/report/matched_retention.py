@@ -32,7 +32,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Change:
+class MatchedChange:
     """A mean over seeds, and their standard deviation (None for one seed)."""
 
     mean: float
@@ -48,11 +48,11 @@ class Match:
     seeds: int
     step: float | None
     best: float
-    changes: dict[str, Change]
+    changes: dict[str, MatchedChange]
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedRetention:
     """The labels of one table at the same task score."""
 
     metric: str
@@ -60,7 +60,7 @@ class Matched:
     matches: tuple[Match, ...]
 
 
-def matched(groups: Mapping[str, Sequence[CellRow]], retain: Sequence[str]) -> Matched | None:
+def matched(groups: Mapping[str, Sequence[CellRow]], retain: Sequence[str]) -> MatchedRetention | None:
     """Of the cells of each label (its seeds) at one data size and quality. None with less than two curves, or where no
     label is better than the base model."""
     curves = {label: curve for label, cells in groups.items() if (curve := curve_of(cells, retain))}
@@ -68,7 +68,9 @@ def matched(groups: Mapping[str, Sequence[CellRow]], retain: Sequence[str]) -> M
     target = target_of(list(curves.values()))
     if len(curves) < 2 or target is None or len(metrics) > 1:
         return None
-    return Matched(metrics.pop(), target, tuple(match(label, curve, target) for label, curve in curves.items()))
+    return MatchedRetention(
+        metrics.pop(), target, tuple(match(label, curve, target) for label, curve in curves.items())
+    )
 
 
 def target_of(curves: Sequence[Curve]) -> float | None:
@@ -91,7 +93,7 @@ def match(label: str, curve: Curve, target: float) -> Match:
     for task, of_seeds in curve.changes.items():
         values = [between(changed, place) for changed in of_seeds]
         deviation = statistics.stdev(values) if len(values) > 1 else None
-        changes[task] = Change(statistics.fmean(values), deviation)
+        changes[task] = MatchedChange(statistics.fmean(values), deviation)
     return Match(label, curve.seeds, between(curve.steps, place), best, changes)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from harness.report.columns import name
+from harness.report.elements import Folded, Text, TextTable
 from harness.report.format import size
 from harness.report.measurements import ADDED, PEAK
+from harness.report.sections.base import WRITTEN, Section, Subject
 from harness.report.table import Block, Row
 
 TITLE = "Memory: predicted / measured (ratio)"
@@ -13,6 +17,21 @@ NOTE = (
     "beside weights and process: for load the checkpoint as it is read, for train gradients, optimizer state and "
     "activations, for evaluate a batch that is scored. Each part is a fact, predicted_…_bytes (tunebench show)."
 )
+
+
+class Memory(Section):
+    """Predicted and measured memory of each phase, and their ratio."""
+
+    name = "memory"
+    order = 190
+    per_block = True
+    forms = WRITTEN
+
+    def elements(self, subject: Subject) -> Iterator[Folded]:
+        block = subject.block
+        if headers := columns(block):
+            table = TextTable(TITLE, headers, lines(block), file=("memory", block.model, block.task))
+            yield Folded(TITLE, (table, Text(NOTE, "footnote")))
 
 
 def columns(block: Block) -> list[str]:

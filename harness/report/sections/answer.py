@@ -1,4 +1,4 @@
-"""The answer in plain words, before any table."""
+"""The answer in plain words, before any table: of the whole report, and of each block."""
 
 from __future__ import annotations
 
@@ -6,17 +6,56 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.analysis import Verdict
-from harness.report import advice, learning_curves
+from harness.report import advice
+from harness.report.elements import Bullets, Element, Text
 from harness.report.format import NA, chance, digits_of, number, seconds, size, with_error
 from harness.report.pareto import front, retention
-from harness.report.ranking import Standing
-from harness.report.table import UNITS, Block, Figure, Report, Row
+from harness.report.ranking import TableRanking
+from harness.report.sections import learning_curves, self_checks
+from harness.report.sections.base import Section, Subject
+from harness.report.table import UNITS, Block, Estimate, Report, Row
 
 MOST_NAMES = 6  # of a list in a sentence
 LINES = 10  # of the answer on a terminal
 CROSSINGS = 1
 SURE = 0.99  # beyond it "at most" would say nothing
 WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowered", "not told apart"))
+
+
+class Answer(Section):
+    """The answer to the suite's question. A terminal shows it last, where the eye is."""
+
+    name = "answer"
+    link = "Answer"
+    order = 10
+    terminal_order = 900
+    forms = frozenset({"page", "terminal"})
+
+    def elements(self, subject: Subject) -> Iterator[Element]:
+        report = subject.report
+        yield Bullets(lines(report), lead=True, most_lines=LINES, closing=len(closing(report)))
+
+    def on_terminal(self, subject: Subject) -> Iterator[Element]:
+        if subject.report.run.question:
+            yield Text(subject.report.run.question, style="strong")
+        yield from self.elements(subject)
+
+
+class BlockAnswer(Section):
+    """What a reader should take away from one block. The page has it only where there are several."""
+
+    name = "block-answer"
+    order = 100
+    per_block = True
+    forms = frozenset({"page", "markdown"})
+
+    def elements(self, subject: Subject) -> Iterator[Element]:
+        if takeaways := sentences(subject.block):
+            yield Bullets(takeaways, lead=True)
+
+    def on_page(self, subject: Subject) -> Iterator[Element]:
+        if sum(block.compares for block in subject.report.blocks) > 1:
+            yield from self.elements(subject)
 
 
 def lines(report: Report) -> list[str]:
@@ -41,14 +80,12 @@ def lines(report: Report) -> list[str]:
 
 def closing(report: Report) -> list[str]:
     """What is always said: that cells did not finish, that an instrument failed."""
-    from harness.report import self_checks
-
     told = []
     odd = {
         label: why
         for block in report.blocks
         if block.answered
-        for label, why in block.standing(*block.answered).missing.items()
+        for label, why in block.ranking(*block.answered).missing.items()
         if any(row.label == label and row.score for row in block.at(*block.answered))
     }
     if odd:
@@ -70,26 +107,26 @@ def sentences(block: Block) -> list[str]:
         return [f"No method has finished on {block.task} yet."]
     n_train, condition = point
     rows = [row for row in block.at(n_train, condition) if row.score and (row.n_train or row.label != "base")]
-    standing = block.standing(n_train, condition)
-    told = [best(block, rows, standing), *beside_best(standing)]
+    ranking = block.ranking(n_train, condition)
+    told = [best(block, rows, ranking), *beside_best(ranking)]
     if n_train < block.sizes[-1]:
         told.insert(1, f"Nothing has finished with {block.sizes[-1]} examples.")
-    told += forgetting(block, rows, standing)
-    told += beside_full(block, rows, standing)
+    told += forgetting(block, rows, ranking)
+    told += beside_full(block, rows, ranking)
     if not condition:
         told += spoilt(block, rows)
-    told += [settling(verdict) for verdict in standing.to_best("underpowered")[:1] if settling(verdict)]
+    told += [settling(verdict) for verdict in ranking.to_best("underpowered")[:1] if settling(verdict)]
     told += [learning_curves.sentence(change) for change in learning_curves.changes(block, condition)[:CROSSINGS]]
-    told += costs(rows, standing)
+    told += costs(rows, ranking)
     idle = [row.label for row in rows if not row.learned and row.n_train]
     if idle:
         told.append(f"Not shown to be better than the untouched model: {some(idle)}.")
     return told
 
 
-def best(block: Block, rows: Sequence[Row], standing: Standing) -> str:
+def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
     """Which scores highest, and how likely it is to be the best."""
-    top = max(rows, key=lambda row: (row.label == standing.best, row.label in standing.labels, row.merit))
+    top = max(rows, key=lambda row: (row.label == ranking.best, row.label in ranking.labels, row.merit))
     assert top.score is not None
     examples = f"With {top.n_train} examples" if top.n_train else "Without training"
     if top.condition:
@@ -101,41 +138,41 @@ def best(block: Block, rows: Sequence[Row], standing: Standing) -> str:
     )
     if block.base and block.base.score:
         text += f" (untouched model: {number(block.base.score.value, digits_of(block.metric))})"
-    sure = standing.chances.get(top.label)
-    if sure is not None and len(standing.labels) > 1:
-        most = "at most " if standing.leads and standing.leads.at_most and sure < SURE else ""
-        text += f". Chance that it is the best of these {len(standing.labels)}: {most}{chance(sure)}"
-    if standing.best == "base":
+    sure = ranking.chances.get(top.label)
+    if sure is not None and len(ranking.labels) > 1:
+        most = "at most " if ranking.leads and ranking.leads.at_most and sure < SURE else ""
+        text += f". Chance that it is the best of these {len(ranking.labels)}: {most}{chance(sure)}"
+    if ranking.best == "base":
         text += ". Nothing is above the untouched model"
     return text + "."
 
 
-def beside_best(standing: Standing) -> Iterator[str]:
+def beside_best(ranking: TableRanking) -> Iterator[str]:
     """How sure the lead of the highest score is."""
-    if len(standing.labels) == 1:
+    if len(ranking.labels) == 1:
         return
-    if not standing.best:
+    if not ranking.best:
         yield "The answers to single items are not stored, so no difference can be tested."
         return
-    if not standing.seeds_known:
+    if not ranking.seeds_known:
         yield (
             "One seed each: another seed may change the order, and nothing counts as shown. "
             "Run two or more (`seeds: [0, 1]`)."
         )
         return
-    worse, tied, open_ = (standing.to_best(word) for word in ("worse", "tied", "underpowered"))
+    worse, tied, open_ = (ranking.to_best(word) for word in ("worse", "tied", "underpowered"))
     told = []
     if worse:
         told.append(f"better than {some(verdict.a for verdict in worse)}")
     if tied:
-        told.append(f"tied with {some(verdict.a for verdict in tied)} (within {standing.margin:g})")
+        told.append(f"tied with {some(verdict.a for verdict in tied)} (within {ranking.margin:g})")
     if open_:
         told.append(f"not told apart from {some(verdict.a for verdict in open_)}")
-    yield f"{standing.best} is {'; '.join(told)}{corrected(standing)}."
+    yield f"{ranking.best} is {'; '.join(told)}{corrected(ranking)}."
 
 
-def corrected(standing: Standing) -> str:
-    count = len(standing.pairs)
+def corrected(ranking: TableRanking) -> str:
+    count = len(ranking.pairs)
     return f" (p corrected for all {count} pairs)" if count > 1 else ""
 
 
@@ -157,23 +194,23 @@ def settling(verdict: Verdict) -> str:
     return f"{verdict.b} against {verdict.a} would take {', '.join(ways)}."
 
 
-def beside_full(block: Block, rows: Sequence[Row], standing: Standing) -> Iterator[str]:
+def beside_full(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
     """How those that train a part of the weights stand beside the first of the suite that trains all of them: the best
     of several would be the luckiest. With one seed nothing is known of it."""
-    if not standing.seeds_known:
+    if not ranking.seeds_known:
         return
     here = {id(row) for row in rows}  # these are sorted by score; the block has them as the suite does
     same = [
         row
         for row in block.rows
-        if id(row) in here and row.model == block.model and row.trainable and row.label in standing.labels
+        if id(row) in here and row.model == block.model and row.trainable and row.label in ranking.labels
     ]
     whole = [row for row in same if (row.trainable or 0.0) > 0.999]
     parts = [row.label for row in same if row not in whole]
     if not whole or not parts:
         return
     full = whole[0].label
-    found = [verdict for label in parts if (verdict := standing.between(label, full))]
+    found = [verdict for label in parts if (verdict := ranking.between(label, full))]
     told = []
     for word, text in WORDS:
         labels = [verdict.a for verdict in found if verdict.verdict == word]
@@ -183,7 +220,7 @@ def beside_full(block: Block, rows: Sequence[Row], standing: Standing) -> Iterat
         yield f"Beside {full}, which trains every weight: {'; '.join(told)}."
 
 
-def forgetting(block: Block, rows: Sequence[Row], standing: Standing) -> Iterator[str]:
+def forgetting(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
     """Which forgets least and most, and which are likely on the front of learning and forgetting."""
     first = block.retain[0] if block.retain else ""
     kept = [row for row in rows if row.learned and row.n_train and first and loss_of(row, first) is not None]
@@ -195,15 +232,15 @@ def forgetting(block: Block, rows: Sequence[Row], standing: Standing) -> Iterato
     text = f"Of those that learned, {gentle.label} forgets least on {first} ({change(gentle, first)}{unit})"
     if harsh is not gentle:
         text += f" and {harsh.label} most ({change(harsh, first)}{unit})"
-    likely = [label for label, its in front(standing, rows, retention(first)).items() if its > 0.5]
+    likely = [label for label, its in front(ranking, rows, retention(first)).items() if its > 0.5]
     if likely and len(kept) > 2:
         text += f". Likely beaten by no other in both learning and forgetting: {some(likely)}"
     yield text + "."
 
 
-def costs(rows: Sequence[Row], standing: Standing) -> Iterator[str]:
+def costs(rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
     """Who is cheap among those that learned and are not shown to be worse than the best."""
-    worse = {verdict.a for verdict in standing.to_best("worse")}
+    worse = {verdict.a for verdict in ranking.to_best("worse")}
     good = [row for row in rows if row.learned and row.n_train and row.label not in worse]
     timed = [row for row in good if row.train_seconds is not None and row.trainable and not row.contended]
     told = []
@@ -221,7 +258,7 @@ def costs(rows: Sequence[Row], standing: Standing) -> Iterator[str]:
         small = min(shipped, key=lambda row: row.artifact_bytes or 0.0)
         told.append(f"{small.label} is the smallest to ship ({size(small.artifact_bytes)})")
     if told:
-        yield f"Of those not shown to be worse than {standing.best or 'the best'}, {', '.join(told)}."
+        yield f"Of those not shown to be worse than {ranking.best or 'the best'}, {', '.join(told)}."
 
 
 def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:
@@ -237,7 +274,7 @@ def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:
             yield f"With {condition}, {block.metric} changes, beside clean balanced data: {', '.join(said)}."
 
 
-def drop(before: Figure, after: Figure) -> str:
+def drop(before: Estimate, after: Estimate) -> str:
     """How far a score has moved. Its error is joined as if the items were others, which makes it too large."""
     known = before.stderr is not None and after.stderr is not None
     joint = math.hypot(before.stderr or 0.0, after.stderr or 0.0) if known else None
@@ -253,18 +290,18 @@ def some(names: Iterable[str]) -> str:
 
 def loss_of(row: Row, task: str) -> float | None:
     """How much worse a row is than the base on a retained task; positive is worse."""
-    figure = row.retained.get(task)
-    if figure is None or figure.gain is None or figure.learned:
+    estimate = row.retained.get(task)
+    if estimate is None or estimate.gain is None or estimate.learned:
         return None
-    return -figure.gain if figure.higher_is_better else figure.gain
+    return -estimate.gain if estimate.higher_is_better else estimate.gain
 
 
 def change(row: Row, task: str) -> str:
-    figure = row.retained.get(task)
-    return number(figure.gain, digits_of(figure.metric), signed=True) if figure else NA
+    estimate = row.retained.get(task)
+    return number(estimate.gain, digits_of(estimate.metric), signed=True) if estimate else NA
 
 
 def unit_of(row: Row, task: str) -> str:
-    figure = row.retained.get(task)
-    unit = UNITS.get(figure.metric, "") if figure else ""
+    estimate = row.retained.get(task)
+    unit = UNITS.get(estimate.metric, "") if estimate else ""
     return f" {unit}" if unit else ""

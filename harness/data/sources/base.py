@@ -1,0 +1,118 @@
+"""What a kind of source is, and what all kinds share: the cache, checksums, being offline.
+
+A kind is one class in one file of this folder; nothing else needs to change. An entry of the cache is prepared aside
+and appears with one rename, so whoever sees it sees all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from harness.errors import OfflineError
+
+Progress = Callable[[str, int, int], None]  # (what, bytes done, bytes in all or 0 if unknown)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model or a data set comes from.
+
+    `kind` names the class that knows how to get it; `name` is the package, repository or path; `version` the version or
+    revision ("" if none); `inside` a path inside the package ("" for all of it); `sha256` the expected digest of the
+    downloaded archive or of the content, "" if unknown. `text` is the form that a suite or a task gives it in.
+    """
+
+    kind: str
+    name: str
+    version: str = ""
+    inside: str = ""
+    sha256: str = ""
+    text: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class SourceKind(ABC):
+    """A way to name where models and data come from: `name:` and what follows it.
+
+    `form` is how messages show it. A kind that downloads fills in `entry`, `cached` and `fetch`; one that is on this
+    machine already has `local` True, is found by `cached` and is never copied.
+    """
+
+    name: ClassVar[str] = ""
+    form: ClassVar[str] = ""
+    local: ClassVar[bool] = False
+
+    @abstractmethod
+    def parse(self, rest: str, sha256: str) -> Source:
+        """The source that the text after `name:` stands for. Raises ValueError with what is wrong with it."""
+
+    @abstractmethod
+    def cached(self, source: Source, base: Path) -> Path | None:
+        """The local path of a whole source that needs no look at the network, or None.
+
+        `base` is the folder that relative paths start at. Raises SourceError for a local source that is not there.
+        """
+
+    @abstractmethod
+    def fingerprint(self, source: Source, path: Path) -> str:
+        """SHA-256 (64 hex digits) of what the content at `path` *is*."""
+
+    def entry(self, source: Source) -> Path:
+        """The source's folder in the cache."""
+        raise NotImplementedError
+
+    def fetch(self, source: Source, report: Progress) -> Path:
+        """Download a source that is not cached into its entry; its local path. Raises SourceError."""
+        raise NotImplementedError
+
+    def offline_error(self, source: Source, why: str) -> OfflineError:
+        """That a source is not cached and cannot be fetched, and what to do."""
+        return OfflineError(
+            f"{source} is not in the cache at {self.entry(source)}, and the network cannot be reached ({why}). "
+            "Run `tunebench fetch SUITE` while online."
+        )
+
+
+def cache_root() -> Path:
+    """$TUNEBENCH_CACHE, or ~/.cache/tunebench; not created here."""
+    return Path(os.environ.get("TUNEBENCH_CACHE") or "~/.cache/tunebench").expanduser().absolute()
+
+
+def is_offline() -> bool:
+    """Whether the user has asked for no network."""
+    names = ("TUNEBENCH_OFFLINE", "HF_HUB_OFFLINE")
+    return any(os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on") for name in names)
+
+
+def sha256_of_text(text: str) -> str:
+    """SHA-256 (64 hex digits) of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or -1 where there is none."""
+    with suppress(OSError):  # asked once, not "is it there" first: pip removes files while we look
+        return path.stat().st_size
+    return -1
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of a folder's sorted relative names and bytes."""
+    if path.is_file():
+        with path.open("rb") as data:
+            return hashlib.file_digest(data, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    files = (file for file in path.rglob("*") if file.is_file())
+    for name, file in sorted((os.fsencode(file.relative_to(path).as_posix()), file) for file in files):
+        # A name holds no NUL and a digest has one length, so different folders never feed the same bytes.
+        digest.update(name + b"\0" + bytes.fromhex(sha256_of(file)))
+    return digest.hexdigest()

@@ -1,0 +1,40 @@
+"""`file:path`: a file or folder on this machine, relative to the file that names it. Never copied."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.data.sources.base import Source, SourceKind, sha256_of
+from harness.errors import SourceError, unknown
+
+
+class LocalFile(SourceKind):
+    """A file or folder on this machine; its fingerprint is its content's."""
+
+    name = "file"
+    form = "file:path"
+    local = True
+
+    def parse(self, rest: str, sha256: str) -> Source:
+        if not rest or "\0" in rest:
+            raise ValueError("give a path, absolute or relative to the file that names it")
+        return Source(self.name, rest, sha256=sha256, text=f"file:{rest}")
+
+    def cached(self, source: Source, base: Path) -> Path:
+        path = missing = (base / Path(source.name).expanduser()).absolute()
+        if not path.exists():
+            while not missing.parent.exists():
+                missing = missing.parent
+            near = os.listdir(missing.parent) if missing.parent.is_dir() else []
+            hint = f"Looked in {missing.parent} for {source}; relative paths start at {base.absolute()}."
+            raise SourceError(unknown("file or folder", missing.name, near, hint))
+        if source.sha256 and (got := sha256_of(path)) != source.sha256:
+            raise SourceError(
+                f"{path} is not what was recorded: got sha256 {got}, expected {source.sha256}. "
+                "Restore it, or correct the sha256 beside its source."
+            )
+        return path
+
+    def fingerprint(self, source: Source, path: Path) -> str:
+        return sha256_of(path)

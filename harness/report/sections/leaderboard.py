@@ -1,0 +1,244 @@
+"""The leaderboard: what every label scores, keeps and costs, with the marks that qualify it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.analysis.stats import Z
+from harness.report.columns import BESIDE, FRONT, SPARE, Column, columns, headers, problem, seeds, texts, title
+from harness.report.elements import Custom, Footnote, RowStyle, TextTable, Value
+from harness.report.sections.base import Section, Subject
+from harness.report.table import Block, Report, Row
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+SIZE = "examples"
+WHISKER = 100.0  # how wide the drawing of an interval is, in its own units
+ALWAYS = (
+    "± is one standard error, √(mean item error² + variance between seeds / seeds): the items are the same for every "
+    "seed, so more seeds do not shrink their share. One seed says nothing of others.",
+    "Gain and Δ are changes against the untouched base model, their errors paired item by item. A negative Δ of "
+    "nats/word or accuracy is something forgotten; n/a: no language model is left.",
+    "Time and peak memory are of training alone, without loading and scoring.",
+)
+OF_COLUMNS = {  # the start of a header -> what is said of it
+    FRONT: "On front: the probability that no other row that learned is better in both the score and the first "
+    "retained task.",
+    "KL to base": "KL to base: KL(p_base || p_tuned) of the next token's distribution, the mean over tokens of "
+    "retained text. 0: nothing has moved. Tokens are the model's own: compare it within one model only.",
+    "mean Δ": "Mean Δ: the mean change of the retained tasks with that metric, each with the same weight. It may hide "
+    "one that fell behind one that rose: read it beside its parts.",
+    "average": "Average: the mean score of all tasks that a row learned. Backward transfer: how much later tasks "
+    "changed earlier ones (Lopez-Paz & Ranzato 2017). Forgetting: how far these are below their best (Chaudhry et al. "
+    "2018); positive is worse.",
+    "train energy": "Energy of training is what the GPU, or on a CPU the processor's packages, counted.",
+    "MFU": "MFU: the matrix products that training calls for, a second, over the fastest that was measured of this "
+    "device (Chowdhery et al. 2022).",
+    "latency ms": "Latency: the median time to answer one document alone, as it is scored.",
+}
+
+
+class Leaderboard(Section):
+    """A table for each data size and quality; on the page a single one, to sort and to filter."""
+
+    name = "leaderboard"
+    order = 110
+    per_block = True
+
+    def elements(self, subject: Subject) -> Iterator[TextTable]:
+        block = subject.block
+        for n_train, condition in block.tables:
+            rows = block.at(n_train, condition)
+            yield TextTable(
+                title(n_train, condition),
+                headers(block),
+                [full_texts(block, row) for row in rows],
+                numbers=numbers(block, rows),
+                file=("scores", block.model, block.task, f"n{n_train}", condition),
+            )
+
+    def on_page(self, subject: Subject) -> Iterator[Custom]:
+        yield Custom("leaderboard.html.jinja", {"block": subject.block, "board": board(subject.block)})
+
+    def on_terminal(self, subject: Subject) -> Iterator[TextTable]:
+        block = subject.block
+        for n_train, condition in block.tables:
+            rows = block.at(n_train, condition)
+            yield TextTable(
+                title(n_train, condition),
+                headers(block),
+                [texts(block, row) for row in rows],
+                spare=SPARE,
+                row_styles=[row_style(row) for row in rows],
+            )
+
+    def footnotes(self, report: Report) -> Iterator[Footnote]:
+        rows = [row for block in report.blocks for row in block.rows]
+        shown = {name for block in report.blocks for name in headers(block)}
+        yield from map(Footnote, ALWAYS)
+        if BESIDE in shown:
+            yield Footnote(
+                "Beside best: what a row is to the best score of its table, over items and seeds, p corrected for all "
+                f"pairs of the table (Holm); tied: within {report.run.margin:g}; open (underpowered): seeds and items "
+                "cannot tell. Blank: not trained on this table's examples.",
+                BESIDE,
+            )
+        for start, text in OF_COLUMNS.items():
+            if any(name.startswith(start) for name in shown):
+                yield Footnote(text, start)
+        if any(row.n_train and row.doubtful for row in rows):
+            yield Footnote(
+                "† in at least one seed not shown to be better than the base model (paired tests); where it is half of "
+                "them or more, on no front and not recommended."
+            )
+        if any(estimate and estimate.learned for row in rows for estimate in row.retained.values()):
+            yield Footnote("§ learned here: this row was trained on that task too.")
+        if any(row.contended for row in rows):
+            yield Footnote("‡ other work shared the machine meanwhile: do not compare this time.")
+
+
+def row_style(row: Row) -> RowStyle:
+    return "soft" if not row.n_train else "" if row.seeds else "bad"
+
+
+def full_texts(block: Block, row: Row) -> list[str]:
+    """A row's texts, with the reason where there is no number."""
+    found = texts(block, row)
+    return [*found[:2], problem(row) or found[2], *found[3:]]
+
+
+def numbers(block: Block, rows: Sequence[Row]) -> tuple[list[str], list[list[Value]]]:
+    """The figures of a table as they are: a column each, and the standard error beside it where it has one. What a row
+    is to the best is a word, beside its rank."""
+    names = ["label", "method", "family", "model", "task", "n_train", "condition", "status"]
+    parts: list[tuple[str, Callable[[Row], Value]]] = []
+    for column in columns(block)[1:]:
+        if column.name == BESIDE:
+            parts += [("rank", column.value), (column.name, column.text)]
+        else:
+            parts.append((column.name, column.value))
+        if column.error:
+            parts.append((f"{column.name} stderr", column.error))
+    found = [
+        [
+            row.label, row.method, row.family, row.model, block.task, row.n_train, row.condition,
+            "done" if row.seeds else ", ".join(dict.fromkeys(status for _, status, _ in row.failures)),
+            *(value(row) for _, value in parts),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return [*names, *(name for name, _ in parts)], found
+
+
+@dataclass(frozen=True)
+class BoardCell:
+    """A cell of the page's leaderboard: its text, what it is sorted by, and how it looks."""
+
+    text: str
+    value: float | str | None = None
+    css: str = ""
+    drawn: Markup | str = ""
+    span: int = 0
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """A row of the page's leaderboard, with what it is filtered by."""
+
+    n: int | str
+    condition: str
+    family: str
+    search: str
+    learned: bool
+    untrained: bool
+    cells: list[BoardCell]
+
+
+@dataclass(frozen=True)
+class Board:
+    """The page's leaderboard. `order` is that of the column number `sorted`, by which the page sorts at first."""
+
+    headers: list[str]
+    order: str
+    sorted: int
+    sizes: tuple[int, ...]
+    conditions: tuple[str, ...]
+    families: list[str]
+    rows: list[BoardRow]
+
+
+def board(block: Block) -> Board:
+    """The leaderboard: all rows of a block, the highest score first, with what they are sorted and filtered by."""
+    shown = columns(block)
+    shown = [column for column in shown if column.name != "seeds"] + [shown[1]]  # narrow screens show the first
+    if len(block.sizes) > 1:
+        shown.insert(1, Column(SIZE, lambda row: str(row.n_train or ""), lambda row: row.n_train or None))
+    if len(block.conditions) > 1:
+        shown.insert(2, Column("data", lambda row: row.condition or "clean", lambda row: row.condition or "clean"))
+    ends = [end for row in block.rows for end in interval(row)]
+    span = (min(ends), max(ends)) if ends else (0.0, 1.0)
+    ranked = sorted(block.rows, key=lambda row: -row.merit)
+    return Board(
+        headers=[column.name for column in shown],
+        order="descending" if block.higher_is_better else "ascending",
+        sorted=[column.name for column in shown].index(block.metric or "score"),
+        sizes=block.sizes,
+        conditions=block.conditions,
+        families=sorted({row.family for row in block.rows if row.family}),
+        rows=[
+            BoardRow(
+                n=row.n_train or "",
+                condition=(row.condition or "clean") if row.n_train else "",
+                family=row.family,
+                search=f"{row.label} {row.method} {row.model}".lower(),
+                learned=row.learned and row.seeds > 0,
+                untrained=not row.n_train,
+                cells=board_cells(block, row, shown, span),
+            )
+            for row in ranked
+        ],
+    )
+
+
+def board_cells(block: Block, row: Row, shown: Sequence[Column], span: tuple[float, float]) -> list[BoardCell]:
+    """A row's cells. Without a finished cell: what it is, and across the rest why there is no number."""
+
+    def cell(column: Column) -> BoardCell:
+        value = column.value(row)
+        text = column.text(row)
+        if isinstance(value, float):
+            value = float(f"{value:.6g}")
+        drawn = whisker(row, span) if column.name == block.metric else ""
+        css = "size" if column.name == SIZE else text if text in ("worse", "better") else ""
+        return BoardCell(text, value, css, drawn)
+
+    if row.seeds:
+        return [cell(column) for column in shown]
+    known = [cell(column) for column in shown[: len(shown) - len(columns(block)) + 1]]
+    reason = f"{seeds(row)} seeds. {problem(row)}" if row.n_train else problem(row)
+    return [*known, BoardCell(reason, css="problem", span=len(shown) - len(known))]
+
+
+def interval(row: Row) -> tuple[float, ...]:
+    """The ends of about 95% around a row's score; of an error that is not known, the score alone."""
+    if row.score is None:
+        return ()
+    reach = Z * (row.score.stderr or 0.0)
+    return row.score.value - reach, row.score.value + reach
+
+
+def whisker(row: Row, span: tuple[float, float]) -> Markup | str:
+    """A row's score and its interval, drawn on the scale of its table."""
+    from markupsafe import Markup
+
+    if row.score is None:
+        return ""
+    ends = (*interval(row), row.score.value)
+    low, high, at = ((end - span[0]) / ((span[1] - span[0]) or 1.0) * WHISKER for end in ends)
+    return Markup(
+        f'<svg class="whisker" viewBox="0 0 {WHISKER:.0f} 14" aria-hidden="true">'
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="7" y2="7"/><circle cx="{at:.1f}" cy="7" r="4"/></svg>'
+    )

@@ -1,0 +1,44 @@
+"""How to run the suite again, and what it was run with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.report.elements import Code, Custom, Element, Text
+from harness.report.sections.base import Section, Subject
+
+# The packages that a reader asks for first; the database has all of them.
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm_eval", "bitsandbytes", "setfit", "mergekit")
+
+
+class Reproduce(Section):
+    """The command, the commit, the machine and the packages."""
+
+    name = "reproduce"
+    title = "How to reproduce"
+    link = "Reproduce"
+    order = 330
+    forms = frozenset({"page", "markdown"})
+
+    def elements(self, subject: Subject) -> Iterator[Element]:
+        run = subject.report.run
+        environment = run.environment
+        yield Code(f"make bench SUITE={run.suite}")
+        if environment:
+            device = environment["accelerator"] or environment["cpu"]
+            dirty = " with uncommitted changes" if environment["dirty"] else ""
+            yield Text(f"Run {run.run_id} on {device}, commit {environment['commit'][:12]}{dirty}.")
+
+    def on_page(self, subject: Subject) -> Iterator[Element]:
+        run = subject.report.run
+        packages = run.environment.get("packages", {})
+        yield Code(f"make bench SUITE={run.suite}")
+        yield Custom(
+            "reproduce.html.jinja",
+            {
+                "run": run,
+                "environment": run.environment,
+                "packages": {name: packages[name] for name in PACKAGES if name in packages},
+                "all_packages": packages,
+            },
+        )
