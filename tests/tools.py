@@ -11,9 +11,9 @@ from samples import JOB
 
 from harness.data.catalog import load_catalog
 from harness.environment import environment
-from harness.execute.executors.base import Limits, Progress, Run
 from harness.execute.executors.local import LocalExecutor
-from harness.execute.resume import standing
+from harness.execute.resume import plan_state
+from harness.execute.running import Limits, Progress, Run
 from harness.plan.fetch import fetch_suite
 from harness.plan.plan import Plan, make_plan
 from harness.records import Cell, CellResult, Job
@@ -48,7 +48,7 @@ def run_cells(
     store = Store(root / "results")
     threads = choices.pop("threads", 1)
     env = environment(threads)
-    found = standing(plan, store, env.env_digest, retry)
+    found = plan_state(plan, store, env.env_digest, retry)
     number = sum(1 for _ in attempts(store.folder))
     limits = Limits(plan.suite.time_limit, plan.suite.memory_limit)
     run = Run(f"run{number:03d}", env, plan.facts, threads, **{"limits": limits, "root": root, **choices})

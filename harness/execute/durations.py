@@ -9,7 +9,7 @@ from statistics import fmean
 from harness.records import Cell
 
 
-class Expected:
+class Durations:
     """`history`: (method, model, task, n_train, mean seconds) of finished attempts."""
 
     def __init__(self, history: Iterable[tuple[str, str, str, int, float]] = ()):
@@ -26,7 +26,7 @@ class Expected:
                 return self.means[like]
         return None
 
-    def order(self, cell: Cell) -> float:
+    def sort_key(self, cell: Cell) -> float:
         """Seconds to sort by; where nothing is known, training is taken to be longer than scoring alone."""
         known = self.seconds(cell)
         if known is not None:

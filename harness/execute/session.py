@@ -12,10 +12,10 @@ from pathlib import Path
 from harness.environment import now
 from harness.errors import BusyStore, FullDisk, UserError
 from harness.execute.executors import all_executors
-from harness.execute.executors.base import Executor, Limits, Progress, Run
 from harness.execute.forecast import predictor
 from harness.execute.queue import TO_DO
-from harness.execute.resume import mend, standing, write_run
+from harness.execute.resume import mend, plan_state, write_run
+from harness.execute.running import Limits, Progress, Run
 from harness.execute.self_check_cache import check_instruments, failures, matmul_peaks
 from harness.plan import Plan
 from harness.records import Cell, Environment, Status
@@ -47,9 +47,9 @@ class Session:
         self.plan, self.store, self.environment = plan, store, environment
         self.choices, self.root, self.mirrors = choices, root, mirrors
         complaints = mend(store)
-        self.standing = standing(plan, store, environment.env_digest, choices.retry)
-        self.states = self.standing.states
-        self.complaints = complaints + self.standing.complaints
+        self.plan_state = plan_state(plan, store, environment.env_digest, choices.retry)
+        self.states = self.plan_state.states
+        self.complaints = complaints + self.plan_state.complaints
         self.bad_instruments: tuple[str, ...] = ()
         self.peaks: dict[str, float] = {}
         self.run_id = now()[:19].replace("-", "").replace(":", "") + "-" + uuid.uuid4().hex[:6]
@@ -120,7 +120,7 @@ class Session:
             choices.threads,
             choices.jobs,
             Limits(plan.suite.time_limit, plan.suite.memory_limit, choices.memory),
-            self.standing.expected.order,
+            self.plan_state.durations.sort_key,
             lambda cell: counted.peak if (counted := predicted(cell)) else None,
             parts=lambda cell: asdict(counted) if (counted := predicted(cell)) else {},
             peaks=self.peaks,
@@ -130,7 +130,7 @@ class Session:
             least=lambda cell: counted.needed if (counted := predicted(cell)) else None,
         )
 
-        executor: Executor = all_executors()[choices.executor](self.store, run, watch, self.mirrors.cell)
+        executor = all_executors()[choices.executor](self.store, run, watch, self.mirrors.cell)
         states = {state: list(self.states.values()).count(state) for state in set(self.states.values())}
         executor.log.tell(
             "run_started", run_id=self.run_id, suite=plan.suite.name, pid=os.getpid(), cells=len(plan.cells),
@@ -139,7 +139,7 @@ class Session:
         for complaint in self.complaints:
             executor.log.tell("warning", message=complaint)
         try:
-            return executor.run(plan, self.states, self.standing.done, self.standing.ended).stopping
+            return executor.run(plan, self.states, self.plan_state.done, self.plan_state.ended).stopping
         finally:
             executor.log.tell("run_ended", states=dict(executor.queue.counts))
 

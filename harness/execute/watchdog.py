@@ -136,14 +136,14 @@ def total_memory() -> int:
     """Bytes that processes here may use: the machine's, or the container's where that is less."""
     import psutil
 
-    return min([psutil.virtual_memory().total, *(limit for limit, _ in cgroup_limits())])
+    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in cgroup_limits())])
 
 
 def memory_left() -> int:
     """Bytes that can still be had before the system begins to kill."""
     import psutil
 
-    return min([psutil.virtual_memory().available, *(limit - used for limit, used in cgroup_limits())])
+    return min([int(psutil.virtual_memory().available), *(limit - used for limit, used in cgroup_limits())])
 
 
 def cgroup_limits() -> list[tuple[int, int]]:

@@ -6,13 +6,17 @@ from harness.store import files
 from harness.store.database import Store
 from harness.store.designs import Design, designs_of
 from harness.store.files import (
+    EVENTS,
     INSTRUMENTS,
     ITEMS,
+    LOG,
     RESULT,
     clear,
     full_disk,
     hold_for_cell,
     is_full,
+    neighbours_of,
+    note_neighbour,
     read_job,
     read_result,
     settle,
@@ -46,8 +50,10 @@ from harness.store.studies import StoredStudy, StoredTrial, studies_of
 
 __all__ = [
     "DIGITS",
+    "EVENTS",
     "INSTRUMENTS",
     "ITEMS",
+    "LOG",
     "RESULT",
     "CellRow",
     "Design",
@@ -77,6 +83,8 @@ __all__ = [
     "labels",
     "latest_run",
     "member_rows",
+    "neighbours_of",
+    "note_neighbour",
     "origin",
     "read_job",
     "read_result",

@@ -28,7 +28,8 @@ from pathlib import Path
 from harness.errors import FullDisk, StoreError
 from harness.records import JOB, CellResult, Job
 
-RESULT, ITEMS = "result.json", "items.parquet"
+RESULT, ITEMS, EVENTS, LOG = "result.json", "items.parquet", "events.jsonl", "log.txt"
+BESIDE = "beside.txt"  # keys of the cells that shared the machine, a line each
 INSTRUMENTS = "instruments"
 ORPHAN_SECONDS = 60.0
 LEAST_FREE = 1 << 20  # bytes; with less, any error in writing is the disk's
@@ -130,6 +131,20 @@ def read_job(folder: Path) -> Job:
 def write_job(folder: Path, job: Job) -> None:
     """Raises FullDisk, or another OSError."""
     write_atomically(folder / JOB, json.dumps(job.to_json(), indent=1))
+
+
+def note_neighbour(folder: Path, key: str) -> None:
+    """Write down a cell that shares the machine with the one in `folder`."""
+    with (folder / BESIDE).open("a") as file:
+        file.write(key + "\n")
+
+
+def neighbours_of(folder: Path) -> tuple[str, ...]:
+    """Keys of the cells that shared the machine with an attempt, each once; empty where it was alone."""
+    try:
+        return tuple(dict.fromkeys((folder / BESIDE).read_text().splitlines()))
+    except OSError:
+        return ()
 
 
 def threads_of(folder: Path) -> int | None:

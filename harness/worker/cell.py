@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from harness.environment import now
 from harness.errors import CellError, Interrupted, OutOfMemory
 from harness.records import CellResult, Fact, Job, Status
-from harness.store import ITEMS, is_full, read_job, write_result
+from harness.store import EVENTS, ITEMS, is_full, neighbours_of, read_job, write_result
 from harness.worker.context import CellContext
 from harness.worker.distributed import Rank, leave_group
 from harness.worker.findings import Findings
@@ -43,10 +43,7 @@ def finish(folder: Path, result: CellResult, device: str) -> None:
 
     The energy of one that was not alone is dropped: the counters saw its neighbours too.
     """
-    try:
-        beside = tuple(dict.fromkeys((folder / "beside.txt").read_text().splitlines()))
-    except OSError:
-        beside = ()
+    beside = neighbours_of(folder)
     if beside:
         result = replace(result, phases=tuple(replace(phase, energy_j=None) for phase in result.phases))
     write_result(folder, replace(result, device=device, beside=beside, contended=bool(beside)))
@@ -104,7 +101,7 @@ class CellRun:
         self.folder, self.job = folder, job
         self.rank = rank or Rank(0, 1, job.threads)
         self.meter = Meter()
-        self.recorder = StepRecorder(folder / "events.jsonl" if self.rank.is_first else None)
+        self.recorder = StepRecorder(folder / EVENTS if self.rank.is_first else None)
         self.findings = Findings.of_job(job)
         # In the cell's folder and not in /tmp, so that it is found after a kill -9.
         self.context = CellContext(job, folder / f".scratch-{self.rank.number}", self.findings)

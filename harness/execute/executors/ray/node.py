@@ -28,19 +28,21 @@ from typing import Any
 
 from harness.data import Facts, cache_root
 from harness.errors import CellError
-from harness.execute.executors.base import POLL_SECONDS, STUCK_SECONDS, Ended, Limits, Run, Running
-from harness.execute.executors.local import LocalExecutor
+from harness.execute.executors.base import POLL_SECONDS, STUCK_SECONDS
+from harness.execute.executors.local import LocalExecutor, OnDevices
 from harness.execute.executors.ray.parcel import Parcel, blocks, files_in
-from harness.execute.executors.ray.provision import provide, same_environment
+from harness.execute.executors.ray.provision import provide
+from harness.execute.node_environment import same_environment
+from harness.execute.running import Ended, Limits, Run
 from harness.records import Cell, Job, Status
-from harness.store import ITEMS, RESULT, Store, hold_for_cell, write_job
+from harness.store import EVENTS, ITEMS, LOG, RESULT, Store, hold_for_cell, write_job
 
-FOLLOWED = ("events.jsonl", "log.txt")
+FOLLOWED = (EVENTS, LOG)
 FOLLOWED_BYTES = 2**20  # of a file at a time: a cell that floods its log must not flood the driver
 
 YOUNG_SECONDS = 60.0  # a folder this young may be about to be locked
 
-Message = tuple[str, str, Any]
+Message = tuple[str, str, Any]  # (kind, name, what): see above
 
 
 @dataclass(frozen=True)
@@ -116,16 +118,18 @@ def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generat
 
     if local.cuda and (reason := local.refuse(cell)):  # on a CPU the driver has asked the cluster
         return Ended(Status.SKIPPED, reason)
-    running = Running(cell, folder, local.place(cell))
+    slot = local.take_slot(cell)
+    assert slot is not None  # the executor is this cell's alone
+    running = OnDevices(cell, folder, slot)
     local.launch(running, job)
-    told: dict[str, int] = {}
+    followed: dict[str, int] = {}  # file -> bytes that were sent
     ended = None
     try:
         yield "placed", ray.get_runtime_context().get_node_id(), running.device
         while ended is None:
             time.sleep(POLL_SECONDS)
             ended = local.ended(running)
-            yield from news(folder, told)
+            yield from news(folder, followed)
             if (folder / RESULT).exists():
                 running.finished = running.finished or time.monotonic()
                 if time.monotonic() - running.finished > STUCK_SECONDS:
@@ -137,13 +141,13 @@ def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generat
         local.release(running)
 
 
-def news(folder: Path, told: dict[str, int]) -> Iterator[Message]:
-    """What has been added to the followed files. `told` is how much of each is known, and is kept up."""
+def news(folder: Path, followed: dict[str, int]) -> Iterator[Message]:
+    """What has been added to the followed files. `followed` has how many bytes of each were sent, and is kept up."""
     for name in FOLLOWED:
         with suppress(OSError), (folder / name).open("rb") as file:
-            file.seek(told.get(name, 0))
-            while (block := file.read(FOLLOWED_BYTES)) or name not in told:  # that it is there is news too
-                told[name] = file.tell()
+            file.seek(followed.get(name, 0))
+            while (block := file.read(FOLLOWED_BYTES)) or name not in followed:  # that it is there is news too
+                followed[name] = file.tell()
                 yield "follow", name, block
 
 
