@@ -29,7 +29,7 @@ from harness.records import CellResult, Fact, Phase, Score, Status, Step
 from harness.store.database import Store
 from harness.store.files import attempt_folder
 from harness.suite.load import load_suite
-from harness.trackers import open_mirrors
+from harness.trackers import open_trackers
 
 NAME = "20260101T000000-abcdef-{:06d}-{}"
 SEEDS, SIZES, TASKS, LABELS = 10, 10, 10, 20
@@ -114,13 +114,13 @@ def main() -> None:
         with timed("first taking in of all result files"):
             plan_state(plan, store, environment(1).env_digest)
         with timed("resume, all results stored: what is to do"):
-            session = Session(plan, store, environment(1), Choices(), folder, open_mirrors([], print))
+            session = Session(plan, store, environment(1), Choices(), folder, open_trackers([], print))
         assert session.waiting == 0
         with timed("resume: the run's own record"):
             session.run("scale", lambda progress: None)
         shutil.rmtree(store.attempt_folder(NAME.format(0, plan.cells[0].spec_digest[:12])).parent)  # one shard
         with timed("resume, some results lost: what is to do"):
-            session = Session(plan, store, environment(1), Choices(), folder, open_mirrors([], print))
+            session = Session(plan, store, environment(1), Choices(), folder, open_trackers([], print))
         print(f"{session.waiting} cells to do")
         with timed("order of what is to do"):
             queue = Queue(plan.cells, dict.fromkeys(session.states, TO_DO), session.plan_state.durations.sort_key)

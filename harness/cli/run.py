@@ -51,7 +51,7 @@ def run(
     memory: Memory = None,
     executor: Annotated[str, typer.Option(help="where cells run: local, ray, slurm")] = "local",
     address: Annotated[str, typer.Option(help="of the Ray cluster; without it, one on this machine")] = "",
-    mirror: Annotated[list[str] | None, typer.Option(help="tell another tracker as well: mlflow, wandb")] = None,
+    tracker: Annotated[list[str] | None, typer.Option(help="tell another tracker as well: mlflow, wandb")] = None,
     allow_bad_instruments: Annotated[
         bool, typer.Option(help="go on when an instrument fails its own check; every result is marked")
     ] = False,
@@ -74,7 +74,7 @@ def run(
     check_executor(executor)
     plan = narrow(make_plan(loaded, get_facts(catalog, loaded)), only or ())
     choices = Choices(executor, jobs, threads or 0, again, size_of(memory), address)
-    sys.exit(run_plan(plan, choices, catalog, results(folder, catalog), mirror or (), allow_bad_instruments))
+    sys.exit(run_plan(plan, choices, catalog, results(folder, catalog), tracker or (), allow_bad_instruments))
 
 
 def check_executor(name: str) -> None:
@@ -88,20 +88,20 @@ def check_executor(name: str) -> None:
 
 
 def run_plan(
-    plan: Plan, choices: Choices, catalog: Catalog, store: Store, mirror: Iterable[str] = (), allow_bad: bool = False
+    plan: Plan, choices: Choices, catalog: Catalog, store: Store, tracker: Iterable[str] = (), allow_bad: bool = False
 ) -> int:
     """Run what is to do of a plan; the exit code. Without a number of threads in `choices`, the executor says it."""
     from harness.execute import Session
     from harness.execute.executors import all_executors
     from harness.store import sole_writer
-    from harness.trackers import open_mirrors
+    from harness.trackers import open_trackers
 
-    mirrors = open_mirrors(mirror, lambda message: warn([message]))
+    trackers = open_trackers(tracker, lambda message: warn([message]))
     kind = all_executors()[choices.executor]
     environment, count = kind.environment(choices.threads or None, choices.jobs, choices.address)
     choices = replace(choices, threads=count)
     with sole_writer(store.folder):
-        session = Session(plan, store, environment, choices, catalog.root, mirrors)
+        session = Session(plan, store, environment, choices, catalog.root, trackers)
         failed = session.check_instruments(lambda model: print(f"checking the instruments on {model}", file=sys.stderr))
         if failed and not allow_bad:
             told = "\n".join(failed)

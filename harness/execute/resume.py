@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.environment import now
 from harness.errors import DamagedStore
 from harness.execute.durations import Durations
 from harness.execute.queue import NEEDS, TO_DO
 from harness.plan import Plan
-from harness.records import CellResult, Status
+from harness.records import CellResult, RunRecord, Status
 from harness.store import Store, files
 
 HEAD_BYTES = 1 << 16  # of a run's record: its long list of cells comes last
@@ -141,6 +140,6 @@ def close_attempt(folder: Path) -> None:
     files.write_result(folder, result)
 
 
-def write_run(path: Path, record: dict[str, Any]) -> None:
+def write_run(path: Path, record: RunRecord) -> None:
     """A run's record. One line: the list of its cells may be long."""
     files.write_atomically(path, json.dumps(record, separators=(",", ":")))

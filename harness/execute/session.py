@@ -18,9 +18,9 @@ from harness.execute.resume import mend, plan_state, write_run
 from harness.execute.running import Limits, Progress, Run
 from harness.execute.self_check_cache import check_instruments, failures, matmul_peaks
 from harness.plan import Plan
-from harness.records import Cell, Environment, Status
+from harness.records import Cell, Environment, RunRecord, Status
 from harness.store import Store
-from harness.trackers import Mirrors
+from harness.trackers import TrackerGroup
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Session:
     """
 
     def __init__(
-        self, plan: Plan, store: Store, environment: Environment, choices: Choices, root: Path, mirrors: Mirrors
+        self, plan: Plan, store: Store, environment: Environment, choices: Choices, root: Path, trackers: TrackerGroup
     ):
         self.plan, self.store, self.environment = plan, store, environment
-        self.choices, self.root, self.mirrors = choices, root, mirrors
+        self.choices, self.root, self.trackers = choices, root, trackers
         complaints = mend(store)
         self.plan_state = plan_state(plan, store, environment.env_digest, choices.retry)
         self.states = self.plan_state.states
@@ -77,7 +77,7 @@ class Session:
         """Run what is to do and keep the run's record. True when it was stopped by hand."""
         plan = self.plan
         path = self.store.folder / "runs" / f"{self.run_id}.json"
-        record = {
+        record: RunRecord = {
             "run_id": self.run_id,
             "suite": plan.suite.name,
             "question": plan.suite.question,
@@ -95,12 +95,12 @@ class Session:
         status = str(Status.FAILED)
         try:
             if self.waiting:
-                self.mirrors.begin(record)
+                self.trackers.begin(record)
                 stopped = self._execute(watch)
             bad = any(self.states[cell.spec_digest] != Status.DONE for cell in plan.cells)
             status = str(Status.INTERRUPTED) if stopped else str(Status.FAILED) if bad else str(Status.DONE)
         finally:
-            self.mirrors.end(status)
+            self.trackers.end(status)
             with suppress(OSError, FullDisk):  # then the next command sees that this one did not end well
                 write_run(path, record | {"finished": now(), "status": status})
         try:
@@ -130,7 +130,7 @@ class Session:
             least=lambda cell: counted.needed if (counted := predicted(cell)) else None,
         )
 
-        executor = all_executors()[choices.executor](self.store, run, watch, self.mirrors.cell)
+        executor = all_executors()[choices.executor](self.store, run, watch, self.trackers.cell)
         states = {state: list(self.states.values()).count(state) for state in set(self.states.values())}
         executor.log.tell(
             "run_started", run_id=self.run_id, suite=plan.suite.name, pid=os.getpid(), cells=len(plan.cells),

@@ -256,5 +256,25 @@ class CellResult:
         )
 
 
+class RunRecord(TypedDict):
+    """A run of a suite, as `runs/<run_id>.json` holds it: `started` and `finished` in ISO 8601, None while it runs.
+
+    `margin` is the difference below which scores are tied. `only_cells` are the patterns of `--only`; empty: the whole
+    suite. `members` are the cells (`Cell.member`).
+    """
+
+    run_id: str
+    suite: str
+    question: str
+    margin: float
+    env_digest: str
+    started: str
+    finished: str | None
+    status: str
+    command: str
+    only_cells: list[str]
+    members: list[dict[str, Any]]
+
+
 # The difference of two scores below which they are said to be tied, where a suite names none.
 MARGIN = 0.02

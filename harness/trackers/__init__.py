@@ -1,4 +1,4 @@
-"""A run in other experiment trackers as well, a file each, found by walking this folder.
+"""Reports a run to other experiment trackers as well; a file a tracker, found by walking this folder.
 
 In: results of cells. Out: runs in MLflow, Weights & Biases, ….
 """
@@ -10,31 +10,31 @@ from functools import cache
 
 from harness.errors import UserError, unknown
 from harness.plugin import find_classes
-from harness.trackers.base import Mirror
-from harness.trackers.process import Mirrors
+from harness.trackers.base import Tracker
+from harness.trackers.process import TrackerGroup
 
-__all__ = ["Mirror", "Mirrors", "all_mirrors", "open_mirrors"]
+__all__ = ["Tracker", "TrackerGroup", "all_trackers", "open_trackers"]
 
 
 @cache
-def all_mirrors() -> dict[str, type[Mirror]]:
-    """Every mirror by name."""
-    return find_classes(__name__, __path__, Mirror)
+def all_trackers() -> dict[str, type[Tracker]]:
+    """Every tracker by name."""
+    return find_classes(__name__, __path__, Tracker)
 
 
-def open_mirrors(names: Iterable[str], warn: Callable[[str], None]) -> Mirrors:
-    """The mirrors of these names, not begun yet. `warn` is told, once, of each that stops working.
+def open_trackers(names: Iterable[str], warn: Callable[[str], None]) -> TrackerGroup:
+    """The trackers of these names, not begun yet; `warn` is called once for each tracker that stops working.
 
-    Raises UserError, with every mistake: a name that is unknown, a client that is missing or too old.
+    Raises UserError with every mistake at once: an unknown name, a client that is missing or too old.
     """
-    known, kinds, problems = all_mirrors(), [], []
+    known, kinds, problems = all_trackers(), [], []
     for name in dict.fromkeys(names):
         if name not in known:
-            problems.append(unknown("mirror", name, known))
+            problems.append(unknown("tracker", name, known))
         elif reason := known[name].skip():
             problems.append(reason)
         else:
             kinds.append(known[name])
     if problems:
         raise UserError("\n".join(problems))
-    return Mirrors(kinds, warn)
+    return TrackerGroup(kinds, warn)

@@ -1,27 +1,27 @@
-"""What every mirror is: one class in one file of this folder that tells another tracker about a run.
+"""The base of every tracker: one class in one file of this folder that reports a run to another program.
 
-The results folder stays the truth. A mirror reads nothing back, uploads no weights, and has no settings
-of its own: the client's environment variables say where it writes. A mirror file imports this base and
-`content.py` alone, and its client inside functions. Its exceptions are `process.py`'s business.
+The results folder stays the truth. A tracker reads nothing back, uploads no weights, and has no settings of its own:
+the client's environment variables say where it writes. A tracker file imports this base and `content.py` alone, and
+its client inside functions. It need not catch the client's exceptions: `process.py` does.
 """
 
 from __future__ import annotations
 
 import re
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.records import CellResult
+    from harness.records import CellResult, RunRecord
 
 
-class Mirror:
-    """Another tracker that is told about a run: `begin`, then `cell` for each attempt, then `end`.
+class Tracker:
+    """Another program that is told about a run: `begin`, then `cell` for each attempt, then `end`.
 
-    `name` is what `--mirror` takes, and the extra that installs the client. Hooks do nothing by default;
-    what they raise ends the mirror and not the run.
+    `name` is what `--tracker` takes, and the name of the extra that installs the client. Hooks do nothing by default.
+    An exception from a hook ends the tracker, not the run.
     """
 
     name: ClassVar[str] = ""
@@ -31,26 +31,29 @@ class Mirror:
 
     @classmethod
     def skip(cls) -> str | None:
-        """Why this mirror cannot be used in this installation, and what to do; or None."""
+        """Why this tracker cannot be used in this installation, and what to do; None when it can be used."""
         remedy = f"Run: pip install 'tunebench[{cls.name}]'"
         try:
-            found = version(cls.package)
+            installed = version(cls.package)
         except PackageNotFoundError:
-            return f"the mirror {cls.name} needs the package {cls.package}, which is not installed. {remedy}"
-        if numbers(found) < numbers(cls.at_least):
-            return f"the mirror {cls.name} needs {cls.package} {cls.at_least} or newer, this is {found}. {remedy}"
+            return f"the tracker {cls.name} needs the package {cls.package}, which is not installed. {remedy}"
+        if release_numbers(installed) < release_numbers(cls.at_least):
+            return (
+                f"the tracker {cls.name} needs {cls.package} {cls.at_least} or newer; "
+                f"version {installed} is installed. {remedy}"
+            )
         return None
 
-    def begin(self, run: dict[str, Any]) -> None:
-        """A run starts. `run` is what its file says: run_id, suite, question, env_digest, started, command."""
+    def begin(self, run: RunRecord) -> None:
+        """Called when a run starts, with its record (`members` is empty)."""
 
     def cell(self, result: CellResult, folder: Path) -> None:
-        """An attempt ended. `folder` is its own, absolute: result.json, job.json, items, logs."""
+        """Called when an attempt has ended. `folder` (absolute) holds its result.json, job.json, items and logs."""
 
     def end(self, status: str) -> None:
-        """The run ended: "done", "failed" or "interrupted"."""
+        """Called when the run has ended: "done", "failed" or "interrupted"."""
 
 
-def numbers(release: str) -> tuple[int, ...]:
-    """(3, 17) of "3.17.2rc1": what is compared."""
+def release_numbers(release: str) -> tuple[int, ...]:
+    """The first two numbers of a version, to compare by: (3, 17) for "3.17.2rc1"."""
     return tuple(int(part) for part in re.findall(r"\d+", release)[:2])

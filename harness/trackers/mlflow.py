@@ -1,25 +1,25 @@
 """MLflow: a run for each attempt, under one for the tunebench run, in an experiment named after the suite.
 
-Where it goes is MLflow's to know: MLFLOW_TRACKING_URI (default: `mlflow.db` in the working directory),
-MLFLOW_EXPERIMENT_NAME, MLFLOW_TRACKING_TOKEN. https://mlflow.org/docs/latest/ml/tracking/
+MLflow's own environment variables decide where that is: MLFLOW_TRACKING_URI (default: `mlflow.db` in the working
+directory), MLFLOW_EXPERIMENT_NAME, MLFLOW_TRACKING_TOKEN. https://mlflow.org/docs/latest/ml/tracking/
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.records import Status, canonical
-from harness.trackers.base import Mirror
+from harness.trackers.base import Tracker
 from harness.trackers.content import content
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.records import CellResult
+    from harness.records import CellResult, RunRecord
 
 # MLflow takes 1,000 metrics and 100 params in one request, and 1,000 of both together.
 METRICS_AT_ONCE = 800
@@ -27,23 +27,30 @@ PARAMS_AT_ONCE = 100
 FAULTS = {Status.FAILED, Status.OOM, Status.DIVERGED, Status.TIMEOUT}
 
 
-class MLflow(Mirror):
+class MLflow(Tracker):
     """MLflow: one run for each attempt, nested in one for the tunebench run; the suite is the experiment."""
 
     name = "mlflow"
     package = "mlflow-skinny"
     at_least = "3.17"
-    # By its default of 7 retries, each later than the one before, MLflow takes over 100 s to say "refused".
+    # With its default of 7 retries and growing pauses, MLflow takes over 100 s to report a refused connection.
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
-    def begin(self, run: dict[str, Any]) -> None:
+    def begin(self, run: RunRecord) -> None:
         from mlflow.tracking import MlflowClient
 
         self.client = MlflowClient()
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run["suite"]
         experiment = self.client.get_experiment_by_name(name)
         self.experiment = experiment.experiment_id if experiment else self.client.create_experiment(name)
-        tags = {name: str(run[name]) for name in ("run_id", "suite", "question", "command", "env_digest") if run[name]}
+        about = {
+            "run_id": run["run_id"],
+            "suite": run["suite"],
+            "question": run["question"],
+            "command": run["command"],
+            "env_digest": run["env_digest"],
+        }
+        tags = {name: value for name, value in about.items() if value}
         started = milliseconds(run["started"])
         parent = self.client.create_run(self.experiment, started, tags, run_name=run["run_id"])
         self.parent = parent.info.run_id
@@ -61,36 +68,36 @@ class MLflow(Mirror):
             "mlflow.note.content": result.reason,
         }
         run = self.client.create_run(self.experiment, started, tags, run_name=result.cell.key)
-        params = [Param(allowed(name), value) for name, value in flat(shown.params)]
-        metrics = [Metric(allowed(name), value, ended, 0) for name, value in shown.metrics.items()]
+        params = [Param(accepted_name(name), value) for name, value in flattened(shown.params)]
+        metrics = [Metric(accepted_name(name), value, ended, 0) for name, value in shown.metrics.items()]
         for step, values in shown.series.items():
-            metrics += [Metric(allowed(name), value, started, step) for name, value in values.items()]
+            metrics += [Metric(accepted_name(name), value, started, step) for name, value in values.items()]
         for start in range(0, len(params), PARAMS_AT_ONCE):
             self.client.log_batch(run.info.run_id, params=params[start : start + PARAMS_AT_ONCE])
         for start in range(0, len(metrics), METRICS_AT_ONCE):
             self.client.log_batch(run.info.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
-        how = "FINISHED" if result.status is Status.DONE else "FAILED" if result.status in FAULTS else "KILLED"
-        self.client.set_terminated(run.info.run_id, how, ended)
+        status = "FINISHED" if result.status is Status.DONE else "FAILED" if result.status in FAULTS else "KILLED"
+        self.client.set_terminated(run.info.run_id, status, ended)
 
     def end(self, status: str) -> None:
-        how = {"done": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
-        self.client.set_terminated(self.parent, how)
+        mlflow_status = {"done": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
+        self.client.set_terminated(self.parent, mlflow_status)
 
 
 def milliseconds(moment: str) -> int:
-    """ISO 8601 -> milliseconds since 1970."""
+    """Milliseconds since 1970 of a moment in ISO 8601."""
     return round(1000 * datetime.fromisoformat(moment).timestamp())
 
 
-def allowed(name: str) -> str:
-    """A name as MLflow accepts it: letters, digits, and _ - . / : and blanks."""
+def accepted_name(name: str) -> str:
+    """A name with every character that MLflow refuses replaced by "_" (allowed: letters, digits, _ - . / : blank)."""
     return re.sub(r"[^\w./: -]", "_", name)
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(settings.rank, "8") for each value of nested dictionaries; lists as JSON."""
+def flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each value of nested dictionaries with its dotted name: ("settings.rank", "8"). Lists become JSON."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
+            yield from flattened(value, f"{prefix}{name}.")
         else:
             yield prefix + str(name), value if isinstance(value, str) else canonical(value)

@@ -1,8 +1,8 @@
-"""Mirrors at arm's length: each in a process of its own, asked one thing at a time and not waited for long.
+"""Runs each tracker in a process of its own and waits a limited time for its answers.
 
-A client may print, prompt, hang on a dead network or crash; none of it may harm a run. And since the run
-waits for the answer (with --jobs 1 nothing is computed meanwhile), a client's work does not disturb the
-times that are being measured. What a mirror says itself, other than its errors, is not kept.
+A client may print, prompt, hang on a dead network or crash; none of it may harm a run. The run waits for the answer
+(with --jobs 1 nothing is computed meanwhile), so a client's work does not disturb the times that are being measured.
+The output of a tracker is discarded; only its errors are reported.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-from harness.trackers.base import Mirror
+from harness.trackers.base import Tracker
 
 if TYPE_CHECKING:
-    from harness.records import CellResult
+    from harness.records import CellResult, RunRecord
 
 # Importing a client and making its database takes 5 s on 2 idle cores, 20 on busy ones; clients report a server
 # that refuses them in 2 to 30 s.
@@ -29,82 +29,83 @@ GRACE_SECONDS = 5.0
 LONGEST_MESSAGE = 300
 
 
-class Mirrors:
-    """Several mirrors as one, and none as well. Nothing here raises; a mirror that fails is left out from then on."""
+class TrackerGroup:
+    """Any number of trackers used as one. Its methods never raise: a tracker that fails is left out from then on."""
 
-    def __init__(self, kinds: Iterable[type[Mirror]], warn: Callable[[str], None], patience: float = PATIENCE_SECONDS):
+    def __init__(self, kinds: Iterable[type[Tracker]], warn: Callable[[str], None], patience: float = PATIENCE_SECONDS):
         self.kinds, self.warn, self.patience = tuple(kinds), warn, patience
-        self.remotes: list[Remote] = []
+        self.processes: list[TrackerProcess] = []
 
-    def begin(self, run: dict[str, Any]) -> None:
-        """Start the mirrors. `run` is what the run's file says."""
+    def begin(self, run: RunRecord) -> None:
+        """Start the trackers' processes and tell them of the run."""
         for kind in self.kinds:
             try:
-                self.remotes.append(Remote(kind))
+                self.processes.append(TrackerProcess(kind))
             except Exception as error:
-                self._off(kind.name, explain(error))
-        # Its members may be thousands, and each is told of when it ends.
-        self._ask("begin", {name: value for name, value in run.items() if name != "members"})
+                self._leave_out(kind.name, one_line(error))
+        # A run may have thousands of members, and each is reported when it ends.
+        self._call("begin", {**run, "members": []})
 
     def cell(self, result: CellResult, folder: Path) -> None:
-        """Tell of an attempt that ended."""
-        self._ask("cell", result, folder.resolve())
+        """Report an attempt that ended."""
+        self._call("cell", result, folder.resolve())
 
     def end(self, status: str) -> None:
-        """Tell of the run's end, and let the processes go. Harmless when called twice or without `begin`."""
-        self._ask("end", status)
-        for remote in self.remotes:
-            remote.close()
-        self.remotes = []
+        """Report the run's end and let the processes end. Harmless when called twice or without `begin`."""
+        self._call("end", status)
+        for process in self.processes:
+            process.close()
+        self.processes = []
 
-    def _ask(self, hook: str, *arguments: Any) -> None:
-        """Ask all at once, then wait for each until the same moment."""
+    def _call(self, hook: str, *arguments: object) -> None:
+        """Call a hook in every process at once, then wait for all answers until the same deadline."""
         deadline = time.monotonic() + self.patience
-        for remote in self.remotes:
-            remote.ask(hook, *arguments)
-        for remote in list(self.remotes):
-            trouble = remote.answer(deadline)
-            if trouble:
-                self.remotes.remove(remote)
-                remote.kill()
-                self._off(remote.name, trouble)
+        for process in self.processes:
+            process.call(hook, *arguments)
+        for process in list(self.processes):
+            error = process.answer(deadline)
+            if error:
+                self.processes.remove(process)
+                process.kill()
+                self._leave_out(process.name, error)
 
-    def _off(self, name: str, trouble: str) -> None:
-        self.warn(f"the mirror {name} is off for the rest of this run: {trouble}. The results folder has everything.")
+    def _leave_out(self, name: str, error: str) -> None:
+        self.warn(f"the tracker {name} is off for the rest of this run: {error}. The results folder has everything.")
 
 
-class Remote:
-    """One mirror's process, and the pipe to it."""
+class TrackerProcess:
+    """The process of one tracker, and the pipe to it."""
 
-    def __init__(self, kind: type[Mirror]):
+    def __init__(self, kind: type[Tracker]):
         # spawn: a fork of a process with threads in it is not safe.
         context = multiprocessing.get_context("spawn")
         self.name = kind.name
-        self.pipe, there = context.Pipe()
-        self.process = context.Process(target=serve, args=(kind, there), daemon=True)
+        self.pipe, child_end = context.Pipe()
+        self.process = context.Process(target=serve, args=(kind, child_end), daemon=True)
         self.process.start()
-        there.close()  # else the end of the process would not be the end of the pipe
-        self.trouble = ""
+        child_end.close()  # else the end of the process would not be the end of the pipe
+        self.error = ""
 
-    def ask(self, hook: str, *arguments: Any) -> None:
+    def call(self, hook: str, *arguments: object) -> None:
+        """Send a hook's call without waiting. An error is kept for `answer`."""
         try:
             self.pipe.send((hook, arguments))
         except Exception as error:
-            self.trouble = explain(error)
+            self.error = one_line(error)
 
     def answer(self, deadline: float) -> str:
-        """What went wrong, or an empty string. `deadline` is a moment of the monotonic clock."""
-        if self.trouble:
-            return self.trouble
+        """Wait for the last call's end, until `deadline` on the monotonic clock; returns its error, or ""."""
+        if self.error:
+            return self.error
         try:
             if not self.pipe.poll(max(0.0, deadline - time.monotonic())):
                 return "it did not answer in time"
-            return self.pipe.recv()
+            return cast(str, self.pipe.recv())
         except (EOFError, OSError):
             return "its process ended"
 
     def close(self) -> None:
-        """Let the process end by itself, but not for long."""
+        """Let the process end by itself; kill it after some seconds."""
         self.pipe.close()
         self.process.join(GRACE_SECONDS)
         self.kill()
@@ -119,37 +120,37 @@ class Remote:
         self.process.join(GRACE_SECONDS)
 
 
-def serve(kind: type[Mirror], pipe: Connection) -> None:
-    """The process of one mirror: do what is asked, answer with what went wrong or an empty string."""
+def serve(kind: type[Tracker], pipe: Connection) -> None:
+    """Run one tracker in its process: call the hooks that arrive, and answer each with its error, or ""."""
     with contextlib.suppress(OSError):
-        os.setsid()  # the terminal's Ctrl-C is the run's business
+        os.setsid()  # Ctrl-C in the terminal is for the run alone
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence()
     for name, value in kind.environment.items():
         os.environ.setdefault(name, value)
-    mirror = kind()
+    tracker = kind()
     while True:
         try:
             hook, arguments = pipe.recv()
         except EOFError:
             return
         try:
-            getattr(mirror, hook)(*arguments)
+            getattr(tracker, hook)(*arguments)
         except Exception as error:
-            pipe.send(explain(error))
+            pipe.send(one_line(error))
         else:
             pipe.send("")
 
 
 def silence() -> None:
-    """No questions and no chatter: they would run through the table of the run."""
+    """Turn standard input, output and error to the null device: prompts and messages would break the run's table."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)
 
 
-def explain(error: Exception) -> str:
-    """An exception as one line of bearable length."""
+def one_line(error: Exception) -> str:
+    """An exception as one line of at most some 300 characters."""
     words = " ".join(str(error).split()).rstrip(".")
     shown = words if len(words) <= LONGEST_MESSAGE else words[:LONGEST_MESSAGE] + " …"
     return f"{type(error).__name__}: {shown}" if shown else type(error).__name__

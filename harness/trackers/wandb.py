@@ -1,29 +1,29 @@
 """Weights & Biases: a run for each attempt, grouped by the tunebench run, in a project named after the suite.
 
-Where it goes is wandb's to know: WANDB_API_KEY or `wandb login`, WANDB_ENTITY, WANDB_PROJECT, WANDB_BASE_URL,
-WANDB_DIR, and WANDB_MODE=offline for files that `wandb sync` uploads later. https://docs.wandb.ai/
+wandb's own environment variables decide where that is: WANDB_API_KEY or `wandb login`, WANDB_ENTITY, WANDB_PROJECT,
+WANDB_BASE_URL, WANDB_DIR, and WANDB_MODE=offline for files that `wandb sync` uploads later. https://docs.wandb.ai/
 """
 
 from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.records import Status
-from harness.trackers.base import Mirror
+from harness.trackers.base import Tracker
 from harness.trackers.content import content
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.records import CellResult
+    from harness.records import CellResult, RunRecord
 
 LONGEST_PROJECT = 128
 LONGEST_TAG = 64
 
 
-class WandB(Mirror):
+class WandB(Tracker):
     """Weights & Biases: one run for each attempt, grouped by the tunebench run; the suite is the project."""
 
     name = "wandb"
@@ -36,10 +36,10 @@ class WandB(Mirror):
         "WANDB_INIT_TIMEOUT": "30",
     }
 
-    def begin(self, run: dict[str, Any]) -> None:
+    def begin(self, run: RunRecord) -> None:
         import wandb
 
-        wandb.login(verify=True)  # a wrong key is told of now; offline, this asks nobody
+        wandb.login(verify=True)  # reports a wrong key now; offline, it contacts nobody
         suite = re.sub(r"[/\\#?%:]", "-", run["suite"])[:LONGEST_PROJECT]
         self.project = os.environ.get("WANDB_PROJECT") or suite
         self.group = run["run_id"]

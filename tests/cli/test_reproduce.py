@@ -61,7 +61,7 @@ def test_a_commit_that_knows_no_only_is_not_checked_out() -> None:
     [
         ("tunebench run demo", []),
         ("tunebench run demo --jobs 2 --retry failed --threads 1", ["--jobs", "2"]),
-        ("tunebench run demo --executor=ray --address=host:1 --mirror wandb",
+        ("tunebench run demo --executor=ray --address=host:1 --tracker wandb",
          ["--executor", "ray", "--address", "host:1"]),
         ("tunebench run demo --memory '16 GiB' --allow-bad-instruments --results 'my results'",
          ["--memory", "16 GiB", "--allow-bad-instruments", "--results", "my results"]),

@@ -1,4 +1,4 @@
-"""One contract for every mirror found in harness/mirrors, and each real client against a place in tmp_path."""
+"""One contract for every tracker found in harness/trackers, and each real client against a store in tmp_path."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import pytest
 from results_factory import OTHER, PROSE, TASK, Results, cell, scores
 
 from harness.errors import UserError
-from harness.records import CellResult, Flag, Status, Step
+from harness.records import CellResult, Flag, RunRecord, Status, Step
 from harness.store.files import attempt_folder, shard
-from harness.trackers import Mirror, Mirrors, all_mirrors, open_mirrors
+from harness.trackers import Tracker, TrackerGroup, all_trackers, open_trackers
 from harness.trackers.content import content
 
-MIRRORS = sorted(all_mirrors())
-RUN = {
+TRACKERS = sorted(all_trackers())
+RUN: RunRecord = {
     "run_id": "run-1", "suite": "demo", "question": "Does it learn?", "env_digest": "e" * 64,
     "started": "2026-01-02T10:00:00.000+00:00", "finished": None, "status": "running",
-    "command": "tunebench run demo", "members": [],
+    "command": "tunebench run demo", "members": [], "margin": 0.02, "only_cells": [],
 }  # fmt: skip
 
 
@@ -54,58 +54,58 @@ def attempts(tmp_path: Path) -> dict[str, Path]:
     return folders
 
 
-def tell(mirrors: Mirrors, attempts: dict[str, Path], status: str = "failed") -> None:
-    mirrors.begin(RUN)
+def tell(trackers: TrackerGroup, attempts: dict[str, Path], status: str = "failed") -> None:
+    trackers.begin(RUN)
     for folder in attempts.values():
-        mirrors.cell(read(folder), folder)
-    mirrors.end(status)
+        trackers.cell(read(folder), folder)
+    trackers.end(status)
 
 
 # --- the contract ---
 
 
-@pytest.mark.parametrize("name", MIRRORS)
+@pytest.mark.parametrize("name", TRACKERS)
 def test_it_describes_itself(name: str) -> None:
-    kind = all_mirrors()[name]
+    kind = all_trackers()[name]
     assert kind.__doc__
     assert ":" in kind.__doc__
     assert kind.package
     assert kind.skip() is None or "pip install" in str(kind.skip())
     for hook in ("begin", "cell", "end"):
         assert list(inspect.signature(getattr(kind, hook)).parameters) == list(
-            inspect.signature(getattr(Mirror, hook)).parameters
+            inspect.signature(getattr(Tracker, hook)).parameters
         )
 
 
-@pytest.mark.parametrize("name", MIRRORS)
+@pytest.mark.parametrize("name", TRACKERS)
 def test_its_name_is_an_extra_that_installs_its_client(name: str) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    kind = all_mirrors()[name]
+    kind = all_trackers()[name]
     assert f"{kind.package}>={kind.at_least}" in project["optional-dependencies"][name]
 
 
-@pytest.mark.parametrize("name", MIRRORS)
+@pytest.mark.parametrize("name", TRACKERS)
 def test_a_missing_or_old_client_is_said_with_its_remedy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = all_mirrors()[name]
+    kind = all_trackers()[name]
     monkeypatch.setattr(kind, "package", "no-such-package")
     with pytest.raises(UserError, match=rf"no-such-package, which is not installed. Run: pip .*tunebench\[{name}\]"):
-        open_mirrors([name], print)
+        open_trackers([name], print)
     monkeypatch.setattr(kind, "package", "pytest")
     monkeypatch.setattr(kind, "at_least", "999.0")
-    with pytest.raises(UserError, match=r"pytest 999.0 or newer, this is \d"):
-        open_mirrors([name], print)
+    with pytest.raises(UserError, match=r"pytest 999.0 or newer; version \d"):
+        open_trackers([name], print)
 
 
 def test_every_mistake_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(all_mirrors()["wandb"], "package", "no-such-package")
-    with pytest.raises(UserError, match="unknown mirror 'mlfow'. Did you mean 'mlflow'") as raised:
-        open_mirrors(["mlfow", "wandb", "wandb"], print)
+    monkeypatch.setattr(all_trackers()["wandb"], "package", "no-such-package")
+    with pytest.raises(UserError, match="unknown tracker 'mlfow'. Did you mean 'mlflow'") as raised:
+        open_trackers(["mlfow", "wandb", "wandb"], print)
     assert str(raised.value).count("not installed") == 1
 
 
-def test_no_mirror_is_a_mirror_that_does_nothing(attempts: dict[str, Path]) -> None:
+def test_no_tracker_is_a_tracker_that_does_nothing(attempts: dict[str, Path]) -> None:
     complaints: list[str] = []
-    tell(open_mirrors([], complaints.append), attempts)
+    tell(open_trackers([], complaints.append), attempts)
     assert complaints == []
 
 
@@ -152,10 +152,10 @@ def test_losses_of_one_step_stand_together(attempts: dict[str, Path]) -> None:
     assert shown.series[2] == {"train/loss": 1.5, "train/learning_rate": 1e-3, "validation/loss": 1.8}
 
 
-# --- a mirror that fails harms nothing. These are started in processes of their own, by their names ---
+# --- a tracker that fails harms nothing. These are started in processes of their own, by their names ---
 
 
-class Noting(Mirror):
+class Noting(Tracker):
     """Noting: writes down what it was told, in a file named by a variable."""
 
     name = "noting"
@@ -165,9 +165,9 @@ class Noting(Mirror):
         with open(os.environ["NOTES"], "a") as file:
             print(*words, os.environ["NOTES_STYLE"], file=file)
 
-    def begin(self, run: dict[str, Any]) -> None:
+    def begin(self, run: RunRecord) -> None:
         print("chatter")
-        self.note("begin", run["run_id"], str("members" in run))
+        self.note("begin", run["run_id"], str(bool(run["members"])))
 
     def cell(self, result: CellResult, folder: Path) -> None:
         self.note("cell", result.cell.label, folder.name)
@@ -176,7 +176,7 @@ class Noting(Mirror):
         self.note("end", status)
 
 
-class Raising(Mirror):
+class Raising(Tracker):
     """Raising: refuses every cell."""
 
     name = "raising"
@@ -185,7 +185,7 @@ class Raising(Mirror):
         raise ConnectionError("no network:\n  refused.")
 
 
-class Hanging(Mirror):
+class Hanging(Tracker):
     """Hanging: never answers."""
 
     name = "hanging"
@@ -194,21 +194,21 @@ class Hanging(Mirror):
         time.sleep(1000)
 
 
-class Crashing(Mirror):
+class Crashing(Tracker):
     """Crashing: ends its process."""
 
     name = "crashing"
 
-    def begin(self, run: dict[str, Any]) -> None:
+    def begin(self, run: RunRecord) -> None:
         os._exit(1)
 
 
-class Asking(Mirror):
+class Asking(Tracker):
     """Asking: wants an answer from the keyboard."""
 
     name = "asking"
 
-    def begin(self, run: dict[str, Any]) -> None:
+    def begin(self, run: RunRecord) -> None:
         input("key? ")
 
 
@@ -217,8 +217,8 @@ def test_one_that_fails_is_told_of_once_and_the_others_go_on(
 ) -> None:
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
     complaints: list[str] = []
-    mirrors = Mirrors([Raising, Crashing, Asking, Noting], complaints.append)
-    tell(mirrors, attempts)
+    trackers = TrackerGroup([Raising, Crashing, Asking, Noting], complaints.append)
+    tell(trackers, attempts)
     assert sorted(complaint.partition(": ")[2].partition(". The")[0] for complaint in complaints) == [
         "ConnectionError: no network: refused", "EOFError: EOF when reading a line", "its process ended",
     ]  # fmt: skip
@@ -228,19 +228,19 @@ def test_one_that_fails_is_told_of_once_and_the_others_go_on(
         "end failed plain",
     ]
     assert capfd.readouterr().out == ""
-    mirrors.end("failed")
+    trackers.end("failed")
     assert len(complaints) == 3
 
 
 def test_one_that_hangs_is_waited_for_once(attempts: dict[str, Path]) -> None:
     complaints: list[str] = []
-    mirrors = Mirrors([Hanging], complaints.append, patience=5.0)
-    mirrors.begin(RUN)
-    process = mirrors.remotes[0].process
+    trackers = TrackerGroup([Hanging], complaints.append, patience=5.0)
+    trackers.begin(RUN)
+    process = trackers.processes[0].process
     before = time.monotonic()
     for folder in attempts.values():
-        mirrors.cell(read(folder), folder)
-    mirrors.end("done")
+        trackers.cell(read(folder), folder)
+    trackers.end("done")
     assert 4 < time.monotonic() - before < 20
     assert ["did not answer in time" in complaint for complaint in complaints] == [True]
     assert not process.is_alive()
@@ -253,14 +253,14 @@ def test_one_that_hangs_is_waited_for_once(attempts: dict[str, Path]) -> None:
 def mlflow_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     tracking = pytest.importorskip("mlflow.tracking")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mirror.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/tracker.db")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    return lambda: tracking.MlflowClient(f"sqlite:///{tmp_path}/mirror.db")
+    return lambda: tracking.MlflowClient(f"sqlite:///{tmp_path}/tracker.db")
 
 
 def test_mlflow_keeps_every_attempt_below_its_run(attempts: dict[str, Path], mlflow_client: Any) -> None:
     complaints: list[str] = []
-    tell(open_mirrors(["mlflow"], complaints.append), attempts)
+    tell(open_trackers(["mlflow"], complaints.append), attempts)
     assert complaints == []
     client = mlflow_client()
     experiment = client.get_experiment_by_name("demo")
@@ -304,10 +304,10 @@ def test_mlflow_takes_long_series_odd_names_and_losses_that_are_no_numbers(
     odd = replace(stored.scores[0], task="odd,task(1)")
     settings = {f"setting_{number}": number for number in range(150)}
     result = replace(stored, steps=tuple(steps), scores=(odd,), cell=replace(stored.cell, settings=settings))
-    mirror = all_mirrors()["mlflow"]()
-    mirror.begin(RUN)
-    mirror.cell(result, attempts["lora"])
-    mirror.end("done")
+    tracker = all_trackers()["mlflow"]()
+    tracker.begin(RUN)
+    tracker.cell(result, attempts["lora"])
+    tracker.end("done")
     client = mlflow_client()
     (run,) = client.search_runs([client.get_experiment_by_name("demo").experiment_id], "params.label = 'lora'")
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 1201
@@ -320,9 +320,9 @@ def test_mlflow_without_a_server_leaves_a_warning(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     complaints: list[str] = []
-    tell(open_mirrors(["mlflow"], complaints.append), attempts)
+    tell(open_trackers(["mlflow"], complaints.append), attempts)
     (complaint,) = complaints
-    assert "the mirror mlflow is off" in complaint
+    assert "the tracker mlflow is off" in complaint
     assert "127.0.0.1:9" in complaint
 
 
@@ -367,7 +367,7 @@ def test_wandb_writes_a_run_for_every_attempt(
     attempts: dict[str, Path], wandb_offline: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     complaints: list[str] = []
-    tell(open_mirrors(["wandb"], complaints.append), attempts)
+    tell(open_trackers(["wandb"], complaints.append), attempts)
     assert complaints == []
     assert capfd.readouterr() == ("", "")
     files = {path.stem.removeprefix("run-"): path for path in wandb_offline.glob("offline-run-*/run-*.wandb")}
@@ -407,6 +407,6 @@ def test_wandb_without_a_key_leaves_a_warning(
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("NETRC", str(wandb_offline / "no-netrc"))
     complaints: list[str] = []
-    tell(open_mirrors(["wandb"], complaints.append), attempts)
+    tell(open_trackers(["wandb"], complaints.append), attempts)
     (complaint,) = complaints
     assert "No API key configured" in complaint

