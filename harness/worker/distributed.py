@@ -18,9 +18,10 @@ from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.data_loader import prepare_data_loader
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 Row = dict[str, list[int]]
+Collate = Callable[[list[Row]], dict[str, torch.Tensor]]
 BLANK: Row = {"input_ids": [0], "labels": [-100]}  # for a device that has no row of a last, short batch: no answer
 COUNTS = "counts"  # the key of a batch under which its true size is found
 
@@ -42,19 +43,19 @@ class Rank:
 class Share:
     """Collates one device's rows of a batch, and counts the whole batch: {…, counts: (tokens, rows)}."""
 
-    collate: Callable[[list[Row]], dict[str, Any]]
+    collate: Collate
     rank: int
     devices: int
 
-    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+    def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor | tuple[int, int]]:
         batch = self.collate(rows[self.rank :: self.devices] or [BLANK])
         return {**batch, COUNTS: (sum(len(row["input_ids"]) for row in rows), len(rows))}
 
 
 def shared_loader(
-    rows: Any, batch_size: int, sampler: Any, collate: Callable[[list[Row]], dict[str, Any]], accelerator: Accelerator
-) -> DataLoader:
-    """Batches of `batch_size` over all devices, of which this one is given its share."""
+    rows: Dataset[Row], batch_size: int, sampler: Sampler[int] | None, collate: Collate, accelerator: Accelerator
+) -> DataLoader[Row]:
+    """Loads batches of `batch_size` over all devices; this device is given its share of each."""
     share = Share(collate, accelerator.process_index, accelerator.num_processes)
     return prepare_data_loader(
         DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=share),

@@ -26,8 +26,8 @@ import tempfile
 import time
 from dataclasses import replace
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from harness.environment import now
 from harness.plan import devices_missing, devices_of
@@ -80,7 +80,7 @@ def launch(folder: Path, count: int, threads: int, on_gpu: bool, scratch: str) -
 
     # The ranks meet at a store of this process, at a port that the system picks: nothing to guess, nothing taken.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    variables: dict[str, Any] = {
+    variables: dict[str, object] = {
         "world_size": count,
         "local_world_size": count,
         "nproc": count,
@@ -98,9 +98,9 @@ def launch(folder: Path, count: int, threads: int, on_gpu: bool, scratch: str) -
         "tmpdir": scratch,
     }
     # CUDA does not survive a fork; without it a fork spares each rank ten seconds of imports.
-    context: Any = multiprocessing.get_context("spawn" if on_gpu else "fork")
+    context = multiprocessing.get_context("spawn") if on_gpu else multiprocessing.get_context("fork")
     start = PrepareForLaunch(run_rank, DistributedType.MULTI_GPU if on_gpu else DistributedType.MULTI_CPU)
-    ranks: list[Any] = []
+    ranks: list[BaseProcess] = []
     try:
         with patch_environment(**variables):
             for rank in range(count):

@@ -191,10 +191,10 @@ def test_a_node_that_sees_none_of_the_drivers_disk(project: Path, tmp_path: Path
     monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "elsewhere"))
     monkeypatch.setattr("harness.execute.executors.ray.provision.BEFORE", dict(os.environ))
     get = store.__getitem__
-    paths, fetched = provide(cell, packed, Path("/not/here"), get)
+    models, tasks, fetched = provide(cell, packed, Path("/not/here"), get)
     assert sorted(fetched) == ["colours", "names", "prose", "tiny"]
-    assert all(Path(path).is_relative_to(tmp_path / "elsewhere" / "projects") for path in paths["tasks"].values())
-    assert provide(cell, packed, Path("/not/here"), get) == (paths, [])
+    assert all(path.is_relative_to(tmp_path / "elsewhere" / "projects") for path in tasks.values())
+    assert provide(cell, packed, Path("/not/here"), get) == (models, tasks, [])
     other = replace(cell, fingerprints={**cell.fingerprints, "prose": "another"})
     with pytest.raises(CellError, match="task 'prose' is not the same on node"):
         provide(other, packed, Path("/not/here"), get)

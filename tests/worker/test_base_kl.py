@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.data.facts import PLACES, TEXTS, TOKENS
 from harness.methods import all_methods
 from harness.records import CellResult, Score
-from harness.worker.base_kl import KL, compare, divergence, evenly, text_inputs
-from harness.worker.evaluate import TunedLM
+from harness.worker.base_kl import KL, compare, divergence, text_inputs
+from harness.worker.evaluate import TunedLM, spread_evenly
 
 TEXT = "Ada sees the sky and then Ada sees the sky"
 SUITE = """\
@@ -70,7 +70,7 @@ def test_a_divergence_is_torchs_and_not_negative(tokens: int, seed: int) -> None
 
 @given(st.integers(0, 60), st.integers(1, 20))
 def test_chosen_texts_are_different_and_from_all_over(count: int, most: int) -> None:
-    chosen = evenly(range(count), most)
+    chosen = spread_evenly(range(count), most)
     assert len(set(chosen)) == len(chosen) == min(count, most)
     assert chosen == sorted(chosen)
     assert max((b - a for a, b in pairwise(chosen)), default=0) <= math.ceil(count / most)

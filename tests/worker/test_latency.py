@@ -10,7 +10,8 @@ from tools import cell_named, plan_of, run_here
 from harness.records import CellResult
 from harness.worker import latency as inference
 from harness.worker import scoring
-from harness.worker.latency import inference_facts, repeated, spread
+from harness.worker.evaluate import spread_evenly
+from harness.worker.latency import inference_facts, repeated
 
 
 class Asked:
@@ -89,8 +90,8 @@ def test_the_first_time_counts_only_where_there_is_no_other(clock: list[float]) 
 
 
 def test_documents_are_spread_over_all() -> None:
-    assert spread(range(10), 4) == [0, 2, 5, 7]
-    assert spread(range(3), 8) == [0, 1, 2]
+    assert spread_evenly(range(10), 4) == [0, 2, 5, 7]
+    assert spread_evenly(range(3), 8) == [0, 1, 2]
 
 
 # --- in a cell ---

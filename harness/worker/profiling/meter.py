@@ -16,17 +16,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy
 from transformers import TrainerCallback
 
 from harness.errors import Diverged
 from harness.records import Fact, Phase, Step
 from harness.worker.profiling.energy import Counter, energy_counter
 from harness.worker.profiling.flops import FlopCount
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 WARM_UP_STEPS = 2  # left out of throughput: the first steps allocate and tune kernels
 SAMPLE_SECONDS = 0.05
@@ -106,14 +110,25 @@ class Meter:
 def joined(one: Phase, other: Phase) -> Phase:
     """Two stretches of a phase: what was done is added, of peaks the higher one is kept. Energy that is not known of
     both is not known."""
+    return Phase(
+        phase=one.phase,
+        seconds=one.seconds + other.seconds,
+        tokens=added(one.tokens, other.tokens),
+        samples=added(one.samples, other.samples),
+        allocated_bytes=higher(one.allocated_bytes, other.allocated_bytes),
+        reserved_bytes=higher(one.reserved_bytes, other.reserved_bytes),
+        device_bytes=higher(one.device_bytes, other.device_bytes),
+        rss_bytes=higher(one.rss_bytes, other.rss_bytes),
+        energy_j=None if one.energy_j is None or other.energy_j is None else one.energy_j + other.energy_j,
+    )
 
-    def known(name: str) -> list[Any]:
-        return [value for part in (one, other) if (value := getattr(part, name)) is not None]
 
-    added = {name: sum(known(name)) for name in ("seconds", "tokens", "samples") if known(name)}
-    energy = sum(known("energy_j")) if len(known("energy_j")) == 2 else None
-    peaks = ("allocated_bytes", "reserved_bytes", "device_bytes", "rss_bytes")
-    return replace(one, **added, energy_j=energy, **{name: max(known(name)) for name in peaks if known(name)})
+def added(one: int | None, other: int | None) -> int | None:
+    return None if one is None and other is None else (one or 0) + (other or 0)
+
+
+def higher(one: int | None, other: int | None) -> int | None:
+    return max((value for value in (one, other) if value is not None), default=None)
 
 
 def cuda_in_use() -> bool:
@@ -235,14 +250,14 @@ class StepRecorder(TrainerCallback):
         self.seconds: dict[int, float] = {}
         self.tokens: dict[int, int] = {}
         self.samples: dict[int, int] = {}
-        self.terms: dict[str, Any] = {}  # objective -> the sum of its terms, a tensor
+        self.terms: dict[str, Tensor | float] = {}  # objective -> the sum of its terms
         self.began = 0.0
         self.flop_count: FlopCount | None = None  # of the model that is being trained, where its form is known
         self.trained: Sequence[bool] = ()
         self.flops: dict[int, float] = {}
         self.before = 0  # steps of earlier stages: numbers go on where those ended
 
-    def add(self, objective: str, term: Any) -> None:
+    def add(self, objective: str, term: Tensor) -> None:
         """Called by the training loop with what an objective adds to the loss."""
         self.terms[objective] = self.terms.get(objective, 0.0) + term
 
@@ -251,16 +266,22 @@ class StepRecorder(TrainerCallback):
         self.step_tokens += tokens
         self.step_samples += samples
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         self.before = max(self.seconds, default=0)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         self.step_tokens = self.step_samples = 0
         if self.flop_count:
             self.trained = self.flop_count.trained()
         self.began = time.perf_counter()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         synchronise()
         step = self.before + state.global_step
         self.seconds[step] = time.perf_counter() - self.began
@@ -271,7 +292,14 @@ class StepRecorder(TrainerCallback):
         self.total_tokens += self.step_tokens
         self.total_samples += self.step_samples
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
         logs = logs or {}
         step, steps = self.before + state.global_step, self.before + state.max_steps
         loss = first(logs, "loss", "embedding_loss")
@@ -287,7 +315,7 @@ class StepRecorder(TrainerCallback):
                 raise Diverged(f"the validation loss is {logs['eval_loss']} at step {step}")
             self.steps.append(Step(step, "validation", logs["eval_loss"], None, None, None))
 
-    def tell(self, **event: Any) -> None:
+    def tell(self, **event: object) -> None:
         if self.events:
             with self.events.open("a") as file:
                 file.write(json.dumps(event) + "\n")
@@ -301,7 +329,7 @@ class StepRecorder(TrainerCallback):
             return []
         facts = [
             Fact("step_seconds_p50", statistics.median(times), "s", False),
-            Fact("step_seconds_p90", quantile(times, 0.9), "s", False),
+            Fact("step_seconds_p90", float(numpy.quantile(times, 0.9)), "s", False),
             Fact("step_seconds_max", max(times), "s", False),
             Fact("optimizer_steps", len(self.seconds), "steps"),
         ]
@@ -319,17 +347,8 @@ class StepRecorder(TrainerCallback):
         return facts
 
 
-def first(logs: dict[str, Any], *names: str) -> float | None:
+def first(logs: dict[str, float], *names: str) -> float | None:
     for name in names:
         if name in logs:
             return float(logs[name])
     return None
-
-
-def quantile(values: list[float], share: float) -> float:
-    """The value below which `share` of the values lie, interpolated. `values` is not empty."""
-    ranked = sorted(values)
-    place = share * (len(ranked) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ranked) - 1)
-    return ranked[low] + (ranked[high] - ranked[low]) * (place - low)

@@ -42,7 +42,7 @@ FOLLOWED_BYTES = 2**20  # of a file at a time: a cell that floods its log must n
 
 YOUNG_SECONDS = 60.0  # a folder this young may be about to be locked
 
-Message = tuple[str, str, Any]  # (kind, name, what): see above
+Message = tuple[str, str, Any]  # (kind, name, content), as listed above
 
 
 @dataclass(frozen=True)
