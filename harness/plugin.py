@@ -70,6 +70,10 @@ class Configurable:
         """What is wrong with this combination of settings, beyond their types."""
         return ()
 
+    def mistakes(self) -> Iterable[str]:
+        """What is wrong with these settings: what `problems` says, and what the base class checks of every kind."""
+        return self.problems()
+
     def skip(self) -> str | None:
         """Why it cannot run on this machine, or None. Asked before a process is started; loads nothing."""
         missing = [name for name in self.packages if find_spec(name) is None]

@@ -1,14 +1,25 @@
-"""The tiny project of `tiny.py`, as fixtures."""
+"""What tests share: the tiny project of `tiny.py`, and what a test may cost.
+
+A test is one of: pure (no torch; seconds for all of them), `model` (the tiny model, in this process), `process` (starts
+one), `real` (the real 135M model), `slow` (make test-all only). `model` is set by what a test asks for; a test
+that starts a process without saying so fails. `--fast` runs the pure ones, and does not even read the others' files.
+"""
 
 from __future__ import annotations
 
 import json
+import multiprocessing.process
 import os
+import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 from tiny import make_encoder, make_model, make_project, name_encoder
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
@@ -18,24 +29,93 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # Two processes of tests on two cores: more threads each would wait for one another, for twice the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+HEAVY = re.compile(r"^(?:import|from) (?:torch|transformers|peft|lm_eval|setfit|harness\.worker)\b", re.M)
+COSTS = ("real", "process", "model")  # the dearest first, so that both processes end together
 
-@pytest.fixture(scope="session", autouse=True)
-def imported() -> None:
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="only tests that load no model and start no process")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--fast`, whether a file is not read at all: those that import torch at their top."""
+    if config.getoption("--fast") and collection_path.suffix == ".py" and is_heavy(collection_path):
+        return True
+    return None
+
+
+def is_heavy(path: Path) -> bool:
+    return bool(HEAVY.search(path.read_text()))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "preloaded" in getattr(item, "fixturenames", ()) or is_heavy(item.path):
+            item.add_marker("model")
+    items.sort(key=lambda item: next((rank for rank, mark in enumerate(COSTS) if mark in item.keywords), len(COSTS)))
+    if config.getoption("--fast"):
+        dear = [item for item in items if {*COSTS, "slow"} & set(item.keywords)]
+        config.hook.pytest_deselected(items=dear)
+        items[:] = [item for item in items if item not in set(dear)]
+
+
+@pytest.fixture(autouse=True)
+def says_when_it_starts_a_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a test that starts Python in another process, or forks, and is not marked `process`."""
+    if {"process", "real", "slow"} & set(request.node.keywords):
+        return
+    popen, start = subprocess.Popen.__init__, multiprocessing.process.BaseProcess.start
+
+    def refused_popen(self: object, args: object, *rest: object, **options: object) -> None:
+        if sys.executable in ([args] if isinstance(args, str) else list(map(str, args))):  # type: ignore[call-overload]
+            pytest.fail("this test starts Python in another process: mark it with pytest.mark.process")
+        popen(self, args, *rest, **options)  # type: ignore[arg-type]
+
+    def refused_start(self: multiprocessing.process.BaseProcess) -> None:
+        pytest.fail("this test starts another process: mark it with pytest.mark.process")
+        start(self)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refused_popen)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refused_start)
+
+
+@pytest.fixture(scope="session")
+def preloaded() -> None:
     """As in a cell's process, what is imported is left out of garbage collections: every phase begins with one."""
     import harness.execute.preload  # noqa: F401
 
 
+Shared = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Makes a folder once for all processes of tests: (its name, what fills it) -> the folder."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made_once(name: str, fill: Callable[[Path], None]) -> Path:
+        folder = root / name
+        with FileLock(root / f"{name}.lock"):
+            if not (folder / ".done").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                fill(folder)
+                (folder / ".done").touch()
+        return folder
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def tiny_model(preloaded: None, shared: Shared) -> Path:
     """The folder of a random Llama (2 layers, 64 wide) with a byte-level tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny-model")
-    make_model(folder)
-    return folder
+    return shared("tiny-model", lambda folder: make_model(folder / "model")) / "model"
 
 
 @pytest.fixture(scope="session")
-def checked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the instruments' checks, done once for the tests of this process, and the scripts of reports."""
+def checked(tiny_model: Path, shared: Shared) -> Path:
+    """A cache with the instruments' checks, done once for all tests, and the scripts of reports."""
     from harness.environment import environment
     from harness.execute.self_check_cache import keep, kept_at, peaks_kept_at
     from harness.models.loading import weights_fingerprint
@@ -44,19 +124,21 @@ def checked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from harness.store.files import write_atomically
     from harness.worker.profiling.self_checks import Bench, check_all
 
-    folder = tmp_path_factory.mktemp("checked")
-    settings = TrainSettings(steps=3)
-    (folder / "scratch").mkdir()
-    checks = list(check_all(Bench(tiny_model, settings, folder / "scratch")))
-    script = vega()  # from the cache of whoever tests: to make it takes seconds
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNEBENCH_CACHE", str(folder / "cache"))
-        write_atomically(vega_kept_at(), script)
-        for threads in (1, 2):
-            env_digest = environment(threads).env_digest
-            write_atomically(peaks_kept_at(env_digest), json.dumps({"auto": 1e11, "fp32": 1e11}))
-            keep(kept_at(env_digest, weights_fingerprint(tiny_model), settings), env_digest, "tiny", settings, checks)
-    return folder / "cache"
+    def check(folder: Path) -> None:
+        settings = TrainSettings(steps=3)
+        (folder / "scratch").mkdir()
+        checks = list(check_all(Bench(tiny_model, settings, folder / "scratch")))
+        script = vega()  # from the cache of whoever tests: to make it takes seconds
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TUNEBENCH_CACHE", str(folder / "cache"))
+            write_atomically(vega_kept_at(), script)
+            for threads in (1, 2):
+                env_digest = environment(threads).env_digest
+                write_atomically(peaks_kept_at(env_digest), json.dumps({"auto": 1e11, "fp32": 1e11}))
+                kept = kept_at(env_digest, weights_fingerprint(tiny_model), settings)
+                keep(kept, env_digest, "tiny", settings, checks)
+
+    return shared("checked", check) / "cache"
 
 
 @pytest.fixture
@@ -74,11 +156,9 @@ def project(tiny_model: Path, checked: Path, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture(scope="session")
-def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_encoder(preloaded: None, shared: Shared) -> Path:
     """The folder of a random sentence encoder (one layer, 32 wide)."""
-    folder = tmp_path_factory.mktemp("tiny-encoder")
-    make_encoder(folder)
-    return folder
+    return shared("tiny-encoder", lambda folder: make_encoder(folder / "model")) / "model"
 
 
 @pytest.fixture
@@ -86,21 +166,3 @@ def encoding_project(project: Path, tiny_encoder: Path) -> Path:
     """The tiny project, in which `tiny-encoder` can be named."""
     name_encoder(project, tiny_encoder)
     return project
-
-
-# Files that take minutes, so that no process is left with one of them while the other has nothing more to do.
-LONGEST = (
-    "test_real",
-    "test_cli",
-    "test_survival",
-    "test_ray",
-    "test_execute",
-    "test_docs",
-    "test_checked",
-    "test_studies",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    rank = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))

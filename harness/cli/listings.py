@@ -126,8 +126,7 @@ def limits(method: Method) -> Iterator[str]:
         yield "have objectives or a curriculum"
     if not method.distributes:
         yield "be trained on several devices"
-    quantised = type(method)(quantize="nf4")
-    if method.trains and set(quantised.problems()) - set(method.problems()):
+    if method.trains and not method.trains_quantized:
         yield "have a quantised base"
 
 

@@ -49,6 +49,7 @@ def show(
     Example: tunebench show lora/smollm2-135m/bbc-topic/n128/s0
     """
     from harness.cli.reproduce import again
+    from harness.records import quantity
     from harness.store import cell_detail, keys, origin, repeats, threads_of
 
     store = results(folder, project())
@@ -64,6 +65,8 @@ def show(
     if as_json:
         show_json(detail | ({"again": asdict(how)} if how else {}))
         return
+    if "facts" in detail:
+        detail["facts"] = {fact["name"]: quantity(fact["value"], fact["unit"]) for fact in detail["facts"]}
     show_detail(detail)
     if how:
         print("to do it again:", *(f"# {remark}" for remark in how.remarks), how.command, sep="\n")

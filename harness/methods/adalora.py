@@ -30,6 +30,7 @@ class AdaLoRA(Method):
     """
 
     name = "adalora"
+    trains_quantized = True
     wraps = True
     packages = ("peft",)
     paper = "arXiv:2303.10512"

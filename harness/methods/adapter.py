@@ -34,6 +34,7 @@ class Adapter(Method):
     """
 
     name = "adapter"
+    trains_quantized = True
     paper = "arXiv:1902.00751"
     family = "additive"
     foldable = False

@@ -37,6 +37,7 @@ class AdapterMerge(OfExperts):
     """
 
     name = "adapter_merge"
+    trains_quantized = True
     paper = "arXiv:2306.01708"
     packages = ("peft",)
     space = {"weight": Options((0.3, 0.5, 0.7, 1.0)), "density": Options((0.2, 0.5, 0.8))}

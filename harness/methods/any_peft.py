@@ -54,6 +54,7 @@ class AnyPeft(Method):
     """
 
     name = "peft"
+    trains_quantized = True
     family = "reparameterised"
     wraps = True
     packages = ("peft",)

@@ -193,6 +193,7 @@ class Method(Configurable):
     """A way of adapting a base model. Annotated public fields are the YAML keys, with their defaults.
 
     `quantize` loads the base in fewer bits: nf4 and fp4 (4-bit with double quantisation) or int8, by bitsandbytes.
+    Packed weights cannot be trained: a method refuses them unless it says that it `trains_quantized`.
 
     The docstring's first line is what `tunebench methods` and the report show. All hooks have defaults:
     a plain fine-tuning method overrides `attach` alone.
@@ -209,6 +210,8 @@ class Method(Configurable):
     alone: ClassVar[str] = ""  # why nothing else can be trained beside it; "": it can
     inner: ClassVar[str] = ""  # the setting that holds another method with its settings, which this one trains
     wants_choices: ClassVar[bool] = False  # True: it learns from wrong answers, which only multiple choice has
+    trains_quantized: ClassVar[bool] = False  # True: what it trains lies beside the base's weights, which may be packed
+    instead_of_quantized: ClassVar[str] = "Use method qlora, or drop quantize."  # what to do where it is False
     starts_at_base: ClassVar[str] = ""  # why an untrained result does not score as the base model; "": it does
     space: ClassVar[dict[str, Any]] = {}  # what tuning may move
 
@@ -282,6 +285,11 @@ class Method(Configurable):
     def adds_up(self) -> bool:
         """Whether it leaves a low-rank adapter of peft's whose product is its whole change: such can be added up."""
         return False
+
+    def mistakes(self) -> Iterable[str]:
+        if self.quantize and self.trains and not self.trains_quantized:
+            yield f"{self.name} cannot train {self.quantize} weights. {self.instead_of_quantized}"
+        yield from self.problems()
 
     def skip(self) -> str | None:
         if self.quantize and find_spec("bitsandbytes") is None:

@@ -5,7 +5,6 @@ BitFit: Ben Zaken et al. 2021, arXiv:2106.10199. Norms: Zhao et al. 2023, arXiv:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from harness.methods.base import Context, Footprint, LogFloat, Method, Network, load_trained, save_trained
@@ -32,9 +31,6 @@ class BitFit(Method):
     space = {"learning_rate": LogFloat(1e-4, 1e-1)}
 
     learning_rate: float = 1e-3
-
-    def problems(self) -> Iterable[str]:
-        return refusal(self)
 
     def footprint(self, network: Network) -> Footprint | None:
         own = {name: shape for name, shape in network.weights.items() if name.endswith("bias")}
@@ -79,9 +75,6 @@ class LayerNorm(Method):
 
     learning_rate: float = 1e-3
 
-    def problems(self) -> Iterable[str]:
-        return refusal(self)
-
     def footprint(self, network: Network) -> Footprint | None:
         norms = {name: shape for name, shape in network.weights.items() if "norm" in name.split(".")[-2]}
         return Footprint(norms)
@@ -102,8 +95,3 @@ class LayerNorm(Method):
 
     def restore(self, context: Context, folder: Path) -> nn.Module:
         return load_trained(self.attach(self.load(context)), folder)
-
-
-def refusal(method: Method) -> Iterable[str]:
-    if method.quantize:
-        yield f"{method.name} does not train a model of {method.quantize} weights. Use method qlora, or drop quantize."

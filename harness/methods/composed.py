@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.methods.base import Context, Expert, Footprint, Method, Network, load_trained, save_trained
+from harness.methods.base import Context, Expert, Footprint, Method, Network, TrainSettings, load_trained, save_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +24,28 @@ JOIN = "+"
 class Composed(Method):
     """Several methods at once: each makes trainable what is its own, at its own learning rate.
 
-    One part may bring how answers are found (retrieval on top of a tuned model).
+    One part may bring how answers are found (retrieval on top of a tuned model), how examples are encoded, or how the
+    base model is loaded: what is one thing for the whole cell is the part's that has its own form of it, and two such
+    parts are refused. Everything else of every part takes place.
     """
+
+    # Hooks that one part alone can have, and what two of them would do.
+    ONE_OWNER: ClassVar[dict[str, str]] = {
+        "load": "load the base model in their own way",
+        "rows": "encode examples in their own way",
+        "predictor": "decide how answers are found",
+    }
+    # Hooks that a composition does not forward, and why.
+    NOT_FORWARDED: ClassVar[dict[str, str]] = {
+        "variants": "a composition is not listed",
+        "space": "each part's settings are searched under its name",
+        "inner": "a part with another method inside has a trainer of its own, and is refused",
+        "own_trainer": "such a part is refused",
+        "is_language_model": "a part that leaves no language model is refused",
+        "alone": "such a part is refused beside another that trains",
+        "adds_up": "what a composition changes is more than one adapter's product",
+        "instead_of_quantized": "each part says its own",
+    }
 
     def __init__(self, parts: Sequence[Method]):
         self.parts = list(parts)
@@ -37,6 +57,9 @@ class Composed(Method):
             trains=any(part.trains for part in parts),
             foldable=all(part.foldable for part in parts),
             distributes=all(part.distributes for part in parts),
+            wraps=any(part.wraps for part in parts),
+            wants_choices=any(part.wants_choices for part in parts),
+            trains_quantized=all(part.trains_quantized for part in parts if part.trains),
             starts_at_base="; ".join(filter(None, (part.starts_at_base for part in parts))),
         )
         self._groups: list[dict[str, Any]] = []
@@ -93,13 +116,21 @@ class Composed(Method):
         for part in self.trained:
             if part.alone and len(self.trained) > 1:
                 yield f"{part.name} cannot be trained beside another method: {part.alone}."
-        answering = [part.name for part in self.parts if answers(part)]
-        if answering[1:]:
-            yield f"{' and '.join(answering)} both decide how answers are found. Keep one."
+        for hook, does in self.ONE_OWNER.items():
+            owners = [part.name for part in self.parts if overrides(part, hook)]
+            if owners[1:]:
+                yield f"{' and '.join(owners)} both {does}. Keep one."
         for part in self.parts:
-            if part.quantize is None and self.quantize and part.trains and part.family == "selective":
+            if self.quantize and part.quantize is None and part.trains and not part.trains_quantized:
                 yield f"{part.name} cannot train {self.quantize} weights. Drop it, or quantize."
-            yield from part.problems()
+            yield from part.mistakes()
+
+    def mistakes(self) -> Iterable[str]:
+        return self.problems()  # the parts say what quantised weights are to them
+
+    def owner(self, hook: str) -> Method | None:
+        """The part that has its own form of a hook of `ONE_OWNER`, or None."""
+        return next((part for part in self.parts if overrides(part, hook)), None)
 
     def own_model(self) -> str | None:
         return next((name for part in self.parts if (name := part.own_model())), None)
@@ -117,7 +148,11 @@ class Composed(Method):
     def learns(self, task: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for part in self.parts for name in part.learns(task)))
 
-    def cannot_train(self, train: Any) -> Iterable[str]:
+    def refuses(self, expert: Method) -> Iterable[str]:
+        for part in self.parts:
+            yield from part.refuses(expert)
+
+    def cannot_train(self, train: TrainSettings) -> Iterable[str]:
         for part in self.parts:
             yield from part.cannot_train(train)
 
@@ -135,6 +170,14 @@ class Composed(Method):
         return reduce(both, [one for one in found if one])
 
     # --- working ---
+
+    def load(self, context: Context) -> nn.Module:
+        owner = self.owner("load")
+        return owner.load(context) if owner else super().load(context)
+
+    def rows(self, model: nn.Module, found: list[Any], context: Context) -> list[dict[str, list[int]]]:
+        owner = self.owner("rows")
+        return owner.rows(model, found, context) if owner else super().rows(model, found, context)
 
     def attach(self, model: nn.Module) -> nn.Module:
         owned: list[Any] = []
@@ -183,10 +226,8 @@ class Composed(Method):
         return model
 
     def predictor(self, model: nn.Module, context: Context) -> LM:
-        for part in self.parts:
-            if answers(part):
-                return part.predictor(model, context)
-        return super().predictor(model, context)
+        owner = self.owner("predictor")
+        return owner.predictor(model, context) if owner else super().predictor(model, context)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """One trained part as it is saved alone; of several, the trained tensors by name."""
@@ -199,13 +240,16 @@ class Composed(Method):
                 part.save(model, folder / part.name)
 
     def restore(self, context: Context, folder: Path) -> nn.Module:
-        for part in self.parts:
-            if not part.trains and part.prepares:
-                part.recall(context, folder / part.name)
+        self.recall(context, folder)
         if len(self.trained) == 1:
             return self.trained[0].restore(context, folder)
         model = self.load(context)
         return load_trained(self.attach(model), folder) if self.trained else model.eval()
+
+    def recall(self, context: Context, folder: Path) -> None:
+        for part in self.parts:
+            alone = part.trains and len(self.trained) == 1  # then its files lie where it would have put them alone
+            part.recall(context, folder if alone else folder / part.name)
 
     def fold(self, model: nn.Module) -> nn.Module:
         for part in reversed(self.trained):
@@ -213,9 +257,9 @@ class Composed(Method):
         return model
 
 
-def answers(part: Method) -> bool:
-    """Whether a method has a predictor of its own."""
-    return type(part).predictor is not Method.predictor
+def overrides(part: Method, hook: str) -> bool:
+    """Whether a method has its own form of a hook."""
+    return getattr(type(part), hook) is not getattr(Method, hook)
 
 
 def both(one: Footprint, other: Footprint) -> Footprint:

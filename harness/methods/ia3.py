@@ -21,6 +21,7 @@ class IA3(Method):
     """
 
     name = "ia3"
+    trains_quantized = True
     wraps = True
     packages = ("peft",)
     paper = "arXiv:2205.05638"

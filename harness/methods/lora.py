@@ -46,6 +46,7 @@ class LoRA(Method):
     """
 
     name = "lora"
+    trains_quantized = True
     wraps = True
     packages = ("peft",)
     paper = "arXiv:2106.09685"

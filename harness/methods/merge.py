@@ -72,6 +72,7 @@ class Merge(OfExperts):
     """
 
     name = "merge"
+    instead_of_quantized = "mergekit combines full weights: drop quantize."
     paper = "arXiv:2212.04089"
     packages = ("mergekit",)
     space = {"weight": Options((0.3, 0.5, 0.7, 1.0)), "density": Options((0.2, 0.5, 0.8))}
@@ -121,8 +122,6 @@ class Merge(OfExperts):
             yield f"density {self.kept} ± epsilon {self.spread} leaves 0 to 1, between which both must lie. Change one."
         if self.how == "passthrough":
             yield from self._slice_problems()
-        if self.quantize:
-            yield "quantize does not go with merge: mergekit combines full weights. Drop it."
 
     def _idle(self, key: str, given: bool, taken: bool) -> Iterable[str]:
         if given and not taken:

@@ -22,6 +22,7 @@ class PrefixTuning(Method):
     """
 
     name = "prefix_tuning"
+    trains_quantized = True
     wraps = True
     packages = ("peft",)
     paper = "arXiv:2101.00190"

@@ -88,6 +88,7 @@ class Classifier(Headed):
     """
 
     name = "classifier"
+    instead_of_quantized = "Use linear_probe, or drop quantize."
     paper = "Radford et al. 2018"
     space = {
         "learning_rate": LogFloat(1e-6, 1e-3),
@@ -101,10 +102,6 @@ class Classifier(Headed):
     @property
     def serves(self) -> tuple[str, ...]:
         return ("model",)  # the body is another than the base's
-
-    def problems(self) -> Iterable[str]:
-        if self.quantize:
-            yield f"{self.name} cannot train {self.quantize} weights. Use linear_probe, or drop quantize."
 
     def parameter_groups(self, model: Any) -> list[dict[str, Any]]:
         return [
@@ -122,6 +119,7 @@ class LinearProbe(Headed):
     """
 
     name = "linear_probe"
+    trains_quantized = True
     paper = "arXiv:1610.01644"
     packages = ("sklearn",)
     space = {

@@ -23,6 +23,7 @@ class PromptTuning(Method):
     """
 
     name = "prompt_tuning"
+    trains_quantized = True
     wraps = True
     packages = ("peft",)
     paper = "arXiv:2104.08691"
@@ -93,6 +94,7 @@ class PTuning(Method):
     """
 
     name = "p_tuning"
+    trains_quantized = True
     wraps = True
     packages = ("peft",)
     paper = "arXiv:2103.10385"

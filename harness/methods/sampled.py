@@ -29,10 +29,6 @@ class Sampled(Method):
 
     _lots: Random | None = None
 
-    def problems(self) -> Iterable[str]:
-        if self.quantize:
-            yield f"{self.name} cannot train {self.quantize} weights. Use method qlora, or drop quantize."
-
     def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
         self._steps = steps
         self._lots = self._lots or Random(seed)  # one sequence of draws for all stages of a curriculum
@@ -70,7 +66,6 @@ class HFT(Sampled):
     embeddings: bool = False
 
     def problems(self) -> Iterable[str]:
-        yield from super().problems()
         if self.rounds < 1:
             yield f"rounds is {self.rounds}; it must be at least 1."
 
@@ -119,7 +114,6 @@ class LISA(Sampled):
     every: int = 5
 
     def problems(self) -> Iterable[str]:
-        yield from super().problems()
         if self.layers < 1:
             yield f"layers is {self.layers}; it must be at least 1."
         if self.every < 1:

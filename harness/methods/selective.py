@@ -20,10 +20,6 @@ class Full(Method):
 
     learning_rate: float = 1e-4
 
-    def problems(self) -> Iterable[str]:
-        if self.quantize:
-            yield f"{self.name} cannot train {self.quantize} weights. Use method qlora, or drop quantize."
-
     def footprint(self, network: Network) -> Footprint | None:
         return Footprint(network.weights)
 
@@ -61,7 +57,6 @@ class Layerwise(Full):
         vars(self)["distributes"] = not self.gradual
 
     def problems(self) -> Iterable[str]:
-        yield from super().problems()
         if self.layers is not None and self.fraction is not None:
             yield "layers and fraction are both given. Keep one."
         if self.layers is not None and self.layers < 1:

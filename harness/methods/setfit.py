@@ -26,6 +26,7 @@ class SetFit(Method):
     """
 
     name = "setfit"
+    instead_of_quantized = "Its encoder is trained in full: drop quantize."
     paper = "arXiv:2209.11055"
     family = "few-shot"
     is_language_model = False
@@ -52,8 +53,6 @@ class SetFit(Method):
         return self.encoder
 
     def problems(self) -> Iterable[str]:
-        if self.quantize:
-            yield "quantize does not go with setfit: its encoder is trained in full. Drop it."
         for name in ("pairs", "pair_batch", "head_epochs"):
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}; it must be at least 1."

@@ -21,6 +21,7 @@ class VeRA(Method):
     """
 
     name = "vera"
+    trains_quantized = True
     wraps = True
     packages = ("peft",)
     paper = "arXiv:2310.11454"

@@ -7,9 +7,9 @@ Nothing here is found by the walk over this folder: neither has a name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.methods.base import Context, Expert, Footprint, Method, Network
+from harness.methods.base import Context, Expert, Footprint, Method, Network, TrainSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +90,22 @@ class Around(Method):
     that of the steps after them.
     """
 
+    # Hooks of the other method that are not forwarded, and why.
+    NOT_FORWARDED: ClassVar[dict[str, str]] = {
+        "variants": "this method has none",
+        "space": "what is searched are this method's own settings",
+        "trains": "one that trains nothing is refused",
+        "own_trainer": "one with a trainer of its own is refused",
+        "is_language_model": "one that leaves no language model is refused",
+        "penalty": "one with a term of its own in the loss is refused",
+        "wants": "one that needs other cells is refused",
+        "refuses": "one that needs other cells is refused",
+        "inner": "one with another method inside has a trainer of its own, and is refused",
+        "distributes": "another library's trainer runs on one device",
+        "wants_choices": "this method says what it learns from",
+        "instead_of_quantized": "the other method says it",
+    }
+
     inner = "train_with"
     family = "preference"
     own_trainer = True
@@ -108,6 +124,8 @@ class Around(Method):
             foldable=self.part.foldable,
             wraps=self.part.wraps,
             starts_at_base=self.part.starts_at_base,
+            alone=self.part.alone,
+            trains_quantized=self.part.trains_quantized,
         )
 
     @property
@@ -128,9 +146,13 @@ class Around(Method):
             yield f"train_with: learning_rate is that of sft_share's steps, and there are none. Give it to {self.name}."
         if not 0 <= self.sft_share < 1:
             yield f"sft_share is {self.sft_share}; it must be at least 0 and below 1."
-        yield from part.problems()
+        yield from part.mistakes()
 
-    def cannot_train(self, train: Any) -> Iterable[str]:
+    def mistakes(self) -> Iterable[str]:
+        return self.problems()  # the other method says what quantised weights are to it
+
+    def cannot_train(self, train: TrainSettings) -> Iterable[str]:
+        yield from self.part.cannot_train(train)
         if train.eval_every:
             yield (
                 f"{self.name} has no validation loss that could be compared with others. Drop eval_every, or give this "
@@ -146,6 +168,30 @@ class Around(Method):
     @property
     def serves(self) -> tuple[str, ...]:
         return self.part.serves
+
+    @property
+    def uses_data(self) -> bool:
+        return self.part.uses_data
+
+    @property
+    def prepares(self) -> bool:
+        return self.part.prepares
+
+    @property
+    def adds_up(self) -> bool:
+        return self.part.adds_up
+
+    def own_model(self) -> str | None:
+        return self.part.own_model()
+
+    def reads(self, task: str) -> tuple[str, ...]:
+        return self.part.reads(task)
+
+    def borrows(self) -> tuple[str, ...]:
+        return self.part.borrows()
+
+    def learns(self, task: str) -> tuple[str, ...]:
+        return self.part.learns(task)
 
     def skip(self) -> str | None:
         return super().skip() or self.part.skip()
@@ -170,9 +216,18 @@ class Around(Method):
         finally:
             vars(self.part).update(learning_rate=own)
 
+    def rows(self, model: nn.Module, found: list[Any], context: Context) -> list[dict[str, list[int]]]:
+        return self.part.rows(model, found, context)
+
     def fit(self, model: nn.Module, context: Context) -> nn.Module:
+        self.prepare(model, context)
+        return self.finish(self.pursue(model, context), context)
+
+    def prepare(self, model: nn.Module, context: Context) -> None:
         self.part.prepare(model, context)
-        return self.part.finish(self.pursue(model, context), context)
+
+    def finish(self, model: nn.Module, context: Context) -> nn.Module:
+        return self.part.finish(model, context)
 
     def pursue(self, model: nn.Module, context: Context) -> nn.Module:
         """Train what the part has made trainable, towards what this method is after."""
@@ -192,6 +247,9 @@ class Around(Method):
 
     def restore(self, context: Context, folder: Path) -> nn.Module:
         return self.part.restore(context, folder)
+
+    def recall(self, context: Context, folder: Path) -> None:
+        self.part.recall(context, folder)
 
     def fold(self, model: nn.Module) -> nn.Module:
         return self.part.fold(model)

@@ -26,6 +26,7 @@ from harness.records.results import (
     Trial,
 )
 from harness.records.train_settings import NEEDS, SCORING, TrainSettings
+from harness.records.units import bare_quantity, quantity, scales
 
 __all__ = [
     "BEST_TRIAL",
@@ -56,7 +57,10 @@ __all__ = [
     "Step",
     "TrainSettings",
     "Trial",
+    "bare_quantity",
     "canonical",
     "digest",
+    "quantity",
+    "scales",
     "with_settings",
 ]

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from harness.records.cell import Cell
+from harness.records.units import quantity
 
 if TYPE_CHECKING:
     from harness.records.job import Job
@@ -122,6 +123,11 @@ class Fact:
     value: float
     unit: str
     higher_is_better: bool | None = None
+
+    @property
+    def text(self) -> str:
+        """Its value as people read it, with its unit."""
+        return quantity(self.value, self.unit)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ All are made from the same rows (`table.py`) and texts (`columns.py`, `answer.py
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from harness.store import (
     member_rows,
     studies_of,
     suites,
+    units,
     write_atomically,
 )
 
@@ -67,7 +68,8 @@ def load(store: Store, suite: str) -> Report:
         answers = item_answers(connection, headlines(rows))
         texts = document_texts(connection, list(dict.fromkeys(row.task for row in rows)))
         designs = designs_of(connection, run)
-    return build(run, rows, checks, studies, answers, texts, designs)
+        units_by_fact = units(connection)
+    return replace(build(run, rows, checks, studies, answers, texts, designs), units=units_by_fact)
 
 
 def write_report(report: Report, folder: Path) -> ReportPaths:

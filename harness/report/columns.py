@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.report.format import NA, chance, count, digits_of, joules, number, seconds, share, size, with_error
+from harness.records import bare_quantity
+from harness.report.format import NA, chance, count, digits_of, number, seconds, share, size, with_error
 from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Estimate, Row
 
 # Left out one after another where there is no room for all (a narrow terminal).
@@ -213,13 +214,11 @@ def disturbed(row: Row) -> str:
 
 
 def cost(row: Row, name: str) -> str:
-    """One of COSTS; times that others disturbed are marked. Energy is absent then."""
+    """One of COSTS; figures that others disturbed are marked. Energy is absent then."""
     if name not in row.costs:
         return ""
-    value = row.costs[name]
-    if name == "train energy":
-        return joules(value)
-    return (share(value) if name == "MFU" else seconds(value)) + disturbed(row)
+    unit = COSTS[name].unit
+    return bare_quantity(row.costs[name], unit) + ("" if unit == "J" else disturbed(row))
 
 
 def name(block: Block, row: Row) -> str:

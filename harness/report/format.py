@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from harness.records import bare_quantity, quantity
+
 NA = "n/a"
 MINUS = "−"
 DIGITS = {
@@ -36,13 +38,8 @@ def with_error(value: float | None, stderr: float | None, digits: int = 2, signe
 
 
 def share(part: float | None) -> str:
-    """A fraction as a percentage with two significant digits."""
-    if part is None:
-        return NA
-    percent = 100 * part
-    if percent == 0 or percent >= 10:
-        return f"{percent:.0f}%"
-    return f"{percent:.1f}%" if percent >= 1 else f"{percent:.2g}%"
+    """A fraction in per cent, with two significant digits."""
+    return quantity(part, "share")
 
 
 def chance(value: float | None) -> str:
@@ -54,24 +51,12 @@ def chance(value: float | None) -> str:
 
 def size(count: float | None) -> str:
     """Bytes in binary units."""
-    if count is None:
-        return NA
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
-
-
-def joules(value: float) -> str:
-    """Energy; of a kilojoule and more in kilojoules."""
-    return f"{value:.3g} J" if value < 1000 else f"{value / 1000:,.1f} kJ".replace(",", " ")
+    return quantity(count, "B")
 
 
 def seconds(value: float | None) -> str:
-    if value is None:
-        return NA
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+    """Seconds without their unit."""
+    return bare_quantity(value, "s")
 
 
 def count(value: float | None) -> str:

@@ -97,6 +97,12 @@ def prediction(facts: dict[str, float], phase: str) -> float | None:
     return sum(facts[name] for name in names) if known else None
 
 
+def mean_facts(cells: Sequence[CellRow]) -> dict[str, float]:
+    """Fact -> its mean over the cells that have it."""
+    names = dict.fromkeys(name for cell in cells for name in cell.facts)
+    return {name: statistics.fmean(cell.facts[name] for cell in cells if name in cell.facts) for name in names}
+
+
 def mean_curve(cells: Sequence[CellRow]) -> list[tuple[int, float]]:
     """Training loss by step, averaged over seeds; steps that are not finite are left out."""
     by_step: dict[int, list[float]] = {}

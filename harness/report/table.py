@@ -24,6 +24,7 @@ from harness.report.measurements import (
     headline,
     joint_stderr,
     mean_curve,
+    mean_facts,
     memory,
     peak_bytes,
     tokens_per_second,
@@ -34,6 +35,7 @@ from harness.report.pareto import fronts, retention
 from harness.report.ranking import TableRanking, rankings
 from harness.store import CellRow, Design, StoredCheck, StoredRun, StoredStudy
 
+Unit = tuple[str, bool | None]
 Answers = Mapping[str, Mapping[str, tuple[float, str, str]]]  # attempt_id -> {doc_id: (value, prediction, target)}
 # The headline of running text; what its change is called.
 ROLLING = "log_likelihood_per_word"
@@ -42,11 +44,20 @@ KL = "kl_to_base"
 UNITS = {ROLLING: "nats/word", KL: "nats/token"}
 # What is said of rows that learned several tasks: column -> the fact that it is (of the average, from the scores).
 SEVERAL = {"average": "", "backward transfer": "backward_transfer", "forgetting": "forgetting"}
-# Costs that not every machine or method has a figure for: column -> how it is read off a cell.
-COSTS: dict[str, Callable[[CellRow], float | None]] = {
-    "train energy": train_energy,
-    "MFU": lambda cell: cell.facts.get("mfu"),
-    "latency ms": lambda cell: cell.facts.get("latency_ms_p50"),
+
+
+@dataclass(frozen=True)
+class MeasuredCost:
+    """A cost that not every machine or method has a figure for: how it is read off a cell, and its unit."""
+
+    read: Callable[[CellRow], float | None]
+    unit: str
+
+
+COSTS = {  # by column
+    "train energy": MeasuredCost(train_energy, "J"),
+    "MFU": MeasuredCost(lambda cell: cell.facts.get("mfu"), "share"),
+    "latency ms": MeasuredCost(lambda cell: cell.facts.get("latency_ms_p50"), "ms"),
 }
 
 
@@ -93,6 +104,7 @@ class Row:
     mean_changes: dict[str, Estimate] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)  # of COSTS, what is known
     memory: dict[str, tuple[float, float]] = field(default_factory=dict)  # phase -> predicted and measured bytes
+    facts: dict[str, float] = field(default_factory=dict)  # every fact of its cells, by name
 
     @property
     def merit(self) -> float:
@@ -175,6 +187,7 @@ class Report:
     answers: Answers = field(default_factory=dict)
     texts: dict[tuple[str, str], str] = field(default_factory=dict)  # task, doc_id
     designs: Mapping[str, Design] = field(default_factory=dict)  # spec_digest
+    units: Mapping[str, Unit] = field(default_factory=dict)  # fact -> its unit, and whether more is better
 
     @cached_property
     def values(self) -> dict[str, dict[str, float]]:
@@ -297,8 +310,9 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str
         condition=condition_of(first),
         moved={name: found for name in retain if (found := estimate(done, name, "retain", KL))},
         mean_changes={metric: found for metric, tasks in alike.items() if (found := mean_change(done, tasks))},
-        costs={name: value for name, pick in COSTS.items() if (value := mean(pick)) is not None},
+        costs={name: value for name, cost in COSTS.items() if (value := mean(cost.read)) is not None},
         memory=memory(done),
+        facts=mean_facts(done),
     )
 
 

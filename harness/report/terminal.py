@@ -61,6 +61,8 @@ def part_of(part: Part, width: int, columns: Columns) -> Iterator[RenderableType
             yield table
             yield ""
         else:
+            if isinstance(element, Text) and element.style == "strong":
+                yield ""
             yield from (RichText(text, style=style) for text, style in styled_lines(element, width, columns))
             if isinstance(element, Entries):
                 yield ""

@@ -1,6 +1,6 @@
-"""From result files to rows: many attempts at a time, each of them whole or not at all.
+"""Reads result files into the database: many attempts at a time, each of them whole or not at all.
 
-Not covered: opening the database and what is asked of it (`database.py`).
+Not covered: opening the database (`database.py`), and which column holds what (`rows.py`).
 """
 
 from __future__ import annotations
@@ -8,26 +8,33 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.records import BEST_TRIAL, CellResult, Check
+from harness.records import CellResult, Check, RunRecord
 from harness.store.files import INSTRUMENTS, ITEMS, RESULT, results, shard
+from harness.store.rows import (
+    Row,
+    Rows,
+    insert,
+    insert_table,
+    row_of_check,
+    row_of_run,
+    rows_of_members,
+    rows_of_result,
+    transaction,
+)
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow
 
 # Several hundred at a time: DuckDB is made for few big inserts, and a batch's items still fit in memory.
 BATCH = 500
-# The same row comes with many attempts; its first column is its key. Of an environment the earliest is kept, in
-# whatever order attempts come: so a rebuilt database is the same.
-SHARED = {"environments": "created", "cells": None}
 PER_ATTEMPT = ("attempts", "scores", "items", "phases", "steps", "facts", "flags", "files", "checkpoints", "trials")
 ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target")
-Rows = dict[str, list[tuple[Any, ...]]]
 
 
 def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> list[str]:
@@ -53,8 +60,10 @@ def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]
             except Exception as error:  # whatever a damaged file makes json or pyarrow raise
                 complaints.append(f"{path.parent} is damaged ({reason_of(error)}); left out, its cell will run again")
                 continue
-            add_rows(rows, result)
-            rows.setdefault("files", []).append((result.attempt_id, *sizes(path.parent)))
+            result_bytes, items_bytes = sizes(path.parent)
+            size = {"attempt_id": result.attempt_id, "result_bytes": result_bytes, "items_bytes": items_bytes}
+            for name, more in {**rows_of_result(result), "files": [size]}.items():
+                rows.setdefault(name, []).extend(more)
             if table is not None:
                 items.append(table)
         with transaction(connection):
@@ -63,7 +72,7 @@ def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]
                 import pyarrow as pa
 
                 insert_table(connection, "items", pa.concat_tables(items))
-            fill_base_values(connection, [row[0] for row in rows.get("attempts", ())])
+            fill_base_values(connection, [str(row["attempt_id"]) for row in rows.get("attempts", ())])
     return complaints
 
 
@@ -96,7 +105,7 @@ def forget_changed(connection: duckdb.DuckDBPyConnection, root: Path) -> list[st
     return [f"{folder[attempt]} has changed on the disk since it was taken in; it is read again" for attempt in changed]
 
 
-def item_table(attempt_id: str, path: Path) -> Any:
+def item_table(attempt_id: str, path: Path) -> pyarrow.Table | None:
     """An attempt's per-item values as an Arrow table with its id in front; None when it has none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -108,45 +117,6 @@ def item_table(attempt_id: str, path: Path) -> Any:
     return table.add_column(0, "attempt_id", ids).replace_schema_metadata(None)
 
 
-def add_rows(rows: Rows, result: CellResult) -> None:
-    """Add one result's rows, table by table, in the order of the tables' columns."""
-    cell, environment = result.cell, result.environment
-    attempt = result.attempt_id
-
-    def add(table: str, found: Iterable[tuple[Any, ...]]) -> None:
-        rows.setdefault(table, []).extend(found)
-
-    *about, packages, commit, dirty = vars(environment).values()
-    add("environments", [(*about, json.dumps(packages), commit, dirty)])
-    add(
-        "cells",
-        [(cell.spec_digest, cell.method, cell.family, cell.model, cell.task, cell.n_train, cell.seed,
-          json.dumps(cell.settings), json.dumps(cell.train.model_dump()), list(cell.learn), list(cell.retain),
-          list(cell.needs.values()), json.dumps(cell.fingerprints), json.dumps(cell.objectives),
-          json.dumps(cell.curriculum), json.dumps(cell.data), json.dumps(cell.study), json.dumps(cell.trial))],
-    )  # fmt: skip
-    add(
-        "attempts",
-        [(attempt, result.run_id, cell.spec_digest, environment.env_digest, str(result.status), result.reason,
-          result.started, result.seconds, result.contended, commit, dirty, list(result.beside), result.device,
-          json.dumps(result.tuned))],
-    )  # fmt: skip
-    add("scores", [(attempt, *vars(score).values(), None, place) for place, score in enumerate(result.scores)])
-    add("phases", [(attempt, *vars(phase).values()) for phase in result.phases])
-    add("steps", [(attempt, *vars(step).values()) for step in result.steps])
-    add("facts", [(attempt, *vars(fact).values()) for fact in result.facts])
-    add("checkpoints", [(attempt, *vars(checkpoint).values()) for checkpoint in result.checkpoints])
-    chosen = next((fact.value for fact in result.facts if fact.name == BEST_TRIAL), None)
-    add(
-        "trials",
-        [(attempt, cell.spec_digest, trial.number, json.dumps(trial.params), trial.value, trial.status, trial.reason,
-          trial.seconds, trial.tokens, trial.peak_bytes, json.dumps(trial.intermediate), json.dumps(trial.values),
-          list(trial.merits), trial.origin, trial.attempt_id, trial.front, trial.number == chosen)
-         for trial in result.trials],
-    )  # fmt: skip
-    add("flags", [(attempt, flag.name, json.dumps(flag.evidence)) for flag in result.flags])
-
-
 def ingest_documents(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
     """Take in the scored texts of tasks that are not known yet. Returns complaints."""
     known = {row[0][:32] for row in connection.execute("SELECT DISTINCT fingerprint FROM documents").fetchall()}
@@ -156,7 +126,8 @@ def ingest_documents(connection: duckdb.DuckDBPyConnection, folder: Path) -> lis
             continue
         try:
             connection.execute(
-                "INSERT OR IGNORE INTO documents SELECT task, fingerprint, doc_id, text FROM read_parquet(?)",
+                "INSERT OR IGNORE INTO documents (task, fingerprint, doc_id, text) "
+                "SELECT task, fingerprint, doc_id, text FROM read_parquet(?)",
                 [str(path)],
             )
         except Exception as error:  # a Parquet file that is none raises a duckdb.Error of one kind or another
@@ -181,62 +152,47 @@ def ingest_runs(connection: duckdb.DuckDBPyConnection, folder: Path, new_only: b
     return count, complaints
 
 
-def ingest_run(connection: duckdb.DuckDBPyConnection, run: dict[str, Any]) -> None:
+def ingest_run(connection: duckdb.DuckDBPyConnection, run: RunRecord) -> None:
     """Take in one run's record and the cells it is made of. Raises KeyError for what is no such record."""
     known = connection.execute("SELECT 1 FROM members WHERE run_id = ? LIMIT 1", [run["run_id"]]).fetchall()
-    columns = ("run_id", "suite", "question", "env_digest", "started", "finished", "status", "command")
-    members = [
-        (run["run_id"], run["suite"], member["key"], member["label"], member["spec_digest"], position,
-         member["model"], member["task"], member["n_train"], member["seed"], member["baseline"],
-         json.dumps(member.get("data", {})), member.get("role"))
-        for position, member in enumerate(run["members"])
-    ]  # fmt: skip
+    run_rows, members = [row_of_run(run)], rows_of_members(run)
     with transaction(connection):
         connection.execute("DELETE FROM runs WHERE run_id = ?", [run["run_id"]])
-        insert(connection, {"runs": [(*(run[name] for name in columns), run.get("only_cells"), run.get("margin"))]})
+        insert(connection, {"runs": run_rows})
         if not known:
             insert(connection, {"members": members})
 
 
 def ingest_instruments(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
-    """Take in the instruments' checks: of the same environment, model and settings the newest. Returns complaints."""
+    """Take in the instruments' checks of themselves. Returns complaints.
+
+    For each environment, model, precision and attention kernel the newest checks are kept.
+    """
+    settings = ("env_digest", "model", "precision", "attention")
     query = "SELECT env_digest, model, precision, attention, max(created) FROM instruments GROUP BY ALL"
-    newest = {tuple(what): created for *what, created in connection.execute(query).fetchall()}
-    found: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    newest = {tuple(key): created for *key, created in connection.execute(query).fetchall()}
+    rows_by_key: dict[tuple[str, ...], list[Row]] = {}
     complaints = []
     for path in sorted(folder.glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            what = tuple(record[name] for name in ("env_digest", "model", "precision", "attention"))
-            created = datetime.fromisoformat(record["created"])
-            checks = [Check(**check) for check in record["checks"]]
-            rows = [
-                (
-                    *what,
-                    record["created"],
-                    check.name,
-                    check.about,
-                    check.measured,
-                    check.limit,
-                    check.unit,
-                    check.passed,
-                )
-                for check in checks
-            ]
-            newer = what not in newest or created > newest[what]
+            about = {name: record[name] for name in (*settings, "created")}
+            key, created = tuple(record[name] for name in settings), datetime.fromisoformat(record["created"])
+            rows = [{**about, **row_of_check(Check(**check))} for check in record["checks"]]
+            newer = key not in newest or created > newest[key]
         except Exception as error:
             complaints.append(f"{path} is damaged ({reason_of(error)}); left out")
             continue
         if newer:
-            found[what], newest[what] = rows, created
-    if found:
+            rows_by_key[key], newest[key] = rows, created
+    if rows_by_key:
         with transaction(connection):
-            for what in found:
+            for key in rows_by_key:
                 connection.execute(
                     "DELETE FROM instruments WHERE env_digest = ? AND model = ? AND precision = ? AND attention = ?",
-                    list(what),
+                    list(key),
                 )
-            insert(connection, {"instruments": [row for rows in found.values() for row in rows]})
+            insert(connection, {"instruments": [row for rows in rows_by_key.values() for row in rows]})
     return complaints
 
 
@@ -278,54 +234,6 @@ def ingest_folder(connection: duckdb.DuckDBPyConnection, root: Path) -> list[str
     if fresh or runs:
         fill_base_values(connection)  # of all: a base may have come after what is measured against it
     return complaints
-
-
-# --- inserting ---
-
-
-class transaction:
-    """All statements of a block, or none of them."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection):
-        self.connection = connection
-
-    def __enter__(self) -> None:
-        self.connection.execute("BEGIN")
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
-            self.connection.execute("COMMIT")
-            return
-        with suppress(Exception):  # what went wrong in the block is the news; a full disk fails here too
-            self.connection.execute("ROLLBACK")
-
-
-def insert(connection: duckdb.DuckDBPyConnection, rows: Rows) -> None:
-    """Add rows by table. A row whose key is there already is left as it is."""
-    import pyarrow as pa
-
-    for table, found in rows.items():
-        if table in SHARED:
-            latest_first = sorted(found, key=lambda row: str(row[1]), reverse=True)
-            found = list({row[0]: row for row in latest_first}.values())
-        if found:
-            columns = [pa.array(column) for column in zip(*found, strict=True)]
-            names = [f"c{place}" for place in range(len(columns))]
-            insert_table(connection, table, pa.Table.from_arrays(columns, names=names))
-
-
-def insert_table(connection: duckdb.DuckDBPyConnection, table: str, rows: Any) -> None:
-    connection.register("incoming", rows)
-    try:
-        if earlier := SHARED.get(table):
-            connection.execute(
-                f"DELETE FROM {table} USING incoming "
-                f"WHERE {table}.env_digest = incoming.c0 AND {table}.{earlier} > incoming.c1::TIMESTAMPTZ"
-            )
-        verb = "INSERT OR IGNORE" if table in SHARED else "INSERT"
-        connection.execute(f"{verb} INTO {table} SELECT * FROM incoming")
-    finally:
-        connection.unregister("incoming")
 
 
 def reason_of(error: Exception) -> str:

@@ -48,5 +48,5 @@ def build(
         elif key == "learning_rate" and value <= 0:
             problems.append(lines.problem(f"learning_rate: got {value}, wanted a number above 0.", *where, key))
     label = where[1] if len(where) > 1 else where[0]
-    problems += [lines.problem(f"label {label!r}: {message}", *where) for message in made.problems()]
+    problems += [lines.problem(f"label {label!r}: {message}", *where) for message in made.mistakes()]
     return (None if problems else made), problems

@@ -172,7 +172,7 @@ def build_composed(
     if problems:
         return None, problems
     method = Composed(parts)
-    problems = [lines.problem(f"label {where[-1]!r}: {message}", *where) for message in method.problems()]
+    problems = [lines.problem(f"label {where[-1]!r}: {message}", *where) for message in method.mistakes()]
     return (None if problems else method), problems
 
 

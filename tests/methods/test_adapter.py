@@ -124,4 +124,4 @@ def test_ia3_on_packed_weights_cannot_be_folded() -> None:
     ],
 )
 def test_settings_that_cannot_be(name: str, settings: dict[str, Any], said: str) -> None:
-    assert any(said in problem for problem in make(name, **settings).problems())
+    assert any(said in problem for problem in make(name, **settings).mistakes())

@@ -173,7 +173,7 @@ TWO = {"method": "lora", "learn": ["a", "b"]}
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], said: str) -> None:
-    assert any(said in problem for problem in AdapterMerge(**{"experts": TWO, **settings}).problems())
+    assert any(said in problem for problem in AdapterMerge(**{"experts": TWO, **settings}).mistakes())
 
 
 SUITE = """\

@@ -200,7 +200,7 @@ def test_loraplus_is_a_rate_of_its_own_for_b(tiny_model: Path) -> None:
     ],
 )
 def test_what_does_not_go_together(name: str, settings: dict[str, Any], said: str) -> None:
-    assert any(said in problem for problem in all_methods()[name](**settings).problems())
+    assert any(said in problem for problem in all_methods()[name](**settings).mistakes())
 
 
 def test_only_some_starts_are_not_the_base() -> None:

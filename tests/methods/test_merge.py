@@ -250,7 +250,7 @@ def test_an_expert_of_another_size_is_refused(merged: Callable[..., Weights], ex
         ({"weights": {"a": 1.0, "b": 1.0, "c": 1.0}}, "weights names 'c', which is no expert"),
         ({"weights": {"a": 1.0, "b": -1.0}}, "the weight of 'b' is -1.0"),
         ({"how": "linear", "weights": {"a": 0.0, "b": 0.0}}, "weights are all 0"),
-        ({"quantize": "nf4"}, "quantize does not go with merge"),
+        ({"quantize": "nf4"}, "merge cannot train nf4 weights. mergekit combines full weights"),
         ({"how": "slerp", "experts": {"method": "lora", "learn": ["a", "b", "c"]}}, "wants a list of 2 different"),
         ({"how": "model_stock", "experts": {"method": "lora", "learn": ["a"]}}, "wants a list of 2 or more"),
         ({"experts": {"learn": ["a"]}}, "experts.method is missing"),
@@ -262,7 +262,7 @@ def test_an_expert_of_another_size_is_refused(merged: Callable[..., Weights], ex
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], said: str) -> None:
-    assert any(said in problem for problem in Merge(**{"experts": TWO, **settings}).problems())
+    assert any(said in problem for problem in Merge(**{"experts": TWO, **settings}).mistakes())
 
 
 def test_what_tuning_may_move_is_what_has_an_effect() -> None:

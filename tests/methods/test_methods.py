@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from contract import check_description, check_quantized
 from tiny import make_project
 from tools import cell_named, context_of, plan_of, run_here, training_of
 from transformers import AutoModelForCausalLM, set_seed
 
 from harness import methods
 from harness.architecture import read_network
-from harness.methods import LogFloat, Method, Options, all_methods
+from harness.methods import Method, all_methods
 from harness.records import TrainSettings
 from harness.worker.context import CellContext
 
@@ -49,20 +50,20 @@ def tiny(folder: Path) -> Any:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_describes_itself(name: str) -> None:
-    kind = all_methods()[name]
-    assert kind.name == name
-    assert kind.family
-    assert kind.__doc__
-    assert "." in kind.__doc__ or ":" in kind.__doc__
-    for key, space in kind.space.items():
-        assert key in kind.fields(), f"{name}.space names {key}, which is no setting"
-        assert isinstance(space, LogFloat | Options)
+    assert all_methods()[name].name == name
+    check_description(all_methods()[name])
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "fp4", "int8"])
+@pytest.mark.parametrize("name", METHODS)
+def test_on_packed_weights_it_trains_or_is_refused(name: str, quantize: str, tiny_model: Path) -> None:
+    check_quantized(make(name, quantize=quantize), tiny_model)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_settings_are_whole_and_defaults_sound(name: str) -> None:
     method = make(name)
-    assert list(method.problems()) == []
+    assert list(method.mistakes()) == []
     assert all_methods()[name](**method.settings).settings == method.settings
     with pytest.raises(ValueError, match="unknown setting"):
         make(name, no_such_setting=1)
@@ -353,7 +354,7 @@ def test_prompt_is_as_long_as_its_text(tiny_model: Path) -> None:
     ],
 )
 def test_settings_that_cannot_be(name: str, settings: dict[str, Any], said: str) -> None:
-    assert any(said in problem for problem in make(name, **settings).problems())
+    assert any(said in problem for problem in make(name, **settings).mistakes())
 
 
 def test_more_layers_than_there_are(tiny_model: Path) -> None:

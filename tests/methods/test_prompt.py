@@ -188,4 +188,4 @@ def test_a_prefix_and_gradient_checkpointing_are_refused(method: str, project: P
     ],
 )
 def test_settings_that_cannot_be(name: str, settings: dict[str, Any], said: str) -> None:
-    assert any(said in problem for problem in make(name, **settings).problems())
+    assert any(said in problem for problem in make(name, **settings).mistakes())

@@ -15,11 +15,11 @@ import pytest
 from results_factory import MIB, OTHER, PROSE, Results, answered, cell, demo, environment, scores
 
 from harness.errors import StoreError
-from harness.records import Check, Fact, Flag, Status, TrainSettings
+from harness.records import Check, Fact, Flag, Status, TrainSettings, quantity
 from harness.report import load, printable, write_report
 from harness.report.chart_style import spec
 from harness.report.columns import headers, problem, texts
-from harness.report.format import joules, number, share, size, with_error
+from harness.report.format import number, share, size, with_error
 from harness.report.label_placement import box, overlap, place
 from harness.report.measurements import joint_stderr
 from harness.report.scatter import learning_against_forgetting
@@ -254,7 +254,7 @@ class TestHtml:
         tags.feed(written[1])
         assert all(attributes.get("scope") in ("col", "row") for tag, attributes in tags.found if tag == "th")
         count = [tag for tag, _ in tags.found].count
-        assert count("caption") == count("table") == 3
+        assert count("caption") == count("table") == 4
         labelled = [attributes for _, attributes in tags.found if attributes.get("role") == "img"]
         assert labelled
         assert all(attributes.get("aria-label") for attributes in labelled)
@@ -281,7 +281,8 @@ class TestMarkdown:
     def test_tables_are_well_formed(self, written):
         markdown = written[2]
         lines = [line for line in markdown.splitlines() if line.startswith("|")]
-        assert len(lines) == 2 * (2 + 8) + 2 + 2 + 2 + 5  # two sizes, which wins at each, and what fits
+        scores_, winners, fit, facts = 2 * (2 + 8), 2 + 2, 2 + 5, 2 + 11
+        assert len(lines) == scores_ + winners + fit + facts
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 3
 
     def test_it_links_the_plot_beside_it(self, written):
@@ -654,7 +655,7 @@ def test_every_written_face_has_the_memory(tmp_path, block):
 
 
 def test_energy_is_told_in_the_unit_that_fits():
-    assert [joules(value) for value in (0.1234, 999.0, 1000.0, 1234567.0)] == [
+    assert [quantity(value, "J") for value in (0.1234, 999.0, 1000.0, 1234567.0)] == [
         "0.123 J",
         "999 J",
         "1.0 kJ",

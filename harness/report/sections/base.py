@@ -55,6 +55,7 @@ class Section:
     terminal_order: ClassVar[int | None] = None  # where a terminal shows it at another place
     per_block: ClassVar[bool] = False  # once for each model and task, not once for the report
     forms: ClassVar[frozenset[Form]] = EVERYWHERE
+    facts: ClassVar[frozenset[str]] = frozenset()  # the facts that it shows: the section of all others leaves them out
 
     def elements(self, subject: Subject) -> Iterable[Element]:
         """Texts, tables and plots, in reading order; nothing where the report has none of this."""

@@ -14,6 +14,7 @@ class Footnotes(Section):
     """The footnotes of every section, in one place."""
 
     name = "notes"
+    title = "Notes"
     order = 300
 
     def elements(self, subject: Subject) -> Iterator[Element]:

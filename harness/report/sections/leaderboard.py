@@ -47,6 +47,9 @@ class Leaderboard(Section):
     name = "leaderboard"
     order = 110
     per_block = True
+    facts = frozenset(
+        ["tokens_per_second", "artifact_bytes", "mfu", "latency_ms_p50", "backward_transfer", "forgetting"]
+    )
 
     def elements(self, subject: Subject) -> Iterator[TextTable]:
         block = subject.block

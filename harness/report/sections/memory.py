@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from harness.report.columns import name
 from harness.report.elements import Folded, Text, TextTable
 from harness.report.format import size
-from harness.report.measurements import ADDED, PEAK
+from harness.report.measurements import ADDED, PEAK, THROUGHOUT
 from harness.report.sections.base import WRITTEN, Section, Subject
 from harness.report.table import Block, Row
 
+PARTS = ("comparing", *THROUGHOUT, *(part for parts in ADDED.values() for part in parts))
 TITLE = "Memory: predicted / measured (ratio)"
 NOTE = (
     "Memory is what torch allocates on a GPU, else resident memory; of several seeds the largest. Predicted are, "
@@ -26,6 +27,7 @@ class Memory(Section):
     order = 190
     per_block = True
     forms = WRITTEN
+    facts = frozenset(["predicted_bytes", *(f"predicted_{part}_bytes" for part in PARTS)])
 
     def elements(self, subject: Subject) -> Iterator[Folded]:
         block = subject.block

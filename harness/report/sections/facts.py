@@ -1,0 +1,63 @@
+"""Every other number that cells report about themselves, each with its own unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.analysis import Kind
+from harness.records import bare_quantity, scales
+from harness.report.columns import disturbed, name
+from harness.report.elements import Folded, Text, TextTable, Value
+from harness.report.sections import all_sections
+from harness.report.sections.base import WRITTEN, Section, Subject
+from harness.report.table import Block, Row, Unit
+
+TITLE = "Other measurements"
+NOTE = "Means over finished seeds. `tunebench show CELL` has those of one cell."
+
+
+class Facts(Section):
+    """The facts that no other section shows, a column each. A fact of a series ("after:stage:task") is no column."""
+
+    name = "facts"
+    order = 195
+    per_block = True
+    forms = WRITTEN
+
+    def elements(self, subject: Subject) -> Iterator[Folded]:
+        block = subject.block
+        names = names_of(block)
+        rows = [row for row in block.rows if any(fact in row.facts for fact in names)]
+        if not rows:
+            return
+        units = {fact: subject.report.units.get(fact, ("", None)) for fact in names}
+        values: list[list[Value]] = [
+            [row.label, row.n_train, row.condition, *(row.facts.get(fact) for fact in names)] for row in rows
+        ]
+        table = TextTable(
+            TITLE,
+            ["method", "examples", *(header(fact, units[fact][0]) for fact in names)],
+            [[name(block, row), str(row.n_train or ""), *(text(row, f, units[f]) for f in names)] for row in rows],
+            numbers=(["label", "n_train", "condition", *names], values),
+            file=("facts", block.model, block.task),
+        )
+        yield Folded(TITLE, (table, Text(NOTE, "footnote")))
+
+
+def names_of(block: Block) -> list[str]:
+    """The facts of a block's rows that no section claims, in the order of the alphabet."""
+    claimed = frozenset[str]().union(*(section.facts for section in all_sections()))
+    return sorted({fact for row in block.rows for fact in row.facts if fact not in claimed and ":" not in fact})
+
+
+def header(fact: str, unit: str) -> str:
+    """The fact's words, and its unit where neither they nor the numbers have it."""
+    words = fact.replace("_", " ")
+    return words if not unit or scales(unit) or unit in words.split() else f"{words} ({unit})"
+
+
+def text(row: Row, fact: str, unit: Unit) -> str:
+    """A row's fact, marked where other work on the device changes such figures; "" where it has none."""
+    if fact not in row.facts:
+        return ""
+    return bare_quantity(row.facts[fact], unit[0]) + disturbed(row) * Kind(fact, *unit).disturbed
