@@ -1,4 +1,4 @@
-"""The first lines of a cell's process: a log of its own, a group of its own, and an end with its parent."""
+"""The first lines of a cell's process: it gets a log and a process group of its own, and ends with its parent."""
 
 from __future__ import annotations
 

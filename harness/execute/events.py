@@ -1,4 +1,4 @@
-"""What happens in a run, as JSON lines that anybody may follow (`tail -f results/runs/*.events.jsonl`).
+"""The events of a run, as JSON lines that anybody may follow (`tail -f results/runs/*.events.jsonl`).
 
 An event is `{"time": …, "event": …, …}`: run_started, cell_added (a trial), cell_started, cell_ended, warning,
 run_ended; on a cluster also cell_placed (its node is known now) and sources_fetched (by a node). What a cell does
@@ -66,11 +66,11 @@ def records(text: str) -> Iterator[Event]:
     """The JSON objects among some lines: the first may be cut, the last half written."""
     for line in text.splitlines():
         try:
-            found = json.loads(line)
+            event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict):
-            yield found
+        if isinstance(event, dict):
+            yield event
 
 
 @dataclass
@@ -101,7 +101,7 @@ def live_status(root: Path, suite: str | None = None) -> LiveStatus | None:
 
 
 def replay(root: Path, events: list[Event]) -> LiveStatus:
-    """What a run's events add up to. A running cell's memory and progress are read where they are now."""
+    """The status that a run's events add up to. A running cell's memory and progress are read now."""
     first = events[0]
     status = LiveStatus(
         run_id=first["run_id"],

@@ -1,4 +1,4 @@
-"""What a run would be: each cell's state, its expected seconds, its predicted memory, and why it cannot run here."""
+"""A forecast of a run: each cell's state, its expected seconds, its predicted memory, and why it cannot run here."""
 
 from __future__ import annotations
 

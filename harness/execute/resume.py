@@ -21,7 +21,7 @@ HEAD_BYTES = 1 << 16  # of a run's record: its long list of cells comes last
 
 @dataclass
 class PlanState:
-    """What is known of a plan's cells before a run, by spec digest.
+    """The cells of a plan before a run, by spec digest.
 
     `done` has the attempt folders of finished cells that others, which are to do, look into: their needs, their base
     model's. `ended` has those of all cells that ended, well or not, where a study is to do: its trials may be among

@@ -21,7 +21,7 @@ Handle = TypeVar("Handle")  # what an executor knows a started cell by: a proces
 
 @dataclass(frozen=True)
 class Limits:
-    """What a cell may take, and what a machine has: seconds and bytes; None is no limit of our own."""
+    """Limits of a cell (seconds, resident bytes) and of a device (bytes); None is no limit of our own."""
 
     seconds: float | None = None
     memory: int | None = None
@@ -97,7 +97,7 @@ class Refusal:
 
 @dataclass
 class Progress:
-    """What a watcher may show. `ended` grows: (cell, status, seconds) in the order in which they ended."""
+    """The state of a run, for whoever shows it. `ended` grows: (cell, status, seconds) in the order of their ends."""
 
     plan: Plan
     states: dict[str, str]

@@ -1,5 +1,5 @@
-"""The instruments' checks of themselves: done once for each environment and base model, and kept in the
-machine's cache and with the results."""
+"""The instruments' checks of themselves: done once for each environment and base model, and kept in the machine's cache
+and with the results."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def check_instruments(
     checks_by_model = {}
     for name in [name for name in plan.suite.models if name in planned]:
         facts = plan.facts.models[name]
-        kept = kept_at(environment.env_digest, facts.fingerprint, settings)
-        if not kept.exists():
+        path = kept_at(environment.env_digest, facts.fingerprint, settings)
+        if not path.exists():
             announce(name)
             check_anew(facts, settings, environment, threads)
-        text = kept.read_text()
-        copy = results / INSTRUMENTS / kept.name
+        text = path.read_text()
+        copy = results / INSTRUMENTS / path.name
         if not copy.exists() or copy.read_text() != text:  # `tunebench doctor` may have checked anew since
             write_atomically(copy, text)
         checks_by_model[name] = [Check(**check) for check in json.loads(text)["checks"]]

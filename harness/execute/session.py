@@ -25,7 +25,7 @@ from harness.trackers import TrackerGroup
 
 @dataclass(frozen=True)
 class Choices:
-    """What the caller chose for a run. `memory` is bytes of a device, in place of what is found."""
+    """The caller's choices for a run. `memory` is bytes of a device, instead of what is found."""
 
     executor: str = "local"
     jobs: int | None = None
@@ -38,7 +38,7 @@ class Choices:
 class Session:
     """`states` maps each cell's spec digest to its status; "to do" before and "running" while it runs.
 
-    Made under the lock of a sole writer: it mends what a killed command left behind.
+    Create it under the lock of a sole writer: it mends what a killed command left behind.
     """
 
     def __init__(
@@ -58,20 +58,25 @@ class Session:
     def waiting(self) -> int:
         return sum(self.states[cell.spec_digest] == TO_DO for cell in self.plan.cells)
 
-    def check_instruments(self, tell: Callable[[str], None]) -> list[str]:
+    def check_instruments(self, announce: Callable[[str], None]) -> list[str]:
         """A line for each check of the instruments that fails here; results that are made nevertheless are marked."""
         if not self.waiting or not all_executors()[self.choices.executor].here:
             return []
-        found = check_instruments(self.plan, self.store.folder, self.environment, self.choices.threads, tell)
+        checks_by_model = check_instruments(
+            self.plan, self.store.folder, self.environment, self.choices.threads, announce
+        )
         self.bad_instruments = tuple(
-            f"{check.name} ({model})" for model, checks in found.items() for check in checks if not check.passed
+            f"{check.name} ({model})"
+            for model, checks in checks_by_model.items()
+            for check in checks
+            if not check.passed
         )
         precisions = {label.train.precision for label in self.plan.suite.labels}
         try:
             self.peaks = matmul_peaks(precisions, self.environment, self.choices.threads)
         except UserError as error:  # then cells have no utilisation
             self.complaints.append(str(error))
-        return failures(found)
+        return failures(checks_by_model)
 
     def run(self, command: str, watch: Callable[[Progress], None]) -> bool:
         """Run what is to do and keep the run's record. True when it was stopped by hand."""

@@ -148,16 +148,16 @@ def memory_left() -> int:
 
 def cgroup_limits() -> list[tuple[int, int]]:
     """(limit, bytes in use without reclaimable file pages) of this process's control group and those above it."""
-    found = []
+    limits = []
     for folder in cgroup_folders():
         for limit, used, files in CGROUP_FILES:
             try:
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
                 bound = int((folder / limit).read_text())
-                found.append((bound, int((folder / used).read_text()) - int(stat.get(files, 0))))
+                limits.append((bound, int((folder / used).read_text()) - int(stat.get(files, 0))))
             except (OSError, ValueError):
                 continue  # the other version's names, or "max": no limit
-    return found
+    return limits
 
 
 def cgroup_folders() -> list[Path]:

@@ -1,4 +1,4 @@
-"""In: nothing. Out: what travels between the stages, as frozen records, to and from JSON.
+"""In: nothing. Out: the frozen records that travel between the stages, to and from JSON.
 
 Nothing here computes a result or touches a disk.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.records.cell import BEST_TRIAL, OBJECTIVES, STUDY, TRAIN, WARM, Cell, with_settings
 from harness.records.digests import RESULT_VERSION, canonical, digest
 from harness.records.job import JOB, EarlierTrial, Job
+from harness.records.json_object import JsonObject
 from harness.records.results import (
     MARGIN,
     CellResult,
@@ -49,6 +50,7 @@ __all__ = [
     "Flag",
     "Item",
     "Job",
+    "JsonObject",
     "Phase",
     "RunRecord",
     "RungScore",

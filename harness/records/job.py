@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from harness.records.cell import Cell, with_settings
+from harness.records.json_object import JsonObject
 from harness.records.results import Environment, RungScore
 
 JOB = "job.json"  # its file in an attempt's folder
@@ -30,10 +31,10 @@ class Job:
     """The run that the attempt belongs to."""
     cell: Cell
     """The cell as it was planned."""
-    tuned: dict[str, Any]
+    tuned: JsonObject
     """Settings by full name that the cell's study chose; empty where it has none."""
     environment: Environment
-    """Of the machine that the cell computes on."""
+    """The environment of the machine that the cell computes on."""
     threads: int
     """CPU threads of the whole cell, over all its processes."""
     models: dict[str, Path]
@@ -62,7 +63,7 @@ class Job:
     """FLOP/s of a matrix product on one device in the cell's precision; None where it was not measured."""
     bad_instruments: tuple[str, ...]
     """Self-checks of the instruments that failed: they mark the result."""
-    leaks: dict[str, Any]
+    leaks: JsonObject
     """Scored task -> evidence of leaks that the suite allows: they mark the result."""
     earlier: tuple[EarlierTrial, ...]
     """The trials that a trial is compared with, to end it early."""
@@ -79,8 +80,8 @@ class Job:
             needed_bytes=None, predicted_parts={}, bad_instruments=(), leaks={}, earlier=(),
         )  # fmt: skip
 
-    def to_json(self) -> dict[str, Any]:
-        plain: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+    def to_json(self) -> JsonObject:
+        plain: JsonObject = {field.name: getattr(self, field.name) for field in fields(self)}
         return plain | {
             "cell": self.cell.to_json(),
             "environment": vars(self.environment),
@@ -96,7 +97,7 @@ class Job:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Job:
+    def from_json(cls, data: JsonObject) -> Job:
         """The inverse of `to_json`. Raises ValueError where keys are missing or unknown, or TypeError."""
         names = {field.name for field in fields(cls)}
         wrong = [

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Trains(Protocol):
-    """What trains the model of a cell (`training.CellTraining`)."""
+    """The part of a context that trains the model of the cell (`training.CellTraining`)."""
 
     def train(self, model: nn.Module, method: Method) -> nn.Module: ...
     def train_on(self, rows: list[Row], model: nn.Module, method: Method, changes: Mapping[str, Any]) -> nn.Module: ...

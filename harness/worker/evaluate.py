@@ -1,7 +1,7 @@
 """In: what a method hands back (an lm-eval LM) and tasks. Out: scores and per-item values.
 
-lm-eval asks the questions and marks the answers; here its samples become items, and every standard error
-is computed from them (lm-eval gives none for perplexity).
+lm-eval asks the questions and marks the answers. Its samples become items here, and every standard error is computed
+from them (lm-eval gives none for perplexity).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Documents = dict[tuple[str, str], str]  # (task, doc_id) -> scored text
 
 
 class Evaluation(NamedTuple):
-    """What scoring some tasks gives: each task's headline is the first of its scores."""
+    """The outcome of scoring some tasks: each task's headline is the first of its scores."""
 
     scores: list[Score]
     items: list[Item]

@@ -1,4 +1,4 @@
-"""What is found out about a cell on its way: the parts of its result that no instrument keeps by itself."""
+"""The parts of a cell's result that no instrument keeps by itself, gathered on its way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Findings:
 
     @classmethod
     def of_job(cls, job: Job) -> Findings:
-        """What is known before the cell begins: failed self-checks, leaks of its data, predicted memory."""
+        """Findings from before the cell begins: failed self-checks, leaks of its data, predicted memory."""
         findings = cls()
         if job.bad_instruments:
             findings.flags.append(Flag("bad_instruments", {"failed": list(job.bad_instruments)}))

@@ -1,4 +1,4 @@
-"""What a cell leaves in its folder, each file whole: items, scored texts, weights."""
+"""Writes what a cell leaves: items, scored texts, weights, each file or folder whole."""
 
 from __future__ import annotations
 

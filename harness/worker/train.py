@@ -51,8 +51,8 @@ Group = dict[str, Any]  # of an optimiser: its parameters, and options of their 
 
 @dataclass(frozen=True)
 class TrainRun:
-    """What a training takes beside model, rows and settings: `recorder` measures it, `scratch` is an empty folder,
-    `objectives` add to its loss, `callbacks` do what else happens along its steps."""
+    """Everything about one training that is not model, rows or settings: `recorder` measures it, `scratch` is an empty
+    folder, `objectives` add terms to its loss, `callbacks` run along its steps."""
 
     seed: int
     recorder: StepRecorder

@@ -85,7 +85,7 @@ class CellTraining:
         return train_by(trainer, config, model, method, self.context.settings.changed(changes), self.run())
 
     def callbacks(self) -> list[TrainerCallback]:
-        """What measures a trainer of the method's own."""
+        """Callbacks that measure a trainer of the method's own."""
         return [self.recorder]
 
     def run(self, callbacks: list[TrainerCallback] | None = None, **options: Any) -> TrainRun:

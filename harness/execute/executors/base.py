@@ -1,4 +1,4 @@
-"""The course of a run, wherever its cells run: start what is ready, take in what has ended, until all is done.
+"""Runs a plan, wherever its cells run: starts what is ready, takes in what has ended, until all is done.
 
 An executor is a class with a few short methods: where a cell has room, how it is launched, whether it has ended,
 how it is ended. Order, needs, limits, Ctrl-C, results and the database are dealt with here, once.
@@ -222,15 +222,15 @@ class Executor(ABC, Generic[Slot, Handle]):
         return Refusal(reason) if reason else self.take_slot(cell)
 
     def _add(self, trial: Cell, study: str) -> None:
-        """A trial's cell, into the queue before the cells that wait for its study."""
+        """Put a trial's cell into the queue, before the cells that wait for its study."""
         self.cells[trial.spec_digest] = trial
         self.queue.add(trial, after=study)
         self.log.tell("cell_added", key=trial.key)
 
-    def _finish(self, study: Cell, made: Callable[[str], CellResult]) -> None:
-        """A study has ended: its result is kept like a cell's."""
+    def _finish(self, study: Cell, result_of: Callable[[str], CellResult]) -> None:
+        """Keep the result of an ended study like a cell's; `result_of` makes it for an attempt's name."""
         folder = self._folder(study)
-        result = made(folder.name)
+        result = result_of(folder.name)
         write_result(folder, result)
         if result.status is Status.DONE:
             self.weights[study.spec_digest] = folder
@@ -252,7 +252,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         )  # fmt: skip
 
     def job(self, cell: Cell) -> Job:
-        """All that a cell's process is told."""
+        """The job of a cell: all that its process is told."""
         run = self.run_info
         tuned = self.studies.settled(cell, self.weights)
         settled = with_settings(cell, tuned)
@@ -314,7 +314,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         self._settle(self._write(cell, folder, Ended(Status.SKIPPED, reason)), folder)
 
     def _settle(self, result: CellResult, folder: Path) -> None:
-        """A cell has its result: tell everybody."""
+        """Pass on the result of an ended cell: to the queue, the event log, trackers and studies."""
         cell = result.cell
         self.queue.end(cell.spec_digest, result.status)
         self.progress.ended.append((cell, str(result.status), result.seconds))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class SlurmJob(Protocol):
-    """What is used of submitit's own job."""
+    """The part of submitit's job that is used here."""
 
     job_id: str
     state: str
@@ -60,7 +60,7 @@ class SlurmExecutor(Executor[bool, SlurmJob]):
 
     @classmethod
     def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
-        """That of a node, which a job of its own finds out: this machine may be one without a GPU."""
+        """A node's environment, found out by a job of its own: this machine may have no GPU."""
         count = threads or cores()
         return submitter(address, count).submit(environment_here, count).result(), count
 
@@ -110,7 +110,7 @@ def submitter(address: str, threads: int, **limits: object) -> AutoExecutor:
 
 
 def run_cell(folder: str, planned: Environment, threads: int) -> None:
-    """In the job: the same first lines as any cell's process has."""
+    """Run a cell inside its Slurm job, with the same first lines as any cell's process."""
     same_environment(planned, threads)
     offline = {"HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     device = f"{socket.gethostname()} cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '')}".removesuffix(" cuda:")

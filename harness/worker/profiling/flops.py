@@ -16,7 +16,7 @@ Tokens are those without padding, s is the mean length of a step's sequences, an
 (checkpointed layers) counts once: so waste lowers the utilisation. Not counted: norms, activations, the loss, the
 optimiser, DoRA's norms of weights, and validation.
 
-Not covered, and then nothing is said: networks of another form than Llama's, adapters other than those named below,
+Not covered, and then there is no count: networks of another form than Llama's, adapters other than those named below,
 the network that makes p-tuning's prompt, objectives with models or text of their own, trainers of other libraries.
 """
 
@@ -97,7 +97,7 @@ class FlopCount:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A flag that does not change, in the place of a parameter that must not be held on to."""
+    """A flag that does not change, instead of a parameter that must not be held on to."""
 
     requires_grad: bool
 
@@ -175,7 +175,7 @@ REPEATS, PEAK_SECONDS = 10, 2.0
 
 
 def matmul_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of a square product of a torch dtype on this process's device and threads: the best of several."""
+    """FLOP/s of a square matrix product in a torch dtype, on this process's device and threads: the best of several."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -191,8 +191,8 @@ def matmul_peak(dtype: torch.dtype) -> float:
 
 
 def timings(work: Callable[[], None], repeats: int = REPEATS, most: float = PEAK_SECONDS) -> list[float]:
-    """Seconds of `work`, done several times, fewer where they take more than `most` together. The first, which warms
-    up, is among them: for the best of them that does no harm."""
+    """Seconds of `work`, done `repeats` times, or fewer where they take more than `most` together. The first, which
+    warms up, is among them: it does not change the best."""
     seconds: list[float] = []
     while len(seconds) < repeats and sum(seconds) < most:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a cell costs: seconds, tokens, energy and peak memory, phase by phase and step by step.
+"""Measures a cell: seconds, tokens, energy and peak memory, phase by phase and step by step.
 
 On a GPU: peaks that torch allocated and reserved, and the whole device's, sampled. On a CPU: the resident
 peak of the phase (VmHWM, reset at its start through clear_refs). Measuring steps is a TrainerCallback, so
@@ -41,7 +41,7 @@ class Meter:
 
     def __init__(self, energy: Counter | None = None) -> None:
         self.energy = energy or energy_counter()
-        self.joules: float | None = None  # of the counter, when the phase began
+        self.joules: float | None = None  # by the counter, when the phase began
         self.phases: list[Phase] = []
         self.name = ""  # of the phase that is being measured
         self.tokens: int | None = None
@@ -60,8 +60,8 @@ class Meter:
     def phase(self, name: str) -> Iterator[None]:
         """Measure a phase; it is kept also when it fails.
 
-        Of a phase within another, nothing counts as the other's: neither time nor memory. One that comes again is
-        added to.
+        Neither time nor memory of a phase within another counts as the other's. A phase that comes again is added to
+        its earlier stretch.
         """
         outer = self.name
         if outer:
@@ -88,7 +88,7 @@ class Meter:
         seconds = time.perf_counter() - self.started
         joules = self.energy.read()
         allocated, reserved = cuda_peaks()
-        found = Phase(
+        phase = Phase(
             phase=self.name,
             seconds=seconds,
             tokens=self.tokens,
@@ -100,11 +100,11 @@ class Meter:
             energy_j=None if joules is None or self.joules is None else joules - self.joules,
         )
         self.name = ""
-        earlier = next((place for place, phase in enumerate(self.phases) if phase.phase == found.phase), None)
+        earlier = next((number for number, other in enumerate(self.phases) if other.phase == phase.phase), None)
         if earlier is None:
-            self.phases.append(found)
+            self.phases.append(phase)
         else:
-            self.phases[earlier] = joined(self.phases[earlier], found)
+            self.phases[earlier] = joined(self.phases[earlier], phase)
 
 
 def joined(one: Phase, other: Phase) -> Phase:
@@ -148,7 +148,7 @@ def synchronise() -> None:
 def reset_peaks() -> None:
     """Start new peaks: of torch's allocator, and of the resident memory (writing 5 resets VmHWM).
 
-    What was freed before goes back to the system first, lest a phase be blamed for the holes of the one before.
+    Freed memory goes back to the system first, so that a phase is not charged for what the one before left.
     """
     gc.collect()
     if trim := heap_trim():
@@ -191,8 +191,8 @@ def resident_peak() -> int | None:
 
 
 def free_bytes(limit: int | None = None) -> int:
-    """Bytes that can still be had: of the GPU's memory where one is used, else of the machine's, and of what a cell
-    may hold resident (`limit`)."""
+    """Bytes that can still be allocated: on the GPU where one is used, else on the machine, within what a cell may hold
+    resident (`limit`)."""
     if cuda_in_use():
         import torch
 
@@ -323,8 +323,8 @@ class StepRecorder(TrainerCallback):
     def facts(self, peak: float | None = None) -> list[Fact]:
         """Throughput and step times, without the warm-up steps (all steps when there are no others); and the share of
         the devices' `peak` (FLOP/s) that the model's own FLOPs came to, where both are known."""
-        kept = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
-        times = [self.seconds[step] for step in kept]
+        steps = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
+        times = [self.seconds[step] for step in steps]
         if not times:
             return []
         facts = [
@@ -333,16 +333,16 @@ class StepRecorder(TrainerCallback):
             Fact("step_seconds_max", max(times), "s", False),
             Fact("optimizer_steps", len(self.seconds), "steps"),
         ]
-        # Of all steps: the mean of what each objective added to the loss.
+        # Mean over all steps of what each objective added to the loss.
         facts += [Fact(f"{name}_loss", float(total) / len(self.seconds), "") for name, total in self.terms.items()]
         for name, counts in (("tokens", self.tokens), ("samples", self.samples)):
-            done = sum(counts[step] for step in kept)
-            if done:
-                facts.append(Fact(f"{name}_per_second", done / sum(times), f"{name}/s", True))
+            count = sum(counts[step] for step in steps)
+            if count:
+                facts.append(Fact(f"{name}_per_second", count / sum(times), f"{name}/s", True))
         if self.flops.keys() == self.seconds.keys():  # else not every step's work is known
             facts.append(Fact("model_flops", sum(self.flops.values()), "FLOP"))
             if peak:
-                rate = sum(self.flops[step] for step in kept) / sum(times)
+                rate = sum(self.flops[step] for step in steps) / sum(times)
                 facts.append(Fact("mfu", rate / peak, "share of the matmul peak", True))
         return facts
 

@@ -1,7 +1,7 @@
 """A Ray cluster: each cell a Ray task on a node with room for it, its results streamed to this process.
 
 No disk is shared: this process, the driver, alone writes the results. A task follows one cell's process
-(`execute/node.py`) and tells what comes of it. Ray itself never retries: a stream taken up in its middle would
+(`node.py`) and reports on it. Ray itself never retries: a stream taken up in its middle would
 mix two executions. So the driver starts a lost cell anew, in the same attempt folder, on whatever node is left.
 
 Not covered: the memory of a node's GPUs (the node itself refuses a cell that is too large for them).
@@ -51,7 +51,7 @@ WAITING = "waiting for a node"
 
 
 class Node(TypedDict):
-    """What is used of Ray's description of a node."""
+    """The part of Ray's description of a node that is used here."""
 
     NodeID: str
     NodeManagerHostname: str
@@ -87,7 +87,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
 
     @classmethod
     def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
-        """That of a node, not of this machine, which may be one without a GPU. Raises UserError.
+        """A node's environment: this machine may have no GPU. Raises UserError.
 
         Whether all nodes are alike is seen by each cell before it begins.
         """
@@ -133,7 +133,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return self.known_nodes
 
     def wants(self, cell: Cell) -> dict[str, float]:
-        """What a cell asks of a node, by Ray's names of resources."""
+        """The resources that a cell asks of a node, by Ray's names."""
         if self.cuda:
             return {"GPU": devices_of(cell), "CPU": 1}  # what is predicted is the GPU's memory
         wanted: dict[str, float] = {"CPU": self.run_info.threads}
@@ -160,7 +160,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return None
 
     def take_slot(self, cell: Cell) -> dict[str, float] | None:
-        """What the cell asks for, when the cluster has as much to spare. Which node it goes to is Ray's business.
+        """The resources that the cell asks for, when the cluster has as much to spare. Ray chooses the node.
 
         With a number of jobs, so many are handed over whatever there is: a cluster that grows on demand then does.
         """

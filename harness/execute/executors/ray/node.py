@@ -1,6 +1,6 @@
-"""One cell on a node of a Ray cluster: in a folder of the node's own, told to the driver piece by piece.
+"""Runs one cell on a node of a Ray cluster, in a folder of the node's own, and streams it to the driver.
 
-In: an Order. Out: a stream of messages (kind, name, what), which the driver takes in (`executors/ray.py`):
+In: an Order. Out: a stream of messages (kind, name, what), which the driver takes in (`executor.py`):
 
     fetched  node    names       sources that this node had to fetch first
     placed   node    device      the cell's process runs
@@ -60,7 +60,7 @@ class Order:
 
 
 def run_cell(order: Order) -> Iterator[Message]:
-    """Run a cell and tell about it. However this ends, the cell's processes have ended and its folder is gone."""
+    """Run a cell and stream what comes of it. However this ends, its processes have ended and its folder is gone."""
     cells = cache_root() / "cells"
     sweep(cells)
     folder = cells / f"{Path(order.folder).name}-{os.getpid()}"
@@ -142,7 +142,7 @@ def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generat
 
 
 def news(folder: Path, followed: dict[str, int]) -> Iterator[Message]:
-    """What has been added to the followed files. `followed` has how many bytes of each were sent, and is kept up."""
+    """New bytes of the followed files. `followed` has how many of each were sent, and is kept up to date."""
     for name in FOLLOWED:
         with suppress(OSError), (folder / name).open("rb") as file:
             file.seek(followed.get(name, 0))

@@ -33,16 +33,16 @@ BEFORE = dict(os.environ)  # before the first cell of this process has cut off t
 
 
 def project_files(catalog: Catalog) -> dict[str, Path]:
-    """What a node must have of a project: its models' list, its tasks, and the local data that these name.
+    """The files of a project that a node needs: its models' list, its tasks, and the local data that these name.
 
     Data outside the project's folder are left out: like models named by `file:`, they must lie on every node.
     """
     root = catalog.root.resolve()
-    found = [root / "suites" / "models.yaml", *(root / "suites" / "tasks").rglob("*")]
+    paths = [root / "suites" / "models.yaml", *(root / "suites" / "tasks").rglob("*")]
     for path in catalog.tasks.values():
         for file in definition_files(path):
-            found += [file, *([] if file.suffix == ".py" else data_files(file, path.parent))]
-    inside = {path.resolve() for path in found if path.is_file() and path.resolve().is_relative_to(root)}
+            paths += [file, *([] if file.suffix == ".py" else data_files(file, path.parent))]
+    inside = {path.resolve() for path in paths if path.is_file() and path.resolve().is_relative_to(root)}
     return {str(path.relative_to(root)): path for path in sorted(inside) if "__pycache__" not in path.parts}
 
 
@@ -66,8 +66,8 @@ def provide(cell: Cell, project: Parcel, root: Path, get: Get) -> tuple[dict[str
     models = {name: catalog.model_facts(name) for name in (cell.model, *cell.borrows)}
     tasks = {name: catalog.task_facts(name) for name in task_names(cell)}
     keyed = {cell.fingerprint_key(name): (f"model {name!r}", facts) for name, facts in models.items()}
-    for key, (what, found) in {**keyed, **{name: (f"task {name!r}", facts) for name, facts in tasks.items()}}.items():
-        if found is None or found.fingerprint != cell.fingerprints[key]:
+    for key, (what, facts) in {**keyed, **{name: (f"task {name!r}", facts) for name, facts in tasks.items()}}.items():
+        if facts is None or facts.fingerprint != cell.fingerprints[key]:
             raise CellError(f"{what} is not the same on node {socket.gethostname()} as where the suite was planned")
     folders = {name: Path(facts.folder) for name, facts in models.items() if facts}
     return folders, {name: Path(facts.path) for name, facts in tasks.items() if facts}, fetched
