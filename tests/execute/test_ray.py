@@ -67,6 +67,7 @@ def items_of(root: Path, result: CellResult) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["task"], row["doc_id"], row["metric"]))
 
 
+@pytest.mark.process
 @needs_ray
 def test_a_node_is_killed_in_the_middle_and_nothing_is_lost(project: Path, cluster: Any) -> None:
     plan = plan_of(project, SUITE)
@@ -180,6 +181,7 @@ def test_a_parcel_is_cut_into_pieces_and_put_together(tmp_path: Path, monkeypatc
     assert not packed.lies_in(tmp_path / "to")
 
 
+@pytest.mark.process
 def test_a_node_that_sees_none_of_the_drivers_disk(project: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """It gets the project's files, prepares model and tasks itself, and has what the cell was planned with."""
     plan = plan_of(project, SUITE)

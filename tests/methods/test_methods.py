@@ -237,7 +237,7 @@ def test_its_parameters_are_counted_as_its_footprint_says(name: str, courses: Ca
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_same_seed_gives_the_same_result(name: str, courses: Callable[[str], Course], tmp_path: Path) -> None:
     first = courses(name)
-    again = course(name, first.work.folder.parent.parent / "project", tmp_path / "again")
+    again = course(name, first.saved.parents[2] / "project", tmp_path / "again")
     assert again.losses == first.losses
     assert torch.equal(again.trained, first.trained)
 
