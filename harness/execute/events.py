@@ -31,7 +31,8 @@ class EventLog:
     def __init__(self, path: Path):
         self.path = path
 
-    def tell(self, event: str, **what: object) -> None:
+    def append(self, event: str, **what: object) -> None:
+        """Write an event with the time; an error of the disk is passed over."""
         line = json.dumps({"time": now(), "event": event, **what}, default=str) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

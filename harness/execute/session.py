@@ -137,16 +137,16 @@ class Session:
 
         executor = all_executors()[choices.executor](self.store, run, watch, self.trackers.cell)
         states = {state: list(self.states.values()).count(state) for state in set(self.states.values())}
-        executor.log.tell(
+        executor.log.append(
             "run_started", run_id=self.run_id, suite=plan.suite.name, pid=os.getpid(), cells=len(plan.cells),
             states=states,
         )  # fmt: skip
         for complaint in self.complaints:
-            executor.log.tell("warning", message=complaint)
+            executor.log.append("warning", message=complaint)
         try:
             return executor.run(plan, self.states, self.plan_state.done, self.plan_state.ended).stopping
         finally:
-            executor.log.tell("run_ended", states=dict(executor.queue.counts))
+            executor.log.append("run_ended", states=dict(executor.queue.counts))
 
     def unfinished(self) -> list[tuple[Cell, str, str]]:
         """(cell, status, reason) of every cell that is not done."""

@@ -126,12 +126,12 @@ class CellRun:
         torch.set_num_threads(self.rank.threads)
         set_seed(self.context.seed)
         with self.meter.phase("load"):
-            self.recorder.tell(phase="load")
+            self.recorder.announce(phase="load")
             model = self.load()
         self.findings.facts += parameter_facts(model, trained=self.method.trains)
         if self.method.prepares:
             with self.meter.phase("train"):
-                self.recorder.tell(phase="train")
+                self.recorder.announce(phase="train")
                 model = self.train(model)
             self.findings.facts += self.training.facts()
             self.findings.flags += overfitted(self.recorder.steps) + underfitted(self.recorder.steps)
@@ -143,16 +143,16 @@ class CellRun:
         if self.training.lagged:
             return
         with self.meter.phase("evaluate"):
-            self.recorder.tell(phase="evaluate")
+            self.recorder.announce(phase="evaluate")
             self.evaluate(model)
         if self.cell.trial:
             return
         if self.cell.learn:
             with self.meter.phase("infer"):
-                self.recorder.tell(phase="infer")
+                self.recorder.announce(phase="infer")
                 self.findings.facts += self.scorer.latency()
         with self.meter.phase("save"):
-            self.recorder.tell(phase="save")
+            self.recorder.announce(phase="save")
             if self.method.prepares:  # else the untouched base is on disk already
                 self.findings.facts.append(save_weights(self.method, model, self.folder))
 

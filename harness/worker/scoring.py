@@ -62,7 +62,7 @@ class Scorer:
         if not texts:
             return [], []
         with self.meter.phase("compare"):
-            self.recorder.tell(phase="compare")
+            self.recorder.announce(phase="compare")
             return self._distance(model, documents, texts)
 
     def _distance(self, model: nn.Module, documents: Documents, texts: list[str]) -> tuple[list[Score], list[Item]]:

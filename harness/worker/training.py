@@ -63,7 +63,7 @@ class CellTraining:
             model = train(model, method, stage, context.settings, run)
             if context.curriculum.scores_stages and stage is not self.stages[-1]:
                 with self.meter.phase("score_stages"):
-                    self.recorder.tell(phase="score_stages")
+                    self.recorder.announce(phase="score_stages")
                     self.history.append((stage.name, self.scorer.score(model, context.cell.learn).scores))
         self.recorder.flop_count = None
         # With several ranks, the first alone holds the weights now.
@@ -116,7 +116,7 @@ class CellTraining:
         """Keep the scores of all tasks after so many steps."""
         cell = self.context.cell
         with self.meter.phase("score_checkpoints"):
-            self.recorder.tell(phase="score_checkpoints")
+            self.recorder.announce(phase="score_checkpoints")
             scores = self.scorer.score(model, (*cell.learn, *cell.retain)).scores
         self.context.findings.checkpoints += [Checkpoint(step, **vars(score)) for score in scores]
 
@@ -124,7 +124,7 @@ class CellTraining:
         """Score a trial on its way; whether it lags so far behind the trials before it that it should end."""
         cell, findings = self.context.cell, self.context.findings
         with self.meter.phase("score_rungs"):
-            self.recorder.tell(phase="score_rungs")
+            self.recorder.announce(phase="score_rungs")
             evaluation = self.scorer.score(model, (cell.task,))
         metric = cell.trial["metric"]
         score = next((score for score in evaluation.scores if metric in (None, score.metric)), evaluation.scores[0])

@@ -225,7 +225,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         """Put a trial's cell into the queue, before the cells that wait for its study."""
         self.cells[trial.spec_digest] = trial
         self.queue.add(trial, after=study)
-        self.log.tell("cell_added", key=trial.key)
+        self.log.append("cell_added", key=trial.key)
 
     def _finish(self, study: Cell, result_of: Callable[[str], CellResult]) -> None:
         """Keep the result of an ended study like a cell's; `result_of` makes it for an attempt's name."""
@@ -246,7 +246,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         for other in self.neighbours(running):
             note_neighbour(other.folder, cell.key)
             note_neighbour(folder, other.cell.key)
-        self.log.tell(
+        self.log.append(
             "cell_started", key=cell.key, attempt_id=folder.name, device=running.device, pid=running.pid,
             predicted_bytes=job.predicted_bytes,
         )  # fmt: skip
@@ -319,7 +319,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         self.queue.end(cell.spec_digest, result.status)
         self.progress.ended.append((cell, str(result.status), result.seconds))
         self.fresh.append(folder)
-        self.log.tell(
+        self.log.append(
             "cell_ended", key=cell.key, attempt_id=folder.name, status=result.status, reason=result.reason,
             seconds=result.seconds,
         )  # fmt: skip
@@ -357,5 +357,5 @@ class Executor(ABC, Generic[Slot, Handle]):
         if self.fresh:
             with suppress(BusyStore), self.store.open(wait_seconds=0.0) as connection:
                 for complaint in self.store.ingest(connection, self.fresh):
-                    self.log.tell("warning", message=complaint)
+                    self.log.append("warning", message=complaint)
                 self.fresh = []

@@ -309,13 +309,14 @@ class StepRecorder(TrainerCallback):
             rate = first(logs, "learning_rate", "embedding_learning_rate")
             tokens = self.tokens.get(step) or None
             self.steps.append(Step(step, "train", loss, rate, tokens, self.seconds.get(step)))
-            self.tell(phase="train", step=step, steps=steps, loss=loss)
+            self.announce(phase="train", step=step, steps=steps, loss=loss)
         if "eval_loss" in logs:
             if not math.isfinite(logs["eval_loss"]):
                 raise Diverged(f"the validation loss is {logs['eval_loss']} at step {step}")
             self.steps.append(Step(step, "validation", logs["eval_loss"], None, None, None))
 
-    def tell(self, **event: object) -> None:
+    def announce(self, **event: object) -> None:
+        """Append news (phase, step, loss, …) to the events file, if there is one."""
         if self.events:
             with self.events.open("a") as file:
                 file.write(json.dumps(event) + "\n")

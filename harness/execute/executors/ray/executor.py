@@ -258,7 +258,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         if kind == "placed":
             self._placed(running, name, what)
         elif kind == "fetched":
-            self.log.tell("sources_fetched", node=self._name_of(name), names=what)
+            self.log.append("sources_fetched", node=self._name_of(name), names=what)
         elif kind == "follow":
             append(running.folder / name, what)
         elif kind == "piece":
@@ -275,7 +275,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         running.started = time.monotonic()
         running.launched.node = node
         running.device = f"{self._name_of(node)} {device}".removesuffix(" cpu")
-        self.log.tell("cell_placed", key=running.cell.key, attempt_id=running.folder.name, device=running.device)
+        self.log.append("cell_placed", key=running.cell.key, attempt_id=running.folder.name, device=running.device)
         if not self.cuda:  # GPUs are a cell's own; a node's processor is shared
             for other in self.progress.running:
                 if other is not running and other.launched.node == node:
@@ -294,7 +294,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
             out_of_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
             status = Status.OOM if out_of_memory else Status.INTERRUPTED
             return Ended(status, f"lost {sent.losses} times, at last with {where}: {reason}")
-        self.log.tell("warning", message=f"{running.cell.key} was lost with {where} and starts anew: {reason}")
+        self.log.append("warning", message=f"{running.cell.key} was lost with {where} and starts anew: {reason}")
         shutil.rmtree(running.folder / INCOMING, ignore_errors=True)
         for name in FOLLOWED:
             (running.folder / name).unlink(missing_ok=True)
