@@ -1,29 +1,56 @@
-"""What commands share: the application, their common options, and the ways to a project, its store and its data."""
+"""What commands share: how one is declared, common options, and the ways to a project, its store and its data."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from harness.cli.display import download_bars
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from harness.data import Catalog
     from harness.store import Store
     from harness.suite import Suite
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="tunebench: which way of adapting a language model should I use?\n\nExample: tunebench run quickstart",
-)
+# The first screen of `tunebench --help`, in this order.
+GROUPS = ("Answer a question", "Run", "Look", "Keep")
+Function = TypeVar("Function", bound=Callable[..., None])
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the application.
+
+    `--help` lists it in its `group`, with its `summary` (60 characters at most, so that 80 columns hold it).
+    """
+
+    name: str
+    group: str
+    summary: str
+    function: Callable[..., None]
+
+
+def command(group: str, summary: str, name: str = "") -> Callable[[Function], Function]:
+    """Makes a function of a file in `harness/cli/commands/` a command, by its own name or another.
+
+    Raises ValueError for a group that `GROUPS` does not have.
+    """
+    if group not in GROUPS:
+        raise ValueError(unknown("group of commands", group, GROUPS))
+
+    def marked(function: Function) -> Function:
+        vars(function)["command"] = Command(name or function.__name__, group, summary, function)
+        return function
+
+    return marked
+
 
 SuiteName = Annotated[str, typer.Argument(help="a name in suites/, or a path to a YAML file")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
@@ -35,15 +62,19 @@ Results = Annotated[
 
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="cells at a time (default: one an accelerator); on a CPU they share the threads"),
+    typer.Option(min=1, help="cells at a time (default: one for each accelerator); on a CPU they share the threads"),
 ]
-Memory = Annotated[str | None, typer.Option(help="memory of a device, such as 16GiB, in place of what is found")]
-Threads = Annotated[int | None, typer.Option(min=1, help="threads a cell (default: all cores / jobs)")]
+Memory = Annotated[str | None, typer.Option(help="memory of a device, such as 16GiB, in place of the measured one")]
+Threads = Annotated[int | None, typer.Option(min=1, help="threads of a cell (default: all cores / jobs)")]
 
 
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="CELL", help="this cell alone and what it needs: a key, a label, or 'lora/*'"),
+    typer.Option(
+        "--only",
+        metavar="CELL",
+        help="run only this cell and what it needs: a key, a label, or a pattern such as 'lora/*'; repeatable",
+    ),
 ]
 
 

@@ -1,0 +1,69 @@
+"""`tunebench run`: every cell of a suite that is not done yet."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import (
+    Jobs,
+    Memory,
+    Only,
+    Results,
+    SuiteName,
+    Threads,
+    command,
+    get_facts,
+    project,
+    read_suite,
+    results,
+    size_of,
+)
+from harness.cli.running import check_executor, run_plan
+from harness.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    pass
+
+
+@command("Run", "run every cell of a suite that is not done yet")
+def run(
+    suite: SuiteName,
+    only: Only = None,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(help="run cells with this status again: failed, oom, diverged, …, done; repeatable"),
+    ] = None,
+    memory: Memory = None,
+    executor: Annotated[str, typer.Option(help="where cells run: local, ray, slurm")] = "local",
+    address: Annotated[str, typer.Option(help="address of a Ray cluster (default: start one on this machine)")] = "",
+    tracker: Annotated[
+        list[str] | None, typer.Option(help="report every attempt to this tracker too: mlflow, wandb; repeatable")
+    ] = None,
+    allow_bad_instruments: Annotated[
+        bool, typer.Option(help="run although a self-check failed; every result is flagged")
+    ] = False,
+    folder: Results = None,
+) -> None:
+    """Run every cell of a suite that is not done in this environment.
+
+    Example: tunebench run peft-vs-full --retry failed
+    """
+    from harness.execute import Choices
+    from harness.plan import make_plan, narrow
+    from harness.records import Status
+
+    catalog = project()
+    loaded = read_suite(suite, catalog)
+    again = frozenset(retry or ())
+    for status in again:
+        if status not in set(Status):
+            raise UserError(unknown("status", status, list(Status)))
+    check_executor(executor)
+    plan = narrow(make_plan(loaded, get_facts(catalog, loaded)), only or ())
+    choices = Choices(executor, jobs, threads or 0, again, size_of(memory), address)
+    sys.exit(run_plan(plan, choices, catalog, results(folder, catalog), tracker or (), allow_bad_instruments))
