@@ -6,17 +6,25 @@ from harness.store import files
 from harness.store.database import Store
 from harness.store.designs import Design, designs_of
 from harness.store.files import (
+    EVENTS,
     INSTRUMENTS,
     ITEMS,
+    LOG,
     RESULT,
     clear,
     full_disk,
     hold_for_cell,
     is_full,
+    neighbours_of,
+    note_neighbour,
+    read_job,
+    read_result,
     settle,
     sole_writer,
     threads_of,
     write_atomically,
+    write_job,
+    write_result,
 )
 from harness.store.named import DIGITS, attempts_of, cell_is_named, cell_row, environments, labels, runs, units
 from harness.store.queries import (
@@ -42,8 +50,10 @@ from harness.store.studies import StoredStudy, StoredTrial, studies_of
 
 __all__ = [
     "DIGITS",
+    "EVENTS",
     "INSTRUMENTS",
     "ITEMS",
+    "LOG",
     "RESULT",
     "CellRow",
     "Design",
@@ -73,7 +83,11 @@ __all__ = [
     "labels",
     "latest_run",
     "member_rows",
+    "neighbours_of",
+    "note_neighbour",
     "origin",
+    "read_job",
+    "read_result",
     "records",
     "repeats",
     "runs",
@@ -84,4 +98,6 @@ __all__ = [
     "threads_of",
     "units",
     "write_atomically",
+    "write_job",
+    "write_result",
 ]

@@ -68,8 +68,8 @@ def tune(
 ) -> None:
     """Search for the best settings of a suite's methods, on validation items alone.
 
-    Nothing is scored on test items: `tunebench run` of a suite with a `tune:` does that. It reuses the settings that were
-    found here; with another budget it reuses the trials.
+    Nothing is scored on test items: `tunebench run` of a suite with a `tune:` does that. It reuses the settings that
+    were found here; with another budget it reuses the trials.
 
     Example: tunebench tune tuned-peft-vs-full --method lora
     """
