@@ -75,10 +75,10 @@ class Sides:
 
 def kind_of_names(connection: Any, a: str, b: str) -> str:
     """The first of label, cell, run and environment that both names are. Raises UserError."""
-    from harness.store import DIGITS, cell_is_named, environments, keys, labels, runs
+    from harness.store import DIGITS, all_environments, all_keys, all_labels, all_runs, cell_is_named
 
-    known = labels(connection)
-    names = {"run": [run.run_id for run in runs(connection)], "environment": environments(connection)}
+    known = all_labels(connection)
+    names = {"run": [run.run_id for run in all_runs(connection)], "environment": all_environments(connection)}
 
     def kinds_of(name: str) -> list[str]:
         kinds = ["label"] * (name in known) + ["cell"] * cell_is_named(connection, name)
@@ -89,7 +89,7 @@ def kind_of_names(connection: Any, a: str, b: str) -> str:
         return both[0]
     for name, kinds in ((a, first), (b, second)):
         if not kinds:
-            every = [*known, *keys(connection), *names["run"], *names["environment"]]
+            every = [*known, *all_keys(connection), *names["run"], *names["environment"]]
             raise UserError(unknown("label, cell, run or environment", name, every))
     raise UserError(f"{a} is a {' or '.join(first)}, {b} a {' or '.join(second)}: two of a kind are compared.")
 
@@ -123,10 +123,10 @@ def compared(
 ) -> list[tuple[Point, Verdict]]:
     """(where, verdict) for each table of a suite's newest run in which both labels stand. Raises UserError."""
     from harness.analysis import cost_side, cost_verdict, headlines, sides, spread_of, tables, verdict_of
-    from harness.store import item_values, latest_run, member_rows, suites
+    from harness.store import all_suites, item_values, latest_run, member_rows
 
     asked = replace(asked or Asked(), suite=suite, margin=margin, metric=metric)
-    known = suites(connection)
+    known = all_suites(connection)
     if suite and suite not in known:
         raise UserError(unknown("suite with results", suite, known))
     runs = [run for name in ([suite] if suite else known) if (run := latest_run(connection, name))]
@@ -162,12 +162,12 @@ def compared(
 def cost_of(connection: Any, rows: Sequence[CellRow], metric: str) -> Kind | None:
     """The cost that a metric names, where it is no score of these cells. Raises UserError where it is neither."""
     from harness.analysis import kind_of, names_of
-    from harness.store import units
+    from harness.store import fact_units
 
     scores = {score.metric for row in rows for score in row.scores if score.task == row.task}
     if not metric or metric in scores or not rows:
         return None
-    if kind := kind_of(metric, rows, units(connection)):
+    if kind := kind_of(metric, rows, fact_units(connection)):
         return kind
     raise UserError(unknown("metric", metric, [*scores, *names_of(rows)]))
 
@@ -203,10 +203,9 @@ def cells(connection: Any, a: str, b: str, asked: Asked) -> tuple[Verdict, Paire
 
 def runs(connection: Any, a: str, b: str, asked: Asked) -> Sides:
     """Every label and table that two runs have in common. Raises UserError."""
-    from harness.store import member_rows
-    from harness.store import runs as every_run
+    from harness.store import all_runs, member_rows
 
-    known = {run.run_id: run for run in every_run(connection)}
+    known = {run.run_id: run for run in all_runs(connection)}
     one, other = (known[name] for name in the_ones("run", a, b, list(known)))
     rows = [asked.rows(member_rows(connection, run)) for run in (one, other)]
     said = tuple(f"{run.suite} of {str(run.started)[:16]}" for run in (one, other))
@@ -216,12 +215,10 @@ def runs(connection: Any, a: str, b: str, asked: Asked) -> Sides:
 
 def environments(connection: Any, a: str, b: str, asked: Asked) -> Sides:
     """Every cell that was done in both of two environments. Raises UserError."""
-    from harness.store import environment_of, member_rows
-    from harness.store import environments as every_environment
-    from harness.store import runs as every_run
+    from harness.store import all_environments, all_runs, environment_of, member_rows
 
-    digests = the_ones("environment", a, b, every_environment(connection))
-    known = every_run(connection)
+    digests = the_ones("environment", a, b, all_environments(connection))
+    known = all_runs(connection)
     records = [environment_of(connection, digest) for digest in digests]
     rows: list[list[CellRow]] = [[], []]
     for side, digest in enumerate(digests):
