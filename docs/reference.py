@@ -216,9 +216,9 @@ def commands() -> str:
     """docs/commands.md."""
     import typer
 
-    from harness.cli import app
+    from harness.cli import application
 
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(application())
 
     def lines() -> Iterator[str]:
         yield "# Commands"

@@ -61,8 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def says_when_it_starts_a_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails a test that starts Python in another process, or forks, and is not marked `process`."""
-    if {"process", "real", "slow"} & set(request.node.keywords):
+    """Fails a test among the pure ones that starts Python in another process, or forks, and is not marked `process`."""
+    if {"model", "process", "real", "slow"} & set(request.node.keywords):
         return
     popen, start = subprocess.Popen.__init__, multiprocessing.process.BaseProcess.start
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from commands import tunebench
 from tiny import write_csv
 
 ROOT = Path(__file__).parent.parent
@@ -48,11 +49,6 @@ def write_tickets(project: Path, page: str) -> None:
     }.items():  # fmt: skip
         suite = suite.replace(written, tiny)
     (project / "suites" / "tickets.yaml").write_text(suite)
-
-
-def tunebench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.process
@@ -112,10 +108,10 @@ def test_the_readme_is_short() -> None:
 def test_every_command_is_in_the_readme_and_documented() -> None:
     import typer
 
-    from harness.cli import app
+    from harness.cli import application
 
     page = (ROOT / "docs" / "commands.md").read_text()
-    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+    for name in typer.main.get_command(application()).commands:  # type: ignore[attr-defined]
         assert f"tunebench {name}" in README, name
         assert f"## `tunebench {name}`" in page, name
 

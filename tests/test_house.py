@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 HOUSE = ROOT / "harness"
 # From the ground up: a room imports those before it, and itself.
@@ -174,6 +176,7 @@ def test_methods_are_named_nowhere_else() -> None:
                         assert side.value not in names, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
+@pytest.mark.process
 def test_planning_running_and_reporting_load_nothing_heavy() -> None:
     code = "import sys\n" + "\n".join(f"import harness.{name}" for name in LIGHT)
     code += f"\nprint(sorted({set(HEAVY)!r} & set(sys.modules)))"

@@ -10,7 +10,7 @@ import pytest
 from results_factory import Results, cell, scores
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli import application
 from harness.records import Fact, bare_quantity, quantity
 from harness.report import load, write_report
 
@@ -80,6 +80,6 @@ def test_a_new_fact_is_in_every_written_report_with_its_own_unit(store_folder: P
 
 
 def test_show_tells_facts_with_their_units(store_folder: Path) -> None:
-    shown = CliRunner().invoke(app, ["show", "lora/tiny/topic/n32/s0", "--results", str(store_folder)]).output
+    shown = CliRunner().invoke(application(), ["show", "lora/tiny/topic/n32/s0", "--results", str(store_folder)]).output
     assert "flux: 2.5 V/m" in shown
     assert "cache_bytes: 3 MiB" in shown

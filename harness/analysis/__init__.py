@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from harness.analysis.comparisons import (
+    CellComparison,
+    GroupComparison,
+    LabelComparison,
+    Request,
+    resolve,
+)
 from harness.analysis.cost_ratios import Kind, cost_side, cost_verdict, kind_of, names_of
 from harness.analysis.group_comparison import (
     Changes,
@@ -50,16 +57,20 @@ from harness.analysis.verdicts import (
 __all__ = [
     "Answer",
     "Candidate",
+    "CellComparison",
     "Change",
     "Changes",
     "Confidence",
     "Cost",
+    "GroupComparison",
     "Kind",
+    "LabelComparison",
     "Names",
     "Point",
     "Prices",
     "Ranked",
     "Reason",
+    "Request",
     "RuledOut",
     "Side",
     "Table",
@@ -88,6 +99,7 @@ __all__ = [
     "rank_candidates",
     "refusal",
     "refused",
+    "resolve",
     "rows_of",
     "runs_by_score",
     "seed_spreads",

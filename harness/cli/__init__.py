@@ -7,27 +7,47 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
-from harness.cli.options import app
+import typer
+from typer.core import TyperGroup
+
+from harness.cli.commands import all_commands
+from harness.cli.options import GROUPS
 from harness.errors import TunebenchError, UserError
 
-__all__ = ["app", "complain", "main"]
+__all__ = ["application", "complain", "main"]
 
-# Each adds its commands to the application, in the order in which --help lists them.
-# isort: off
-from harness.cli import run  # noqa: F401
-from harness.cli import tune  # noqa: F401
-from harness.cli import listings  # noqa: F401
-from harness.cli import results  # noqa: F401
-from harness.cli import compare  # noqa: F401
-from harness.cli import recommend  # noqa: F401
-from harness.cli import doctor  # noqa: F401
+
+class Grouped(TyperGroup):
+    """Lists commands by what they are for."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = all_commands().values()
+        for group in GROUPS:
+            with formatter.section(group):
+                formatter.write_dl([(one.name, one.summary) for one in commands if one.group == group])
+
+
+def application() -> typer.Typer:
+    """The command line, with every command of `harness/cli/commands/`."""
+    app = typer.Typer(
+        cls=Grouped,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        help="tunebench: which way of adapting a language model should I use?\n\nExample: tunebench run quickstart",
+    )
+    for command in all_commands().values():
+        app.command(name=command.name)(command.function)
+    return app
 
 
 def main() -> None:
     """The entry point: errors that the user can mend become one message and exit code 2."""
     try:
-        app()
+        application()()
     except TunebenchError as error:
         sys.exit(complain(error))
     except BrokenPipeError:

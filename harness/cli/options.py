@@ -1,29 +1,56 @@
-"""What commands share: the application, their common options, and the ways to a project, its store and its data."""
+"""What commands share: how one is declared, common options, and the ways to a project, its store and its data."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from harness.cli.display import download_bars
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from harness.data import Catalog
     from harness.store import Store
     from harness.suite import Suite
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="tunebench: which way of adapting a language model should I use?\n\nExample: tunebench run quickstart",
-)
+# The first screen of `tunebench --help`, in this order.
+GROUPS = ("Answer a question", "Run", "Look", "Keep")
+Function = TypeVar("Function", bound=Callable[..., None])
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the application.
+
+    `--help` lists it in its `group`, with its `summary` (60 characters at most, so that 80 columns hold it).
+    """
+
+    name: str
+    group: str
+    summary: str
+    function: Callable[..., None]
+
+
+def command(group: str, summary: str, name: str = "") -> Callable[[Function], Function]:
+    """Makes a function of a file in `harness/cli/commands/` a command, by its own name or another.
+
+    Raises ValueError for a group that `GROUPS` does not have.
+    """
+    if group not in GROUPS:
+        raise ValueError(unknown("group of commands", group, GROUPS))
+
+    def marked(function: Function) -> Function:
+        vars(function)["command"] = Command(name or function.__name__, group, summary, function)
+        return function
+
+    return marked
+
 
 SuiteName = Annotated[str, typer.Argument(help="a name in suites/, or a path to a YAML file")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]

@@ -11,10 +11,10 @@ from hypothesis import strategies as some
 from results_factory import Results, cell, scores
 from scipy.stats import ttest_ind
 
+from harness.analysis.comparisons import Request, compare_labels
 from harness.analysis.cost_ratios import CostSide, Kind, cost_verdict, ratio
 from harness.analysis.verdicts import Verdict
-from harness.cli.compare import sentence
-from harness.cli.compared import compared
+from harness.cli.verdict_text import sentence
 
 SECONDS = Kind("train_seconds", "s", False)
 VALUES = some.lists(some.floats(1.0, 100.0), min_size=2, max_size=6)
@@ -75,7 +75,7 @@ def test_costs_are_read_from_facts_and_phases(tmp_path: Path) -> None:
 
     def verdict(a: str, b: str, metric: str) -> Verdict:
         with store.open(read_only=True) as connection:
-            ((_, found),) = compared(connection, a, b, "", None, metric)
+            ((_, found),) = compare_labels(connection, a, b, Request("", None, metric))
         return found
 
     found = verdict("quick", "slow", "train_seconds")

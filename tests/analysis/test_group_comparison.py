@@ -14,11 +14,11 @@ from results_factory import Results, cell, environment, items, scores
 from samples import answers
 from typer.testing import CliRunner
 
+from harness.analysis.comparisons import Request, compare_cells, compare_environments, compare_runs, kind_of_names
 from harness.analysis.group_comparison import SAME, cells_by_score, changes
 from harness.analysis.stats.intervals import paired
 from harness.analysis.verdicts import Side
-from harness.cli import app
-from harness.cli.compared import Asked, cells, environments, kind_of_names, runs
+from harness.cli import application
 from harness.errors import UserError
 from harness.store.database import Store
 
@@ -46,8 +46,8 @@ def upgraded(folder: Path) -> Store:
 
 def test_environments_are_paired_by_seed_and_item(tmp_path: Path) -> None:
     with upgraded(tmp_path).open(read_only=True) as connection:
-        found = environments(connection, NEW.env_digest[:6], OLD.env_digest[:6], Asked())
-        costs = environments(connection, NEW.env_digest[:6], OLD.env_digest, Asked(metric="artifact_bytes"))
+        found = compare_environments(connection, NEW.env_digest[:6], OLD.env_digest[:6], Request())
+        costs = compare_environments(connection, NEW.env_digest[:6], OLD.env_digest, Request(metric="artifact_bytes"))
     verdicts = {one.label: one.verdict for one in found.versus.matched}
     assert {label: one.verdict for label, one in verdicts.items()} == {"full": "tied", "lora": "better"}
     assert verdicts["full"].reason == SAME
@@ -71,10 +71,10 @@ def test_runs_are_compared_label_by_label_and_shared_attempts_are_not(tmp_path: 
         of = replace(cell("lora", 32, seed), spec_digest=f"{seed}" * 64)  # other settings under the same label
         two.add(of, scores(0.8), items=items("topic", "acc", values))
     with two.store().open(read_only=True) as connection:
-        found = runs(connection, "run-one", "run-two", Asked())
-        turned = runs(connection, "run-two", "run-one", Asked(margin=0.01))
+        found = compare_runs(connection, "run-one", "run-two", Request())
+        turned = compare_runs(connection, "run-two", "run-one", Request(margin=0.01))
         with pytest.raises(UserError, match="stands for 2 runs: run-two, run-one"):
-            runs(connection, "run-", "run-two", Asked())
+            compare_runs(connection, "run-", "run-two", Request())
     ((lora,),) = [found.versus.matched]
     assert (lora.label, lora.verdict.verdict, found.margin) == ("lora", "worse", 0.3)
     assert (turned.versus.matched[0].verdict.verdict, turned.margin) == ("better", 0.01)
@@ -92,19 +92,19 @@ def test_a_run_with_more_seeds_of_the_same_cells_is_no_other_run(tmp_path: Path)
                 results.add(of, scores(0.6), items=items("topic", "acc", values))
         store = results.store()
     with store.open(read_only=True) as connection:
-        found = runs(connection, "run-1", "run-2", Asked()).versus
+        found = compare_runs(connection, "run-1", "run-2", Request()).versus
     assert (found.matched, found.shared) == ((), ("full: topic, tiny, 32 examples",))
 
 
 def test_cells_are_compared_exactly_and_for_themselves_alone(tmp_path: Path) -> None:
     with upgraded(tmp_path).open(read_only=True) as connection:
-        verdict, exact = cells(connection, "lora/tiny/topic/n32/s0", "full/tiny/topic/n32/s0", Asked())
-        again, _ = cells(connection, cell("lora", 32, 0).spec_digest[:6], "full/tiny/topic/n32/s0", Asked())
-        alone, none = cells(
-            connection, "lora/tiny/topic/n32/s0", "full/tiny/topic/n32/s0", Asked(metric="train_seconds")
+        verdict, exact = compare_cells(connection, "lora/tiny/topic/n32/s0", "full/tiny/topic/n32/s0", Request())
+        again, _ = compare_cells(connection, cell("lora", 32, 0).spec_digest[:6], "full/tiny/topic/n32/s0", Request())
+        alone, none = compare_cells(
+            connection, "lora/tiny/topic/n32/s0", "full/tiny/topic/n32/s0", Request(metric="train_seconds")
         )
         with pytest.raises(UserError, match="the same cell"):
-            cells(connection, "lora/tiny/topic/n32/s0", "lora/tiny/topic/n32/s0", Asked())
+            compare_cells(connection, "lora/tiny/topic/n32/s0", "lora/tiny/topic/n32/s0", Request())
     expected = paired(answers(0.8, 20), answers(0.6, 10))
     assert exact
     assert (exact.p, exact.wins, exact.losses, exact.test) == (expected.p, expected.wins, expected.losses, "mcnemar")
@@ -159,7 +159,7 @@ def test_the_command_tells_all_four_kinds(tmp_path: Path, monkeypatch: pytest.Mo
     upgraded(tmp_path / "results")
 
     def told(*names: str) -> str:
-        done = CliRunner().invoke(app, ["compare", *names])
+        done = CliRunner().invoke(application(), ["compare", *names])
         assert done.exit_code == 0, done.output
         return done.output
 
@@ -177,5 +177,5 @@ def test_the_command_tells_all_four_kinds(tmp_path: Path, monkeypatch: pytest.Mo
     assert json.loads(told("lora/tiny/topic/n32/s0", "full/tiny/topic/n32/s0", "--json"))["paired"]["test"] == "mcnemar"
     narrowed = json.loads(told("lora", "full", "--size", "32", "--task", "topic", "--json"))
     assert [one["n_train"] for one in narrowed] == [32]
-    refused = CliRunner().invoke(app, ["compare", "lora", "full", "--size", "64"])
+    refused = CliRunner().invoke(application(), ["compare", "lora", "full", "--size", "64"])
     assert isinstance(refused.exception, UserError)

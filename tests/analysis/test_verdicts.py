@@ -11,11 +11,11 @@ import pytest
 from results_factory import Results, cell, items, scores
 from samples import answers
 
+from harness.analysis.comparisons import Request, compare_labels
 from harness.analysis.stats.contrast import compare
 from harness.analysis.stats.intervals import corrected
 from harness.analysis.verdicts import Side, Verdict, pairwise_verdicts
-from harness.cli.compare import sentence
-from harness.cli.compared import compared
+from harness.cli.verdict_text import sentence
 from harness.errors import UserError
 from harness.records import Status
 from harness.store.database import Store
@@ -32,7 +32,7 @@ def stored(folder: Path, skills: dict[str, float], seeds: int = 3, **about: Any)
 
 def verdict(store: Store, a: str, b: str, margin: float | None = 0.02, metric: str = "") -> Verdict:
     with store.open(read_only=True) as connection:
-        ((where, found),) = compared(connection, a, b, "", margin, metric)
+        ((where, found),) = compare_labels(connection, a, b, Request("", margin, metric))
     assert str(where) == "topic, tiny, 32 examples"
     return found
 
@@ -111,9 +111,9 @@ def test_the_margin_is_that_of_the_run_unless_another_is_given(tmp_path: Path) -
 def test_labels_that_nobody_knows_name_the_nearest(tmp_path: Path) -> None:
     store = stored(tmp_path, {"good": 0.8, "bad": 0.5}, seeds=1)
     with store.open(read_only=True) as connection, pytest.raises(UserError, match="Did you mean 'good'"):
-        compared(connection, "goood", "bad", "", 0.02, "")
+        compare_labels(connection, "goood", "bad", Request("", 0.02, ""))
     with store.open(read_only=True) as connection, pytest.raises(UserError, match="unknown suite"):
-        compared(connection, "good", "bad", "nowhere", 0.02, "")
+        compare_labels(connection, "good", "bad", Request("nowhere", 0.02, ""))
 
 
 def side(label: str, skill: float, seed: int) -> Side:

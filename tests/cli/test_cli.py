@@ -3,14 +3,19 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from commands import refused, tunebench
 
-COMMANDS = ["run", "plan", "check", "fetch", "report", "show", "methods", "tasks", "models", "sql", "rebuild", "status",
-            "doctor", "tune", "studies", "compare", "recommend"]  # fmt: skip
+from harness.cli import commands
+from harness.cli.commands import all_commands
+from harness.cli.options import GROUPS
+
+COMMANDS = list(all_commands())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -20,11 +25,52 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     assert f"Example: tunebench {command}" in done.stdout
 
 
-def test_the_list_of_commands_is_whole_and_in_the_readme() -> None:
-    listed = re.findall(r"^  (\w+)  ", tunebench("--help").stdout.split("Commands:")[1], re.M)
-    assert sorted(listed) == sorted(COMMANDS)
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert all(f"tunebench {command}" in readme for command in COMMANDS)
+def test_help_lists_every_command_by_what_it_is_for_in_80_columns() -> None:
+    shown = tunebench("--help").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    groups = dict(re.findall(r"^([A-Z][\w ]+):\n((?:  .*\n)+)", shown, re.M))
+    assert list(groups)[-len(GROUPS) :] == list(GROUPS)
+    for group in GROUPS:
+        assert "..." not in groups[group], "no summary is cut"
+        listed = re.findall(r"^  (\w+)  ", groups[group], re.M)
+        assert listed == [name for name, command in all_commands().items() if command.group == group]
+        assert listed
+
+
+def test_every_command_is_in_the_docs() -> None:
+    root = Path(__file__).parents[2]
+    pages = " ".join(page.read_text() for page in (root / "README.md", *(root / "docs").glob("*.md")))
+    assert [name for name in COMMANDS if f"tunebench {name}" not in pages] == []
+
+
+@pytest.mark.process
+def test_the_installed_command_starts() -> None:
+    done = subprocess.run([sys.executable, "-m", "harness.cli", "--help"], capture_output=True, text=True, check=True)
+    assert "Answer a question:" in done.stdout
+
+
+HELLO = '''
+from harness.cli.options import command
+
+@command("Keep", "say a word of greeting")
+def hello(name: str) -> None:
+    """Say a word of greeting.
+
+    Example: tunebench hello Ada
+    """
+    print(f"hello, {name}")
+'''
+
+
+def test_a_command_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hello.py").write_text(HELLO)
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "harness.cli.commands.hello", raising=False)
+    try:
+        assert tunebench("hello", "Ada").stdout == "hello, Ada\n"
+        assert re.search(r"^  hello +say a word of greeting$", tunebench("--help").stdout, re.M)
+    finally:
+        sys.modules.pop("harness.cli.commands.hello", None)
 
 
 def test_from_nothing_to_a_report(project: Path) -> None:

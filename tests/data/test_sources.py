@@ -587,6 +587,8 @@ TOY = '''
 from pathlib import Path
 from harness.data.sources.base import Progress, Source, SourceKind, cache_root, sha256_of
 
+pytestmark = pytest.mark.process
+
 class Toy(SourceKind):
     """A word in a file."""
     name = "toy"

@@ -11,6 +11,8 @@ from harness.execute import watchdog
 from harness.execute.watchdog import Watchdog, cgroup_folders, family, memory_left, resident, total_memory
 from harness.records import Status
 
+pytestmark = pytest.mark.process
+
 MIB = 2**20
 HOLD = "import sys, time; held = bytearray(int(sys.argv[1]) * 2**20); print('held', flush=True); time.sleep(60)"
 

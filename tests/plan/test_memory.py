@@ -6,13 +6,12 @@ import dataclasses
 import json
 import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import tunebench
 from hypothesis import given
 from hypothesis import strategies as st
 from tools import plan_of
@@ -292,11 +291,10 @@ def test_a_plan_does_without_lengths(project: Path) -> None:
     facts, missing = known_facts(catalog, suite)
     assert missing == []
     assert uncounted(suite, facts) == [("tiny", "colours"), ("tiny", "prose")]
-    shown = [sys.executable, "-m", "harness.cli", "plan", "small", "--json"]
-    done = subprocess.run(shown, capture_output=True, text=True, check=True)
+    done = tunebench("plan", "small", "--json")
     assert {row["memory"] for row in json.loads(done.stdout)["cells"]} == {None}
     assert uncounted(suite, fetch_suite(catalog, suite)) == []
-    done = subprocess.run(shown, capture_output=True, text=True, check=True)
+    done = tunebench("plan", "small", "--json")
     rows = {row["key"]: row["memory"] for row in json.loads(done.stdout)["cells"]}
     assert all(memory["peak"] > memory["weights"] > 0 for memory in rows.values())
     assert rows["full/tiny/colours/n8/s0"]["gradients"] > rows["lora/tiny/colours/n8/s0"]["gradients"] > 0

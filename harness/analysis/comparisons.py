@@ -1,6 +1,7 @@
 """From two names and a database to verdicts: what the names stand for, and the rows and values that are compared.
 
-Not covered: how it is inferred (`verdicts.py`, `versus.py`, `costs.py`), and how it is told (`compare.py`).
+`resolve` is the way in. Not covered: how a verdict is inferred (`verdicts.py`, `group_comparison.py`,
+`cost_ratios.py`), and how it is put in words (the command line).
 """
 
 from __future__ import annotations
@@ -9,19 +10,65 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.cost_ratios import Kind, cost_side, cost_verdict, kind_of, names_of
+from harness.analysis.group_comparison import (
+    Changes,
+    Names,
+    Versus,
+    by_cost,
+    cells_by_score,
+    changes,
+    environments_by_score,
+    hardware,
+    in_both,
+    runs_by_score,
+)
+from harness.analysis.verdicts import (
+    Point,
+    Verdict,
+    headlines,
+    refusal,
+    side_of,
+    sides,
+    spread_of,
+    tables,
+    verdict_of,
+)
 from harness.errors import UserError, unknown
+from harness.store import (
+    DIGITS,
+    CellRow,
+    StoredRun,
+    all_environments,
+    all_keys,
+    all_labels,
+    all_runs,
+    all_suites,
+    attempts_of,
+    cell_is_named,
+    cell_row,
+    environment_of,
+    fact_units,
+    item_values,
+    latest_run,
+    member_rows,
+)
 
 if TYPE_CHECKING:
-    from harness.analysis import Changes, Kind, Names, Point, Verdict, Versus
-    from harness.analysis.stats import Paired
-    from harness.store import CellRow, StoredRun
+    import duckdb
+
+    from harness.analysis.stats.intervals import Paired
 
 SHORT = 12  # digits of an environment's digest that are shown
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is compared. `margin` None: that of the run; `task`, `model` and `size` leave out other tables."""
+class Request:
+    """What of two names is compared, by which metric.
+
+    `suite` says whose newest run labels are looked up in; `margin` None is the run's own; `task`, `model` and `size` (a
+    number of training examples) leave out other tables.
+    """
 
     suite: str = ""
     margin: float | None = None
@@ -31,7 +78,7 @@ class Asked:
     size: int | None = None
 
     def rows(self, rows: Iterable[CellRow]) -> list[CellRow]:
-        """Those of the tables that were asked for; untrained rows stand in tables of every size."""
+        """The rows of the tables that are compared; untrained rows stand in tables of every size."""
         return [
             row
             for row in rows
@@ -45,7 +92,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Sides:
+class GroupComparison:
     """Two runs or environments compared: their names, what they are, and what came out. `said` is what both names stand
     for, in words; `changes` what their environments differ in."""
 
@@ -70,12 +117,49 @@ class Sides:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class LabelComparison:
+    """Two labels of a suite: a verdict for each table in which both stand."""
+
+    tables: list[tuple[Point, Verdict]]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [{"where": str(where), **where._asdict(), **asdict(verdict)} for where, verdict in self.tables]
+
+
+@dataclass(frozen=True)
+class CellComparison:
+    """Two cells: a verdict on these two trained models alone, and what an exact test of their items says."""
+
+    verdict: Verdict
+    exact: Paired | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "cell", **asdict(self.verdict), "paired": asdict(self.exact) if self.exact else None}
+
+
+def resolve(
+    connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request
+) -> LabelComparison | CellComparison | GroupComparison:
+    """What two names stand for (labels, cells, runs or environments), compared.
+
+    Raises UserError for a name that stands for nothing, with the nearest, and for two of different kinds.
+    """
+    kind = kind_of_names(connection, a, b)
+    if kind == "label":
+        return LabelComparison(compare_labels(connection, a, b, request))
+    if kind == "cell":
+        return CellComparison(*compare_cells(connection, a, b, request))
+    if kind == "run":
+        return compare_runs(connection, a, b, request)
+    return compare_environments(connection, a, b, request)
+
+
 # --- what names stand for ---
 
 
-def kind_of_names(connection: Any, a: str, b: str) -> str:
+def kind_of_names(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> str:
     """The first of label, cell, run and environment that both names are. Raises UserError."""
-    from harness.store import DIGITS, all_environments, all_keys, all_labels, all_runs, cell_is_named
 
     known = all_labels(connection)
     names = {"run": [run.run_id for run in all_runs(connection)], "environment": all_environments(connection)}
@@ -118,51 +202,46 @@ def the_ones(kind: str, a: str, b: str, names: Sequence[str]) -> tuple[str, str]
 # --- labels ---
 
 
-def compared(
-    connection: Any, a: str, b: str, suite: str, margin: float | None, metric: str, asked: Asked | None = None
+def compare_labels(
+    connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request
 ) -> list[tuple[Point, Verdict]]:
     """(where, verdict) for each table of a suite's newest run in which both labels stand. Raises UserError."""
-    from harness.analysis import cost_side, cost_verdict, headlines, sides, spread_of, tables, verdict_of
-    from harness.store import all_suites, item_values, latest_run, member_rows
-
-    asked = replace(asked or Asked(), suite=suite, margin=margin, metric=metric)
+    suite, metric = request.suite, request.metric
     known = all_suites(connection)
     if suite and suite not in known:
         raise UserError(unknown("suite with results", suite, known))
-    runs = [run for name in ([suite] if suite else known) if (run := latest_run(connection, name))]
+    newest = [run for name in ([suite] if suite else known) if (run := latest_run(connection, name))]
     labels: dict[str, None] = {}
-    for run in sorted(runs, key=lambda run: run.started, reverse=True):
+    for run in sorted(newest, key=lambda run: run.started, reverse=True):
         every = member_rows(connection, run)
         labels |= dict.fromkeys(row.label for row in every)
-        rows = asked.rows(every)
-        kind = cost_of(connection, rows, metric)
-        found = []
+        rows = request.rows(every)
+        cost = cost_of(connection, rows, metric)
+        verdicts = []
         for where, table in tables(rows).items():
             if not {a, b} <= table.keys():
                 continue
-            if kind:
-                one, other = (cost_side(label, table[label], kind.name) for label in (a, b))
-                found.append((where, cost_verdict(one, other, kind, asked.within(run))))
+            if cost:
+                first, second = (cost_side(label, table[label], cost.name) for label in (a, b))
+                verdicts.append((where, cost_verdict(first, second, cost, request.within(run))))
                 continue
             scored = headlines((cell for cells in table.values() for cell in cells), metric)
-            its = sides(table, item_values(connection, scored), metric)
-            spread = spread_of(its.values(), its[a].metric)
-            found.append((where, verdict_of(its[a], its[b], asked.within(run), spread)))
-        if found:
-            return found
+            by_label = sides(table, item_values(connection, scored), metric)
+            spread = spread_of(by_label.values(), by_label[a].metric)
+            verdicts.append((where, verdict_of(by_label[a], by_label[b], request.within(run), spread)))
+        if verdicts:
+            return verdicts
     for name in (a, b):
         if name not in labels:
             raise UserError(unknown(f"label of {suite or 'any suite with results'}", name, labels))
     raise UserError(
         f"{a} and {b} stand in no table together: they have no task, model and data size in common"
-        + (" that was asked for." if asked.task or asked.model or asked.size is not None else ".")
+        + (" that was asked for." if request.task or request.model or request.size is not None else ".")
     )
 
 
-def cost_of(connection: Any, rows: Sequence[CellRow], metric: str) -> Kind | None:
+def cost_of(connection: duckdb.DuckDBPyConnection, rows: Sequence[CellRow], metric: str) -> Kind | None:
     """The cost that a metric names, where it is no score of these cells. Raises UserError where it is neither."""
-    from harness.analysis import kind_of, names_of
-    from harness.store import fact_units
 
     scores = {score.metric for row in rows for score in row.scores if score.task == row.task}
     if not metric or metric in scores or not rows:
@@ -175,24 +254,24 @@ def cost_of(connection: Any, rows: Sequence[CellRow], metric: str) -> Kind | Non
 # --- cells ---
 
 
-def cells(connection: Any, a: str, b: str, asked: Asked) -> tuple[Verdict, Paired | None]:
+def compare_cells(
+    connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request
+) -> tuple[Verdict, Paired | None]:
     """Two cells, with what an exact test of their items says; a cost is compared over repeats. Raises UserError."""
-    from harness.analysis import cells_by_score, cost_side, cost_verdict, hardware, headlines, refusal, side_of
-    from harness.store import attempts_of, cell_row, item_values
 
     (run, one), (other_run, other) = cell_row(connection, a), cell_row(connection, b)
     if one.spec_digest == other.spec_digest:
         raise UserError(f"{a} and {b} are the same cell. Name two environments to see what it did in each.")
-    margin = asked.within(max(run, other_run, key=lambda run: run.started))
-    if kind := cost_of(connection, [one, other], asked.metric):
+    margin = request.within(max(run, other_run, key=lambda run: run.started))
+    if kind := cost_of(connection, [one, other], request.metric):
         devices = hardware(run.environment, other_run.environment)
         costs = [
             cost_side(row.key, attempts_of(connection, row), kind.name, device)
             for row, device in zip((one, other), devices, strict=True)
         ]
         return cost_verdict(costs[0], costs[1], kind, margin), None
-    values = item_values(connection, headlines((one, other), asked.metric))
-    first, second = (side_of(row.key, [row], values, asked.metric) for row in (one, other))
+    values = item_values(connection, headlines((one, other), request.metric))
+    first, second = (side_of(row.key, [row], values, request.metric) for row in (one, other))
     if one.task != other.task:
         return refusal(first, second, f"{one.key} learned {one.task}, {other.key} {other.task}"), None
     return cells_by_score(first, second, margin)
@@ -201,21 +280,21 @@ def cells(connection: Any, a: str, b: str, asked: Asked) -> tuple[Verdict, Paire
 # --- runs and environments ---
 
 
-def runs(connection: Any, a: str, b: str, asked: Asked) -> Sides:
+def compare_runs(connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request) -> GroupComparison:
     """Every label and table that two runs have in common. Raises UserError."""
-    from harness.store import all_runs, member_rows
 
     known = {run.run_id: run for run in all_runs(connection)}
     one, other = (known[name] for name in the_ones("run", a, b, list(known)))
-    rows = [asked.rows(member_rows(connection, run)) for run in (one, other)]
+    rows = [request.rows(member_rows(connection, run)) for run in (one, other)]
     said = tuple(f"{run.suite} of {str(run.started)[:16]}" for run in (one, other))
     newer = max(one, other, key=lambda run: run.started)
-    return both(connection, "run", (one, other), rows, (one.run_id, other.run_id), said, asked.within(newer), asked)
+    return compare_groups(
+        connection, "run", (one, other), rows, (one.run_id, other.run_id), said, request.within(newer), request
+    )
 
 
-def environments(connection: Any, a: str, b: str, asked: Asked) -> Sides:
+def compare_environments(connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request) -> GroupComparison:
     """Every cell that was done in both of two environments. Raises UserError."""
-    from harness.store import all_environments, all_runs, environment_of, member_rows
 
     digests = the_ones("environment", a, b, all_environments(connection))
     known = all_runs(connection)
@@ -227,39 +306,39 @@ def environments(connection: Any, a: str, b: str, asked: Asked) -> Sides:
             if run.env_digest in digests:
                 there = replace(run, env_digest=digest)
                 found = {row.spec_digest: row for row in member_rows(connection, there)} | found
-        rows[side] = asked.rows(found.values())
+        rows[side] = request.rows(found.values())
     newest = next(run for run in known if run.env_digest in digests)
     ends = [
         replace(newest, env_digest=digest, environment=record) for digest, record in zip(digests, records, strict=True)
     ]
     said = tuple(f"{record['cpu']}{', ' * bool(record['accelerator'])}{record['accelerator']}" for record in records)
     names = (digests[0][:SHORT], digests[1][:SHORT])
-    return both(connection, "environment", (ends[0], ends[1]), rows, names, said, asked.within(newest), asked)
+    return compare_groups(
+        connection, "environment", (ends[0], ends[1]), rows, names, said, request.within(newest), request
+    )
 
 
-def both(
-    connection: Any,
+def compare_groups(
+    connection: duckdb.DuckDBPyConnection,
     kind: str,
     runs: tuple[StoredRun, StoredRun],
     rows: Sequence[Sequence[CellRow]],
     names: Names,
     said: tuple[str, ...],
     margin: float,
-    asked: Asked,
-) -> Sides:
+    request: Request,
+) -> GroupComparison:
     """Two lots of rows compared by a score or by a cost."""
-    from harness.analysis import by_cost, changes, environments_by_score, hardware, headlines, in_both, runs_by_score
-    from harness.store import item_values
 
     a, b = rows
     apart = (runs[0].environment, runs[1].environment)
-    cost = cost_of(connection, [*a, *b], asked.metric)
+    cost = cost_of(connection, [*a, *b], request.metric)
     if cost and kind == "environment":
         a, b = in_both(a, b)
     if cost:
         versus = by_cost(a, b, cost, names, hardware(*apart), margin)
     else:
-        values = item_values(connection, headlines([*a, *b], asked.metric))
+        values = item_values(connection, headlines([*a, *b], request.metric))
         how: Callable[..., Versus] = environments_by_score if kind == "environment" else runs_by_score
-        versus = how(a, b, values, names, asked.metric, margin)
-    return Sides(kind, *names, (said[0], said[1]), asked.metric, margin, versus, changes(*apart))
+        versus = how(a, b, values, names, request.metric, margin)
+    return GroupComparison(kind, *names, (said[0], said[1]), request.metric, margin, versus, changes(*apart))

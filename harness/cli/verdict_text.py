@@ -1,78 +1,41 @@
-"""Whether a difference is real: `compare`, for two labels, cells, runs or environments, told in words."""
+"""Verdicts in words: of labels, cells, runs and environments."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from harness.cli.compared import Asked, Sides, cells, compared, environments, kind_of_names, runs
-from harness.cli.display import show_json, show_table
-from harness.cli.options import AsJson, Results, app, project, results
+from harness.cli.display import show_table
 from harness.errors import counted
 
 if TYPE_CHECKING:
-    from harness.analysis import Changes, Verdict
+    from harness.analysis import CellComparison, Changes, GroupComparison, LabelComparison, Verdict
     from harness.analysis.stats import Need, Paired
 
+
 NOTHING_WOULD = "Neither more seeds alone nor more items alone would settle it."
+
+
 FEW = 5  # verdicts that are told in sentences; more stand in a table
+
+
 LISTED = 8  # names of what only one side has
 
 
-@app.command()
-def compare(
-    a: Annotated[str, typer.Argument(help="a label, a cell, a run or an environment")],
-    b: Annotated[str, typer.Argument(help="another of its kind: the verdict says what the first is to it")],
-    suite: Annotated[str, typer.Option(help="of labels: whose newest run is looked at (default: the newest)")] = "",
-    margin: Annotated[
-        float | None, typer.Option(min=0, help="differences below it do not matter (default: the suite's)")
-    ] = None,
-    metric: Annotated[str, typer.Option(help="another than the task's first, or a cost: train_seconds, …")] = "",
-    task: Annotated[str, typer.Option(help="only what learned this task")] = "",
-    model: Annotated[str, typer.Option(help="only this base model")] = "",
-    size: Annotated[int | None, typer.Option(min=0, help="only this number of training examples")] = None,
-    folder: Results = None,
-    as_json: AsJson = False,
-) -> None:
-    """Whether one label is better than another, item by item and over seeds, and what it would take to know. Also two
-    cells (by key, or six digits of the digest), two runs or two environments (by the start of their names).
+def show_comparison(comparison: LabelComparison | CellComparison | GroupComparison) -> None:
+    """Print what came of two names, in sentences, or in a table where there are many."""
+    from harness.analysis import CellComparison, LabelComparison
 
-    Example: tunebench compare lora full --suite peft-vs-full
-    """
-    asked = Asked(suite, margin, metric, task, model, size)
-    store = results(folder, project())
-    with store.open(read_only=True) as connection:
-        kind = kind_of_names(connection, a, b)
-        if kind == "label":
-            found = compared(connection, a, b, suite, margin, metric, asked)
-        elif kind == "cell":
-            verdict, exact = cells(connection, a, b, asked)
-        else:
-            both = (runs if kind == "run" else environments)(connection, a, b, asked)
-    if kind == "label":
-        if as_json:
-            show_json([{"where": str(where), **where._asdict(), **asdict(verdict)} for where, verdict in found])
-        else:
-            for where, verdict in found:
-                print(f"{where}: {sentence(verdict)}")
-            if any(verdict.decision and verdict.decision.seeds_known for _, verdict in found):
-                print("Interval and p are of this pair alone; the report corrects for all pairs of a table.")
-    elif kind == "cell":
-        if as_json:
-            show_json({"kind": kind, **asdict(verdict), "paired": asdict(exact) if exact else None})
-        else:
-            show_cells(verdict, exact)
-    elif as_json:
-        show_json(both.to_json())
+    if isinstance(comparison, LabelComparison):
+        for where, verdict in comparison.tables:
+            print(f"{where}: {sentence(verdict)}")
+        if any(verdict.decision and verdict.decision.seeds_known for _, verdict in comparison.tables):
+            print("Interval and p are of this pair alone; the report corrects for all pairs of a table.")
+    elif isinstance(comparison, CellComparison):
+        show_cells(comparison.verdict, comparison.exact)
     else:
-        show_sides(both)
-
-
-# --- in words ---
+        show_sides(comparison)
 
 
 def sentence(verdict: Verdict) -> str:
@@ -142,9 +105,6 @@ def enough(need: Need) -> str:
     return " or ".join(filter(None, ways))
 
 
-# --- cells ---
-
-
 def show_cells(verdict: Verdict, exact: Paired | None) -> None:
     print(sentence(verdict))
     if exact:
@@ -156,10 +116,7 @@ def show_cells(verdict: Verdict, exact: Paired | None) -> None:
         )
 
 
-# --- runs and environments ---
-
-
-def show_sides(found: Sides) -> None:
+def show_sides(found: GroupComparison) -> None:
     """What they are, what differs, how many came out how; sentences where they are few, else a table."""
     print(f"{found.kind} {found.a} ({found.said[0]}) beside {found.kind} {found.b} ({found.said[1]})")
     for line in what_changed(found.changes):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.display import show_json, show_table
-from harness.cli.options import AsJson, Results, Threads, app, project, results
+from harness.cli.options import AsJson, Results, Threads, command, project, results
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 
 
-@app.command()
+@command("Keep", "what this machine has, and what is missing")
 def doctor(
     instruments: Annotated[bool, typer.Option("--instruments", help="check the instruments on a base model")] = False,
     model: Annotated[str | None, typer.Option(help="the model to check them on (default: every fetched one)")] = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from harness.cli.display import show_json
-from harness.cli.options import AsJson, Results, SuiteName, app, project, results, size_of
+from harness.cli.options import AsJson, Results, SuiteName, command, project, results, size_of
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MILLISECONDS = {"ms": 1.0, "s": 1000.0, "min": 60_000.0}
 NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 
 
-@app.command()
+@command("Answer a question", "which method of a suite to use within your limits")
 def recommend(
     suite: SuiteName,
     examples: Annotated[

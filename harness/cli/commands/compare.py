@@ -1,0 +1,45 @@
+"""`tunebench compare`: whether a difference is real."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.display import show_json
+from harness.cli.options import AsJson, Results, command, project, results
+from harness.cli.verdict_text import show_comparison
+
+if TYPE_CHECKING:
+    pass
+
+
+@command("Answer a question", "whether a difference between two labels, cells or runs is real")
+def compare(
+    a: Annotated[str, typer.Argument(help="a label, a cell, a run or an environment")],
+    b: Annotated[str, typer.Argument(help="another of its kind: the verdict says what the first is to it")],
+    suite: Annotated[str, typer.Option(help="of labels: whose newest run is looked at (default: the newest)")] = "",
+    margin: Annotated[
+        float | None, typer.Option(min=0, help="differences below it do not matter (default: the suite's)")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="another than the task's first, or a cost: train_seconds, …")] = "",
+    task: Annotated[str, typer.Option(help="only what learned this task")] = "",
+    model: Annotated[str, typer.Option(help="only this base model")] = "",
+    size: Annotated[int | None, typer.Option(min=0, help="only this number of training examples")] = None,
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether one label is better than another, item by item and over seeds, and what it would take to know. Also two
+    cells (by key, or six digits of the digest), two runs or two environments (by the start of their names).
+
+    Example: tunebench compare lora full --suite peft-vs-full
+    """
+    from harness.analysis import Request, resolve
+
+    request = Request(suite, margin, metric, task, model, size)
+    with results(folder, project()).open(read_only=True) as connection:
+        comparison = resolve(connection, a, b, request)
+    if as_json:
+        show_json(comparison.to_json())
+    else:
+        show_comparison(comparison)

@@ -1,0 +1,27 @@
+"""`tunebench fetch`: everything ahead of a run without network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.cli.options import SuiteName, command, get_facts, project, read_suite
+from harness.errors import counted
+
+if TYPE_CHECKING:
+    pass
+
+
+@command("Run", "download what a suite needs, for a run without network")
+def fetch(suite: SuiteName) -> None:
+    """Download and prepare everything a suite needs, for a run with the network cut off.
+
+    Example: tunebench fetch peft-vs-full
+    """
+    from harness.data import cache_root
+
+    catalog = project()
+    loaded = read_suite(suite, catalog)
+    facts = get_facts(catalog, loaded)
+    names = ", ".join([*facts.models, *facts.tasks])
+    what = f"{counted(len(facts.models), 'model')} and {counted(len(facts.tasks), 'task')}"
+    print(f"{loaded.name}: {what} are in {cache_root()}: {names}")

@@ -1,0 +1,104 @@
+"""`tunebench methods`: what `methods:`, `objectives:` and `curriculum:` may name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.display import show_json, show_table
+from harness.cli.options import AsJson, command, quiet_libraries
+
+if TYPE_CHECKING:
+    from harness.methods import Method
+    from harness.plugin import Configurable
+
+
+def plural(kind: str) -> str:
+    return "curricula" if kind == "curriculum" else f"{kind}s"
+
+
+def describe(part: type[Configurable]) -> dict[str, Any]:
+    """A method, objective or curriculum, for listings. `missing` says what it lacks on this machine, `space` what
+    tuning may move."""
+    from harness.methods import Method
+    from harness.suite import as_range
+
+    made = part()
+    about: dict[str, Any] = {
+        "kind": part.kind,
+        "name": part.name,
+        "about": (part.__doc__ or "").strip().splitlines()[0],
+        "paper": part.paper,
+        "settings": part.fields(),
+        "space": {key: as_range(found) for key, found in getattr(made, "space", {}).items()},
+        "packages": list(part.packages),
+        "missing": made.skip() or "",
+    }
+    if isinstance(made, Method):
+        variants = made.variants()
+        about |= {"family": made.family, "foldable": bool(variants) or made.foldable, "variants": variants}
+        about |= {"cannot": ", ".join(limits(made)), "starts_at_base": made.starts_at_base or "yes"}
+    return about
+
+
+def limits(method: Method) -> Iterator[str]:
+    """What a method declares that it cannot do."""
+    if not method.is_language_model:
+        yield "be scored for retention"
+    if method.own_trainer:
+        yield "have objectives or a curriculum"
+    if not method.distributes:
+        yield "be trained on several devices"
+    if method.trains and not method.trains_quantized:
+        yield "have a quantised base"
+
+
+def shown(row: dict[str, Any], columns: list[str]) -> list[str]:
+    """A row's name, its columns, and a last one with all that is to be read."""
+    cells = [yes(row["foldable"]) if name == "folds" else row[name] for name in columns]
+    settings = ", ".join(key if value is None else f"{key}={brief(value)}" for key, value in row["settings"].items())
+    cannot = f"Cannot {row['cannot']}." if row.get("cannot") else ""
+    return [row["name"], *cells, "\n".join(filter(None, (row["about"], cannot, row["missing"], settings)))]
+
+
+def yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:21]}…"
+
+
+@command("Look", "ways of adapting a model, objectives and curricula")
+def methods(as_json: AsJson = False) -> None:
+    """The ways of adapting a model, and what can be put beside one: objectives, curricula; with their settings.
+
+    Example: tunebench methods --json
+    """
+    from harness.curricula import all_curricula
+    from harness.methods import all_methods
+    from harness.objectives import all_objectives
+
+    quiet_libraries()
+    found: dict[str, dict[str, Any]] = {
+        "method": all_methods(),
+        "objective": all_objectives(),
+        "curriculum": all_curricula(),
+    }
+    rows = {kind: [describe(part) for part in parts.values()] for kind, parts in found.items()}
+    if as_json:
+        show_json([row for listed in rows.values() for row in listed])
+        return
+    for kind, listed in rows.items():
+        if listed:
+            columns = ["family", "paper", "folds"] if kind == "method" else ["paper"]
+            show_table(plural(kind), [kind, *columns, "what it does"], [shown(row, columns) for row in listed])
+    for row in rows["method"]:
+        if row["variants"]:
+            title = f"types of method {row['name']}, with the keys of their config (--json has the defaults)"
+            types = [
+                [name, about["paper"], yes(about["foldable"]), about["cannot"] or ", ".join(about["settings"])]
+                for name, about in row["variants"].items()
+            ]
+            show_table(title, ["type", "paper", "folds", "keys, or why it cannot be used"], types)

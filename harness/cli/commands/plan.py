@@ -1,0 +1,66 @@
+"""`tunebench plan`: what would run, and what it would take."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from harness.cli.display import show_json
+from harness.cli.options import (
+    AsJson,
+    Jobs,
+    Memory,
+    Only,
+    Results,
+    SuiteName,
+    Threads,
+    command,
+    project,
+    read_suite,
+    results,
+    size_of,
+)
+from harness.cli.running import what_items_decide
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+@command("Run", "what would run, what it takes, and what it can find out", name="plan")
+def show_plan(
+    suite: SuiteName,
+    only: Only = None,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    memory: Memory = None,
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """What would run, how long it may take, the memory it is predicted to need, what is done or cannot run here, and
+    which differences its test items can find.
+
+    Example: tunebench plan peft-vs-full
+    """
+    from harness.cli.display import show_forecast, show_outlooks
+    from harness.execute import forecast_cells
+    from harness.execute.executors import Executor
+    from harness.plan import known_facts, make_plan, narrow
+
+    catalog = project()
+    loaded = read_suite(suite, catalog)
+    facts, missing = known_facts(catalog, loaded)
+    if missing:
+        raise UserError(
+            f"not fetched yet: {', '.join(missing)}. Run `tunebench fetch {suite}` first: the plan needs the "
+            "sizes and fingerprints of its data."
+        )
+    environment, _ = Executor.environment(threads, jobs, "")
+    plan, store = make_plan(loaded, facts), results(folder, catalog)
+    rows = forecast_cells(narrow(plan, only or ()), store, environment, size_of(memory))
+    decided = what_items_decide(plan, store)
+    if as_json:
+        show_json({"cells": [asdict(row) for row in rows], "outlook": [asdict(one) for one in decided]})
+    else:
+        show_forecast(loaded.name, rows, jobs or 1)
+        show_outlooks(decided)

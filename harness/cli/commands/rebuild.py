@@ -1,0 +1,20 @@
+"""`tunebench rebuild`: the database again, from the result files."""
+
+from __future__ import annotations
+
+from harness.cli.options import Results, command, project, results, warn
+
+
+@command("Keep", "make the database again from the result files")
+def rebuild(folder: Results = None) -> None:
+    """Make the database again from the result files beside it.
+
+    Example: tunebench rebuild
+    """
+    from harness.store import sole_writer
+
+    store = results(folder, project())
+    with sole_writer(store.folder):
+        count, complaints = store.rebuild()
+    warn(complaints)
+    print(f"{store.path}: {count} attempts")

@@ -1,0 +1,33 @@
+"""`tunebench report`: the answer, tables and a page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.cli.options import Results, SuiteName, command, project, results
+from harness.errors import UserError
+
+
+@command("Answer a question", "a suite's answer, tables, and a page to open")
+def report(suite: SuiteName, folder: Results = None) -> None:
+    """Show a suite's results, and write reports/<suite>/index.html, report.md, plots and tables.
+
+    Example: tunebench report quickstart
+    """
+    from rich.console import Console
+
+    from harness.report import load, printable, write_contents, write_report
+
+    catalog = project()
+    store = results(folder, catalog)
+    name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
+    goal = catalog.root / "reports" / name
+    found = load(store, name)
+    try:
+        paths = write_report(found, goal)
+        write_contents(store, goal.parent)
+    except OSError as error:
+        raise UserError(f"cannot write the report to {goal}: {error.strerror}.") from error
+    Console().print(printable(found))
+    print(f"report: {os.path.relpath(paths.html)}")

@@ -1,0 +1,46 @@
+"""`tunebench show`: everything about one cell."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from harness.cli.display import show_detail, show_json
+from harness.cli.options import AsJson, Results, command, project, results
+from harness.errors import UserError, unknown
+
+
+@command("Look", "everything about one cell, and how to repeat it")
+def show(
+    cell: Annotated[str, typer.Argument(help="a cell's key, the start of its digest, or an attempt id")],
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything stored about one cell, how far its repeats are apart, and the command that does it again.
+
+    Example: tunebench show lora/smollm2-135m/bbc-topic/n128/s0
+    """
+    from harness.cli.reproduce import again
+    from harness.records import quantity
+    from harness.store import all_keys, cell_detail, origin, repeats, threads_of
+
+    store = results(folder, project())
+    with store.open(read_only=True) as connection:
+        detail = cell_detail(connection, cell)
+        if detail is None:
+            raise UserError(unknown("cell", cell, all_keys(connection)))
+        attempt = detail.get("attempt_id", "")
+        found = origin(connection, attempt) if attempt else None
+        if attempt:
+            detail["repeats"] = repeats(connection, attempt)
+    how = again(**found, threads=threads_of(store.attempt_folder(attempt))) if found else None
+    if as_json:
+        show_json(detail | ({"again": asdict(how)} if how else {}))
+        return
+    if "facts" in detail:
+        detail["facts"] = {fact["name"]: quantity(fact["value"], fact["unit"]) for fact in detail["facts"]}
+    show_detail(detail)
+    if how:
+        print("to do it again:", *(f"# {remark}" for remark in how.remarks), how.command, sep="\n")

@@ -1,0 +1,44 @@
+"""`tunebench status`: how a run is getting on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.display import show_json
+from harness.cli.options import (
+    AsJson,
+    Results,
+    command,
+    project,
+    results,
+)
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+@command("Look", "how a run is getting on, from another terminal")
+def status(
+    suite: Annotated[str | None, typer.Argument(help="a suite; without one, whatever ran last")] = None,
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """How a run is getting on, from another terminal: what runs, what has ended and how, what is slow.
+
+    Example: tunebench status
+    """
+    from harness.cli.display import show_status
+    from harness.execute import live_status
+
+    store = results(folder, project())
+    found = live_status(store.folder, suite)
+    if found is None:
+        raise UserError(f"no run{f' of {suite}' if suite else ''} in {store.folder}. `tunebench run SUITE` starts one.")
+    if as_json:
+        show_json(asdict(found))
+    else:
+        show_status(found)

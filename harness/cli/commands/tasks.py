@@ -1,0 +1,54 @@
+"""`tunebench tasks`: what may be learned or retained."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.display import show_json, show_table
+from harness.cli.options import AsJson, command, project
+
+if TYPE_CHECKING:
+    pass
+
+
+def short_path(path: str, root: Path) -> str:
+    return os.path.relpath(path, root) if Path(path).is_relative_to(root) else "lm-eval"
+
+
+@command("Look", "tasks that suites may learn or retain")
+def tasks(
+    everything: Annotated[bool, typer.Option("--all", help="also lm-eval's own tasks")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The tasks that suites may learn or retain.
+
+    Example: tunebench tasks --all
+    """
+    from harness.data import lm_eval_tasks
+
+    catalog = project()
+    paths = {**(lm_eval_tasks() if everything else {}), **catalog.tasks}
+    rows = []
+    for name, path in sorted(paths.items()):
+        facts = catalog.task_facts(name) if name in catalog.tasks else None
+        rows.append({**(asdict(facts) if facts else {}), "name": name, "path": str(path)})
+    if as_json:
+        show_json(rows)
+        return
+    show_table(
+        "tasks (sizes are known once fetched)",
+        ["task", "kind", "train", "validation", "test", "file"],
+        [
+            [r["name"], r.get("output_type", ""), r.get("n_train", ""), r.get("n_validation", ""),
+             r.get("n_test", ""), short_path(r["path"], catalog.root)]
+            for r in rows
+        ],
+        right=frozenset({"train", "validation", "test"}),
+    )  # fmt: skip
+    if not everything:
+        print(f"and {len(lm_eval_tasks())} of lm-eval's own (tunebench tasks --all)")

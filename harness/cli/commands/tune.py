@@ -1,0 +1,97 @@
+"""`tunebench tune`: the best settings of a suite's methods."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.display import show_json
+from harness.cli.options import (
+    AsJson,
+    Jobs,
+    Memory,
+    Results,
+    SuiteName,
+    Threads,
+    command,
+    get_facts,
+    project,
+    read_suite,
+    results,
+    size_of,
+)
+from harness.cli.running import check_executor, run_plan
+from harness.cli.study_text import described, show_study, stored
+from harness.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.suite import Suite
+
+
+TRIALS = 12  # of a suite that has no `tune:` of its own
+
+
+def with_budget(suite: Suite, trials: int | None) -> Suite:
+    """A suite that is tuned, with so many trials where they are given. Raises SuiteError."""
+    from harness.errors import SuiteError
+    from harness.suite import TuneSettings, check_tuning
+
+    if suite.tune is None:
+        made = TuneSettings.model_validate({"trials": trials or TRIALS})
+        suite = replace(suite, tune=made)
+        if problems := list(check_tuning(made, list(suite.labels), suite.lines)):
+            raise SuiteError(problems)
+        return suite
+    changed = suite.tune.model_copy(update={"trials": trials}) if trials else suite.tune
+    return replace(suite, tune=changed)
+
+
+@command("Run", "search for the best settings of a suite's methods")
+def tune(
+    suite: SuiteName,
+    method: Annotated[list[str] | None, typer.Option(help="these labels or methods alone")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="in place of the suite's (without a tune: 12)")] = None,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    memory: Memory = None,
+    executor: Annotated[str, typer.Option(help="where trials run: local, ray, slurm")] = "local",
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for the best settings of a suite's methods, by validation items alone, and say what they are.
+
+    Nothing is scored on test items: `tunebench run` of a suite with a `tune:` does that. It takes over what was found
+    here, and with another budget the trials.
+
+    Example: tunebench tune tuned-peft-vs-full --method lora
+    """
+    from harness.execute import Choices
+    from harness.plan import make_plan, narrow
+
+    catalog = project()
+    loaded = with_budget(read_suite(suite, catalog), trials)
+    check_executor(executor)
+    plan = make_plan(loaded, get_facts(catalog, loaded))
+    studies = {cell.key: cell for cell in plan.cells if cell.study}
+    for name in method or ():
+        known = dict.fromkeys(name for cell in studies.values() for name in (cell.label, cell.method))
+        if name not in known:
+            raise UserError(unknown(f"tuned method of {loaded.name}", name, known))
+    wanted = [key for key, cell in studies.items() if not method or {cell.label, cell.method} & set(method)]
+    if not wanted:
+        raise UserError(f"{loaded.name} has nothing to tune: no label of it has settings to search.")
+    choices = Choices(executor, jobs, threads or 0, memory=size_of(memory))
+    store = results(folder, catalog)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        code = run_plan(narrow(plan, wanted), choices, catalog, store)
+    found = stored(store, loaded.name, {studies[key].spec_digest for key in wanted})
+    if as_json:
+        show_json([described(study) for study in found])
+    else:
+        for study in found:
+            show_study(study)
+    sys.exit(code)

@@ -1,0 +1,93 @@
+"""Running a plan from the command line: what is said before, meanwhile and after."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from harness.cli.display import watcher
+from harness.cli.options import (
+    warn,
+)
+from harness.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.analysis import TaskOutlook
+    from harness.data import Catalog
+    from harness.execute import Choices, Session
+    from harness.plan import Plan
+    from harness.store import Store
+
+
+def check_executor(name: str) -> None:
+    """Raises UserError for one that is unknown, or cannot be used here."""
+    from harness.execute.executors import all_executors
+
+    if name not in all_executors():
+        raise UserError(unknown("executor", name, all_executors()))
+    if reason := all_executors()[name].skip():
+        raise UserError(f"executor {name}: {reason}")
+
+
+def run_plan(
+    plan: Plan, choices: Choices, catalog: Catalog, store: Store, tracker: Iterable[str] = (), allow_bad: bool = False
+) -> int:
+    """Run what is to do of a plan; the exit code. Without a number of threads in `choices`, the executor says it."""
+    from harness.execute import Session
+    from harness.execute.executors import all_executors
+    from harness.store import sole_writer
+    from harness.trackers import open_trackers
+
+    trackers = open_trackers(tracker, lambda message: warn([message]))
+    kind = all_executors()[choices.executor]
+    environment, count = kind.environment(choices.threads or None, choices.jobs, choices.address)
+    choices = replace(choices, threads=count)
+    with sole_writer(store.folder):
+        session = Session(plan, store, environment, choices, catalog.root, trackers)
+        failed = session.check_instruments(lambda model: print(f"checking the instruments on {model}", file=sys.stderr))
+        if failed and not allow_bad:
+            told = "\n".join(failed)
+            raise UserError(f"instruments fail their own checks:\n{told}\n--allow-bad-instruments marks every result.")
+        warn(failed)
+        return execute(session)
+
+
+def execute(session: Session) -> int:
+    """Run what is to do and say how it ended; the exit code."""
+    from harness.analysis import short
+
+    warn(session.complaints)
+    total, waiting = len(session.plan.cells), session.waiting
+    print(f"{session.plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
+    if waiting and not session.plan.only_cells and (line := short(what_items_decide(session.plan, session.store))):
+        print(line)
+    with watcher(session.plan, session.states) as watch:
+        stopped = session.run(shlex.join(["tunebench", *sys.argv[1:]]), watch)
+    warn(session.complaints)
+    unfinished = session.unfinished()
+    for cell, status, reason in unfinished[:MOST_LINES]:
+        print(f"{status}: {cell.key}" + (f": {reason}" if reason else ""), file=sys.stderr)
+    if len(unfinished) > MOST_LINES:
+        print(f"… and {len(unfinished) - MOST_LINES} more (tunebench status --json)", file=sys.stderr)
+    if stopped:
+        print("stopped; the same command goes on where this ended", file=sys.stderr)
+    return 1 if unfinished else 0
+
+
+def what_items_decide(plan: Plan, store: Store) -> list[TaskOutlook]:
+    """What the plan's test items can decide, with the spread between seeds of what is stored."""
+    from harness.analysis import outlooks, seed_spreads
+
+    if not store.path.exists():
+        return outlooks(plan, {})
+    facts = plan.facts.tasks
+    pairs = [(model, task) for model in plan.suite.models for task, _ in plan.suite.tasks]
+    with store.open(read_only=True) as connection:
+        known = {(model, task): (facts[task].metric, facts[task].fingerprint) for model, task in pairs}
+        return outlooks(plan, seed_spreads(connection, known))
+
+
+MOST_LINES = 50  # of unfinished cells after a run

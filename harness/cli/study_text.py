@@ -1,0 +1,73 @@
+"""Stored studies, and how a terminal shows them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.display import show_table
+from harness.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.store import StoredStudy
+
+
+def stored(store: Any, suite: str, digests: set[str] | None = None) -> list[StoredStudy]:
+    """The studies of a suite's newest run that has any, or some of them. Raises UserError."""
+    from harness.store import all_suites, latest_run, studies_of
+
+    with store.open(read_only=True) as connection:
+        run = latest_run(connection, suite, tuned=True)
+        if run is None:
+            raise UserError(
+                unknown("suite with results", suite, all_suites(connection), f"Run it: `tunebench run {suite}`.")
+            )
+        found = studies_of(connection, run)
+    if not found:
+        raise UserError(f"no run of {suite} has tuned anything. `tunebench tune {suite}` does.")
+    return [study for study in found if digests is None or study.study_digest in digests]
+
+
+def described(study: StoredStudy) -> dict[str, Any]:
+    return {**asdict(study), "chosen": study.best.params if study.best else None}
+
+
+def show_study(study: StoredStudy) -> None:
+    """A study's trials, and what it chose in the form in which a suite takes it."""
+    import yaml
+
+    from harness.report import notes, value_text
+    from harness.suite import short
+
+    names = list(study.study.get("space", {}))
+    rows = [
+        [
+            ("* " if trial.chosen else "") + str(trial.number),
+            trial.origin,
+            *(value_text(trial.params.get(name)) for name in names),
+            "" if trial.value is None else f"{trial.value:.4g}",
+            f"{trial.seconds:.1f}",
+            trial.status + (f": {trial.reason}" if trial.reason else ""),
+        ]
+        for trial in study.trials
+    ]
+    columns = ["trial", "from", *map(short, names), study.metric or "score", "seconds", "status"]
+    right = frozenset({"trial", "seconds", *columns[2 : 3 + len(names)]})
+    show_table(study.key.removesuffix("/study"), columns, rows, right)
+    if study.best:
+        print("best, on validation items:", yaml.safe_dump(nested(study.best.params), default_flow_style=True).strip())
+    for note in notes(study):
+        print(note)
+    print()
+
+
+def nested(params: dict[str, Any]) -> dict[str, Any]:
+    """Settings by full name, as a label of a suite has them."""
+    made: dict[str, Any] = {}
+    for name, value in params.items():
+        *path, last = name.split(".")
+        inner = made
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = float(f"{value:.4g}") if isinstance(value, float) else value
+    return made
