@@ -15,13 +15,12 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
 
-from harness.environment import Environment
 from harness.execute import child
 from harness.execute.executors.base import Ended, Executor, Running
 from harness.execute.placement import Device, Placement, too_large
 from harness.execute.watchdog import Watchdog, memory_left
 from harness.plan import devices_missing, devices_of
-from harness.records import Cell, Status
+from harness.records import Cell, Environment, Status
 
 GRACE_SECONDS = 5.0
 CPU = "cpu"
