@@ -217,8 +217,10 @@ def commands() -> str:
     import typer
 
     from harness.cli import application
+    from harness.cli.commands import all_commands
+    from harness.cli.options import GROUPS
 
-    group = typer.main.get_command(application())
+    parsers = typer.main.get_command(application()).commands  # type: ignore[attr-defined]
 
     def lines() -> Iterator[str]:
         yield "# Commands"
@@ -227,26 +229,35 @@ def commands() -> str:
         yield ""
         yield "Listings take `--json`. Exit codes: 0 all is well, 1 a cell did not end as done, 2 the input is wrong."
         yield "`tunebench COMMAND --help` prints the same options."
-        for name, command in group.commands.items():  # type: ignore[attr-defined]
-            about, _, example = inspect.cleandoc(command.help or "").partition("Example: ")
+        yield ""
+        for group in GROUPS:
+            yield f"## {group}"
             yield ""
-            yield f"## `tunebench {name}`"
-            yield ""
-            yield about.strip()
-            yield ""
-            if example:
-                yield f"    {' '.join(example.split())}"
-                yield ""
-            rows = []
-            for parameter in command.params:
-                if parameter.param_type_name == "argument":
-                    rows.append([f"`{str(parameter.name).upper()}`", parameter.help or ""])
-                else:
-                    names = ", ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts])
-                    rows.append([names, parameter.help or ""])
-            yield from table(["argument or option", "meaning"], rows)
+            for command in all_commands().values():
+                if command.group == group:
+                    yield from command_lines(command.name, parsers[command.name])
 
     return "\n".join(lines()).rstrip() + "\n"
+
+
+def command_lines(name: str, parser: Any) -> Iterator[str]:
+    """A command with its arguments and options."""
+    about, _, example = inspect.cleandoc(parser.help or "").partition("Example: ")
+    yield f"### `tunebench {name}`"
+    yield ""
+    yield about.strip()
+    yield ""
+    if example:
+        yield f"    {' '.join(example.split())}"
+        yield ""
+    rows = []
+    for parameter in parser.params:
+        names = ", ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts])
+        argument = parameter.param_type_name == "argument"
+        rows.append([f"`{str(parameter.name).upper()}`" if argument else names, parameter.help or ""])
+    if rows:
+        yield from table(["argument or option", "meaning"], rows)
+        yield ""
 
 
 def module_list() -> str:

@@ -113,7 +113,7 @@ def test_every_command_is_in_the_readme_and_documented() -> None:
     page = (ROOT / "docs" / "commands.md").read_text()
     for name in typer.main.get_command(application()).commands:  # type: ignore[attr-defined]
         assert f"tunebench {name}" in README, name
-        assert f"## `tunebench {name}`" in page, name
+        assert f"### `tunebench {name}`" in page, name
 
 
 def script() -> ModuleType:

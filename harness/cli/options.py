@@ -62,15 +62,19 @@ Results = Annotated[
 
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="cells at a time (default: one an accelerator); on a CPU they share the threads"),
+    typer.Option(min=1, help="cells at a time (default: one for each accelerator); on a CPU they share the threads"),
 ]
-Memory = Annotated[str | None, typer.Option(help="memory of a device, such as 16GiB, in place of what is found")]
-Threads = Annotated[int | None, typer.Option(min=1, help="threads a cell (default: all cores / jobs)")]
+Memory = Annotated[str | None, typer.Option(help="memory of a device, such as 16GiB, in place of the measured one")]
+Threads = Annotated[int | None, typer.Option(min=1, help="threads of a cell (default: all cores / jobs)")]
 
 
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="CELL", help="this cell alone and what it needs: a key, a label, or 'lora/*'"),
+    typer.Option(
+        "--only",
+        metavar="CELL",
+        help="run only this cell and what it needs: a key, a label, or a pattern such as 'lora/*'; repeatable",
+    ),
 ]
 
 

@@ -18,19 +18,26 @@ if TYPE_CHECKING:
 def compare(
     a: Annotated[str, typer.Argument(help="a label, a cell, a run or an environment")],
     b: Annotated[str, typer.Argument(help="another of its kind: the verdict says what the first is to it")],
-    suite: Annotated[str, typer.Option(help="of labels: whose newest run is looked at (default: the newest)")] = "",
+    suite: Annotated[
+        str, typer.Option(help="suite whose newest run holds the labels (default: the suite that ran last)")
+    ] = "",
     margin: Annotated[
-        float | None, typer.Option(min=0, help="differences below it do not matter (default: the suite's)")
+        float | None,
+        typer.Option(min=0, help="the difference of scores that does not matter (default: the suite's margin)"),
     ] = None,
-    metric: Annotated[str, typer.Option(help="another than the task's first, or a cost: train_seconds, …")] = "",
-    task: Annotated[str, typer.Option(help="only what learned this task")] = "",
+    metric: Annotated[
+        str, typer.Option(help="another metric than the task's headline, or a cost such as train_seconds")
+    ] = "",
+    task: Annotated[str, typer.Option(help="only cells that learned this task")] = "",
     model: Annotated[str, typer.Option(help="only this base model")] = "",
     size: Annotated[int | None, typer.Option(min=0, help="only this number of training examples")] = None,
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether one label is better than another, item by item and over seeds, and what it would take to know. Also two
-    cells (by key, or six digits of the digest), two runs or two environments (by the start of their names).
+    """Say whether one label is better than another, item by item and over seeds, or what it would take to know.
+
+    It also compares two cells (by key, or six digits of the digest), two runs or two environments (by the start of
+    their names).
 
     Example: tunebench compare lora full --suite peft-vs-full
     """

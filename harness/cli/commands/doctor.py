@@ -23,13 +23,15 @@ GIB = 2**30
 
 @command("Keep", "what this machine has, and what is missing")
 def doctor(
-    instruments: Annotated[bool, typer.Option("--instruments", help="check the instruments on a base model")] = False,
-    model: Annotated[str | None, typer.Option(help="the model to check them on (default: every fetched one)")] = None,
+    instruments: Annotated[bool, typer.Option("--instruments", help="run the self-checks on a base model")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="base model of the self-checks (default: every fetched one)")
+    ] = None,
     threads: Threads = None,
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """What this machine has, what is missing for some methods, and whether the instruments measure rightly.
+    """Show what this machine has, what is missing for some methods, and whether the self-checks pass.
 
     Example: tunebench doctor --instruments --model smollm2-135m
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @command("Run", "download what a suite needs, for a run without network")
 def fetch(suite: SuiteName) -> None:
-    """Download and prepare everything a suite needs, for a run with the network cut off.
+    """Download and prepare everything that a suite needs, for a run without network.
 
     Example: tunebench fetch peft-vs-full
     """

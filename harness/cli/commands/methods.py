@@ -72,7 +72,7 @@ def brief(value: Any) -> str:
 
 @command("Look", "ways of adapting a model, objectives and curricula")
 def methods(as_json: AsJson = False) -> None:
-    """The ways of adapting a model, and what can be put beside one: objectives, curricula; with their settings.
+    """List the ways of adapting a model, with objectives and curricula, and their settings.
 
     Example: tunebench methods --json
     """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @command("Look", "base models that have a name")
 def models(as_json: AsJson = False) -> None:
-    """The base models that suites may name; a source (hf:org/name, file:folder) works as well.
+    """List the base models that suites may name. A source (hf:org/name, file:folder) works too.
 
     Example: tunebench models
     """

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     pass
 
 
-@command("Run", "what would run, what it takes, and what it can find out", name="plan")
+@command("Run", "what would run, what it takes, and what it can show", name="plan")
 def show_plan(
     suite: SuiteName,
     only: Only = None,
@@ -37,8 +37,9 @@ def show_plan(
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """What would run, how long it may take, the memory it is predicted to need, what is done or cannot run here, and
-    which differences its test items can find.
+    """List what would run: time, predicted memory, what is done, and what cannot run here.
+
+    It also says which differences the suite's test items can show.
 
     Example: tunebench plan peft-vs-full
     """

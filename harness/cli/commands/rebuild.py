@@ -7,7 +7,7 @@ from harness.cli.options import Results, command, project, results, warn
 
 @command("Keep", "make the database again from the result files")
 def rebuild(folder: Results = None) -> None:
-    """Make the database again from the result files beside it.
+    """Make the database again from the result files.
 
     Example: tunebench rebuild
     """

@@ -28,28 +28,38 @@ NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 def recommend(
     suite: SuiteName,
     examples: Annotated[
-        int | None, typer.Option(min=1, help="how many you have (default: the most that were run)")
+        int | None,
+        typer.Option(min=1, help="number of training examples you have (default: the largest size that was run)"),
     ] = None,
-    memory: Annotated[str | None, typer.Option(help="of your device, such as 16GiB: to make it and to answer")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="memory of your device, such as 16GiB, for training and for answering")
+    ] = None,
     max_forgetting: Annotated[
-        float | None, typer.Option(min=0, help="the most that a retained task may lose, in its own unit")
+        float | None, typer.Option(min=0, help="the most that a retained task may lose, in the unit of its headline")
     ] = None,
-    forgetting_on: Annotated[str, typer.Option(help="which retained task (default: the suite's first)")] = "",
-    latency: Annotated[str | None, typer.Option(help="of one request alone, the median: 50ms, 0.05s")] = None,
-    budget: Annotated[str | None, typer.Option(help="for making, answering and updating together: 5USD")] = None,
-    price: Annotated[str | None, typer.Option(help="of an hour of the device: 1.20USD/h (default: assumed)")] = None,
-    requests: Annotated[float | None, typer.Option(min=0, help="a month (default: 100000)")] = None,
-    months: Annotated[float | None, typer.Option(min=0, help="that it is in use (default: 12)")] = None,
-    updates: Annotated[float | None, typer.Option(min=0, help="with new examples, a year (default: 12)")] = None,
+    forgetting_on: Annotated[
+        str, typer.Option(help="the retained task of --max-forgetting (default: the suite's first)")
+    ] = "",
+    latency: Annotated[str | None, typer.Option(help="median latency of a single request: 50ms, 0.05s")] = None,
+    budget: Annotated[str | None, typer.Option(help="total cost of training, answering and updating: 5USD")] = None,
+    price: Annotated[
+        str | None, typer.Option(help="price of an hour of the device: 1.20USD/h (default: assumed by device)")
+    ] = None,
+    requests: Annotated[float | None, typer.Option(min=0, help="requests a month (default: 100000)")] = None,
+    months: Annotated[float | None, typer.Option(min=0, help="months in use (default: 12)")] = None,
+    updates: Annotated[float | None, typer.Option(min=0, help="updates with new examples a year (default: 12)")] = None,
     margin: Annotated[
-        float | None, typer.Option(min=0, help="differences of score below it do not matter (default: the suite's)")
+        float | None,
+        typer.Option(min=0, help="the difference of scores that does not matter (default: the suite's margin)"),
     ] = None,
     task: Annotated[str, typer.Option(help="this task alone")] = "",
     model: Annotated[str, typer.Option(help="this base model alone")] = "",
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which method of a suite to use within your limits, why, which ones are ruled out by what, and how sure that is.
+    """Say which method of a suite to use within your limits, why, and how certain that is.
+
+    It lists what is ruled out by which limit.
 
     Example: tunebench recommend every-method --examples 100 --memory 16GiB --max-forgetting 0.1 --budget 5USD
     """

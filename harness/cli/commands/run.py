@@ -35,18 +35,21 @@ def run(
     jobs: Jobs = None,
     threads: Threads = None,
     retry: Annotated[
-        list[str] | None, typer.Option(help="run cells again that ended so: failed, oom, diverged, …, done")
+        list[str] | None,
+        typer.Option(help="run cells with this status again: failed, oom, diverged, …, done; repeatable"),
     ] = None,
     memory: Memory = None,
     executor: Annotated[str, typer.Option(help="where cells run: local, ray, slurm")] = "local",
-    address: Annotated[str, typer.Option(help="of the Ray cluster; without it, one on this machine")] = "",
-    tracker: Annotated[list[str] | None, typer.Option(help="tell another tracker as well: mlflow, wandb")] = None,
+    address: Annotated[str, typer.Option(help="address of a Ray cluster (default: start one on this machine)")] = "",
+    tracker: Annotated[
+        list[str] | None, typer.Option(help="report every attempt to this tracker too: mlflow, wandb; repeatable")
+    ] = None,
     allow_bad_instruments: Annotated[
-        bool, typer.Option(help="go on when an instrument fails its own check; every result is marked")
+        bool, typer.Option(help="run although a self-check failed; every result is flagged")
     ] = False,
     folder: Results = None,
 ) -> None:
-    """Run every cell of a suite that is not done yet in this environment.
+    """Run every cell of a suite that is not done in this environment.
 
     Example: tunebench run peft-vs-full --retry failed
     """

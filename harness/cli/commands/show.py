@@ -18,7 +18,7 @@ def show(
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """Everything stored about one cell, how far its repeats are apart, and the command that does it again.
+    """Show everything stored about one cell, how far its repeats differ, and the command that repeats it.
 
     Example: tunebench show lora/smollm2-135m/bbc-topic/n128/s0
     """

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     pass
 
 
-@command("Look", "how a run is getting on, from another terminal")
+@command("Look", "progress of a run, from another terminal")
 def status(
     suite: Annotated[str | None, typer.Argument(help="a suite; without one, whatever ran last")] = None,
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """How a run is getting on, from another terminal: what runs, what has ended and how, what is slow.
+    """Show the progress of a run, from another terminal: what runs, what has ended and how, what is slow.
 
     Example: tunebench status
     """

@@ -28,12 +28,12 @@ def studies(
     suite: SuiteName,
     storage: Annotated[
         Path | None,
-        typer.Option(help="write them for Optuna's own tools: a new file.db (SQLite) or file.log (journal)"),
+        typer.Option(help="write the studies for Optuna's tools: a new file.db (SQLite) or file.log (journal)"),
     ] = None,
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every study of a suite with its trials; with --storage, as Optuna studies in a file.
+    """List every study of a suite with its trials; with --storage, write them as Optuna studies to a file.
 
     Example: tunebench studies tuned-peft-vs-full --storage tuning.db && optuna-dashboard sqlite:///tuning.db
     """

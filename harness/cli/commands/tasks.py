@@ -22,10 +22,10 @@ def short_path(path: str, root: Path) -> str:
 
 @command("Look", "tasks that suites may learn or retain")
 def tasks(
-    everything: Annotated[bool, typer.Option("--all", help="also lm-eval's own tasks")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="list lm-eval's own tasks too")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The tasks that suites may learn or retain.
+    """List the tasks that suites may learn or retain.
 
     Example: tunebench tasks --all
     """

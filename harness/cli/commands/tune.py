@@ -53,8 +53,12 @@ def with_budget(suite: Suite, trials: int | None) -> Suite:
 @command("Run", "search for the best settings of a suite's methods")
 def tune(
     suite: SuiteName,
-    method: Annotated[list[str] | None, typer.Option(help="these labels or methods alone")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="in place of the suite's (without a tune: 12)")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="search only for these labels or methods; repeatable")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="trials of each study (default: the suite's; 12 without `tune:`)")
+    ] = None,
     jobs: Jobs = None,
     threads: Threads = None,
     memory: Memory = None,
@@ -62,10 +66,10 @@ def tune(
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search for the best settings of a suite's methods, by validation items alone, and say what they are.
+    """Search for the best settings of a suite's methods, on validation items alone.
 
-    Nothing is scored on test items: `tunebench run` of a suite with a `tune:` does that. It takes over what was found
-    here, and with another budget the trials.
+    Nothing is scored on test items: `tunebench run` of a suite with a `tune:` does that. It reuses the settings that
+    were found here; with another budget it reuses the trials.
 
     Example: tunebench tune tuned-peft-vs-full --method lora
     """
