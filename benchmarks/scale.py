@@ -22,7 +22,7 @@ from typing import Any
 from harness.data.facts import Facts, ModelFacts, TaskFacts
 from harness.environment import environment, now
 from harness.execute.queue import TO_DO, Queue
-from harness.execute.resume import standing, write_run
+from harness.execute.resume import plan_state, write_run
 from harness.execute.session import Choices, Session
 from harness.plan.plan import Plan, make_plan
 from harness.records import CellResult, Fact, Phase, Score, Status, Step
@@ -107,12 +107,12 @@ def main() -> None:
             plan = make_plan(suite, facts)
         print(f"{len(plan.cells)} cells")
         store = Store(folder / "results")
-        with timed("standing, with no results"):
-            standing(plan, store, environment(1).env_digest)
+        with timed("plan_state, with no results"):
+            plan_state(plan, store, environment(1).env_digest)
         with timed("(writing made-up result files)"):
             write_results(store, plan)
         with timed("first taking in of all result files"):
-            standing(plan, store, environment(1).env_digest)
+            plan_state(plan, store, environment(1).env_digest)
         with timed("resume, all results stored: what is to do"):
             session = Session(plan, store, environment(1), Choices(), folder, open_trackers([], print))
         assert session.waiting == 0
@@ -123,7 +123,7 @@ def main() -> None:
             session = Session(plan, store, environment(1), Choices(), folder, open_trackers([], print))
         print(f"{session.waiting} cells to do")
         with timed("order of what is to do"):
-            queue = Queue(plan.cells, dict.fromkeys(session.states, TO_DO), session.standing.expected.order)
+            queue = Queue(plan.cells, dict.fromkeys(session.states, TO_DO), session.plan_state.durations.sort_key)
         with timed("starting and ending every cell, on paper"):
             while taken := queue.take(lambda cell: True):
                 queue.end(taken[0].spec_digest, Status.DONE)

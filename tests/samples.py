@@ -10,7 +10,7 @@ import yaml
 
 from harness.data.facts import Facts, ModelFacts, TaskFacts
 from harness.plan.plan import Plan, make_plan
-from harness.records import Cell, Environment, TrainSettings
+from harness.records import Cell, Environment, Job, TrainSettings
 from harness.suite.load import load_suite
 
 CELL = Cell(
@@ -19,6 +19,14 @@ CELL = Cell(
 )  # fmt: skip
 
 ENVIRONMENT = Environment("e" * 64, "2026-01-01T00:00:00+00:00", "3.11", "os", "cpu", "", "", {"torch": "1"}, "c", True)
+
+JOB = Job(
+    run_id="test", cell=CELL, tuned={}, environment=ENVIRONMENT, threads=1, models={"m": Path("m")},
+    tasks={"t": Path("t.yaml"), "r": Path("r.yaml")}, needs={"expert:t": Path("weights")}, needed={"expert:t": CELL},
+    baseline=Path("items.parquet"), documents=Path("documents"), results=Path("results"), predicted_bytes=None,
+    needed_bytes=None, predicted_parts={}, memory_limit=None, matmul_peak=None, bad_instruments=(), leaks={},
+    earlier=(),
+)  # fmt: skip
 
 TASKS = {
     "bare": TaskFacts("bare", "n.yaml", "fn", "multiple_choice", 9, 0, 50),

@@ -1,16 +1,24 @@
+import ast
+import inspect
 import json
+from dataclasses import fields, replace
+from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import CELL, ENVIRONMENT
+from samples import CELL, ENVIRONMENT, JOB
 
 from harness.records import (
     Cell,
     CellResult,
     Checkpoint,
+    EarlierTrial,
     Fact,
     Flag,
+    Job,
     Phase,
+    RungScore,
     Score,
     Status,
     Step,
@@ -49,3 +57,42 @@ def test_result_survives_json() -> None:
 
 def test_cell_survives_json() -> None:
     assert Cell.from_json(json.loads(json.dumps(CELL.to_json()))) == CELL
+
+
+def test_job_survives_json() -> None:
+    job = replace(
+        JOB, tuned={"rank": 4}, baseline=None, predicted_parts={"weights": 3}, bad_instruments=("x (m)",),
+        leaks={"t": {"items": 3}},
+        earlier=(EarlierTrial(number=0, status="done", merit=0.5,
+                              intermediate=[RungScore(rung=1, step=2, value=0.5, merit=0.5)]),),
+    )  # fmt: skip
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+    assert Job.from_json(json.loads(json.dumps(JOB.to_json()))) == JOB
+    assert job.settled_cell.settings == {"rank": 4}
+    assert job.cell == CELL
+
+
+def test_a_job_of_another_version_says_what_is_wrong_with_it() -> None:
+    data = JOB.to_json()
+    del data["threads"], data["baseline"]
+    data["devices"] = 2
+    with pytest.raises(ValueError, match="has no 'baseline', has no 'threads' and has an unknown 'devices'"):
+        Job.from_json(data)
+
+
+def test_the_job_of_a_need_is_its_own_cells() -> None:
+    needed = replace(CELL, key="full/m/t/n8/s0", method="full", settings={})
+    need = replace(JOB, tuned={"rank": 4}, needed={"expert:t": needed}).of_need("expert:t")
+    assert (need.cell, need.settled_cell, need.needs, need.needed, need.baseline) == (needed, needed, {}, {}, None)
+    assert (need.models, need.environment) == (JOB.models, JOB.environment)
+
+
+def test_every_field_of_a_job_is_explained() -> None:
+    tree = ast.parse(inspect.getsource(Job))
+    body = tree.body[0].body  # type: ignore[attr-defined]
+    explained = {
+        before.target.id
+        for before, after in pairwise(body)
+        if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    }
+    assert explained == {field.name for field in fields(Job)}

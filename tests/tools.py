@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
 
+from samples import JOB
+
 from harness.data.catalog import load_catalog
 from harness.environment import environment
-from harness.execute.executors.base import Limits, Progress, Run
 from harness.execute.executors.local import LocalExecutor
-from harness.execute.resume import standing
+from harness.execute.resume import plan_state
+from harness.execute.running import Limits, Progress, Run
 from harness.plan.fetch import fetch_suite
 from harness.plan.plan import Plan, make_plan
-from harness.records import Cell, CellResult
+from harness.records import Cell, CellResult, Job
 from harness.store.database import Store
-from harness.store.files import attempts
+from harness.store.files import attempts, read_result
+from harness.store.files import write_job as store_job
 from harness.suite.load import load_suite
 from harness.worker import cell as worker
+from harness.worker.cell import CellRun
+from harness.worker.context import CellContext
+from harness.worker.training import CellTraining
 
 
 def plan_of(root: Path, text: str | None = None, name: str = "small") -> Plan:
@@ -43,7 +48,7 @@ def run_cells(
     store = Store(root / "results")
     threads = choices.pop("threads", 1)
     env = environment(threads)
-    found = standing(plan, store, env.env_digest, retry)
+    found = plan_state(plan, store, env.env_digest, retry)
     number = sum(1 for _ in attempts(store.folder))
     limits = Limits(plan.suite.time_limit, plan.suite.memory_limit)
     run = Run(f"run{number:03d}", env, plan.facts, threads, **{"limits": limits, "root": root, **choices})
@@ -58,7 +63,7 @@ def by_label(plan: Plan, progress: Progress) -> dict[str, str]:
 def results_of(root: Path) -> list[CellResult]:
     """Every result of a project, in the order of the attempts."""
     paths = sorted(root.glob("results/attempts/*/*/result.json"), key=lambda path: path.parent.name)
-    return [CellResult.from_json(json.loads(path.read_text())) for path in paths]
+    return [read_result(path.parent) for path in paths]
 
 
 def wait_for(ready: Any, seconds: float) -> None:
@@ -74,15 +79,21 @@ def run_here(
     """Run one cell in this process; its result. `folder` is the attempt's."""
     write_job(plan, cell, folder, needs, baseline)
     worker.run(folder)
-    return CellResult.from_json(json.loads((folder / "result.json").read_text()))
+    return read_result(folder)
 
 
-def work_of(plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None) -> worker.Work:
-    """What a worker lends the method of a cell, in this process; nothing has been loaded yet."""
-    write_job(plan, cell, folder, needs)
-    work = worker.Work(folder, cell, json.loads((folder / "job.json").read_text()))
-    work.scratch.mkdir()
-    return work
+def context_of(plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None) -> CellContext:
+    """The context of a cell that trains in this process; nothing has been loaded yet."""
+    folder.mkdir(parents=True)
+    context = CellRun(folder, job_of(plan, cell, folder, needs)).context
+    context.scratch.mkdir()
+    return context
+
+
+def training_of(context: CellContext) -> CellTraining:
+    """What trains the model of a context made by `context_of`."""
+    assert isinstance(context.training, CellTraining)
+    return context.training
 
 
 def write_job(
@@ -90,17 +101,24 @@ def write_job(
 ) -> None:
     """Make an attempt's folder, ready for a worker."""
     folder.mkdir(parents=True)
-    job: dict[str, Any] = {
-        "run_id": "test",
-        "cell": cell.to_json(),
-        "environment": dataclasses.asdict(environment(1)),
-        "models": {name: plan.facts.models[name].folder for name in (cell.model, *cell.borrows)},
-        "tasks": {name: plan.facts.tasks[name].path for name in (*cell.learn, *cell.retain, *cell.reads)},
-        "needed": {role: plan.by_digest()[need].to_json() for role, need in cell.needs.items()},
-        "needs": {role: str(path) for role, path in (needs or {}).items()},
-        "baseline": str(baseline / "items.parquet") if baseline else "",
-        "documents": str(folder.parent.parent / "documents"),
-        "threads": 1,
-        "predicted_bytes": None,
-    }
-    (folder / "job.json").write_text(json.dumps(job))
+    store_job(folder, job_of(plan, cell, folder, needs, baseline))
+
+
+def job_of(
+    plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None, baseline: Path | None = None
+) -> Job:
+    """The job of a cell on one thread. `needs` has the weights of the cells that it needs, `baseline` the attempt of
+    the untouched model."""
+    needs = needs or {}
+    return dataclasses.replace(
+        JOB,
+        cell=cell,
+        environment=environment(1),
+        models={name: Path(plan.facts.models[name].folder) for name in (cell.model, *cell.borrows)},
+        tasks={name: Path(plan.facts.tasks[name].path) for name in (*cell.learn, *cell.retain, *cell.reads)},
+        needs=needs,
+        needed={role: plan.by_digest()[cell.needs[role]] for role in needs},
+        baseline=baseline / "items.parquet" if baseline else None,
+        documents=folder.parent.parent / "documents",
+        results=folder,
+    )

@@ -18,6 +18,8 @@ from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, S
 from harness.data.sampling import draw, examples, texts
 from harness.data.sources import cache_root
 from harness.data.tasks import (
+    Example,
+    Render,
     encode,
     example,
     for_validation,
@@ -38,12 +40,14 @@ __all__ = [
     "UNSPOILT",
     "Catalog",
     "Corruption",
+    "Example",
     "Facts",
     "LengthFacts",
     "ModelEntry",
     "ModelFacts",
     "Number",
     "Quality",
+    "Render",
     "Select",
     "TaskFacts",
     "cache_root",

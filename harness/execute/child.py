@@ -1,16 +1,17 @@
-"""The first lines of a cell's process: a log of its own, a group of its own, and an end with its parent."""
+"""The first lines of a cell's process: it gets a log and a process group of its own, and ends with its parent."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
+
+from harness.store import LOG, hold_for_cell, read_job
 
 WATCH_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1
@@ -31,17 +32,15 @@ def main(folder: str, parent: int, variables: dict[str, str], device: str) -> No
     threading.Thread(target=watch, args=(parent,), daemon=True).start()  # ... and with the command
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # should the system kill for memory: a cell, not the parent
-    log = os.open(Path(folder) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(Path(folder) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     import harness.execute.preload  # a forked process has it already  # noqa: F401
-    from harness.store import hold_for_cell
     from harness.worker import run
 
-    job = json.loads((Path(folder) / "job.json").read_text())
-    hold_for_cell(Path(job["results"]))
+    hold_for_cell(read_job(Path(folder)).results)
     end_without(parent)  # it may have gone before the lock was taken, and the next command with it
     run(Path(folder), device)
 

@@ -1,4 +1,4 @@
-"""How long a cell may take, from those like it that have ended."""
+"""Expected seconds of a cell, from similar ones that have ended."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from statistics import fmean
 from harness.records import Cell
 
 
-class Expected:
+class Durations:
     """`history`: (method, model, task, n_train, mean seconds) of finished attempts."""
 
     def __init__(self, history: Iterable[tuple[str, str, str, int, float]] = ()):
-        found: dict[tuple[object, ...], list[float]] = defaultdict(list)
+        seconds_by_likeness: dict[tuple[object, ...], list[float]] = defaultdict(list)
         for method, model, task, n_train, seconds in history:
             for like in self._like(method, model, task, n_train):
-                found[like].append(seconds)
-        self.means = {like: fmean(values) for like, values in found.items()}
+                seconds_by_likeness[like].append(seconds)
+        self.means = {like: fmean(values) for like, values in seconds_by_likeness.items()}
 
     def seconds(self, cell: Cell) -> float | None:
-        """The mean of the nearest kin: same method, model, task and size; else fewer of these. None: no kin."""
+        """Mean seconds of the most similar cells: same method, model, task and size, else fewer of these; or None."""
         for like in self._like(cell.method, cell.model, cell.task, cell.n_train)[:-1]:
             if like in self.means:
                 return self.means[like]
         return None
 
-    def order(self, cell: Cell) -> float:
+    def sort_key(self, cell: Cell) -> float:
         """Seconds to sort by; where nothing is known, training is taken to be longer than scoring alone."""
         known = self.seconds(cell)
         if known is not None:

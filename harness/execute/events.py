@@ -1,4 +1,4 @@
-"""What happens in a run, as JSON lines that anybody may follow (`tail -f results/runs/*.events.jsonl`).
+"""The events of a run, as JSON lines that anybody may follow (`tail -f results/runs/*.events.jsonl`).
 
 An event is `{"time": …, "event": …, …}`: run_started, cell_added (a trial), cell_started, cell_ended, warning,
 run_ended; on a cluster also cell_placed (its node is known now) and sources_fetched (by a node). What a cell does
@@ -21,6 +21,8 @@ from harness.execute.watchdog import resident
 from harness.store import files
 
 TAIL_BYTES = 4096
+Event = dict[str, Any]  # a line of an events file: {"time", "event", …}
+News = dict[str, Any]  # of a cell's worker: phase, step, steps, loss
 
 
 class EventLog:
@@ -29,7 +31,8 @@ class EventLog:
     def __init__(self, path: Path):
         self.path = path
 
-    def tell(self, event: str, **what: Any) -> None:
+    def append(self, event: str, **what: object) -> None:
+        """Write an event with the time; an error of the disk is passed over."""
         line = json.dumps({"time": now(), "event": event, **what}, default=str) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +42,7 @@ class EventLog:
             pass
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
+def read_events(path: Path) -> list[Event]:
     """The events of a run so far."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -48,10 +51,10 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     return [event for event in records(text) if "event" in event]
 
 
-def latest_news(folder: Path) -> dict[str, Any]:
+def latest_news(folder: Path) -> News:
     """The newest of each kind of news from a cell's worker: phase, step, steps, loss. Only the file's end is read."""
     try:
-        with (folder / "events.jsonl").open("rb") as file:
+        with (folder / files.EVENTS).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             text = file.read().decode("utf-8", "replace")
@@ -60,15 +63,15 @@ def latest_news(folder: Path) -> dict[str, Any]:
     return {name: value for event in records(text) for name, value in event.items()}
 
 
-def records(text: str) -> Iterator[dict[str, Any]]:
+def records(text: str) -> Iterator[Event]:
     """The JSON objects among some lines: the first may be cut, the last half written."""
     for line in text.splitlines():
         try:
-            found = json.loads(line)
+            event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict):
-            yield found
+        if isinstance(event, dict):
+            yield event
 
 
 @dataclass
@@ -83,11 +86,9 @@ class LiveStatus:
     cells: int
     ended: str = ""
     counts: dict[str, int] = field(default_factory=dict)
-    running: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # key, attempt_id, started, device, and the worker's news
-    slowest: list[dict[str, Any]] = field(default_factory=list)  # key, seconds
-    unfinished: list[dict[str, Any]] = field(default_factory=list)  # key, status, reason
+    running: list[Event] = field(default_factory=list)  # key, attempt_id, started, device, and the worker's news
+    slowest: list[Event] = field(default_factory=list)  # key, seconds
+    unfinished: list[Event] = field(default_factory=list)  # key, status, reason
     warnings: list[str] = field(default_factory=list)
 
 
@@ -100,8 +101,8 @@ def live_status(root: Path, suite: str | None = None) -> LiveStatus | None:
     return None
 
 
-def replay(root: Path, events: list[dict[str, Any]]) -> LiveStatus:
-    """What a run's events add up to. A running cell's memory and progress are read where they are now."""
+def replay(root: Path, events: list[Event]) -> LiveStatus:
+    """The status that a run's events add up to. A running cell's memory and progress are read now."""
     first = events[0]
     status = LiveStatus(
         run_id=first["run_id"],
@@ -111,9 +112,9 @@ def replay(root: Path, events: list[dict[str, Any]]) -> LiveStatus:
         alive=files.holder(root) == first["pid"] and is_alive(first["pid"]),
         cells=first["cells"],
     )
-    counts = Counter(first["states"])
-    running: dict[str, dict[str, Any]] = {}
-    ended: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter(first["states"])
+    running: dict[str, Event] = {}
+    ended: list[Event] = []
     for event in events[1:]:
         kind = event["event"]
         if kind == "cell_started":

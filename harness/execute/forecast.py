@@ -1,4 +1,4 @@
-"""What a run would be: each cell's state, its expected seconds, its predicted memory, and why it cannot run here."""
+"""A forecast of a run: each cell's state, its expected seconds, its predicted memory, and why it cannot run here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 
 from harness.data import Facts
 from harness.execute.executors.local import devices_here, refusal
-from harness.execute.resume import Standing, standing
+from harness.execute.queue import TO_DO
+from harness.execute.resume import PlanState, plan_state
 from harness.plan import Device, Plan, Prediction, predict
 from harness.records import STUDY, Cell, Environment, canonical
 from harness.store import Store
@@ -47,23 +48,23 @@ def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Predic
 
 def forecast_cells(plan: Plan, store: Store, environment: Environment, machine: int | None = None) -> list[Row]:
     """A row for each cell. `machine` is a device's bytes, in place of what is found here."""
-    found = Standing(dict.fromkeys(plan.by_digest(), "to do"))
+    known = PlanState(dict.fromkeys(plan.by_digest(), TO_DO))
     if store.path.exists() or (store.folder / "attempts").exists():
-        found = standing(plan, store, environment.env_digest)
+        known = plan_state(plan, store, environment.env_digest)
     devices = devices_here(environment, machine)
     predicted = predictor(plan.facts, environment)
     cells = plan.by_digest()
     rows = []
     for cell in plan.cells:
         counted = predicted(cell)
-        state = str(found.states[cell.spec_digest])
+        state = str(known.states[cell.spec_digest])
         here = Recipe.of(cell).skip_cell(cell, bool(environment.accelerator))
         reason = here or refusal(cell, devices, counted.needed if counted else None)
-        seconds = found.expected.seconds(cell)
+        seconds = known.durations.seconds(cell)
         if cell.study and seconds:  # its trials; a budget of seconds is a number already
             seconds = min(seconds * (cell.study["trials"] or math.inf), cell.study["seconds"] or math.inf)
             seconds = seconds if math.isfinite(seconds) else None
-        stopped = bool(reason) and state == "to do"
+        stopped = bool(reason) and state == TO_DO
         rows.append(
             Row(
                 key=cell.key,

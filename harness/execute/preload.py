@@ -1,4 +1,4 @@
-"""What the fork server imports once, so that a cell's process starts in a second instead of ten.
+"""Imports the heavy libraries once, in the fork server, so that a cell's process starts in a second instead of ten.
 
 Importing must not start CUDA, and must not start threads: both do not survive a fork.
 """

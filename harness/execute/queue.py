@@ -17,7 +17,7 @@ NEEDS = "needs "  # how the reason of a cell begins that was skipped because of 
 TRIES = 64  # ready cells that are looked at when the first ones do not fit beside what runs
 PATIENCE = 4  # times a ready cell may be passed over by smaller ones; then they wait for it
 
-Place = TypeVar("Place")
+Slot = TypeVar("Slot")  # the room that an executor gives to a cell
 
 
 class Queue:
@@ -32,7 +32,7 @@ class Queue:
         self.states = states
         self.counts = Counter(str(states[name]) for name in self.cells)
         self.blocked: deque[tuple[Cell, str]] = deque()
-        self.place = {name: place for place, name in enumerate(self.cells)}
+        self.order = {name: number for number, name in enumerate(self.cells)}
         self.followers: dict[str, list[str]] = defaultdict(list)
         self.waits: dict[str, int] = {}
         self.passed: Counter[str] = Counter()
@@ -45,37 +45,37 @@ class Queue:
                 self.followers[earlier].append(name)
         self.waiting_by_method = Counter(self.cells[name].method for name in waiting)
         self.length: dict[str, float] = {}
-        for name in reversed(self.place):
+        for name in reversed(self.order):
             if name in waiting:
                 after = max((self.length[later] for later in self.followers[name]), default=0.0)
                 self.length[name] = seconds(self.cells[name]) + after
-        for name in self.place:
+        for name in self.order:
             if self.waits.get(name) == 0:
                 self._release(name)
 
-    def take(self, room: Callable[[Cell], Place | None]) -> tuple[Cell, Place] | None:
-        """The next ready cell for which `room` finds a place, with that place; it is then running."""
+    def take(self, room: Callable[[Cell], Slot | None]) -> tuple[Cell, Slot] | None:
+        """The next ready cell for which `room` gives a slot, with that slot; it is then running."""
         passed: list[tuple[float, int, str]] = []
-        found = None
-        while self.ready and len(passed) < TRIES and not found:
+        taken = None
+        while self.ready and len(passed) < TRIES and not taken:
             entry = heapq.heappop(self.ready)
             cell = self.cells[entry[2]]
-            place = room(cell)
-            if place is not None:
-                found = cell, place
+            slot = room(cell)
+            if slot is not None:
+                taken = cell, slot
             else:
                 passed.append(entry)
                 if self.passed[cell.spec_digest] >= PATIENCE:
                     break
         for entry in passed:
             heapq.heappush(self.ready, entry)
-            self.passed[entry[2]] += found is not None
-        if found:
-            self._set(found[0].spec_digest, RUNNING)
-        return found
+            self.passed[entry[2]] += taken is not None
+        if taken:
+            self._set(taken[0].spec_digest, RUNNING)
+        return taken
 
     def end(self, name: str, status: str) -> None:
-        """A cell has ended so: what waited for it is ready now, or blocked."""
+        """Record how a cell ended: what waited for it is ready now, or blocked."""
         self._set(name, status)
         for later in self.followers.pop(name, ()):
             self.waits[later] -= 1
@@ -86,14 +86,14 @@ class Queue:
         """Put in a cell that is ready and was not planned: a trial of the study `after`, before which it goes."""
         name = cell.spec_digest
         self.cells[name] = cell
-        self.place.setdefault(name, len(self.place))
+        self.order.setdefault(name, len(self.order))
         self.put_back(name)
         self.waiting_by_method[cell.method] += 1
         self.length[name] = self.length[after]
         self._release(name)
 
     def put_back(self, name: str) -> None:
-        """A cell that was taken has not ended after all."""
+        """Make a cell that was taken, and has not ended, one to do again."""
         if name in self.states:
             self.counts[str(self.states[name])] -= 1
         self.states[name] = TO_DO
@@ -116,7 +116,7 @@ class Queue:
             )
             self.blocked.append((cell, NEEDS + what))
         else:
-            heapq.heappush(self.ready, (-self.length[name], self.place[name], name))
+            heapq.heappush(self.ready, (-self.length[name], self.order[name], name))
 
     def _set(self, name: str, state: str) -> None:
         if self.states[name] == TO_DO:

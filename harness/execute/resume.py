@@ -1,4 +1,4 @@
-"""Where a suite stands: what is finished, what is to do, and what earlier runs left half done."""
+"""The state of a plan: what is finished, what is to do, and what earlier runs left half done."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.environment import now
 from harness.errors import DamagedStore
-from harness.execute.durations import Expected
+from harness.execute.durations import Durations
 from harness.execute.queue import NEEDS, TO_DO
 from harness.plan import Plan
 from harness.records import CellResult, RunRecord, Status
@@ -21,31 +20,34 @@ HEAD_BYTES = 1 << 16  # of a run's record: its long list of cells comes last
 
 
 @dataclass
-class Standing:
-    """The state of each cell by spec digest, the attempt folders of the finished ones that cells to do look
-    into (their needs, their base model's), and what was noticed. `ended` has the attempts of all cells that ended, well
-    or not, where a study is to do: its trials may be among them."""
+class PlanState:
+    """The cells of a plan before a run, by spec digest.
 
-    states: dict[str, str]
+    `done` has the attempt folders of finished cells that others, which are to do, look into: their needs, their base
+    model's. `ended` has those of all cells that ended, well or not, where a study is to do: its trials may be among
+    them. `complaints` are about the store.
+    """
+
+    states: dict[str, str]  # "to do", or the status of the last attempt
     done: dict[str, Path] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
-    expected: Expected = field(default_factory=Expected)
+    durations: Durations = field(default_factory=Durations)
     ended: dict[str, Path] = field(default_factory=dict)
 
 
-def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = frozenset()) -> Standing:
-    """Where a plan stands in an environment.
+def plan_state(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = frozenset()) -> PlanState:
+    """Returns the state of a plan in an environment.
 
     A cell is "to do" when it has no attempt, or its newest one was interrupted, or its status is in `retry`, or
     a finished one is needed and its weights are gone, or it is not finished and one of its needs is to do, or it
-    was skipped for a need that has been done since. Of a plan of some cells alone, the finished ones that were not
-    asked for are left as they are.
+    was skipped for a need that has been done since. In a plan that was narrowed to some cells, the finished ones that
+    were not asked for are left as they are.
     """
     with store.open() as connection:
         complaints = store.ingest(connection)
         statuses = store.statuses(connection, env_digest)
         folders = store.finished(connection, env_digest)
-        expected = Expected(store.seconds(connection))
+        durations = Durations(store.seconds(connection))
         skipped = [name for name, status in statuses.items() if status == Status.SKIPPED]
         # Trials are done again with their study, not because other cells are.
         again = retry if all(plan.asked(cell) for cell in plan.cells if cell.study) else retry - {Status.DONE}
@@ -61,7 +63,7 @@ def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = 
         mended = all(states.get(need) in (TO_DO, Status.DONE) for need in cell.needs.values())
         if cell.spec_digest in blocked and states[cell.spec_digest] == Status.SKIPPED and mended:
             states[cell.spec_digest] = TO_DO
-    while more := follow(plan, states, lambda name: store.attempt_folder(folders[name])):
+    while more := set_back(plan, states, lambda name: store.attempt_folder(folders[name])):
         states.update(dict.fromkeys(more, TO_DO))
     used = {
         name
@@ -72,13 +74,14 @@ def standing(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = 
     }
     studies = any(cell.study and states[cell.spec_digest] == TO_DO for cell in plan.cells)
     ended = {name: store.attempt_folder(attempt) for name, attempt in settled.items()} if studies else {}
-    return Standing(states, {name: store.attempt_folder(folders[name]) for name in used}, complaints, expected, ended)
+    return PlanState(states, {name: store.attempt_folder(folders[name]) for name in used}, complaints, durations, ended)
 
 
-def follow(plan: Plan, states: dict[str, str], place: Callable[[str], Path]) -> set[str]:
-    """Cells that become "to do" because of others that are: lost needs of these, and those they were blocked by."""
+def set_back(plan: Plan, states: dict[str, str], folder_of: Callable[[str], Path]) -> set[str]:
+    """Spec digests of cells that become "to do" because others are: needs whose weights are gone, and cells that were
+    blocked by these. `folder_of` gives the attempt folder of a finished cell."""
     needed = {need for cell in plan.cells if states[cell.spec_digest] == TO_DO for need in cell.loads.values()}
-    lost = {name for name in needed if states.get(name) == Status.DONE and not weights_are_whole(place(name))}
+    lost = {name for name in needed if states.get(name) == Status.DONE and not weights_are_whole(folder_of(name))}
     freed = {
         cell.spec_digest
         for cell in plan.cells
@@ -129,13 +132,12 @@ def mend(store: Store) -> list[str]:
 def close_attempt(folder: Path) -> None:
     """Write the result of an attempt whose command was killed; where even its job is unreadable, remove it."""
     try:
-        job: dict[str, Any] = json.loads((folder / "job.json").read_text())
         reason = "the command that ran it was killed"
-        result = CellResult.of_job(folder.name, job, Status.INTERRUPTED, reason, now())
+        result = CellResult.of_job(folder.name, files.read_job(folder), Status.INTERRUPTED, reason, now())
     except (OSError, ValueError, KeyError, TypeError):
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began: there is nothing in it
         return
-    files.write_atomically(folder / files.RESULT, json.dumps(result.to_json(), indent=1))
+    files.write_result(folder, result)
 
 
 def write_run(path: Path, record: RunRecord) -> None:

@@ -1,5 +1,5 @@
-"""The instruments' checks of themselves: done once for each environment and base model, and kept in the
-machine's cache and with the results."""
+"""The instruments' checks of themselves: done once for each environment and base model, and kept in the machine's cache
+and with the results."""
 
 from __future__ import annotations
 
@@ -26,26 +26,30 @@ LOG_LINES = 5  # of a process that failed, shown in the error
 
 
 def check_instruments(
-    plan: Plan, results: Path, environment: Environment, threads: int, tell: Callable[[str], None] = lambda model: None
+    plan: Plan,
+    results: Path,
+    environment: Environment,
+    threads: int,
+    announce: Callable[[str], None] = lambda model: None,
 ) -> dict[str, list[Check]]:
     """Model -> its checks, for every base model of a plan, with the settings that the untouched one is scored with:
-    as this machine's cache has them, or done now (`tell` is called with the model's name). They are copied into
+    as this machine's cache has them, or done now (`announce` is called with the model's name). They are copied into
     `results`, in place of older ones. Raises UserError when they cannot be run at all."""
     settings = next(label.train for label in plan.suite.labels if label.name == BASE)
     planned = {cell.model for cell in plan.cells}
-    found = {}
+    checks_by_model = {}
     for name in [name for name in plan.suite.models if name in planned]:
         facts = plan.facts.models[name]
-        kept = kept_at(environment.env_digest, facts.fingerprint, settings)
-        if not kept.exists():
-            tell(name)
+        path = kept_at(environment.env_digest, facts.fingerprint, settings)
+        if not path.exists():
+            announce(name)
             check_anew(facts, settings, environment, threads)
-        text = kept.read_text()
-        copy = results / INSTRUMENTS / kept.name
+        text = path.read_text()
+        copy = results / INSTRUMENTS / path.name
         if not copy.exists() or copy.read_text() != text:  # `tunebench doctor` may have checked anew since
             write_atomically(copy, text)
-        found[name] = [Check(**check) for check in json.loads(text)["checks"]]
-    return found
+        checks_by_model[name] = [Check(**check) for check in json.loads(text)["checks"]]
+    return checks_by_model
 
 
 def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environment, threads: int) -> list[Check]:
@@ -77,7 +81,7 @@ def keep(path: Path, env_digest: str, model: str, settings: TrainSettings, check
 
 def matmul_peaks(precisions: Iterable[str], environment: Environment, threads: int) -> dict[str, float]:
     """Precision -> FLOP/s of a matrix product on this machine's device: as its cache has them, or measured now, before
-    any cell runs. Of one that the device cannot do, nothing. Raises UserError when they cannot be measured at all."""
+    any cell runs. A precision that the device cannot do is left out. Raises UserError when none can be measured."""
     path = peaks_kept_at(environment.env_digest)
     known: dict[str, float | None] = json.loads(path.read_text()) if path.exists() else {}
     if missing := sorted(set(precisions) - known.keys()):
@@ -91,8 +95,8 @@ def peaks_kept_at(env_digest: str) -> Path:
     return cache_root() / INSTRUMENTS / f"{env_digest[:16]}-peaks.json"
 
 
-def run_apart(path: Path, request: dict[str, Any]) -> Any:
-    """The answer to a request of the instruments, by a process of its own; its log stays beside the result."""
+def run_apart(path: Path, request: dict[str, object]) -> Any:
+    """The answer (JSON) of a process of its own to a request for checks or rates; its log stays beside `path`."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -107,23 +111,25 @@ def run_apart(path: Path, request: dict[str, Any]) -> Any:
     log = path.with_suffix(".log")
     with log.open("wb") as out:
         command = [sys.executable, "-m", "harness.worker.profiling.self_checks", str(question), str(answer)]
-        done = subprocess.run(command, stdout=out, stderr=out, env=variables, check=False, preexec_fn=die_with_parent)
+        process = subprocess.run(
+            command, stdout=out, stderr=out, env=variables, check=False, preexec_fn=die_with_parent
+        )
     try:
         return json.loads(answer.read_text())
     except (OSError, ValueError):
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
         raise UserError(
-            f"the instruments could not be checked (exit code {done.returncode}); see {log}\n{tail}"
+            f"the instruments could not be checked (exit code {process.returncode}); see {log}\n{tail}"
         ) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def failures(found: dict[str, list[Check]]) -> list[str]:
+def failures(checks_by_model: dict[str, list[Check]]) -> list[str]:
     """A line for each check that failed."""
     return [
         f"{check.name} on {model}: {check.about}: measured {check.measured:.3g} {check.unit}, {check.limit:.3g} at most"
-        for model, checks in found.items()
+        for model, checks in checks_by_model.items()
         for check in checks
         if not check.passed
     ]

@@ -12,10 +12,10 @@ from pathlib import Path
 from harness.environment import now
 from harness.errors import BusyStore, FullDisk, UserError
 from harness.execute.executors import all_executors
-from harness.execute.executors.base import Executor, Limits, Progress, Run
 from harness.execute.forecast import predictor
 from harness.execute.queue import TO_DO
-from harness.execute.resume import mend, standing, write_run
+from harness.execute.resume import mend, plan_state, write_run
+from harness.execute.running import Limits, Progress, Run
 from harness.execute.self_check_cache import check_instruments, failures, matmul_peaks
 from harness.plan import Plan
 from harness.records import Cell, Environment, RunRecord, Status
@@ -25,7 +25,7 @@ from harness.trackers import TrackerGroup
 
 @dataclass(frozen=True)
 class Choices:
-    """What the caller chose for a run. `memory` is bytes of a device, in place of what is found."""
+    """The caller's choices for a run. `memory` is bytes of a device, instead of what is found."""
 
     executor: str = "local"
     jobs: int | None = None
@@ -38,7 +38,7 @@ class Choices:
 class Session:
     """`states` maps each cell's spec digest to its status; "to do" before and "running" while it runs.
 
-    Made under the lock of a sole writer: it mends what a killed command left behind.
+    Create it under the lock of a sole writer: it mends what a killed command left behind.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class Session:
         self.plan, self.store, self.environment = plan, store, environment
         self.choices, self.root, self.trackers = choices, root, trackers
         complaints = mend(store)
-        self.standing = standing(plan, store, environment.env_digest, choices.retry)
-        self.states = self.standing.states
-        self.complaints = complaints + self.standing.complaints
+        self.plan_state = plan_state(plan, store, environment.env_digest, choices.retry)
+        self.states = self.plan_state.states
+        self.complaints = complaints + self.plan_state.complaints
         self.bad_instruments: tuple[str, ...] = ()
         self.peaks: dict[str, float] = {}
         self.run_id = now()[:19].replace("-", "").replace(":", "") + "-" + uuid.uuid4().hex[:6]
@@ -58,20 +58,25 @@ class Session:
     def waiting(self) -> int:
         return sum(self.states[cell.spec_digest] == TO_DO for cell in self.plan.cells)
 
-    def check_instruments(self, tell: Callable[[str], None]) -> list[str]:
+    def check_instruments(self, announce: Callable[[str], None]) -> list[str]:
         """A line for each check of the instruments that fails here; results that are made nevertheless are marked."""
         if not self.waiting or not all_executors()[self.choices.executor].here:
             return []
-        found = check_instruments(self.plan, self.store.folder, self.environment, self.choices.threads, tell)
+        checks_by_model = check_instruments(
+            self.plan, self.store.folder, self.environment, self.choices.threads, announce
+        )
         self.bad_instruments = tuple(
-            f"{check.name} ({model})" for model, checks in found.items() for check in checks if not check.passed
+            f"{check.name} ({model})"
+            for model, checks in checks_by_model.items()
+            for check in checks
+            if not check.passed
         )
         precisions = {label.train.precision for label in self.plan.suite.labels}
         try:
             self.peaks = matmul_peaks(precisions, self.environment, self.choices.threads)
         except UserError as error:  # then cells have no utilisation
             self.complaints.append(str(error))
-        return failures(found)
+        return failures(checks_by_model)
 
     def run(self, command: str, watch: Callable[[Progress], None]) -> bool:
         """Run what is to do and keep the run's record. True when it was stopped by hand."""
@@ -120,7 +125,7 @@ class Session:
             choices.threads,
             choices.jobs,
             Limits(plan.suite.time_limit, plan.suite.memory_limit, choices.memory),
-            self.standing.expected.order,
+            self.plan_state.durations.sort_key,
             lambda cell: counted.peak if (counted := predicted(cell)) else None,
             parts=lambda cell: asdict(counted) if (counted := predicted(cell)) else {},
             peaks=self.peaks,
@@ -130,18 +135,18 @@ class Session:
             least=lambda cell: counted.needed if (counted := predicted(cell)) else None,
         )
 
-        executor: Executor = all_executors()[choices.executor](self.store, run, watch, self.trackers.cell)
+        executor = all_executors()[choices.executor](self.store, run, watch, self.trackers.cell)
         states = {state: list(self.states.values()).count(state) for state in set(self.states.values())}
-        executor.log.tell(
+        executor.log.append(
             "run_started", run_id=self.run_id, suite=plan.suite.name, pid=os.getpid(), cells=len(plan.cells),
             states=states,
         )  # fmt: skip
         for complaint in self.complaints:
-            executor.log.tell("warning", message=complaint)
+            executor.log.append("warning", message=complaint)
         try:
-            return executor.run(plan, self.states, self.standing.done, self.standing.ended).stopping
+            return executor.run(plan, self.states, self.plan_state.done, self.plan_state.ended).stopping
         finally:
-            executor.log.tell("run_ended", states=dict(executor.queue.counts))
+            executor.log.append("run_ended", states=dict(executor.queue.counts))
 
     def unfinished(self) -> list[tuple[Cell, str, str]]:
         """(cell, status, reason) of every cell that is not done."""

@@ -1,4 +1,4 @@
-"""Studies while a run is under way: what they try next, what came of it, and how they end.
+"""Runs the studies of a plan: which trials come next, their outcomes, and how a study ends.
 
 A study takes no room of its own. Its trials are cells that are put into the queue batch by batch, so they run wherever
 cells run, beside one another too, and resuming, limits and failures are those of cells. A trial that has ended before,
@@ -7,7 +7,6 @@ in this run or an earlier one, is looked up. When the last has ended, the study'
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from harness.records import (
     WARM,
     Cell,
     CellResult,
+    EarlierTrial,
     Environment,
     Fact,
     Flag,
@@ -28,19 +28,19 @@ from harness.records import (
     Trial,
     with_settings,
 )
-from harness.store import RESULT
+from harness.store import read_result
 from harness.suite import short
 
 if TYPE_CHECKING:
     from harness.plan import Asked, Search
 
-STALLED = 8  # trials in a row that cost nothing of the budget: then a study ends
+STALLED = 8  # trials in a row that use nothing of the budget: then a study ends
 TRIES = 2  # times that a trial whose process was lost is started in one run
 
 
 @dataclass
 class Course:
-    """A study under way. `batch` are the trials asked for and not yet told, `begun` those of them in the queue."""
+    """A study under way. `batch` are the proposed trials without an outcome, `begun` those in the queue."""
 
     study: Cell
     search: Search
@@ -55,7 +55,7 @@ class Course:
 
     @property
     def budget(self) -> dict[str, float]:
-        """Of seconds and tokens, those that the suite limits."""
+        """Limits of the study: seconds and tokens, as far as the suite sets them."""
         return {name: self.study.study[name] for name in ("seconds", "tokens") if self.study.study.get(name)}
 
     def spent(self) -> dict[str, float]:
@@ -99,7 +99,7 @@ class Studies:
         self.choices: dict[str, dict[str, Any]] = {}
 
     def begin(self, study: Cell, done: Mapping[str, Path]) -> None:
-        """`done` has the attempts of the cells that it needs."""
+        """Start a study. `done` has the attempt folders of the cells that it needs."""
         from harness.plan import Search
 
         kin = study.needs.get(WARM, "")
@@ -109,7 +109,7 @@ class Studies:
         self.advance(course)
 
     def take(self, result: CellResult, folder: Path) -> None:
-        """A trial's process has ended."""
+        """Take in a trial whose process has ended."""
         name = result.cell.spec_digest
         if result.status is Status.INTERRUPTED:
             self.tries[name] = self.tries.get(name, 1) + 1
@@ -130,39 +130,39 @@ class Studies:
         """The studies that have not ended: the same command goes on with them."""
         return [course.study for course in self.courses.values()]
 
-    def earlier(self, cell: Cell) -> list[dict[str, Any]]:
-        """What a trial is compared with, to end it early: the trials of the batches before its own."""
+    def earlier(self, cell: Cell) -> tuple[EarlierTrial, ...]:
+        """The trials of the batches before a trial's own, which it is compared with to end it early."""
         for course in self.courses.values():
             if cell.spec_digest in course.begun:
                 before = [trial for number, trial in course.trials.items() if number < course.batch[0].number]
-                return [
-                    {
-                        "number": trial.number,
-                        "status": trial.status,
-                        "merit": trial.merits[0] if trial.merits else None,
-                        "intermediate": trial.intermediate,
-                    }
+                return tuple(
+                    EarlierTrial(
+                        number=trial.number,
+                        status=trial.status,
+                        merit=trial.merits[0] if trial.merits else None,
+                        intermediate=list(trial.intermediate),
+                    )
                     for trial in before
-                ]
-        return []
+                )
+        return ()
 
     def resolved(self, cell: Cell, done: Mapping[str, Path]) -> Cell:
-        """A cell with what its study settled; any other as it is."""
+        """A cell with the settings that its study chose; any other cell as it is."""
         return with_settings(cell, self.settled(cell, done))
 
     def settled(self, cell: Cell, done: Mapping[str, Path]) -> dict[str, Any]:
-        """What a cell's study settled; nothing where it has none."""
+        """Settings by full name that a cell's study chose; empty where it has none."""
         study = cell.needs.get(STUDY, "")
         return self.choice(done[study]) if study in done else {}
 
     def choice(self, folder: Path) -> dict[str, Any]:
-        """What a finished study settled."""
+        """Settings that a finished study chose."""
         if folder.name not in self.choices:
-            self.choices[folder.name] = json.loads((folder / RESULT).read_text())["tuned"]
+            self.choices[folder.name] = read_result(folder).tuned
         return self.choices[folder.name]
 
     def advance(self, course: Course) -> None:
-        """Tell the search what has ended, and put into the queue what may be tried now."""
+        """Give the search the outcomes, and put the next trials into the queue."""
         study = course.study.spec_digest
         while study in self.courses:
             if all(asked.number in course.trials for asked in course.batch):
@@ -194,13 +194,13 @@ class Studies:
             self.add(cell, course.study.spec_digest)
 
     def note(self, course: Course, name: str) -> None:
-        """Write down what came of a trial. One that tries again what an earlier one did costs nothing."""
+        """Record the outcome of a trial. One that repeats an earlier trial's settings costs nothing."""
         folder = self.ended[name]
-        result = CellResult.from_json(json.loads((folder / RESULT).read_text()))
-        asked = {one.number: one for one in course.batch}
+        result = read_result(folder)
+        proposals = {proposal.number: proposal for proposal in course.batch}
         for number in course.begun.pop(name):
             again = any(trial.attempt_id == folder.name for trial in course.trials.values())
-            trial = trial_from(asked[number], result, course.study)
+            trial = trial_from(proposals[number], result, course.study)
             course.trials[number] = replace(trial, seconds=0.0, tokens=0) if again else trial
 
     def stop(self, course: Course, reason: str) -> None:
@@ -209,13 +209,13 @@ class Studies:
         self.finish(study, lambda attempt: self.result(course, attempt, Status.INTERRUPTED, reason))
 
     def end(self, course: Course) -> None:
-        """All trials have ended: choose."""
+        """Choose the best trial, now that all have ended, and write the study's result."""
         from harness.plan import choose, front, importances
 
         trials = [course.trials[number] for number in sorted(course.trials)]
         best = choose(trials)
-        kept = {trial.number for trial in front(trials)} if len(course.study.study["goals"]) > 1 else set()
-        course.trials = {trial.number: replace(trial, front=trial.number in kept) for trial in trials}
+        on_front = {trial.number for trial in front(trials)} if len(course.study.study["goals"]) > 1 else set()
+        course.trials = {trial.number: replace(trial, front=trial.number in on_front) for trial in trials}
         study = self.courses.pop(course.study.spec_digest).study
         if best is None:
             first = trials[0]
@@ -251,20 +251,20 @@ class Studies:
 
 
 def edges(best: Trial, study: Cell) -> Iterable[Flag]:
-    """A flag where the best value of a setting lies at the end of its range: the best one may lie beyond. A choice that
-    the label begins with is none: such a list often ends where the setting does (no decay, no dropout)."""
+    """A flag where the best value of a setting lies at the end of its range: the optimum may lie beyond. The label's
+    own value at the end of a list raises none: such a list often ends where the setting does (no dropout)."""
     space, default = study.study["space"], study.study["default"]
-    found = {
+    at_edges = {
         short(name): {"value": value, "end": end, "range": space[name]}
         for name, value in best.params.items()
         if not (isinstance(space[name], list) and value == default[name])
         and (end := at_edge(value, study.study["space"][name]))
     }
-    return [Flag("edge_of_space", found)] if found else []
+    return [Flag("edge_of_space", at_edges)] if at_edges else []
 
 
 def trial_from(asked: Asked, result: CellResult, study: Cell) -> Trial:
-    """What came of a trial, from its attempt's result."""
+    """A trial with its outcome, from its attempt's result."""
     how = study.study
     status = "pruned" if result.status is Status.DONE and not result.scores else str(result.status)
     values: dict[str, float] = {}
@@ -281,13 +281,13 @@ def trial_from(asked: Asked, result: CellResult, study: Cell) -> Trial:
         else:
             value = sought.value
             values = {score.metric: score.value for score in own} | {"score_stderr": sought.stderr or 0.0}
-            kept = next((score for score in result.scores if score.role == "retain"), None)
-            if kept:
-                values[f"{kept.task}:{kept.metric}"] = kept.value
+            retained = next((score for score in result.scores if score.role == "retain"), None)
+            if retained:
+                values[f"{retained.task}:{retained.metric}"] = retained.value
             for goal in how["goals"]:
                 if goal == "memory":
                     merits.append(-float(max(peaks, default=0)))
-                elif score := kept if goal == "retention" else sought:
+                elif score := retained if goal == "retention" else sought:
                     merits.append(score.value if score.higher_is_better else -score.value)
             if len(merits) < len(how["goals"]):
                 status, reason = str(Status.FAILED), "it retains nothing: it is no language model"

@@ -136,28 +136,28 @@ def total_memory() -> int:
     """Bytes that processes here may use: the machine's, or the container's where that is less."""
     import psutil
 
-    return min([psutil.virtual_memory().total, *(limit for limit, _ in cgroup_limits())])
+    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in cgroup_limits())])
 
 
 def memory_left() -> int:
     """Bytes that can still be had before the system begins to kill."""
     import psutil
 
-    return min([psutil.virtual_memory().available, *(limit - used for limit, used in cgroup_limits())])
+    return min([int(psutil.virtual_memory().available), *(limit - used for limit, used in cgroup_limits())])
 
 
 def cgroup_limits() -> list[tuple[int, int]]:
     """(limit, bytes in use without reclaimable file pages) of this process's control group and those above it."""
-    found = []
+    limits = []
     for folder in cgroup_folders():
         for limit, used, files in CGROUP_FILES:
             try:
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
                 bound = int((folder / limit).read_text())
-                found.append((bound, int((folder / used).read_text()) - int(stat.get(files, 0))))
+                limits.append((bound, int((folder / used).read_text()) - int(stat.get(files, 0))))
             except (OSError, ValueError):
                 continue  # the other version's names, or "max": no limit
-    return found
+    return limits
 
 
 def cgroup_folders() -> list[Path]:

@@ -1,4 +1,4 @@
-"""In: nothing. Out: what travels between the stages, as frozen records, to and from JSON.
+"""In: nothing. Out: the frozen records that travel between the stages, to and from JSON.
 
 Nothing here computes a result or touches a disk.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from harness.records.cell import BEST_TRIAL, OBJECTIVES, STUDY, TRAIN, WARM, Cell, with_settings
 from harness.records.digests import RESULT_VERSION, canonical, digest
+from harness.records.job import JOB, EarlierTrial, Job
+from harness.records.json_object import JsonObject
 from harness.records.results import (
     MARGIN,
     CellResult,
@@ -17,6 +19,7 @@ from harness.records.results import (
     Flag,
     Item,
     Phase,
+    RungScore,
     RunRecord,
     Score,
     Status,
@@ -28,6 +31,7 @@ from harness.records.units import bare_quantity, quantity, scales
 
 __all__ = [
     "BEST_TRIAL",
+    "JOB",
     "MARGIN",
     "NEEDS",
     "OBJECTIVES",
@@ -40,12 +44,16 @@ __all__ = [
     "CellResult",
     "Check",
     "Checkpoint",
+    "EarlierTrial",
     "Environment",
     "Fact",
     "Flag",
     "Item",
+    "Job",
+    "JsonObject",
     "Phase",
     "RunRecord",
+    "RungScore",
     "Score",
     "Status",
     "Step",

@@ -1,20 +1,19 @@
-"""The one way in which identities are made: SHA-256 of canonical JSON, never Python's salted `hash()`."""
+"""Digests that identify things: SHA-256 of canonical JSON, never Python's salted `hash()`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 # Raised by hand when our own code changes what a cell's result would be.
 RESULT_VERSION = 2
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """SHA-256 (64 hex digits) of a value's canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()

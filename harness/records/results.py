@@ -1,13 +1,20 @@
-"""What an attempt at a cell leaves: scores, phases, steps, facts, flags, and the result that holds them."""
+"""The result of an attempt at a cell, and its parts: scores, phases, steps, facts, flags."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 
 from harness.records.cell import Cell
+from harness.records.json_object import JsonObject
 from harness.records.units import quantity
+
+if TYPE_CHECKING:
+    from harness.records.job import Job
+
+T = TypeVar("T")
 
 
 class Status(StrEnum):
@@ -24,7 +31,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Environment:
-    """What may change a result (`env_digest` covers it), and the provenance beside it (it does not).
+    """Everything about a machine that may change a result (`env_digest` covers it), and the provenance (it does not).
 
     `packages` lists every installed package; only those named in `environment.RESULT_PACKAGES` count.
     """
@@ -132,21 +139,31 @@ class Flag:
     """A warning about an attempt, with the figures behind it."""
 
     name: str
-    evidence: dict[str, Any]
+    evidence: JsonObject
+
+
+class RungScore(TypedDict):
+    """A trial's score on its way."""
+
+    rung: int  # from 1
+    step: int  # optimiser steps done
+    value: float  # as the metric counts
+    merit: float  # turned so that more is better
+    items: NotRequired[list[float]]  # a merit for each validation item, where the pruner compares by item
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting tried in a study, and what came of it.
+    """One setting tried in a study, and its outcome.
 
-    `status` is "done", "pruned", or how its attempt ended otherwise, for `reason`. `value` is the score that was sought
+    `status` is "done", "pruned", or how its attempt ended otherwise, for `reason`. `value` is the study's score
     as its metric counts; `values` are all numbers by name; `merits` those of the goals, turned so that more is better.
     `intermediate` are its scores on the way. `origin` says who proposed it. `front`: no other trial is better in every
     goal.
     """
 
     number: int
-    params: dict[str, Any]
+    params: JsonObject
     status: str
     reason: str = ""
     value: float | None = None
@@ -155,7 +172,7 @@ class Trial:
     seconds: float = 0.0
     tokens: int | None = None
     peak_bytes: int | None = None
-    intermediate: tuple[dict[str, Any], ...] = ()
+    intermediate: tuple[RungScore, ...] = ()
     origin: str = ""
     attempt_id: str = ""
     front: bool = False
@@ -183,7 +200,7 @@ class CellResult:
 
     `beside` lists the keys of cells that ran on the same machine at the same time; if there are any, the
     attempt is `contended` and its timings say little. `device` is where it ran: "cpu", "cuda:0", a node's name.
-    `tuned` are settings, by full name, that a study settled: of a study its choice, of a cell what it ran with.
+    `tuned` are settings, by full name, that a study settled: a study's choice, or those that a cell ran with.
     `trials` are a study's, `intermediate` the scores of a trial on its way.
     """
 
@@ -204,27 +221,27 @@ class CellResult:
     beside: tuple[str, ...] = ()
     device: str = ""
     checkpoints: tuple[Checkpoint, ...] = ()
-    tuned: dict[str, Any] = field(default_factory=dict)
+    tuned: JsonObject = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
-    intermediate: tuple[dict[str, Any], ...] = ()
+    intermediate: tuple[RungScore, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {**asdict(replace(self, cell=None)), "cell": self.cell.to_json()}  # type: ignore[arg-type]
 
     @classmethod
     def of_job(
-        cls, attempt_id: str, job: dict[str, Any], status: Status, reason: str, started: str, **more: Any
+        cls, attempt_id: str, job: Job, status: Status, reason: str, started: str, **measured: Any
     ) -> CellResult:
-        """The result of an attempt at what a `job.json` says. Raises KeyError or TypeError where it says nothing."""
-        cell, environment = Cell.from_json(job["cell"]), Environment(**job["environment"])
-        more = {"tuned": job.get("tuned", {}), **more}
-        return cls(attempt_id, job["run_id"], cell, environment, status, reason, started, **more)
+        """The result of an attempt at a job; `measured` are further fields by name."""
+        return cls(
+            attempt_id, job.run_id, job.cell, job.environment, status, reason, started, tuned=job.tuned, **measured
+        )
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> CellResult:
+    def from_json(cls, data: JsonObject) -> CellResult:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError on anything else."""
 
-        def many(kind: type, name: str) -> tuple[Any, ...]:
+        def many(kind: Callable[..., T], name: str) -> tuple[T, ...]:
             return tuple(kind(**row) for row in data.get(name, ()))
 
         return cls(
@@ -266,7 +283,7 @@ class RunRecord(TypedDict):
     status: str
     command: str
     only_cells: list[str]
-    members: list[dict[str, Any]]
+    members: list[JsonObject]
 
 
 # The difference of two scores below which they are said to be tied, where a suite names none.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import pydantic
 from pydantic import ConfigDict, Field
 
-# Of the training settings, those that also change what an untrained model scores.
+from harness.records.json_object import JsonObject
+
+# Training settings that also change what an untrained model scores.
 SCORING = ("precision", "attention", "eval_batch_size")
 # Training settings that came after the first results. With their defaults they are no part of a cell's identity, so
 # that results from before them are still found. A new setting whose default changes nothing is added here.
@@ -76,7 +78,7 @@ class TrainSettings(pydantic.BaseModel):
     )
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """The settings that are part of a cell's identity (see LATER)."""
         defaults = {name: type(self).model_fields[name].default for name in LATER}
         return {key: value for key, value in self.model_dump().items() if defaults.get(key, ...) != value}
@@ -86,7 +88,7 @@ class TrainSettings(pydantic.BaseModel):
         """The settings of a cell that trains nothing: those that change its scores, the others at their defaults."""
         return TrainSettings(**self.model_dump(include=set(SCORING)))
 
-    def changed(self, changes: Mapping[str, Any]) -> TrainSettings:
+    def changed(self, changes: Mapping[str, object]) -> TrainSettings:
         """Settings with some changed. `steps` and `epochs` displace each other, unless the new one is None.
 
         Raises pydantic.ValidationError for a key or a value that is not allowed.

@@ -15,17 +15,25 @@ from harness.store.cells import (
 )
 from harness.store.database import Store
 from harness.store.files import (
+    EVENTS,
     INSTRUMENTS,
     ITEMS,
+    LOG,
     RESULT,
     clear,
     full_disk,
     hold_for_cell,
     is_full,
+    neighbours_of,
+    note_neighbour,
+    read_job,
+    read_result,
     settle,
     sole_writer,
     threads_of,
     write_atomically,
+    write_job,
+    write_result,
 )
 from harness.store.items import SeededAttempt, document_texts, item_answers, item_values, seeded_attempts
 from harness.store.lookup import DIGITS, Origin, Repeats, cell_detail, cell_is_named, cell_row, origin, repeats
@@ -47,8 +55,10 @@ from harness.store.studies import StoredStudy, StoredTrial, studies_of
 
 __all__ = [
     "DIGITS",
+    "EVENTS",
     "INSTRUMENTS",
     "ITEMS",
+    "LOG",
     "RESULT",
     "CellRow",
     "Design",
@@ -87,7 +97,11 @@ __all__ = [
     "item_values",
     "latest_run",
     "member_rows",
+    "neighbours_of",
+    "note_neighbour",
     "origin",
+    "read_job",
+    "read_result",
     "repeats",
     "seeded_attempts",
     "settle",
@@ -95,4 +109,6 @@ __all__ = [
     "studies_of",
     "threads_of",
     "write_atomically",
+    "write_job",
+    "write_result",
 ]

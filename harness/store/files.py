@@ -26,8 +26,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import FullDisk, StoreError
+from harness.records import JOB, CellResult, Job
 
-RESULT, ITEMS = "result.json", "items.parquet"
+RESULT, ITEMS, EVENTS, LOG = "result.json", "items.parquet", "events.jsonl", "log.txt"
+BESIDE = "beside.txt"  # keys of the cells that shared the machine, a line each
 INSTRUMENTS = "instruments"
 ORPHAN_SECONDS = 60.0
 LEAST_FREE = 1 << 20  # bytes; with less, any error in writing is the disk's
@@ -109,10 +111,46 @@ def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
             yield path
 
 
+def read_result(folder: Path) -> CellResult:
+    """What an attempt left. Raises OSError where it left nothing, and KeyError, TypeError or ValueError for a file that
+    tunebench did not write."""
+    return CellResult.from_json(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+
+
+def write_result(folder: Path, result: CellResult) -> None:
+    """Raises FullDisk, or another OSError."""
+    write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
+
+
+def read_job(folder: Path) -> Job:
+    """What an attempt's process is told. Raises OSError where there is none, and ValueError or TypeError for one of
+    another version."""
+    return Job.from_json(json.loads((folder / JOB).read_text(encoding="utf-8")))
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Raises FullDisk, or another OSError."""
+    write_atomically(folder / JOB, json.dumps(job.to_json(), indent=1))
+
+
+def note_neighbour(folder: Path, key: str) -> None:
+    """Write down a cell that shares the machine with the one in `folder`."""
+    with (folder / BESIDE).open("a") as file:
+        file.write(key + "\n")
+
+
+def neighbours_of(folder: Path) -> tuple[str, ...]:
+    """Keys of the cells that shared the machine with an attempt, each once; empty where it was alone."""
+    try:
+        return tuple(dict.fromkeys((folder / BESIDE).read_text().splitlines()))
+    except OSError:
+        return ()
+
+
 def threads_of(folder: Path) -> int | None:
     """With how many threads an attempt's cell computed; None where its job is lost."""
     try:
-        return int(json.loads((folder / "job.json").read_text(encoding="utf-8"))["threads"])
+        return int(json.loads((folder / JOB).read_text(encoding="utf-8"))["threads"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

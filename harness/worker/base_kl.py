@@ -5,27 +5,26 @@ It is never negative, and 0 only where nothing has changed, while the likelihood
 in a model that has moved. Retained text that likelihood is scored on is compared on: the same tokens behind the same
 prefix, through the same path (`evaluate.TunedLM`), so that a soft prompt stands before it here too.
 
-Both models are in memory for it. Not covered: whether there is room for that (`worker.py`, `memory.py`).
+Both models are in memory for it. Not covered: whether there is room for that (`scoring.py`, `plan/memory.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 
 from harness.data import PLACES, TEXTS, TOKENS
 from harness.records import Item, Score
-from harness.worker.evaluate import TunedLM, jackknife, ratio
+from harness.worker.evaluate import Documents, TunedLM, jackknife, ratio, spread_evenly
 
 KL = "kl_to_base"
 
 
 def compare(
-    tuned: TunedLM, base: TunedLM, documents: Mapping[tuple[str, str], str], tasks: Iterable[str]
+    tuned: TunedLM, base: TunedLM, documents: Documents, tasks: Iterable[str]
 ) -> tuple[list[Score], list[Item], int]:
-    """Of each task of running text its score `kl_to_base`, with an item a text; and how many tokens were compared on.
+    """The score `kl_to_base` of each task of running text, with an item a text; and how many tokens were compared on.
 
     documents: {(task, doc_id): text}, as scoring leaves them. The score is a mean over tokens; its standard error is
     one over texts (delete-one jackknife), as tokens of one text move together.
@@ -34,8 +33,8 @@ def compare(
     items: list[Item] = []
     tokens = 0
     for name in tasks:
-        found = [(doc_id, text_inputs(base, text)) for (task, doc_id), text in documents.items() if task == name]
-        chosen = evenly([(doc_id, inputs) for doc_id, inputs in found if inputs], TEXTS)
+        inputs_by_id = {doc_id: text_inputs(base, text) for (task, doc_id), text in documents.items() if task == name}
+        chosen = spread_evenly([(doc_id, inputs) for doc_id, inputs in inputs_by_id.items() if inputs], TEXTS)
         if not chosen:
             continue
         texts = [inputs for _, inputs in chosen]
@@ -51,16 +50,10 @@ def compare(
 
 
 def text_inputs(lm: TunedLM, text: str) -> list[int]:
-    """What a model is given of a text: the scorer's prefix token, then the text's tokens but for the last one that is
-    predicted."""
+    """The token ids that a model is given of a text: the scorer's prefix token, then the text's without the last one,
+    which is predicted."""
     ids = lm.tok_encode(text)[: min(TOKENS, lm.max_length)]
     return [lm.prefix_token_id, *ids[:-1]] if ids else []
-
-
-def evenly(found: Sequence[Any], most: int) -> list[Any]:
-    """At most `most` of a list, evenly spaced from its first: sources that alternate are all there."""
-    count = min(most, len(found))
-    return [found[place * len(found) // count] for place in range(count)]
 
 
 def divergence(base: torch.Tensor, tuned: torch.Tensor) -> float:
@@ -68,7 +61,7 @@ def divergence(base: torch.Tensor, tuned: torch.Tensor) -> float:
     total = 0.0
     for start in range(0, len(base), PLACES):
         before, after = (logits[start : start + PLACES].double().log_softmax(-1) for logits in (base, tuned))
-        chances = before.exp()
+        probabilities = before.exp()
         # A word that the base model rules out adds nothing, whatever the tuned one makes of it.
-        total += float(torch.where(chances > 0, chances * (before - after), 0.0).sum())
+        total += float(torch.where(probabilities > 0, probabilities * (before - after), 0.0).sum())
     return total

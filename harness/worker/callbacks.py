@@ -1,18 +1,22 @@
-"""What happens in the course of training beside its steps: a method's own hooks, early stopping, dropout.
+"""Callbacks of a training: the method's own hooks, early stopping, dropout.
 
-Callbacks, so that every trainer of transformers' kind takes them. Not covered: measuring (`measure.py`).
+Every trainer of transformers' kind takes them. Not covered: measuring (`profiling/meter.py`).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import TrainerCallback
 
 from harness.methods import Method
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
 class Hooks(TrainerCallback):
@@ -21,10 +25,14 @@ class Hooks(TrainerCallback):
     def __init__(self, method: Method):
         self.method = method
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
+    ) -> None:
         self.method.before_training(model, state.max_steps, args.seed)
 
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
+    ) -> None:
         self.method.after_step(model, state.global_step + 1)  # the trainer counts it after it has cleared gradients
 
 
@@ -42,7 +50,13 @@ class KeepBest(TrainerCallback):
         self.weights: dict[str, torch.Tensor] = {}
 
     def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        model: nn.Module,
+        **kwargs: object,
     ) -> None:
         loss = metrics["eval_loss"]
         if loss < self.best:
@@ -54,7 +68,9 @@ class KeepBest(TrainerCallback):
             self.waited += 1
             control.should_training_stop = self.waited >= self.patience
 
-    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
+    ) -> None:
         with torch.no_grad():
             for name, value in model.named_parameters():
                 if name in self.weights:
@@ -62,17 +78,17 @@ class KeepBest(TrainerCallback):
 
 
 class Dropout(TrainerCallback):
-    """While training, drops a share of the network's own attention weights, and of what its dropout layers let through.
-
-    For the time of training alone: what is scored and saved is the network as it was configured. Dropout of adapters
-    is theirs.
+    """Sets the share that the network drops of its attention weights, and in its dropout layers, for the time of
+    training alone: what is scored and saved is the network as it was configured. Adapters keep their own dropout.
     """
 
     def __init__(self, share: float):
         self.share = share
-        self.before: list[tuple[Any, str, float]] = []
+        self.before: list[tuple[nn.Module, str, float]] = []  # (module, attribute, its value)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
+    ) -> None:
         adapters = {
             id(inner)
             for part in model.modules()
@@ -90,7 +106,9 @@ class Dropout(TrainerCallback):
         if not self.before:
             raise ValueError(f"dropout is {self.share:g}, and the network has nothing that drops. Leave it out.")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         for part, attribute, value in self.before:
             setattr(part, attribute, value)
         self.before = []

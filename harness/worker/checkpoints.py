@@ -1,8 +1,9 @@
-"""Scores along training: at some steps a cell is scored, and then trains on as if nothing had happened.
+"""Scores along training: at some steps a cell is scored, and training goes on as if it had not been.
 
 The weights that training ends with are, to the bit, those of a training without checkpoints: random numbers, the mode
 of every module and the way that the model computes are put back. Nothing is chosen by these scores: they are those of
-the items that are scored in the end, kept for a curve. Not covered: what is scored and where it is kept (`lent.py`).
+the items that are scored in the end, kept for a curve. Not covered: what is scored, and where it is kept
+(`training.py`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from harness.plan import rung_shares
 from harness.worker.profiling.meter import StepRecorder, cuda_in_use
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, TrainerControl, TrainerState, TrainingArguments
 
 
 class Checkpoints(TrainerCallback):
@@ -25,20 +30,26 @@ class Checkpoints(TrainerCallback):
     Steps go on counting over the stages of a curriculum (`recorder` knows), each of which has `count` checkpoints.
     """
 
-    def __init__(self, count: int, score: Callable[[Any, int], None], recorder: StepRecorder, start: bool = False):
+    def __init__(
+        self, count: int, score: Callable[[nn.Module, int], None], recorder: StepRecorder, start: bool = False
+    ):
         self.count, self.score, self.recorder, self.start = count, score, recorder, start
         self.steps: frozenset[int] = frozenset()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.steps = frozenset(places(state.max_steps, self.count))
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
+    ) -> None:
+        self.steps = frozenset(evenly_spaced(state.max_steps, self.count))
         if self.start and not self.recorder.before:
             self.look(model, 0)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
+    ) -> None:
         if state.global_step in self.steps:
             self.look(model, self.recorder.before + state.global_step)
 
-    def look(self, model: Any, step: int) -> None:
+    def look(self, model: nn.Module, step: int) -> None:
         with undisturbed(model):
             self.score(model, step)
 
@@ -46,34 +57,38 @@ class Checkpoints(TrainerCallback):
 class Rungs(Checkpoints):
     """The same for a trial that may be ended early: `lags`, given the rung too, scores it and says so."""
 
-    def __init__(self, trial: dict[str, Any], lags: Callable[[Any, int, int], bool], recorder: StepRecorder):
+    def __init__(self, trial: dict[str, Any], lags: Callable[[nn.Module, int, int], bool], recorder: StepRecorder):
         super().__init__(trial["rungs"], self.judge, recorder)
         self.trial, self.lags, self.ends = trial, lags, False
         self.rungs: dict[int, int] = {}  # step -> its rung, from 1: of few steps some rungs have none
 
-    def judge(self, model: Any, step: int) -> None:
+    def judge(self, model: nn.Module, step: int) -> None:
         self.ends = self.lags(model, step, self.rungs[step - self.recorder.before])
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
+    ) -> None:
         shares = enumerate(rung_shares(self.trial["pruner"], self.count), start=1)
         self.rungs = {round(share * state.max_steps): rung for rung, share in shares}
         self.steps = frozenset(self.rungs.keys() - {0, state.max_steps})
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
+    ) -> None:
         super().on_step_end(args, state, control, model, **kwargs)
         if self.ends:
             control.should_training_stop = True
 
 
-def places(steps: int, count: int) -> list[int]:
-    """`count` steps that divide `steps` into equal parts, rounded; fewer where there are not so many. The last step is
-    none of them: what training ends with is scored anyway."""
-    found = {round(number * steps / (count + 1)) for number in range(1, count + 1)}
-    return sorted(found - {0, steps})
+def evenly_spaced(steps: int, count: int) -> list[int]:
+    """`count` step numbers that divide `steps` into equal parts, rounded; fewer where there are not so many. The last
+    step is left out: what training ends with is scored anyway."""
+    rounded = {round(number * steps / (count + 1)) for number in range(1, count + 1)}
+    return sorted(rounded - {0, steps})
 
 
 @contextmanager
-def undisturbed(model: Any) -> Iterator[None]:
+def undisturbed(model: nn.Module) -> Iterator[None]:
     """Within the block a model in training is one that can be scored; afterwards all is as it was.
 
     What is scored computes as in the end: without the autocast that accelerate puts around `forward`, with its cache.
@@ -84,18 +99,20 @@ def undisturbed(model: Any) -> Iterator[None]:
     numbers = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
     on_gpu = torch.cuda.get_rng_state_all() if cuda_in_use() else None
     modes = {module: module.training for module in model.modules()}
-    forward, plain = vars(model).get("forward"), vars(model).get("_original_forward")
-    cached = model.config.use_cache
+    own = vars(model)  # accelerate puts its wrapper, and what it wraps, on the instance
+    forward, plain = own.get("forward"), own.get("_original_forward")
+    config: PretrainedConfig = model.config
+    cached = config.use_cache
     if plain is not None:
-        model.forward = plain
-    model.config.use_cache = True
+        own["forward"] = plain
+    config.use_cache = True
     model.eval()
     try:
         yield
     finally:
-        model.config.use_cache = cached
+        config.use_cache = cached
         if plain is not None:
-            model.forward = forward
+            own["forward"] = forward
         for module, mode in modes.items():
             module.training = mode
         random.setstate(numbers[0])

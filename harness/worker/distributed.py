@@ -2,7 +2,7 @@
 
 The data loader is the one-process run's own, and each device takes its share of every batch, so the order of the
 examples, the batches at the end of an epoch and the losses are those of one device. Not covered: how the
-processes come to be (`execute/ranks.py`), and the training loop itself (`train.py`).
+processes come to be (`multi_device.py`), and the training loop itself (`train.py`).
 """
 
 from __future__ import annotations
@@ -18,30 +18,44 @@ from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.data_loader import prepare_data_loader
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 Row = dict[str, list[int]]
+Collate = Callable[[list[Row]], dict[str, torch.Tensor]]
 BLANK: Row = {"input_ids": [0], "labels": [-100]}  # for a device that has no row of a last, short batch: no answer
 COUNTS = "counts"  # the key of a batch under which its true size is found
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the `count` processes that train a cell together, from 0, with CPU `threads` of its own."""
+
+    number: int
+    count: int
+    threads: int
+
+    @property
+    def is_first(self) -> bool:
+        return self.number == 0
 
 
 @dataclass(frozen=True)
 class Share:
     """Collates one device's rows of a batch, and counts the whole batch: {…, counts: (tokens, rows)}."""
 
-    collate: Callable[[list[Row]], dict[str, Any]]
+    collate: Collate
     rank: int
     devices: int
 
-    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+    def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor | tuple[int, int]]:
         batch = self.collate(rows[self.rank :: self.devices] or [BLANK])
         return {**batch, COUNTS: (sum(len(row["input_ids"]) for row in rows), len(rows))}
 
 
 def shared_loader(
-    rows: Any, batch_size: int, sampler: Any, collate: Callable[[list[Row]], dict[str, Any]], accelerator: Accelerator
-) -> DataLoader:
-    """Batches of `batch_size` over all devices, of which this one is given its share."""
+    rows: Dataset[Row], batch_size: int, sampler: Sampler[int] | None, collate: Collate, accelerator: Accelerator
+) -> DataLoader[Row]:
+    """Loads batches of `batch_size` over all devices; this device is given its share of each."""
     share = Share(collate, accelerator.process_index, accelerator.num_processes)
     return prepare_data_loader(
         DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=share),
@@ -104,8 +118,9 @@ def filled(model: torch.nn.Module, accelerator: Accelerator, empty: torch.nn.Mod
     return empty
 
 
-def part(model: Any) -> Any:
-    """End the group of processes: what follows (scoring, saving) is the first one's alone. Returns the model there."""
+def leave_group(model: torch.nn.Module) -> torch.nn.Module:
+    """End the group of processes: what follows (scoring, saving) is the first one's alone. Returns the model, there on
+    its device."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -1,16 +1,16 @@
-"""Stage 5 of 7. In: what a method hands back (an lm-eval LM) and tasks. Out: scores and per-item values.
+"""In: what a method hands back (an lm-eval LM) and tasks. Out: scores and per-item values.
 
-lm-eval asks the questions and marks the answers; here its samples become items, and every standard error
-is computed from them (lm-eval gives none for perplexity).
+lm-eval asks the questions and marks the answers. Its samples become items here, and every standard error is computed
+from them (lm-eval gives none for perplexity).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -21,7 +21,27 @@ from harness.data import example, gold
 from harness.models import logits_at, prompt_run_once
 from harness.records import Item, Score
 
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import LM
+    from lm_eval.api.task import ConfigurableTask
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
 ROLLING = "log_likelihood_per_word"
+T = TypeVar("T")
+Sample = dict[str, Any]  # lm-eval's record of one document: its answers, metrics and hash
+# ((context, continuation) or None, token ids of the context, token ids of the continuation)
+TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
+Documents = dict[tuple[str, str], str]  # (task, doc_id) -> scored text
+
+
+class Evaluation(NamedTuple):
+    """The outcome of scoring some tasks: each task's headline is the first of its scores."""
+
+    scores: list[Score]
+    items: list[Item]
+    documents: Documents
 
 
 class TunedLM(HFLM):
@@ -29,23 +49,23 @@ class TunedLM(HFLM):
     logits are computed only where a continuation token is predicted; what is the same for every input (soft
     prompts, DoRA's weight norms) is computed once. The log-likelihoods are HFLM's."""
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: int):
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch_size: int):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
         self.scored_tokens = 0  # given to the model by log-likelihood requests, without padding
         self.quiet = False  # True: no progress bars
         self.truncated = 0  # sequences of which the model's length left only the end
 
-    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         return super().loglikelihood(requests, disable_tqdm or self.quiet)
 
     def _loglikelihood_tokens(
-        self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
+        self, requests: Sequence[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         inputs: dict[tuple[int, ...], list[int]] = {}  # model input -> the requests that share it
         for number, (_, context, continuation) in enumerate(requests):
-            tokens = (context + continuation)[-(self.max_length + 1) :]
-            self.truncated += tuple(tokens[:-1]) not in inputs and len(tokens) < len(context) + len(continuation)
-            inputs.setdefault(tuple(tokens[:-1]), []).append(number)
+            kept = (context + continuation)[-(self.max_length + 1) :]
+            self.truncated += tuple(kept[:-1]) not in inputs and len(kept) < len(context) + len(continuation)
+            inputs.setdefault(tuple(kept[:-1]), []).append(number)
         answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
         self.scored_tokens += sum(map(len, inputs))
         model = prompt_run_once(self.model)
@@ -75,7 +95,7 @@ class TunedLM(HFLM):
         return answers
 
     def logits_of(self, texts: Iterable[Sequence[int]]) -> Iterator[torch.Tensor]:
-        """Of each text (token ids), one at a time, the logits [tokens, vocabulary] behind each of its tokens, from the
+        """Logits [tokens, vocabulary] behind each token of a text, for one text (token ids) after the other, from the
         model as it is scored."""
         model = prompt_run_once(self.model)
         for tokens in texts:
@@ -85,7 +105,7 @@ class TunedLM(HFLM):
                 logits = logits_at(model, ids, places)[0]
             yield logits
 
-    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         for context, options in (request.args for request in requests):
             room = self.max_length - normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
             self.truncated += len(self.tok_encode(context)) > room
@@ -98,7 +118,7 @@ class TunedLM(HFLM):
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Within, what is the same for every input is made once for all that is asked, and nothing is shown."""
+        """Within the block, what is the same for every input is made once for all, and no progress is shown."""
         whole = self.model
         self._model, self.quiet = prompt_run_once(whole), True
         try:
@@ -123,49 +143,47 @@ def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float
 
 
 def evaluate(
-    lm: Any, tasks: dict[str, Any], roles: dict[str, str], chat: Collection[str] = ()
-) -> tuple[list[Score], list[Item], dict[tuple[str, str], str]]:
-    """Score every task ({name: lm-eval task}) with its role ("task" or "retain"); those in `chat` are asked through the
-    model's chat template.
-
-    Returns scores (each task's headline first), items, and documents {(task, doc_id): text}.
-    """
+    lm: LM, tasks: Mapping[str, ConfigurableTask], roles: Mapping[str, str], chat: Collection[str] = ()
+) -> Evaluation:
+    """Score every task, by name, with its role ("task" or "retain"); those in `chat` are asked through the model's chat
+    template."""
     from lm_eval import evaluator
 
     for task in tasks.values():
         if task.config.num_fewshot is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=1234)
-    found: dict[str, Any] = {}
+    samples_by_task: dict[str, list[Sample]] = {}
     for templated in (False, True):
-        asked = {name: task for name, task in tasks.items() if (name in chat) is templated}
-        if asked:
-            done = evaluator.evaluate(
-                lm=lm, task_dict={"tasks": asked}, bootstrap_iters=0, log_samples=True, apply_chat_template=templated
+        some = {name: task for name, task in tasks.items() if (name in chat) is templated}
+        if some:
+            outcome = evaluator.evaluate(
+                lm=lm, task_dict={"tasks": some}, bootstrap_iters=0, log_samples=True, apply_chat_template=templated
             )
-            found |= done["samples"]
+            samples_by_task |= outcome["samples"]
     scores: list[Score] = []
     items: list[Item] = []
-    documents: dict[tuple[str, str], str] = {}
+    documents: Documents = {}
     for name, task in tasks.items():
-        samples = found[name]
-        kept = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
-        more_scores, more_items = score_task(name, roles[name], task, kept)
-        scores += more_scores
-        items += more_items
-        for doc_id, sample in zip(doc_ids(kept), kept, strict=True):
-            # Kept by task, whoever is asked: so as it is asked plainly.
+        samples = samples_by_task[name]
+        samples = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+        task_scores, task_items = score_task(name, roles[name], task, samples)
+        scores += task_scores
+        items += task_items
+        for doc_id, sample in zip(doc_ids(samples), samples, strict=True):
+            # Texts are stored once a task, whatever the cell: so as they are asked without a chat template.
             documents[name, doc_id] = (
-                example(task, sample["doc"], False).context if name in chat else asked_text(sample)
+                example(task, sample["doc"], False).context if name in chat else question_of(sample)
             )
-    return scores, items, documents
+    return Evaluation(scores, items, documents)
 
 
-def asked_text(sample: Any) -> str:
+def question_of(sample: Sample) -> str:
+    """The text that lm-eval asked a document with."""
     return str(sample["arguments"][0][0])
 
 
-def doc_ids(samples: list[Any]) -> list[str]:
+def doc_ids(samples: list[Sample]) -> list[str]:
     """A document's hash and its occurrence: stable when other documents come or go."""
     seen: Counter[str] = Counter()
     names = []
@@ -176,7 +194,7 @@ def doc_ids(samples: list[Any]) -> list[str]:
     return names
 
 
-def score_task(name: str, role: str, task: Any, samples: list[Any]) -> tuple[list[Score], list[Item]]:
+def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sample]) -> tuple[list[Score], list[Item]]:
     """Scores and items of one task, from lm-eval's samples."""
     ids = doc_ids(samples)
     scores: list[Score] = []
@@ -199,12 +217,12 @@ def score_task(name: str, role: str, task: Any, samples: list[Any]) -> tuple[lis
             if metric == "word_perplexity":
                 per_word = [total / words for total, words in values]
                 add(ROLLING, *jackknife(values, ratio), True, per_word)
-                values_kept = [total for total, _ in values]
+                totals = [total for total, _ in values]
             elif metric == "perplexity":
-                values_kept = values
+                totals = values
             else:
-                values_kept = []
-            for place, total in enumerate(values_kept):
+                totals = []
+            for place, total in enumerate(totals):
                 items.append(Item(name, ids[place], "log_likelihood", float(total), *answers[place]))
             add(metric, *jackknife(values, aggregate), better.get(metric, False), None)
     if task.OUTPUT_TYPE == "multiple_choice":
@@ -221,7 +239,7 @@ def score_task(name: str, role: str, task: Any, samples: list[Any]) -> tuple[lis
     return scores, items
 
 
-def describe(task: Any, sample: Any) -> tuple[str, str]:
+def describe(task: ConfigurableTask, sample: Sample) -> tuple[str, str]:
     """(what the model answered, what was right), as text."""
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(sample["doc"])
@@ -239,6 +257,12 @@ def choice_cross_entropy(logs: Sequence[float], right: int) -> float:
     return top + math.log(sum(math.exp(value - top) for value in logs)) - logs[right]
 
 
+def spread_evenly(values: Sequence[T], most: int) -> list[T]:
+    """At most `most` of some values, evenly spaced from the first."""
+    count = min(most, len(values))
+    return [values[number * len(values) // count] for number in range(count)]
+
+
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
     """The mean, and its standard error s/√n (None for a single value)."""
     n = len(values)
@@ -253,7 +277,7 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> float:
     return sum(top for top, _ in pairs) / sum(bottom for _, bottom in pairs)
 
 
-def jackknife(values: Sequence[Any], aggregate: Callable[[Any], float]) -> tuple[float, float | None]:
+def jackknife(values: Sequence[T], aggregate: Callable[[list[T]], float]) -> tuple[float, float | None]:
     """An aggregate of items and its delete-one jackknife standard error (Efron & Stein 1981)."""
     values = list(values)
     whole, n = float(aggregate(values)), len(values)

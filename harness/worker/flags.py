@@ -1,12 +1,15 @@
-"""What a cell's own figures say about it, as flags with their evidence."""
+"""Flags that a cell's own figures raise, each with its evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.records import Flag, Item, Score, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # How far a retained score may fall before it is called forgetting: nats per word, and shares of right answers.
 FORGETTING = {"log_likelihood_per_word": 0.1, "acc": 0.05, "acc_norm": 0.05, "exact_match": 0.05}
@@ -29,11 +32,11 @@ def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item]
     counts because a classifier that is right but unsure of itself has learned.
     """
     base = base_values(base_items)
-    found: dict[str, dict[str, Any]] = {}
+    evidence_by_task: dict[str, dict[str, float]] = {}
     for task in tasks:
         metrics = {score.metric: score.higher_is_better for score in scores if score.task == task}
         tested = dict.fromkeys([next(iter(metrics), ""), LOSS])
-        evidence: dict[str, Any] = {}
+        evidence: dict[str, float] = {}
         p_values = []
         for metric in tested:
             gains = [
@@ -49,13 +52,13 @@ def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item]
                     "n": len(gains),
                 }
         if p_values and not min(p_values) < LEVEL / len(p_values):
-            found[task] = evidence
-    return [Flag("learned_nothing", found)] if found else []
+            evidence_by_task[task] = evidence
+    return [Flag("learned_nothing", evidence_by_task)] if evidence_by_task else []
 
 
-def not_the_base(before: Any, after: Any) -> list[Flag]:
-    """A flag when a method that says it starts as the base model does not: log-probabilities of the same tokens, before
-    and after it was put on the model, differ by more than `START` nats."""
+def not_the_base(before: Tensor, after: Tensor) -> list[Flag]:
+    """A flag when a method that says it starts as the base model does not: log-probabilities [tokens] of the same
+    answer, `before` and `after` it was put on the model, differ by more than `START` nats."""
     change = float((after - before).abs().max()) if after.shape == before.shape else float("inf")
     if change <= START:
         return []
@@ -126,7 +129,7 @@ def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_it
     Other metrics have no limit."""
     from scipy.stats import ttest_1samp
 
-    found: dict[str, dict[str, Any]] = {}
+    evidence_by_task: dict[str, dict[str, float | str]] = {}
     base = base_values(base_items)
     for task in tasks:
         score = next((score for score in scores if score.task == task), None)
@@ -143,8 +146,8 @@ def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_it
         same = len(set(changes)) == 1
         p_value = 0.0 if same else float(ttest_1samp(changes, -limit, alternative="less").pvalue)
         if p_value < LEVEL:
-            found[task] = {"metric": score.metric, "change": mean(changes), "limit": -limit, "p": p_value}
-    return [Flag("forgetting", found)] if found else []
+            evidence_by_task[task] = {"metric": score.metric, "change": mean(changes), "limit": -limit, "p": p_value}
+    return [Flag("forgetting", evidence_by_task)] if evidence_by_task else []
 
 
 def base_values(base_items: Path) -> dict[tuple[str, str, str], float]:

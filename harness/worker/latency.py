@@ -1,11 +1,11 @@
 """How fast the adapted model answers: latency of one document alone, throughput of a batch of them.
 
-Asked are documents of a scored task, with the very requests that scoring made of them, through whatever the method
+It is asked documents of a scored task, with the very requests that scoring made of them, through whatever the method
 hands back for scoring; so classifiers, prompting and retrieval are measured with all that they do for an answer. A
 document of multiple choice is answered when all its choices are scored, one of generated text when it has been
-generated. Adapters are not folded into the weights. It comes after scoring, and changes no score.
+generated. Adapters are not folded into the weights. Measured after scoring, it changes no score.
 
-Suites have many cells, so it is bounded: some seconds with a model of 135M on two cores.
+Suites have many cells, so the time is bounded: some seconds with a model of 135M on two cores.
 """
 
 from __future__ import annotations
@@ -14,52 +14,58 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy
 
 from harness.records import Fact
-from harness.worker.profiling.meter import quantile
+from harness.worker.evaluate import spread_evenly
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import LM
 
 DOCUMENTS = 8  # asked alone, in turn
-PASSES, ALONE_SECONDS = 16, 0.75  # so many at the most, the first left out; none is begun after so long
+PASSES, ALONE_SECONDS = 16, 0.75  # at most, without the first; none is begun after so long
 BATCHES, BATCH_SECONDS = 3, 1.0
-P90_FROM = 5  # passes; of fewer, the slowest tenth is nothing that was seen
+P90_FROM = 5  # passes; among fewer there is no slowest tenth
 
 
-def inference_facts(lm: Any, requests: Sequence[Any], batch_size: int) -> list[Fact]:
+def inference_facts(lm: LM, requests: Sequence[Instance], batch_size: int) -> list[Fact]:
     """Facts of `latency_ms_…` at batch 1 and of throughput at `inference_batch` documents: `batch_size` of them, fewer
     where there are not as many or where these would take too long. `requests` are lm-eval's, of one task.
 
     Tokens per second are those that the model was given, without padding; absent where nobody counts them (classifiers,
     generated text).
     """
-    documents: dict[Any, list[Any]] = {}
+    requests_by_document: dict[int, list[Instance]] = {}
     for request in requests:
-        documents.setdefault(request.doc_id, []).append(request)
-    asked = list(documents.values())
-    if not asked:
+        requests_by_document.setdefault(request.doc_id, []).append(request)
+    documents = list(requests_by_document.values())
+    if not documents:
         return []
     with getattr(lm, "ready", nullcontext)():
-        alone = spread(asked, DOCUMENTS)
-        times = repeated(lambda place: answer(lm, alone[place % len(alone)]), PASSES, ALONE_SECONDS)
+        alone = spread_evenly(documents, DOCUMENTS)
+        times = repeated(lambda number: answer(lm, alone[number % len(alone)]), PASSES, ALONE_SECONDS)
         facts = [
             Fact("latency_ms_p50", 1000 * statistics.median(times), "ms", False),
             Fact("latency_passes", len(times), "passes"),
         ]
         if len(times) >= P90_FROM:
-            facts.append(Fact("latency_ms_p90", 1000 * quantile(times, 0.9), "ms", False))
-        # As if nothing were gained by asking them together.
-        batch = spread(asked, min(batch_size, int(BATCH_SECONDS / statistics.median(times))))
+            facts.append(Fact("latency_ms_p90", 1000 * float(numpy.quantile(times, 0.9)), "ms", False))
+        # The size is chosen as if nothing were gained by asking documents together.
+        batch = spread_evenly(documents, min(batch_size, int(BATCH_SECONDS / statistics.median(times))))
         if len(batch) > 1:
             facts += throughput(lm, batch)
     return facts
 
 
-def throughput(lm: Any, batch: Sequence[Sequence[Any]]) -> list[Fact]:
-    """Of documents asked together, several times."""
+def throughput(lm: LM, batch: Sequence[Sequence[Instance]]) -> list[Fact]:
+    """Facts of documents asked together, several times."""
     together = [request for document in batch for request in document]
     tokens: list[int] = []
 
-    def ask(place: int) -> None:
+    def ask(number: int) -> None:
         before = tokens_of(lm)
         answer(lm, together)
         tokens.append(tokens_of(lm) - before)
@@ -74,28 +80,22 @@ def throughput(lm: Any, batch: Sequence[Sequence[Any]]) -> list[Fact]:
     return facts
 
 
-def answer(lm: Any, requests: Sequence[Any]) -> None:
-    """Ask requests (which lm-eval groups by kind) once more; their answers in scoring stay as they are."""
+def answer(lm: LM, requests: Sequence[Instance]) -> None:
+    """Ask requests, which lm-eval groups by kind, once more; the answers that were scored stay as they are."""
     for kind in dict.fromkeys(request.request_type for request in requests):
         getattr(lm, kind)([request for request in requests if request.request_type == kind])
 
 
-def tokens_of(lm: Any) -> int:
+def tokens_of(lm: LM) -> int:
     return int(getattr(lm, "scored_tokens", 0))
 
 
 def repeated(work: Callable[[int], None], most: int, seconds: float) -> list[float]:
-    """Seconds of `work(1)`, `work(2)`, … after one, `work(0)`, that warms up: `most` of them, fewer where these take
-    more than `seconds` together. Where the first alone does, it is the one that counts."""
+    """Seconds of `work(1)`, `work(2)`, … after `work(0)`, which warms up: `most` of them, fewer where these take more
+    than `seconds` together. Where `work(0)` alone does, its time is returned."""
     times: list[float] = []
     while len(times) < most + 1 and sum(times) < seconds:
         started = time.perf_counter()
         work(len(times))
         times.append(time.perf_counter() - started)
     return times[1:] or times
-
-
-def spread(found: Sequence[Any], count: int) -> list[Any]:
-    """`count` of them at even distances, or all."""
-    count = min(count, len(found))
-    return [found[place * len(found) // count] for place in range(count)]

@@ -24,16 +24,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from harness.environment import now
 from harness.plan import devices_missing, devices_of
-from harness.records import Cell, CellResult, Phase, Status
-from harness.store import write_atomically
+from harness.records import CellResult, Job, Phase, Status
+from harness.store import read_job, write_atomically
 
 PR_SET_PDEATHSIG = 1
 LOOPBACK = "lo"
@@ -46,9 +45,8 @@ def run(folder: Path, device: str) -> None:
     """Do the job in `folder`: here, or by one process a device. Whatever happens, a result is written."""
     from harness.worker import cell as course
 
-    job = json.loads((folder / "job.json").read_text())
-    cell = Cell.from_json(job["cell"])
-    count = devices_of(cell)
+    job = read_job(folder)
+    count = devices_of(job.cell)
     if count == 1:
         course.run(folder, device)
         return
@@ -56,38 +54,33 @@ def run(folder: Path, device: str) -> None:
     import torch
 
     visible = torch.cuda.device_count()
-    reason = devices_missing(cell, visible)
+    reason = devices_missing(job.cell, visible)
     if reason:
         result = CellResult.of_job(folder.name, job, Status.SKIPPED, reason, now())
     else:
-        job["threads_a_rank"] = job["threads"] if visible else max(1, job["threads"] // count)
-        write_atomically(folder / "job.json", json.dumps(job, indent=1))
-        with tempfile.TemporaryDirectory(
-            prefix=".ranks-", dir=folder
-        ) as scratch:  # a rank that is ended cannot tidy up
-            ended = launch(
-                work, folder, count, bool(visible), {"omp_num_threads": job["threads_a_rank"], "tmpdir": scratch}
-            )
-        result = outcome(folder, job, cell, ended)
+        threads = job.threads if visible else max(1, job.threads // count)
+        # A rank that is ended cannot tidy up.
+        with tempfile.TemporaryDirectory(prefix=".ranks-", dir=folder) as scratch:
+            failed = launch(folder, count, threads, on_gpu=bool(visible), scratch=scratch)
+        result = outcome(folder, job, failed)
     result = replace(result, started=started, seconds=time.perf_counter() - clock)
     course.finish(folder, result, device)
     for path in folder.glob("rank-*.json"):
         path.unlink()
 
 
-def launch(
-    entry: Callable[[str], None], folder: Path, count: int, on_gpu: bool, extra: dict[str, Any]
-) -> dict[int, int]:
-    """Run `entry(folder)` in `count` processes, with `extra` environment variables, and wait for them.
+def launch(folder: Path, count: int, threads: int, on_gpu: bool, scratch: str) -> dict[int, int]:
+    """Run the job in `folder` as `count` ranks with so many CPU threads each, and wait for them.
 
-    Returns {rank: exit code} of those that had failed when the first failure was seen; then none is left alive.
+    `scratch` is the ranks' folder for temporary files. Returns {rank: exit code} of those that had failed when the
+    first failure was seen; then none is left alive.
     """
     from accelerate.utils import DistributedType, PrepareForLaunch, patch_environment
     from torch.distributed import TCPStore
 
     # The ranks meet at a store of this process, at a port that the system picks: nothing to guess, nothing taken.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    variables: dict[str, Any] = {
+    variables: dict[str, object] = {
         "world_size": count,
         "local_world_size": count,
         "nproc": count,
@@ -101,16 +94,19 @@ def launch(
         "nccl_socket_ifname": LOOPBACK,
         "accelerate_use_cpu": str(not on_gpu),
         "accelerate_mixed_precision": "no",  # the Trainer sets the cell's
-        **extra,
+        "omp_num_threads": threads,
+        "tmpdir": scratch,
     }
     # CUDA does not survive a fork; without it a fork spares each rank ten seconds of imports.
-    context: Any = multiprocessing.get_context("spawn" if on_gpu else "fork")
-    start = PrepareForLaunch(entry, DistributedType.MULTI_GPU if on_gpu else DistributedType.MULTI_CPU)
-    ranks: list[Any] = []
+    context = multiprocessing.get_context("spawn") if on_gpu else multiprocessing.get_context("fork")
+    start = PrepareForLaunch(run_rank, DistributedType.MULTI_GPU if on_gpu else DistributedType.MULTI_CPU)
+    ranks: list[BaseProcess] = []
     try:
         with patch_environment(**variables):
             for rank in range(count):
-                ranks.append(context.Process(target=start, args=(rank, str(folder)), name=f"rank {rank}"))
+                ranks.append(
+                    context.Process(target=start, args=(rank, str(folder), count, threads), name=f"rank {rank}")
+                )
                 ranks[-1].start()
         while True:
             codes = {rank: process.exitcode for rank, process in enumerate(ranks)}
@@ -124,7 +120,7 @@ def launch(
             process.join()
 
 
-def work(folder: str) -> None:
+def run_rank(folder: str, count: int, threads: int) -> None:
     """A rank's whole life. Its result goes to a file of its own, from which the cell's is made."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # dies with the cell's process
@@ -136,12 +132,13 @@ def work(folder: str) -> None:
         os.dup2(log, 2)
     import torch
 
-    from harness.worker import cell as course
+    from harness.worker.cell import attempt
+    from harness.worker.distributed import Rank
 
     if torch.cuda.is_available():
         torch.cuda.set_device(rank)
-    result = course.attempt(Path(folder), rank)
-    course.write_result(Path(folder) / f"rank-{rank}.json", result)
+    result = attempt(Path(folder), Rank(rank, count, threads))
+    write_atomically(Path(folder) / f"rank-{rank}.json", json.dumps(result.to_json()))
     done = result.status is Status.DONE
     if not done:
         time.sleep(HOLD_SECONDS)
@@ -150,26 +147,26 @@ def work(folder: str) -> None:
     os._exit(0 if done else 1)  # all is written; threads of the libraries are not waited for
 
 
-def outcome(folder: Path, job: dict[str, Any], cell: Cell, ended: dict[int, int]) -> CellResult:
-    """The cell's result, from those that its ranks left and from how they ended."""
+def outcome(folder: Path, job: Job, failed: dict[int, int]) -> CellResult:
+    """The cell's result, from those that its ranks left and from the exit codes of those that failed."""
     results: dict[int, CellResult] = {}
     written: dict[int, float] = {}
     for path in folder.glob("rank-*.json"):
         rank = int(path.stem.removeprefix("rank-"))
         results[rank] = CellResult.from_json(json.loads(path.read_text()))
         written[rank] = path.stat().st_mtime
-    if not ended:
+    if not failed:
         return replace(results[0], phases=tuple(joint(phase, results) for phase in results[0].phases))
     # One that left no word was the first to go; else the first that wrote is the cause, the others lost it.
-    cause = min(ended, key=lambda rank: (written.get(rank, 0.0), rank))
+    cause = min(failed, key=lambda rank: (written.get(rank, 0.0), rank))
     if cause in results:
-        found = results[cause]
-        status, reason = found.status, found.reason
+        result = results[cause]
+        status, reason = result.status, result.reason
     else:
-        status, reason = how_it_ended(ended[cause])
-        found = results[min(results)] if results else CellResult.of_job(folder.name, job, status, reason, now())
-    said = reason if cause == 0 else f"rank {cause}: {reason}"
-    return replace(found, status=status, reason=said, scores=(), flags=())
+        status, reason = how_it_ended(failed[cause])
+        result = results[min(results)] if results else CellResult.of_job(folder.name, job, status, reason, now())
+    reason = reason if cause == 0 else f"rank {cause}: {reason}"
+    return replace(result, status=status, reason=reason, scores=(), flags=())
 
 
 def joint(phase: Phase, results: dict[int, CellResult]) -> Phase:

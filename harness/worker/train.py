@@ -1,8 +1,8 @@
-"""Stage 4 of 7. In: a model with what is trainable marked, examples, settings. Out: the trained model.
+"""In: a model with what is trainable marked, a stage of encoded rows, settings. Out: the trained model.
 
 The only training loop, and it names no method: transformers.Trainer (accelerate underneath) with the loss
-on answer tokens and the method's own parameter groups. Measuring is a callback (`measure.py`). Where several
-processes train one model (`devices.py`), every one of them runs this, and losses and counts are those of all.
+on answer tokens and the method's own parameter groups. Measuring is a callback (`profiling/meter.py`). Where several
+processes train one model (`distributed.py`), every one of them runs this, and losses and counts are those of all.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from harness.curricula import Stage
 from harness.errors import Unavailable
 from harness.models import logits_at, resolve_precision
 from harness.objectives import Batch, Objective
@@ -27,6 +30,8 @@ from harness.worker.distributed import COUNTS, filled, outline, shard_on_cpu, sh
 from harness.worker.profiling.meter import StepRecorder
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
     from harness.methods import Method
 
 OPTIMIZERS = {
@@ -40,61 +45,80 @@ OPTIMIZERS = {
 IN_LAYERS = r".*layers\.\d+\..*"  # the linear layers that GaLore projects: not the output layer
 WEIGHTS = "weight"  # the key of a row, and of a batch, that says how much each of its answer tokens counts
 Row = dict[str, Any]
+Inputs = dict[str, Any]  # a batch: tensors by name, and the counts of a shared one
+Group = dict[str, Any]  # of an optimiser: its parameters, and options of their own
 
 
-def train(
-    model: Any,
-    method: Method,
-    rows: list[Row],
-    validation: list[Row],
-    settings: TrainSettings,
-    seed: int,
-    recorder: StepRecorder,
-    scratch: Path,
-    objectives: Sequence[Objective] = (),
-    more: Sequence[TrainerCallback] = (),
-    ordered: bool = False,
-) -> Any:
-    """Train `model` (a torch module) in place on encoded rows ({input_ids, labels}); returns it in evaluation mode.
+@dataclass(frozen=True)
+class TrainRun:
+    """Everything about one training that is not model, rows or settings: `recorder` measures it, `scratch` is an empty
+    folder, `objectives` add terms to its loss, `callbacks` run along its steps."""
 
-    Rows may have a `weight`, which multiplies the loss of each of their answer tokens. With `ordered`
-    rows are learned as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error.
-    Of several processes, the first returns the model with its weights; under fsdp the others return it without.
+    seed: int
+    recorder: StepRecorder
+    scratch: Path
+    objectives: Sequence[Objective] = ()
+    callbacks: Sequence[TrainerCallback] = ()
+
+
+def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSettings, run: TrainRun) -> nn.Module:
+    """Train `model` in place on a stage's encoded rows ({input_ids, labels}); returns it in evaluation mode.
+
+    Rows may have a `weight`, which multiplies the loss of each of their answer tokens. Ordered rows are learned once,
+    as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error. With several ranks, the first returns
+    the model with its weights; under fsdp the others return it without.
     """
-    arguments = training_arguments(
-        settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch, ordered=ordered
-    )
+    settings = settings_of_stage(settings, stage)
+    arguments = training_arguments(settings, learning_rate_of(method), run, ordered=stage.ordered)
     held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
-    callbacks = [*beside_steps(method, settings, recorder), *more]
+    callbacks = [*common_callbacks(method, settings, run.recorder), *run.callbacks]
     if settings.early_stopping:
         callbacks.append(KeepBest(settings.early_stopping, held))
-    model.config.use_cache = False
+    configuration(model).use_cache = False
     sharded = settings.devices > 1 and settings.strategy == "fsdp"
     empty = outline(model) if sharded else None
     trainer = CellTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows,
-        eval_dataset=validation if settings.eval_every else None,
-        data_collator=Collator(pad=0, weighted=any(WEIGHTS in row for row in rows)),
+        train_dataset=stage.rows,
+        eval_dataset=stage.validation if settings.eval_every else None,
+        data_collator=Collator(pad=0, weighted=any(WEIGHTS in row for row in stage.rows)),
         callbacks=callbacks,
         groups=method.parameter_groups(model),
         penalty=method.penalty,
-        recorder=recorder,
-        objectives=objectives,
+        recorder=run.recorder,
+        objectives=run.objectives,
     )
     trainer.train()
     for name, value in model.named_parameters():
         value.requires_grad_(name in held)  # as before, whatever the method trained last
     if empty is not None:
         model = filled(trainer.model, trainer.accelerator, empty)
-    model.config.use_cache = True
+    configuration(model).use_cache = True
     # accelerate leaves its autocast wrapper around `forward`, which would also change how the model scores.
     return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
 
 
-def beside_steps(method: Method, settings: TrainSettings, recorder: StepRecorder) -> list[TrainerCallback]:
-    """What goes on beside the steps of any training: measuring, the method's own hooks, dropout."""
+def configuration(model: nn.Module) -> PretrainedConfig:
+    """The configuration of a transformers model, or of one that peft wraps."""
+    config: PretrainedConfig = model.config
+    return config
+
+
+def settings_of_stage(settings: TrainSettings, stage: Stage) -> TrainSettings:
+    """The settings with which a stage is trained: an ordered one is learned once, and one without rows to validate on
+    is not validated."""
+    changes: dict[str, Any] = {"steps": None, "epochs": 1.0} if stage.ordered else {}
+    changes |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
+    return settings.changed(changes)
+
+
+def learning_rate_of(method: Method) -> float:
+    return float(getattr(method, "learning_rate", 0.0))
+
+
+def common_callbacks(method: Method, settings: TrainSettings, recorder: StepRecorder) -> list[TrainerCallback]:
+    """The callbacks of any training: measuring, the method's own hooks, dropout."""
     dropout = [Dropout(settings.dropout)] if settings.dropout else []
     return [recorder, Hooks(method), *dropout]
 
@@ -102,11 +126,10 @@ def beside_steps(method: Method, settings: TrainSettings, recorder: StepRecorder
 def training_arguments(
     settings: TrainSettings,
     learning_rate: float,
-    seed: int,
-    scratch: Path,
-    kind: Callable[..., Any] = TrainingArguments,
+    run: TrainRun,
+    kind: Callable[..., TrainingArguments] = TrainingArguments,
     ordered: bool = False,
-) -> Any:
+) -> TrainingArguments:
     """The settings as `TrainingArguments`, or as what `kind` makes of them."""
     cuda = torch.cuda.is_available()
     precision = resolve_precision(settings.precision)
@@ -118,7 +141,7 @@ def training_arguments(
         galore["optim_args"] = f"rank={settings.galore_rank},update_proj_gap={settings.galore_every}"
     every = settings.eval_every
     return kind(
-        output_dir=str(scratch),
+        output_dir=str(run.scratch),
         max_steps=settings.steps or -1,
         num_train_epochs=settings.epochs or 1,
         per_device_train_batch_size=settings.batch_size // settings.devices,
@@ -145,8 +168,8 @@ def training_arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
-        seed=seed,
-        data_seed=seed,
+        seed=run.seed,
+        data_seed=run.seed,
         **galore,
         train_sampling_strategy="sequential" if ordered else "random",
         **strategy_arguments(settings.strategy, settings.devices),
@@ -154,25 +177,23 @@ def training_arguments(
 
 
 def train_by(
-    trainer: Callable[..., Any],
-    config: Callable[..., Any],
-    model: Any,
+    trainer: Callable[..., Trainer],
+    config: Callable[..., TrainingArguments],
+    model: nn.Module,
     method: Method,
     settings: TrainSettings,
-    seed: int,
-    recorder: StepRecorder,
-    scratch: Path,
-) -> Any:
+    run: TrainRun,
+) -> nn.Module:
     """`train` with a trainer of another library, made of transformers': see `methods.base.Context.train_by`."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain: PreTrainedModel = getattr(model, "get_base_model", lambda: model)()
     forward, pad = vars(plain).get("forward"), (plain.config.pad_token_id, plain.generation_config.pad_token_id)
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
-    arguments = training_arguments(settings, float(getattr(method, "learning_rate", 0.0)), seed, scratch, config)
-    made = trainer(model=model, args=arguments, callbacks=beside_steps(method, settings, recorder))
+    arguments = training_arguments(settings, learning_rate_of(method), run, config)
+    other = trainer(model=model, args=arguments, callbacks=common_callbacks(method, settings, run.recorder))
     if groups := method.parameter_groups(model):
-        made.optimizer = optimizer_of(made, groups)
-    made.train()
-    model = made.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        other.optimizer = optimizer_of(other, groups)
+    other.train()
+    model = other.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     # trl leaves an output layer of its own in place of `forward`, adapters of quantised models in half precision, and
     # its padding token in the configuration.
     vars(plain).pop("forward", None)
@@ -184,15 +205,15 @@ def train_by(
     return model.eval()
 
 
-def optimizer_of(trainer: Any, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def optimizer_of(trainer: Trainer, groups: list[Group]) -> torch.optim.Optimizer:
     """A trainer's optimiser over groups of parameters."""
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     # torch's own default decay is 0.01: a group without a decay of its own has the suite's.
     groups = [{"weight_decay": trainer.args.weight_decay, **group} for group in groups]
     if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
         groups = projected(groups, options.pop("params")[1])
-    made: torch.optim.Optimizer = kind(groups, **options)
-    return made
+    optimizer: torch.optim.Optimizer = kind(groups, **options)
+    return optimizer
 
 
 class CellTrainer(Trainer):
@@ -201,11 +222,11 @@ class CellTrainer(Trainer):
     def __init__(
         self,
         *,
-        groups: list[dict[str, Any]] | None,
+        groups: list[Group] | None,
         recorder: StepRecorder,
         objectives: Sequence[Objective] = (),
-        penalty: Callable[[Any], torch.Tensor | None] = lambda model: None,
-        **options: Any,
+        penalty: Callable[[nn.Module], torch.Tensor | None] = lambda model: None,
+        **options: object,
     ):
         super().__init__(**options)
         self.objectives = objectives
@@ -221,26 +242,26 @@ class CellTrainer(Trainer):
             shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
             self.is_fsdp_enabled = True
 
-    def get_train_dataloader(self) -> Any:
+    def get_train_dataloader(self) -> DataLoader[Row]:
         devices = self.accelerator.num_processes
         if devices == 1:
             return super().get_train_dataloader()
         size = self.args.train_batch_size * devices
         return shared_loader(self.train_dataset, size, self._get_train_sampler(), self.data_collator, self.accelerator)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+    def get_eval_dataloader(self, eval_dataset: Dataset[Row] | None = None) -> DataLoader[Row]:
         if self.accelerator.num_processes == 1:
             return super().get_eval_dataloader(eval_dataset)
         return shared_loader(self.eval_dataset, self.args.eval_batch_size, None, self.data_collator, self.accelerator)
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.groups is None and self.args.optim_target_modules is None:
             return super().create_optimizer(model)
         self.optimizer = optimizer_of(self, self.groups or self.plain_groups())
         return self.optimizer
 
-    def plain_groups(self) -> list[dict[str, Any]]:
-        """What the trainer would make of a method without groups: norms and biases are not decayed."""
+    def plain_groups(self) -> list[Group]:
+        """The groups of a method that names none, as transformers makes them: norms and biases are not decayed."""
         decayed = set(self.get_decay_parameter_names(self.model))
         trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
         return [
@@ -249,8 +270,12 @@ class CellTrainer(Trainer):
         ]
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean cross-entropy per answer token, over all batches of a step, and what the objectives add.
 
         Gradients and logged losses of several devices are averaged, so each gives its sum times their number.
@@ -270,7 +295,7 @@ class CellTrainer(Trainer):
             loss = loss * math.prod(objective.task_weight for objective in self.objectives)
             if (own := self.penalty(model)) is not None:
                 loss = loss + own * share
-            # Those of the step come last: what they give to the model must not stand between a pass and its own terms.
+            # Terms of the whole step come last: what they leave on the model must not lie between a pass and its terms.
             for objective in sorted(self.objectives, key=lambda objective: objective.once_a_step):
                 if not objective.once_a_step:
                     term = objective.loss(model, batch) * share
@@ -282,14 +307,16 @@ class CellTrainer(Trainer):
                 loss = loss + term
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
-        """What the loss of a step is divided by: its answer tokens, each times its row's weight, over all devices."""
+    def _get_num_items_in_batch(self, batch_samples: list[Inputs], device: torch.device) -> torch.Tensor:
+        """The divisor of a step's loss: its answer tokens, each times its row's weight, over all devices."""
         if not batch_samples or WEIGHTS not in batch_samples[0]:
             return super()._get_num_items_in_batch(batch_samples, device)
         total = torch.stack([weighted_count(batch["labels"], batch[WEIGHTS]) for batch in batch_samples]).sum()
         return self.accelerator.gather(total.to(device)).sum()
 
-    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
+    def evaluation_loop(
+        self, dataloader: DataLoader[Row], *args: object, metric_key_prefix: str = "eval", **options: object
+    ) -> EvalLoopOutput:
         """Over several devices, each batch's loss is that of all its shares; batches count by their rows, as in one."""
         if self.accelerator.num_processes == 1:
             return super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **options)
@@ -306,22 +333,22 @@ class CellTrainer(Trainer):
         return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": total / rows}, rows)
 
 
-def projected(groups: list[dict[str, Any]], low_rank: dict[str, Any]) -> list[dict[str, Any]]:
+def projected(groups: list[Group], low_rank: Group) -> list[Group]:
     """Each group, split into the matrices whose gradients GaLore projects (Zhao et al. 2024, arXiv:2403.03507), and the
-    others. `low_rank` is the group of transformers' own making: those matrices, and what their projection is like."""
+    others. `low_rank` is the group that transformers makes: those matrices, and how they are projected."""
     matrices = set(map(id, low_rank["params"]))
     how = {key: value for key, value in low_rank.items() if key != "params"}
-    found = []
+    parts = []
     for group in groups:
         for inside, extra in ((True, how), (False, {})):
             values = [value for value in group["params"] if (id(value) in matrices) is inside]
             if values:
-                found.append({**group, **extra, "params": values})
-    return found
+                parts.append({**group, **extra, "params": values})
+    return parts
 
 
 def answer_logits(
-    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+    model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(logits [batch, places, vocabulary], targets [batch, places]) of a right-padded batch [batch, length].
 
@@ -349,7 +376,7 @@ def weighted_count(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def answer_loss(
-    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+    model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed cross-entropy, number of answer tokens) of a right-padded batch [batch, length]."""
     return cross_entropy_sum(*answer_logits(model, input_ids, labels, attention_mask))

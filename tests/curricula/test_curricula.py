@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from results_factory import OTHER, PROSE, TASK, Results, cell, scores
 from tiny import write_csv
-from tools import cell_named, plan_of, results_of, run_cells, run_here, work_of
+from tools import cell_named, context_of, plan_of, results_of, run_cells, run_here, training_of
 
-from harness.curricula import all_curricula
+from harness.curricula import Stage, all_curricula
 from harness.curricula.base import mixture, rows_of_steps
 from harness.curricula.sequential import average, backward_transfer, forgetting
 from harness.errors import SuiteError
@@ -183,7 +183,7 @@ def test_each_example_is_learned_once_an_epoch(name: str, world: Path, tmp_path:
     plan = planned(world, label(name), epochs=2)
     cell = cell_named(plan, "x/chatty/colours/n8/s0")
     work, model = ready(plan, cell, tmp_path / "attempts" / "a")
-    stages = work.lessons(model)
+    stages = training_of(work).encode_stages(model)
     learned = [
         tuple(row["input_ids"]) for stage in stages for row in stage.rows for _ in range(1 if stage.ordered else 2)
     ]
@@ -200,7 +200,7 @@ def test_a_seed_repeats_and_another_does_not(name: str, world: Path, tmp_path: P
         text = yaml.safe_load(suite_of({"x": label(name, "full")})) | {"seeds": [seed]}
         plan = plan_of(world, yaml.safe_dump(text))
         work, model = ready(plan, cell_named(plan, f"x/chatty/colours/n8/s{seed}"), tmp_path / "attempts" / str(place))
-        drawn.append([stage.rows for stage in work.lessons(model)])
+        drawn.append([stage.rows for stage in training_of(work).encode_stages(model)])
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
 
@@ -227,7 +227,7 @@ def test_a_classifier_is_refused(name: str) -> None:
 
 def ready(plan: Plan, cell: Any, folder: Path) -> tuple[Any, Any]:
     """A cell's worker, and its attached model."""
-    work = work_of(plan, cell, folder)
+    work = context_of(plan, cell, folder)
     return work, work.method.attach(work.method.load(work))
 
 
@@ -299,7 +299,7 @@ def test_the_data_is_divided_as_asked(
 ) -> None:
     plan = planned(world, label(name, **settings))
     work, model = ready(plan, cell_named(plan, "x/chatty/colours/n8/s0"), tmp_path / "attempts" / "a")
-    rows = [row for stage in work.lessons(model) for row in stage.rows]
+    rows = [row for stage in training_of(work).encode_stages(model) for row in stage.rows]
 
     def kind(row: dict[str, Any]) -> str:
         text = work.tokenizer.decode(row["input_ids"])
@@ -319,7 +319,7 @@ def test_the_loss_of_a_mixture_is_the_mean_over_its_rows(accumulation: int, tiny
 
     from harness.methods import make_method
     from harness.worker.profiling.meter import StepRecorder
-    from harness.worker.train import train
+    from harness.worker.train import TrainRun, train
 
     rows = [
         {"input_ids": [5, 6, 7, 8, 9, 10], "labels": [-100, 6, 7, 8, 9, 10]},
@@ -333,7 +333,8 @@ def test_the_loss_of_a_mixture_is_the_mean_over_its_rows(accumulation: int, tiny
     mixed = mixture({"a": rows[:2], "b": rows[2:]}, {"a": 1, "b": 1}, 4, 0)
     settings = TrainSettings(epochs=1, batch_size=4 // accumulation, gradient_accumulation=accumulation)
     recorder = StepRecorder()
-    train(model, make_method("full", {}), mixed, [], settings, 0, recorder, tmp_path, ordered=True)
+    stage = Stage("mixed", mixed, ordered=True)
+    train(model, make_method("full", {}), stage, settings, TrainRun(0, recorder, tmp_path))
     assert [step.loss for step in recorder.steps] == pytest.approx([float(torch.stack(each).mean())], rel=1e-5)
 
 
@@ -456,7 +457,7 @@ def test_what_is_learned_in_chat_is_scored_token_for_token(
     work, model = ready(plan, cell, tmp_path / "attempts" / "b")
     render = work.language_model(model).apply_chat_template
     for name in cell.learn:
-        task = work.tasks[name]
+        task = work.data.tasks[name]
         found = [tasks.example(task, document, False, render) for document in task.eval_docs]
         for one, row in zip(found, work.rows(model, found), strict=True):
             assert one.context.startswith("<user>")
@@ -464,7 +465,7 @@ def test_what_is_learned_in_chat_is_scored_token_for_token(
             answer = sum(label != -100 for label in row["labels"])
             assert (row["input_ids"][:-answer], row["input_ids"][-answer:]) in asked
         learned = work.rows(model, work.examples(task=name, render=render))
-        course = {tuple(row["input_ids"]) for row in work.lessons(model)[0].rows}
+        course = {tuple(row["input_ids"]) for row in training_of(work).encode_stages(model)[0].rows}
         assert course & {tuple(row["input_ids"]) for row in learned}
     # texts are kept by task: another cell's plain question is the same document
     import pyarrow.parquet as pq

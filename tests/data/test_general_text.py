@@ -1,16 +1,14 @@
 """Running text to learn from: cut into passages, apart from what is scored, encoded as it would be scored."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import STORY, write_story
-from tools import cell_named, plan_of, write_job
+from tools import cell_named, context_of, plan_of
 
 from harness.data import sampling, splits, tasks
 from harness.errors import TaskError
-from harness.worker.cell import Work
 
 
 def test_texts_become_passages_apart_from_what_is_tested(project: Path) -> None:
@@ -79,12 +77,10 @@ def test_text_is_learned_as_it_would_be_scored(project: Path, tmp_path: Path) ->
     write_story(project)
     plan = plan_of(project, SUITE)
     cell = cell_named(plan, "full/tiny/colours/n8/s0")
-    folder = tmp_path / "attempts" / "a"
-    write_job(plan, cell, folder)
-    work = Work(folder, cell, json.loads((folder / "job.json").read_text()))
+    work = context_of(plan, cell, tmp_path / "attempts" / "a")
     model = work.load_model()
     lm = work.language_model(model)
-    texts = sampling.texts(work.tasks["story"], 3, work.seed)
+    texts = sampling.texts(work.data.tasks["story"], 3, work.seed)
     for row, text in zip(work.text_rows(model, "story", 3), texts, strict=True):
         whole = [lm.prefix_token_id, *lm.tok_encode(text)]
         assert row == {"input_ids": whole[:12], "labels": [-100, *whole[1:12]]}

@@ -27,7 +27,7 @@ from harness.data.quality import (
 )
 from harness.errors import TaskError
 from harness.store.files import ITEMS
-from harness.worker.cell import Work
+from harness.worker.context import CellContext
 
 seeds = st.integers(0, 99)
 shares = st.decimals(0, 1, places=2).map(float)
@@ -303,14 +303,10 @@ def test_a_cell_learns_from_spoilt_data_and_is_scored_on_clean(project: Path, tm
     assert trained[0] != trained[1] != trained[2] != trained[0]
 
 
-def work_of(plan: Any, key: str, folder: Path) -> Work:
-    import json
+def work_of(plan: Any, key: str, folder: Path) -> CellContext:
+    from tools import context_of
 
-    from tools import write_job
-
-    write_job(plan, cell_named(plan, key), folder)
-    job = json.loads((folder / "job.json").read_text())
-    return Work(folder, cell_named(plan, key), job)
+    return context_of(plan, cell_named(plan, key), folder)
 
 
 def test_validation_is_clean_and_hard_is_judged_by_the_untouched_model(project: Path, tmp_path: Path) -> None:
@@ -319,7 +315,7 @@ def test_validation_is_clean_and_hard_is_judged_by_the_untouched_model(project: 
     hard = work_of(plan, "full/tiny/colours/n16/s0/labels0.5/hard", tmp_path / "attempts" / "b")
     assert hard.examples("validation") == clean.examples("validation")
     pool = clean.examples(n=128)
-    losses = hard.losses(pool)
+    losses = hard.data.base_losses(pool)
     model = hard.load_model()
     rows = clean.rows(model, pool)
     import torch
@@ -335,6 +331,6 @@ def test_validation_is_clean_and_hard_is_judged_by_the_untouched_model(project: 
 def test_other_tasks_that_are_only_read_stay_clean(project: Path, tmp_path: Path) -> None:
     plan = plan_of(project, SUITE)
     work = work_of(plan, "full/tiny/colours/n16/s0/labels0.5", tmp_path / "attempts" / "a")
-    work.tasks["names"] = tasks.load_task(project / "suites" / "tasks" / "names.yaml")
-    assert work.examples(task="names", n=6) == sampling.examples(work.tasks["names"], n=6)
-    assert work.examples() != sampling.examples(work.tasks["colours"], n=16)
+    work.data.tasks["names"] = tasks.load_task(project / "suites" / "tasks" / "names.yaml")
+    assert work.examples(task="names", n=6) == sampling.examples(work.data.tasks["names"], n=6)
+    assert work.examples() != sampling.examples(work.data.tasks["colours"], n=16)

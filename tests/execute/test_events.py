@@ -13,19 +13,19 @@ from harness.store.files import attempt_folder
 def begin(root: Path, suite: str = "small", run: str = "r1", cells: int = 4) -> EventLog:
     log = EventLog(root / "runs" / f"{run}.events.jsonl")
     states = {"done": 1, "to do": cells - 1}
-    log.tell("run_started", run_id=run, suite=suite, pid=os.getpid(), cells=cells, states=states)
+    log.append("run_started", run_id=run, suite=suite, pid=os.getpid(), cells=cells, states=states)
     (root / ".run.pid").write_text(str(os.getpid()))
     return log
 
 
 def started(log: EventLog, number: int, pid: int = 0) -> str:
     attempt = f"{number}-ab"
-    log.tell("cell_started", key=f"c{number}", attempt_id=attempt, device="cpu", pid=pid, predicted_bytes=None)
+    log.append("cell_started", key=f"c{number}", attempt_id=attempt, device="cpu", pid=pid, predicted_bytes=None)
     return attempt
 
 
 def ended(log: EventLog, number: int, status: str = "done", reason: str = "", seconds: float = 1.0) -> None:
-    log.tell("cell_ended", key=f"c{number}", attempt_id=f"{number}-ab", status=status, reason=reason, seconds=seconds)
+    log.append("cell_ended", key=f"c{number}", attempt_id=f"{number}-ab", status=status, reason=reason, seconds=seconds)
 
 
 def test_a_live_run(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_a_killed_run_and_an_ended_one(tmp_path: Path) -> None:
     assert dict(status.counts) == {"done": 1, "to do": 3}
     ended(log, 1, "failed", "it broke")
     ended(log, 2, "skipped", "needs c1 (failed)")
-    log.tell("warning", message="a file is damaged")
-    log.tell("run_ended")
+    log.append("warning", message="a file is damaged")
+    log.append("run_ended")
     status = live_status(tmp_path)
     assert status is not None
     assert status.ended
@@ -94,7 +94,7 @@ def test_only_the_end_of_a_long_file_of_news_is_read(tmp_path: Path) -> None:
 
 def test_a_log_that_cannot_be_written_does_not_stop_a_run(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("no folder")
-    EventLog(tmp_path / "runs" / "x.events.jsonl").tell("warning", message="lost")  # raises nothing
+    EventLog(tmp_path / "runs" / "x.events.jsonl").append("warning", message="lost")  # raises nothing
     assert (tmp_path / "runs").read_text() == "no folder"
 
 

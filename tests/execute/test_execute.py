@@ -11,8 +11,8 @@ import pytest
 from tools import by_label, plan_of, results_of, run_cells, wait_for
 
 from harness.environment import environment
-from harness.execute.executors.base import Progress
-from harness.execute.resume import standing
+from harness.execute.resume import plan_state
+from harness.execute.running import Progress
 from harness.records import Status
 from harness.store.database import Store
 
@@ -191,7 +191,7 @@ def test_a_damaged_result_is_told_and_its_cell_runs_again(project: Path, damage:
     path.write_text(damage)
     store = Store(project / "results")
     store.path.unlink()
-    found = standing(plan, store, environment(1).env_digest)
+    found = plan_state(plan, store, environment(1).env_digest)
     assert len(found.complaints) == 1
     assert str(path.parent) in found.complaints[0]
     assert sorted(map(str, found.states.values())) == ["done", "to do"]

@@ -10,7 +10,7 @@ from commands import writers
 from tools import by_label, plan_of, results_of, run_cells, wait_for
 
 from harness.execute.executors import Executor, all_executors
-from harness.execute.executors.base import Progress
+from harness.execute.running import Progress
 from harness.store.files import attempt_folder
 
 ADDRESS = {"slurm": "local"}  # submitit's jobs as processes of this machine

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from results_factory import cell
 
-from harness.execute.durations import Expected
+from harness.execute.durations import Durations
 from harness.execute.queue import PATIENCE, Queue
 from harness.records import Cell, Status
 
@@ -108,12 +108,12 @@ def test_a_large_cell_is_not_passed_over_for_ever() -> None:
 
 def test_expected_seconds_are_those_of_the_nearest_kin() -> None:
     one = cell("lora", 8, 0)
-    expected = Expected([("lora", one.model, one.task, 8, 10.0), ("lora", one.model, one.task, 32, 30.0),
+    expected = Durations([("lora", one.model, one.task, 8, 10.0), ("lora", one.model, one.task, 32, 30.0),
                          ("full", one.model, one.task, 8, 50.0)])  # fmt: skip
     assert expected.seconds(one) == 10.0
     assert expected.seconds(cell("lora", 64, 0)) == 20.0
     assert expected.seconds(cell("lora", 8, 0, model="another")) == 20.0
     assert expected.seconds(cell("dora", 8, 0)) is None
-    assert expected.order(cell("dora", 8, 0)) == 30.0
-    assert expected.order(cell("base")) == 15.0
-    assert Expected().order(one) > 0
+    assert expected.sort_key(cell("dora", 8, 0)) == 30.0
+    assert expected.sort_key(cell("base")) == 15.0
+    assert Durations().sort_key(one) > 0

@@ -20,11 +20,12 @@ from harness.data.catalog import load_catalog
 from harness.data.facts import Facts
 from harness.environment import environment
 from harness.errors import CellError, UserError
-from harness.execute.executors.base import Progress, Run, Running
 from harness.execute.executors.ray import RayExecutor, parcel
 from harness.execute.executors.ray.executor import computing, connect
-from harness.execute.executors.ray.provision import catalog_here, project_files, provide, same_environment
+from harness.execute.executors.ray.provision import catalog_here, project_files, provide
+from harness.execute.node_environment import same_environment
 from harness.execute.placement import GIB
+from harness.execute.running import Progress, Run, Running
 from harness.records import CellResult
 from harness.store.database import Store
 from harness.store.files import attempt_folder
@@ -66,6 +67,7 @@ def items_of(root: Path, result: CellResult) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["task"], row["doc_id"], row["metric"]))
 
 
+@pytest.mark.process
 @needs_ray
 def test_a_node_is_killed_in_the_middle_and_nothing_is_lost(project: Path, cluster: Any) -> None:
     plan = plan_of(project, SUITE)
@@ -128,7 +130,7 @@ def test_cells_are_handed_over_as_the_cluster_has_room(project: Path, monkeypatc
     executor = executor_on(project, monkeypatch, [{"CPU": 4, "memory": 8 * GIB}, {"CPU": 2, "memory": 4 * GIB}], GIB)
     assert executor.refuse(cell) is None
     placed = []
-    while (wanted := executor.place(cell)) is not None:
+    while (wanted := executor.take_slot(cell)) is not None:
         assert wanted == {"CPU": 2, "memory": GIB}
         placed.append(wanted)
         executor.progress.running.append(Running(cell, project, wanted))
@@ -140,10 +142,10 @@ def test_cells_are_handed_over_as_the_cluster_has_room(project: Path, monkeypatc
     assert narrow.refuse(cell) == "is predicted to need 3.0 GiB; the largest node has 1.0 GiB"
     growing = executor_on(project, monkeypatch, [], GIB)
     assert growing.refuse(cell) is None
-    assert growing.place(cell) is not None  # so that a cluster that grows on demand does
+    assert growing.take_slot(cell) is not None  # so that a cluster that grows on demand does
 
     gpus = executor_on(project, monkeypatch, [{"CPU": 8, "GPU": 2}, {"CPU": 64}], 80 * GIB, "NVIDIA H100, NVIDIA H100")
-    assert gpus.place(cell) == {"GPU": 1, "CPU": 1}
+    assert gpus.take_slot(cell) == {"GPU": 1, "CPU": 1}
     assert gpus.refuse(cell) is None
     trained = next(cell for cell in plan.cells if cell.n_train)
     many = replace(trained, train=trained.train.changed({"devices": 4}))
@@ -179,6 +181,7 @@ def test_a_parcel_is_cut_into_pieces_and_put_together(tmp_path: Path, monkeypatc
     assert not packed.lies_in(tmp_path / "to")
 
 
+@pytest.mark.process
 def test_a_node_that_sees_none_of_the_drivers_disk(project: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """It gets the project's files, prepares model and tasks itself, and has what the cell was planned with."""
     plan = plan_of(project, SUITE)
@@ -190,10 +193,10 @@ def test_a_node_that_sees_none_of_the_drivers_disk(project: Path, tmp_path: Path
     monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "elsewhere"))
     monkeypatch.setattr("harness.execute.executors.ray.provision.BEFORE", dict(os.environ))
     get = store.__getitem__
-    paths, fetched = provide(cell, packed, Path("/not/here"), get)
+    models, tasks, fetched = provide(cell, packed, Path("/not/here"), get)
     assert sorted(fetched) == ["colours", "names", "prose", "tiny"]
-    assert all(Path(path).is_relative_to(tmp_path / "elsewhere" / "projects") for path in paths["tasks"].values())
-    assert provide(cell, packed, Path("/not/here"), get) == (paths, [])
+    assert all(path.is_relative_to(tmp_path / "elsewhere" / "projects") for path in tasks.values())
+    assert provide(cell, packed, Path("/not/here"), get) == (models, tasks, [])
     other = replace(cell, fingerprints={**cell.fingerprints, "prose": "another"})
     with pytest.raises(CellError, match="task 'prose' is not the same on node"):
         provide(other, packed, Path("/not/here"), get)

@@ -10,19 +10,18 @@ from typing import Any
 import duckdb
 import pytest
 from results_factory import Results, cell, items, scores
+from samples import JOB
 from tools import plan_of
 
 from harness.environment import environment
 from harness.errors import StoreError
 from harness.execute.queue import TO_DO
-from harness.execute.resume import mend, standing, weights_are_whole
+from harness.execute.resume import mend, plan_state, weights_are_whole
 from harness.plan.plan import Plan
 from harness.records import Cell, CellResult, Fact, Status
 from harness.store import files
 from harness.store.database import Store
-from harness.store.files import attempt_folder, sole_writer, write_atomically
-
-LOCALLY = vars(environment(1))
+from harness.store.files import attempt_folder, sole_writer, write_atomically, write_job
 
 
 def begun(store: Store, number: int, of: Cell) -> Path:
@@ -31,8 +30,7 @@ def begun(store: Store, number: int, of: Cell) -> Path:
     (folder / ".weights").mkdir(parents=True)
     (folder / ".weights" / "model.safetensors").write_bytes(b"half")
     (folder / ".result.json.77.tmp").write_text("{")
-    job = {"run_id": "run-9", "cell": of.to_json(), "environment": LOCALLY}
-    (folder / "job.json").write_text(json.dumps(job))
+    write_job(folder, replace(JOB, run_id="run-9", cell=of, environment=environment(1)))
     return folder
 
 
@@ -146,16 +144,16 @@ def test_weights_count_as_there_only_when_they_are_whole(tmp_path: Path) -> None
     assert not weights_are_whole(folder)
 
 
-def test_standing_names_the_folders_that_cells_to_do_look_into(project: Path) -> None:
+def test_the_state_of_a_plan_names_the_folders_that_cells_to_do_look_into(project: Path) -> None:
     plan = plan_of(project)
     base, *others = plan.cells
     results = Results(project / "results", environment=environment(1))
     attempt = results.add(base, scores(0.5))
     store = results.store()
-    found = standing(plan, store, environment(1).env_digest)
+    found = plan_state(plan, store, environment(1).env_digest)
     assert found.states == {base.spec_digest: "done", **{other.spec_digest: "to do" for other in others}}
     assert found.done == {base.spec_digest: store.attempt_folder(attempt)}
-    assert found.expected.seconds(base) == 60.0
+    assert found.durations.seconds(base) == 60.0
 
 
 MERGED = """\
@@ -192,7 +190,7 @@ def test_what_was_skipped_for_a_need_runs_when_the_need_is_done(
             weights = attempt_folder(project / "results", attempt) / "weights"
             weights.mkdir()
             (weights / "adapter").write_bytes(b"0" * (4 * 2**20))
-    found = standing(plan, results.store(), environment(1).env_digest)
+    found = plan_state(plan, results.store(), environment(1).env_digest)
     assert {made.method: str(found.states[made.spec_digest]) for made in plan.cells} == {
         "base": "done", "lora": "done", "merge": state,
     }  # fmt: skip
@@ -238,7 +236,7 @@ def test_of_some_cells_the_finished_ones_that_were_not_asked_for_are_left_alone(
     some: Any = Plan(None, None, (base, full, lora), ("lora",), frozenset({lora.spec_digest}))  # type: ignore[arg-type]
 
     def to_do(plan: Plan, *retry: str) -> list[str]:
-        states = standing(plan, store, results.environment.env_digest, frozenset(retry)).states
+        states = plan_state(plan, store, results.environment.env_digest, frozenset(retry)).states
         return [of.label for of in plan.cells if states[of.spec_digest] == TO_DO]
 
     assert to_do(some) == []

@@ -33,6 +33,7 @@ def broken(project: Path) -> Path:
     return project
 
 
+@pytest.mark.process
 def test_a_failing_instrument_stops_the_run(broken: Path) -> None:
     done = tunebench("run", "small", "--threads", "1")
     refused(done, "padding_side on tiny: padded on the left instead of the right: measured 0.5 ratio, 0.0001 at most")
@@ -40,6 +41,7 @@ def test_a_failing_instrument_stops_the_run(broken: Path) -> None:
     assert results_of(broken) == []
 
 
+@pytest.mark.process
 def test_or_marks_every_result(broken: Path) -> None:
     done = tunebench("run", "small", "--threads", "1", "--allow-bad-instruments")
     assert done.returncode == 0, done.stderr
@@ -60,6 +62,7 @@ def test_or_marks_every_result(broken: Path) -> None:
     assert json.loads(tunebench("sql", query, "--json").stdout) == kept
 
 
+@pytest.mark.process
 def test_checks_are_done_once_and_kept_with_the_results(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +97,7 @@ def test_newer_checks_take_the_place_of_those_kept_with_the_results(broken: Path
     assert found() == [True]
 
 
+@pytest.mark.process
 def test_the_devices_rate_is_measured_once(project: Path, tmp_path: Path) -> None:
     kept = peaks_kept_at(environment(1).env_digest)
     kept.unlink()
@@ -105,6 +109,7 @@ def test_the_devices_rate_is_measured_once(project: Path, tmp_path: Path) -> Non
     assert matmul_peaks(["fp32", "fp16"], environment(1), 1) == {"fp32": 5.0}
 
 
+@pytest.mark.process
 def test_a_run_tells_its_cells_the_rate_and_what_memory_was_predicted(project: Path) -> None:
     suite = SUITE.replace("base: {}", "base: {}, lora: {}") + "train: {steps: 3, batch_size: 4}\nseeds: [0]\n"
     plan_of(project, suite)
@@ -123,6 +128,7 @@ def test_a_run_tells_its_cells_the_rate_and_what_memory_was_predicted(project: P
     )
 
 
+@pytest.mark.process
 def test_doctor_tells_of_the_machine_and_of_failing_instruments(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = tunebench("doctor")
     assert done.returncode == 0, done.stderr

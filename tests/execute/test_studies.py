@@ -152,6 +152,7 @@ def test_what_was_found_is_in_the_store_and_survives_a_rebuild(undisturbed: Path
         assert [connection.execute(query).fetchall() for query in queries] == before
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_study_that_was_stopped_goes_the_same_way(project: Path, undisturbed: Path, after: int) -> None:
     plan = plan_of(project, TUNED)
@@ -180,12 +181,14 @@ def test_a_study_that_was_stopped_goes_the_same_way(project: Path, undisturbed: 
     assert len(results_of(project)) == count, "a finished study was begun again"
 
 
+@pytest.mark.process
 def test_trials_beside_each_other_change_nothing(project: Path, undisturbed: Path) -> None:
     run_cells(project, plan_of(project, TUNED), jobs=2)
     assert told(study_result(project)) == told(study_result(undisturbed))
     assert any(result.beside for result in trials_of(project))
 
 
+@pytest.mark.process
 def test_a_diverged_trial_is_told_as_failed_and_the_search_goes_on(project: Path) -> None:
     rates = "space: {learning_rate: [1.0e-3, 1.0e+30]}"
     plan = plan_of(project, TUNED.replace("batch: 2", f"batch: 2, sampler: random, {rates}"))
@@ -200,6 +203,7 @@ def test_a_diverged_trial_is_told_as_failed_and_the_search_goes_on(project: Path
     assert all("loss is" in trial.reason and trial.value is None for trial in lost)
 
 
+@pytest.mark.process
 def test_a_trial_that_lags_is_ended(project: Path) -> None:
     # Rates at which nothing moves, against one at which the tiny model is worse half-way than at its start.
     text = TUNED.replace("full: {}", "full: {learning_rate: 1e-9, space: {learning_rate: [1e-9, 2e-9, 3e-2]}}")

@@ -18,9 +18,9 @@ from tools import by_label, plan_of, results_of, run_cells, wait_for
 
 from harness.environment import environment
 from harness.execute.events import live_status
-from harness.execute.executors.base import Limits, Progress, Run, Running
 from harness.execute.executors.local import LocalExecutor
 from harness.execute.placement import GIB
+from harness.execute.running import Limits, Progress, Run, Running
 from harness.execute.watchdog import Watchdog, resident
 from harness.store.database import Store
 

@@ -36,6 +36,7 @@ def holder():
         process.wait()
 
 
+@pytest.mark.process
 def test_what_a_process_holds(holder) -> None:
     process = holder(64)
     assert 64 * MIB < resident(process.pid) < 128 * MIB
@@ -44,6 +45,7 @@ def test_what_a_process_holds(holder) -> None:
     assert resident(process.pid) == 0
 
 
+@pytest.mark.process
 def test_a_cell_that_passes_its_limit_is_ended_with_the_figures(holder) -> None:
     small, large = holder(16), holder(200)
     watch = Watchdog(limit=128 * MIB)
@@ -64,6 +66,7 @@ def test_a_cell_that_passes_its_limit_is_ended_with_the_figures(holder) -> None:
     assert watch.forget(small.pid)[1] is None
 
 
+@pytest.mark.process
 def test_what_a_cell_started_counts_with_it(holder) -> None:
     code = (
         "import subprocess, sys, time\n"
@@ -84,6 +87,7 @@ def test_what_a_cell_started_counts_with_it(holder) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("machine", "status"), [(256 * MIB, Status.OOM), (10**15, Status.INTERRUPTED)])
 def test_when_the_machine_runs_dry_the_largest_goes_and_is_blamed_only_if_it_was_the_cause(
     holder, monkeypatch: pytest.MonkeyPatch, machine: int, status: Status

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 from tiny import make_project
-from tools import cell_named, plan_of, work_of
+from tools import cell_named, context_of, plan_of, training_of
 from transformers import AutoModelForCausalLM, set_seed
 
 from harness.methods import Method, all_methods
 from harness.methods.lora import ADAPTER, adapted, dequantised
 from harness.models.loading import load_model
 from harness.records import TrainSettings
-from harness.worker.cell import Work
+from harness.worker.context import CellContext
 
 SUITE = """\
 version: 1
@@ -53,13 +53,13 @@ def logits(model: Any) -> torch.Tensor:
         return model.eval()(input_ids=IDS).logits
 
 
-def fitted(project: Path, folder: Path, steps: int = 6, **label: Any) -> tuple[Work, Any]:
+def fitted(project: Path, folder: Path, steps: int = 6, **label: Any) -> tuple[CellContext, Any]:
     """A label's work, and its model as it is scored; saved in `weights`."""
     plan = plan_of(project, SUITE.format(label=json.dumps({"learning_rate": 1e-2, **label}), steps=steps))
-    work = work_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), folder)
+    work = context_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), folder)
     set_seed(0)
     model = work.method.attach(work.method.load(work))
-    work.stages = work.lessons(model)
+    training_of(work).encode_stages(model)
     model = work.method.fit(model, work)
     work.method.save(model, folder / "weights")
     return work, model
@@ -101,7 +101,7 @@ def test_any_start_is_a_plain_adapter_on_the_untouched_base(
 def test_what_is_given_back_is_what_was_trained(init: str, project: Path, tiny_model: Path, tmp_path: Path) -> None:
     """The conversion changes the form, not the model: compared with the residual that was trained."""
     plan = plan_of(project, SUITE.format(label=json.dumps({"method": "lora", "init": init}), steps=2))
-    work = work_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a")
+    work = context_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a")
     model = work.method.attach(tiny(tiny_model))
     assert torch.allclose(logits(model), logits(tiny(tiny_model)), atol=1e-5)
     for name, part in adapted(model):
@@ -125,7 +125,7 @@ def test_pissa_takes_the_main_directions(tiny_model: Path) -> None:
 
 def test_eva_starts_from_the_inputs_of_the_examples(project: Path, tmp_path: Path) -> None:
     plan = plan_of(project, SUITE.format(label="{method: lora, init: eva, rank: 4}", steps=1))
-    work = work_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a")
+    work = context_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a")
     model = work.method.attach(work.method.load(work)).eval()
     work.method.prepare(model, work)
     seen: list[torch.Tensor] = []
@@ -146,7 +146,7 @@ def test_loftq_makes_up_for_rounding(kind: str, project: Path, tiny_model: Path,
     plan = plan_of(
         project, SUITE.format(label=json.dumps({"method": "qlora", "quantize": kind, "init": "loftq"}), steps=1)
     )
-    work = work_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a")
+    work = context_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a")
     model = work.method.attach(work.method.load(work))
     work.method.prepare(model, work)
     for name, part in adapted(model):
@@ -163,7 +163,7 @@ def test_loftq_makes_up_for_rounding(kind: str, project: Path, tiny_model: Path,
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
 def test_every_quantised_base_is_trained_and_restored(kind: str, project: Path, tmp_path: Path) -> None:
     work, model = fitted(project, tmp_path / "a", method="qlora", quantize=kind)
-    losses = [step.loss or 0.0 for step in work.recorder.steps]
+    losses = [step.loss or 0.0 for step in training_of(work).recorder.steps]
     assert losses[-1] < losses[0]
     assert torch.equal(logits(work.method.restore(work, tmp_path / "a" / "weights")), logits(model))
 

@@ -355,11 +355,11 @@ def test_a_soups_experts_differ_in_the_seed_alone(project: Path, tmp_path: Path)
         other = experts[1 - seed]
         assert (other.label, other.draw) == ("merged.lora", seed)
     assert set(soups[0].needs.values()).isdisjoint(soups[1].needs.values())
-    from tools import work_of
+    from tools import context_of
 
     same = cells[list(soups[0].needs.values())[1]]
     one, two, three = (
-        work_of(plan, cell, tmp_path / "attempts" / name).examples()
+        context_of(plan, cell, tmp_path / "attempts" / name).examples()
         for name, cell in (("x", soups[0]), ("y", same), ("z", soups[1]))
     )
     assert one == two != three

@@ -16,14 +16,14 @@ import pytest
 import torch
 from contract import check_description, check_quantized
 from tiny import make_project
-from tools import cell_named, plan_of, run_here, work_of
+from tools import cell_named, context_of, plan_of, run_here, training_of
 from transformers import AutoModelForCausalLM, set_seed
 
 from harness import methods
 from harness.architecture import read_network
 from harness.methods import Method, all_methods
 from harness.records import TrainSettings
-from harness.worker.cell import Work
+from harness.worker.context import CellContext
 
 METHODS = sorted(all_methods())
 # What a method cannot do without; everything else runs on its defaults.
@@ -123,7 +123,7 @@ IDS = torch.tensor([[5, 6, 7, 8, 9], [15, 16, 17, 18, 19]])
 class Course:
     """A method's way from the base model to a saved result, on eight examples that fit into one batch."""
 
-    work: Work
+    work: CellContext
     method: Method
     base: torch.Tensor  # logits
     untrained: torch.Tensor
@@ -144,17 +144,17 @@ def logits_of(model: Any) -> torch.Tensor:
 def course(name: str, project: Path, folder: Path) -> Course:
     settings = {"method": name, **NEEDED.get(name, {}), **ON_TINY.get(name, {})}
     plan = plan_of(project, CELL.format(label=json.dumps(settings)))
-    work = work_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), folder)
+    work = context_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), folder)
     set_seed(work.seed)
     method, base = work.method, work.method.load(work)
     plain = logits_of(base)
     model = method.attach(base)
-    work.stages = work.lessons(model)
+    training_of(work).encode_stages(model)
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
     trainable = {key for key, value in model.named_parameters() if value.requires_grad}
     untrained = logits_of(model.eval())
     model = method.fit(model, work)
-    losses = [step.loss for step in work.recorder.steps if step.split == "train"]
+    losses = [step.loss for step in training_of(work).recorder.steps if step.split == "train"]
     method.save(model, folder / "weights")
     return Course(
         work, method, plain, untrained, logits_of(model), before, trainable, model, losses, folder / "weights"
@@ -237,7 +237,7 @@ def test_its_parameters_are_counted_as_its_footprint_says(name: str, courses: Ca
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_same_seed_gives_the_same_result(name: str, courses: Callable[[str], Course], tmp_path: Path) -> None:
     first = courses(name)
-    again = course(name, first.work.folder.parent.parent / "project", tmp_path / "again")
+    again = course(name, first.saved.parents[2] / "project", tmp_path / "again")
     assert again.losses == first.losses
     assert torch.equal(again.trained, first.trained)
 

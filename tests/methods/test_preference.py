@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tools import cell_named, plan_of, run_here, work_of
+from tools import cell_named, context_of, plan_of, run_here, training_of
 from transformers import set_seed
 
 from harness.architecture import read_network
@@ -16,7 +16,8 @@ from harness.data.tasks import Example, load_task, mark
 from harness.errors import SuiteError
 from harness.methods import all_methods
 from harness.methods.base import Method
-from harness.worker.cell import Work, parameter_facts
+from harness.worker.cell import parameter_facts
+from harness.worker.context import CellContext
 
 SUITE = """\
 version: 1
@@ -40,12 +41,12 @@ KINDS = {
 }
 
 
-def work(project: Path, folder: Path, label: str, task: str = "colours", steps: int = 8) -> Work:
+def work(project: Path, folder: Path, label: str, task: str = "colours", steps: int = 8) -> CellContext:
     plan = plan_of(project, SUITE.format(label=label, task=task, steps=steps))
-    return work_of(plan, cell_named(plan, f"x/tiny/{task}/n8/s0"), folder)
+    return context_of(plan, cell_named(plan, f"x/tiny/{task}/n8/s0"), folder)
 
 
-def trained(done: Work) -> tuple[Method, Any, dict[str, torch.Tensor], set[str]]:
+def trained(done: CellContext) -> tuple[Method, Any, dict[str, torch.Tensor], set[str]]:
     """(method, trained model, every parameter before, names of the trainable ones)."""
     set_seed(done.seed)
     method = done.method
@@ -60,8 +61,8 @@ def logits_of(model: Any) -> torch.Tensor:
         return model(input_ids=IDS).logits[:, -IDS.shape[1] :].float()
 
 
-def losses(done: Work) -> list[float]:
-    return [step.loss for step in done.recorder.steps if step.split == "train"]
+def losses(done: CellContext) -> list[float]:
+    return [step.loss for step in training_of(done).recorder.steps if step.split == "train"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,7 +75,7 @@ def test_it_keeps_the_contract(kind: str, project: Path, tmp_path: Path) -> None
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert moved
     assert moved <= trainable
-    assert [step.step for step in done.recorder.steps] == list(range(1, 9))
+    assert [step.step for step in training_of(done).recorder.steps] == list(range(1, 9))
     assert {value.dtype for value in after.values() if value.requires_grad} == {torch.float32}
     assert "forward" not in vars(getattr(model, "get_base_model", lambda: model)()) or method.quantize
     network = read_network(done.base)
@@ -160,8 +161,8 @@ def test_tokens_and_samples_are_counted(project: Path, tmp_path: Path) -> None:
         for side in ("chosen", "rejected")  # type: ignore[attr-defined]
     ]
     trained(done)
-    assert done.recorder.total_samples == 2 * 8 * 2  # steps × pairs × sequences: every pair once
-    assert done.recorder.total_tokens == sum(lengths)
+    assert training_of(done).recorder.total_samples == 2 * 8 * 2  # steps × pairs × sequences: every pair once
+    assert training_of(done).recorder.total_tokens == sum(lengths)
     again = work(project, tmp_path / "attempts" / "b", KINDS["grpo"], steps=4)
     trained(again)
     assert again.recorder.total_samples == 4 * 8  # half of the steps on 8 examples, the others on 2 × 4 answers
@@ -193,7 +194,7 @@ def test_grpo_learns_what_is_rewarded(project: Path, tmp_path: Path) -> None:
 def test_each_part_of_the_steps_has_its_own_rate(project: Path, tmp_path: Path) -> None:
     done = work(project, tmp_path / "attempts" / "a", KINDS["grpo-full"], steps=4)
     trained(done)
-    assert [step.learning_rate for step in done.recorder.steps] == [3e-3, 3e-3, 1e-3, 1e-3]
+    assert [step.learning_rate for step in training_of(done).recorder.steps] == [3e-3, 3e-3, 1e-3, 1e-3]
     layered = all_methods()["dpo"](learning_rate=1e-2, train_with={"method": "layerwise", "layer_decay": 0.5})
     model = layered.attach(layered.load(done))
     assert [group["lr"] for group in layered.parameter_groups(model)] == [1e-2, 5e-3]

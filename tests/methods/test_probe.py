@@ -8,14 +8,15 @@ import numpy
 import pytest
 import torch
 from lm_eval.api.instance import Instance
-from tools import cell_named, plan_of, run_here, work_of
+from tools import cell_named, context_of, plan_of, run_here, training_of
 from transformers import AutoModelForCausalLM, set_seed
 
 from harness.errors import SuiteError
 from harness.methods import make_method
 from harness.methods.predictors import FLOOR, classifier_lm
 from harness.methods.probe import encode, pooled, row, with_head
-from harness.worker.cell import Work, parameter_facts
+from harness.worker.cell import parameter_facts
+from harness.worker.context import CellContext
 
 SUITE = """\
 version: 1
@@ -32,20 +33,20 @@ CLASSIFIER = "{method: classifier, learning_rate: 1e-3, pool: last}"
 SETFITS = ["{method: setfit, encoder: tiny-encoder}", "{method: setfit, encoder: tiny-encoder, head: differentiable}"]
 
 
-def work(project: Path, folder: Path, label: str, size: int = 12) -> Work:
+def work(project: Path, folder: Path, label: str, size: int = 12) -> CellContext:
     plan = plan_of(project, SUITE.format(label=label, task="colours", size=size))
-    return work_of(plan, next(cell for cell in plan.cells if cell.label == "x"), folder)
+    return context_of(plan, next(cell for cell in plan.cells if cell.label == "x"), folder)
 
 
-def trained(job: Work) -> Any:
+def trained(job: CellContext) -> Any:
     """The course of a cell, up to the trained model."""
     set_seed(job.seed)
     model = job.method.attach(job.method.load(job))
-    job.stages = job.lessons(model)
+    training_of(job).encode_stages(model)
     return job.method.fit(model, job)
 
 
-def chances(job: Work, model: Any) -> list[float]:
+def chances(job: CellContext, model: Any) -> list[float]:
     """The log-probabilities of every label for the first training examples."""
     asked = [
         Instance("loglikelihood", {}, (one.context, f" {label}"), 0)
@@ -110,7 +111,7 @@ def test_a_classifier_moves_head_and_body_at_their_own_rates(project: Path, tmp_
     groups = job.method.parameter_groups(model) or []
     assert [group["lr"] for group in groups] == [1e-3, 1e-2]
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
-    losses = [step.loss for step in job.recorder.steps]
+    losses = [step.loss for step in training_of(job).recorder.steps]
     assert len(losses) == 12
     assert losses[0] == pytest.approx(math.log(3), rel=1e-5)  # a head at zero
     assert losses[-1] < 0.7 * losses[0]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lm_eval.api.instance import Instance
-from tools import cell_named, plan_of, run_here, work_of
+from tools import cell_named, context_of, plan_of, run_here
 
 from harness.data.tasks import Example
 from harness.errors import SuiteError
@@ -15,7 +15,7 @@ from harness.methods import all_methods
 from harness.methods.predictors import prompted_lm
 from harness.records import CellResult
 from harness.store.files import ITEMS
-from harness.worker.cell import Work
+from harness.worker.context import CellContext
 
 SUITE = """\
 version: 1
@@ -109,7 +109,7 @@ FOUND = [Example(f"Q{place}", f" {answer}", False) for place, answer in enumerat
 
 
 class Lent:
-    """What a job lends, without a model."""
+    """A context without a model."""
 
     def __init__(self, found: list[Example], seed: int = 0):
         self.found, self.seed = found, seed
@@ -217,11 +217,11 @@ def test_generated_answers_too(project: Path, tmp_path: Path) -> None:
     assert {score.metric for score in made.scores} >= {"exact_match"}
 
 
-def answers(work: Work) -> list[tuple[float, bool]]:
+def answers(work: CellContext) -> list[tuple[float, bool]]:
     """What the predictor says of the first test questions."""
     from harness.data.tasks import load_task
 
-    (path,) = (Path(path) for name, path in work.job["tasks"].items() if name == work.task)
+    (path,) = (Path(path) for name, path in work.job.tasks.items() if name == work.task)
     task = load_task(path)
     asked = [
         asking(work.task, task.doc_to_text(document), f" {choice}")
@@ -234,7 +234,7 @@ def answers(work: Work) -> list[tuple[float, bool]]:
 
 def test_what_it_saves_is_restored(project: Path, tmp_path: Path) -> None:
     plan = plan_of(project, SUITE.format(label="{method: prompting}", task="colours"))
-    work = work_of(plan, cell_named(plan, "x/tiny/colours/n9/s0"), tmp_path / "attempts" / "x")
+    work = context_of(plan, cell_named(plan, "x/tiny/colours/n9/s0"), tmp_path / "attempts" / "x")
     model = work.method.fit(work.method.load(work), work)
     said = answers(work)
     work.method.save(model, tmp_path / "saved")

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tools import cell_named, plan_of, run_here, work_of
+from tools import cell_named, context_of, plan_of, run_here, training_of
 
 from harness.errors import SuiteError
 from harness.methods import all_methods, make_method
 from harness.methods.rag import cut
-from harness.worker.cell import Work
+from harness.worker.context import CellContext
 
 SUITE = """\
 version: 1
@@ -28,9 +28,9 @@ STORE = "{method: rag, encoder: tiny-encoder, store: names, words: 5}"
 TUNED = "{method: [lora, rag], lora: {learning_rate: 1e-2}, rag: {encoder: tiny-encoder, passages: 2}}"
 
 
-def work(project: Path, folder: Path, label: str, key: str) -> Work:
+def work(project: Path, folder: Path, label: str, key: str) -> CellContext:
     plan = plan_of(project, SUITE.format(label=label))
-    return work_of(plan, cell_named(plan, key), folder)
+    return context_of(plan, cell_named(plan, key), folder)
 
 
 def test_passages_are_whole_sentences() -> None:
@@ -102,7 +102,7 @@ def test_the_store_is_part_of_what_a_cell_is(encoding_project: Path) -> None:
     assert one.spec_digest != other.spec_digest
 
 
-def likelihoods(job: Work, model: Any) -> list[tuple[float, bool]]:
+def likelihoods(job: CellContext, model: Any) -> list[tuple[float, bool]]:
     from lm_eval.api.instance import Instance
 
     asked = [
@@ -119,7 +119,7 @@ def test_what_it_saves_is_restored(encoding_project: Path, tmp_path: Path, label
     model = job.method.load(job)
     if job.method.trains:
         model = job.method.attach(model)
-        job.stages = job.lessons(model)
+        training_of(job).encode_stages(model)
     model = job.method.fit(model, job)
     said = likelihoods(job, model)
     job.method.save(model, tmp_path / "saved")
@@ -136,7 +136,7 @@ def test_on_top_of_a_tuned_model_it_asks_that_model(encoding_project: Path, tmp_
     """Both parts show: neither the adapter alone nor retrieval alone gives the same answers."""
     job = work(encoding_project, tmp_path / "attempts" / "x", TUNED, "x/tiny/colours/n12/s0")
     model = job.method.attach(job.method.load(job))
-    job.stages = job.lessons(model)
+    training_of(job).encode_stages(model)
     model = job.method.fit(model, job)
     both = likelihoods(job, model)
     untuned = likelihoods(job, job.load_model())

@@ -9,10 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from harness.architecture import read_network
+from harness.curricula import Stage
 from harness.methods import Composed, Method, all_methods
 from harness.records import TrainSettings
 from harness.worker.profiling.meter import StepRecorder
-from harness.worker.train import train
+from harness.worker.train import TrainRun, train
 
 ROWS = [{"input_ids": [5, 6, 7, 8 + k], "labels": [-100, -100, -100, 8 + k]} for k in range(4)]
 HARD = {"weight_decay": 0.5, "schedule": "constant", "warmup": 0.0, "batch_size": 4}  # momentum and decay move a lot
@@ -60,7 +61,7 @@ class Watch:
     def train(self, folder: Path, steps: int, seed: int = 0, **changes: Any) -> "Watch":
         settings = TrainSettings(**{**HARD, "steps": steps, **changes})
         validation = ROWS if settings.eval_every else []
-        train(self.model, self.method, ROWS, validation, settings, seed, StepRecorder(), folder)
+        train(self.model, self.method, Stage("all", ROWS, validation), settings, TrainRun(seed, StepRecorder(), folder))
         return self
 
     def layers(self) -> list[set[int]]:

@@ -10,9 +10,10 @@ import torch
 from peft import IA3Config, get_peft_model
 from safetensors.torch import load_file
 from tiny import write_story
-from tools import cell_named, plan_of, run_here, write_job
+from tools import cell_named, job_of, plan_of, run_here
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from harness.curricula import Stage
 from harness.data.catalog import Catalog, load_catalog
 from harness.errors import SuiteError
 from harness.methods import LogFloat, Options
@@ -21,9 +22,11 @@ from harness.plan.fetch import fetch_suite
 from harness.plan.plan import make_plan
 from harness.records import TrainSettings
 from harness.suite.load import load_suite
-from harness.worker.cell import Work
+from harness.worker.cell import CellRun
+from harness.worker.context import CellContext
+from harness.worker.examples import CellExamples
 from harness.worker.profiling.meter import StepRecorder
-from harness.worker.train import train
+from harness.worker.train import TrainRun, train
 
 OBJECTIVES = sorted(all_objectives())
 # What an objective cannot do without, and what suits the tiny project; everything else runs on its defaults.
@@ -59,19 +62,19 @@ def suite_of(**labels: str) -> str:
     return SUITE.format(labels="\n".join(f"  {name}: {label}" for name, label in labels.items()))
 
 
-def work_of(project: Path, tmp_path: Path, label: str = FULL % "{}") -> Work:
-    """A worker of the tiny project, ready to lend what an objective asks for."""
+def work_of(project: Path, tmp_path: Path, label: str = FULL % "{}") -> CellContext:
+    """The context of a cell of the tiny project."""
     if not (project / "suites" / "tasks" / "story.yaml").exists():
         write_story(project)
     text = suite_of(x=label).replace("retain: [prose]", "retain: [prose, story]")
     plan = plan_of(project, text)
     cell = cell_named(plan, "x/tiny/colours/n8/s0")
     folder = tmp_path / "attempts" / "work"
-    write_job(plan, cell, folder)
-    return Work(folder, cell, json.loads((folder / "job.json").read_text()))
+    folder.mkdir(parents=True)
+    return CellRun(folder, job_of(plan, cell, folder)).context
 
 
-def ready(work: Work) -> tuple[Any, list[dict[str, list[int]]]]:
+def ready(work: CellContext) -> tuple[Any, list[dict[str, list[int]]]]:
     """The attached model, in training mode, and the rows that it learns."""
     torch.manual_seed(0)
     model = work.method.attach(work.method.load(work))
@@ -79,7 +82,7 @@ def ready(work: Work) -> tuple[Any, list[dict[str, list[int]]]]:
     return model.train(), rows
 
 
-def batch_of(work: Work, model: Any, rows: list[dict[str, list[int]]]) -> Batch:
+def batch_of(work: CellContext, model: Any, rows: list[dict[str, list[int]]]) -> Batch:
     batch = work.collate(rows)
     logits, targets = work.answer_logits(model, **batch)
     return Batch(batch["input_ids"], batch["labels"], batch["attention_mask"], logits, targets)
@@ -203,7 +206,7 @@ def test_a_step_is_the_same_however_it_is_split(name: str, project: Path, tmp_pa
         uneven = [{**row, "labels": row["labels"] if place % 3 else row["input_ids"]} for place, row in enumerate(rows)]
         settings = TrainSettings(steps=3, batch_size=size, gradient_accumulation=passes, warmup=0.0)
         recorder = StepRecorder()
-        train(model, work.method, uneven, [], settings, 0, recorder, tmp_path, [objective])
+        train(model, work.method, Stage("all", uneven), settings, TrainRun(0, recorder, tmp_path, [objective]))
         losses.append([step.loss for step in recorder.steps])
         terms.append({fact.name: fact.value for fact in recorder.facts()}[f"{name}_loss"])
     assert terms[0] > 0
@@ -451,8 +454,9 @@ def test_a_teacher_with_another_vocabulary_answers(learn: str, project: Path, tm
     work = work_of(project, tmp_path, FULL % "{distil: {teacher: {model: other}, targets: answers}}")
     from harness.data.tasks import load_task
 
-    work.tasks = {learn: load_task(project / "suites" / "tasks" / f"{learn}.yaml")}  # type: ignore[misc]
-    right = Work.examples(work_without_objectives(work), task=learn)
+    work.data.tasks = {learn: load_task(project / "suites" / "tasks" / f"{learn}.yaml")}  # type: ignore[misc]
+    plain = without_objectives(work)
+    right = plain.examples(task=learn)
     found = work.examples(task=learn)
     lm = work.language_model(work.load_model(work.models["other"]), work.models["other"])
     assert [one.context for one in found] == [one.context for one in right]
@@ -465,16 +469,13 @@ def test_a_teacher_with_another_vocabulary_answers(learn: str, project: Path, tm
             assert not one.choices
             assert "\n" not in one.target
     assert [one.target for one in found] != [one.target for one in right]
-    assert work.examples("validation", learn) == Work.examples(work_without_objectives(work), "validation", learn)
+    assert work.examples("validation", learn) == plain.examples("validation", learn)
 
 
-def work_without_objectives(work: Work) -> Work:
-    from copy import copy
-    from dataclasses import replace
-
-    plain = copy(work)
-    plain.drawn = {}
-    plain.recipe = replace(work.recipe, objectives=())
+def without_objectives(work: CellContext) -> CellExamples:
+    """The examples of a cell as its data have them."""
+    plain = CellExamples(work.job, work.cell, work.findings)
+    plain.tasks = work.data.tasks  # type: ignore[misc]
     return plain
 
 

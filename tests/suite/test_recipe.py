@@ -59,13 +59,14 @@ def test_what_a_composition_saves_is_what_was_scored(project: Path, tmp_path: Pa
     cell = cell_named(plan, "x/tiny/colours/n8/s0")
     folder = tmp_path / "attempts" / "a"
     assert run_here(plan, cell, folder).status == "done"
-    import json
+    from dataclasses import replace
 
-    from harness.worker.cell import Work
+    from harness.store import read_job
+    from harness.worker.context import CellContext
 
-    job = json.loads((folder / "job.json").read_text())
-    work = Work(folder, cell, {**job, "needs": {"it": str(folder / "weights")}, "needed": {"it": cell.to_json()}})
-    work.scratch.mkdir(exist_ok=True)
+    job = replace(read_job(folder), needs={"it": folder / "weights"}, needed={"it": cell})
+    work = CellContext(job, tmp_path / "scratch")
+    work.scratch.mkdir()
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         one, two = (work.load_need("it")(input_ids=ids).logits for _ in range(2))

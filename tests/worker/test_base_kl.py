@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.data.facts import PLACES, TEXTS, TOKENS
 from harness.methods import all_methods
 from harness.records import CellResult, Score
-from harness.worker.base_kl import KL, compare, divergence, evenly, text_inputs
-from harness.worker.evaluate import TunedLM
+from harness.worker.base_kl import KL, compare, divergence, text_inputs
+from harness.worker.evaluate import TunedLM, spread_evenly
 
 TEXT = "Ada sees the sky and then Ada sees the sky"
 SUITE = """\
@@ -71,7 +70,7 @@ def test_a_divergence_is_torchs_and_not_negative(tokens: int, seed: int) -> None
 
 @given(st.integers(0, 60), st.integers(1, 20))
 def test_chosen_texts_are_different_and_from_all_over(count: int, most: int) -> None:
-    chosen = evenly(range(count), most)
+    chosen = spread_evenly(range(count), most)
     assert len(set(chosen)) == len(chosen) == min(count, most)
     assert chosen == sorted(chosen)
     assert max((b - a for a, b in pairwise(chosen)), default=0) <= math.ceil(count / most)
@@ -171,19 +170,20 @@ def test_every_language_model_is_compared_with_plain_weights(project: Path, tmp_
 
 
 def test_without_room_for_the_base_model_it_is_left_out_and_said(project: Path, tmp_path: Path) -> None:
-    from tools import write_job
+    from dataclasses import replace
 
+    from tools import job_of
+
+    from harness.store import read_result, write_job
     from harness.worker import cell as worker
 
     plan = plan_of(project, SUITE)
     for label, limit in (("full", 1), ("base", 1)):
         cell = next(cell for cell in plan.cells if (cell.label, cell.task) == (label, "colours"))
         folder = tmp_path / "attempts" / label
-        write_job(plan, cell, folder)
-        path = folder / "job.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "memory_limit": limit}))
+        write_job(folder, replace(job_of(plan, cell, folder), memory_limit=limit))
         worker.run(folder)
-        result = CellResult.from_json(json.loads((folder / "result.json").read_text()))
+        result = read_result(folder)
         assert str(result.status) == "done"
         flags = {flag.name: flag.evidence for flag in result.flags}
         if label == "base":  # needs no second model

@@ -18,7 +18,7 @@ from tools import cell_named, plan_of, run_cells, run_here
 from harness.errors import SuiteError
 from harness.records import CellResult
 from harness.store.database import Store
-from harness.worker.checkpoints import places, undisturbed
+from harness.worker.checkpoints import evenly_spaced, undisturbed
 
 SUITE = """\
 version: 1
@@ -46,7 +46,7 @@ def cell_of(project: Path, folder: Path, label: str, more: str = "") -> CellResu
 
 @given(st.integers(1, 500), st.integers(1, 20))
 def test_places_divide_the_steps(steps: int, count: int) -> None:
-    found = places(steps, count)
+    found = evenly_spaced(steps, count)
     assert found == sorted(set(found))
     assert all(0 < step < steps for step in found)
     assert len(found) == count or steps <= count + 1
@@ -56,8 +56,8 @@ def test_places_divide_the_steps(steps: int, count: int) -> None:
 
 
 def test_places_by_hand() -> None:
-    assert places(48, 3) == [12, 24, 36]
-    assert places(1, 3) == []
+    assert evenly_spaced(48, 3) == [12, 24, 36]
+    assert evenly_spaced(1, 3) == []
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from harness.architecture import Network, read_network
+from harness.curricula import Stage
 from harness.methods import all_methods, make_method
 from harness.records import TrainSettings
 from harness.worker.profiling import flops
 from harness.worker.profiling.flops import FlopCount, Part, flop_count, matmul_peak, timings
 from harness.worker.profiling.meter import StepRecorder
-from harness.worker.train import Collator, answer_loss, train
+from harness.worker.train import Collator, TrainRun, answer_loss, train
 
 # IA3 and prefixes need some of the lowest attention's gradients and not others; it is counted whole. The rest is exact.
 TOLERANCE = {"ia3": 0.02, "prefix_tuning": 0.02}
@@ -121,7 +122,7 @@ def recorded(folder: Path, scratch: Path, change: Callable[[Any], Any] = lambda 
     method, recorder = all_methods()["full"](learning_rate=1e-2), StepRecorder()
     model = attached(folder, "full", {})
     recorder.flop_count = change(flop_count(model, network_of(folder), ROWS))
-    train(model, method, ROWS, [], settings, 0, recorder, scratch)
+    train(model, method, Stage("all", ROWS), settings, TrainRun(0, recorder, scratch))
     return recorder
 
 

@@ -8,9 +8,10 @@ import pytest
 from tools import cell_named, plan_of, run_here
 
 from harness.records import CellResult
-from harness.worker import context as lent
 from harness.worker import latency as inference
-from harness.worker.latency import inference_facts, repeated, spread
+from harness.worker import scoring
+from harness.worker.evaluate import spread_evenly
+from harness.worker.latency import inference_facts, repeated
 
 
 class Asked:
@@ -89,8 +90,8 @@ def test_the_first_time_counts_only_where_there_is_no_other(clock: list[float]) 
 
 
 def test_documents_are_spread_over_all() -> None:
-    assert spread(range(10), 4) == [0, 2, 5, 7]
-    assert spread(range(3), 8) == [0, 1, 2]
+    assert spread_evenly(range(10), 4) == [0, 2, 5, 7]
+    assert spread_evenly(range(3), 8) == [0, 1, 2]
 
 
 # --- in a cell ---
@@ -137,7 +138,7 @@ def test_every_kind_of_answer_has_a_latency_and_scores_stay(
     assert found["latency_ms_p50"] > 0
     assert found["inference_batch"] > 1
     assert ("inference_tokens_per_second" in found) == (label != "head")
-    monkeypatch.setattr(lent.Lent, "answering", lambda self: [])
+    monkeypatch.setattr(scoring.Scorer, "latency", lambda self: [])
     other = run_here(plan, cell, project / "results" / "two" / "plain")
     assert "latency_ms_p50" not in facts(other)
     assert other.scores == result.scores
@@ -168,9 +169,9 @@ def test_what_max_length_cut_is_said(project: Path) -> None:
 
 
 def training_lengths(plan: Any, project: Path) -> list[int]:
-    from tools import work_of
+    from tools import context_of
 
-    work = work_of(plan, cell_named(plan, key("lora")), project / "results" / "one" / "c")
+    work = context_of(plan, cell_named(plan, key("lora")), project / "results" / "one" / "c")
     return [len(row["input_ids"]) for row in work.encode(work.load_model(), work.examples())]
 
 

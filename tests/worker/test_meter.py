@@ -3,11 +3,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.errors import Diverged
-from harness.worker.profiling.meter import Meter, StepRecorder, heap_trim, quantile, resident_peak
+from harness.worker.profiling.meter import Meter, StepRecorder, heap_trim, resident_peak
 
 MIB = 1 << 20
 
@@ -56,11 +54,6 @@ def test_a_failing_phase_is_kept() -> None:
     with pytest.raises(ValueError, match="x"), meter.phase("train"):
         raise ValueError("x")
     assert [phase.phase for phase in meter.phases] == ["train"]
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=30), st.floats(0, 1))
-def test_quantile_is_numpys(values: list[float], share: float) -> None:
-    assert quantile(values, share) == pytest.approx(float(np.quantile(values, share)), rel=1e-9, abs=1e-9)
 
 
 def record(times: list[float]) -> StepRecorder:

@@ -140,12 +140,12 @@ FAULTS: dict[str, Any] = {
 
 def cell_process(folder: str, name: str, phase: str) -> None:
     """A cell's process, whose second rank has a fault as it begins (`load`), or after a step (`train`)."""
-    from harness.worker import cell as worker
     from harness.worker import run
+    from harness.worker.cell import CellRun
     from harness.worker.profiling.meter import StepRecorder
 
     os.setsid()
-    target: Any = worker.Work if phase == "load" else StepRecorder
+    target: Any = CellRun if phase == "load" else StepRecorder
     hook = "course" if phase == "load" else "on_step_end"
     sound = getattr(target, hook)
 

@@ -9,12 +9,13 @@ import torch
 from samples import ROWS
 from transformers import AutoModelForCausalLM
 
+from harness.curricula import Stage
 from harness.errors import Diverged, Unavailable
 from harness.methods import all_methods
 from harness.models.loading import logits_at
 from harness.records import TrainSettings
 from harness.worker.profiling.meter import StepRecorder
-from harness.worker.train import Collator, answer_loss, train
+from harness.worker.train import Collator, TrainRun, answer_loss, train
 
 
 def model_of(folder: Path) -> Any:
@@ -27,7 +28,7 @@ def fit(folder: Path, scratch: Path, method: str = "full", rows: Any = ROWS, see
     recorder = StepRecorder()
     torch.manual_seed(0)
     model = made.attach(model_of(folder))
-    model = train(model, made, rows, ROWS, train_settings, seed, recorder, scratch)
+    model = train(model, made, Stage("all", rows, ROWS), train_settings, TrainRun(seed, recorder, scratch))
     return model, recorder
 
 
@@ -105,7 +106,7 @@ def gradients(folder: Path, scratch: Path, **settings: Any) -> dict[str, torch.T
             seen.update({name: value.grad.clone() for name, value in model.named_parameters()})
 
     settings = TrainSettings(**{"steps": 1, "warmup": 0.0, "max_grad_norm": 1e9, **settings})
-    train(model_of(folder), Looks(), ROWS, [], settings, 0, StepRecorder(), scratch)
+    train(model_of(folder), Looks(), Stage("all", ROWS), settings, TrainRun(0, StepRecorder(), scratch))
     return seen
 
 
@@ -140,7 +141,7 @@ def optimizer_of(folder: Path, scratch: Path, method: Any, **settings: Any) -> t
 
     made = TrainSettings(**{"steps": 1, "optimizer": "galore", "galore_rank": 8, **settings})
     model = method.attach(model_of(folder))
-    arguments = training_arguments(made, 1e-3, 0, scratch)
+    arguments = training_arguments(made, 1e-3, TrainRun(0, StepRecorder(), scratch))
     trainer = CellTrainer(
         model=model, args=arguments, groups=method.parameter_groups(model), recorder=StepRecorder(),
         train_dataset=ROWS, data_collator=Collator(pad=0),
@@ -227,7 +228,7 @@ def test_a_loss_that_is_no_number_ends_the_cell(tiny_model: Path, tmp_path: Path
     made = all_methods()["full"](learning_rate=1e30)
     settings = TrainSettings(steps=8, batch_size=2, warmup=0.0, max_grad_norm=1e9)
     with pytest.raises(Diverged, match="the training loss is"):
-        train(model_of(tiny_model), made, ROWS, [], settings, 0, StepRecorder(), tmp_path)
+        train(model_of(tiny_model), made, Stage("all", ROWS), settings, TrainRun(0, StepRecorder(), tmp_path))
 
 
 def test_layer_decay_gives_each_layer_its_rate(tiny_model: Path) -> None:
@@ -246,7 +247,7 @@ def test_groups_of_a_method_have_the_suites_weight_decay(tiny_model: Path, tmp_p
     settings = TrainSettings(steps=1, weight_decay=decay)
     trainer = CellTrainer(
         model=model,
-        args=training_arguments(settings, 1e-3, 0, tmp_path),
+        args=training_arguments(settings, 1e-3, TrainRun(0, StepRecorder(), tmp_path)),
         groups=method.parameter_groups(model),
         recorder=StepRecorder(),
     )

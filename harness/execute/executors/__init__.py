@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
-from harness.execute.executors.base import Executor, Progress, Running
+from harness.execute.executors.base import Executor
+from harness.execute.running import Progress, Running
 from harness.plugin import find_classes
 
 __all__ = ["Executor", "Progress", "Running", "all_executors"]
 
 
 @cache
-def all_executors() -> dict[str, type[Executor]]:
+def all_executors() -> dict[str, type[Executor[Any, Any]]]:
     """Every executor by name."""
     return find_classes(__name__, __path__, Executor)

@@ -1,4 +1,4 @@
-"""The course of a run, wherever its cells run: start what is ready, take in what has ended, until all is done.
+"""Runs a plan, wherever its cells run: starts what is ready, takes in what has ended, until all is done.
 
 An executor is a class with a few short methods: where a cell has room, how it is launched, whether it has ended,
 how it is ended. Order, needs, limits, Ctrl-C, results and the database are dealt with here, once.
@@ -6,117 +6,41 @@ how it is ended. Order, needs, limits, Ctrl-C, results and the database are deal
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from types import FrameType
+from typing import ClassVar, Generic
 
-from harness.data import Facts
 from harness.environment import cores, environment, now
 from harness.errors import BusyStore, FullDisk
-from harness.execute.events import EventLog, latest_news
+from harness.execute.events import EventLog
 from harness.execute.queue import Queue
+from harness.execute.running import Ended, Handle, Progress, Refusal, Run, Running, Slot
 from harness.execute.studies import Studies
 from harness.plan import Plan, leaks_of
-from harness.records import Cell, CellResult, Environment, Status
-from harness.store import ITEMS, RESULT, Store, clear, full_disk, is_full, write_atomically
+from harness.records import Cell, CellResult, Environment, Job, Status, with_settings
+from harness.store import (
+    ITEMS,
+    RESULT,
+    Store,
+    clear,
+    full_disk,
+    is_full,
+    note_neighbour,
+    read_result,
+    write_job,
+    write_result,
+)
 from harness.suite import Recipe
 
 POLL_SECONDS = 0.25
 STUCK_SECONDS = 30.0  # a process that is alive so long after its result was written is ended
 TAKE_IN_SECONDS = 10.0  # between two openings of the database: each costs a tenth of a second of a core
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a cell may take, and what a machine has: seconds and bytes; None is no limit of our own."""
-
-    seconds: float | None = None
-    memory: int | None = None
-    machine: int | None = None  # bytes of a device, in place of what was found
-
-
-@dataclass(frozen=True)
-class Run:
-    """One execution of a suite. `jobs` is the number of cells at a time, None for the executor's own choice."""
-
-    run_id: str
-    environment: Environment
-    facts: Facts
-    threads: int
-    jobs: int | None = None
-    limits: Limits = Limits()
-    seconds: Callable[[Cell], float] = lambda cell: 1.0  # expected
-    predict: Callable[[Cell], int | None] = lambda cell: None  # bytes on the device
-    parts: Callable[[Cell], dict[str, int]] = lambda cell: {}  # what these are made of
-    peaks: Mapping[str, float] = field(default_factory=dict)  # precision -> FLOP/s of a device's matrix products
-    address: str = ""  # of a cluster
-    bad_instruments: tuple[str, ...] = ()  # checks that failed: every result is marked
-    root: Path = Path()  # the project's folder: where `suites/` lies
-    least: Callable[[Cell], int | None] | None = None  # bytes, without what is left out where there is no room
-
-    def needed(self, cell: Cell) -> int | None:
-        """The bytes without which a cell cannot run: too few of them are a reason to refuse it."""
-        return (self.least or self.predict)(cell)
-
-
-@dataclass
-class Running:
-    """A cell under way. `place` and `handle` belong to the executor."""
-
-    cell: Cell
-    folder: Path
-    place: Any
-    handle: Any = None
-    device: str = ""
-    pid: int = 0
-    started: float = field(default_factory=time.monotonic)
-    finished: float = 0.0  # when its result was first seen
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    def events(self) -> dict[str, Any]:
-        """The newest of each kind of news from the worker: phase, step, steps, loss."""
-        return latest_news(self.folder)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a cell's process ended. Status and reason count only where it left no result."""
-
-    status: Status = Status.FAILED
-    reason: str = ""
-
-
-@dataclass
-class Progress:
-    """What a watcher may show. `ended` grows: (cell, status, seconds) in the order in which they ended."""
-
-    plan: Plan
-    states: dict[str, str]
-    counts: Counter[str] = field(default_factory=Counter)
-    running: list[Running] = field(default_factory=list)
-    ended: list[tuple[Cell, str, float]] = field(default_factory=list)
-    stopping: bool = False
-    queue: Queue | None = None
-
-    def waiting_by_method(self) -> Counter[str]:
-        """How many cells of each method are still to do."""
-        return self.queue.waiting_by_method if self.queue else Counter()
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """spec_digest -> how long it took, of the cells that ended in this run."""
-        return {cell.spec_digest: seconds for cell, _, seconds in self.ended}
 
 
 @contextmanager
@@ -127,7 +51,7 @@ def ctrl_c(progress: Progress) -> Iterator[None]:
     SIGTERM, which systems send before they go down, stops at once.
     """
 
-    def pressed(number: int, frame: Any) -> None:
+    def pressed(number: int, frame: FrameType | None) -> None:
         if progress.stopping or number == signal.SIGTERM:
             progress.stopping = True
             raise KeyboardInterrupt
@@ -144,7 +68,7 @@ def ctrl_c(progress: Progress) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Executor(ABC):
+class Executor(ABC, Generic[Slot, Handle]):
     """Runs the cells of a plan that are to do, needs first.
 
     `watch` is called often with the Progress; `on_result` once for each result, with its folder.
@@ -180,10 +104,10 @@ class Executor(ABC):
         count = threads or max(1, cores() // (jobs or 1))
         return environment(count), count
 
-    def open(self) -> None:  # noqa: B027 (hooks may do nothing)
+    def open(self) -> None:
         """Called once before the first cell."""
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Called once after the last, however the run ended."""
 
     def refuse(self, cell: Cell) -> str | None:
@@ -195,25 +119,25 @@ class Executor(ABC):
         return False
 
     @abstractmethod
-    def place(self, cell: Cell) -> Any | None:
+    def take_slot(self, cell: Cell) -> Slot | None:
         """Take room for a cell, or None when there is none at present."""
 
     @abstractmethod
-    def launch(self, running: Running, job: dict[str, Any]) -> None:
+    def launch(self, running: Running[Slot, Handle], job: Job) -> None:
         """Start a cell's process for the job that lies in its folder; fills in handle, pid and device."""
 
     @abstractmethod
-    def ended(self, running: Running) -> Ended | None:
+    def ended(self, running: Running[Slot, Handle]) -> Ended | None:
         """How a cell's process ended; None while it runs."""
 
     @abstractmethod
-    def kill(self, running: Running) -> None:
+    def kill(self, running: Running[Slot, Handle]) -> None:
         """End a cell's process and all that it started; it has ended when this returns."""
 
-    def release(self, running: Running) -> None:  # noqa: B027
+    def release(self, running: Running[Slot, Handle]) -> None:
         """Give back the room that an ended cell had."""
 
-    def neighbours(self, running: Running) -> list[Running]:
+    def neighbours(self, running: Running[Slot, Handle]) -> list[Running[Slot, Handle]]:
         """The cells under way that share a device with this one: they make its timings say little."""
         return []
 
@@ -274,85 +198,89 @@ class Executor(ABC):
         if self.queue.blocked:
             self._skip(*self.queue.blocked.popleft())
             return True
-        taken = None if self.full() else self.queue.take(self._room)
+        if self.full():
+            return False
+        taken: tuple[Cell, Slot | Refusal | Cell] | None = self.queue.take(self._room)
         if taken is None:
             return False
-        cell, place = taken
-        if isinstance(place, Refusal):
-            self._skip(cell, str(place))
-        elif cell.study:
+        cell, slot = taken
+        if isinstance(slot, Refusal):
+            self._skip(cell, slot.reason)
+        elif isinstance(slot, Cell):
             self.studies.begin(cell, self.weights)
         else:
-            self._start(cell, place)
+            self._start(cell, slot)
         return True
 
-    def _room(self, cell: Cell) -> Any | None:
+    def _room(self, cell: Cell) -> Slot | Refusal | Cell | None:
+        """A slot for a cell, or why it can never run here; the cell itself for a study, which takes no room."""
         cell = self.studies.resolved(cell, self.weights)
         reason = Recipe.of(cell).skip_cell(cell, bool(self.run_info.environment.accelerator))
         if cell.study and not reason:
-            return cell  # it takes no room: its trials do
+            return cell
         reason = reason or self.refuse(cell)
-        return Refusal(reason) if reason else self.place(cell)
+        return Refusal(reason) if reason else self.take_slot(cell)
 
     def _add(self, trial: Cell, study: str) -> None:
-        """A trial's cell, into the queue before the cells that wait for its study."""
+        """Put a trial's cell into the queue, before the cells that wait for its study."""
         self.cells[trial.spec_digest] = trial
         self.queue.add(trial, after=study)
-        self.log.tell("cell_added", key=trial.key)
+        self.log.append("cell_added", key=trial.key)
 
-    def _finish(self, study: Cell, made: Callable[[str], CellResult]) -> None:
-        """A study has ended: its result is kept like a cell's."""
+    def _finish(self, study: Cell, result_of: Callable[[str], CellResult]) -> None:
+        """Keep the result of an ended study like a cell's; `result_of` makes it for an attempt's name."""
         folder = self._folder(study)
-        result = made(folder.name)
-        write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
+        result = result_of(folder.name)
+        write_result(folder, result)
         if result.status is Status.DONE:
             self.weights[study.spec_digest] = folder
         self._settle(result, folder)
 
-    def _start(self, cell: Cell, place: Any) -> None:
+    def _start(self, cell: Cell, slot: Slot) -> None:
         folder = self._folder(cell)
-        running = Running(cell, folder, place)
+        running: Running[Slot, Handle] = Running(cell, folder, slot)
         job = self.job(cell)
-        write_atomically(folder / "job.json", json.dumps(job, indent=1))
+        write_job(folder, job)
         self.launch(running, job)
         self.progress.running.append(running)
         for other in self.neighbours(running):
-            note(other.folder, cell.key)
-            note(folder, other.cell.key)
-        self.log.tell(
+            note_neighbour(other.folder, cell.key)
+            note_neighbour(folder, other.cell.key)
+        self.log.append(
             "cell_started", key=cell.key, attempt_id=folder.name, device=running.device, pid=running.pid,
-            predicted_bytes=job["predicted_bytes"],
+            predicted_bytes=job.predicted_bytes,
         )  # fmt: skip
 
-    def job(self, cell: Cell) -> dict[str, Any]:
-        """All that a worker is told."""
+    def job(self, cell: Cell) -> Job:
+        """The job of a cell: all that its process is told."""
         run = self.run_info
-        needed = {role: self.cells[need] for role, need in cell.loads.items()}
-        tuned = self.studies.resolved(cell, self.weights)
-        return {
-            "run_id": run.run_id,
-            "cell": cell.to_json(),
-            "environment": vars(run.environment),
-            "models": {name: run.facts.models[name].folder for name in (cell.model, *cell.borrows)},
-            "tasks": {name: run.facts.tasks[name].path for name in (*cell.learn, *cell.retain, *cell.reads)},
-            "needs": {role: str(self.weights[need] / "weights") for role, need in cell.loads.items()},
-            "needed": {role: need.to_json() for role, need in needed.items()},
-            "baseline": str(self.weights[cell.baseline] / ITEMS) if cell.baseline in self.weights else "",
-            "documents": str(self.store.folder / "documents"),
-            "results": str(self.store.folder),
-            "threads": run.threads,
-            "bad_instruments": list(run.bad_instruments),
-            "leaks": leaks_of(cell, run.facts),
-            "predicted_bytes": run.predict(tuned),
-            "needed_bytes": run.needed(tuned),
-            "memory_limit": run.limits.memory,
-            "predicted_parts": run.parts(tuned),
-            "matmul_peak": run.peaks.get(cell.train.precision),
-            "tuned": self.studies.settled(cell, self.weights),
-            "earlier": self.studies.earlier(cell) if cell.trial else [],
-        }
+        tuned = self.studies.settled(cell, self.weights)
+        settled = with_settings(cell, tuned)
+        baseline = self.weights.get(cell.baseline)
+        return Job(
+            run_id=run.run_id,
+            cell=cell,
+            tuned=tuned,
+            environment=run.environment,
+            threads=run.threads,
+            models={name: Path(run.facts.models[name].folder) for name in (cell.model, *cell.borrows)},
+            tasks={name: Path(run.facts.tasks[name].path) for name in (*cell.learn, *cell.retain, *cell.reads)},
+            needs={role: self.weights[need] / "weights" for role, need in cell.loads.items()},
+            needed={role: self.cells[need] for role, need in cell.loads.items()},
+            baseline=baseline / ITEMS if baseline else None,
+            documents=self.store.folder / "documents",
+            results=self.store.folder,
+            predicted_bytes=run.predict(settled),
+            needed_bytes=run.needed(settled),
+            predicted_parts=run.parts(settled),
+            memory_limit=run.limits.memory,
+            matmul_peak=run.peaks.get(cell.train.precision),
+            bad_instruments=run.bad_instruments,
+            leaks=leaks_of(cell, run.facts),
+            earlier=self.studies.earlier(cell) if cell.trial else (),
+        )
 
-    def _look_at(self, running: Running) -> None:
+    def _look_at(self, running: Running[Slot, Handle]) -> None:
         """Take a cell in when it has ended, and end it when it must."""
         limit = self.run_info.limits.seconds
         ended = self.ended(running)
@@ -368,16 +296,15 @@ class Executor(ABC):
             self.progress.running.remove(running)
             self._collect(running, ended)
 
-    def _collect(self, running: Running, ended: Ended) -> None:
+    def _collect(self, running: Running[Slot, Handle], ended: Ended) -> None:
         """Take in one ended cell. A process that left no result gets one from the way it ended."""
         self.release(running)
         clear(running.folder)
-        path = running.folder / RESULT
-        if not path.exists():
+        if not (running.folder / RESULT).exists():
             if is_full(self.store.folder):
                 ended = Ended(Status.INTERRUPTED, "no space was left on the disk")
             self._write(running.cell, running.folder, ended, running.seconds, running.device)
-        result = CellResult.from_json(json.loads(path.read_text()))
+        result = read_result(running.folder)
         if result.status is Status.DONE:
             self.weights[running.cell.spec_digest] = running.folder
         self._settle(result, running.folder)
@@ -387,12 +314,12 @@ class Executor(ABC):
         self._settle(self._write(cell, folder, Ended(Status.SKIPPED, reason)), folder)
 
     def _settle(self, result: CellResult, folder: Path) -> None:
-        """A cell has its result: tell everybody."""
+        """Pass on the result of an ended cell: to the queue, the event log, trackers and studies."""
         cell = result.cell
         self.queue.end(cell.spec_digest, result.status)
         self.progress.ended.append((cell, str(result.status), result.seconds))
         self.fresh.append(folder)
-        self.log.tell(
+        self.log.append(
             "cell_ended", key=cell.key, attempt_id=folder.name, status=result.status, reason=result.reason,
             seconds=result.seconds,
         )  # fmt: skip
@@ -421,7 +348,7 @@ class Executor(ABC):
         result = CellResult(
             folder.name, run.run_id, cell, run.environment, ended.status, ended.reason, now(), seconds, device=device
         )
-        write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
+        write_result(folder, result)
         return result
 
     def _take_in(self) -> None:
@@ -430,15 +357,5 @@ class Executor(ABC):
         if self.fresh:
             with suppress(BusyStore), self.store.open(wait_seconds=0.0) as connection:
                 for complaint in self.store.ingest(connection, self.fresh):
-                    self.log.tell("warning", message=complaint)
+                    self.log.append("warning", message=complaint)
                 self.fresh = []
-
-
-class Refusal(str):
-    """A reason in the place of a place."""
-
-
-def note(folder: Path, key: str) -> None:
-    """Write down a cell that shares the machine with the one in `folder`; its worker puts it into the result."""
-    with (folder / "beside.txt").open("a") as file:
-        file.write(key + "\n")

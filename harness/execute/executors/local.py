@@ -13,21 +13,25 @@ import signal
 import subprocess
 from contextlib import suppress
 from multiprocessing.connection import wait
-from typing import Any
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 
 from harness.execute import child
-from harness.execute.executors.base import Ended, Executor, Running
+from harness.execute.executors.base import Executor
 from harness.execute.placement import Device, Placement, too_large
+from harness.execute.running import Ended, Running
 from harness.execute.watchdog import Watchdog, memory_left
 from harness.plan import devices_missing, devices_of
-from harness.records import Cell, Environment, Status
+from harness.records import Cell, Environment, Job, Status
+from harness.store import LOG
 
+OnDevices = Running[tuple[Device, ...], BaseProcess]
 GRACE_SECONDS = 5.0
 CPU = "cpu"
 LOST = 255  # what multiprocessing says of a process whose fork server is gone
 
 
-class LocalExecutor(Executor):
+class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
     """Cells on this machine's CPU or GPUs."""
 
     name = "local"
@@ -55,19 +59,19 @@ class LocalExecutor(Executor):
     def full(self) -> bool:
         return all(len(device.held) >= device.slots for device in self.placement.devices)
 
-    def place(self, cell: Cell) -> tuple[Device, ...] | None:
+    def take_slot(self, cell: Cell) -> tuple[Device, ...] | None:
         return self.placement.place(cell)
 
-    def release(self, running: Running) -> None:
+    def release(self, running: OnDevices) -> None:
         self.placement.release(running.cell)
 
-    def neighbours(self, running: Running) -> list[Running]:
-        shared = {name for device in running.place for name in device.held}
+    def neighbours(self, running: OnDevices) -> list[OnDevices]:
+        shared = {name for device in running.slot for name in device.held}
         return [other for other in self.progress.running if other is not running and other.cell.spec_digest in shared]
 
-    def launch(self, running: Running, job: dict[str, Any]) -> None:
+    def launch(self, running: OnDevices, job: Job) -> None:
         variables = dict(os.environ)
-        names = [device.name for device in running.place]
+        names = [device.name for device in running.slot]
         if self.cuda:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(names)  # Trainer would spread over all that it sees
         running.device = "cpu" if not self.cuda else "cuda:" + ",".join(names)
@@ -75,11 +79,11 @@ class LocalExecutor(Executor):
             target=child.main, args=(str(running.folder), os.getpid(), variables, running.device), daemon=False
         )
         process.start()
-        running.handle, running.pid = process, process.pid
-        self.watchdog.watch(process.pid)
+        running.handle, running.pid = process, process.pid or 0
+        self.watchdog.watch(running.pid)
 
-    def ended(self, running: Running) -> Ended | None:
-        code = running.handle.exitcode
+    def ended(self, running: OnDevices) -> Ended | None:
+        code = running.launched.exitcode
         if code is None:
             return None
         end_group(running.pid)  # what it started must not outlive it
@@ -95,25 +99,25 @@ class LocalExecutor(Executor):
         if code == LOST:
             return Ended(Status.INTERRUPTED, "the process was lost with the fork server that started it")
         how = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
-        return Ended(Status.FAILED, f"the process ended with {how}; see {running.folder / 'log.txt'}")
+        return Ended(Status.FAILED, f"the process ended with {how}; see {running.folder / LOG}")
 
-    def kill(self, running: Running) -> None:
+    def kill(self, running: OnDevices) -> None:
         """End a cell's whole process group: first politely, then not."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if not end_group(running.pid, number) and running.handle.exitcode is None:
+            if not end_group(running.pid, number) and running.launched.exitcode is None:
                 with suppress(OSError):
                     os.kill(running.pid, number)  # so young that it leads no group yet
-            running.handle.join(GRACE_SECONDS)
-            if running.handle.exitcode is not None:
+            running.launched.join(GRACE_SECONDS)
+            if running.launched.exitcode is not None:
                 break
         end_group(running.pid)
         self.watchdog.forget(running.pid)
 
     def wait(self, seconds: float) -> None:
-        sentinels = [running.handle.sentinel for running in self.progress.running]
+        sentinels = [running.launched.sentinel for running in self.progress.running]
         wait(sentinels, seconds) if sentinels else super().wait(seconds)
 
-    def _context(self) -> Any:
+    def _context(self) -> ForkServerContext | SpawnContext:
         """A fork server; with a GPU only where a process forked from it can use the GPU."""
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         # bitsandbytes asks for CUDA at import; asked through NVML, that starts no CUDA context.

@@ -12,19 +12,36 @@ import os
 import shutil
 import socket
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from harness.data import cache_root
 from harness.environment import cores
 from harness.errors import UserError
 from harness.execute import child
-from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Running
-from harness.execute.executors.ray.provision import describe, same_environment
+from harness.execute.executors.base import POLL_SECONDS, Executor
+from harness.execute.node_environment import environment_here, same_environment
 from harness.execute.placement import ERROR, GIB
+from harness.execute.running import Ended, Running
 from harness.plan import devices_of
-from harness.records import Cell, Environment, Status
-from harness.store import RESULT
+from harness.records import Cell, Environment, Job, Status
+from harness.store import LOG, RESULT
 
+if TYPE_CHECKING:
+    from submitit import AutoExecutor
+
+
+class SlurmJob(Protocol):
+    """The part of submitit's job that is used here."""
+
+    job_id: str
+    state: str
+
+    def done(self, force_check: bool = False) -> bool: ...
+    def stderr(self) -> str | None: ...
+    def cancel(self, check: bool = True) -> None: ...
+
+
+Submitted = Running[bool, SlurmJob]
 JOBS = 100  # submitted at a time; Slurm has a queue of its own
 DAY_MINUTES, SPARE_MINUTES = 24 * 60, 10  # our own time limit comes first: it is told apart from Slurm's
 GRACE_SECONDS = 60.0
@@ -32,7 +49,7 @@ STATES = {"TIMEOUT": Status.TIMEOUT, "OUT_OF_MEMORY": Status.OOM}  # of Slurm, a
 STATES.update(dict.fromkeys(("CANCELLED", "NODE_FAIL", "PREEMPTED", "INTERRUPTED"), Status.INTERRUPTED))
 
 
-class SlurmExecutor(Executor):
+class SlurmExecutor(Executor[bool, SlurmJob]):
     """Cells as jobs of a Slurm cluster. Its `address` may be "local": then submitit's jobs are processes here."""
 
     name = "slurm"
@@ -43,57 +60,58 @@ class SlurmExecutor(Executor):
 
     @classmethod
     def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
-        """That of a node, which a job of its own finds out: this machine may be one without a GPU."""
+        """A node's environment, found out by a job of its own: this machine may have no GPU."""
         count = threads or cores()
-        return submitter(address, count).submit(describe, count).result(), count
+        return submitter(address, count).submit(environment_here, count).result(), count
 
-    def place(self, cell: Cell) -> bool | None:
+    def take_slot(self, cell: Cell) -> bool | None:
         return True if len(self.progress.running) < (self.run_info.jobs or JOBS) else None
 
-    def launch(self, running: Running, job: dict[str, Any]) -> None:
+    def launch(self, running: Submitted, job: Job) -> None:
         run = self.run_info
         minutes = math.ceil(run.limits.seconds / 60) + SPARE_MINUTES if run.limits.seconds else DAY_MINUTES
-        limits: dict[str, Any] = {"timeout_min": minutes, "name": f"tunebench-{run.run_id}"}
+        limits: dict[str, object] = {"timeout_min": minutes, "name": f"tunebench-{run.run_id}"}
         if run.environment.accelerator:
             limits["gpus_per_node"] = devices_of(running.cell)
-        elif predicted := job["predicted_bytes"]:
+        elif predicted := job.predicted_bytes:
             limits["mem_gb"] = math.ceil(predicted * (1 + ERROR) / GIB)
         submitted = submitter(run.address, run.threads, **limits)
-        running.handle = submitted.submit(run_cell, str(running.folder), job["environment"], run.threads)
-        running.device = f"job {running.handle.job_id}"
+        running.handle = submitted.submit(run_cell, str(running.folder), job.environment, run.threads)
+        running.device = f"job {running.launched.job_id}"
 
-    def ended(self, running: Running) -> Ended | None:
+    def ended(self, running: Submitted) -> Ended | None:
         if (running.folder / RESULT).exists():
             return Ended()
-        if not (running.folder / "log.txt").exists():
+        if not (running.folder / LOG).exists():
             running.started = time.monotonic()  # it waits in Slurm's queue: no time of the cell's
-        if not running.handle.done() or (running.folder / RESULT).exists():
+        if not running.launched.done() or (running.folder / RESULT).exists():
             return None
-        state, said = running.handle.state, (running.handle.stderr() or "").strip().splitlines()[-1:]
-        reason = ": ".join([f"{running.device} ended as {state}", *said]) + f"; see {running.folder / 'log.txt'}"
+        job = running.launched
+        state, last_line = job.state, (job.stderr() or "").strip().splitlines()[-1:]
+        reason = ": ".join([f"{running.device} ended as {state}", *last_line]) + f"; see {running.folder / LOG}"
         return Ended(STATES.get(state.split()[0], Status.FAILED), reason)
 
-    def kill(self, running: Running) -> None:
+    def kill(self, running: Submitted) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
-        running.handle.cancel(check=False)
-        while not running.handle.done(force_check=True) and time.monotonic() < deadline:
+        running.launched.cancel(check=False)
+        while not running.launched.done(force_check=True) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
 
 
-def submitter(address: str, threads: int, **limits: Any) -> Any:
+def submitter(address: str, threads: int, **limits: object) -> AutoExecutor:
     """Submitit's own executor. Raises UserError where there is no Slurm."""
     import submitit
 
     if not address and not shutil.which("sbatch"):
         raise UserError("executor slurm: found no `sbatch` here. Run tunebench where jobs can be submitted.")
-    made = submitit.AutoExecutor(cache_root() / "slurm", cluster=address or "slurm", slurm_max_num_timeout=0)
-    made.update_parameters(cpus_per_task=threads, **limits)
-    return made
+    executor = submitit.AutoExecutor(cache_root() / "slurm", cluster=address or "slurm", slurm_max_num_timeout=0)
+    executor.update_parameters(cpus_per_task=threads, **limits)
+    return executor
 
 
-def run_cell(folder: str, planned: dict[str, Any], threads: int) -> None:
-    """In the job: the same first lines as any cell's process has."""
-    same_environment(Environment(**planned), threads)
+def run_cell(folder: str, planned: Environment, threads: int) -> None:
+    """Run a cell inside its Slurm job, with the same first lines as any cell's process."""
+    same_environment(planned, threads)
     offline = {"HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     device = f"{socket.gethostname()} cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '')}".removesuffix(" cuda:")
     child.main(folder, os.getppid(), {**os.environ, **offline}, device)

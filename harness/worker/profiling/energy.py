@@ -1,12 +1,12 @@
-"""Energy that the hardware's own counters have seen, in joules; absent where there is none, never estimated.
+"""Energy as the hardware's own counters measure it, in joules; absent where there is none, never estimated.
 
 On an NVIDIA GPU NVML's total of the board that this process uses (`nvmlDeviceGetTotalEnergyConsumption`, Volta and
 later, package nvidia-ml-py), without the processor beside it. On a CPU RAPL's packages (Linux powercap,
 https://docs.kernel.org/power/powercap/powercap.html), without memory and the rest of the machine; most systems let
 root alone read it (CVE-2020-8694). Both count the whole device: whatever else runs there is counted too, so a cell
-that shared its machine is left without (`worker.finish`). Work that is not tunebench's cannot be seen here.
+that shared its machine is left without (`cell.finish`). Work that is not tunebench's cannot be seen here.
 
-NVML renews its total some ten to fifty times a second, RAPL a thousand times: of shorter phases it says little.
+NVML renews its total some ten to fifty times a second, RAPL a thousand times: figures of shorter phases say little.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Protocol
 
 POWERCAP = Path("/sys/class/powercap")
 PACKAGE = re.compile(r"intel-rapl:\d+")  # AMD's processors stand under this name too; below it are parts of packages
@@ -50,7 +51,7 @@ def energy_counter() -> Counter:
 class Board:
     """A GPU's own count, by NVML."""
 
-    def __init__(self, nvml: Any, handle: Any) -> None:
+    def __init__(self, nvml: ModuleType, handle: object) -> None:
         self.nvml, self.handle = nvml, handle
 
     def read(self) -> float | None:
@@ -74,7 +75,7 @@ def gpu_counter(environ: Mapping[str, str]) -> Counter:
     return Absent() if handle is None else Board(nvml, handle)
 
 
-def board_of(nvml: Any, environ: Mapping[str, str]) -> Any | None:
+def board_of(nvml: ModuleType, environ: Mapping[str, str]) -> object | None:
     """NVML's handle of CUDA's current device, by CUDA's rules for CUDA_VISIBLE_DEVICES; None where they do not tell,
     or where the board is shared out (MIG), as its count is of all shares.
 
@@ -88,21 +89,21 @@ def board_of(nvml: Any, environ: Mapping[str, str]) -> Any | None:
         # Numbers are NVML's only if CUDA counts as the bus does; by default it puts the fastest first.
         alike = len({text(nvml.nvmlDeviceGetName(board)) for board in boards}) == 1
         counted = alike or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-        found = [boards[int(name)]] if counted and int(name) < len(boards) else []
+        matching = [boards[int(name)]] if counted and int(name) < len(boards) else []
     else:
-        found = [board for board in boards if name and text(nvml.nvmlDeviceGetUUID(board)).startswith(name)]
-    return found[0] if len(found) == 1 and not is_shared_out(nvml, found[0]) else None
+        matching = [board for board in boards if name and text(nvml.nvmlDeviceGetUUID(board)).startswith(name)]
+    return matching[0] if len(matching) == 1 and not is_shared_out(nvml, matching[0]) else None
 
 
-def is_shared_out(nvml: Any, board: Any) -> bool:
+def is_shared_out(nvml: ModuleType, board: object) -> bool:
     try:
         return bool(nvml.nvmlDeviceGetMigMode(board)[0])
     except nvml.NVMLError:
         return False  # a board that cannot be
 
 
-def text(found: str | bytes) -> str:
-    return found.decode() if isinstance(found, bytes) else found
+def text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name
 
 
 # --- a processor ---

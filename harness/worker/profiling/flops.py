@@ -16,7 +16,7 @@ Tokens are those without padding, s is the mean length of a step's sequences, an
 (checkpointed layers) counts once: so waste lowers the utilisation. Not counted: norms, activations, the loss, the
 optimiser, DoRA's norms of weights, and validation.
 
-Not covered, and then nothing is said: networks of another form than Llama's, adapters other than those named below,
+Not covered, and then there is no count: networks of another form than Llama's, adapters other than those named below,
 the network that makes p-tuning's prompt, objectives with models or text of their own, trainers of other libraries.
 """
 
@@ -25,11 +25,16 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.architecture import LAYER, LINEARS, Network
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.nn import Parameter
 
 ANSWERS, TOKENS = "answers", "tokens"  # what a matrix is multiplied with
 # Within a layer, what comes before what.
@@ -52,7 +57,7 @@ class Part:
     """A parameter: how many of its numbers each of `rows` is multiplied with, and where it stands between input and
     output. `flag` has its `requires_grad`."""
 
-    flag: Any
+    flag: Parameter | Fixed
     size: int
     place: float
     rows: str = TOKENS
@@ -80,25 +85,27 @@ class FlopCount:
         rows = {TOKENS: tokens + self.virtual * sequences, ANSWERS: self.answers * sequences}
         pairs = list(zip(self.parts, trained, strict=True))
         lowest = min((part.place for part, is_trained in pairs if is_trained), default=NOWHERE)
-        found = 0.0
+        flops = 0.0
         for part, is_trained in pairs:
-            found += 2 * part.size * rows[part.rows] * (1 + (lowest < part.place) + is_trained)
+            flops += 2 * part.size * rows[part.rows] * (1 + (lowest < part.place) + is_trained)
         seen = tokens / sequences + self.virtual + self.prefix
         for number, width in enumerate(self.widths):
             ways = 3 if lowest < STEP * number + KEYS + 1 else 1
-            found += 4 * seen * width * rows[TOKENS] * ways
-        return found
+            flops += 4 * seen * width * rows[TOKENS] * ways
+        return flops
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """A flag that does not change, in the place of a parameter that must not be held on to."""
+    """A flag that does not change, instead of a parameter that must not be held on to."""
 
     requires_grad: bool
 
 
-def flop_count(model: Any, network: Network, rows: Sequence[dict[str, Any]], hold: bool = True) -> FlopCount | None:
-    """What there is to count of a model, made of `network`, that is about to learn `rows` ({input_ids, labels}).
+def flop_count(
+    model: nn.Module, network: Network, rows: Sequence[Mapping[str, list[int]]], hold: bool = True
+) -> FlopCount | None:
+    """How to count the FLOPs of a model, made of `network`, that is about to learn `rows` ({input_ids, labels}).
 
     `hold`: look at its parameters again before each step. None for what is not known.
     """
@@ -110,10 +117,10 @@ def flop_count(model: Any, network: Network, rows: Sequence[dict[str, Any]], hol
     prefix = prompt if kind == "PREFIX_TUNING" else 0
     parts: list[Part] = []
     for name, value in model.named_parameters():
-        found = inside_layer(name, value) if LAYER.match(name) else outside(name, value, bool(prefix))
-        if found is None:
+        part = inside_layer(name, value) if LAYER.match(name) else outside(name, value, bool(prefix))
+        if part is None:
             return None
-        parts.append(found)
+        parts.append(part)
         if name.endswith("embed_tokens.weight") and "lm_head.weight" not in network.weights:  # the output layer, too
             parts.append(Part(value, size_of(value), OUTPUT, ANSWERS))
     if not hold:
@@ -126,13 +133,13 @@ def flop_count(model: Any, network: Network, rows: Sequence[dict[str, Any]], hol
     return FlopCount(tuple(parts), tuple(widths), answers, prompt - prefix, prefix)
 
 
-def size_of(value: Any) -> int:
+def size_of(value: Parameter) -> int:
     """Numbers of a parameter; packed 4-bit weights count as those they hold."""
     state = getattr(value, "quant_state", None)
     return int(state.shape.numel() if state is not None else value.numel())
 
 
-def inside_layer(name: str, value: Any) -> Part | None:
+def inside_layer(name: str, value: Parameter) -> Part | None:
     """A parameter of a layer, as it is counted; None for what is not known."""
     number, rest = re.findall(LAYER, name)[0]
     stage = next((STAGES[part] for part in STAGES if f".{part}." in f".{rest}"), None)
@@ -149,7 +156,7 @@ def inside_layer(name: str, value: Any) -> Part | None:
     return Part(value, size_of(value), place) if own and own[1] in LINEARS else None
 
 
-def outside(name: str, value: Any, is_prefix: bool) -> Part | None:
+def outside(name: str, value: Parameter, is_prefix: bool) -> Part | None:
     """A parameter that is in no layer: embeddings are looked up, not multiplied with."""
     if "prompt_encoder." in name and is_prefix:
         # Keys and values themselves, of all layers: what runs through the first attention depends on them.
@@ -167,8 +174,8 @@ SIDES = {"cpu": 2048, "cuda": 8192}  # large enough that memory is no limit
 REPEATS, PEAK_SECONDS = 10, 2.0
 
 
-def matmul_peak(dtype: Any) -> float:
-    """FLOP/s of a square product of a torch dtype on this process's device and threads: the best of several."""
+def matmul_peak(dtype: torch.dtype) -> float:
+    """FLOP/s of a square matrix product in a torch dtype, on this process's device and threads: the best of several."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -184,11 +191,11 @@ def matmul_peak(dtype: Any) -> float:
 
 
 def timings(work: Callable[[], None], repeats: int = REPEATS, most: float = PEAK_SECONDS) -> list[float]:
-    """Seconds of `work`, done several times, fewer where they take more than `most` together. The first, which warms
-    up, is among them: for the best of them that does no harm."""
-    found: list[float] = []
-    while len(found) < repeats and sum(found) < most:
+    """Seconds of `work`, done `repeats` times, or fewer where they take more than `most` together. The first, which
+    warms up, is among them: it does not change the best."""
+    seconds: list[float] = []
+    while len(seconds) < repeats and sum(seconds) < most:
         started = time.perf_counter()
         work()
-        found.append(time.perf_counter() - started)
-    return found
+        seconds.append(time.perf_counter() - started)
+    return seconds

@@ -1,4 +1,4 @@
-"""What a cell costs: seconds, tokens, energy and peak memory, phase by phase and step by step.
+"""Measures a cell: seconds, tokens, energy and peak memory, phase by phase and step by step.
 
 On a GPU: peaks that torch allocated and reserved, and the whole device's, sampled. On a CPU: the resident
 peak of the phase (VmHWM, reset at its start through clear_refs). Measuring steps is a TrainerCallback, so
@@ -16,17 +16,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy
 from transformers import TrainerCallback
 
 from harness.errors import Diverged
 from harness.records import Fact, Phase, Step
 from harness.worker.profiling.energy import Counter, energy_counter
 from harness.worker.profiling.flops import FlopCount
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 WARM_UP_STEPS = 2  # left out of throughput: the first steps allocate and tune kernels
 SAMPLE_SECONDS = 0.05
@@ -37,7 +41,7 @@ class Meter:
 
     def __init__(self, energy: Counter | None = None) -> None:
         self.energy = energy or energy_counter()
-        self.joules: float | None = None  # of the counter, when the phase began
+        self.joules: float | None = None  # by the counter, when the phase began
         self.phases: list[Phase] = []
         self.name = ""  # of the phase that is being measured
         self.tokens: int | None = None
@@ -56,8 +60,8 @@ class Meter:
     def phase(self, name: str) -> Iterator[None]:
         """Measure a phase; it is kept also when it fails.
 
-        Of a phase within another, nothing counts as the other's: neither time nor memory. One that comes again is
-        added to.
+        Neither time nor memory of a phase within another counts as the other's. A phase that comes again is added to
+        its earlier stretch.
         """
         outer = self.name
         if outer:
@@ -84,7 +88,7 @@ class Meter:
         seconds = time.perf_counter() - self.started
         joules = self.energy.read()
         allocated, reserved = cuda_peaks()
-        found = Phase(
+        phase = Phase(
             phase=self.name,
             seconds=seconds,
             tokens=self.tokens,
@@ -96,24 +100,35 @@ class Meter:
             energy_j=None if joules is None or self.joules is None else joules - self.joules,
         )
         self.name = ""
-        earlier = next((place for place, phase in enumerate(self.phases) if phase.phase == found.phase), None)
+        earlier = next((number for number, other in enumerate(self.phases) if other.phase == phase.phase), None)
         if earlier is None:
-            self.phases.append(found)
+            self.phases.append(phase)
         else:
-            self.phases[earlier] = joined(self.phases[earlier], found)
+            self.phases[earlier] = joined(self.phases[earlier], phase)
 
 
 def joined(one: Phase, other: Phase) -> Phase:
     """Two stretches of a phase: what was done is added, of peaks the higher one is kept. Energy that is not known of
     both is not known."""
+    return Phase(
+        phase=one.phase,
+        seconds=one.seconds + other.seconds,
+        tokens=added(one.tokens, other.tokens),
+        samples=added(one.samples, other.samples),
+        allocated_bytes=higher(one.allocated_bytes, other.allocated_bytes),
+        reserved_bytes=higher(one.reserved_bytes, other.reserved_bytes),
+        device_bytes=higher(one.device_bytes, other.device_bytes),
+        rss_bytes=higher(one.rss_bytes, other.rss_bytes),
+        energy_j=None if one.energy_j is None or other.energy_j is None else one.energy_j + other.energy_j,
+    )
 
-    def known(name: str) -> list[Any]:
-        return [value for part in (one, other) if (value := getattr(part, name)) is not None]
 
-    added = {name: sum(known(name)) for name in ("seconds", "tokens", "samples") if known(name)}
-    energy = sum(known("energy_j")) if len(known("energy_j")) == 2 else None
-    peaks = ("allocated_bytes", "reserved_bytes", "device_bytes", "rss_bytes")
-    return replace(one, **added, energy_j=energy, **{name: max(known(name)) for name in peaks if known(name)})
+def added(one: int | None, other: int | None) -> int | None:
+    return None if one is None and other is None else (one or 0) + (other or 0)
+
+
+def higher(one: int | None, other: int | None) -> int | None:
+    return max((value for value in (one, other) if value is not None), default=None)
 
 
 def cuda_in_use() -> bool:
@@ -133,7 +148,7 @@ def synchronise() -> None:
 def reset_peaks() -> None:
     """Start new peaks: of torch's allocator, and of the resident memory (writing 5 resets VmHWM).
 
-    What was freed before goes back to the system first, lest a phase be blamed for the holes of the one before.
+    Freed memory goes back to the system first, so that a phase is not charged for what the one before left.
     """
     gc.collect()
     if trim := heap_trim():
@@ -176,8 +191,8 @@ def resident_peak() -> int | None:
 
 
 def free_bytes(limit: int | None = None) -> int:
-    """Bytes that can still be had: of the GPU's memory where one is used, else of the machine's, and of what a cell
-    may hold resident (`limit`)."""
+    """Bytes that can still be allocated: on the GPU where one is used, else on the machine, within what a cell may hold
+    resident (`limit`)."""
     if cuda_in_use():
         import torch
 
@@ -235,14 +250,14 @@ class StepRecorder(TrainerCallback):
         self.seconds: dict[int, float] = {}
         self.tokens: dict[int, int] = {}
         self.samples: dict[int, int] = {}
-        self.terms: dict[str, Any] = {}  # objective -> the sum of its terms, a tensor
+        self.terms: dict[str, Tensor | float] = {}  # objective -> the sum of its terms
         self.began = 0.0
         self.flop_count: FlopCount | None = None  # of the model that is being trained, where its form is known
         self.trained: Sequence[bool] = ()
         self.flops: dict[int, float] = {}
         self.before = 0  # steps of earlier stages: numbers go on where those ended
 
-    def add(self, objective: str, term: Any) -> None:
+    def add(self, objective: str, term: Tensor) -> None:
         """Called by the training loop with what an objective adds to the loss."""
         self.terms[objective] = self.terms.get(objective, 0.0) + term
 
@@ -251,16 +266,22 @@ class StepRecorder(TrainerCallback):
         self.step_tokens += tokens
         self.step_samples += samples
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         self.before = max(self.seconds, default=0)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         self.step_tokens = self.step_samples = 0
         if self.flop_count:
             self.trained = self.flop_count.trained()
         self.began = time.perf_counter()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         synchronise()
         step = self.before + state.global_step
         self.seconds[step] = time.perf_counter() - self.began
@@ -271,7 +292,14 @@ class StepRecorder(TrainerCallback):
         self.total_tokens += self.step_tokens
         self.total_samples += self.step_samples
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
         logs = logs or {}
         step, steps = self.before + state.global_step, self.before + state.max_steps
         loss = first(logs, "loss", "embedding_loss")
@@ -281,13 +309,14 @@ class StepRecorder(TrainerCallback):
             rate = first(logs, "learning_rate", "embedding_learning_rate")
             tokens = self.tokens.get(step) or None
             self.steps.append(Step(step, "train", loss, rate, tokens, self.seconds.get(step)))
-            self.tell(phase="train", step=step, steps=steps, loss=loss)
+            self.announce(phase="train", step=step, steps=steps, loss=loss)
         if "eval_loss" in logs:
             if not math.isfinite(logs["eval_loss"]):
                 raise Diverged(f"the validation loss is {logs['eval_loss']} at step {step}")
             self.steps.append(Step(step, "validation", logs["eval_loss"], None, None, None))
 
-    def tell(self, **event: Any) -> None:
+    def announce(self, **event: object) -> None:
+        """Append news (phase, step, loss, …) to the events file, if there is one."""
         if self.events:
             with self.events.open("a") as file:
                 file.write(json.dumps(event) + "\n")
@@ -295,41 +324,32 @@ class StepRecorder(TrainerCallback):
     def facts(self, peak: float | None = None) -> list[Fact]:
         """Throughput and step times, without the warm-up steps (all steps when there are no others); and the share of
         the devices' `peak` (FLOP/s) that the model's own FLOPs came to, where both are known."""
-        kept = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
-        times = [self.seconds[step] for step in kept]
+        steps = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
+        times = [self.seconds[step] for step in steps]
         if not times:
             return []
         facts = [
             Fact("step_seconds_p50", statistics.median(times), "s", False),
-            Fact("step_seconds_p90", quantile(times, 0.9), "s", False),
+            Fact("step_seconds_p90", float(numpy.quantile(times, 0.9)), "s", False),
             Fact("step_seconds_max", max(times), "s", False),
             Fact("optimizer_steps", len(self.seconds), "steps"),
         ]
-        # Of all steps: the mean of what each objective added to the loss.
+        # Mean over all steps of what each objective added to the loss.
         facts += [Fact(f"{name}_loss", float(total) / len(self.seconds), "") for name, total in self.terms.items()]
         for name, counts in (("tokens", self.tokens), ("samples", self.samples)):
-            done = sum(counts[step] for step in kept)
-            if done:
-                facts.append(Fact(f"{name}_per_second", done / sum(times), f"{name}/s", True))
+            count = sum(counts[step] for step in steps)
+            if count:
+                facts.append(Fact(f"{name}_per_second", count / sum(times), f"{name}/s", True))
         if self.flops.keys() == self.seconds.keys():  # else not every step's work is known
             facts.append(Fact("model_flops", sum(self.flops.values()), "FLOP"))
             if peak:
-                rate = sum(self.flops[step] for step in kept) / sum(times)
+                rate = sum(self.flops[step] for step in steps) / sum(times)
                 facts.append(Fact("mfu", rate / peak, "share of the matmul peak", True))
         return facts
 
 
-def first(logs: dict[str, Any], *names: str) -> float | None:
+def first(logs: dict[str, float], *names: str) -> float | None:
     for name in names:
         if name in logs:
             return float(logs[name])
     return None
-
-
-def quantile(values: list[float], share: float) -> float:
-    """The value below which `share` of the values lie, interpolated. `values` is not empty."""
-    ranked = sorted(values)
-    place = share * (len(ranked) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ranked) - 1)
-    return ranked[low] + (ranked[high] - ranked[low]) * (place - low)

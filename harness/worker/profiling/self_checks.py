@@ -16,10 +16,16 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import Unavailable
 from harness.records import Check, TrainSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    from harness.worker.evaluate import TunedLM
 
 PLANTED_BYTES = 500_000_000
 PAIRS = (
@@ -37,7 +43,7 @@ TEXT = " ".join(context + continuation + "." for context, continuation in PAIRS)
 
 @dataclass
 class Bench:
-    """What the checks share. It also is the job that it lends to methods."""
+    """The base model, settings and scratch folder of the checks; to a method under test it is the context."""
 
     base: Path
     settings: TrainSettings
@@ -45,19 +51,19 @@ class Bench:
     needs: dict[str, Path] = field(default_factory=dict)
     seed: int = 0
 
-    def load_model(self, folder: Path | None = None, quantize: str | None = None) -> Any:
+    def load_model(self, folder: Path | None = None, quantize: str | None = None) -> nn.Module:
         from harness.models import load_model
 
         return load_model(folder or self.base, self.settings, quantize)
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         from harness.models import load_tokenizer
 
         return load_tokenizer(self.base)
 
     @cached_property
-    def model(self) -> Any:
+    def model(self) -> nn.Module:
         return self.load_model()
 
     @cached_property
@@ -77,7 +83,7 @@ class Bench:
         self.tokenizer.save_pretrained(folder)
         return folder
 
-    def scores(self, model: Any, batch_size: int = 4) -> Any:
+    def scores(self, model: nn.Module, batch_size: int = 4) -> Tensor:
         """Log-likelihoods [pairs + 1] of PAIRS and, last, of TEXT, as cells are scored."""
         import torch
 
@@ -86,7 +92,7 @@ class Bench:
         values += lm.loglikelihood_rolling([SimpleNamespace(args=(TEXT,))], disable_tqdm=True)
         return torch.tensor(values, dtype=torch.float64)
 
-    def language_model(self, model: Any, batch_size: int = 4) -> Any:
+    def language_model(self, model: nn.Module, batch_size: int = 4) -> TunedLM:
         from harness.worker.evaluate import TunedLM
 
         return TunedLM(model, self.tokenizer, batch_size)
@@ -97,19 +103,19 @@ class Bench:
         pairs = [lm._encode_pair(*pair) for pair in PAIRS]
         return [{"input_ids": one + two, "labels": [-100] * len(one) + two} for one, two in pairs]
 
-    def train_small(self, steps: int = 3) -> Any:
+    def train_small(self, steps: int = 3) -> nn.Module:
         from transformers import set_seed
 
+        from harness.curricula import Stage
         from harness.methods import make_method
         from harness.worker.profiling.meter import StepRecorder
-        from harness.worker.train import train
+        from harness.worker.train import TrainRun, train
 
         set_seed(self.seed)
         model = self.load_model(self.small)
         settings = self.settings.changed({"steps": steps, "batch_size": 4, "devices": 1})
-        return train(
-            model, make_method("full", {}), self.rows(), [], settings, self.seed, StepRecorder(), self.scratch / "train"
-        )
+        run = TrainRun(self.seed, StepRecorder(), self.scratch / "train")
+        return train(model, make_method("full", {}), Stage("pairs", self.rows()), settings, run)
 
 
 Instrument = Callable[[Bench], Check]
@@ -164,9 +170,9 @@ def merge_of_one(bench: Bench) -> Check:
 
     expert = bench.load_model(bench.small)
     method = make_method("merge", {"how": "linear", "experts": {"method": "full", "learn": ["one", "other"]}})
-    job: Any = Bench(bench.small, bench.settings, bench.scratch / "merge", {"expert:one": bench.small})
-    job.scratch.mkdir()
-    merged = dict(method.fit(expert, job).named_parameters())
+    context: Any = Bench(bench.small, bench.settings, bench.scratch / "merge", {"expert:one": bench.small})
+    context.scratch.mkdir()
+    merged = dict(method.fit(expert, context).named_parameters())
     gap = max(float((value - merged[name]).detach().abs().max()) for name, value in expert.named_parameters())
     return Check("merge_of_one", "one expert merged at weight 1: largest change of a weight", gap, 0.0, "weight")
 
@@ -196,7 +202,7 @@ def timer_cost(bench: Bench) -> Check:
         recorder.on_step_end(None, state, control)
         recorder.on_log(None, state, control, {"loss": 1.0, "learning_rate": 1e-3})
     cost = (time.perf_counter() - started) / count
-    return Check("timer_cost", "what measuring adds to a training step", cost * 1000, 5.0, "ms")
+    return Check("timer_cost", "time that measuring adds to a training step", cost * 1000, 5.0, "ms")
 
 
 def phase_cost(bench: Bench) -> Check:
@@ -207,7 +213,7 @@ def phase_cost(bench: Bench) -> Check:
         with meter.phase("empty"):
             pass
     cost = meter.phases[0].seconds / count
-    return Check("phase_cost", "what is measured of a phase in which nothing is done", cost * 1000, 5.0, "ms")
+    return Check("phase_cost", "time measured of a phase in which nothing is done", cost * 1000, 5.0, "ms")
 
 
 def memory_meter(bench: Bench) -> Check:
@@ -242,14 +248,14 @@ def check_all(bench: Bench, instruments: tuple[Instrument, ...] = INSTRUMENTS) -
     for instrument in instruments:
         started = time.perf_counter()
         try:
-            found = instrument(bench)
+            check = instrument(bench)
         except Exception as error:
             reason = f"it could not run: {type(error).__name__}: {error}".splitlines()[0]
-            found = Check(instrument.__name__, reason, float("nan"), 0.0, "")
-        yield Check(**{**asdict(found), "seconds": time.perf_counter() - started})
+            check = Check(instrument.__name__, reason, float("nan"), 0.0, "")
+        yield Check(**{**asdict(check), "seconds": time.perf_counter() - started})
 
 
-def largest(difference: Any) -> float:
+def largest(difference: Tensor) -> float:
     return float(difference.abs().max())
 
 
@@ -265,13 +271,13 @@ def peaks(precisions: list[str]) -> dict[str, float | None]:
     from harness.models import compute_dtype, resolve_precision
     from harness.worker.profiling.flops import matmul_peak
 
-    found: dict[str, float | None] = {}
+    rates: dict[str, float | None] = {}
     for precision in precisions:
         try:
-            found[precision] = matmul_peak(compute_dtype(resolve_precision(precision)))
+            rates[precision] = matmul_peak(compute_dtype(resolve_precision(precision)))
         except Unavailable:
-            found[precision] = None
-    return found
+            rates[precision] = None
+    return rates
 
 
 def main(request: Path, answer: Path) -> None:
@@ -281,13 +287,13 @@ def main(request: Path, answer: Path) -> None:
 
     import torch
 
-    asked = json.loads(request.read_text())
-    torch.set_num_threads(asked["threads"])
-    if "precisions" in asked:
-        answer.write_text(json.dumps(peaks(asked["precisions"])))
+    wanted = json.loads(request.read_text())
+    torch.set_num_threads(wanted["threads"])
+    if "precisions" in wanted:
+        answer.write_text(json.dumps(peaks(wanted["precisions"])))
         return
     with tempfile.TemporaryDirectory(dir=request.parent) as scratch:
-        bench = Bench(Path(asked["base"]), TrainSettings.model_validate(asked["settings"]), Path(scratch))
+        bench = Bench(Path(wanted["base"]), TrainSettings.model_validate(wanted["settings"]), Path(scratch))
         checks = [asdict(check) for check in check_all(bench)]
     answer.write_text(json.dumps(checks, indent=1))
 

@@ -1,7 +1,7 @@
 """A Ray cluster: each cell a Ray task on a node with room for it, its results streamed to this process.
 
 No disk is shared: this process, the driver, alone writes the results. A task follows one cell's process
-(`execute/node.py`) and tells what comes of it. Ray itself never retries: a stream taken up in its middle would
+(`node.py`) and reports on it. Ray itself never retries: a stream taken up in its middle would
 mix two executions. So the driver starts a lost cell anew, in the same attempt folder, on whatever node is left.
 
 Not covered: the memory of a node's GPUs (the node itself refuses a cell that is too large for them).
@@ -10,7 +10,6 @@ Not covered: the memory of a node's GPUs (the node itself refuses a cell that is
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import shutil
@@ -20,20 +19,25 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import harness
 from harness.data import load_catalog
 from harness.environment import cores, environment
 from harness.errors import UserError
-from harness.execute.executors.base import POLL_SECONDS, Ended, Executor, Running, note
+from harness.execute.executors.base import POLL_SECONDS, Executor
 from harness.execute.executors.ray.node import FOLLOWED, Message, Order, run_cell
 from harness.execute.executors.ray.parcel import Parcel, files_in, pack
-from harness.execute.executors.ray.provision import describe, project_files
+from harness.execute.executors.ray.provision import project_files
+from harness.execute.node_environment import environment_here
 from harness.execute.placement import ERROR, GIB
+from harness.execute.running import Ended, Running
 from harness.plan import devices_of
-from harness.records import Cell, CellResult, Environment, Status
-from harness.store import ITEMS, RESULT, settle, write_atomically
+from harness.records import Cell, Environment, Job, Status
+from harness.store import ITEMS, RESULT, neighbours_of, note_neighbour, read_result, settle, write_result
+
+if TYPE_CHECKING:
+    from ray import ObjectRefGenerator
 
 INCOMING = ".incoming"  # pieces on their way; what is left of them goes when the attempt is taken in
 TAKE_SECONDS = 1.0  # for one cell's pieces at a time, so that the others are not kept waiting
@@ -43,8 +47,16 @@ BUFFERED = 4  # messages of a cell that wait to be taken in; then its task waits
 STORE_BYTES = 512 * 2**20  # of shared memory, for a cluster of this machine alone
 NODES_SECONDS = 2.0
 CONNECT_SECONDS = 10.0
-BESIDE = "beside.txt"  # where `note` puts the keys of cells on the same node
 WAITING = "waiting for a node"
+
+
+class Node(TypedDict):
+    """The part of Ray's description of a node that is used here."""
+
+    NodeID: str
+    NodeManagerHostname: str
+    Alive: bool
+    Resources: dict[str, float]  # CPU, GPU: a number; memory: bytes
 
 
 @dataclass
@@ -52,14 +64,17 @@ class Sent:
     """A cell that was handed to Ray: its stream of messages, the node it came to, and how often it was lost."""
 
     order: Order
-    stream: Any
+    stream: ObjectRefGenerator
     node: str = ""
     ran: float = 0.0  # seconds; the time limit counts those of the cell's process alone
     over: bool = False  # its process has ended; what it left is on its way
     losses: int = 0
 
 
-class RayExecutor(Executor):
+OnCluster = Running[dict[str, float], Sent]  # its slot is what the cell asks of a node, by Ray's names
+
+
+class RayExecutor(Executor[dict[str, float], Sent]):
     """Cells on the nodes of a Ray cluster, or on one that is started here."""
 
     name = "ray"
@@ -72,7 +87,7 @@ class RayExecutor(Executor):
 
     @classmethod
     def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
-        """That of a node, not of this machine, which may be one without a GPU. Raises UserError.
+        """A node's environment: this machine may have no GPU. Raises UserError.
 
         Whether all nodes are alike is seen by each cell before it begins.
         """
@@ -85,7 +100,7 @@ class RayExecutor(Executor):
         gpus = max((node["Resources"].get("GPU", 0) for node in nodes), default=0)
         cells = max(gpus, math.ceil((jobs or 1) / max(1, len(nodes))))  # at a time, on a node
         count = threads or max(1, int(min(node["Resources"].get("CPU", 1) for node in nodes) // cells))
-        task = ray.remote(describe).options(num_cpus=1, num_gpus=min(1, gpus))
+        task = ray.remote(environment_here).options(num_cpus=1, num_gpus=min(1, gpus))
         here = environment(count)
         return replace(ray.get(task.remote(count)), commit=here.commit, dirty=here.dirty), count
 
@@ -99,7 +114,7 @@ class RayExecutor(Executor):
         self.parcels: dict[str, Parcel] = {}  # spec_digest -> weights that cells under way or to come need
         waiting = [cell for cell in self.progress.plan.cells if cell.spec_digest in self.queue.waits]
         self.needed = Counter(need for cell in waiting for need in cell.loads.values())
-        self.looked, self.found = 0.0, list[dict[str, Any]]()
+        self.looked, self.known_nodes = 0.0, list[Node]()
 
     def close(self) -> None:
         import ray
@@ -108,17 +123,17 @@ class RayExecutor(Executor):
 
     # --- room ---
 
-    def nodes(self) -> list[dict[str, Any]]:
+    def nodes(self) -> list[Node]:
         """The nodes on which cells can run; asked for now and then."""
         import ray
 
         if time.monotonic() - self.looked > NODES_SECONDS:
-            self.found = computing(ray.nodes())
+            self.known_nodes = computing(ray.nodes())
             self.looked = time.monotonic()
-        return self.found
+        return self.known_nodes
 
     def wants(self, cell: Cell) -> dict[str, float]:
-        """What a cell asks of a node, by Ray's names of resources."""
+        """The resources that a cell asks of a node, by Ray's names."""
         if self.cuda:
             return {"GPU": devices_of(cell), "CPU": 1}  # what is predicted is the GPU's memory
         wanted: dict[str, float] = {"CPU": self.run_info.threads}
@@ -144,8 +159,8 @@ class RayExecutor(Executor):
                 return f"asks for {wanted[name]:g} {name}s on one node; the largest node has {most:g}.{hint}"
         return None
 
-    def place(self, cell: Cell) -> dict[str, float] | None:
-        """What the cell asks for, when the cluster has as much to spare. Which node it goes to is Ray's business.
+    def take_slot(self, cell: Cell) -> dict[str, float] | None:
+        """The resources that the cell asks for, when the cluster has as much to spare. Ray chooses the node.
 
         With a number of jobs, so many are handed over whatever there is: a cluster that grows on demand then does.
         """
@@ -154,11 +169,11 @@ class RayExecutor(Executor):
             return wanted if len(running) < self.run_info.jobs else None
         for name, amount in wanted.items():
             there = sum(node["Resources"].get(name, 0) for node in self.nodes())
-            if running and sum(other.place.get(name, 0) for other in running) + amount > there:
+            if running and sum(other.slot.get(name, 0) for other in running) + amount > there:
                 return None
         return wanted
 
-    def release(self, running: Running) -> None:
+    def release(self, running: OnCluster) -> None:
         """Let go of experts' weights that no other cell of this run needs."""
         running.device = running.device.removeprefix(WAITING)  # where it ran, for the result: nowhere
         for need in running.cell.loads.values():
@@ -166,13 +181,13 @@ class RayExecutor(Executor):
             if self.needed[need] <= 0:
                 self.parcels.pop(need, None)
 
-    def neighbours(self, running: Running) -> list[Running]:
+    def neighbours(self, running: OnCluster) -> list[OnCluster]:
         """None at the start, when the node is not known yet: see `_placed`."""
         return []
 
     # --- a cell's course ---
 
-    def launch(self, running: Running, job: dict[str, Any]) -> None:
+    def launch(self, running: OnCluster, job: Job) -> None:
         import ray
 
         for need in running.cell.loads.values():
@@ -184,16 +199,16 @@ class RayExecutor(Executor):
             root=str(self.run_info.root.resolve()),
             project=self.project,
             needs={role: self.parcels[need] for role, need in running.cell.loads.items()},
-            baseline=pack({ITEMS: Path(job["baseline"])}, ray.put) if job["baseline"] else None,
+            baseline=pack({ITEMS: job.baseline}, ray.put) if job.baseline else None,
             documents=frozenset(files_in(self.store.folder / "documents")),
             limits=self.run_info.limits,
         )
-        running.handle = Sent(order, self._send(order, running.place))
+        running.handle = Sent(order, self._send(order, running.slot))
         running.device = WAITING
 
-    def _send(self, order: Order, wanted: dict[str, float]) -> Any:
+    def _send(self, order: Order, wanted: dict[str, float]) -> ObjectRefGenerator:
         return self.task.options(
-            name=order.job["cell"]["key"],
+            name=order.job.cell.key,
             num_cpus=wanted["CPU"],
             num_gpus=wanted.get("GPU", 0),
             memory=wanted.get("memory"),
@@ -203,15 +218,15 @@ class RayExecutor(Executor):
             _generator_backpressure_num_objects=BUFFERED,
         ).remote(order)
 
-    def ended(self, running: Running) -> Ended | None:
+    def ended(self, running: OnCluster) -> Ended | None:
         deadline = time.monotonic() + TAKE_SECONDS
-        sent: Sent = running.handle
+        sent = running.launched
         ended = None
         while ended is None and time.monotonic() < deadline:
             message = self._message(running)
             if message is None:
                 break
-            ended = message if isinstance(message, Ended) else self._take(running, *message)
+            ended = message if isinstance(message, Ended) else self._take(running, message)
         if not sent.node or sent.over:
             running.started = time.monotonic() - sent.ran
         if ended is None and not sent.node and self.progress.stopping:
@@ -219,11 +234,11 @@ class RayExecutor(Executor):
             return Ended(Status.INTERRUPTED, "stopped before a node had room for it")
         return ended
 
-    def _message(self, running: Running) -> Message | Ended | None:
+    def _message(self, running: OnCluster) -> Message | Ended | None:
         """The next message of a cell's task, or how that ended; None when there is neither at present."""
         import ray
 
-        sent: Sent = running.handle
+        sent = running.launched
         if not sent.stream.next_ready() and not sent.stream.is_finished():
             return None
         try:
@@ -236,12 +251,14 @@ class RayExecutor(Executor):
         except ray.exceptions.RayError as error:
             return self._lost(running, error)
 
-    def _take(self, running: Running, kind: str, name: str, what: Any) -> Ended | None:
-        sent: Sent = running.handle
+    def _take(self, running: OnCluster, message: Message) -> Ended | None:
+        """Take in a message of a cell's task; how the cell ended, with the last one."""
+        kind, name, what = message
+        sent = running.launched
         if kind == "placed":
             self._placed(running, name, what)
         elif kind == "fetched":
-            self.log.tell("sources_fetched", node=self._name_of(name), names=what)
+            self.log.append("sources_fetched", node=self._name_of(name), names=what)
         elif kind == "follow":
             append(running.folder / name, what)
         elif kind == "piece":
@@ -253,23 +270,23 @@ class RayExecutor(Executor):
             return Ended(Status(name), what)
         return None
 
-    def _placed(self, running: Running, node: str, device: str) -> None:
+    def _placed(self, running: OnCluster, node: str, device: str) -> None:
         """A cell's process has begun: its time runs from here."""
         running.started = time.monotonic()
-        running.handle.node = node
+        running.launched.node = node
         running.device = f"{self._name_of(node)} {device}".removesuffix(" cpu")
-        self.log.tell("cell_placed", key=running.cell.key, attempt_id=running.folder.name, device=running.device)
+        self.log.append("cell_placed", key=running.cell.key, attempt_id=running.folder.name, device=running.device)
         if not self.cuda:  # GPUs are a cell's own; a node's processor is shared
             for other in self.progress.running:
-                if other is not running and other.handle.node == node:
-                    note(other.folder, running.cell.key)
-                    note(running.folder, other.cell.key)
+                if other is not running and other.launched.node == node:
+                    note_neighbour(other.folder, running.cell.key)
+                    note_neighbour(running.folder, other.cell.key)
 
-    def _lost(self, running: Running, error: Exception) -> Ended | None:
+    def _lost(self, running: OnCluster, error: Exception) -> Ended | None:
         """A node went with the cell on it: no fault of the cell's, so it starts anew elsewhere, some times."""
         import ray
 
-        sent: Sent = running.handle
+        sent = running.launched
         sent.losses += 1
         reason = str(error).splitlines()[0]
         where = self._name_of(sent.node) if sent.node else "a node"
@@ -277,15 +294,15 @@ class RayExecutor(Executor):
             out_of_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
             status = Status.OOM if out_of_memory else Status.INTERRUPTED
             return Ended(status, f"lost {sent.losses} times, at last with {where}: {reason}")
-        self.log.tell("warning", message=f"{running.cell.key} was lost with {where} and starts anew: {reason}")
+        self.log.append("warning", message=f"{running.cell.key} was lost with {where} and starts anew: {reason}")
         shutil.rmtree(running.folder / INCOMING, ignore_errors=True)
         for name in FOLLOWED:
             (running.folder / name).unlink(missing_ok=True)
-        running.handle = replace(sent, stream=self._send(sent.order, running.place), node="", ran=0.0, over=False)
+        running.handle = replace(sent, stream=self._send(sent.order, running.slot), node="", ran=0.0, over=False)
         running.device = WAITING
         return None
 
-    def _settle_files(self, running: Running) -> None:
+    def _settle_files(self, running: OnCluster) -> None:
         """Everything has come: give it its names, the result last."""
         incoming, folder = running.folder / INCOMING, running.folder
         if not (incoming / RESULT).exists():
@@ -298,21 +315,21 @@ class RayExecutor(Executor):
         for name in (ITEMS, "weights"):
             if (incoming / name).exists():
                 settle(incoming / name, folder / name)
-        beside = tuple(dict.fromkeys(read_lines(folder / BESIDE)))
-        found = CellResult.from_json(json.loads((incoming / RESULT).read_text()))
-        found = replace(found, attempt_id=folder.name, device=running.device, beside=beside, contended=bool(beside))
-        write_atomically(folder / RESULT, json.dumps(found.to_json(), indent=1))
+        beside = neighbours_of(folder)
+        result = read_result(incoming)
+        result = replace(result, attempt_id=folder.name, device=running.device, beside=beside, contended=bool(beside))
+        write_result(folder, result)
 
-    def kill(self, running: Running) -> None:
+    def kill(self, running: OnCluster) -> None:
         """The task is interrupted, and ends the cell's processes in its last breath; if it does not, Ray ends it."""
         import ray
 
         for force in (False, True):
-            ray.cancel(running.handle.stream, force=force)
-            if self._drained(running.handle.stream, GRACE_SECONDS):
+            ray.cancel(running.launched.stream, force=force)
+            if self._drained(running.launched.stream, GRACE_SECONDS):
                 return
 
-    def _drained(self, stream: Any, seconds: float) -> bool:
+    def _drained(self, stream: ObjectRefGenerator, seconds: float) -> bool:
         """Whether a task ends within some seconds; what it still has to say is dropped."""
         import ray
 
@@ -330,7 +347,7 @@ class RayExecutor(Executor):
     def wait(self, seconds: float) -> None:
         import ray
 
-        streams = [running.handle.stream for running in self.progress.running]
+        streams = [running.launched.stream for running in self.progress.running]
         ray.wait(streams, timeout=seconds) if streams else super().wait(seconds)
 
     def _name_of(self, node_id: str) -> str:
@@ -341,7 +358,7 @@ class RayExecutor(Executor):
         return host if alone else f"{host}-{node_id[:6]}".removeprefix("-")
 
 
-def computing(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def computing(nodes: list[Node]) -> list[Node]:
     """The living nodes on which cells can run, as Ray describes them: those with GPUs, if there are any."""
     alive = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
     return [node for node in alive if node["Resources"].get("GPU")] or alive
@@ -363,7 +380,7 @@ def connect(address: str) -> None:
             "`ray job submit`, or on the head), and give --address auto."
         )
     host, _, port = address.rpartition(":")
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     if host and port.isdigit():
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
@@ -391,10 +408,3 @@ def append(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write(data)
-
-
-def read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []

@@ -1,6 +1,6 @@
-"""One cell on a node of a Ray cluster: in a folder of the node's own, told to the driver piece by piece.
+"""Runs one cell on a node of a Ray cluster, in a folder of the node's own, and streams it to the driver.
 
-In: an Order. Out: a stream of messages (kind, name, what), which the driver takes in (`executors/ray.py`):
+In: an Order. Out: a stream of messages (kind, name, what), which the driver takes in (`executor.py`):
 
     fetched  node    names       sources that this node had to fetch first
     placed   node    device      the cell's process runs
@@ -17,38 +17,39 @@ own cell alone.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.data import Facts, cache_root
 from harness.errors import CellError
-from harness.execute.executors.base import POLL_SECONDS, STUCK_SECONDS, Ended, Limits, Run, Running
-from harness.execute.executors.local import LocalExecutor
+from harness.execute.executors.base import POLL_SECONDS, STUCK_SECONDS
+from harness.execute.executors.local import LocalExecutor, OnDevices
 from harness.execute.executors.ray.parcel import Parcel, blocks, files_in
-from harness.execute.executors.ray.provision import provide, same_environment
-from harness.records import Cell, Environment, Status
-from harness.store import ITEMS, RESULT, Store, hold_for_cell, write_atomically
+from harness.execute.executors.ray.provision import provide
+from harness.execute.node_environment import same_environment
+from harness.execute.running import Ended, Limits, Run
+from harness.records import Cell, Job, Status
+from harness.store import EVENTS, ITEMS, LOG, RESULT, Store, hold_for_cell, write_job
 
-FOLLOWED = ("events.jsonl", "log.txt")
+FOLLOWED = (EVENTS, LOG)
 FOLLOWED_BYTES = 2**20  # of a file at a time: a cell that floods its log must not flood the driver
 
 YOUNG_SECONDS = 60.0  # a folder this young may be about to be locked
 
-Message = tuple[str, str, Any]
+Message = tuple[str, str, Any]  # (kind, name, content), as listed above
 
 
 @dataclass(frozen=True)
 class Order:
     """All that a node needs to run one cell."""
 
-    job: dict[str, Any]
+    job: Job
     folder: str  # the attempt's, on the driver
     root: str  # the project's, on the driver
     project: Parcel
@@ -59,7 +60,7 @@ class Order:
 
 
 def run_cell(order: Order) -> Iterator[Message]:
-    """Run a cell and tell about it. However this ends, the cell's processes have ended and its folder is gone."""
+    """Run a cell and stream what comes of it. However this ends, its processes have ended and its folder is gone."""
     cells = cache_root() / "cells"
     sweep(cells)
     folder = cells / f"{Path(order.folder).name}-{os.getpid()}"
@@ -77,23 +78,29 @@ def run_cell(order: Order) -> Iterator[Message]:
 def course(order: Order, folder: Path) -> Iterator[Message]:
     import ray
 
-    cell, threads = Cell.from_json(order.job["cell"]), order.job["threads"]
-    here = same_environment(Environment(**order.job["environment"]), threads)
-    paths, fetched = provide(cell, order.project, Path(order.root), ray.get)
+    cell, threads = order.job.cell, order.job.threads
+    here = same_environment(order.job.environment, threads)
+    models, tasks, fetched = provide(cell, order.project, Path(order.root), ray.get)
     if fetched:
         yield "fetched", ray.get_runtime_context().get_node_id(), fetched
-    job = {**order.job, **paths, "environment": vars(here), "results": str(folder)}
-    job["documents"] = str(folder / "documents")
-    job["needs"] = {role: str(folder / ".needs" / role.replace(":", "-")) for role in order.needs}
+    job = replace(
+        order.job,
+        environment=here,
+        models=models,
+        tasks=tasks,
+        needs={role: folder / ".needs" / role.replace(":", "-") for role in order.needs},
+        baseline=folder / ".baseline" / ITEMS if order.baseline else None,
+        documents=folder / "documents",
+        results=folder,
+    )
     for role, parcel in order.needs.items():
-        parcel.unpack(Path(job["needs"][role]), ray.get)
+        parcel.unpack(job.needs[role], ray.get)
     if order.baseline:
         order.baseline.unpack(folder / ".baseline", ray.get)
-        job["baseline"] = str(folder / ".baseline" / ITEMS)
-    write_atomically(folder / "job.json", json.dumps(job))
+    write_job(folder, job)
     run = Run(
-        job["run_id"], here, Facts({}, {}), threads, limits=order.limits, predict=lambda cell: job["predicted_bytes"],
-        least=lambda cell: job["needed_bytes"],
+        job.run_id, here, Facts({}, {}), threads, limits=order.limits, predict=lambda cell: job.predicted_bytes,
+        least=lambda cell: job.needed_bytes,
     )  # fmt: skip
     local = LocalExecutor(Store(folder), run)
     local.open()
@@ -105,22 +112,24 @@ def course(order: Order, folder: Path) -> Iterator[Message]:
     yield "ended", str(ended.status), ended.reason.replace(str(folder), order.folder)
 
 
-def watched(local: LocalExecutor, cell: Cell, folder: Path, job: dict[str, Any]) -> Generator[Message, None, Ended]:
+def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generator[Message, None, Ended]:
     """Start the cell's process and follow it to its end, which is returned."""
     import ray
 
     if local.cuda and (reason := local.refuse(cell)):  # on a CPU the driver has asked the cluster
         return Ended(Status.SKIPPED, reason)
-    running = Running(cell, folder, local.place(cell))
+    slot = local.take_slot(cell)
+    assert slot is not None  # the executor is this cell's alone
+    running = OnDevices(cell, folder, slot)
     local.launch(running, job)
-    told: dict[str, int] = {}
+    followed: dict[str, int] = {}  # file -> bytes that were sent
     ended = None
     try:
         yield "placed", ray.get_runtime_context().get_node_id(), running.device
         while ended is None:
             time.sleep(POLL_SECONDS)
             ended = local.ended(running)
-            yield from news(folder, told)
+            yield from news(folder, followed)
             if (folder / RESULT).exists():
                 running.finished = running.finished or time.monotonic()
                 if time.monotonic() - running.finished > STUCK_SECONDS:
@@ -132,13 +141,13 @@ def watched(local: LocalExecutor, cell: Cell, folder: Path, job: dict[str, Any])
         local.release(running)
 
 
-def news(folder: Path, told: dict[str, int]) -> Iterator[Message]:
-    """What has been added to the followed files. `told` is how much of each is known, and is kept up."""
+def news(folder: Path, followed: dict[str, int]) -> Iterator[Message]:
+    """New bytes of the followed files. `followed` has how many of each were sent, and is kept up to date."""
     for name in FOLLOWED:
         with suppress(OSError), (folder / name).open("rb") as file:
-            file.seek(told.get(name, 0))
-            while (block := file.read(FOLLOWED_BYTES)) or name not in told:  # that it is there is news too
-                told[name] = file.tell()
+            file.seek(followed.get(name, 0))
+            while (block := file.read(FOLLOWED_BYTES)) or name not in followed:  # that it is there is news too
+                followed[name] = file.tell()
                 yield "follow", name, block
 
 

@@ -9,9 +9,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.records import digest
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
 
 PIECE_BYTES = 32 * 2**20
 
@@ -21,7 +24,7 @@ class Parcel:
     """Files by name, each with its size and SHA-256; their bytes, one after another, cut into pieces."""
 
     files: tuple[tuple[str, int, str], ...]
-    pieces: tuple[Any, ...]  # references into Ray's object store
+    pieces: tuple[ObjectRef[bytes], ...]  # references into Ray's object store
 
     @property
     def digest(self) -> str:
@@ -31,7 +34,7 @@ class Parcel:
         """Whether the folder holds these files with this content (it may hold others too)."""
         return all((folder / name).is_file() and sha256_of(folder / name) == sha256 for name, _, sha256 in self.files)
 
-    def unpack(self, folder: Path, get: Callable[[Any], bytes]) -> None:
+    def unpack(self, folder: Path, get: Callable[[ObjectRef[bytes]], bytes]) -> None:
         """Write the files into a folder. `get` turns a reference into its bytes."""
         pieces, piece = iter(self.pieces), memoryview(b"")
         for name, size, _ in self.files:
@@ -44,7 +47,7 @@ class Parcel:
                     piece, size = piece[written:], size - written
 
 
-def pack(files: Mapping[str, Path], put: Callable[[bytes], Any]) -> Parcel:
+def pack(files: Mapping[str, Path], put: Callable[[bytes], ObjectRef[bytes]]) -> Parcel:
     """A parcel of files by name. `put` turns bytes into a reference."""
     listed, pieces, waiting = [], [], bytearray()
     for name, path in files.items():

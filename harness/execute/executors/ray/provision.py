@@ -14,79 +14,90 @@ import socket
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.data import Catalog, data_files, definition_files, load_catalog, sources
-from harness.environment import RESULT_PACKAGES, environment
 from harness.errors import CellError, TunebenchError
 from harness.execute.executors.ray.parcel import Parcel
-from harness.records import Cell, Environment
+from harness.records import Cell
 
-Names = dict[str, list[str]]  # "models" and "tasks" -> names
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+Get = Callable[["ObjectRef[bytes]"], bytes]  # what stands for some bytes -> these
 BEFORE = dict(os.environ)  # before the first cell of this process has cut off the network
 
 
 def project_files(catalog: Catalog) -> dict[str, Path]:
-    """What a node must have of a project: its models' list, its tasks, and the local data that these name.
+    """The files of a project that a node needs: its models' list, its tasks, and the local data that these name.
 
     Data outside the project's folder are left out: like models named by `file:`, they must lie on every node.
     """
     root = catalog.root.resolve()
-    found = [root / "suites" / "models.yaml", *(root / "suites" / "tasks").rglob("*")]
+    paths = [root / "suites" / "models.yaml", *(root / "suites" / "tasks").rglob("*")]
     for path in catalog.tasks.values():
         for file in definition_files(path):
-            found += [file, *([] if file.suffix == ".py" else data_files(file, path.parent))]
-    inside = {path.resolve() for path in found if path.is_file() and path.resolve().is_relative_to(root)}
+            paths += [file, *([] if file.suffix == ".py" else data_files(file, path.parent))]
+    inside = {path.resolve() for path in paths if path.is_file() and path.resolve().is_relative_to(root)}
     return {str(path.relative_to(root)): path for path in sorted(inside) if "__pycache__" not in path.parts}
 
 
-def provide(cell: Cell, project: Parcel, root: Path, get: Callable[[Any], bytes]) -> tuple[dict[str, Any], list[str]]:
-    """(`models` and `tasks` of a job on this node, names of what was fetched to that end).
+def provide(cell: Cell, project: Parcel, root: Path, get: Get) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
+    """(models and tasks of a job on this node, name -> path; names of those that were fetched for it).
 
     Raises CellError where the node cannot have them, or has something else than the cell was planned with.
     """
     catalog = catalog_here(project, root, get)
-    fetched = []
-    if any(missing(catalog, cell).values()):
+    fetched: list[str] = []
+    if missing(catalog, cell).names:
         from filelock import FileLock
 
         lock = sources.cache_root() / "locks" / f"node-{project.digest[:12]}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):  # the node's other cells wait, and then find it there
-            wanted = missing(catalog, cell)
-            fetched = wanted["models"] + wanted["tasks"]
+            still_missing = missing(catalog, cell)
+            fetched = still_missing.names
             if fetched:
-                fetch_apart(catalog.root, wanted)
+                fetch_apart(catalog.root, still_missing)
     models = {name: catalog.model_facts(name) for name in (cell.model, *cell.borrows)}
     tasks = {name: catalog.task_facts(name) for name in task_names(cell)}
     keyed = {cell.fingerprint_key(name): (f"model {name!r}", facts) for name, facts in models.items()}
-    for key, (what, found) in {**keyed, **{name: (f"task {name!r}", facts) for name, facts in tasks.items()}}.items():
-        if found is None or found.fingerprint != cell.fingerprints[key]:
+    for key, (what, facts) in {**keyed, **{name: (f"task {name!r}", facts) for name, facts in tasks.items()}}.items():
+        if facts is None or facts.fingerprint != cell.fingerprints[key]:
             raise CellError(f"{what} is not the same on node {socket.gethostname()} as where the suite was planned")
-    return {
-        "models": {name: facts.folder for name, facts in models.items() if facts},
-        "tasks": {name: facts.path for name, facts in tasks.items() if facts},
-    }, fetched
+    folders = {name: Path(facts.folder) for name, facts in models.items() if facts}
+    return folders, {name: Path(facts.path) for name, facts in tasks.items() if facts}, fetched
 
 
 def task_names(cell: Cell) -> tuple[str, ...]:
     return (*cell.learn, *cell.retain, *cell.reads)
 
 
-def missing(catalog: Catalog, cell: Cell) -> Names:
-    """What a node has yet to fetch for a cell."""
-    return {
-        "models": [name for name in (cell.model, *cell.borrows) if catalog.model_facts(name) is None],
-        "tasks": [name for name in task_names(cell) if catalog.task_facts(name) is None],
-    }
+@dataclass(frozen=True)
+class Missing:
+    """Names of the models and tasks that a node has yet to fetch for a cell."""
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.models, *self.tasks]
+
+
+def missing(catalog: Catalog, cell: Cell) -> Missing:
+    return Missing(
+        tuple(name for name in (cell.model, *cell.borrows) if catalog.model_facts(name) is None),
+        tuple(name for name in task_names(cell) if catalog.task_facts(name) is None),
+    )
 
 
 @cache
-def catalog_here(project: Parcel, root: Path, get: Callable[[Any], bytes]) -> Catalog:
+def catalog_here(project: Parcel, root: Path, get: Get) -> Catalog:
     """The driver's own project folder where this node sees it (a shared disk, the same machine), else a copy."""
     if project.lies_in(root):
         return load_catalog(root)
@@ -105,16 +116,16 @@ def catalog_here(project: Parcel, root: Path, get: Callable[[Any], bytes]) -> Ca
     return load_catalog(copy)
 
 
-def fetch_apart(root: Path, wanted: Names) -> None:
+def fetch_apart(root: Path, wanted: Missing) -> None:
     """Fetch in a process of its own: it loads torch, and may use the network, which cells may not."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         complaint = pool.submit(fetch_all, root, wanted, BEFORE).result()
     if complaint:
-        names = ", ".join(wanted["models"] + wanted["tasks"])
+        names = ", ".join(wanted.names)
         raise CellError(f"node {socket.gethostname()} cannot fetch {names}: {complaint}")
 
 
-def fetch_all(root: Path, wanted: Names, variables: dict[str, str]) -> str:
+def fetch_all(root: Path, wanted: Missing, variables: dict[str, str]) -> str:
     """Fetch and prepare; what was wrong, or ""."""
     os.environ.clear()
     os.environ.update(variables)
@@ -123,42 +134,10 @@ def fetch_all(root: Path, wanted: Names, variables: dict[str, str]) -> str:
 
     catalog = load_catalog(root)
     try:
-        for name in wanted["models"]:
+        for name in wanted.models:
             loading.prepare(catalog, name)
-        for name in wanted["tasks"]:
+        for name in wanted.tasks:
             tasks.prepare(catalog, name)
     except TunebenchError as error:
         return str(error)
     return ""
-
-
-def describe(threads: int) -> Environment:
-    """This node's environment."""
-    return environment(threads)
-
-
-def same_environment(driver: Environment, threads: int) -> Environment:
-    """This node's environment, with the commit of the driver, whose code it runs.
-
-    Raises CellError where results may differ from those of the driver's environment.
-    """
-    here = environment(threads)
-    if here.env_digest == driver.env_digest:
-        return replace(here, commit=driver.commit, dirty=driver.dirty)
-    theirs, ours = by_normal_name(driver.packages), by_normal_name(here.packages)
-    found = [
-        f"{name} {ours.get(name, 'missing')} instead of {theirs.get(name, 'none')}"
-        for name in by_normal_name(dict.fromkeys(RESULT_PACKAGES, ""))
-        if ours.get(name) != theirs.get(name)
-    ]
-    if driver.accelerator != here.accelerator:
-        found.append(f"{here.accelerator or 'no accelerator'} instead of {driver.accelerator or 'none'}")
-    raise CellError(
-        f"node {socket.gethostname()} would compute something else: {', '.join(found) or 'another tunebench'}. "
-        "Every node needs the packages and the kind of device that the run was planned with"
-    )
-
-
-def by_normal_name(packages: dict[str, str]) -> dict[str, str]:
-    """Versions by the names that package indexes hold to be equal: lm_eval and lm-eval."""
-    return {name.lower().replace("_", "-"): version for name, version in packages.items()}

@@ -1,0 +1,8 @@
+"""The one loose type of the records: what a JSON object may hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Settings, and records on their way to or from a file: text keys, and values that JSON knows.
+JsonObject = dict[str, Any]

@@ -1,0 +1,36 @@
+"""The parts of a cell's result that no instrument keeps by itself, gathered on its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.records import Checkpoint, Fact, Flag, Job, RungScore, Score
+
+
+@dataclass
+class Findings:
+    """Scores, facts, flags and scores on the way, each in the order in which they came."""
+
+    scores: list[Score] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    flags: list[Flag] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    rungs: list[RungScore] = field(default_factory=list)
+
+    @classmethod
+    def of_job(cls, job: Job) -> Findings:
+        """Findings from before the cell begins: failed self-checks, leaks of its data, predicted memory."""
+        findings = cls()
+        if job.bad_instruments:
+            findings.flags.append(Flag("bad_instruments", {"failed": list(job.bad_instruments)}))
+        if job.leaks:
+            findings.flags.append(Flag("leak", job.leaks))
+        if job.predicted_bytes:
+            findings.facts.append(Fact("predicted_bytes", job.predicted_bytes, "B", False))
+        for part, size in job.predicted_parts.items():
+            findings.facts.append(Fact(f"predicted_{part}_bytes", size, "B", False))
+        return findings
+
+    def fact(self, name: str) -> float | None:
+        """The value of a fact, or None."""
+        return next((fact.value for fact in self.facts if fact.name == name), None)

@@ -1,0 +1,95 @@
+"""Scoring a cell's model: the tasks that it learns and retains, how fast it answers, how far it has moved.
+
+Not covered: what a score is (`evaluate.py`, `base_kl.py`), and how latency is measured (`latency.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from harness.errors import Diverged
+from harness.records import Fact, Flag, Item, Score
+from harness.worker.context import CellContext
+from harness.worker.evaluate import Documents, Evaluation, evaluate
+from harness.worker.profiling.meter import Meter, StepRecorder, free_bytes
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+    from torch import nn
+
+
+class Scorer:
+    """Scores the model of one cell, as often as it is asked."""
+
+    def __init__(self, context: CellContext, meter: Meter, recorder: StepRecorder):
+        self.context, self.meter, self.recorder = context, meter, recorder
+        self.lm: LM | None = None  # what was scored last
+        self.truncated: int | None = None  # sequences that were scored without their beginnings, when last scored
+
+    def score(self, model: nn.Module, names: Iterable[str]) -> Evaluation:
+        """Scores of some tasks, with their items and documents. Raises Diverged where a score is no number."""
+        context, cell = self.context, self.context.cell
+        roles = {**dict.fromkeys(cell.retain, "retain"), **dict.fromkeys(cell.learn, "task")}
+        lm = context.method.predictor(model, context)
+        chat = cell.learn if context.curriculum.chat else ()
+        tasks = {name: context.data.scored_tasks[name] for name in names}
+        evaluation = evaluate(lm, tasks, roles, chat)
+        check_numbers(evaluation.scores)
+        self.meter.count(tokens=getattr(lm, "scored_tokens", None), samples=len(evaluation.documents))
+        self.truncated, self.lm = getattr(lm, "truncated", None), lm
+        return evaluation
+
+    def latency(self) -> list[Fact]:
+        """How fast what was scored last answers the task that it learned, asked as it was in scoring."""
+        from harness.worker.latency import inference_facts
+
+        assert self.lm is not None
+        requests = self.context.data.tasks[self.context.cell.learn[0]].instances
+        return inference_facts(self.lm, requests, self.context.settings.eval_batch_size)
+
+    def distance_from_base(self, model: nn.Module, documents: Documents) -> tuple[list[Score], list[Item]]:
+        """How far the model has moved from the untouched base model on retained running text; nothing where the cell
+        retains none. A phase of its own, as both models are in memory.
+
+        In plain fp32 weights, whatever the method loads. Left out, with a flag, where there is no room for the second.
+        """
+        from harness.plan import ROLLING
+
+        context = self.context
+        texts = [name for name in context.cell.retain if context.data.tasks[name].OUTPUT_TYPE == ROLLING]
+        if not texts:
+            return [], []
+        with self.meter.phase("compare"):
+            self.recorder.announce(phase="compare")
+            return self._distance(model, documents, texts)
+
+    def _distance(self, model: nn.Module, documents: Documents, texts: list[str]) -> tuple[list[Score], list[Item]]:
+        import torch
+
+        from harness.plan import room_to_compare
+        from harness.worker.base_kl import compare
+
+        context, trained = self.context, bool(self.context.cell.baseline)
+        parameters = context.findings.fact("total_params") or 0.0
+        needed, free = room_to_compare(parameters, len(context.tokenizer)), free_bytes(context.job.memory_limit)
+        try:
+            if trained and needed > free:
+                raise torch.OutOfMemoryError
+            base = context.load_model() if trained else model  # the untouched model is its own base
+            tuned, untouched = context.language_model(model), context.language_model(base)
+            scores, items, tokens = compare(tuned, untouched, documents, texts)
+        except torch.OutOfMemoryError:
+            context.findings.flags.append(Flag("not_compared", {"needed_bytes": needed, "free_bytes": free}))
+            return [], []
+        check_numbers(scores)
+        self.meter.count(tokens=2 * tokens, samples=len(items))
+        return scores, items
+
+
+def check_numbers(scores: Iterable[Score]) -> None:
+    """Raises Diverged where a score, or its standard error, is no number."""
+    for score in scores:
+        if not (math.isfinite(score.value) and math.isfinite(score.stderr or 0.0)):
+            raise Diverged(f"the score {score.metric} of {score.task} is {score.value}")
