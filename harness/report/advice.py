@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
 
 from harness.analysis import (
     Answer,
@@ -30,10 +29,10 @@ SPARE = ("ms", "ship", "memory")
 RULES = {
     "only": "it is the only one that fits",
     "score": "it scores best, and nothing that fits comes within {margin:g} of it",
-    "cost": "of those within {margin:g} of the best score it costs least",
-    "simplicity": "of those within {margin:g} of the best score that are alike in cost it is the simplest",
-    "score within the margin": "of those within {margin:g} of the best score, alike in cost and complexity, it scores "
-    "best",
+    "cost": "among labels within {margin:g} of the best score it costs least",
+    "simplicity": "among labels within {margin:g} of the best score and of similar cost it is the simplest",
+    "score within the margin": "among labels within {margin:g} of the best score, of similar cost and complexity, it "
+    "scores best",
 }
 GIVEN = {"hour": "--price", "requests": "--requests", "months": "--months", "updates": "--updates"}
 
@@ -63,7 +62,7 @@ def sentences(answer: Answer, question: Question) -> list[str]:
     if answer.second and first:
         lines.append(runner_up(answer, answer.second))
     lines += [sure(answer), *cheaper(answer)]
-    lines += [f"Mind: {caution(one)}." for one in first.cautions]
+    lines += [f"Note: {caution(one)}." for one in first.cautions]
     if first.no_model:
         lines.append(
             f"{first.candidate.label} leaves no language model: it does this task alone, so the limit of forgetting "
@@ -124,7 +123,7 @@ def verdict(one: Candidate, other: Candidate, found: Decision) -> str:
     if found.verdict == "tied":
         return f"tied with {one.label} within {found.margin:g} ({figures})"
     if found.verdict == "underpowered":
-        return f"it cannot be told apart from {one.label} with these items and seeds ({figures})"
+        return f"undecided against {one.label} with these items and seeds ({figures})"
     word = {"better": "worse", "worse": "better"}[found.verdict]
     return f"{one.label} is {word} than {other.label} ({figures})"
 
@@ -172,7 +171,7 @@ def cheaper(answer: Answer) -> list[str]:
         return []
     one = found.candidate
     return [
-        f"Not shown to be worse, and cheaper: {one.label} ({number(one.score, digits_of(one.metric))}, "
+        f"Cheaper, and not shown to be worse: {one.label} ({number(one.score, digits_of(one.metric))}, "
         f"{money(found.cost.total, answer.prices)} against {money(answer.first.cost.total, answer.prices)})."
     ]
 
@@ -301,7 +300,7 @@ def assumptions(answer: Answer, question: Question) -> list[str]:
                 said("updates", f"{prices.updates:g} updates a year"),
             )
         )
-        + ". A request is charged its share of a full batch's time; a device that waits is not counted.",
+        + ". A request is charged its share of a full batch's time; idle time is not counted.",
         f"Measured on {question.device}; another device has other times"
         + (" and memory. Memory is resident memory of the process." if question.resident else " and memory."),
         "Columns: cost of ownership; effort, the time to make it with its search for settings (of so many trials); "
@@ -313,11 +312,11 @@ def assumptions(answer: Answer, question: Question) -> list[str]:
         unit = next((one.retained[on].unit for one in question.candidates if on in one.retained), "")
         lines.append(f"Forgetting: at most {wishes.max_forgetting:g} {unit} on {on}, by its estimate.")
     if any(one.candidate.contended for one in answer.ranked):
-        lines.append("‡ other work shared the machine meanwhile: its times are too long.")
+        lines.append("‡ other work shared the machine: these times are too long.")
     return lines
 
 
-def as_json(answer: Answer, question: Question) -> dict[str, Any]:
+def as_json(answer: Answer, question: Question) -> dict[str, object]:
     """Everything but the values of single items."""
     found = asdict(answer)
     entries = [*found["ranked"], *found["ruled_out"], *([found["cheaper"]] if found["cheaper"] else [])]

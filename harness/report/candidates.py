@@ -281,7 +281,7 @@ def memory(done: Sequence[CellRow], needed: Sequence[CellRow]) -> dict[str, floa
 
 
 def bytes_of(cell: CellRow, phase: str) -> float | None:
-    """Of the whole device on a GPU (that of torch alone where others shared it), else of the process."""
+    """Peak bytes: of the whole device on a GPU (of torch alone where others shared it), else of the process."""
     held = cell.phases.get(phase, {})
     kinds = ("reserved_bytes", "rss_bytes") if cell.contended else ("device_bytes", "reserved_bytes", "rss_bytes")
     return next((float(held[kind]) for kind in kinds if held.get(kind) is not None), None)

@@ -29,7 +29,7 @@ def colours(labels: list[str], chosen: list[str]) -> list[str]:
 
 
 def legend(labels: list[str]) -> alt.Legend | None:
-    """Of lines, on the right, in columns of twenty; a click on a name shows it alone. None for a single one."""
+    """A legend of lines on the right, in columns of twenty; None for a single label."""
     import altair as alt
 
     if len(labels) < 2:

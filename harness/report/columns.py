@@ -16,7 +16,7 @@ SPARE = (
 )  # fmt: skip
 
 
-BESIDE, FRONT = "beside best", "on front"
+BESIDE, FRONT = "vs best", "on front"
 OPEN = "open"
 
 
@@ -32,12 +32,12 @@ class Column:
 
 
 def title(n_train: int, condition: str) -> str:
-    """Of a table: "128 training examples, labels 0.2"."""
+    """The title of a table: "128 training examples, labels 0.2"."""
     return ", ".join(filter(None, (f"{n_train} training examples" if n_train else "untrained", condition)))
 
 
 def columns(block: Block) -> list[Column]:
-    """Those of a block's table, from left to right: what a row is, what it scores, what it keeps, what it costs."""
+    """The columns of a block's table from left to right: what a row is, what it scores, retains and costs."""
     return [
         Column("method", lambda row: name(block, row), lambda row: row.label),
         Column("seeds", seeds, lambda row: row.seeds if row.n_train else None),

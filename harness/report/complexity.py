@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from harness.methods import Method, make_method
-from harness.objectives import all_objectives
+from harness.objectives import Objective, all_objectives
 from harness.records import NEEDS
 from harness.store import Design, StoredStudy
 
@@ -22,7 +21,7 @@ def method_of(design: Design | None) -> Method | None:
 
 
 def packages(designs: Sequence[Design]) -> tuple[str, ...]:
-    """Beside those of every cell: of a result, and of what it needs first."""
+    """Packages that a result and the cells it needs take beyond those of every cell."""
     found: dict[str, None] = {}
     for design in designs:
         method = method_of(design)
@@ -55,7 +54,8 @@ def to_choose(design: Design, needed: Sequence[Design], study: StoredStudy | Non
     return tuple(found | dict.fromkeys(key.rsplit(".", 1)[-1] for key in searched))
 
 
-def settings_of(thing: Any) -> list[str]:
+def settings_of(thing: Method | Objective) -> list[str]:
+    """The settings of a method or objective that somebody has to choose: searchable ones, and changed ones."""
     fields = thing.fields()
     moved = [key for key, value in thing.settings.items() if key in fields and value != fields[key]]
     open_ = [key for key in fields if key in thing.space or (key == "learning_rate" and getattr(thing, key))]

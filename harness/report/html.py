@@ -116,7 +116,7 @@ def script_json(value: object) -> Markup:
 
 
 def finite(value: object) -> object:
-    """The same with nothing in place of numbers that JSON does not know."""
+    """A value for JSON, with null in place of numbers that are not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from harness.report.chart_style import dark_rules
 from harness.report.html import environment
@@ -19,7 +19,20 @@ from harness.store import write_atomically
 SUMMARY = "summary.json"
 
 
-def summary(report: Report) -> dict[str, Any]:
+class Summary(TypedDict):
+    """What the list of all reports says of one."""
+
+    suite: str
+    question: str
+    answer: list[str]
+    run: str
+    started: str
+    cells: int
+    done: int
+    device: str
+
+
+def summary(report: Report) -> Summary:
     """What is said of a report in the list of all."""
     return {
         "suite": report.run.suite,
@@ -37,13 +50,13 @@ def write_contents(folder: Path, suites: Sequence[str]) -> Path:
     """Write the list of the reports in `folder`; `suites` are all that have results, reported on or not."""
     from markupsafe import Markup
 
-    found = {name: read(folder / name / SUMMARY) for name in sorted({*suites, *reported(folder)})}
+    summaries = {name: read(folder / name / SUMMARY) for name in sorted({*suites, *reported(folder)})}
     page = (
         environment()
         .get_template("contents.html.jinja")
         .render(
-            reports=[told for told in found.values() if told],
-            missing=[name for name, told in found.items() if not told],
+            reports=[one for one in summaries.values() if one],
+            missing=[name for name, one in summaries.items() if not one],
             dark_rules={"system": Markup(dark_rules()), "chosen": ""},
         )
     )
@@ -55,11 +68,13 @@ def reported(folder: Path) -> list[str]:
     return [path.parent.name for path in folder.glob(f"*/{SUMMARY}")]
 
 
-def read(path: Path) -> dict[str, Any] | None:
+def read(path: Path) -> Summary | None:
     """A report's summary; None where there is none, or it is damaged: the report can be written again."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = {"suite", "question", "answer", "run", "started", "cells", "done", "device"}
-    return told if isinstance(told, dict) and known <= told.keys() else None
+    if not isinstance(content, dict) or not Summary.__annotations__.keys() <= content.keys():
+        return None
+    stored: Summary = content  # type: ignore[assignment]  # its keys are those of a summary
+    return stored

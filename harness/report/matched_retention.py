@@ -60,9 +60,11 @@ class MatchedRetention:
     matches: tuple[Match, ...]
 
 
-def matched(groups: Mapping[str, Sequence[CellRow]], retain: Sequence[str]) -> MatchedRetention | None:
-    """Of the cells of each label (its seeds) at one data size and quality. None with less than two curves, or where no
-    label is better than the base model."""
+def retention_at_matched_score(
+    groups: Mapping[str, Sequence[CellRow]], retain: Sequence[str]
+) -> MatchedRetention | None:
+    """Reads every label off at one task score. `groups` has each label's cells, a seed each, at one data size and
+    quality. None with fewer than two curves, or where no label is better than the base model."""
     curves = {label: curve for label, cells in groups.items() if (curve := curve_of(cells, retain))}
     metrics = {score.metric for cells in groups.values() for c in cells if (score := headline(c, c.task, "task"))}
     target = target_of(list(curves.values()))

@@ -1,4 +1,4 @@
-"""Which labels no other beats in two goals at once, and how sure that is."""
+"""Pareto fronts of the score and a second goal: the probability that each label is on one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Goal:
-    """What stands against the score: `read` gives a row's estimate and its standard error, or None."""
+    """A quantity traded against the score: `read` gives a row's estimate and its standard error, or None."""
 
     name: str
     read: Callable[[Row], tuple[float, float] | None]
@@ -47,7 +47,7 @@ def retention(task: str) -> Goal:
 
 
 def seconds(row: Row) -> float | None:
-    """Of training, where nothing disturbed it."""
+    """Seconds of training; None where other work disturbed it."""
     return row.train_seconds if trains(row) and not row.contended else None
 
 

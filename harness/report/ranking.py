@@ -1,4 +1,4 @@
-"""What the labels of one table are to each other: a verdict for every pair, and how likely each is to be the best."""
+"""The ranking of one table: a verdict for every pair of labels, and the probability that each is the best."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ OPPOSITE: dict[Word, Word] = {"better": "worse", "worse": "better"}
 
 @dataclass(frozen=True)
 class TableRanking:
-    """One table's verdicts. `labels` are those that can be compared, the best score first; `missing` says why others
-    cannot. p-values of `pairs` are corrected by Holm for all of them. `chances`: the probability of being the best,
-    counted in `leads` over the best score, which are None where nothing can be compared. `seeds_known` is False where
-    none of what varies with its seed was repeated.
+    """The labels of one table by score, with a verdict for every pair.
+
+    `labels` are those that can be compared, the best score first; `missing` says why others cannot. p-values of `pairs`
+    are corrected by Holm for all of them. `chances` are the probabilities of being the best, counted in `leads` over
+    the best score, which are None where nothing can be compared. `seeds_known` is False where no label that varies with
+    its seed was repeated.
     """
 
     point: Point
@@ -51,20 +53,20 @@ class TableRanking:
         return self.labels[0] if self.labels else None
 
     def between(self, a: str, b: str) -> Verdict | None:
-        """What `a` is to `b`; None where there is no verdict on them."""
+        """The verdict on `a` against `b`; None where there is none."""
         if (a, b) in self.pairs:
             return self.pairs[a, b]
         found = self.pairs.get((b, a))
         return turned(found) if found else None
 
     def to_best(self, word: Word) -> list[Verdict]:
-        """What is so to the best one, as "`a` is …", the highest score first."""
+        """Verdicts on labels against the best one that have this word, the highest score first."""
         found = (self.between(label, self.labels[0]) for label in self.labels[1:])
         return [verdict for verdict in found if verdict and verdict.verdict == word]
 
 
 def turned(verdict: Verdict) -> Verdict:
-    """The same verdict, said of `b`."""
+    """The same verdict seen from the other side."""
     found = verdict.decision
     if found is None:
         return replace(verdict, a=verdict.b, b=verdict.a)
@@ -76,7 +78,7 @@ def turned(verdict: Verdict) -> Verdict:
 
 
 def rankings(rows: Iterable[CellRow], values: Values, margin: float) -> dict[Point, TableRanking]:
-    """One for each table. `values` are those of the items of every row's headline score."""
+    """Ranks every table. `values` are those of the items of every row's headline score."""
     return {point: ranking(point, table, values, margin) for point, table in tables_of(rows).items()}
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from harness.report.chart_style import SOFT, colours
 from harness.report.format import chance
 from harness.report.label_placement import Box, place
 from harness.report.pareto import COSTS, Goal, fronts
 from harness.report.table import UNITS, Block, Row
+
+if TYPE_CHECKING:
+    import altair as alt
 
 WIDTH, HEIGHT = 660, 420
 RING = "A ring is as strong as the probability that no other is better in both."
@@ -29,7 +32,7 @@ SCALE = {"GiB": 1 / GIB, "%": 100.0}  # from what is stored to what an axis show
 
 @dataclass(frozen=True)
 class Axis:
-    """Of a scatter plot: its title, and whether it is logarithmic."""
+    """An axis of a scatter plot: its title, and whether it is logarithmic."""
 
     title: str
     log: bool = False
@@ -39,10 +42,33 @@ class Axis:
         return math.log10(value) if self.log else value
 
 
-Dot = dict[str, Any]  # a row's: label, size, n_train, condition, learned, x, x_low, x_high, y, y_low, y_high, front
+class Dot(TypedDict):
+    """A row's point: its two values with the ends of their error bars, and how likely it is on the front."""
+
+    label: str
+    n_train: int
+    size: str
+    condition: str
+    x: float
+    x_low: float
+    x_high: float
+    y: float
+    y_low: float
+    y_high: float
+    learned: bool
+    front: str
+    weight: float
 
 
-def learning_against_forgetting(block: Block) -> Any:
+class PlacedName(TypedDict):
+    """A label's name at a place, in the plot's units."""
+
+    label: str
+    at: float
+    on: float
+
+
+def learning_against_forgetting(block: Block) -> alt.LayerChart | None:
     """A chart: gain on the learned task (right is better) against the change on the first retained one (up is
     better). Hollow points are not shown to have learned. None when no row has both figures."""
     dots = list(gains_and_changes(block))
@@ -59,7 +85,7 @@ def learning_against_forgetting(block: Block) -> Any:
     )
 
 
-def score_against(block: Block, goal: Goal) -> Any:
+def score_against(block: Block, goal: Goal) -> alt.LayerChart | None:
     """A chart: what a label costs (left is better) against its score (up is better). None when no row has both."""
     dots = list(costs_and_scores(block, goal))
     if len({dot["x"] for dot in dots}) < 2:
@@ -74,7 +100,7 @@ def better(higher_is_better: bool) -> str:
     return "gain in" if higher_is_better else "fall of"
 
 
-def cost_charts(block: Block) -> dict[str, Any]:
+def cost_charts(block: Block) -> dict[str, alt.LayerChart]:
     """Name of a cost -> its chart, of those that are known."""
     found = {goal.name: score_against(block, goal) for goal in COSTS}
     return {name: chart for name, chart in found.items() if chart is not None}
@@ -124,7 +150,7 @@ def dot(row: Row, x: tuple[float, float], y: tuple[float, float], chances: dict[
     }
 
 
-def scatter(block: Block, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, origin: bool = False) -> Any:
+def scatter(block: Block, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, origin: bool = False) -> alt.LayerChart:
     """Layers of a scatter plot with error bars, a line through the sizes of each label, names that hide nothing, and
     a ring as strong as the probability of being on the front. `origin`: the untouched model stands at (0, 0)."""
     import altair as alt
@@ -142,7 +168,7 @@ def scatter(block: Block, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, origi
     y = alt.Y("y:Q", title=y_axis.title, scale=alt.Scale(domain=upright, nice=False), axis=alt.Axis(tickCount=7))
     colour = alt.Color("label:N", legend=None, scale=scale)
     sizes = list(dict.fromkeys(dot["size"] for dot in dots))
-    shape: Any = alt.Shape(
+    shape = alt.Shape(
         "size:N",
         title=None,
         sort=sizes,
@@ -189,7 +215,8 @@ def scatter(block: Block, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, origi
 
 
 def ends(dot: Dot, way: str) -> list[float]:
-    return [dot[f"{way}_low"], dot[f"{way}_high"]]
+    """The ends of a point's error bar along "x" or "y"."""
+    return [dot["x_low"], dot["x_high"]] if way == "x" else [dot["y_low"], dot["y_high"]]
 
 
 def span(values: list[float]) -> list[float]:
@@ -201,7 +228,7 @@ def span(values: list[float]) -> list[float]:
 
 def placed_names(
     dots: Sequence[Dot], x_axis: Axis, across: list[float], upright: list[float], origin: bool
-) -> dict[str, list[Dot]]:
+) -> dict[str, list[PlacedName]]:
     """align -> names with their places in the plot's units. Each label is named once, at its largest size."""
 
     def pixel(x: float, y: float) -> tuple[float, float]:
@@ -218,14 +245,14 @@ def placed_names(
         return [(left, y - 1, right, y + 1), (x - 1, top, x + 1, bottom)]
 
     last = {dot["label"]: dot for dot in dots}
-    named = [*([{"label": "base", "x": 0.0, "y": 0.0}] if origin else []), *last.values()]
+    named = [*([("base", 0.0, 0.0)] if origin else []), *((dot["label"], dot["x"], dot["y"]) for dot in last.values())]
     others = [dot for dot in dots if last[dot["label"]] is not dot]
-    pixels = [pixel(dot["x"], dot["y"]) for dot in (*named, *others)]
+    pixels = [pixel(x, y) for _, x, y in named] + [pixel(dot["x"], dot["y"]) for dot in others]
     lines = [box for dot in dots for box in bars(dot)]
-    places = place(pixels, [dot["label"] for dot in named], WIDTH, HEIGHT, lines)
-    found: dict[str, list[Dot]] = {}
-    for dot, (x, y, align) in zip(named, places, strict=True):
+    places = place(pixels, [label for label, _, _ in named], WIDTH, HEIGHT, lines)
+    names: dict[str, list[PlacedName]] = {}
+    for (label, _, _), (x, y, align) in zip(named, places, strict=True):
         at = across[0] + x / WIDTH * (across[1] - across[0])
         on = upright[1] - y / HEIGHT * (upright[1] - upright[0])
-        found.setdefault(align, []).append({"label": dot["label"], "at": 10**at if x_axis.log else at, "on": on})
-    return found
+        names.setdefault(align, []).append({"label": label, "at": 10**at if x_axis.log else at, "on": on})
+    return names

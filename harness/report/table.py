@@ -13,12 +13,11 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from harness.analysis import Point
 from harness.data import Quality
 from harness.records import MARGIN
-from harness.report.matched_retention import MatchedRetention, matched
+from harness.report.matched_retention import MatchedRetention, retention_at_matched_score
 from harness.report.measurements import (
     average,
     headline,
@@ -201,7 +200,9 @@ class Report:
     @property
     def flags(self) -> list[tuple[str, str, str]]:
         """(key, flag, its evidence in a line)."""
-        return [(cell.key, name, told(evidence)) for cell in self.cells for name, evidence in cell.flags.items()]
+        return [
+            (cell.key, name, evidence_text(evidence)) for cell in self.cells for name, evidence in cell.flags.items()
+        ]
 
 
 def build(
@@ -240,7 +241,11 @@ def build(
         at_score = {
             point: found
             for point in points
-            if (found := matched({label: of for (*at, label), of in groups.items() if tuple(at) == point}, names))
+            if (
+                found := retention_at_matched_score(
+                    {label: of for (*at, label), of in groups.items() if tuple(at) == point}, names
+                )
+            )
         }
         its = {point[2:]: found for point, found in stood.items() if (point.model, point.task) == (model, task)}
         block = Block(model, task, metric, names, rows, curves, at_score, its)
@@ -263,10 +268,10 @@ def condition_of(cell: CellRow) -> str:
     return Quality.of(cell.data).condition
 
 
-def told(evidence: Mapping[str, Any]) -> str:
-    """The figures behind a flag, in a line; those of a task behind its name."""
+def evidence_text(evidence: Mapping[str, object]) -> str:
+    """The figures behind a flag in one line; figures about a task follow its name."""
     return ", ".join(
-        f"{key}: {told(value)}" if isinstance(value, dict) else f"{key.replace('_', ' ')} {shown(value)}"
+        f"{key}: {evidence_text(value)}" if isinstance(value, dict) else f"{key.replace('_', ' ')} {shown(value)}"
         for key, value in evidence.items()
     )
 

@@ -75,7 +75,7 @@ def styled_lines(element: Element, width: int, columns: Columns) -> Iterator[tup
     elif isinstance(element, LeftOut):
         if columns.left_out:
             names = ", ".join(columns.left_out)
-            yield f"Left out for want of width: {names}. The written report has them.", "dim"
+            yield f"Left out for lack of width: {names}. The written report has them.", "dim"
     elif isinstance(element, Footnote):
         if not element.column or any(name.startswith(element.column) for name in columns.shown):
             yield element.text, "dim"

@@ -93,7 +93,7 @@ def test_a_score_that_is_no_mean_of_its_items_is_not_compared_by_them(tmp_path: 
 
 def test_nothing_above_the_untouched_model_is_said(tmp_path: Path) -> None:
     (block,) = load(table(tmp_path, {"lora": 0.5, "full": 0.55}, base=0.9).store(), "demo").blocks
-    assert "Nothing is above the untouched model" in " ".join(sentences(block))
+    assert "No label beats the untouched model" in " ".join(sentences(block))
 
 
 def test_where_the_largest_size_failed_the_answer_is_of_the_one_below(tmp_path: Path) -> None:
@@ -169,4 +169,4 @@ def test_all_weights_stand_for_themselves_by_the_first_of_the_suite_and_not_the_
                 one, scores(share), items=answered(share, 10 * number + seed), train_seconds=5.0, trainable=trainable
             )
     (block,) = load(results.store(), "demo").blocks
-    assert "Beside full, which trains every weight" in " ".join(sentences(block))
+    assert "Compared with full, which trains every weight" in " ".join(sentences(block))

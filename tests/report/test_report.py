@@ -157,10 +157,8 @@ class TestAnswer:
             "With 128 examples, setfit (encoder) scores best on topic: acc 0.93 ± 0.03 (untouched model: 0.60)." in said
         )
         assert re.search(r"Chance that it is the best of these 6: (9\d|>99)%", said)
-        assert (
-            "setfit is better than lora, dora, prompt, base; not told apart from full (p corrected for all 15" in said
-        )
-        assert "Beside full, which trains every weight: worse: prompt, dora; not told apart: lora." in said
+        assert "setfit is better than lora, dora, prompt, base; undecided against full (p corrected for all 15" in said
+        assert "Compared with full, which trains every weight: worse: prompt, dora; undecided: lora." in said
         assert "lora forgets least on prose (−0.100 nats/word)" in said  # prompt lost less, but learned nothing
         assert "setfit is the smallest to ship (90 MiB)" in said
         assert "Not shown to be better than the untouched model: prompt." in said
@@ -305,7 +303,7 @@ class TestTerminal:
 
     def test_narrow_leaves_columns_out_and_says_so(self, demo_store):
         assert "Left out" not in printed(demo_store, 130)
-        assert "Left out for want of width: on front, tokens/s" in printed(demo_store, 90)
+        assert "Left out for lack of width: on front, tokens/s" in printed(demo_store, 90)
 
 
 def test_the_three_faces_say_the_same(demo_store, written, block):
@@ -419,10 +417,10 @@ def test_what_stands_bad_data_is_said(tmp_path):
     (block,) = load(spoilt_store(tmp_path / "results"), "demo").blocks
     said = sentences(block)
     assert said[0].startswith("With 32 examples, full scores best on topic: acc 0.91")
-    changes = [line for line in said if "beside clean balanced data" in line]
+    changes = [line for line in said if "against clean balanced data" in line]
     assert changes == [
-        "With labels 0.4, acc changes, beside clean balanced data: lora −0.11 ± 0.02, full −0.50 ± 0.02.",
-        "With select hard, acc changes, beside clean balanced data: full −0.02 ± 0.02, lora −0.20 ± 0.02.",
+        "With labels 0.4, acc changes against clean balanced data: lora −0.11 ± 0.02, full −0.50 ± 0.02.",
+        "With select hard, acc changes against clean balanced data: full −0.02 ± 0.02, lora −0.20 ± 0.02.",
     ]
 
 

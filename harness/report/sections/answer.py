@@ -19,7 +19,7 @@ MOST_NAMES = 6  # of a list in a sentence
 LINES = 10  # of the answer on a terminal
 CROSSINGS = 1
 SURE = 0.99  # beyond it "at most" would say nothing
-WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowered", "not told apart"))
+WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowered", "undecided"))
 
 
 class Answer(Section):
@@ -143,7 +143,7 @@ def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
         most = "at most " if ranking.leads and ranking.leads.at_most and sure < SURE else ""
         text += f". Chance that it is the best of these {len(ranking.labels)}: {most}{chance(sure)}"
     if ranking.best == "base":
-        text += ". Nothing is above the untouched model"
+        text += ". No label beats the untouched model"
     return text + "."
 
 
@@ -152,11 +152,11 @@ def beside_best(ranking: TableRanking) -> Iterator[str]:
     if len(ranking.labels) == 1:
         return
     if not ranking.best:
-        yield "The answers to single items are not stored, so no difference can be tested."
+        yield "Answers to single items are not stored, so no difference can be tested."
         return
     if not ranking.seeds_known:
         yield (
-            "One seed each: another seed may change the order, and nothing counts as shown. "
+            "One seed each: another seed may change the order, so no difference is established. "
             "Run two or more (`seeds: [0, 1]`)."
         )
         return
@@ -167,7 +167,7 @@ def beside_best(ranking: TableRanking) -> Iterator[str]:
     if tied:
         told.append(f"tied with {some(verdict.a for verdict in tied)} (within {ranking.margin:g})")
     if open_:
-        told.append(f"not told apart from {some(verdict.a for verdict in open_)}")
+        told.append(f"undecided against {some(verdict.a for verdict in open_)}")
     yield f"{ranking.best} is {'; '.join(told)}{corrected(ranking)}."
 
 
@@ -186,12 +186,13 @@ def settling(verdict: Verdict) -> str:
     ways = []
     for what, need in (("to tell them apart", found.to_differ), ("to show a tie", found.to_tie)):
         enough = [f"{count:,} {thing}".replace(",", " ") for count, thing in
-                  ((need.items, "items"), (need.seeds, "seeds")) if count] if need else []  # fmt: skip
+                  ((need.items, "test items"), (need.seeds, "seeds")) if count] if need else []  # fmt: skip
         if enough:
             ways.append(f"{' or '.join(enough)} {what}")
+    pair = f"{verdict.b} vs {verdict.a}"
     if not ways:
-        return f"Neither more seeds alone nor more items alone would settle {verdict.b} against {verdict.a}."
-    return f"{verdict.b} against {verdict.a} would take {', '.join(ways)}."
+        return f"{pair}: undecided. It would take both more seeds and more test items."
+    return f"{pair}: undecided. It would take {', '.join(ways)}."
 
 
 def beside_full(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
@@ -217,7 +218,7 @@ def beside_full(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Ite
         if labels:
             told.append(f"{text}: {some(labels)}")
     if told:
-        yield f"Beside {full}, which trains every weight: {'; '.join(told)}."
+        yield f"Compared with {full}, which trains every weight: {'; '.join(told)}."
 
 
 def forgetting(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
@@ -229,12 +230,12 @@ def forgetting(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iter
     gentle = min(kept, key=lambda row: loss_of(row, first) or 0.0)
     harsh = max(kept, key=lambda row: loss_of(row, first) or 0.0)
     unit = unit_of(gentle, first)
-    text = f"Of those that learned, {gentle.label} forgets least on {first} ({change(gentle, first)}{unit})"
+    text = f"Among labels that learned, {gentle.label} forgets least on {first} ({change(gentle, first)}{unit})"
     if harsh is not gentle:
-        text += f" and {harsh.label} most ({change(harsh, first)}{unit})"
+        text += f", {harsh.label} most ({change(harsh, first)}{unit})"
     likely = [label for label, its in front(ranking, rows, retention(first)).items() if its > 0.5]
     if likely and len(kept) > 2:
-        text += f". Likely beaten by no other in both learning and forgetting: {some(likely)}"
+        text += f". On the learning/forgetting Pareto front with high probability: {some(likely)}"
     yield text + "."
 
 
@@ -258,7 +259,7 @@ def costs(rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
         small = min(shipped, key=lambda row: row.artifact_bytes or 0.0)
         told.append(f"{small.label} is the smallest to ship ({size(small.artifact_bytes)})")
     if told:
-        yield f"Of those not shown to be worse than {ranking.best or 'the best'}, {', '.join(told)}."
+        yield f"Among labels not shown to be worse than {ranking.best or 'the best'}: {', '.join(told)}."
 
 
 def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:
@@ -271,7 +272,7 @@ def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:
         pairs.sort(key=lambda pair: pair[0].merit - pair[1].merit)
         said = [f"{row.label} {drop(before.score, row.score)}" for before, row in pairs if row.score and before.score]
         if said:
-            yield f"With {condition}, {block.metric} changes, beside clean balanced data: {', '.join(said)}."
+            yield f"With {condition}, {block.metric} changes against clean balanced data: {', '.join(said)}."
 
 
 def drop(before: Estimate, after: Estimate) -> str:

@@ -164,7 +164,7 @@ def explorer(report: Report, block: Block) -> Explorer | None:
 
 
 def scored(seeds: Sequence[Sequence[float]]) -> Scored:
-    """Of [seeds][items]: digits where all are 0 or 1 and the seeds are few, else means."""
+    """Scores [seeds][items] of one label as digits where all are 0 or 1 and the seeds are few, else as means."""
     if len(seeds) < 10 and all(value in (0.0, 1.0) for row in seeds for value in row):
         return {"right": "".join(str(int(sum(column))) for column in zip(*seeds, strict=True))}
     return {"values": [float(f"{sum(column) / len(seeds):.4g}") for column in zip(*seeds, strict=True)]}
@@ -175,7 +175,7 @@ def shortened(text: str) -> str:
 
 
 def verdicts(block: Block) -> list[PageVerdicts]:
-    """Of each table all verdicts, for the page: `labels`, whether their seeds are `known`, why others are `missing`,
+    """All verdicts of each table, for the page: `labels`, whether their seeds are `known`, why others are `missing`,
     and `pairs` of places, each [a, b, word, effect, low, high, p]."""
     found: list[PageVerdicts] = []
     for n_train, condition in block.tables:

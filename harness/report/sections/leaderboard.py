@@ -19,24 +19,24 @@ SIZE = "examples"
 WHISKER = 100.0  # how wide the drawing of an interval is, in its own units
 ALWAYS = (
     "± is one standard error, √(mean item error² + variance between seeds / seeds): the items are the same for every "
-    "seed, so more seeds do not shrink their share. One seed says nothing of others.",
-    "Gain and Δ are changes against the untouched base model, their errors paired item by item. A negative Δ of "
-    "nats/word or accuracy is something forgotten; n/a: no language model is left.",
-    "Time and peak memory are of training alone, without loading and scoring.",
+    "seed, so more seeds do not shrink their share. One seed says nothing about others.",
+    "Gain and Δ are changes against the untouched base model, with errors paired by item. A negative Δ in nats/word or "
+    "accuracy means forgetting; n/a: the method leaves no language model.",
+    "Time and peak memory cover training only, not loading or scoring.",
 )
 OF_COLUMNS = {  # the start of a header -> what is said of it
-    FRONT: "On front: the probability that no other row that learned is better in both the score and the first "
-    "retained task.",
-    "KL to base": "KL to base: KL(p_base || p_tuned) of the next token's distribution, the mean over tokens of "
-    "retained text. 0: nothing has moved. Tokens are the model's own: compare it within one model only.",
+    FRONT: "On front: the probability of lying on the Pareto front of the score and the first retained task, among "
+    "rows that learned.",
+    "KL to base": "KL to base: KL(p_base || p_tuned) of the distribution of the next token, averaged over tokens of "
+    "retained text. 0: unchanged. Models have different tokens: compare it within one model only.",
     "mean Δ": "Mean Δ: the mean change of the retained tasks with that metric, each with the same weight. It may hide "
     "one that fell behind one that rose: read it beside its parts.",
     "average": "Average: the mean score of all tasks that a row learned. Backward transfer: how much later tasks "
     "changed earlier ones (Lopez-Paz & Ranzato 2017). Forgetting: how far these are below their best (Chaudhry et al. "
     "2018); positive is worse.",
-    "train energy": "Energy of training is what the GPU, or on a CPU the processor's packages, counted.",
-    "MFU": "MFU: the matrix products that training calls for, a second, over the fastest that was measured of this "
-    "device (Chowdhery et al. 2022).",
+    "train energy": "Training energy is read from the counter of the GPU, or on a CPU of the processor packages.",
+    "MFU": "MFU: model FLOP utilisation, the matrix products of training per second over the fastest rate measured on "
+    "this device (Chowdhery et al. 2022).",
     "latency ms": "Latency: the median time to answer one document alone, as it is scored.",
 }
 
@@ -84,9 +84,9 @@ class Leaderboard(Section):
         yield from map(Footnote, ALWAYS)
         if BESIDE in shown:
             yield Footnote(
-                "Beside best: what a row is to the best score of its table, over items and seeds, p corrected for all "
-                f"pairs of the table (Holm); tied: within {report.run.margin:g}; open (underpowered): seeds and items "
-                "cannot tell. Blank: not trained on this table's examples.",
+                "Vs best: the verdict against the best score of the table, over items and seeds, with p corrected for "
+                f"all pairs of the table (Holm). Tied: within {report.run.margin:g}. Open: undecided, seeds and items "
+                "are too few to tell. Blank: not trained on this table's examples.",
                 BESIDE,
             )
         for start, text in OF_COLUMNS.items():
@@ -94,13 +94,13 @@ class Leaderboard(Section):
                 yield Footnote(text, start)
         if any(row.n_train and row.doubtful for row in rows):
             yield Footnote(
-                "† in at least one seed not shown to be better than the base model (paired tests); where it is half of "
-                "them or more, on no front and not recommended."
+                "† not shown to be better than the base model in at least one seed (paired tests). With half of the "
+                "seeds or more, the row is on no front and is not recommended."
             )
         if any(estimate and estimate.learned for row in rows for estimate in row.retained.values()):
             yield Footnote("§ learned here: this row was trained on that task too.")
         if any(row.contended for row in rows):
-            yield Footnote("‡ other work shared the machine meanwhile: do not compare this time.")
+            yield Footnote("‡ other work shared the machine: do not compare this figure.")
 
 
 def row_style(row: Row) -> RowStyle:

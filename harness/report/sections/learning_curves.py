@@ -71,7 +71,7 @@ class LeadChange:
 
 
 def sizes(block: Block, condition: str) -> list[int]:
-    """Of the tables of one quality of data, those in which something that was trained can be compared."""
+    """Data sizes, within one quality of data, at which something that was trained can be compared."""
     trained = {row.label for row in block.rows if row.n_train}
     return [n for n, its in block.tables if its == condition and n and trained & {*block.ranking(n, its).labels}]
 

@@ -14,9 +14,9 @@ from harness.report.table import Block, Row
 PARTS = ("comparing", *THROUGHOUT, *(part for parts in ADDED.values() for part in parts))
 TITLE = "Memory: predicted / measured (ratio)"
 NOTE = (
-    "Memory is what torch allocates on a GPU, else resident memory; of several seeds the largest. Predicted are, "
-    "beside weights and process: for load the checkpoint as it is read, for train gradients, optimizer state and "
-    "activations, for evaluate a batch that is scored. Each part is a fact, predicted_…_bytes (tunebench show)."
+    "Memory is what torch allocates on a GPU, else resident memory; the largest over seeds. A prediction holds weights "
+    "and process, and for load the checkpoint as it is read, for train gradients, optimizer state and activations, for "
+    "evaluate a batch that is scored. Each part is a fact, predicted_…_bytes (tunebench show)."
 )
 
 

@@ -167,7 +167,7 @@
       const shown = table.labels.slice(0, MOST);
       if (shown.length < 2 || !table.known) return;
       const drawn = make("table", "", { class: "matrix" });
-      drawn.append(make("caption", `What the row is to the column${table.labels.length > MOST ? `: the ${MOST} that score best` : ""}`));
+      drawn.append(make("caption", `Verdict of the row against the column${table.labels.length > MOST ? `: the ${MOST} that score best` : ""}`));
       const head = drawn.createTHead().insertRow();
       head.append(make("th", "", { scope: "col", "aria-label": "label" }), ...shown.map((label) => make("th", label, { scope: "col" })));
       const body = drawn.createTBody();
@@ -178,7 +178,7 @@
           const found = a === b ? null : between(a, b);
           const cell = make("td", found ? SIGNS[found[0]] : "", { class: found ? found[0] : "self" });
           if (found) {
-            cell.title = `${a} ${found[0] === "underpowered" ? "cannot be told from" : found[0] === "tied" ? "is tied with" : `is ${found[0]} than`} ${b}: ${signed(found[1])} (${signed(found[2])} to ${signed(found[3])})`;
+            cell.title = `${a} ${found[0] === "underpowered" ? "is undecided against" : found[0] === "tied" ? "is tied with" : `is ${found[0]} than`} ${b}: ${signed(found[1])} (${signed(found[2])} to ${signed(found[3])})`;
             cell.setAttribute("aria-label", cell.title);
             cell.addEventListener("click", () => { first.value = a; second.value = b; compareTwo(); });
           }
@@ -202,15 +202,15 @@
     function compareTwo() {
       const [a, b] = [first.value, second.value];
       const found = a === b ? null : between(a, b);
-      if (!found) word.textContent = a === b ? "Choose two labels." : `Nothing is known of ${a} against ${b}.`;
+      if (!found) word.textContent = a === b ? "Choose two labels." : `There is no verdict on ${a} and ${b}.`;
       else {
         const [what, effect, low, high, p] = found;
         const say = { better: `${a} is better than ${b}`, worse: `${a} is worse than ${b}`, tied: `${a} and ${b} are tied`,
-          underpowered: `${a} and ${b} cannot be told apart` }[what];
+          underpowered: `${a} vs ${b}: undecided` }[what];
         const figures = `${panel.dataset.metric} ${signed(effect)}, 95% interval of this pair alone ${signed(low)} to ${signed(high)}`;
         word.textContent = table.known
           ? `${say}: ${figures}; p ${p < 0.001 ? "< 0.001" : "= " + p.toPrecision(2)}, corrected for all pairs.`
-          : `One seed each, which says nothing of other seeds. On these: ${figures}, by the items.`;
+          : `One seed each: this says nothing about other seeds. On these items: ${figures}.`;
       }
       page = 1;
       showItems();
@@ -220,7 +220,7 @@
       counts.replaceChildren();
       more.hidden = true;
       const [a, b] = [row(first.value), row(second.value)];
-      if (data && first.value !== second.value && (!a || !b)) list.append(make("li", "The answers of both are not in this page."));
+      if (data && first.value !== second.value && (!a || !b)) list.append(make("li", "This page does not hold the answers of both."));
       if (!data || !a || !b || a === b) return;
       const better = (x, y) => (data.higher ? x > y : x < y);
       const groups = { a: [], b: [], same: [] };
@@ -228,7 +228,7 @@
         const [x, y] = [value(a, item), value(b, item)];
         groups[better(x, y) ? "a" : better(y, x) ? "b" : "same"].push(item);
       });
-      const names = { a: `${a.label} does better`, b: `${b.label} does better`, same: "alike" };
+      const names = { a: `${a.label} does better`, b: `${b.label} does better`, same: "equal" };
       for (const [name, items] of Object.entries(groups)) {
         const choice = make("button", "", { type: "button", "aria-pressed": kind === name });
         choice.append(make("b", String(items.length)), ` ${names[name]}`);
