@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from harness.methods.base import LogFloat, Method, unknown
+from harness.methods.base import LogFloat, Method, remembered, unknown
 
 if TYPE_CHECKING:
     from torch import nn
 
+VARIANTS_VERSION = 1  # raised when `about` says something else
 # Types that a suite cannot use, and why.
 UNFIT = {
     "adalora": "it needs to know the number of steps: use method adalora",
@@ -66,7 +68,7 @@ class AnyPeft(Method):
 
     @property
     def starts_at_base(self) -> str:  # type: ignore[override]
-        if is_prompt(self.type):
+        if self.type and is_prompt(self.type):
             return "virtual tokens stand before every input from the start"
         return STARTS.get(self.type, "")
 
@@ -76,7 +78,10 @@ class AnyPeft(Method):
 
     @classmethod
     def variants(cls) -> dict[str, dict[str, Any]]:
-        return {name: about(name) for name in types()}
+        """Every type of the installed peft. Importing peft takes seconds, so its answer is kept for each release."""
+        return remembered(
+            f"peft-{version('peft')}-types-{VARIANTS_VERSION}", lambda: {name: about(name) for name in types()}
+        )
 
     def problems(self) -> Iterable[str]:
         if not self.type:

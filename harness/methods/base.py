@@ -6,6 +6,7 @@ base alone, and third-party packages inside functions, so that planning never lo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -36,6 +37,7 @@ __all__ = [
     "TrainSettings",
     "load_trained",
     "read_network",
+    "remembered",
     "save_trained",
     "unknown",
 ]  # fmt: skip
@@ -367,6 +369,31 @@ class Method(Configurable):
         """A trained model as plain weights of the base's architecture. Only called where `foldable`."""
         unload = getattr(model, "merge_and_unload", None)
         return unload() if unload else model
+
+
+def remembered(name: str, find_out: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `find_out` returns, as JSON keeps it: found out once, and read from the cache after that.
+
+    `name` must say all that the answer depends on, such as a library's version. A file that cannot be read is made
+    anew; where none can be written, the answer is found out each time.
+    """
+    import json
+    from contextlib import suppress
+
+    from harness.data import cache_root
+
+    path = cache_root() / "facts" / f"{name}.json"
+    with suppress(OSError, ValueError):
+        if isinstance(known := json.loads(path.read_text(encoding="utf-8")), dict):
+            return known
+    text = json.dumps(find_out(), default=str)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    answer: dict[str, Any] = json.loads(text)
+    return answer
 
 
 def train_only(active: Iterable[nn.Parameter], held: Iterable[nn.Parameter]) -> None:
