@@ -39,20 +39,20 @@ from harness.store import (
     DIGITS,
     CellRow,
     StoredRun,
+    all_environments,
+    all_keys,
+    all_labels,
+    all_runs,
+    all_suites,
     attempts_of,
     cell_is_named,
     cell_row,
     environment_of,
+    fact_units,
     item_values,
-    keys,
     latest_run,
     member_rows,
-    suites,
-    units,
 )
-from harness.store import environments as stored_environments
-from harness.store import labels as stored_labels
-from harness.store import runs as stored_runs
 
 if TYPE_CHECKING:
     import duckdb
@@ -161,8 +161,8 @@ def resolve(
 def kind_of_names(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> str:
     """The first of label, cell, run and environment that both names are. Raises UserError."""
 
-    known = stored_labels(connection)
-    names = {"run": [run.run_id for run in stored_runs(connection)], "environment": stored_environments(connection)}
+    known = all_labels(connection)
+    names = {"run": [run.run_id for run in all_runs(connection)], "environment": all_environments(connection)}
 
     def kinds_of(name: str) -> list[str]:
         kinds = ["label"] * (name in known) + ["cell"] * cell_is_named(connection, name)
@@ -173,7 +173,7 @@ def kind_of_names(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> str:
         return both[0]
     for name, kinds in ((a, first), (b, second)):
         if not kinds:
-            every = [*known, *keys(connection), *names["run"], *names["environment"]]
+            every = [*known, *all_keys(connection), *names["run"], *names["environment"]]
             raise UserError(unknown("label, cell, run or environment", name, every))
     raise UserError(f"{a} is a {' or '.join(first)}, {b} a {' or '.join(second)}: two of a kind are compared.")
 
@@ -207,7 +207,7 @@ def compare_labels(
 ) -> list[tuple[Point, Verdict]]:
     """(where, verdict) for each table of a suite's newest run in which both labels stand. Raises UserError."""
     suite, metric = request.suite, request.metric
-    known = suites(connection)
+    known = all_suites(connection)
     if suite and suite not in known:
         raise UserError(unknown("suite with results", suite, known))
     newest = [run for name in ([suite] if suite else known) if (run := latest_run(connection, name))]
@@ -246,7 +246,7 @@ def cost_of(connection: duckdb.DuckDBPyConnection, rows: Sequence[CellRow], metr
     scores = {score.metric for row in rows for score in row.scores if score.task == row.task}
     if not metric or metric in scores or not rows:
         return None
-    if kind := kind_of(metric, rows, units(connection)):
+    if kind := kind_of(metric, rows, fact_units(connection)):
         return kind
     raise UserError(unknown("metric", metric, [*scores, *names_of(rows)]))
 
@@ -283,7 +283,7 @@ def compare_cells(
 def compare_runs(connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request) -> GroupComparison:
     """Every label and table that two runs have in common. Raises UserError."""
 
-    known = {run.run_id: run for run in stored_runs(connection)}
+    known = {run.run_id: run for run in all_runs(connection)}
     one, other = (known[name] for name in the_ones("run", a, b, list(known)))
     rows = [request.rows(member_rows(connection, run)) for run in (one, other)]
     said = tuple(f"{run.suite} of {str(run.started)[:16]}" for run in (one, other))
@@ -296,8 +296,8 @@ def compare_runs(connection: duckdb.DuckDBPyConnection, a: str, b: str, request:
 def compare_environments(connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request) -> GroupComparison:
     """Every cell that was done in both of two environments. Raises UserError."""
 
-    digests = the_ones("environment", a, b, stored_environments(connection))
-    known = stored_runs(connection)
+    digests = the_ones("environment", a, b, all_environments(connection))
+    known = all_runs(connection)
     records = [environment_of(connection, digest) for digest in digests]
     rows: list[list[CellRow]] = [[], []]
     for side, digest in enumerate(digests):

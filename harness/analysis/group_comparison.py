@@ -1,6 +1,6 @@
 """Two runs, two environments or two cells -> what the first is to the second, label by label. Pure.
 
-In: the rows of both (`store.queries.CellRow`) and the values of their items. Runs are compared as methods are: each has
+In: the rows of both (`store.CellRow`) and the values of their items. Runs are compared as methods are: each has
 seeds of its own. Environments hold the same cells, so that these are paired by seed and by item, and what is asked is
 whether an upgrade changed anything. Two cells are two trained models, and what is said of them holds for no others.
 All verdicts that are shown together have p-values corrected by Holm.
@@ -263,7 +263,7 @@ def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, P
 
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Changes:
-    """What two environments' records (`store.queries.environment_of`) differ in."""
+    """What two environments' records (`store.environment_of`) differ in."""
     first, second = a.get("packages", {}), b.get("packages", {})
     packages = {
         package: (first.get(package, ""), second.get(package, ""))

@@ -7,7 +7,6 @@ spread between items is not known before they are scored.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from harness.analysis.stats.contrast import Spread, pooled_spread, seed_spread
 from harness.analysis.stats.power import DISAGREEMENT, Outlook, outlook
 from harness.errors import counted
 from harness.plan import Plan
-from harness.store import item_values, records
+from harness.store import item_values, seeded_attempts
 
 if TYPE_CHECKING:
     import duckdb
@@ -130,33 +129,18 @@ def seed_spreads(
     `wanted` maps each to (metric, fingerprint of the task as it is now): scores of other items do not count. Trials of
     studies do not either: they have one seed.
     """
-    found = records(
-        connection,
-        """
-        SELECT cells.model, cells.task, cells.fingerprints,
-            attempts.attempt_id,
-            [attempts.env_digest, method, settings::VARCHAR, train::VARCHAR, n_train::VARCHAR, learn::VARCHAR,
-             objectives::VARCHAR, curriculum::VARCHAR, data::VARCHAR] AS setting
-        FROM cells JOIN attempts USING (spec_digest)
-        WHERE attempts.status = 'done' AND seed IS NOT NULL AND coalesce(trial::VARCHAR, '{}') = '{}'
-        QUALIFY row_number() OVER (
-            PARTITION BY spec_digest, env_digest ORDER BY attempts.started DESC, attempts.attempt_id DESC) = 1
-        """,
-        [],
-    )
-    kept = [
-        row
-        for row in found
-        if (asked := wanted.get((row["model"], row["task"])))
-        and json.loads(row["fingerprints"] or "{}").get(row["task"]) == asked[1]
+    attempts = [
+        attempt
+        for attempt in seeded_attempts(connection)
+        if (metric := wanted.get((attempt.model, attempt.task))) and attempt.fingerprint == metric[1]
     ]
-    asked_of = {row["attempt_id"]: (row["task"], wanted[row["model"], row["task"]][0]) for row in kept}
-    values = item_values(connection, asked_of)
+    metrics = {attempt.attempt_id: (attempt.task, wanted[attempt.model, attempt.task][0]) for attempt in attempts}
+    values = item_values(connection, metrics)
     groups: dict[tuple[str, str], dict[tuple[str, ...], list[list[float]]]] = {}
-    for row in kept:
-        if items := values.get(row["attempt_id"]):
-            group = groups.setdefault((row["model"], row["task"]), {})
-            group.setdefault(tuple(map(str, row["setting"])), []).append([items[doc] for doc in sorted(items)])
+    for attempt in attempts:
+        if items := values.get(attempt.attempt_id):
+            group = groups.setdefault((attempt.model, attempt.task), {})
+            group.setdefault(attempt.setting, []).append([items[doc] for doc in sorted(items)])
     spreads = {}
     for of, settings in groups.items():
         known = [spread for seeds in settings.values() if alike(seeds) and (spread := seed_spread([seeds]))]

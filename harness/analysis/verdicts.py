@@ -1,6 +1,6 @@
 """Stored scores -> verdicts: better, worse, tied, underpowered or incomparable, with the figures behind each.
 
-In: the rows of a run (`store.queries.CellRow`) and the values of their items. Out: a `Verdict` for each pair of labels
+In: the rows of a run (`store.CellRow`) and the values of their items. Out: a `Verdict` for each pair of labels
 that stand in one table: one model, task, data size and quality of data. What is inferred, and how, says `contrast.py`;
 here is what may be compared at all. Not covered: which method to take (a recommendation weighs costs too).
 """
@@ -59,7 +59,7 @@ def tables(rows: Iterable[CellRow]) -> dict[Point, Table]:
 
 
 def headlines(rows: Iterable[CellRow], metric: str = "") -> dict[str, tuple[str, str]]:
-    """attempt_id -> (task, metric) of the score that a cell is compared by, for `store.queries.item_values`; `metric`
+    """attempt_id -> (task, metric) of the score that a cell is compared by, for `store.item_values`; `metric`
     is another than the task's first."""
     return {
         row.attempt_id: (row.task, score.metric)

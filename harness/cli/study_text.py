@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 def stored(store: Any, suite: str, digests: set[str] | None = None) -> list[StoredStudy]:
     """The studies of a suite's newest run that has any, or some of them. Raises UserError."""
-    from harness.store import latest_run, studies_of, suites
+    from harness.store import all_suites, latest_run, studies_of
 
     with store.open(read_only=True) as connection:
         run = latest_run(connection, suite, tuned=True)
         if run is None:
             raise UserError(
-                unknown("suite with results", suite, suites(connection), f"Run it: `tunebench run {suite}`.")
+                unknown("suite with results", suite, all_suites(connection), f"Run it: `tunebench run {suite}`.")
             )
         found = studies_of(connection, run)
     if not found:

@@ -19,15 +19,15 @@ from harness.report.sections.tuning import notes, value_text
 from harness.report.table import Report, build
 from harness.store import (
     Store,
+    all_suites,
     checks_of,
     designs_of,
     document_texts,
+    fact_units,
     item_answers,
     latest_run,
     member_rows,
     studies_of,
-    suites,
-    units,
     write_atomically,
 )
 
@@ -62,13 +62,13 @@ def load(store: Store, suite: str) -> Report:
         run = latest_run(connection, suite)
         if run is None:
             hint = f"Run it first: `tunebench run {suite}`."
-            raise StoreError(unknown("suite with results", suite, suites(connection), hint))
+            raise StoreError(unknown("suite with results", suite, all_suites(connection), hint))
         rows = member_rows(connection, run)
         checks, studies = checks_of(connection, run), studies_of(connection, run)
         answers = item_answers(connection, headlines(rows))
         texts = document_texts(connection, list(dict.fromkeys(row.task for row in rows)))
         designs = designs_of(connection, run)
-        units_by_fact = units(connection)
+        units_by_fact = fact_units(connection)
     return replace(build(run, rows, checks, studies, answers, texts, designs), units=units_by_fact)
 
 
@@ -90,7 +90,7 @@ def write_contents(store: Store, folder: Path) -> Path:
     from harness.report.index_page import write_contents
 
     with store.open(read_only=True) as connection:
-        return write_contents(folder, suites(connection))
+        return write_contents(folder, all_suites(connection))
 
 
 def printable(report: Report) -> TerminalReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.store import CellRow, StoredScore
 
@@ -84,7 +84,7 @@ def memory(cells: Sequence[CellRow]) -> dict[str, tuple[float, float]]:
     return found
 
 
-def held(phase: dict[str, float | None]) -> float | None:
+def held(phase: Mapping[str, float]) -> float | None:
     return next((phase[kind] for kind in ("allocated_bytes", "rss_bytes") if phase.get(kind) is not None), None)
 
 

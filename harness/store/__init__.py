@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from harness.store import files
+from harness.store.cells import (
+    CellRow,
+    Design,
+    Settings,
+    StoredCheckpoint,
+    StoredScore,
+    attempts_of,
+    designs_of,
+    member_rows,
+)
 from harness.store.database import Store
-from harness.store.designs import Design, designs_of
 from harness.store.files import (
     EVENTS,
     INSTRUMENTS,
@@ -26,25 +35,21 @@ from harness.store.files import (
     write_job,
     write_result,
 )
-from harness.store.named import DIGITS, attempts_of, cell_is_named, cell_row, environments, labels, runs, units
-from harness.store.queries import (
-    CellRow,
+from harness.store.items import SeededAttempt, document_texts, item_answers, item_values, seeded_attempts
+from harness.store.lookup import DIGITS, Origin, Repeats, cell_detail, cell_is_named, cell_row, origin, repeats
+from harness.store.runs import (
+    EnvironmentRecord,
     StoredCheck,
     StoredRun,
-    StoredScore,
-    cell_detail,
+    all_environments,
+    all_keys,
+    all_labels,
+    all_runs,
+    all_suites,
     checks_of,
-    document_texts,
     environment_of,
-    item_answers,
-    item_values,
-    keys,
+    fact_units,
     latest_run,
-    member_rows,
-    origin,
-    records,
-    repeats,
-    suites,
 )
 from harness.store.studies import StoredStudy, StoredTrial, studies_of
 
@@ -57,12 +62,23 @@ __all__ = [
     "RESULT",
     "CellRow",
     "Design",
+    "EnvironmentRecord",
+    "Origin",
+    "Repeats",
+    "SeededAttempt",
+    "Settings",
     "Store",
     "StoredCheck",
+    "StoredCheckpoint",
     "StoredRun",
     "StoredScore",
     "StoredStudy",
     "StoredTrial",
+    "all_environments",
+    "all_keys",
+    "all_labels",
+    "all_runs",
+    "all_suites",
     "attempts_of",
     "cell_detail",
     "cell_is_named",
@@ -72,15 +88,13 @@ __all__ = [
     "designs_of",
     "document_texts",
     "environment_of",
-    "environments",
+    "fact_units",
     "files",
     "full_disk",
     "hold_for_cell",
     "is_full",
     "item_answers",
     "item_values",
-    "keys",
-    "labels",
     "latest_run",
     "member_rows",
     "neighbours_of",
@@ -88,15 +102,12 @@ __all__ = [
     "origin",
     "read_job",
     "read_result",
-    "records",
     "repeats",
-    "runs",
+    "seeded_attempts",
     "settle",
     "sole_writer",
     "studies_of",
-    "suites",
     "threads_of",
-    "units",
     "write_atomically",
     "write_job",
     "write_result",

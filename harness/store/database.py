@@ -1,4 +1,4 @@
-"""Stage 6 of 7. In: result folders. Out: `results/tunebench.duckdb`.
+"""Opens `results/tunebench.duckdb`, fills it from result folders, and asks how cells ended.
 
 Files are the truth (`files.py` draws them); the database can be made again from them (`rebuild`). DuckDB lets
 one process in, so nobody holds it: every function here opens, does its work and closes, and waits while
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from harness.errors import BusyStore, DamagedStore, FullDisk, StoreError
 from harness.store import files, ingest
@@ -98,7 +98,7 @@ class Store:
         return self._connect(False, patience)
 
     def _explained(self, error: Exception) -> StoreError:
-        """DuckDB's own error as one of ours: the disk, the right to write, or the file itself."""
+        """DuckDB's own error as one of ours: no space, no permission, or a damaged file."""
         text = str(error).splitlines()[0]
         if "No space left" in text or shutil.disk_usage(self.folder).free < files.LEAST_FREE:
             return FullDisk(files.full_disk(self.folder))
@@ -158,7 +158,7 @@ class Store:
                 stale.unlink()
         return []
 
-    # --- asking ---
+    # --- reading ---
 
     def statuses(self, connection: duckdb.DuckDBPyConnection, env_digest: str) -> dict[str, str]:
         """spec_digest -> the status of its newest attempt in this environment."""
@@ -191,10 +191,11 @@ class Store:
 
     def seconds(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str, int, float]]:
         """(method, model, task, n_train, mean seconds) of finished attempts, in any environment."""
-        return connection.execute(
+        rows = connection.execute(
             """SELECT method, model, task, n_train, avg(seconds) FROM attempts JOIN cells USING (spec_digest)
                WHERE status = 'done' AND attempt_id NOT IN (SELECT attempt_id FROM trials) GROUP BY ALL"""
         ).fetchall()
+        return cast("list[tuple[str, str, str, int, float]]", rows)
 
     def reasons(self, connection: duckdb.DuckDBPyConnection, specs: list[str]) -> dict[str, str]:
         """spec_digest -> the reason of its newest attempt."""

@@ -1,14 +1,16 @@
-"""What tuning has stored: studies and their trials, as reports and commands ask for them."""
+"""Queries for studies and their trials."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from harness.data import Quality
 from harness.records import Trial
-from harness.store.queries import StoredRun, records
+from harness.store.cells import Settings
+from harness.store.runs import StoredRun
+from harness.store.select import select_rows
 
 if TYPE_CHECKING:
     import duckdb
@@ -16,15 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredTrial(Trial):
-    """A trial as the database has it."""
+    """A trial as the database holds it; `chosen` marks the one whose setting the study settled on."""
 
     chosen: bool = False
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """The tuning of one label at one data size, with its trials. `study` says what was searched and how
-    (`tuning.study_of`); `edges` are the settings whose best value lies at an end of its range."""
+    """The tuning of one label at one data size, with its trials.
+
+    `study` says what was searched and how (`plan.study_of`). `edges` are the settings whose best value lies at an end
+    of the range. `trainable` is the share of the weights that its trials train.
+    """
 
     key: str
     label: str
@@ -37,11 +42,11 @@ class StoredStudy:
     status: str
     reason: str
     attempt_id: str
-    study: dict[str, Any]
+    study: Settings
     trials: tuple[StoredTrial, ...]
     facts: dict[str, float]
-    edges: dict[str, Any]
-    trainable: float | None = None  # the share of the weights that its trials train
+    edges: Settings
+    trainable: float | None = None
 
     @property
     def goals(self) -> list[str]:
@@ -53,7 +58,7 @@ class StoredStudy:
 
     @property
     def sign(self) -> float:
-        """1 where more of the metric is better, else -1; 1 where no trial was finished."""
+        """1 where a higher value of the metric is better, else -1; 1 where no trial was finished."""
         return -1.0 if any(trial.value and trial.merits[0] == -trial.value for trial in self.done) else 1.0
 
     @property
@@ -62,20 +67,22 @@ class StoredStudy:
 
     @property
     def metric(self) -> str:
-        """What was sought; the task's headline where the suite names none."""
+        """The metric that was optimised; the task's headline where the suite names none."""
         named = self.study.get("metric")
         return str(named or next((next(iter(trial.values)) for trial in self.done if trial.values), ""))
 
     def importance(self, kind: str) -> dict[str, float]:
-        """Setting -> its share of the score's variance, by "fanova" or "ped_anova"."""
+        """Setting -> its share of the score's variance; `kind` is "fanova" or "ped_anova"."""
         start = f"{kind}:"
         return {name.removeprefix(start): value for name, value in self.facts.items() if name.startswith(start)}
 
 
 def studies_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[StoredStudy]:
-    """The studies of a run with their trials, in the order of its plan: of each its newest finished attempt, else its
-    newest."""
-    found = records(
+    """The studies of a run with their trials, in the order of its plan.
+
+    Each with its newest finished attempt, else its newest.
+    """
+    rows = select_rows(
         connection,
         """
         WITH decisive AS (
@@ -106,14 +113,14 @@ def studies_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[St
             edges=edges_of(connection, row["attempt_id"]),
             trainable=trainable_of(connection, row["attempt_id"]),
         )
-        for row in found
+        for row in rows
         for study, data in [(row.pop("study"), row.pop("data"))]
     ]
 
 
 def trials_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> tuple[StoredTrial, ...]:
     """The trials of a study's attempt, by number."""
-    rows = records(
+    rows = select_rows(
         connection,
         "SELECT number, params, value, status, reason, seconds, tokens, peak_bytes, intermediate, measured AS values, "
         "merits, origin, trial_attempt_id AS attempt_id, front, chosen "
@@ -127,7 +134,8 @@ def trials_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> tuple[S
 
 
 def trainable_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> float | None:
-    found = connection.execute(
+    """The share of the weights that a study's trials train; None where no trial says so."""
+    rows = connection.execute(
         """
         SELECT max(facts.value) FILTER (facts.name = 'trainable_params') / max(facts.value) FILTER (
             facts.name = 'total_params')
@@ -135,10 +143,11 @@ def trainable_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> floa
         """,
         [attempt_id],
     ).fetchall()
-    return found[0][0] if found else None
+    return cast("float | None", rows[0][0]) if rows else None
 
 
-def edges_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> dict[str, Any]:
+def edges_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Settings:
+    """The settings whose best value lies at an end of its range, with that value."""
     query = "SELECT evidence FROM flags WHERE attempt_id = ? AND name = 'edge_of_space'"
-    found = connection.execute(query, [attempt_id]).fetchall()
-    return json.loads(found[0][0]) if found else {}
+    rows = connection.execute(query, [attempt_id]).fetchall()
+    return cast(Settings, json.loads(rows[0][0])) if rows else {}

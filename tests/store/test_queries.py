@@ -9,7 +9,7 @@ from results_factory import PROSE, TASK, Results, cell, demo, environment, items
 
 from harness.errors import StoreError
 from harness.records import Status, TrainSettings
-from harness.store.queries import cell_detail, keys, latest_run, member_rows, origin, repeats, suites
+from harness.store import all_keys, all_suites, cell_detail, latest_run, member_rows, origin, repeats
 
 
 def rows_of(store, suite="demo"):
@@ -24,7 +24,7 @@ def test_newest_run_counts(tmp_path):
     with store.open(read_only=True) as connection:
         assert latest_run(connection, "demo").question == "New?"
         assert latest_run(connection, "nowhere") is None
-        assert suites(connection) == ["another", "demo"]
+        assert all_suites(connection) == ["another", "demo"]
 
 
 def test_a_finished_attempt_beats_a_newer_failure_and_else_the_newest_counts(tmp_path):
@@ -99,7 +99,7 @@ def test_detail_by_key_digest_and_attempt(tmp_path):
         assert cell_detail(connection, digest[:10]) == cell_detail(connection, attempt) == detail
         assert cell_detail(connection, "lora/nothing") is None
         assert cell_detail(connection, digest[:3]) is None
-        assert key in keys(connection)
+        assert key in all_keys(connection)
     assert detail["settings"] == {"rank": 8}
     assert detail["train"] == TrainSettings(steps=48).model_dump()
     assert detail["scores"][0]["metric"] == "acc"

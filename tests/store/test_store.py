@@ -9,9 +9,9 @@ from results_factory import Results
 
 from harness.errors import DamagedStore, NewerStore, StoreError
 from harness.records import MARGIN, Cell, CellResult, Check, Environment, Item, Score, Status, TrainSettings, digest
+from harness.store import latest_run
 from harness.store.database import Store
 from harness.store.files import INSTRUMENTS, attempt_folder, threads_of, write_atomically
-from harness.store.queries import latest_run
 from harness.store.schema import MIGRATIONS
 from harness.worker.cell import write_items
 

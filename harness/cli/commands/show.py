@@ -24,13 +24,13 @@ def show(
     """
     from harness.cli.reproduce import again
     from harness.records import quantity
-    from harness.store import cell_detail, keys, origin, repeats, threads_of
+    from harness.store import all_keys, cell_detail, origin, repeats, threads_of
 
     store = results(folder, project())
     with store.open(read_only=True) as connection:
         detail = cell_detail(connection, cell)
         if detail is None:
-            raise UserError(unknown("cell", cell, keys(connection)))
+            raise UserError(unknown("cell", cell, all_keys(connection)))
         attempt = detail.get("attempt_id", "")
         found = origin(connection, attempt) if attempt else None
         if attempt:

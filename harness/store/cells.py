@@ -1,0 +1,245 @@
+"""Queries for the cells of a run, each with what its decisive attempt measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from harness.store.runs import StoredRun
+from harness.store.select import Record, select_rows
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+Settings = dict[str, Any]  # as JSON has them: of a method, of training, of data, or the evidence of a flag
+
+
+@dataclass(frozen=True)
+class StoredScore:
+    """A score beside the base model's.
+
+    `change_stderr` is the standard error of value − base_value, paired over the items; None where per-item values are
+    not stored.
+    """
+
+    task: str
+    role: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+    higher_is_better: bool
+    base_value: float | None
+    change_stderr: float | None = None
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A score after `step` steps of training."""
+
+    step: int
+    task: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """A member of a run with its decisive attempt: the newest finished one, else the newest.
+
+    `base_model` is the model of its baseline cell; rows with the same one are compared. `data` says how the training
+    data was chosen and corrupted (`data.Quality`); it is empty for clean data. `fingerprint` identifies the task's
+    definition and documents. `phases` maps a phase to its seconds, tokens, bytes and joules, as far as measured.
+    """
+
+    key: str
+    label: str
+    spec_digest: str
+    method: str
+    family: str
+    model: str
+    base_model: str
+    task: str
+    learn: tuple[str, ...]
+    n_train: int
+    seed: int | None
+    baseline: str
+    status: str
+    reason: str
+    attempt_id: str
+    contended: bool
+    fingerprint: str = ""
+    data: Settings = field(default_factory=dict)
+    scores: list[StoredScore] = field(default_factory=list)
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+    flags: dict[str, Settings] = field(default_factory=dict)
+    losses: list[tuple[int, str, float]] = field(default_factory=list)  # (step, split, loss)
+    checkpoints: list[StoredCheckpoint] = field(default_factory=list)  # by step
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a cell is made: its method, objectives and curriculum with their settings, and its needs by spec digest."""
+
+    method: str
+    settings: Settings
+    train: Settings
+    objectives: dict[str, Settings]
+    curriculum: dict[str, Settings]
+    needs: tuple[str, ...]
+
+
+def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[CellRow]:
+    """Every member of a run, in the order of its plan."""
+    records = select_rows(
+        connection,
+        """
+        WITH decisive AS (
+            SELECT spec_digest, arg_max(attempt_id, (status = 'done', started, attempt_id)) AS attempt_id
+            FROM attempts WHERE env_digest = $env GROUP BY spec_digest)
+        SELECT members.key, members.label, members.spec_digest, members.model, members.task, members.n_train,
+            members.seed, members.baseline, coalesce(members.data, '{}') AS data,
+            coalesce(bare.model, members.model) AS base_model,
+            coalesce(cells.method, '') AS method, coalesce(cells.family, '') AS family, cells.learn,
+            coalesce(cells.fingerprints ->> ('$."' || members.task || '"'), '') AS fingerprint,
+            coalesce(status, 'missing') AS status, coalesce(reason, '') AS reason,
+            coalesce(attempts.attempt_id, '') AS attempt_id, coalesce(contended, false) AS contended
+        FROM members
+        LEFT JOIN members AS bare ON bare.run_id = members.run_id AND bare.spec_digest = members.baseline
+        LEFT JOIN cells ON cells.spec_digest = members.spec_digest
+        LEFT JOIN decisive ON decisive.spec_digest = members.spec_digest
+        LEFT JOIN attempts ON attempts.attempt_id = decisive.attempt_id
+        WHERE members.run_id = $run AND coalesce(members.role, '') <> 'study' ORDER BY members.position
+        """,
+        {"env": run.env_digest, "run": run.run_id},
+    )
+    rows = [
+        CellRow(**{**record, "learn": tuple(record["learn"] or ()), "data": json.loads(record["data"])})
+        for record in records
+    ]
+    by_attempt = {row.attempt_id: row for row in rows if row.attempt_id}
+    attempts = list(by_attempt)
+    attempt_of_spec = {row.spec_digest: row.attempt_id for row in rows}
+    base_of = {row.attempt_id: attempt_of_spec.get(row.baseline, "") for row in rows if row.attempt_id}
+    paired = paired_errors(connection, base_of)
+    stored: dict[str, list[Record]] = {}
+    for score in select_rows(
+        connection,
+        "SELECT attempt_id, task, role, metric, value, stderr, n, higher_is_better FROM scores "
+        "WHERE attempt_id IN (SELECT unnest(?)) ORDER BY attempt_id, position",
+        [attempts],
+    ):
+        stored.setdefault(score.pop("attempt_id"), []).append(score)
+    for attempt, scores in stored.items():
+        # The base is the one of this run: another suite may measure the same cell against another.
+        base = {(score["task"], score["metric"]): score["value"] for score in stored.get(base_of[attempt], ())}
+        for score in scores:
+            metric = score["task"], score["metric"]
+            by_attempt[attempt].scores.append(
+                StoredScore(**score, base_value=base.get(metric), change_stderr=paired.get((attempt, *metric)))
+            )
+    for phase in select_rows(connection, "SELECT * FROM phases WHERE attempt_id IN (SELECT unnest(?))", [attempts]):
+        by_attempt[phase["attempt_id"]].phases[phase["phase"]] = measured(phase)
+    for fact in select_rows(connection, "SELECT * FROM facts WHERE attempt_id IN (SELECT unnest(?))", [attempts]):
+        by_attempt[fact["attempt_id"]].facts[fact["name"]] = fact["value"]
+    for flag in select_rows(connection, "SELECT * FROM flags WHERE attempt_id IN (SELECT unnest(?))", [attempts]):
+        by_attempt[flag["attempt_id"]].flags[flag["name"]] = json.loads(flag["evidence"])
+    for step in select_rows(
+        connection,
+        "SELECT attempt_id, step, split, loss FROM steps WHERE attempt_id IN (SELECT unnest(?)) ORDER BY step",
+        [attempts],
+    ):
+        by_attempt[step["attempt_id"]].losses.append((step["step"], step["split"], step["loss"]))
+    for checkpoint in select_rows(
+        connection,
+        "SELECT attempt_id, step, task, metric, value FROM checkpoints WHERE attempt_id IN (SELECT unnest(?)) "
+        "ORDER BY step",
+        [attempts],
+    ):
+        by_attempt[checkpoint.pop("attempt_id")].checkpoints.append(StoredCheckpoint(**checkpoint))
+    return rows
+
+
+def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]) -> dict[tuple[str, str, str], float]:
+    """(attempt_id, task, metric) -> standard error of the mean difference from the base model, paired over items.
+
+    `base_of` maps an attempt to that of its base model. Scores of which some item was not answered by both are left
+    out. A ratio such as log-likelihood per word is taken as the mean over its texts.
+    """
+    pairs = {tuned: base for tuned, base in base_of.items() if base}
+    rows = connection.execute(
+        """
+        WITH pairs AS (SELECT unnest($tuned) AS tuned_id, unnest($base) AS base_id)
+        SELECT scores.attempt_id, scores.task, scores.metric,
+            stddev_samp(tuned.value - untouched.value) / sqrt(count(*))
+        FROM pairs
+        JOIN scores ON scores.attempt_id = pairs.tuned_id
+        JOIN items AS tuned ON tuned.attempt_id = pairs.tuned_id
+            AND tuned.task = scores.task AND tuned.metric = scores.metric
+        JOIN items AS untouched ON untouched.attempt_id = pairs.base_id
+            AND untouched.task = tuned.task AND untouched.metric = tuned.metric
+            AND untouched.doc_id = tuned.doc_id
+        GROUP BY scores.attempt_id, scores.task, scores.metric, scores.n
+        HAVING count(*) > 1 AND count(*) = scores.n
+        """,
+        {"tuned": list(pairs), "base": list(pairs.values())},
+    ).fetchall()
+    return {(attempt, task, metric): error for attempt, task, metric, error in rows}
+
+
+def measured(phase: Record) -> dict[str, float]:
+    """The columns of a row of table `phases` that hold numbers."""
+    return {column: value for column, value in phase.items() if isinstance(value, int | float)}
+
+
+def attempts_of(connection: duckdb.DuckDBPyConnection, row: CellRow) -> list[CellRow]:
+    """A cell's row once for each of its finished attempts in its environment, with that attempt's facts and phases.
+
+    The row itself where no attempt is finished.
+    """
+    attempts = connection.execute(
+        """
+        SELECT other.attempt_id, other.contended FROM attempts AS this
+        JOIN attempts AS other USING (spec_digest, env_digest)
+        WHERE this.attempt_id = ? AND other.status = 'done' ORDER BY other.started, other.attempt_id
+        """,
+        [row.attempt_id],
+    ).fetchall()
+    repeats = {
+        attempt: replace(row, attempt_id=attempt, contended=contended, facts={}, phases={})
+        for attempt, contended in attempts
+    }
+    for table in ("facts", "phases"):
+        query = f"SELECT * FROM {table} WHERE attempt_id IN (SELECT unnest(?))"
+        for record in select_rows(connection, query, [list(repeats)]):
+            repeat = repeats[record["attempt_id"]]
+            if table == "facts":
+                repeat.facts[record["name"]] = record["value"]
+            else:
+                repeat.phases[record["phase"]] = measured(record)
+    return list(repeats.values()) or [row]
+
+
+def designs_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> dict[str, Design]:
+    """spec_digest -> the design of each member of a run that has been attempted."""
+    rows = select_rows(
+        connection,
+        """
+        SELECT DISTINCT cells.spec_digest, method, settings, train, coalesce(objectives, '{}') AS objectives,
+            coalesce(curriculum, '{}') AS curriculum, cells.needs
+        FROM members JOIN cells USING (spec_digest) WHERE members.run_id = $run
+        """,
+        {"run": run.run_id},
+    )
+    blocks = ("settings", "train", "objectives", "curriculum")
+    return {
+        row["spec_digest"]: Design(
+            method=row["method"],
+            **{name: json.loads(row[name] or "{}") for name in blocks},
+            needs=tuple(row["needs"] or ()),
+        )
+        for row in rows
+    }

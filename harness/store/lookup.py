@@ -1,0 +1,197 @@
+"""Finds one cell by its key or digest, with everything that is stored about it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
+
+from harness.errors import StoreError
+from harness.store.cells import CellRow, member_rows
+from harness.store.runs import StoredRun, all_runs
+from harness.store.select import Record, select_rows
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+DIGITS = 6  # of a digest, the fewest that name a cell
+
+
+def cell_is_named(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Whether some cell has this key, or a digest that starts with it (6 digits or more)."""
+    matches = connection.execute(
+        """
+        SELECT 1 FROM members WHERE key = $name
+        UNION ALL SELECT 1 FROM cells WHERE length($name) >= $digits AND starts_with(spec_digest, $name) LIMIT 1
+        """,
+        {"name": name, "digits": DIGITS},
+    ).fetchall()
+    return bool(matches)
+
+
+def cell_row(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[StoredRun, CellRow]:
+    """A cell's row, by its key or the start of its digest, with its run.
+
+    The newest run in whose environment the cell is done, else the newest run with the cell. Raises StoreError for a
+    cell that is a row of no run: a study, or one of its trials.
+    """
+    detail = cell_detail(connection, name)
+    spec = detail["spec_digest"] if detail else ""
+    members = "SELECT run_id FROM members WHERE spec_digest = ? AND coalesce(role, '') <> 'study'"
+    run_ids = {row[0] for row in connection.execute(members, [spec]).fetchall()}
+    unfinished = []
+    for run in all_runs(connection):
+        if run.run_id in run_ids:
+            row = next(row for row in member_rows(connection, run) if row.spec_digest == spec)
+            if row.status == "done":
+                return run, row
+            unfinished.append((run, row))
+    if not unfinished:
+        raise StoreError(f"{name!r} is no row of any run: a study or a trial is compared by `tunebench studies`.")
+    return unfinished[0]
+
+
+def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> Record | None:
+    """Everything about one cell, named by key, by its digest's start (6 digits or more) or by an attempt.
+
+    A key may stand for several cells (another suite, other settings): the one of the newest run is taken. None when
+    nothing has that name. Raises StoreError when several digests start with it.
+    """
+    matches = connection.execute(
+        """
+        SELECT spec_digest FROM members JOIN runs USING (run_id) WHERE key = $name
+        UNION ALL SELECT spec_digest FROM attempts WHERE attempt_id = $name
+        UNION ALL SELECT spec_digest FROM cells WHERE length($name) >= 6 AND starts_with(spec_digest, $name)
+        """,
+        {"name": name},
+    ).fetchall()
+    if not matches:
+        return None
+    newest = connection.execute(
+        "SELECT spec_digest FROM members JOIN runs USING (run_id) WHERE key = ? ORDER BY started DESC LIMIT 1",
+        [name],
+    ).fetchall()
+    starts = sorted({row[0] for row in matches})
+    if not newest and len(starts) > 1:
+        raise StoreError(
+            f"{name!r} stands for {len(starts)} cells: {', '.join(spec[:16] for spec in starts[:10])}. "
+            "Give more digits, or a key."
+        )
+    spec = (newest or matches)[0][0]
+    cells = select_rows(connection, "SELECT * FROM cells WHERE spec_digest = ?", [spec])
+    members = select_rows(
+        connection,
+        "SELECT DISTINCT key, members.suite FROM members WHERE spec_digest = ? ORDER BY ALL",
+        [spec],
+    )
+    detail: Record = {
+        "key": members[0]["key"] if members else name,
+        "suites": [m["suite"] for m in members],
+    }
+    if not cells:
+        return {**detail, "spec_digest": spec, "attempts": []}
+    cell = cells[0]
+    for column in ("settings", "train", "fingerprints", "objectives", "curriculum", "data", "study", "trial"):
+        cell[column] = json.loads(cell[column] or "{}")  # NULL in rows that are older than the column
+    attempts = select_rows(connection, "SELECT * FROM attempts WHERE spec_digest = ? ORDER BY started", [spec])
+    detail |= {**cell, "attempts": attempts}
+    if attempts:
+        last = max(attempts, key=lambda row: (row["status"] == "done", row["started"]))["attempt_id"]
+        detail["attempt_id"] = last
+        for attempt in attempts:
+            attempt["tuned"] = json.loads(attempt["tuned"] or "{}")
+        detail["tuned"] = next(row["tuned"] for row in attempts if row["attempt_id"] == last)
+        for table, order in (
+            ("scores", "position"),
+            ("phases", "phase"),
+            ("facts", "name"),
+            ("flags", "name"),
+            ("checkpoints", "step"),
+            ("trials", "number"),
+        ):
+            rows = select_rows(connection, f"SELECT * FROM {table} WHERE attempt_id = ? ORDER BY {order}", [last])
+            detail[table] = [{k: v for k, v in row.items() if k not in ("attempt_id", "position")} for row in rows]
+        environment = select_rows(
+            connection,
+            "SELECT environments.* FROM environments JOIN attempts USING (env_digest) WHERE attempt_id = ?",
+            [last],
+        )
+        detail["environment"] = environment[0] if environment else {}
+        if environment:  # with the commit of this attempt: the environment's own is that of its first
+            made = next(row for row in attempts if row["attempt_id"] == last)
+            environment[0] |= {"commit": made["commit"], "dirty": made["dirty"]}
+            packages = json.loads(environment[0]["packages"])
+            detail["environment"]["packages"] = " ".join(f"{name}=={value}" for name, value in packages.items())
+    return detail
+
+
+class Origin(TypedDict):
+    """How an attempt came about: all that doing its cell again takes, but for its threads.
+
+    `command` is that of the run that made the attempt, "" where its record is lost; `knows_only` says whether the
+    tunebench that ran it had `--only`; `packages` are all installed packages.
+    """
+
+    suite: str
+    key: str
+    status: str
+    knows_only: bool
+    command: str
+    commit: str
+    dirty: bool
+    packages: dict[str, str]
+
+
+def origin(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Origin | None:
+    """How an attempt came about.
+
+    Suite and key are those of the run that made it; where its record is lost, of the newest run with the cell. None
+    when there is no such run either.
+    """
+    rows = select_rows(
+        connection,
+        """
+        SELECT runs.suite, members.key, attempts.status, runs.only_cells IS NOT NULL AS knows_only,
+            CASE WHEN runs.run_id = attempts.run_id THEN runs.command ELSE '' END AS command,
+            attempts.commit, attempts.dirty, environments.packages
+        FROM attempts
+        JOIN members ON members.spec_digest = attempts.spec_digest
+        JOIN runs ON runs.run_id = members.run_id
+        JOIN environments ON environments.env_digest = attempts.env_digest
+        WHERE attempt_id = ? ORDER BY members.run_id = attempts.run_id DESC, runs.started DESC LIMIT 1
+        """,
+        [attempt_id],
+    )
+    return cast(Origin, {**rows[0], "packages": json.loads(rows[0]["packages"])}) if rows else None
+
+
+class Repeats(TypedDict):
+    """How many finished attempts a cell has in one environment; with two or more, how far their scores are apart."""
+
+    attempts: int
+    largest_difference: NotRequired[dict[str, float]]
+
+
+def repeats(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Repeats:
+    """The noise floor: how far apart the finished attempts are that have the cell and environment of `attempt_id`.
+
+    `largest_difference` maps "task/metric" of each headline score to its largest minus its smallest value.
+    """
+    same = """
+        SELECT other.attempt_id FROM attempts AS this JOIN attempts AS other USING (spec_digest, env_digest)
+        WHERE this.attempt_id = ? AND other.status = 'done'
+    """
+    ((count,),) = connection.execute(f"SELECT count(*) FROM ({same})", [attempt_id]).fetchall()
+    ranges = connection.execute(
+        f"""
+        WITH headlines AS (
+            SELECT task, role, min(position) AS place, arg_min(metric, position) AS metric,
+                arg_min(value, position) AS value
+            FROM scores WHERE attempt_id IN ({same}) GROUP BY attempt_id, task, role)
+        SELECT task, metric, max(value) - min(value) FROM headlines
+        GROUP BY task, role, metric HAVING count(*) > 1 ORDER BY min(place)
+        """,
+        [attempt_id],
+    ).fetchall()
+    largest = {f"{task}/{metric}": difference for task, metric, difference in ranges}
+    return {"attempts": count, "largest_difference": largest} if largest else {"attempts": count}

@@ -1,0 +1,145 @@
+"""Queries about runs and their environments, and the names that runs have given to suites, labels and cells."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, TypedDict, cast
+
+from harness.records import MARGIN
+from harness.store.select import select_rows
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class EnvironmentRecord(TypedDict, total=False):
+    """A row of table `environments`, with the packages by name; empty where no attempt has ended in the environment."""
+
+    env_digest: str
+    created: datetime
+    python: str
+    os: str
+    cpu: str
+    accelerator: str
+    driver: str
+    packages: dict[str, str]
+    commit: str
+    dirty: bool
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run of a suite, with its environment. Scores that differ by less than `margin`, the suite's own, are tied."""
+
+    run_id: str
+    suite: str
+    question: str
+    env_digest: str
+    started: datetime
+    status: str
+    environment: EnvironmentRecord
+    margin: float = MARGIN
+
+
+# The columns of a StoredRun.
+RUN = f"run_id, suite, question, env_digest, started, status, coalesce(margin, {MARGIN}) AS margin"
+
+
+@dataclass(frozen=True)
+class StoredCheck:
+    """An instrument's check of itself on one model, with the precision and attention kernel that scores are made with.
+
+    `measured` must not be above `at_most`; it is NaN where the check could not be done.
+    """
+
+    model: str
+    precision: str
+    attention: str
+    name: str
+    about: str
+    measured: float
+    at_most: float
+    unit: str
+    passed: bool
+
+
+def all_suites(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The name of every suite that was run."""
+    return [row[0] for row in connection.execute("SELECT DISTINCT suite FROM runs ORDER BY 1").fetchall()]
+
+
+def all_labels(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Every label of every run."""
+    rows = connection.execute("SELECT DISTINCT label FROM members WHERE coalesce(role, '') <> 'study' ORDER BY 1")
+    return [row[0] for row in rows.fetchall()]
+
+
+def all_keys(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Every cell key of every run."""
+    return [row[0] for row in connection.execute("SELECT DISTINCT key FROM members ORDER BY 1").fetchall()]
+
+
+def all_environments(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The digest of every environment in which a cell was attempted, the newest first."""
+    rows = connection.execute("SELECT env_digest FROM environments ORDER BY created DESC").fetchall()
+    return [row[0] for row in rows]
+
+
+def all_runs(connection: duckdb.DuckDBPyConnection) -> list[StoredRun]:
+    """Every run, the newest first."""
+    rows = select_rows(connection, f"SELECT {RUN} FROM runs ORDER BY started DESC, run_id DESC")
+    environments = {row["env_digest"]: environment_of(connection, row["env_digest"]) for row in rows}
+    return [StoredRun(**row, environment=environments[row["env_digest"]]) for row in rows]
+
+
+def latest_run(connection: duckdb.DuckDBPyConnection, suite: str, tuned: bool = False) -> StoredRun | None:
+    """The newest run of a whole suite; None when the suite has not been run.
+
+    A run of some cells alone (`--only`) is taken where there is no other: the report of the whole suite shows these
+    cells as well. With `tuned`, the newest run with studies, whatever part of the suite it covers.
+    """
+    rows = select_rows(
+        connection,
+        f"SELECT {RUN} FROM runs WHERE suite = ? "
+        "ORDER BY CASE WHEN ? THEN run_id IN (SELECT run_id FROM members WHERE role = 'study') "
+        "ELSE coalesce(len(only_cells), 0) = 0 END DESC, started DESC, run_id DESC LIMIT 1",
+        [suite, tuned],
+    )
+    return StoredRun(**rows[0], environment=environment_of(connection, rows[0]["env_digest"])) if rows else None
+
+
+def environment_of(connection: duckdb.DuckDBPyConnection, env_digest: str) -> EnvironmentRecord:
+    """An environment's row, with its packages by name; empty where no attempt has ended in it."""
+    rows = select_rows(connection, "SELECT * FROM environments WHERE env_digest = ?", [env_digest])
+    return cast(EnvironmentRecord, {**rows[0], "packages": json.loads(rows[0]["packages"])}) if rows else {}
+
+
+def checks_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[StoredCheck]:
+    """The instruments' checks for a run's environment and base models; per model, failed checks first.
+
+    Only checks with the precision and attention kernel that the base models are scored with. Empty where none were
+    done: the cells ran elsewhere, or were run by an earlier tunebench.
+    """
+    rows = select_rows(
+        connection,
+        """
+        SELECT DISTINCT instruments.model, instruments.precision, instruments.attention, name, about, measured,
+            at_most, unit, passed
+        FROM members JOIN instruments ON instruments.model = members.model AND instruments.env_digest = $env
+        LEFT JOIN cells ON cells.spec_digest = members.spec_digest
+        WHERE members.run_id = $run AND members.baseline = ''
+            AND instruments.precision = coalesce(cells.train ->> '$.precision', instruments.precision)
+            AND instruments.attention = coalesce(cells.train ->> '$.attention', instruments.attention)
+        ORDER BY ALL
+        """,
+        {"env": run.env_digest, "run": run.run_id},
+    )
+    return sorted((StoredCheck(**row) for row in rows), key=lambda check: (check.model, check.passed))
+
+
+def fact_units(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, bool | None]]:
+    """Fact -> (unit, whether higher is better) for every stored fact; None where neither end is better."""
+    rows = connection.execute("SELECT name, any_value(unit), any_value(higher_is_better) FROM facts GROUP BY name")
+    return {name: (unit or "", better) for name, unit, better in rows.fetchall()}
