@@ -42,6 +42,7 @@ def kill_when(label: str, number: int) -> Any:
     return watch
 
 
+@pytest.mark.process
 def test_cells_run_apart_and_a_second_run_runs_none(project: Path) -> None:
     plan = plan_of(project, SUITE.replace("STEPS", "2"))
     assert by_label(plan, run_cells(project, plan)) == {"base": "done", "lora": "done"}
@@ -53,6 +54,7 @@ def test_cells_run_apart_and_a_second_run_runs_none(project: Path) -> None:
     assert run_cells(project, plan, frozenset({"done"})).seconds.keys() == {c.spec_digest for c in plan.cells}
 
 
+@pytest.mark.process
 def test_a_killed_cell_is_interrupted_and_goes_on_next_time(project: Path) -> None:
     plan = plan_of(project, SUITE.replace("STEPS", "400"))
     progress = run_cells(project, plan, watch=kill_when("lora", signal.SIGKILL))
@@ -61,6 +63,7 @@ def test_a_killed_cell_is_interrupted_and_goes_on_next_time(project: Path) -> No
     assert by_label(plan, run_cells(project, plan)) == {"base": "done", "lora": "done"}
 
 
+@pytest.mark.process
 def test_a_crash_is_a_failure_that_waits_for_retry(project: Path) -> None:
     plan = plan_of(project, SUITE.replace("STEPS", "400"))
     progress = run_cells(project, plan, watch=kill_when("lora", signal.SIGSEGV))
@@ -70,6 +73,7 @@ def test_a_crash_is_a_failure_that_waits_for_retry(project: Path) -> None:
     assert by_label(plan, run_cells(project, plan, frozenset({"failed"})))["lora"] == "done"
 
 
+@pytest.mark.process
 def test_the_time_limit(project: Path) -> None:
     text = SUITE.replace("STEPS", "100000") + "time_limit: 8\n"
     plan = plan_of(project, text)
@@ -77,12 +81,14 @@ def test_the_time_limit(project: Path) -> None:
     assert results_of(project)[-1].reason == "took longer than the time limit of 8 s"
 
 
+@pytest.mark.process
 def test_what_a_device_cannot_do_is_skipped_and_the_others_go_on(project: Path) -> None:
     text = SUITE.replace("STEPS", "2").replace("  lora:", "  half: {method: full, train: {precision: fp16}}\n  lora:")
     plan = plan_of(project, text)
     assert by_label(plan, run_cells(project, plan)) == {"base": "done", "half": "skipped", "lora": "done"}
 
 
+@pytest.mark.process
 def test_divergence_is_told_apart(project: Path) -> None:
     plan = plan_of(
         project,
@@ -106,6 +112,7 @@ def test_what_an_error_says_decides_the_status(tmp_path: Path, message: str, sta
     assert classify(RuntimeError(message), tmp_path)[0] is status
 
 
+@pytest.mark.process
 def test_what_needs_a_failed_cell_is_skipped_and_runs_when_it_is_mended(project: Path) -> None:
     text = (
         SUITE.replace("STEPS", "400")
@@ -122,6 +129,7 @@ def test_what_needs_a_failed_cell_is_skipped_and_runs_when_it_is_mended(project:
     assert set(map(str, again.states.values())) == {"done"}
 
 
+@pytest.mark.process
 def test_ctrl_c_once_finishes_what_runs(project: Path) -> None:
     plan = plan_of(project, SUITE.replace("STEPS", "3").replace("  lora:", "  full: {}\n  lora:"))
     pressed: list[float] = []
@@ -137,6 +145,7 @@ def test_ctrl_c_once_finishes_what_runs(project: Path) -> None:
     assert set(by_label(plan, run_cells(project, plan)).values()) == {"done"}
 
 
+@pytest.mark.process
 def test_no_orphans_when_the_command_is_killed(project: Path) -> None:
     """kill -9 of the command: its cell's process ends too."""
     import subprocess
@@ -164,6 +173,7 @@ def test_no_orphans_when_the_command_is_killed(project: Path) -> None:
     assert not (last.parent / "result.json").exists()
 
 
+@pytest.mark.process
 def test_weights_that_are_gone_are_made_again_when_needed(project: Path) -> None:
     import shutil
 
@@ -183,6 +193,7 @@ def test_weights_that_are_gone_are_made_again_when_needed(project: Path) -> None
     assert len(results_of(project)) == 6
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("damage", ["", "{", '{"attempt_id": 1}', "[]"])
 def test_a_damaged_result_is_told_and_its_cell_runs_again(project: Path, damage: str) -> None:
     plan = plan_of(project, SUITE.replace("STEPS", "2"))

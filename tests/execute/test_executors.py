@@ -47,6 +47,7 @@ def address(executor: type[Executor]) -> str:
     return ADDRESS.get(executor.name, "")
 
 
+@pytest.mark.process
 def test_every_way_to_end(project: Path, executor: type[Executor]) -> None:
     plan = plan_of(project, SUITE)
     progress = run_cells(project, plan, executor=executor, jobs=2, address=address(executor))
@@ -72,6 +73,7 @@ def test_every_way_to_end(project: Path, executor: type[Executor]) -> None:
     assert results_of(project)[-1].reason == "took longer than the time limit of 5 s"
 
 
+@pytest.mark.process
 def test_sigterm_leaves_nothing_behind_and_the_next_run_goes_on(project: Path, executor: type[Executor]) -> None:
     plan = plan_of(project, ENDLESS)
     sent: list[str] = []

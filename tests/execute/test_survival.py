@@ -37,6 +37,7 @@ train: {steps: 2, batch_size: 4}
 """
 
 
+@pytest.mark.process
 def test_a_cell_that_allocates_without_end_is_oom_and_the_others_are_done(project: Path) -> None:
     hog = "  hog: {method: lora, rank: 400000}\n"  # 5 GiB of adapters
     plan = plan_of(project, SUITE.replace("train:", hog + "train:") + "memory_limit: 1500MiB\n")
@@ -47,6 +48,7 @@ def test_a_cell_that_allocates_without_end_is_oom_and_the_others_are_done(projec
     assert run_cells(project, plan).ended == []  # it waits for --retry oom
 
 
+@pytest.mark.process
 def test_a_cell_that_cannot_fit_is_not_started_and_says_so(project: Path) -> None:
     plan = plan_of(project, SUITE)
     progress = run_cells(
@@ -58,6 +60,7 @@ def test_a_cell_that_cannot_fit_is_not_started_and_says_so(project: Path) -> Non
     assert result.reason.startswith("is predicted to need 40.0 GiB; cpu has 24.0 GiB.")
 
 
+@pytest.mark.process
 def test_cells_side_by_side_say_who_shared_the_machine(project: Path) -> None:
     plan = plan_of(project, SUITE.replace("steps: 2", "steps: 60"))
     progress = run_cells(project, plan, jobs=2)
@@ -77,6 +80,7 @@ def hold(path: str, ready: Any, release: Any) -> None:
         release.wait(60)
 
 
+@pytest.mark.process
 def test_a_reader_does_not_stop_a_run(project: Path) -> None:
     plan = plan_of(project, SUITE)
     store = Store(project / "results")
@@ -109,6 +113,7 @@ def stuck(child: Any) -> None:
     time.sleep(600)
 
 
+@pytest.mark.process
 def test_a_stuck_process_is_ended_with_all_that_it_started(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.execute.executors.local.GRACE_SECONDS", 0.5)
     plan = plan_of(project, SUITE)
@@ -124,6 +129,7 @@ def test_a_stuck_process_is_ended_with_all_that_it_started(project: Path, monkey
     wait_for(lambda: not resident(child.value), 10)
 
 
+@pytest.mark.process
 def test_the_fork_server_may_be_killed(project: Path) -> None:
     plan = plan_of(project, SUITE.replace("steps: 2", "steps: 300"))
     killed: list[int] = []
@@ -138,6 +144,7 @@ def test_the_fork_server_may_be_killed(project: Path) -> None:
     assert found == {"base": "done", "full": "interrupted", "lora": "done"}
 
 
+@pytest.mark.process
 def test_ctrl_c_twice_stops_now_and_leaves_a_store_that_resumes(project: Path) -> None:
     plan = plan_of(project, SUITE.replace("steps: 2", "steps: 1000000"))
     pressed: list[float] = []
@@ -180,6 +187,7 @@ def tunebench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.process
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(project: Path, small_disk: Path) -> None:
     (project / "suites" / "small.yaml").write_text(SUITE)
     assert tunebench("fetch", "small").returncode == 0
@@ -212,6 +220,7 @@ def test_a_read_only_results_folder_is_said_and_nothing_is_lost(project: Path, s
     assert "3 finished before, 0 to run" in tunebench("run", "small").stdout
 
 
+@pytest.mark.process
 def test_status_from_another_terminal_while_a_run_goes_on(project: Path) -> None:
     (project / "suites" / "small.yaml").write_text(SUITE.replace("steps: 2", "steps: 1000000"))
     # One thread: the other test process has the other core.
@@ -242,6 +251,7 @@ def test_status_from_another_terminal_while_a_run_goes_on(project: Path) -> None
     assert "was killed; run it again to go on" in tunebench("status").stdout
 
 
+@pytest.mark.process
 def test_status_without_a_run(project: Path) -> None:
     done = tunebench("status")
     assert done.returncode == 2

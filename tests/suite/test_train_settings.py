@@ -66,6 +66,7 @@ def test_what_a_machine_lacks_is_the_reason(key: str, value: str, monkeypatch: p
     assert TrainSettings().unavailable(gpu=False) is None
 
 
+@pytest.mark.process
 def test_a_cell_that_cannot_run_is_skipped_before_a_process_is_started(project: Path) -> None:
     text = SUITE.format(label="{method: full, train: {optimizer: paged_adamw8bit}}")
     plan = plan_of(project, text)

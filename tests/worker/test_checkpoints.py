@@ -187,6 +187,7 @@ def test_what_cannot_be_scored_on_the_way_is_said(project: Path, label: str, mor
     assert said in str(caught.value)
 
 
+@pytest.mark.process
 def test_they_are_stored_and_stored_again(project: Path) -> None:
     plan = plan_for(project, "{method: full, learning_rate: 1e-2}", ", checkpoints: 2")
     run_cells(project, plan)

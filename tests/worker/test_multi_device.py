@@ -76,6 +76,7 @@ def weights(project: Path, result: CellResult) -> dict[str, Any]:
     return load_file(next((attempt_folder(project, result) / "weights").glob("*.safetensors")))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("method", "n_train"),
     [
@@ -93,6 +94,7 @@ def test_two_processes_are_the_one_process_run(project: Path, method: dict[str, 
     assert_same(project, *run_both(project, method, n_train))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "method",
     [
@@ -104,6 +106,7 @@ def test_divided_weights_are_gathered(project: Path, method: dict[str, Any]) -> 
     assert_same(project, *run_both(project, method, strategy="fsdp"))
 
 
+@pytest.mark.process
 def test_divergence_is_told_apart(project: Path) -> None:
     plan = plan_of(project, suite({"full": {"learning_rate": 1e30, "train": {"devices": 2}}}))
     assert by_label(plan, run_cells(project, plan)) == {"base": "done", "full": "diverged"}
@@ -178,6 +181,7 @@ def group_is_gone(group: int) -> bool:
     return False
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("fault", "phase", "status", "reason"),
     [
@@ -201,6 +205,7 @@ def test_a_failing_rank_ends_the_cell(project: Path, fault: str, phase: str, sta
     assert not list(folder.glob("rank-*.json"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_a_stuck_rank_ends_with_its_cell(project: Path, whole_group: bool) -> None:
     process, folder = start_cell(project, "stuck", "train")

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from harness.analysis.stats.intervals import LEVEL, RESAMPLES, Interval
+from harness.analysis.stats.intervals import LEVEL, Interval
 from harness.analysis.stats.power import (
     ALPHA,
     Need,
@@ -195,24 +195,6 @@ def compare_tasks(
     reach = float(stdtrit(degrees, (1 + LEVEL) / 2)) * stderr
     interval = Interval(effect, effect - reach, effect + reach)
     return Comparison(effect, stderr, degrees, p, interval, parts, total, seeds, bool(share) or not varying)
-
-
-def hierarchical_bootstrap(a: Any, b: Any, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """A - B of two arrays [seeds, items], with the percentile interval over seeds, drawn for each method, and items,
-    drawn for both. A cross-check of `compare` with five seeds or more; with fewer its intervals are too narrow."""
-    import numpy
-
-    random = numpy.random.default_rng(seed)
-    drawn = numpy.zeros(resamples)
-    first, second = arrays([a])[0], arrays([b])[0]
-    items = first.shape[1]
-    of_items = random.multinomial(items, numpy.full(items, 1 / items), resamples) / items
-    for sign, values in ((1, first), (-1, second)):
-        seeds = values.shape[0]
-        of_seeds = random.multinomial(seeds, numpy.full(seeds, 1 / seeds), resamples) / seeds
-        drawn += sign * ((of_seeds @ values) * of_items).sum(axis=1)
-    low, high = numpy.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(first.mean() - second.mean()), float(low), float(high))
 
 
 def p_tied(comparison: Comparison, margin: float = MARGIN) -> float:

@@ -32,15 +32,6 @@ class Crossover:
     probability: float
 
 
-@dataclass(frozen=True)
-class Lead:
-    """A - B at some number of examples, its standard error, and the probability that A leads there."""
-
-    value: float
-    stderr: float
-    probability: float
-
-
 def find_crossover(sizes: Sequence[int], lead: Sequence[float], stderr: Sequence[float], seed: int = 0) -> Crossover:
     """Where the lead A - B of scores changes, given it and its standard error at rising sizes (as `contrast.compare`
     finds them); a lower-is-better score is negated by the caller.
@@ -77,24 +68,6 @@ def leads_from(logs: Any, leads: Any, last: int) -> Any:
     share = numpy.where(high > low, -low / numpy.where(high > low, high - low, 1.0), 0.0)
     found = logs[before] + share * (logs[after] - logs[before])
     return numpy.where(behind.any(axis=1), numpy.where(behind[:, -1], math.inf, found), -math.inf)
-
-
-def lead_at(sizes: Sequence[int], lead: Sequence[float], stderr: Sequence[float], examples: float) -> Lead:
-    """The lead at a number of examples between those that were run. Raises ValueError outside."""
-    import numpy
-    from scipy.stats import norm
-
-    logs, centre, error = checked(sizes, lead, stderr)
-    if not sizes[0] <= examples <= sizes[-1]:
-        raise ValueError(f"scores are known from {sizes[0]} to {sizes[-1]} examples, not at {examples:g}")
-    where = math.log10(examples)
-    place = min(int(numpy.searchsorted(logs, where, side="right")) - 1, logs.size - 2)
-    share = (where - logs[place]) / (logs[place + 1] - logs[place])
-    value = float((1 - share) * centre[place] + share * centre[place + 1])
-    spread = math.hypot((1 - share) * float(error[place]), share * float(error[place + 1]))
-    if spread == 0:
-        return Lead(value, 0.0, 0.5 + 0.5 * float(numpy.sign(value)))
-    return Lead(value, spread, float(norm.cdf(value / spread)))
 
 
 @dataclass(frozen=True)

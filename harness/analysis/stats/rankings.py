@@ -7,7 +7,7 @@ Pure. Here tasks, or seeds within tasks, are what is drawn again: nothing is sai
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,26 +40,12 @@ def performance_profile(scores: Any, thresholds: Sequence[float]) -> list[float]
     return [float(share) for share in (numpy.asarray(scores)[..., None] > numpy.asarray(thresholds)).mean(axis=(0, 1))]
 
 
-def stratified_interval(statistic: Callable[..., float], *scores: Any, seed: int = 0) -> Interval:
-    """A statistic of one or more arrays [seeds, tasks] with its stratified bootstrap interval (percentile).
-
-    Seeds are drawn with replacement within each task and each array, as rliable does; tasks are fixed. With fewer
-    than five seeds it is too narrow, as any bootstrap of them.
-    """
-    import numpy
-
-    random = numpy.random.default_rng(seed)
-    given = [numpy.asarray(values, dtype=float) for values in scores]
-    found = [
-        statistic(*(numpy.take_along_axis(v, random.integers(0, v.shape[0], v.shape), axis=0) for v in given))
-        for _ in range(RESAMPLES)
-    ]
-    low, high = numpy.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(statistic(*given), float(low), float(high))
-
-
 def interquartile_interval(scores: Any, seed: int = 0) -> Interval:
-    """`interquartile_mean` of [seeds, tasks] with the interval of `stratified_interval`, all resamples at once."""
+    """`interquartile_mean` of [seeds, tasks] with its stratified bootstrap interval (percentile).
+
+    Seeds are drawn with replacement within each task, as rliable does; tasks are fixed. With fewer than five seeds it
+    is too narrow, as any bootstrap of them.
+    """
     import numpy
 
     random = numpy.random.default_rng(seed)
@@ -127,22 +113,6 @@ def pareto_front(goals: Any, higher_is_better: Sequence[bool]) -> Any:
         rival = values[..., other : other + 1, :]
         beaten |= (rival >= values).all(axis=-1) & (rival > values).any(axis=-1)
     return ~beaten
-
-
-def front_probability(means: Any, stderrs: Any, higher_is_better: Sequence[bool], seed: int = 0) -> list[float]:
-    """The probability that each method is on the front, of means and standard errors [methods, goals].
-
-    The true values are drawn from normal distributions around the means, independently for each method and goal; an
-    error of 0 is a figure that is known. Methods whose goals move together are better drawn by the caller: see
-    `on_front`. Raises ValueError for errors that are negative or not finite.
-    """
-    import numpy
-
-    centre, error = numpy.asarray(means, dtype=float), numpy.asarray(stderrs, dtype=float)
-    if not (numpy.isfinite(error).all() and numpy.isfinite(centre).all() and (error >= 0).all()):
-        raise ValueError("a front takes finite means and errors of zero or more")
-    draws = centre + error * numpy.random.default_rng(seed).standard_normal((RESAMPLES, *centre.shape))
-    return on_front(draws, higher_is_better)
 
 
 def on_front(draws: Any, higher_is_better: Sequence[bool]) -> list[float]:

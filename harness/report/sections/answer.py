@@ -69,18 +69,18 @@ def lines(report: Report) -> list[str]:
     ]
     use = [advice.short(*one) for one in advice.advised(report)]
     if len(each) == 1:
-        told = [*use, *each[0]]
+        texts = [*use, *each[0]]
     else:
-        told = [*use, *(said[0] for said in each if said)]
-        told += [said[1] for said in each if len(said) > 1]
-    if len(told) > room:
-        told = [*told[: room - 1], f"… and {len(told) - room + 1} more in the report."]
-    return [*told, *last]
+        texts = [*use, *(said[0] for said in each if said)]
+        texts += [said[1] for said in each if len(said) > 1]
+    if len(texts) > room:
+        texts = [*texts[: room - 1], f"… and {len(texts) - room + 1} more in the report."]
+    return [*texts, *last]
 
 
 def closing(report: Report) -> list[str]:
     """What is always said: that cells did not finish, that an instrument failed."""
-    told = []
+    texts = []
     odd = {
         label: why
         for block in report.blocks
@@ -89,13 +89,13 @@ def closing(report: Report) -> list[str]:
         if any(row.label == label and row.score for row in block.at(*block.answered))
     }
     if odd:
-        told.append(f"Not compared: {'; '.join(odd.values())}.")
+        texts.append(f"Not compared: {'; '.join(odd.values())}.")
     if report.failures:
         names = list(dict.fromkeys(f"{cell.label} ({cell.status})" for cell in report.failures))
-        told.append(f"{len(report.failures)} of {len(report.cells)} cells have not finished: {some(names)}.")
+        texts.append(f"{len(report.failures)} of {len(report.cells)} cells have not finished: {some(names)}.")
     if any(not check.passed for check in report.checks):
-        told.append(self_checks.summary(report))
-    return told
+        texts.append(self_checks.summary(report))
+    return texts
 
 
 def sentences(block: Block) -> list[str]:
@@ -108,20 +108,20 @@ def sentences(block: Block) -> list[str]:
     n_train, condition = point
     rows = [row for row in block.at(n_train, condition) if row.score and (row.n_train or row.label != "base")]
     ranking = block.ranking(n_train, condition)
-    told = [best(block, rows, ranking), *beside_best(ranking)]
+    texts = [best(block, rows, ranking), *beside_best(ranking)]
     if n_train < block.sizes[-1]:
-        told.insert(1, f"Nothing has finished with {block.sizes[-1]} examples.")
-    told += forgetting(block, rows, ranking)
-    told += beside_full(block, rows, ranking)
+        texts.insert(1, f"Nothing has finished with {block.sizes[-1]} examples.")
+    texts += forgetting(block, rows, ranking)
+    texts += beside_full(block, rows, ranking)
     if not condition:
-        told += spoilt(block, rows)
-    told += [settling(verdict) for verdict in ranking.to_best("underpowered")[:1] if settling(verdict)]
-    told += [learning_curves.sentence(change) for change in learning_curves.changes(block, condition)[:CROSSINGS]]
-    told += costs(rows, ranking)
+        texts += spoilt(block, rows)
+    texts += [settling(verdict) for verdict in ranking.to_best("underpowered")[:1] if settling(verdict)]
+    texts += [learning_curves.sentence(change) for change in learning_curves.changes(block, condition)[:CROSSINGS]]
+    texts += costs(rows, ranking)
     idle = [row.label for row in rows if not row.learned and row.n_train]
     if idle:
-        told.append(f"Not shown to be better than the untouched model: {some(idle)}.")
-    return told
+        texts.append(f"Not shown to be better than the untouched model: {some(idle)}.")
+    return texts
 
 
 def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
@@ -161,14 +161,14 @@ def beside_best(ranking: TableRanking) -> Iterator[str]:
         )
         return
     worse, tied, open_ = (ranking.to_best(word) for word in ("worse", "tied", "underpowered"))
-    told = []
+    texts = []
     if worse:
-        told.append(f"better than {some(verdict.a for verdict in worse)}")
+        texts.append(f"better than {some(verdict.a for verdict in worse)}")
     if tied:
-        told.append(f"tied with {some(verdict.a for verdict in tied)} (within {ranking.margin:g})")
+        texts.append(f"tied with {some(verdict.a for verdict in tied)} (within {ranking.margin:g})")
     if open_:
-        told.append(f"undecided against {some(verdict.a for verdict in open_)}")
-    yield f"{ranking.best} is {'; '.join(told)}{corrected(ranking)}."
+        texts.append(f"undecided against {some(verdict.a for verdict in open_)}")
+    yield f"{ranking.best} is {'; '.join(texts)}{corrected(ranking)}."
 
 
 def corrected(ranking: TableRanking) -> str:
@@ -212,13 +212,13 @@ def beside_full(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Ite
         return
     full = whole[0].label
     found = [verdict for label in parts if (verdict := ranking.between(label, full))]
-    told = []
+    texts = []
     for word, text in WORDS:
         labels = [verdict.a for verdict in found if verdict.verdict == word]
         if labels:
-            told.append(f"{text}: {some(labels)}")
-    if told:
-        yield f"Compared with {full}, which trains every weight: {'; '.join(told)}."
+            texts.append(f"{text}: {some(labels)}")
+    if texts:
+        yield f"Compared with {full}, which trains every weight: {'; '.join(texts)}."
 
 
 def forgetting(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
@@ -244,22 +244,22 @@ def costs(rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
     worse = {verdict.a for verdict in ranking.to_best("worse")}
     good = [row for row in rows if row.learned and row.n_train and row.label not in worse]
     timed = [row for row in good if row.train_seconds is not None and row.trainable and not row.contended]
-    told = []
+    texts = []
     if len(timed) > 1:  # a merge trains nothing
         quick, slow = (pick(timed, key=lambda row: row.train_seconds or 0.0) for pick in (min, max))
     if len(timed) > 1 and quick is not slow:
-        told.append(f"{quick.label} trains fastest ({seconds(quick.train_seconds)} s; {slow.label}: "
+        texts.append(f"{quick.label} trains fastest ({seconds(quick.train_seconds)} s; {slow.label}: "
                     f"{seconds(slow.train_seconds)} s)")  # fmt: skip
     lean = [row for row in good if row.peak_bytes]
     if len(lean) > 1:
         least = min(lean, key=lambda row: row.peak_bytes or 0.0)
-        told.append(f"{least.label} needs least memory ({size(least.peak_bytes)})")
+        texts.append(f"{least.label} needs least memory ({size(least.peak_bytes)})")
     shipped = [row for row in good if row.artifact_bytes]
     if shipped:
         small = min(shipped, key=lambda row: row.artifact_bytes or 0.0)
-        told.append(f"{small.label} is the smallest to ship ({size(small.artifact_bytes)})")
-    if told:
-        yield f"Among labels not shown to be worse than {ranking.best or 'the best'}: {', '.join(told)}."
+        texts.append(f"{small.label} is the smallest to ship ({size(small.artifact_bytes)})")
+    if texts:
+        yield f"Among labels not shown to be worse than {ranking.best or 'the best'}: {', '.join(texts)}."
 
 
 def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:

@@ -133,7 +133,7 @@ def explorer(report: Report, block: Block) -> Explorer | None:
     if not order:
         return None
     docs = sorted(report.answers[groups[order[0]][0].attempt_id])
-    told: dict[str, int] = {}
+    place_of_answer: dict[str, int] = {}
     rows: list[ItemRow] = []
     target: dict[str, str] = {}
     for n_train, condition, label in order:
@@ -146,10 +146,10 @@ def explorer(report: Report, block: Block) -> Explorer | None:
         if len(rows) * len(docs) >= MOST_VALUES:
             break
         target |= {doc: answer[2] for doc, answer in found[0].items()}
-        said = [told.setdefault(found[0][doc][1], len(told)) for doc in docs]
+        said = [place_of_answer.setdefault(found[0][doc][1], len(place_of_answer)) for doc in docs]
         score = scored([[answers[doc][0] for doc in docs] for answers in found])
         rows.append({"label": label, "n": n_train, "condition": condition, "seeds": len(cells), "said": said, **score})
-    if len(told) <= len(CODES):  # a letter for each
+    if len(place_of_answer) <= len(CODES):  # a letter for each
         for row in rows:
             row["said"] = "".join(CODES[int(place)] for place in row["said"])
     return {
@@ -158,7 +158,7 @@ def explorer(report: Report, block: Block) -> Explorer | None:
         "metric": block.metric,
         "higher": next((row.score.higher_is_better for row in block.rows if row.score), True),
         "docs": [[shortened(report.texts.get((block.task, doc), "")), target.get(doc, "")] for doc in docs],
-        "answers": list(told),
+        "answers": list(place_of_answer),
         "rows": rows,
     }
 
