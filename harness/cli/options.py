@@ -109,10 +109,10 @@ def quiet_libraries() -> None:
 
 
 def get_facts(catalog: Catalog, suite: Suite) -> Any:
-    from harness.plan import fetch_suite, known_facts, uncounted, unseen
+    from harness.plan import fetch_suite, fetched_facts, has_unchecked_data, pairs_without_lengths
 
-    facts, missing = known_facts(catalog, suite)
-    if not missing and not uncounted(suite, facts) and not unseen(suite, facts):
+    facts, missing = fetched_facts(catalog, suite)
+    if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):
         return facts
     quiet_libraries()
     with download_bars() as bars:
