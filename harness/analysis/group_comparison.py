@@ -276,7 +276,7 @@ def changes(a: EnvironmentRecord, b: EnvironmentRecord) -> Changes:
         if first.get(package) != second.get(package)
     }
     about: dict[str, Names] = {
-        what: (a.get(what) or "", b.get(what) or "") for what in ABOUT if a.get(what) != b.get(what)
+        what: (str(a.get(what) or ""), str(b.get(what) or "")) for what in ABOUT if a.get(what) != b.get(what)
     }
     decisive = tuple(package for package in packages if package.replace("-", "_") in result_packages())
     known = bool(decisive) or "accelerator" in about
