@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from harness.analysis.stats.crossover import find_crossover, lead_at, scaling
+from harness.analysis.stats.crossover import find_crossover, scaling
 
 SIZES = [10, 100, 1000, 10_000]
 
@@ -66,17 +66,6 @@ def test_an_interval_is_open_where_the_lead_may_not_change() -> None:
     assert found.at is not None
     assert (found.at.low, found.at.high) == (0.0, math.inf)
     assert found.probability < 0.9
-
-
-def test_the_lead_between_sizes_is_on_the_line() -> None:
-    found = lead_at(SIZES, [-0.2, 0.0, 0.2, 0.2], [0.1, 0.1, 0.1, 0.1], 10**2.5)
-    assert found.value == pytest.approx(0.1)
-    assert found.stderr == pytest.approx(0.1 / 2**0.5)
-    assert found.probability == pytest.approx(0.921, abs=1e-3)
-    assert lead_at(SIZES, [-0.2, 0.0, 0.2, 0.3], [0.0] * 4, 10_000).value == pytest.approx(0.3)
-    assert lead_at(SIZES, [-0.2, 0.0, 0.2, 0.3], [0.0] * 4, 10).probability == 0.0
-    with pytest.raises(ValueError, match="from 10 to 10000 examples"):
-        lead_at(SIZES, [0.0] * 4, [0.1] * 4, 9)
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from scipy.stats import false_discovery_control, ttest_1samp, ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint, proportion_effectsize
 
 from harness.analysis.stats.intervals import (
     Interval,
-    cliffs_delta,
     cohen_d,
-    cohen_h,
     corrected,
     expected_best,
     expected_best_interval,
     mean_interval,
     paired,
-    superiority,
-    wilson,
 )
 
 SCORES = some.lists(some.floats(-10, 10), min_size=1, max_size=6)
@@ -57,14 +52,6 @@ def test_its_interval_holds_it_and_narrows() -> None:
 def test_of_nothing_there_is_no_best(values: list[float], k: int) -> None:
     with pytest.raises(ValueError, match="the best of"):
         expected_best(values, k)
-
-
-@given(some.integers(1, 300), some.data())
-def test_wilson_is_that_of_statsmodels(items: int, data: some.DataObject) -> None:
-    right = data.draw(some.integers(0, items))
-    found = wilson(right, items)
-    assert (found.low, found.high) == pytest.approx(proportion_confint(right, items, method="wilson"), abs=1e-12)
-    assert found.low <= found.value <= found.high
 
 
 @pytest.mark.parametrize("method", ["BCa", "percentile"])
@@ -139,21 +126,7 @@ def test_no_pairs_need_no_correction() -> None:
     assert corrected([]) == []
 
 
-@given(some.floats(0, 1), some.floats(0, 1))
-def test_cohens_h_is_that_of_statsmodels(a: float, b: float) -> None:
-    assert cohen_h(a, b) == pytest.approx(proportion_effectsize(a, b), abs=1e-12)
-
-
 def test_cohens_d_is_t_over_the_root_of_n() -> None:
     a, b = numpy.random.default_rng(2).normal(0, 1, (2, 25))
     assert cohen_d(a, b) == pytest.approx(ttest_rel(a, b).statistic / 5)
     assert (cohen_d([1.0, 2.0], [1.0, 2.0]), cohen_d([2.0, 3.0], [1.0, 2.0])) == (0.0, float("inf"))
-
-
-@given(some.lists(some.integers(0, 4), min_size=1, max_size=8), some.lists(some.integers(0, 4), min_size=1, max_size=8))
-def test_superiority_counts_all_pairs(a: list[int], b: list[int]) -> None:
-    pairs = list(itertools.product(a, b))
-    above, below = sum(x > y for x, y in pairs) / len(pairs), sum(x < y for x, y in pairs) / len(pairs)
-    first, second = [float(x) for x in a], [float(y) for y in b]
-    assert superiority(first, second) == pytest.approx(above + (1 - above - below) / 2)
-    assert cliffs_delta(first, second) == pytest.approx(above - below)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-    Values = Sequence[float] | NDArray[numpy.float64]
+    Array = NDArray[numpy.float64]
+    Mask = NDArray[numpy.bool_]
+    Values = Sequence[float] | Array
+    Matrix = Sequence[Sequence[float]] | Array
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -57,17 +60,6 @@ def expected_best_interval(values: Sequence[float], k: int, seed: int = 0) -> In
     estimates = drawn @ numpy.diff(places**k)
     low, high = numpy.quantile(estimates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(point, float(low), float(high))
-
-
-def wilson(right: int, items: int, level: float = LEVEL) -> Interval:
-    """A share of right answers with its Wilson score interval (Wilson 1927, doi:10.1080/01621459.1927.10502953).
-
-    Raises ValueError for no items, or more right answers than items.
-    """
-    from scipy.stats import binomtest
-
-    ends = binomtest(right, items).proportion_ci(level, method="wilson")
-    return Interval(right / items, float(ends.low), float(ends.high))
 
 
 def mean_interval(values: Values, method: Literal["BCa", "percentile"] = "BCa", seed: int = 0) -> Interval:
@@ -153,21 +145,3 @@ def cohen_d(a: Values, b: Values) -> float:
     if spread == 0.0:
         return math.copysign(math.inf, mean) if mean else 0.0
     return mean / spread
-
-
-def cohen_h(a: float, b: float) -> float:
-    """The distance of two shares, 2 asin(sqrt(a)) - 2 asin(sqrt(b)) (Cohen 1988): 0.2 is small, 0.8 large."""
-    return 2 * math.asin(math.sqrt(a)) - 2 * math.asin(math.sqrt(b))
-
-
-def superiority(a: Values, b: Values) -> float:
-    """The probability that a value of `a` is above one of `b`, ties counting half: Mann and Whitney's U / (n m)."""
-    from scipy.stats import mannwhitneyu
-
-    first, second = list(a), list(b)
-    return float(mannwhitneyu(first, second, method="asymptotic").statistic) / (len(first) * len(second))
-
-
-def cliffs_delta(a: Values, b: Values) -> float:
-    """P(a > b) - P(a < b) of unpaired values, from -1 to 1 (Cliff 1993, doi:10.1037/0033-2909.114.3.494)."""
-    return 2 * superiority(a, b) - 1
