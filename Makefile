@@ -1,6 +1,7 @@
 # make bench [SUITE=quickstart]   set up if needed, run the suite, write its report
 # make report SUITE=...           the report of what has run
 # make picture SUITE=peft-vs-full   the README's picture, from a real run
+# make test-fast                  tests that load no model and start no process: under a minute
 # make test | test-all | lint     the first use of any of these makes .venv
 SUITE ?= quickstart
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: bench report picture test test-all fetched lint setup clean
+.PHONY: bench report picture test test-fast test-all fetched lint setup clean
 .DEFAULT_GOAL := bench
 
 bench: $(STAMP)
@@ -21,11 +22,14 @@ report: $(STAMP)
 picture: bench
 	$(BIN)/python docs/picture.py reports/$(SUITE)/index.html docs/report.png
 
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest --fast -n 2 --dist worksteal
+
 test: fetched
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-all: fetched
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # What the tests on the real model need; the tests themselves use no network.
 fetched: $(STAMP)
@@ -33,7 +37,7 @@ fetched: $(STAMP)
 	@$(BIN)/tunebench fetch tests/shipped-tasks.yaml
 
 lint: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/pre-commit run --all-files
 
 setup: $(STAMP)
 

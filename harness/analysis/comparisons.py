@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.cost_ratios import Kind, cost_side, cost_verdict, kind_of, names_of
 from harness.analysis.group_comparison import (
@@ -105,7 +105,7 @@ class GroupComparison:
     versus: Versus
     changes: Changes
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         matched = [
             {"where": str(one.where), **one.where._asdict(), "label": one.label, **asdict(one.verdict)}
             for one in self.versus.matched
@@ -123,7 +123,7 @@ class LabelComparison:
 
     tables: list[tuple[Point, Verdict]]
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[dict[str, object]]:
         return [{"where": str(where), **where._asdict(), **asdict(verdict)} for where, verdict in self.tables]
 
 
@@ -134,7 +134,7 @@ class CellComparison:
     verdict: Verdict
     exact: Paired | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {"kind": "cell", **asdict(self.verdict), "paired": asdict(self.exact) if self.exact else None}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from harness.analysis.cost_ratios import CostSide, Kind, cost_side, cost_verdict, ratio
 from harness.analysis.cost_ratios import refused as cost_refused
@@ -35,11 +35,16 @@ from harness.analysis.verdicts import (
 )
 from harness.environment import RESULT_PACKAGES
 from harness.records import MARGIN
-from harness.store import CellRow
+from harness.store import CellRow, EnvironmentRecord
+
+if TYPE_CHECKING:
+    from harness.analysis.stats.intervals import Array
 
 SAME = "every item came out the same"
-HARDWARE = ("cpu", "accelerator")
-ABOUT = ("python", "os", *HARDWARE, "driver")  # of an environment, beside its packages
+Hardware = Literal["cpu", "accelerator"]
+HARDWARE: tuple[Hardware, ...] = ("cpu", "accelerator")
+# What is compared of two environments, beside their packages.
+ABOUT: tuple[Hardware | Literal["python", "os", "driver"], ...] = ("python", "os", "cpu", "accelerator", "driver")
 Names = tuple[str, str]
 
 
@@ -180,11 +185,11 @@ def unpaired(a: Side, b: Side, pooled: Spread | None) -> Comparison:
     return compare(rows_of(a), rows_of(b), pooled=pooled)
 
 
-def differences(a: Side, b: Side) -> Any:
-    """[seeds, items] of A - B, seed by seed; of what has no seed the row twice."""
+def differences(a: Side, b: Side) -> Array:
+    """A - B [seeds, items], seed by seed; where there is no seed, the row twice."""
     import numpy
 
-    return numpy.asarray(rows_of(a)) - numpy.asarray(rows_of(b))
+    return numpy.subtract(rows_of(a), rows_of(b), dtype=numpy.float64)
 
 
 def apart(a: Side, b: Side, pooled: Spread | None) -> Comparison:
@@ -262,7 +267,7 @@ def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, P
     return made, exact
 
 
-def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Changes:
+def changes(a: EnvironmentRecord, b: EnvironmentRecord) -> Changes:
     """What two environments' records (`store.environment_of`) differ in."""
     first, second = a.get("packages", {}), b.get("packages", {})
     packages = {
@@ -270,7 +275,9 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Changes:
         for package in sorted({*first, *second}, key=str.lower)
         if first.get(package) != second.get(package)
     }
-    about = {what: (a.get(what, ""), b.get(what, "")) for what in ABOUT if a.get(what) != b.get(what)}
+    about: dict[str, Names] = {
+        what: (str(a.get(what) or ""), str(b.get(what) or "")) for what in ABOUT if a.get(what) != b.get(what)
+    }
     decisive = tuple(package for package in packages if package.replace("-", "_") in result_packages())
     known = bool(decisive) or "accelerator" in about
     return Changes(packages, about, decisive, a.get("env_digest") != b.get("env_digest") and not known)
@@ -281,7 +288,7 @@ def result_packages() -> set[str]:
     return {package.replace("-", "_") for package in RESULT_PACKAGES}
 
 
-def hardware(a: Mapping[str, Any], b: Mapping[str, Any]) -> Names:
+def hardware(a: EnvironmentRecord, b: EnvironmentRecord) -> Names:
     """What two environments measured costs on, in words; these differ where such figures say nothing of each other."""
     found = [", ".join(filter(None, (environment.get(what) for what in HARDWARE))) for environment in (a, b)]
     if changes(a, b).unexplained:

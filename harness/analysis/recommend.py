@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 from harness.analysis.stats.contrast import Decision, Spread, common_spread, compare, decide, p_tied, rows
 from harness.analysis.stats.intervals import Z, corrected
@@ -262,12 +262,13 @@ def total(one: Ranked) -> float:
     return one.cost.total if one.cost else math.inf
 
 
-def simpler(one: Ranked) -> tuple[Any, ...]:
+def simpler(one: Ranked) -> tuple[tuple[int, int, int], float, float, str]:
     """The order among those that are good enough and alike in cost."""
     return one.candidate.complexity, -one.candidate.merit, total(one), one.candidate.label
 
 
-def by_cost(one: Ranked) -> tuple[Any, ...]:
+def by_cost(one: Ranked) -> tuple[float, tuple[int, int, int], float, float, str]:
+    """The order by cost alone."""
     return (total(one), *simpler(one))
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from harness.analysis.stats.contrast import Comparison, Decision, Spread, common_spread, compare, decide, p_tied, rows
 from harness.analysis.stats.intervals import Interval, cohen_d, corrected
@@ -242,5 +242,6 @@ def spread_of(sides: Iterable[Side], metric: str) -> Spread | None:
     return common_spread([rows_of(side) for side in sides if not side.missing and side.metric == metric])
 
 
-def rows_of(side: Side) -> Any:
+def rows_of(side: Side) -> Sequence[Sequence[float]]:
+    """A side's values [seeds, items] as `compare` takes them."""
     return rows(side.values, side.seeded)

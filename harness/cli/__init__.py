@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 from typer.core import TyperGroup
@@ -16,13 +16,16 @@ from harness.cli.commands import all_commands
 from harness.cli.options import GROUPS
 from harness.errors import TunebenchError, UserError
 
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
+
 __all__ = ["application", "complain", "main"]
 
 
 class Grouped(TyperGroup):
     """Lists commands by what they are for."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         commands = all_commands().values()
         for group in GROUPS:
             with formatter.section(group):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.progress import TaskID
+
     from harness.analysis import TaskOutlook
     from harness.execute import LiveStatus, Row
     from harness.execute.executors import Progress, Running
@@ -20,11 +23,14 @@ MOST_ROWS, MOST_BAD = 12, 5  # lines of a live table
 MOST_LINES = 500  # of a plan
 
 
-def show_json(value: Any) -> None:
+def show_json(value: object) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
-def show_table(title: str, columns: list[str], rows: list[list[Any]], right: frozenset[str] = frozenset()) -> None:
+def show_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: frozenset[str] = frozenset()
+) -> None:
+    """Prints rows under their columns; those of `right` hold figures and are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
 
@@ -39,7 +45,7 @@ def show_table(title: str, columns: list[str], rows: list[list[Any]], right: fro
 
 
 @contextmanager
-def download_bars() -> Iterator[Any]:
+def download_bars() -> Iterator[Callable[[str, int, int], None]]:
     """A progress callback (description, done bytes, total bytes) that draws bars; lines where it is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
@@ -57,7 +63,7 @@ def download_bars() -> Iterator[Any]:
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=console, transient=True) as bars:
-        ids: dict[str, Any] = {}
+        ids: dict[str, TaskID] = {}
 
         def draw(name: str, done: int, total: int) -> None:
             if name not in ids:
@@ -67,7 +73,7 @@ def download_bars() -> Iterator[Any]:
         yield draw
 
 
-def show_detail(detail: dict[str, Any], indent: int = 0) -> None:
+def show_detail(detail: Mapping[str, object], indent: int = 0) -> None:
     """A nested record as indented lines; lists of records as lines of their values."""
     pad = "  " * indent
     for key, value in detail.items():
@@ -83,7 +89,8 @@ def show_detail(detail: dict[str, Any], indent: int = 0) -> None:
             print(f"{pad}{key}: {short(value)}")
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
+    """A value as text; six digits of a fraction."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -157,7 +164,7 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
         yield draw
 
 
-def table(progress: Progress, elapsed: float) -> Any:
+def table(progress: Progress, elapsed: float) -> Group:
     """Counts by state, what runs, what failed and what was slowest: as readable with 100,000 cells as with ten."""
     from rich.console import Group
     from rich.table import Table

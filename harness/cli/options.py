@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,7 +15,7 @@ from harness.cli.display import download_bars
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.data import Catalog
+    from harness.data import Catalog, Facts
     from harness.store import Store
     from harness.suite import Suite
 
@@ -108,7 +108,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore")
 
 
-def get_facts(catalog: Catalog, suite: Suite) -> Any:
+def get_facts(catalog: Catalog, suite: Suite) -> Facts:
+    """The facts about a suite's models and tasks; what is missing is downloaded, with progress bars."""
     from harness.plan import fetch_suite, known_facts, uncounted, unseen
 
     facts, missing = known_facts(catalog, suite)

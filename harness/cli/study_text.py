@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.cli.display import show_table
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.store import StoredStudy
+    from harness.records import JsonObject
+    from harness.store import Store, StoredStudy
 
 
-def stored(store: Any, suite: str, digests: set[str] | None = None) -> list[StoredStudy]:
+def stored(store: Store, suite: str, digests: set[str] | None = None) -> list[StoredStudy]:
     """The studies of a suite's newest run that has any, or some of them. Raises UserError."""
     from harness.store import all_suites, latest_run, studies_of
 
@@ -28,7 +29,8 @@ def stored(store: Any, suite: str, digests: set[str] | None = None) -> list[Stor
     return [study for study in found if digests is None or study.study_digest in digests]
 
 
-def described(study: StoredStudy) -> dict[str, Any]:
+def described(study: StoredStudy) -> JsonObject:
+    """A study as `--json` prints it, with the settings that it chose."""
     return {**asdict(study), "chosen": study.best.params if study.best else None}
 
 
@@ -61,9 +63,9 @@ def show_study(study: StoredStudy) -> None:
     print()
 
 
-def nested(params: dict[str, Any]) -> dict[str, Any]:
+def nested(params: JsonObject) -> JsonObject:
     """Settings by full name, as a label of a suite has them."""
-    made: dict[str, Any] = {}
+    made: JsonObject = {}
     for name, value in params.items():
         *path, last = name.split(".")
         inner = made

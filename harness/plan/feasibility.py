@@ -11,7 +11,7 @@ from typing import Any
 from harness.data import Corruption, Facts, Quality, TaskFacts, marked, turns
 from harness.errors import Problem, counted, unknown
 from harness.records import Cell
-from harness.suite import Label, Recipe, Suite, build_method, check_sizes
+from harness.suite import Recipe, Suite, Variant, build_method, check_sizes
 
 TOLD = 0.9  # so many questions that name their answer, and no other choice, are no accident
 RARE = 10  # times more examples of the commonest class than of the rarest: worth a note
@@ -43,7 +43,7 @@ def misfits(suite: Suite, facts: Facts) -> Iterator[Problem]:
             )
 
 
-def of_method(label: Label, task: TaskFacts, facts: Facts) -> Iterator[str]:
+def of_method(label: Variant, task: TaskFacts, facts: Facts) -> Iterator[str]:
     """What a label asks of a task, and of the others that it learns or reads."""
     method = label.method
     for name in label.recipe.learns(task.name):
@@ -60,7 +60,7 @@ def of_method(label: Label, task: TaskFacts, facts: Facts) -> Iterator[str]:
         yield f"{task.name!r} has no validation items: drop eval_every."
 
 
-def of_curriculum(label: Label, task: str, most: int, suite: Suite, facts: Facts) -> Iterator[str]:
+def of_curriculum(label: Variant, task: str, most: int, suite: Suite, facts: Facts) -> Iterator[str]:
     """What a label's curriculum asks of data and models; `most` is the largest data size."""
     curriculum = label.recipe.curriculum
     if curriculum is None:
@@ -90,7 +90,7 @@ def of_curriculum(label: Label, task: str, most: int, suite: Suite, facts: Facts
             )
 
 
-def of_network(label: Label, suite: Suite, facts: Facts) -> Iterator[str]:
+def of_network(label: Variant, suite: Suite, facts: Facts) -> Iterator[str]:
     """What a label's method, or one that it asks for, wants of a model's layers; where these are known."""
     found: dict[str, None] = {}
     for task, _ in suite.tasks:

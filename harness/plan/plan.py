@@ -18,7 +18,7 @@ from harness.plan.feasibility import misfits
 from harness.plan.identity import spec_digest
 from harness.plan.studies import SEED, study_of
 from harness.records import STUDY, WARM, Cell, TrainSettings
-from harness.suite import BASE, Label, Recipe, Suite, build_method
+from harness.suite import BASE, Recipe, Suite, Variant, build_method
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class CellMaker:
         return self.cell(label, model, self.task, 0, None, "", retain=retain)
 
     def cells(
-        self, label: Label, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
+        self, label: Variant, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
     ) -> Iterator[Cell]:
         """A label's cell, after the cells that it needs; of its study it needs the digest alone."""
         before = list(self.needed(label, model, n_train, seed, quality, baseline))
@@ -155,7 +155,7 @@ class CellMaker:
             needs[STUDY] = study
         yield self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
 
-    def study(self, label: Label, model: str, n_train: int, quality: Quality, baseline: str) -> Iterator[Cell]:
+    def study(self, label: Variant, model: str, n_train: int, quality: Quality, baseline: str) -> Iterator[Cell]:
         """The study of a label at one data size, after the cells that its trials need; nothing where it is not tuned.
 
         With `warm_start` it needs the study at the next smaller size too or, at the smallest, that of the suite's model
@@ -180,7 +180,7 @@ class CellMaker:
             yield made
 
     def needed(
-        self, label: Label, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
+        self, label: Variant, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
     ) -> Iterator[tuple[str, Cell]]:
         """(role, cell) of the cells that a label's cell needs; without a role, those that they are measured against.
         They learn from data of the same quality: a merge or a student is what can be made of such data, not of better.
@@ -202,7 +202,7 @@ class CellMaker:
                 bare = self.bare(base)
                 yield "", bare
                 untouched = bare.spec_digest
-            made = Label(name, recipe, label.train)
+            made = Variant(name, recipe, label.train)
             yield expert.role, self.cell(made, base, expert.learn, size, its_seed, untouched, draw=draw, quality=its)
 
     def label_of(self, recipe: Recipe, train: TrainSettings) -> str | None:
@@ -219,7 +219,7 @@ class CellMaker:
 
     def cell(
         self,
-        label: Label,
+        label: Variant,
         model: str,
         task: str,
         n_train: int,

@@ -10,7 +10,7 @@ from typing import Any
 from harness.methods import make_method
 from harness.plan.identity import spec_digest, what
 from harness.records import Cell, digest, with_settings
-from harness.suite import Label, Range, TuneSettings, settings_of, space_of
+from harness.suite import Range, TuneSettings, Variant, settings_of, space_of
 
 SEED = 0  # draws a trial's examples and its training: a study has no seed of its own
 
@@ -18,7 +18,7 @@ SEED = 0  # draws a trial's examples and its training: a study has no seed of it
 EDGE = 0.05  # share of a range (of its logarithm) that counts as its edge
 
 
-def study_of(label: Label, tune: TuneSettings, cell: Cell) -> Cell | None:
+def study_of(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
     """The study that a label's cell (of seed `SEED`) needs, or None where there is nothing to search.
 
     `search` names what is searched and how, not for how long: the sampler is seeded by it, so a study with a larger

@@ -5,16 +5,16 @@ from __future__ import annotations
 from harness.suite.load import Suite, check_sizes, check_tuning, find_suite, load_suite
 from harness.suite.recipe import Recipe
 from harness.suite.search_space import MOST_TRIALS, Range, TuneSettings, as_range, settings_of, short, space_of
-from harness.suite.variants import BASE, Label, build_method
+from harness.suite.variants import BASE, Variant, build_method
 
 __all__ = [
     "BASE",
     "MOST_TRIALS",
-    "Label",
     "Range",
     "Recipe",
     "Suite",
     "TuneSettings",
+    "Variant",
     "as_range",
     "build_method",
     "check_sizes",

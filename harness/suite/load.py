@@ -18,7 +18,7 @@ from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import MARGIN, canonical
 from harness.suite.search_space import TuneSettings, malformed, settings_of, space_of
 from harness.suite.train_settings import check_train, explain
-from harness.suite.variants import BASE, Label, read_label
+from harness.suite.variants import BASE, Variant, read_variant
 from harness.suite.yaml_lines import Lines, read_yaml
 
 
@@ -65,7 +65,7 @@ class Suite:
     models: tuple[str, ...]
     tasks: tuple[tuple[str, tuple[int | str, ...]], ...]  # (task, sizes)
     retain: tuple[str, ...]
-    labels: tuple[Label, ...]
+    labels: tuple[Variant, ...]
     seeds: tuple[int, ...]
     time_limit: float | None
     memory_limit: int | None  # bytes
@@ -163,7 +163,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
         if BASE not in methods:
             methods = {BASE: {}, **methods}
         for name, settings in methods.items():
-            label, found = read_label(str(name), settings, suite_train, lines)
+            label, found = read_variant(str(name), settings, suite_train, lines)
             problems += found
             if label:
                 labels.append(label)
@@ -223,7 +223,7 @@ def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
                 yield lines.problem(f"seed {value}: a seed is at least 0.", *path, place)
 
 
-def check_labels(labels: list[Label], lines: Lines) -> Iterator[Problem]:
+def check_labels(labels: list[Variant], lines: Lines) -> Iterator[Problem]:
     """Labels that would be one cell: the second would vanish from plan and report."""
     seen: dict[str, str] = {}
     for label in labels:
@@ -238,7 +238,7 @@ def check_labels(labels: list[Label], lines: Lines) -> Iterator[Problem]:
         seen.setdefault(what, label.name)
 
 
-def check_curricula(data: dict[str, Any], labels: list[Label], lines: Lines) -> Iterator[Problem]:
+def check_curricula(data: dict[str, Any], labels: list[Variant], lines: Lines) -> Iterator[Problem]:
     """Curricula that do not go with a task of the suite."""
     entries = data.get("tasks")
     for entry in entries if isinstance(entries, list) else []:
@@ -251,7 +251,7 @@ def check_curricula(data: dict[str, Any], labels: list[Label], lines: Lines) -> 
                 yield lines.problem(f"label {label.name!r}: {message}", "methods", label.name, "curriculum")
 
 
-def check_tuning(tune: TuneSettings | None, labels: list[Label], lines: Lines) -> Iterator[Problem]:
+def check_tuning(tune: TuneSettings | None, labels: list[Variant], lines: Lines) -> Iterator[Problem]:
     """A budget that is none, and ranges that no label can be given."""
     if tune is None:
         for label in labels:
@@ -279,7 +279,7 @@ def check_tuning(tune: TuneSettings | None, labels: list[Label], lines: Lines) -
             yield lines.problem(f"label {label.name!r}: {message}", *where)
 
 
-def check_names(data: dict[str, Any], labels: list[Label], names: Names, lines: Lines) -> Iterator[Problem]:
+def check_names(data: dict[str, Any], labels: list[Variant], names: Names, lines: Lines) -> Iterator[Problem]:
     """Models and tasks that nobody knows, models of the wrong kind, and sizes that the data cannot give."""
 
     def model(name: str, kind: str, *path: Any) -> Iterator[Problem]:

@@ -24,7 +24,7 @@ from harness.suite.instantiate import build
 from harness.suite.yaml_lines import Lines
 
 if TYPE_CHECKING:
-    from harness.suite.variants import Label
+    from harness.suite.variants import Variant
 
 # Training settings that may be searched; the others say what is measured, or on what.
 TUNABLE = (
@@ -87,7 +87,7 @@ class TuneSettings(pydantic.BaseModel):
         if self.goals[1:] and self.sampler == "cmaes":
             yield "sampler", "cmaes seeks one goal. Take tpe, gp, random or grid."
 
-    def misfits(self, label: Label) -> Iterator[tuple[str, str]]:
+    def misfits(self, label: Variant) -> Iterator[tuple[str, str]]:
         """(key, why a label cannot be tuned so)."""
         method, train = label.method, label.train
         if self.trials is None and self.seconds is None and not method.trains:
@@ -130,7 +130,7 @@ def short(name: str) -> str:
     return name.removeprefix(f"{TRAIN}.").removeprefix(f"{OBJECTIVES}.")
 
 
-def settings_of(label: Label) -> dict[str, Setting]:
+def settings_of(label: Variant) -> dict[str, Setting]:
     """Every setting of a label that may be searched, by the name that a suite gives it."""
     found: list[Setting] = []
 
@@ -160,7 +160,7 @@ def settings_of(label: Label) -> dict[str, Setting]:
     return {short(setting.name): setting for setting in found}
 
 
-def space_of(label: Label, tune: TuneSettings) -> tuple[dict[str, Range], list[tuple[str, str]]]:
+def space_of(label: Variant, tune: TuneSettings) -> tuple[dict[str, Range], list[tuple[str, str]]]:
     """What is searched for a label, {full name: range}, and (setting, what is wrong) of the label's own `space:`.
 
     Its method's own ranges, without what the label sets itself (the learning rate is searched nevertheless); then those
@@ -211,7 +211,7 @@ def malformed(value: Any) -> str:
     return ""
 
 
-def checked(label: Label, setting: Setting, values: Any) -> tuple[Range, str]:
+def checked(label: Variant, setting: Setting, values: Any) -> tuple[Range, str]:
     """A range with its values as the setting takes them (YAML reads 1e-4 as text), and what is wrong with it, or ""."""
     if message := malformed(values):
         return [], message
@@ -231,7 +231,7 @@ def checked(label: Label, setting: Setting, values: Any) -> tuple[Range, str]:
     return {"low": number(found[0]), "high": number(found[1])}, ""
 
 
-def taken(label: Label, name: str, value: Any) -> tuple[Any, str]:
+def taken(label: Variant, name: str, value: Any) -> tuple[Any, str]:
     """A value as a label's setting takes it, and why it cannot be given to it, or ""."""
     head, _, rest = name.partition(".")
     if head == TRAIN:

@@ -1,16 +1,18 @@
-"""One entry of a suite's `methods:` -> a `Label`, or every mistake in it: methods, objectives and curricula with
-checked and coerced settings.
+"""One entry of a suite's `methods:` -> a `Variant`, or every mistake in it: its form first (`VariantFile`), then the
+method, objectives and curriculum that it names, with checked and coerced settings, and how these go together.
 
-Not covered: the rest of a suite (`suite.py`).
+Not covered: the rest of a suite (`load.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from harness.curricula import all_curricula
 from harness.errors import Problem, unknown
@@ -20,15 +22,80 @@ from harness.plugin import Configurable
 from harness.records import TrainSettings
 from harness.suite.instantiate import build
 from harness.suite.recipe import Recipe
-from harness.suite.train_settings import check_checkpoints, check_devices, check_optimizer, check_train, merge_train
+from harness.suite.train_settings import (
+    check_checkpoints,
+    check_devices,
+    check_optimizer,
+    check_train,
+    explain,
+    merge_train,
+)
 from harness.suite.yaml_lines import Lines
 
 BASE = "base"
+BASE_IS_BARE = (
+    "base is the untouched model, with no settings: every gain is measured from it. "
+    "Give the other row a name of its own (base-nf4: {method: base, quantize: nf4})."
+)
+Where = tuple[Any, ...]  # the keys that lead to a place in the file
+
+
+def mapping(wanted: str) -> BeforeValidator:
+    """Takes a mapping, or nothing for an empty one."""
+
+    def check(value: Any) -> Any:
+        if value is not None and not isinstance(value, dict):
+            raise PydanticCustomError("wanted", f"Input should be {wanted}")
+        return value or {}
+
+    return BeforeValidator(check)
+
+
+def named(value: Any) -> Any:
+    """Takes a name alone for {name: {}}."""
+    return {value: {}} if isinstance(value, str) else value
+
+
+def true_or_false(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise PydanticCustomError("wanted", "Input should be true or false; how is told once, in the suite's own tune")
+    return value
+
+
+Settings = Annotated[dict[str, Any], mapping("settings or {}")]
+Parts = Annotated[dict[str, Settings], mapping("a name, or name: {settings}"), BeforeValidator(named)]
+
+
+class VariantFile(pydantic.BaseModel):
+    """One entry of `methods:`. Other keys are the method's own settings; of several methods, under the name of each."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: Any = Field(None, description="the method, or a list of two or more; without it, the label names it")
+    train: Annotated[dict[str, Any], mapping("settings")] = Field({}, description="over the suite's train")
+    tune: Annotated[bool, BeforeValidator(true_or_false)] = Field(True, description="false: the suite's tune leaves it")
+    space: Annotated[dict[str, Any], mapping("setting: [values]")] = Field(
+        {}, description="setting: values or {low, high}, in place of what its method says may move"
+    )
+    objectives: Parts = Field({}, description="what is minimised beside the task's loss")
+    curriculum: Parts = Field({}, description="on which data, in which order")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's own settings."""
+        return dict(self.model_extra or {})
+
+    def names_given(self) -> frozenset[str]:
+        """The names, as the search space knows them, of all that the entry sets itself."""
+        blocks = {part: block for part, block in self.settings.items() if isinstance(block, dict)}
+        inner = {f"{part}.{key}" for part, block in {**blocks, **self.objectives}.items() for key in block}
+        beside = {key for key in ("objectives", "curriculum") if key in self.model_fields_set}
+        return frozenset(map(str, {*self.settings, *inner, *self.train, *beside}))
 
 
 @dataclass(frozen=True)
-class Label:
-    """A row of the report: a recipe with a name, and how it is trained."""
+class Variant:
+    """A row of the report: a recipe with a name (its label), and how it is trained."""
 
     name: str
     recipe: Recipe
@@ -42,114 +109,106 @@ class Label:
         return self.recipe.method
 
 
-def read_label(
-    name: str, settings: Any, suite_train: dict[str, Any], lines: Lines
-) -> tuple[Label | None, list[Problem]]:
-    """One entry of `methods:`: {method, train, objectives, curriculum, and the method's own settings}."""
-    where = ("methods", name)
-    if settings is None:
-        settings = {}
-    if not isinstance(settings, dict):
-        return None, [lines.problem(f"label {name!r}: got {settings!r}, wanted settings or {{}}.", *where)]
-    settings = dict(settings)
-    method_name = settings.pop("method", name)
-    own_train = settings.pop("train", {}) or {}
-    tuned, space = settings.pop("tune", True), settings.pop("space", None) or {}
-    given = names_given(settings, own_train)
-    objectives, problems = read_parts(settings.pop("objectives", None), all_objectives(), lines, (*where, "objectives"))
+def read_variant(
+    name: str, entry: Any, suite_train: dict[str, Any], lines: Lines
+) -> tuple[Variant | None, list[Problem]]:
+    """One entry of `methods:` as a variant, or None with what is wrong; some mistakes leave it readable."""
+    where: Where = ("methods", name)
+    if entry is not None and not isinstance(entry, dict):
+        return None, [lines.problem(f"label {name!r}: got {entry!r}, wanted settings or {{}}.", *where)]
+    file, problems = read_form(entry or {}, lines, where)
+    objectives, found = read_parts(file.objectives, all_objectives(), lines, (*where, "objectives"))
+    problems += found
     for part in objectives:
         problems += check_needs(part.wants("?"), part.refuses_need, lines, (*where, "objectives", part.name))
-    curricula, found = read_parts(settings.pop("curriculum", None), all_curricula(), lines, (*where, "curriculum"))
+    curricula, found = read_parts(file.curriculum, all_curricula(), lines, (*where, "curriculum"))
     problems += found
     if curricula[1:]:
         problems.append(lines.problem("a label has one curriculum. Keep one.", *where, "curriculum"))
-    if not isinstance(tuned, bool):
-        how = "how is told once, in the suite's own tune"
-        problems.append(lines.problem(f"tune: got {tuned!r}, wanted true or false; {how}.", *where, "tune"))
-    if not isinstance(space, dict):
-        problems.append(lines.problem(f"space: got {space!r}, wanted setting: [values].", *where, "space"))
     incomplete = bool(problems)
-    if isinstance(method_name, list):
-        method, found = build_composed(method_name, settings, lines, where)
-    elif method_name not in all_methods():
-        hint = "" if method_name != name else f"A label of your own names its method: {name}: {{method: lora}}."
-        return None, [*problems, lines.problem(unknown("method", method_name, all_methods(), hint), *where, "method")]
-    elif name == BASE and (method_name != BASE or settings or own_train or objectives or curricula or space):
-        return None, [
-            lines.problem("base is the untouched model, with no settings: every gain is measured from it. "
-                          "Give the other row a name of its own (base-nf4: {method: base, quantize: nf4}).", *where)
-        ]  # fmt: skip
-    else:
-        method, found = build_method(method_name, settings, lines, where)
+    method, found = read_method(name, file, lines, where)
     problems += found
-    if not isinstance(own_train, dict):
-        problems.append(lines.problem(f"train: got {own_train!r}, wanted settings.", *where, "train"))
-        own_train = {}
-    problems += check_train(own_train, lines, (*where, "train"), suite_train)
-    train = None
+    problems += check_train(file.train, lines, (*where, "train"), suite_train)
     try:
-        train = TrainSettings.model_validate(merge_train(suite_train, own_train))
+        train = TrainSettings.model_validate(merge_train(suite_train, file.train))
     except pydantic.ValidationError:
-        pass  # already reported, at the block it stands in
-    if not (method and train) or incomplete:
+        return None, problems  # already reported, at the block it stands in
+    if method is None or incomplete:
         return None, problems
-    place = next(((*path, key) for path, block in (((*where, "train"), own_train), (("train",), suite_train))
-                  for key in ("strategy", "devices") if key in block), where)  # fmt: skip
-    problems += [
-        lines.problem(f"label {name!r}: {message}", *(where if place[0] == "train" else place))
-        for message in check_devices(method, train)
-    ]
-    block = (*where, "train") if "optimizer" in own_train else ("train",)
-    problems += [
-        lines.problem(f"label {name!r}: {message}", *block, "optimizer") for message in check_optimizer(method, train)
-    ]
-    block = (*where, "train") if "checkpoints" in own_train else ("train",)
-    problems += [
-        lines.problem(f"label {name!r}: {message}", *block, "checkpoints")
-        for message in check_checkpoints(method, train)
-    ]
     recipe = Recipe(method, tuple(objectives), curricula[0] if curricula else None)
-    problems += [lines.problem(f"label {name!r}: {message}", *where) for message in recipe.refusals(train)]
-    return Label(name, recipe, train, tuned, space, given), problems
+    problems += check_together(name, recipe, train, file.train, suite_train, lines)
+    return Variant(name, recipe, train, file.tune, file.space, file.names_given()), problems
 
 
-def names_given(settings: Mapping[str, Any], train: Any) -> frozenset[str]:
-    """The names, as `tuning.settings_of` knows them, of what an entry sets itself."""
-    inner = {f"{part}.{key}" for part, block in settings.items() if isinstance(block, dict) for key in block}
-    beside = settings.get("objectives")
-    for name, block in beside.items() if isinstance(beside, dict) else ():
-        inner |= {f"{name}.{key}" for key in (block if isinstance(block, dict) else ())}
-    return frozenset(map(str, [*settings, *inner, *(train if isinstance(train, dict) else ())]))
+def read_form(entry: dict[str, Any], lines: Lines, where: Where) -> tuple[VariantFile, list[Problem]]:
+    """An entry's form, and what is wrong with it; keys that are wrong are as if they were not there."""
+    try:
+        return VariantFile.model_validate(entry), []
+    except pydantic.ValidationError as error:
+        problems = [explain(item, lines, VariantFile, where) for item in error.errors()]
+        wrong = {item["loc"][0] for item in error.errors()}
+        return VariantFile.model_validate({key: value for key, value in entry.items() if key not in wrong}), problems
+
+
+def read_method(name: str, file: VariantFile, lines: Lines, where: Where) -> tuple[Method | None, list[Problem]]:
+    """The method that an entry names, or that its label is, with checked settings."""
+    method_name = name if file.method is None else file.method
+    if isinstance(method_name, list):
+        return build_composed(method_name, file.settings, lines, where)
+    if method_name not in all_methods():
+        hint = "" if method_name != name else f"A label of your own names its method: {name}: {{method: lora}}."
+        return None, [lines.problem(unknown("method", method_name, all_methods(), hint), *where, "method")]
+    if name == BASE and (method_name != BASE or file.model_fields_set - {"method", "tune"}):
+        return None, [lines.problem(BASE_IS_BARE, *where)]
+    return build_method(method_name, file.settings, lines, where)
+
+
+def check_together(
+    name: str,
+    recipe: Recipe,
+    train: TrainSettings,
+    own_train: dict[str, Any],
+    suite_train: dict[str, Any],
+    lines: Lines,
+) -> Iterator[Problem]:
+    """What does not go together in a variant, at the line of the training setting that asks for it."""
+    where: Where = ("methods", name)
+
+    def line_of(*keys: str) -> Where:
+        blocks = (((*where, "train"), own_train), (("train",), suite_train))
+        return next(((*path, key) for path, block in blocks for key in keys if key in block), where)
+
+    checks = (
+        (check_devices(recipe.method, train), line_of("strategy", "devices")),
+        (check_optimizer(recipe.method, train), line_of("optimizer")),
+        (check_checkpoints(recipe.method, train), line_of("checkpoints")),
+        (recipe.refusals(train), where),
+    )
+    for messages, place in checks:
+        for message in messages:
+            yield lines.problem(f"label {name!r}: {message}", *place)
 
 
 T = TypeVar("T", bound=Configurable)
 
 
 def read_parts(
-    block: Any, known: dict[str, type[T]], lines: Lines, where: tuple[Any, ...]
+    block: dict[str, dict[str, Any]], known: dict[str, type[T]], lines: Lines, where: Where
 ) -> tuple[list[T], list[Problem]]:
-    """Objectives or a curriculum: a name, or {name: settings}."""
-    if block is None:
-        return [], []
-    if isinstance(block, str):
-        block = {block: {}}
-    if not isinstance(block, dict):
-        return [], [lines.problem(f"{where[-1]}: got {block!r}, wanted a name, or name: {{settings}}.", *where)]
-    made, problems = [], []
+    """Objectives or a curriculum from {name: settings}."""
+    parts, problems = [], []
     for name, settings in block.items():
         if name not in known:
             problems.append(lines.problem(unknown(where[-1].removesuffix("s"), name, known), *where, name))
-        elif settings is not None and not isinstance(settings, dict):
-            problems.append(lines.problem(f"{name}: got {settings!r}, wanted settings or {{}}.", *where, name))
-        else:
-            part, found = build(known[name], settings or {}, lines, (*where, name))
-            problems += found
-            made += [part] if part else []
-    return made, problems
+            continue
+        part, found = build(known[name], settings, lines, (*where, name))
+        problems += found
+        parts += [part] if part else []
+    return parts, problems
 
 
 def build_composed(
-    names: list[Any], settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
+    names: list[Any], settings: dict[str, Any], lines: Lines, where: Where
 ) -> tuple[Method | None, list[Problem]]:
     """Several methods at once: `method: [layerwise, prefix_tuning]`, with settings under each one's name."""
     known, problems, parts = all_methods(), [], []
@@ -177,7 +236,7 @@ def build_composed(
 
 
 def build_method(
-    name: str, settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
+    name: str, settings: dict[str, Any], lines: Lines, where: Where
 ) -> tuple[Method | None, list[Problem]]:
     """A method with checked and coerced settings, or what is wrong with them and with the experts it asks for."""
     if JOIN in name:
@@ -196,7 +255,7 @@ def check_needs(
     wanted: Iterable[Expert],
     refuses: Callable[[Method], Iterable[str]],
     lines: Lines,
-    where: tuple[Any, ...],
+    where: Where,
 ) -> list[Problem]:
     """What is wrong with the cells that a method or an objective asks for."""
     problems: list[Problem] = []
@@ -214,7 +273,7 @@ def check_needs(
 
 
 def with_inner(
-    kind: type[Method], settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
+    kind: type[Method], settings: dict[str, Any], lines: Lines, where: Where
 ) -> tuple[dict[str, Any], list[Problem]]:
     """A method's settings with those of the method inside it checked and coerced, or what is wrong with these."""
     block = settings.get(kind.inner)

@@ -18,7 +18,7 @@ from harness.plan.studies import at_edge, study_of, trial_of
 from harness.records import Cell, TrainSettings, Trial, with_settings
 from harness.suite.load import load_suite
 from harness.suite.search_space import TuneSettings, short, space_of
-from harness.suite.variants import Label, read_label
+from harness.suite.variants import Variant, read_variant
 from harness.suite.yaml_lines import Lines
 
 SUITE = """
@@ -35,8 +35,8 @@ tune: {trials: 6}
 """
 
 
-def label_of(name: str, settings: dict[str, Any] | None = None) -> Label:
-    made, problems = read_label(name, settings or {}, {"steps": 4}, Lines())
+def label_of(name: str, settings: dict[str, Any] | None = None) -> Variant:
+    made, problems = read_variant(name, settings or {}, {"steps": 4}, Lines())
     assert made, problems
     return made
 
@@ -45,7 +45,7 @@ def tune_of(**settings: Any) -> TuneSettings:
     return TuneSettings.model_validate({"trials": 6, **settings})
 
 
-def searched(label: Label, **settings: Any) -> dict[str, Any]:
+def searched(label: Variant, **settings: Any) -> dict[str, Any]:
     space, wrong = space_of(label, tune_of(**settings))
     assert not wrong, wrong
     return {short(name): found for name, found in space.items()}

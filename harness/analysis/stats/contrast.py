@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.analysis.stats.intervals import LEVEL, Interval
 from harness.analysis.stats.power import (
@@ -33,6 +33,9 @@ from harness.analysis.stats.power import (
     needed_to_tie,
 )
 from harness.records import MARGIN
+
+if TYPE_CHECKING:
+    from harness.analysis.stats.intervals import Array, Matrix
 
 Verdict = Literal["better", "worse", "tied", "underpowered"]
 
@@ -93,7 +96,7 @@ class Decision:
     seeds_known: bool = True
 
 
-def seed_spread(tasks: Sequence[Any]) -> Spread | None:
+def seed_spread(tasks: Sequence[Matrix]) -> Spread | None:
     """The spread between the seeds of one method; `tasks` holds one array [seeds, items] for each task.
 
     None where there is one seed, or where all seeds give the same answers, as methods without training do.
@@ -114,24 +117,24 @@ def pooled_spread(spreads: Sequence[Spread]) -> Spread:
     )
 
 
-def rows(values: Sequence[Sequence[float]], seeded: bool) -> Any:
+def rows(values: Sequence[Sequence[float]], seeded: bool) -> Sequence[Sequence[float]]:
     """[seeds, items] as `compare` takes them: of what has no seed, and would score the same again, the row twice."""
     return values if seeded else [*values[:1]] * 2
 
 
-def common_spread(methods: Sequence[Any]) -> Spread | None:
+def common_spread(methods: Sequence[Matrix]) -> Spread | None:
     """`pooled_spread` of methods [seeds, items] that were run with two seeds or more; None where none was."""
     found = [spread for values in methods if (spread := seed_spread([values]))]
     return pooled_spread(found) if found else None
 
 
-def compare(a: Any, b: Any, *, paired_seeds: bool = False, pooled: Spread | None = None) -> Comparison:
+def compare(a: Matrix, b: Matrix, *, paired_seeds: bool = False, pooled: Spread | None = None) -> Comparison:
     """A - B of two arrays [seeds, items] on the same items, in the same order; see `compare_tasks`."""
     return compare_tasks([a], [b], paired_seeds=paired_seeds, pooled=pooled)
 
 
 def compare_tasks(
-    a: Sequence[Any], b: Sequence[Any], *, paired_seeds: bool = False, pooled: Spread | None = None
+    a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: bool = False, pooled: Spread | None = None
 ) -> Comparison:
     """A - B, averaged over tasks, each weighing the same; `a` and `b` hold one array [seeds, items] for each task.
 
@@ -175,7 +178,7 @@ def compare_tasks(
     seed_part = share * spread.variance
     if item_part + seed_part <= 1e-9 * math.fsum(of_items):  # seeds that chance to be right equally often
         item_part = math.fsum(of_items)
-    degrees = degrees_of_freedom(item_part, of_items, items, seed_part, share * spread.residual, spread.df)
+    degrees = float(degrees_of_freedom(item_part, of_items, items, seed_part, share * spread.residual, spread.df))
 
     stderr = math.sqrt(item_part + seed_part)
     others_df = spread.df - sum(arm[0].shape[0] - 1 for arm in varying) if share else 0.0
@@ -252,7 +255,7 @@ def decide(
     )
 
 
-def arrays(tasks: Sequence[Any]) -> list[Any]:
+def arrays(tasks: Sequence[Matrix]) -> list[Array]:
     """One array [seeds, items] of floats for each task, with the same seeds. Raises ValueError for anything else."""
     import numpy
 
@@ -266,7 +269,7 @@ def arrays(tasks: Sequence[Any]) -> list[Any]:
     return found
 
 
-def arm_spread(tasks: list[Any]) -> Spread | None:
+def arm_spread(tasks: Sequence[Array]) -> Spread | None:
     """`seed_spread` of arrays that were looked at."""
     import numpy
 

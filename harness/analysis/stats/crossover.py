@@ -9,9 +9,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.stats.intervals import LEVEL, RESAMPLES, Interval
+
+if TYPE_CHECKING:
+    from harness.analysis.stats.intervals import Array
 
 LEAST_SIZES = 4  # for a curve of three parameters, one size left out
 EXPONENTS = (0.02, 3.0)  # of power laws; outside, they cannot be told from a logarithm or a step
@@ -54,7 +57,7 @@ def find_crossover(sizes: Sequence[int], lead: Sequence[float], stderr: Sequence
     return Crossover(last, Interval(10**point, 10 ** float(low), 10 ** float(high)), probability)
 
 
-def leads_from(logs: Any, leads: Any, last: int) -> Any:
+def leads_from(logs: Array, leads: Array, last: int) -> Array:
     """log10 of the examples from which on the method of sign `last` leads, for each row of `leads` [draws, sizes];
     -inf where it leads at all sizes, inf where it does not at the largest."""
     import numpy
@@ -111,17 +114,17 @@ def scaling(sizes: Sequence[int], scores: Sequence[float], stderr: Sequence[floa
     return Scaling(*power_law(counts, values, weights), law, constant)
 
 
-def power_law(counts: Any, values: Any, weights: Any) -> tuple[float, float, float]:
+def power_law(counts: Array, values: Array, weights: Array) -> tuple[float, float, float]:
     """(a, b, c) of a - b N^-c by weighted least squares: a and b are solved for each exponent that is tried."""
     import numpy
     from scipy.optimize import minimize_scalar
 
     root = numpy.sqrt(weights)
 
-    def solved(log_c: float) -> tuple[Any, float]:
+    def solved(log_c: float) -> tuple[Array, float]:
         columns = numpy.stack([numpy.ones_like(counts), -(counts ** -math.exp(log_c))], axis=1)
-        found = numpy.linalg.lstsq(columns * root[:, None], values * root, rcond=None)[0]
-        return found, float((((columns @ found - values) * root) ** 2).sum())
+        law = numpy.asarray(numpy.linalg.lstsq(columns * root[:, None], values * root, rcond=None)[0], dtype=float)
+        return law, float((((columns @ law - values) * root) ** 2).sum())
 
     grid = numpy.linspace(math.log(EXPONENTS[0]), math.log(EXPONENTS[1]), 25)
     best = int(numpy.argmin([solved(log_c)[1] for log_c in grid]))
@@ -131,7 +134,7 @@ def power_law(counts: Any, values: Any, weights: Any) -> tuple[float, float, flo
     return float(a), float(b), math.exp(log_c)
 
 
-def checked(sizes: Sequence[int], values: Sequence[float], errors: Sequence[float]) -> tuple[Any, Any, Any]:
+def checked(sizes: Sequence[int], values: Sequence[float], errors: Sequence[float]) -> tuple[Array, Array, Array]:
     """(log10 of the sizes, values, errors) as arrays."""
     import numpy
 

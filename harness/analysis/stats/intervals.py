@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-    Values = Sequence[float] | NDArray[numpy.float64]
+    Array = NDArray[numpy.float64]
+    Mask = NDArray[numpy.bool_]
+    Values = Sequence[float] | Array
+    Matrix = Sequence[Sequence[float]] | Array
 
 RESAMPLES = 2000
 LEVEL = 0.95

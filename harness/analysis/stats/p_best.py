@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.stats.contrast import Comparison, Spread, compare, rows
+
+if TYPE_CHECKING:
+    from harness.analysis.stats.intervals import Array
 
 DRAWS = 4000
 UNPAIRED_DF = 30.0  # of a lead without single items: close to a normal
@@ -29,7 +32,7 @@ class Runner:
     seeded: bool = True
 
     @property
-    def rows(self) -> Any:
+    def rows(self) -> Sequence[Sequence[float]]:
         return rows(self.values, self.seeded)
 
 
@@ -40,7 +43,7 @@ class Leads:
     the best look too sure."""
 
     labels: tuple[str, ...]
-    draws: Any
+    draws: Array
     paired: bool
     at_most: bool
 
@@ -73,7 +76,7 @@ def error_of(one: Runner, first: Runner, found: Comparison | None) -> float:
     return found.stderr if found else math.hypot(one.stderr or 0.0, first.stderr or 0.0)
 
 
-def correlation(first: Runner, others: Sequence[Runner], spread: Spread | None) -> Any:
+def correlation(first: Runner, others: Sequence[Runner], spread: Spread | None) -> Array:
     """[others, others] of the leads over the first: what items say, with what seeds add to the first, which all leads
     share, and to each of the others."""
     import numpy

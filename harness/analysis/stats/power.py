@@ -10,9 +10,12 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.records import MARGIN
+
+if TYPE_CHECKING:
+    from harness.analysis.stats.intervals import Array
 
 ALPHA = 0.05
 POWER = 0.8
@@ -150,10 +153,15 @@ def outlook(
 
 
 def degrees_of_freedom(
-    item_part: Any, of_items: Sequence[Any], items: Sequence[int], seed_part: Any, residual: float, seed_df: float
-) -> Any:
+    item_part: float | Array,
+    of_items: Sequence[float | Array],
+    items: Sequence[int],
+    seed_part: float | Array,
+    residual: float,
+    seed_df: float,
+) -> Array:
     """Satterthwaite's, with the part of the seeds counted 1 + 2 / nu times; see `compare_tasks`. Never below the
-    smaller of those of items and seeds. Parts may be arrays."""
+    smaller of those of items and seeds. One number for each of the parts: of a single part an array without axes."""
     import numpy
 
     seed_part = seed_part * (1 + 2 / seed_df)
@@ -162,11 +170,11 @@ def degrees_of_freedom(
     scatter = scatter + seed_part**2 / seed_df + residual**2 / residual_df
     least = numpy.where(numpy.asarray(seed_part) > 0, numpy.minimum(seed_df, sum(items) - len(items)), min(items) - 1)
     found = numpy.maximum((item_part + seed_part) ** 2 / numpy.where(scatter > 0, scatter, 1.0), least)
-    return float(found) if numpy.ndim(found) == 0 else found
+    return numpy.asarray(found, dtype=float)
 
 
 @functools.lru_cache(maxsize=512)
-def reaches(parts: Parts, items: int, seeds: int, tail: float) -> tuple[float, Any, Any]:
+def reaches(parts: Parts, items: int, seeds: int, tail: float) -> tuple[float, float, Array]:
     """(true standard error, weights, how far from 0 a difference must be at this tail), the latter two over quantiles
     of the mean squares: those of items are chi² with items - 1 degrees of freedom, those of seeds with `varying`
     (seeds - 1) and what other methods add.
@@ -193,12 +201,13 @@ def reaches(parts: Parts, items: int, seeds: int, tail: float) -> tuple[float, A
 
 
 @functools.lru_cache(maxsize=512)
-def quantiles(df: float, points: int) -> Any:
+def quantiles(df: float, points: int) -> Array:
     """Equally likely values of a mean square with `df` degrees of freedom and mean 1."""
     import numpy
     from scipy.special import chdtri
 
-    return chdtri(df, 1 - (numpy.arange(points) + 0.5) / points) / df
+    squares: Array = chdtri(df, 1 - (numpy.arange(points) + 0.5) / points) / df
+    return squares
 
 
 def needed(power: Callable[[int, int], float], items: int, seeds: int) -> Need:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.stats.intervals import LEVEL, RESAMPLES, Interval
 
+if TYPE_CHECKING:
+    from harness.analysis.stats.intervals import Array, Mask, Matrix
 
-def interquartile_mean(scores: Any) -> float:
+
+def interquartile_mean(scores: Matrix) -> float:
     """The mean of the middle half of all scores, of whatever shape (Agarwal et al. 2021, arXiv:2108.13264): a quarter
     is cut off either end. Outliers move it less than the mean, and it uses more of the runs than the median."""
     from scipy.stats import trim_mean
@@ -22,7 +25,7 @@ def interquartile_mean(scores: Any) -> float:
     return float(trim_mean(scores, 0.25, axis=None))
 
 
-def probability_of_improvement(a: Any, b: Any) -> float:
+def probability_of_improvement(a: Matrix, b: Matrix) -> float:
     """The chance that a run of A beats one of B on a task drawn at random; ties count half (arXiv:2108.13264).
 
     `a` is [seeds, tasks], `b` [other seeds, tasks].
@@ -33,14 +36,14 @@ def probability_of_improvement(a: Any, b: Any) -> float:
     return float(((first > second) + 0.5 * (first == second)).mean())
 
 
-def performance_profile(scores: Any, thresholds: Sequence[float]) -> list[float]:
+def performance_profile(scores: Matrix, thresholds: Sequence[float]) -> list[float]:
     """The share of runs [seeds, tasks] that score above each threshold (Dolan and Moré 2002; arXiv:2108.13264)."""
     import numpy
 
     return [float(share) for share in (numpy.asarray(scores)[..., None] > numpy.asarray(thresholds)).mean(axis=(0, 1))]
 
 
-def interquartile_interval(scores: Any, seed: int = 0) -> Interval:
+def interquartile_interval(scores: Matrix, seed: int = 0) -> Interval:
     """`interquartile_mean` of [seeds, tasks] with its stratified bootstrap interval (percentile).
 
     Seeds are drawn with replacement within each task, as rliable does; tasks are fixed. With fewer than five seeds it
@@ -73,7 +76,7 @@ class Ranking:
     groups: tuple[tuple[int, ...], ...]
 
 
-def friedman(scores: Any, alpha: float = 0.05, *, higher_is_better: bool = True) -> Ranking:
+def friedman(scores: Matrix, alpha: float = 0.05, *, higher_is_better: bool = True) -> Ranking:
     """Friedman's test and Nemenyi's groups over tasks (Demšar 2006, JMLR 7:1-30) of scores [tasks, methods].
 
     Here the tasks are a sample: it is asked what holds on tasks like these. Where Friedman's test finds nothing,
@@ -102,7 +105,7 @@ def friedman(scores: Any, alpha: float = 0.05, *, higher_is_better: bool = True)
     return Ranking(tuple(float(rank) for rank in ranks), p, apart, tuple(groups))
 
 
-def pareto_front(goals: Any, higher_is_better: Sequence[bool]) -> Any:
+def pareto_front(goals: Matrix, higher_is_better: Sequence[bool]) -> Mask:
     """Which methods no other beats: a mask [..., methods] of values [..., methods, goals]. One beats another if it is
     at least as good in all goals and better in one; methods that are alike in all stay together."""
     import numpy
@@ -115,6 +118,6 @@ def pareto_front(goals: Any, higher_is_better: Sequence[bool]) -> Any:
     return ~beaten
 
 
-def on_front(draws: Any, higher_is_better: Sequence[bool]) -> list[float]:
+def on_front(draws: Array, higher_is_better: Sequence[bool]) -> list[float]:
     """The share of draws [draws, methods, goals] in which each method is on the front."""
     return [float(share) for share in pareto_front(draws, higher_is_better).mean(axis=0)]

@@ -6,7 +6,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.data import Catalog
-    from harness.records import Environment
+    from harness.records import Check, Environment
 
 GIB = 2**30
 
@@ -44,7 +44,13 @@ def doctor(
     missing = unavailable()
     checks = checked(catalog, model, environment, count) if instruments or model else []
     if as_json:
-        show_json({"machine": machine, "cannot_run": missing, "instruments": checks})
+        show_json(
+            {
+                "machine": machine,
+                "cannot_run": missing,
+                "instruments": [{"model": name, **asdict(check), "passed": check.passed} for name, check in checks],
+            }
+        )
     else:
         show_table("machine", ["what", "value"], [[key, value] for key, value in machine.items()])
         versions = [[name, environment.packages.get(name, "missing")] for name in RESULT_PACKAGES]
@@ -55,14 +61,14 @@ def doctor(
             show_table(
                 "instruments",
                 ["model", "check", "", "measured", "at most", "unit", "what was compared"],
-                [[row["model"], row["name"], "passed" if row["passed"] else "FAILED", f"{row['measured']:.3g}",
-                  f"{row['limit']:.3g}", row["unit"], row["about"]] for row in checks],
+                [[name, check.name, "passed" if check.passed else "FAILED", f"{check.measured:.3g}",
+                  f"{check.limit:.3g}", check.unit, check.about] for name, check in checks],
                 right=frozenset({"measured", "at most"}),
             )  # fmt: skip
-    sys.exit(0 if all(row["passed"] for row in checks) else 1)
+    sys.exit(0 if all(check.passed for _, check in checks) else 1)
 
 
-def about(environment: Environment, threads: int, catalog: Catalog, folder: Path) -> dict[str, Any]:
+def about(environment: Environment, threads: int, catalog: Catalog, folder: Path) -> dict[str, str | int]:
     """The machine, in words."""
     import psutil
 
@@ -107,8 +113,8 @@ def unavailable() -> dict[str, str]:
     return found
 
 
-def checked(catalog: Catalog, model: str | None, environment: Environment, threads: int) -> list[dict[str, Any]]:
-    """The instruments' checks on a model, or on every fetched one, as rows; done anew."""
+def checked(catalog: Catalog, model: str | None, environment: Environment, threads: int) -> list[tuple[str, Check]]:
+    """Does the instruments' checks on a model, or on every fetched one: (model, check) for each. Raises UserError."""
     from harness.execute import check_anew
     from harness.records import TrainSettings
 
@@ -121,6 +127,5 @@ def checked(catalog: Catalog, model: str | None, environment: Environment, threa
     settings = TrainSettings.model_validate({"steps": 1})
     for name, facts in known.items():
         print(f"checking the instruments on {name}", file=sys.stderr)
-        checks = check_anew(facts, settings, environment, threads)
-        rows += [{"model": name, **asdict(check), "passed": check.passed} for check in checks]
+        rows += [(name, check) for check in check_anew(facts, settings, environment, threads)]
     return rows

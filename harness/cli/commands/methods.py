@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from harness.cli.display import show_json, show_table
 from harness.cli.options import AsJson, command, quiet_libraries
@@ -11,20 +11,21 @@ from harness.cli.options import AsJson, command, quiet_libraries
 if TYPE_CHECKING:
     from harness.methods import Method
     from harness.plugin import Configurable
+    from harness.records import JsonObject
 
 
 def plural(kind: str) -> str:
     return "curricula" if kind == "curriculum" else f"{kind}s"
 
 
-def describe(part: type[Configurable]) -> dict[str, Any]:
+def describe(part: type[Configurable]) -> JsonObject:
     """A method, objective or curriculum, for listings. `missing` says what it lacks on this machine, `space` what
     tuning may move."""
     from harness.methods import Method
     from harness.suite import as_range
 
     made = part()
-    about: dict[str, Any] = {
+    about: JsonObject = {
         "kind": part.kind,
         "name": part.name,
         "about": (part.__doc__ or "").strip().splitlines()[0],
@@ -53,7 +54,7 @@ def limits(method: Method) -> Iterator[str]:
         yield "have a quantised base"
 
 
-def shown(row: dict[str, Any], columns: list[str]) -> list[str]:
+def shown(row: JsonObject, columns: list[str]) -> list[str]:
     """A row's name, its columns, and a last one with all that is to be read."""
     cells = [yes(row["foldable"]) if name == "folds" else row[name] for name in columns]
     settings = ", ".join(key if value is None else f"{key}={brief(value)}" for key, value in row["settings"].items())
@@ -65,7 +66,8 @@ def yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def brief(value: Any) -> str:
+def brief(value: object) -> str:
+    """A default value in at most 24 characters."""
     text = str(value)
     return text if len(text) <= 24 else f"{text[:21]}…"
 
@@ -81,12 +83,12 @@ def methods(as_json: AsJson = False) -> None:
     from harness.objectives import all_objectives
 
     quiet_libraries()
-    found: dict[str, dict[str, Any]] = {
+    listings: Mapping[str, Mapping[str, type[Configurable]]] = {
         "method": all_methods(),
         "objective": all_objectives(),
         "curriculum": all_curricula(),
     }
-    rows = {kind: [describe(part) for part in parts.values()] for kind, parts in found.items()}
+    rows = {kind: [describe(part) for part in parts.values()] for kind, parts in listings.items()}
     if as_json:
         show_json([row for listed in rows.values() for row in listed])
         return

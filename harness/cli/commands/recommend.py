@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,6 +15,8 @@ from harness.cli.options import AsJson, Results, SuiteName, command, project, re
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from harness.analysis import Answer, Prices
     from harness.report import Question
 
@@ -175,7 +177,7 @@ def show(answer: Answer, question: Question) -> None:
         console.print(Text(f"  {line}", style="dim"))
 
 
-def table(answer: Answer, question: Question, width: int) -> Any:
+def table(answer: Answer, question: Question, width: int) -> Table:
     """Those that fit, the best first; with fewer columns where there is no room."""
     from rich import box
     from rich.table import Table
