@@ -1,7 +1,7 @@
 """Counts how long a task's texts are in a model's tokens, once at `fetch`, for predicting memory.
 
-Not covered: how memory follows from the lengths (`plan/memory.py`). Large splits are sampled with a fixed stride, so that
-a pair of model and task takes seconds; the longest text of a sample is not quite the longest of all.
+Not covered: how memory follows from the lengths (`plan/memory.py`). Large splits are sampled with a fixed stride, so
+that a pair of model and task takes seconds; the longest text of a sample is not quite the longest of all.
 """
 
 from __future__ import annotations
