@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.methods import Context, LogFloat, Method, Options
+from harness.methods import Context, LogFloat, Method, Options, Space
 from harness.plugin import Configurable
-from harness.records import Fact, Score
+from harness.records import Fact, Score, TrainSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +29,7 @@ __all__ = [
     "Options",
     "Score",
     "Stage",
+    "TrainSettings",
     "mixture",
     "rows_of_steps",
     "weight_problems",
@@ -55,18 +56,18 @@ class Curriculum(Configurable):
     """On which data, in which order. Annotated public fields are the YAML keys, with their defaults."""
 
     kind = "curriculum"
-    space: ClassVar[dict[str, Any]] = {}  # what tuning may move
+    space: ClassVar[Space] = {}  # what tuning may move
     scores_stages: ClassVar[bool] = False  # True: every learned task is scored after each stage
     chat: ClassVar[bool] = False  # True: learned tasks are asked through the model's chat template, also in scoring
 
     # --- planning: pure, no torch ---
 
-    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+    def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
         """Why it does not go with a method or with training settings (`settings.TrainSettings`)."""
         if not method.is_language_model:
             yield f"{method.name} has the answers of one task for its output, and {self.name} learns other text too."
 
-    def clashes(self, task: str, train: Any) -> Iterable[str]:
+    def clashes(self, task: str, train: TrainSettings) -> Iterable[str]:
         """Why it does not go with a suite's task."""
         return ()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.curricula.base import Context, Curriculum, Method, Options, Stage, mixture, rows_of_steps
+from harness.curricula.base import Context, Curriculum, Method, Options, Stage, TrainSettings, mixture, rows_of_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ class ContinuedPretraining(Curriculum):
         if not 0 < self.share < 1:
             yield f"share is {self.share}; it must be above 0 and below 1."
 
-    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+    def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
         yield from super().refuses(method, train)
         if train.devices > 1 and train.strategy != "ddp":
             yield (
@@ -40,7 +40,7 @@ class ContinuedPretraining(Curriculum):
                 "Use strategy: ddp."
             )
 
-    def clashes(self, task: str, train: Any) -> Iterable[str]:
+    def clashes(self, task: str, train: TrainSettings) -> Iterable[str]:
         if train.steps and not 0 < round(train.steps * self.share) < train.steps:
             yield f"of {train.steps} steps, a share of {self.share} leaves none for a stage. Raise steps."
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.curricula.base import Context, Curriculum, Method, Stage, mixture, rows_of_steps, weight_problems
+from harness.curricula.base import (
+    Context,
+    Curriculum,
+    Method,
+    Stage,
+    TrainSettings,
+    mixture,
+    rows_of_steps,
+    weight_problems,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,13 +36,13 @@ class Instruction(Curriculum):
     tasks: list[str] = []
     weights: dict[str, float] = {}
 
-    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+    def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
         yield from super().refuses(method, train)
         for part in getattr(method, "parts", [method]):
             if type(part).predictor is not Method.predictor and part.is_language_model:
                 yield f"{part.name} asks in a form of its own, and {self.name} in the chat template's. Drop one."
 
-    def clashes(self, task: str, train: Any) -> Iterable[str]:
+    def clashes(self, task: str, train: TrainSettings) -> Iterable[str]:
         return weight_problems(self.weights, self.learns(task))
 
     def learns(self, task: str) -> tuple[str, ...]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.curricula.base import Context, Curriculum, Stage, mixture, rows_of_steps, weight_problems
+from harness.curricula.base import Context, Curriculum, Stage, TrainSettings, mixture, rows_of_steps, weight_problems
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +30,7 @@ class MultiTask(Curriculum):
         if not self.tasks:
             yield "tasks is empty. Name what is learned beside the suite's task: tasks: [reuters-r8]."
 
-    def clashes(self, task: str, train: Any) -> Iterable[str]:
+    def clashes(self, task: str, train: TrainSettings) -> Iterable[str]:
         learned = self.learns(task)
         if len(learned) == 1:
             yield f"{self.name} names {task!r} alone, the suite's own task. Name another one in tasks."

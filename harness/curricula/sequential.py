@@ -7,9 +7,9 @@ arXiv:1801.10112.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.curricula.base import (
+from harness.curricula.base import (  # fmt: skip
     Context,
     Curriculum,
     Fact,
@@ -17,9 +17,10 @@ from harness.curricula.base import (
     Options,
     Score,
     Stage,
+    TrainSettings,
     mixture,
     rows_of_steps,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +54,7 @@ class Sequential(Curriculum):
         if not 0 <= self.replay < 1:
             yield f"replay is {self.replay}; it must be at least 0 and below 1."
 
-    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+    def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
         yield from super().refuses(method, train)
         if train.devices > 1:
             yield (
@@ -65,7 +66,7 @@ class Sequential(Curriculum):
             if not part.trains and type(part).fit is not Method.fit:
                 yield f"{part.name} is made ready after training, and {self.name} scores before its end. Drop one."
 
-    def clashes(self, task: str, train: Any) -> Iterable[str]:
+    def clashes(self, task: str, train: TrainSettings) -> Iterable[str]:
         order = self.order(task)
         if len(order) == 1:
             yield f"{self.name} names {task!r} alone, the suite's own task. Name another one in tasks."

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.curricula.base import Context, Curriculum, Method, Stage
+from harness.curricula.base import Context, Curriculum, Method, Stage, TrainSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +16,7 @@ class Single(Curriculum):
 
     name = "single"
 
-    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+    def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
         return ()
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:

@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from harness.methods.base import Context, Expert, Footprint, LogFloat, Method, Options
+from harness.methods.base import (
+    Context,
+    Expert,
+    Footprint,
+    LogFloat,
+    Method,
+    Options,
+    Row,
+    Settings,
+    Space,
+)
 from harness.methods.composed import JOIN, Composed
 from harness.plugin import find_classes
 
@@ -22,6 +32,9 @@ __all__ = [
     "LogFloat",
     "Method",
     "Options",
+    "Row",
+    "Settings",
+    "Space",
     "all_methods",
     "make_method",
 ]

@@ -49,7 +49,7 @@ class AdaLoRA(Method):
     tfinal: float = 0.3
     orth_reg: float = 0.1
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         super().__init__(**settings)
         self.declare(foldable=self.quantize is None)  # peft has no merging into quantised weights for it
 

@@ -51,7 +51,7 @@ class AdapterMerge(OfExperts):
     density: float | None = None
     rank: int | None = None
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         super().__init__(**settings)
         takes = {"weight": not self.weights, "density": self.drops}
         vars(self).update(space={key: value for key, value in type(self).space.items() if takes[key]})

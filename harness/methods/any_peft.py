@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from harness.methods.base import LogFloat, Method, remembered, unknown
+from harness.methods.base import LogFloat, Method, Settings, remembered, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +64,7 @@ class AnyPeft(Method):
 
     learning_rate: float = 3e-3
     type: str = ""
-    config: dict[str, Any] = {}
+    config: Settings = {}
 
     @property
     def starts_at_base(self) -> str:  # type: ignore[override]

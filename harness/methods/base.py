@@ -23,17 +23,24 @@ if TYPE_CHECKING:
     import torch
     from lm_eval.api.model import LM
     from torch import nn
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+    from harness.data import Example, Render
 
 __all__ = [
     "TRAINED",
     "Context",
     "Expert",
     "Footprint",
+    "Group",
     "LogFloat",
     "Method",
     "Network",
     "Options",
+    "Row",
+    "Settings",
     "Shape",
+    "Space",
     "TrainSettings",
     "load_trained",
     "read_network",
@@ -42,6 +49,9 @@ __all__ = [
     "unknown",
 ]  # fmt: skip
 TRAINED = "trained.safetensors"
+Settings = dict[str, Any]  # a plug-in's settings, as a suite's file gives them
+Group = dict[str, Any]  # a group of parameters with its options, as torch's optimisers take it
+Row = dict[str, list[int]]  # an encoded example: input_ids and labels; the loss is on labels that are not -100
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,9 @@ class Options:
     values: tuple[Any, ...]
 
 
+Space = dict[str, LogFloat | Options]  # setting -> what tuning may move it through
+
+
 @dataclass(frozen=True)
 class Expert:
     """A cell that another asks the plan for: this method with these settings, trained on this task.
@@ -69,7 +82,7 @@ class Expert:
 
     role: str
     method: str
-    settings: dict[str, Any]
+    settings: Settings
     learn: str
     model: str | None = None
     seed: int | None = None
@@ -114,7 +127,7 @@ class Context(Protocol):
     settings: TrainSettings
 
     @property
-    def tokenizer(self) -> Any: ...
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
     def load_model(self, folder: Path | None = None, quantize: str | None = None) -> nn.Module:
         """The base model, or the full weights of another folder; on this process's device, in evaluation mode."""
         ...
@@ -124,17 +137,17 @@ class Context(Protocol):
         ...
 
     def examples(
-        self, split: str = "train", task: str | None = None, n: int | None = None, render: Any = None
-    ) -> list[Any]:
+        self, split: str = "train", task: str | None = None, n: int | None = None, render: Render | None = None
+    ) -> list[Example]:
         """Examples (context, target, closed) of the cell's task, or of another that it names; as many as the cell's
         data size, or `n`. `render` (an LM's `apply_chat_template`) asks them as messages of a conversation."""
         ...
 
-    def rows(self, model: nn.Module, found: list[Any]) -> list[dict[str, list[int]]]:
+    def rows(self, model: nn.Module, found: list[Example]) -> list[Row]:
         """Examples as {input_ids, labels}, encoded as the model's scorer would; the loss is on answers."""
         ...
 
-    def encode(self, model: nn.Module, found: list[Any]) -> list[dict[str, list[int]]]:
+    def encode(self, model: nn.Module, found: list[Example]) -> list[Row]:
         """Examples as a language model learns them: what `Method.rows` gives where a method has no form of its own."""
         ...
 
@@ -142,12 +155,12 @@ class Context(Protocol):
         """Running text of a task's training split; of a task of questions, those with their answers."""
         ...
 
-    def text_rows(self, model: nn.Module, task: str, n: int | None = None) -> list[dict[str, list[int]]]:
+    def text_rows(self, model: nn.Module, task: str, n: int | None = None) -> list[Row]:
         """Running text of a task's training split as {input_ids, labels}, as it would be scored: behind the scorer's
         prefix token, the loss on every other token. What is beyond `max_length` is cut off."""
         ...
 
-    def collate(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: list[Row]) -> dict[str, torch.Tensor]:
         """A right-padded batch {input_ids, labels, attention_mask}, each [rows, length], on this process's device."""
         ...
 
@@ -158,16 +171,16 @@ class Context(Protocol):
         -100 in rows that have none there."""
         ...
 
-    def wrong(self, example: Any) -> list[Any]:
+    def wrong(self, example: Example) -> list[Example]:
         """A multiple-choice example of the cell's task with each of the answers that are not its own."""
         ...
 
-    def mark(self, example: Any, answer: str) -> float:
+    def mark(self, example: Example, answer: str) -> float:
         """What the cell's task makes of a generated answer to an example; more is better."""
         ...
 
     def train(self, model: nn.Module, method: Method) -> nn.Module: ...
-    def train_on(self, rows: list[Any], model: nn.Module, method: Method, changes: Mapping[str, Any]) -> nn.Module:
+    def train_on(self, rows: list[Row], model: nn.Module, method: Method, changes: Settings) -> nn.Module:
         """Train on encoded rows, with some of the cell's training settings changed."""
         ...
 
@@ -177,7 +190,7 @@ class Context(Protocol):
         config: Callable[..., Any],
         model: nn.Module,
         method: Method,
-        changes: Mapping[str, Any],
+        changes: Settings,
     ) -> nn.Module:
         """Train with a trainer of another library that is made of transformers' (`trainer` takes model, args and
         callbacks). `config` makes its arguments of those of transformers: the cell's training settings, with changes.
@@ -188,7 +201,7 @@ class Context(Protocol):
         """What lm-eval scores; `base`: the folder of another model's tokenizer."""
         ...
 
-    def callbacks(self) -> list[Any]: ...
+    def callbacks(self) -> list[TrainerCallback]: ...
 
 
 class Method(Configurable):
@@ -215,18 +228,18 @@ class Method(Configurable):
     trains_quantized: ClassVar[bool] = False  # True: what it trains lies beside the base's weights, which may be packed
     instead_of_quantized: ClassVar[str] = "Use method qlora, or drop quantize."  # what to do where it is False
     starts_at_base: ClassVar[str] = ""  # why an untrained result does not score as the base model; "": it does
-    space: ClassVar[dict[str, Any]] = {}  # what tuning may move
+    space: ClassVar[Space] = {}  # what tuning may move
 
     quantize: Literal["nf4", "fp4", "int8"] | None = None
 
-    def declare(self, **attributes: Any) -> None:
+    def declare(self, **attributes: object) -> None:
         """Set for this instance what its class declares, where it depends on the settings: `starts_at_base`, …"""
         vars(self).update(attributes)
 
     # --- planning: pure, no torch ---
 
     @classmethod
-    def variants(cls) -> Mapping[str, Mapping[str, Any]]:
+    def variants(cls) -> Mapping[str, Settings]:
         """What it can be by another library's own names, for listings: name -> {paper, cannot, foldable, settings}."""
         return {}
 
@@ -312,11 +325,11 @@ class Method(Configurable):
         """Make trainable what this method trains; returns the model to train."""
         return model
 
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
+    def parameter_groups(self, model: nn.Module) -> list[Group] | None:
         """Optimiser groups, or None for one group with the method's learning rate."""
         return None
 
-    def rows(self, model: nn.Module, found: list[Any], context: Context) -> list[dict[str, list[int]]]:
+    def rows(self, model: nn.Module, found: list[Example], context: Context) -> list[Row]:
         """Examples as {input_ids, labels}; the loss is on the labels that are not -100."""
         return context.encode(model, found)
 
@@ -371,7 +384,7 @@ class Method(Configurable):
         return unload() if unload else model
 
 
-def remembered(name: str, find_out: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def remembered(name: str, find_out: Callable[[], Settings]) -> Settings:
     """What `find_out` returns, as JSON keeps it: found out once, and read from the cache after that.
 
     `name` must say all that the answer depends on, such as a library's version. A file that cannot be read is made
@@ -392,7 +405,7 @@ def remembered(name: str, find_out: Callable[[], dict[str, Any]]) -> dict[str, A
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
-    answer: dict[str, Any] = json.loads(text)
+    answer: Settings = json.loads(text)
     return answer
 
 

@@ -9,7 +9,19 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.methods.base import Context, Expert, Footprint, Method, Network, TrainSettings, load_trained, save_trained
+from harness.methods.base import (
+    Context,
+    Expert,
+    Footprint,
+    Group,
+    Method,
+    Network,
+    Row,
+    Settings,
+    TrainSettings,
+    load_trained,
+    save_trained,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from lm_eval.api.model import LM
     from torch import nn
+
+    from harness.data import Example
 
 JOIN = "+"
 
@@ -65,11 +79,11 @@ class Composed(Method):
         self._groups: list[dict[str, Any]] = []
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         return {part.name: part.settings for part in self.parts}
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Settings:
         return {part.name: part.identity for part in self.parts}
 
     @property
@@ -175,7 +189,7 @@ class Composed(Method):
         owner = self.owner("load")
         return owner.load(context) if owner else super().load(context)
 
-    def rows(self, model: nn.Module, found: list[Any], context: Context) -> list[dict[str, list[int]]]:
+    def rows(self, model: nn.Module, found: list[Example], context: Context) -> list[Row]:
         owner = self.owner("rows")
         return owner.rows(model, found, context) if owner else super().rows(model, found, context)
 
@@ -194,7 +208,7 @@ class Composed(Method):
             value.requires_grad_(True)  # a later part froze what an earlier one trains
         return model
 
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
+    def parameter_groups(self, model: nn.Module) -> list[Group] | None:
         return self._groups
 
     def fit(self, model: nn.Module, context: Context) -> nn.Module:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.methods.base import Context, LogFloat, Options
+from harness.methods.base import Context, LogFloat, Options, TrainSettings
 from harness.methods.wrappers import Around
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class GRPO(Around):
         if self.answer_tokens is not None and self.answer_tokens < 1:
             yield f"answer_tokens is {self.answer_tokens}; it must be at least 1."
 
-    def cannot_train(self, train: Any) -> Iterable[str]:
+    def cannot_train(self, train: TrainSettings) -> Iterable[str]:
         yield from super().cannot_train(train)
         if train.batch_size * train.gradient_accumulation % self.group:
             yield (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.methods.base import Footprint, LogFloat, Method, Network
 
@@ -32,7 +32,7 @@ class IA3(Method):
     targets: list[str] = ["k_proj", "v_proj", "down_proj"]
     feedforward: list[str] = ["down_proj"]
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         super().__init__(**settings)
         vars(self)["foldable"] = self.quantize is None  # peft cannot scale packed weights
 

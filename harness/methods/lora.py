@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Context, Footprint, LogFloat, Method, Network, Options
+from harness.methods.base import Context, Footprint, Group, LogFloat, Method, Network, Options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ class LoRA(Method):
     init: Literal["default", "gaussian", "pissa", "olora", "eva", "loftq"] = "default"
     loraplus_ratio: float = 1.0
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         super().__init__(**settings)
         self.declare(
             starts_at_base=STARTS.get(self.init, ""),
@@ -144,7 +144,7 @@ class LoRA(Method):
             }
         return model
 
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
+    def parameter_groups(self, model: nn.Module) -> list[Group] | None:
         if self.loraplus_ratio == 1:
             return None
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad and "lora_" in name}

@@ -88,7 +88,7 @@ class Merge(OfExperts):
     seeds: list[int] = []
     slices: list[tuple[str, int, int]] = []
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         super().__init__(**settings)
         takes = {"weight": self.way.weight is not None and not self.weights, "density": self.way.density}
         vars(self).update(space={key: value for key, value in type(self).space.items() if takes[key]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Footprint, LogFloat, Method, Network, Options
+from harness.methods.base import Footprint, LogFloat, Method, Network, Options, TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class PrefixTuning(Method):
         if self.init == "text" and not self.init_text.strip():
             yield "init_text is empty. Give a text, or init: words."
 
-    def cannot_train(self, train: Any) -> Iterable[str]:
+    def cannot_train(self, train: TrainSettings) -> Iterable[str]:
         if train.gradient_checkpointing:
             yield (
                 f"{self.name} does not go with gradient_checkpointing: layers that are run again have no prefix. "

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Context, Footprint, LogFloat, Method, Network, Options
+from harness.methods.base import Context, Footprint, Group, LogFloat, Method, Network, Options, Row
 from harness.methods.predictors import classifier_lm
 
 if TYPE_CHECKING:
     import torch
     from lm_eval.api.model import LM
+
+    from harness.data import Example
 
 LABELS, WEIGHTS = "labels.json", "classifier.safetensors"
 
@@ -47,7 +49,7 @@ class Headed(Method):
         labels = sorted({one.target.strip() for one in context.examples()})
         return with_head(context.load_model(quantize=self.quantize), labels, self.pool)
 
-    def rows(self, model: Any, found: list[Any], context: Context) -> list[dict[str, list[int]]]:
+    def rows(self, model: Any, found: list[Example], context: Context) -> list[Row]:
         """The text, and a place after it at which the head gives the label's number. Of what it never saw, nothing."""
         kept = [one for one in found if one.target.strip() in model.labels]
         texts = encode(context, [one.context for one in kept], context.settings.max_length - 1)
@@ -103,7 +105,7 @@ class Classifier(Headed):
     def serves(self) -> tuple[str, ...]:
         return ("model",)  # the body is another than the base's
 
-    def parameter_groups(self, model: Any) -> list[dict[str, Any]]:
+    def parameter_groups(self, model: Any) -> list[Group]:
         return [
             {"params": list(model.body.parameters()), "lr": self.learning_rate},
             {"params": list(model.head.parameters()), "lr": self.head_learning_rate},
@@ -132,7 +134,7 @@ class LinearProbe(Headed):
     strength: float = 0.01
     learning_rate: float = 1e-2
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         super().__init__(**settings)
         idle = "strength" if self.solver == "sgd" else "learning_rate"
         self.declare(space={key: found for key, found in type(self).space.items() if key != idle})
@@ -236,11 +238,11 @@ def row(ids: list[int], label: int) -> dict[str, list[int]]:
     return {"input_ids": [*ids, 0], "labels": [-100] * len(ids) + [label]}
 
 
-def pooled(model: Any, rows: Sequence[dict[str, list[int]]], batch_size: int) -> torch.Tensor:
+def pooled(model: Any, rows: Sequence[Row], batch_size: int) -> torch.Tensor:
     """What the head reads of each text: [texts, hidden]."""
     import torch
 
-    found: list[Any] = [None] * len(rows)
+    by_text: list[torch.Tensor] = [torch.empty(0)] * len(rows)
     ranked = sorted(range(len(rows)), key=lambda place: len(rows[place]["input_ids"]))
     device = model.head.weight.device
     for start in range(0, len(ranked), batch_size):
@@ -251,5 +253,5 @@ def pooled(model: Any, rows: Sequence[dict[str, list[int]]], batch_size: int) ->
         with torch.no_grad():
             states = model.states(ids)
         for rank, place in enumerate(batch):
-            found[place] = states[rank, len(texts[rank]) - 1].float()
-    return torch.stack(found)
+            by_text[place] = states[rank, len(texts[rank]) - 1].float()
+    return torch.stack(by_text)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from torch import nn
 
+    from harness.data import Example
+
 CHOICES = "{choices}"
 SHOWN = "examples.json"
 REFERENCES = 20
@@ -51,7 +53,7 @@ class Prompting(Method):
     chat: bool = False
     calibrate: bool = True
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         super().__init__(**settings)
         self._shown: list[tuple[str, str]] = []  # (question, answer)
         self._references: list[str] = []  # questions
@@ -115,7 +117,7 @@ class Prompting(Method):
         return self.load(context)
 
 
-def in_turn(found: list[Any]) -> list[Any]:
+def in_turn(found: list[Example]) -> list[Any]:
     """Examples in their order, one of each answer in turn."""
     classes: dict[str, list[Any]] = defaultdict(list)
     for one in found:

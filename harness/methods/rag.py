@@ -50,7 +50,7 @@ class RAG(Method):
     template: str = "{passages}\n\n{question}"
     separator: str = "\n\n"
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         super().__init__(**settings)
         self._encoder: Any = None
         self._texts: list[str] = []

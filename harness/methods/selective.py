@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from harness.methods.base import Footprint, LogFloat, Method, Network, Options, train_only
+from harness.methods.base import Footprint, Group, LogFloat, Method, Network, Options, train_only
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +51,7 @@ class Layerwise(Full):
     layer_decay: float = 1.0
     gradual: float = 0.0
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         super().__init__(**settings)
         # fsdp puts other tensors in the place of a layer's, and would train the frozen ones.
         vars(self)["distributes"] = not self.gradual
@@ -96,7 +96,7 @@ class Layerwise(Full):
         self._weights = [list(part.parameters()) for part in self._trained(model)]
         return model
 
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
+    def parameter_groups(self, model: nn.Module) -> list[Group] | None:
         if self.layer_decay == 1.0:
             return None
         return [

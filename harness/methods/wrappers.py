@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.methods.base import Context, Expert, Footprint, Method, Network, TrainSettings
+from harness.methods.base import Context, Expert, Footprint, Group, Method, Network, Row, Settings, TrainSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lm_eval.api.model import LM
     from torch import nn
+
+    from harness.data import Example
 
 
 class OfExperts(Method):
@@ -29,7 +31,7 @@ class OfExperts(Method):
     own_trainer = True
     distributes = False  # its experts do: merging itself is one process's work
 
-    experts: dict[str, Any] = {}
+    experts: Settings = {}
 
     @property
     def learn(self) -> list[str]:
@@ -112,10 +114,10 @@ class Around(Method):
     distributes = False
 
     learning_rate: float = 1e-4
-    train_with: dict[str, Any] = {"method": "lora"}
+    train_with: Settings = {"method": "lora"}
     sft_share: float = 0.0
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         super().__init__(**settings)
         self.part = method_named(**self.train_with)
         vars(self.part).update(quantize=self.quantize or self.part.quantize)
@@ -129,7 +131,7 @@ class Around(Method):
         )
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         own = dict(self.part.settings)
         if not self.sft_share:
             own.pop("learning_rate", None)  # it has no effect, so it is no part of what a cell is
@@ -208,7 +210,7 @@ class Around(Method):
     def attach(self, model: nn.Module) -> nn.Module:
         return self.part.attach(model)
 
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]] | None:
+    def parameter_groups(self, model: nn.Module) -> list[Group] | None:
         own = self.part.learning_rate  # type: ignore[attr-defined]
         vars(self.part).update(learning_rate=self.learning_rate)
         try:
@@ -216,7 +218,7 @@ class Around(Method):
         finally:
             vars(self.part).update(learning_rate=own)
 
-    def rows(self, model: nn.Module, found: list[Any], context: Context) -> list[dict[str, list[int]]]:
+    def rows(self, model: nn.Module, found: list[Example], context: Context) -> list[Row]:
         return self.part.rows(model, found, context)
 
     def fit(self, model: nn.Module, context: Context) -> nn.Module:
@@ -266,7 +268,7 @@ class Around(Method):
         return model, {key: whole - first}
 
 
-def method_named(method: str, **settings: Any) -> Method:
+def method_named(method: str, **settings: object) -> Method:
     """A method by its name. Raises KeyError or ValueError for a name or a setting that nobody knows."""
     from harness.methods import all_methods  # found by walking the folder of which this file is part
 

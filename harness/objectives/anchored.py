@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.objectives.base import Batch, Context, LogFloat, Method, Objective
+from harness.objectives.base import Batch, Context, LogFloat, Method, Objective, TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ class L2SP(Objective):
         if self.strength < 0:
             yield f"strength is {self.strength}; it must be at least 0."
 
-    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+    def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
         yield from super().refuses(method, train)
         if not method.foldable:
             yield (

@@ -10,14 +10,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.methods import Context, Expert, LogFloat, Method, Options
+from harness.methods import Context, Expert, LogFloat, Method, Options, Settings, Space
 from harness.plugin import Configurable
+from harness.records import TrainSettings
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Batch", "Context", "Expert", "LogFloat", "Method", "Objective", "Options"]
+    from harness.data import Example
+
+__all__ = ["Batch", "Context", "Expert", "LogFloat", "Method", "Objective", "Options", "Settings", "TrainSettings"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Objective(Configurable):
     """
 
     kind = "objective"
-    space: ClassVar[dict[str, Any]] = {}  # what tuning may move
+    space: ClassVar[Space] = {}  # what tuning may move
     once_a_step: ClassVar[bool] = False  # True: its term does not depend on the batch
 
     @property
@@ -55,7 +58,7 @@ class Objective(Configurable):
 
     # --- planning: pure, no torch ---
 
-    def refuses(self, method: Method, train: Any) -> Iterable[str]:
+    def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
         """Why it does not go with a method or with training settings (`settings.TrainSettings`)."""
         if not method.is_language_model:
             yield f"{self.name} needs a language model's own loss, and {method.name} has none. Drop it."
@@ -83,7 +86,7 @@ class Objective(Configurable):
     def prepare(self, model: nn.Module, context: Context) -> None:
         """Called once, when the model is attached and before it is trained; its time counts as training."""
 
-    def examples(self, found: list[Any], context: Context) -> list[Any]:
+    def examples(self, found: list[Example], context: Context) -> list[Any]:
         """The training examples, before they are encoded: a teacher may answer them anew."""
         return found
 

@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.objectives.base import Batch, Context, Expert, LogFloat, Method, Objective, Options
+from harness.objectives.base import Batch, Context, Expert, LogFloat, Method, Objective, Options, Settings
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from harness.data import Example
 
 ROLE = "teacher"
 
@@ -37,7 +39,7 @@ class Distil(Objective):
     paper = "arXiv:1503.02531"
     space = {"alpha": Options((0.25, 0.5, 0.75, 1.0)), "temperature": LogFloat(1.0, 8.0)}
 
-    teacher: dict[str, Any] = {}
+    teacher: Settings = {}
     targets: Literal["logits", "answers"] = "logits"
     temperature: float = 2.0
     alpha: float = 0.5
@@ -85,7 +87,7 @@ class Distil(Objective):
 
     # --- working ---
 
-    def examples(self, found: list[Any], context: Context) -> list[Any]:
+    def examples(self, found: list[Example], context: Context) -> list[Any]:
         return (
             answered(found, context.language_model(self._load(context), self._base(context)))
             if self.targets == "answers"
@@ -136,7 +138,7 @@ class Distil(Objective):
         return context.models[self.teacher["model"]] if "model" in self.teacher else context.base
 
 
-def answered(found: list[Any], lm: Any) -> list[Any]:
+def answered(found: list[Example], lm: Any) -> list[Any]:
     """Examples with the answers that a language model gives: the likeliest choice, or what it generates."""
     from lm_eval.api.instance import Instance
 
