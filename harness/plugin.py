@@ -1,7 +1,7 @@
-"""What a suite names and gives settings: methods, objectives and curricula share this base.
+"""The base of everything that a suite names and gives settings: methods, objectives and curricula.
 
-A class's annotated public fields are its YAML keys, with their defaults; `suite.py` checks and coerces the values
-by the annotations before anything is made.
+A class's annotated public fields are its YAML keys, with their defaults; `suite/instantiate.py` checks and coerces the
+values by the annotations before an object is made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.errors import unknown
 
 @cache
 def annotations_of(kind: type) -> dict[str, Any]:
-    """A class's annotated public fields and their types. Cached: a plan asks for each of its cells."""
+    """Field -> type for a class's annotated public fields. Cached, because a plan needs it for each of its cells."""
     return {
         key: hint
         for key, hint in get_type_hints(kind).items()
@@ -34,9 +34,9 @@ class Configurable:
     kind: ClassVar[str] = "thing"  # as messages call it: method, objective, curriculum
     paper: ClassVar[str] = ""  # where it was published: an arXiv number, or author and year
     packages: ClassVar[tuple[str, ...]] = ()  # optional modules that it needs
-    later: ClassVar[tuple[str, ...]] = ()  # settings that came after the first results, which had what is the default
+    later: ClassVar[tuple[str, ...]] = ()  # settings added after results had been stored with their defaults
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: object):
         fields = self.fields()
         for key in settings:
             if key not in fields:
@@ -61,13 +61,15 @@ class Configurable:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings that are part of a cell's identity: of `later` ones, those that are not at their defaults, so
-        that results from before them are still found."""
+        """The settings that are part of a cell's identity.
+
+        Settings of `later` at their defaults are left out, so that results from before them are still found.
+        """
         fields = self.fields()
         return {k: value for k, value in self.settings.items() if k not in self.later or value != fields[k]}
 
     def problems(self) -> Iterable[str]:
-        """What is wrong with this combination of settings, beyond their types."""
+        """Faults of this combination of settings, beyond their types."""
         return ()
 
     def mistakes(self) -> Iterable[str]:
@@ -75,7 +77,7 @@ class Configurable:
         return self.problems()
 
     def skip(self) -> str | None:
-        """Why it cannot run on this machine, or None. Asked before a process is started; loads nothing."""
+        """The reason why it cannot run on this machine, or None. Called before a process is started; loads nothing."""
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
             return f"{self.name} needs the package{'s' if missing[1:] else ''} {', '.join(missing)}"

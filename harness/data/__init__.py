@@ -14,12 +14,12 @@ from harness.data.catalog import (
     load_catalog,
 )
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
+from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
 from harness.data.sampling import draw, examples, texts
 from harness.data.sources import cache_root
 from harness.data.tasks import (
     Example,
-    Render,
     encode,
     example,
     for_validation,
@@ -40,6 +40,7 @@ __all__ = [
     "UNSPOILT",
     "Catalog",
     "Corruption",
+    "Document",
     "Example",
     "Facts",
     "LengthFacts",
@@ -49,6 +50,7 @@ __all__ = [
     "Quality",
     "Render",
     "Select",
+    "Task",
     "TaskFacts",
     "cache_root",
     "data_files",

@@ -1,6 +1,6 @@
-"""What may be named: models and tasks; and where the facts about them are kept.
+"""Finds models and tasks by name, and the files that keep the facts about them.
 
-Not covered: what the facts are (`facts.py`), and making them (`tasks.py`, `models.py`, `lengths.py`, `leaks.py`).
+Not covered: what the facts are (`facts.py`), and making them (`tasks.py`, `leaks.py`, `models/`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from harness.architecture import read_network
 from harness.data import sources
@@ -24,7 +24,7 @@ from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts,
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import digest
 
-DATA_VERSION = 1  # raised by hand when data are looked through in another way
+DATA_VERSION = 1  # raised by hand when faults of data are counted in another way
 LENGTHS_VERSION = 1  # raised by hand when lengths are counted in another way: they are then counted anew
 
 
@@ -33,7 +33,7 @@ class ModelEntry:
     """A model that can be named. `sources` are parts of one file when there are several."""
 
     name: str
-    kind: str  # causal | encoder, or "" for a source of which nothing is known
+    kind: str  # causal | encoder, or "" for a source that no list describes
     sources: tuple[str, ...]
     sha256: tuple[str, ...] = ()
     parameters: int = 0
@@ -85,8 +85,8 @@ class Catalog:
 
     def task_path(self, name: str) -> Path:
         """The YAML of a task: the project's own first, then lm-eval's. Raises UserError."""
-        found = self.tasks.get(name) or lm_eval_tasks().get(name)
-        if found is None:
+        path = self.tasks.get(name) or lm_eval_tasks().get(name)
+        if path is None:
             raise UserError(
                 unknown(
                     "task",
@@ -95,7 +95,7 @@ class Catalog:
                     f"lm-eval's own tasks ({len(lm_eval_tasks())}) can be named too, and a YAML in suites/tasks/.",
                 )
             )
-        return found
+        return path
 
     def task_facts(self, name: str) -> TaskFacts | None:
         """The facts of a fetched task; None before it is fetched, or when its files have changed."""
@@ -118,14 +118,14 @@ class Catalog:
     # --- data ---
 
     def data_facts(self, task: TaskFacts) -> DataFacts | None:
-        """What is known of a task's documents; None before they were looked through."""
+        """The faults counted in a task's documents; None before they were counted."""
         return read_facts(self.data_facts_path(task), DataFacts)
 
     def data_facts_path(self, task: TaskFacts) -> Path:
         return sources.cache_root() / "facts" / f"data-{digest([task.fingerprint, DATA_VERSION])[:32]}.json"
 
     def overlap_facts(self, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts | None:
-        """Which of a task's scored items stand in what is learned of another; None before that was looked for."""
+        """The scored items of one task that are in the learned text of another; None before they were counted."""
         return read_facts(self.overlap_facts_path(learned, scored), OverlapFacts)
 
     def overlap_facts_path(self, learned: TaskFacts, scored: TaskFacts) -> Path:
@@ -155,7 +155,7 @@ def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFac
 
 
 def read_facts(path: Path, kind: type[Kind]) -> Kind | None:
-    """Kept facts; None when there are none, or a damaged file is in their place: then they are made again."""
+    """Facts from a file; None when there is none, or when it is damaged: then they are made again."""
     try:
         return kind(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -167,7 +167,7 @@ def definition(path: Path) -> str:
 
     Data files are noticed by size and time of change, found where the task's loader would look for them.
     """
-    parts: list[Any] = [str(path.resolve()), importlib.metadata.version("lm_eval")]
+    parts: list[object] = [str(path.resolve()), importlib.metadata.version("lm_eval")]
     for file in definition_files(path):
         parts.append(hashlib.sha256(file.read_bytes()).hexdigest())
         if file.suffix != ".py":
@@ -194,7 +194,7 @@ def data_files(path: Path, base: Path) -> list[Path]:
     return found
 
 
-def yaml_without_functions(path: Path) -> Any:
+def yaml_without_functions(path: Path) -> object:
     """A task's YAML with its functions as their names. Raises ValueError (yaml.YAMLError is turned into it)."""
     import yaml
 
@@ -208,7 +208,7 @@ def yaml_without_functions(path: Path) -> Any:
         raise ValueError(str(error)) from error
 
 
-def texts(value: Any) -> Iterator[str]:
+def texts(value: object) -> Iterator[str]:
     """Every text in a nested value."""
     if isinstance(value, str):
         yield value
@@ -239,7 +239,7 @@ def definition_files(path: Path) -> Iterable[Path]:
     return [*sorted(seen), own / "splits.py", own / "generation.py", own / "readers.py", own / "tasks.py"]
 
 
-def local_stamp(path: Path) -> list[Any]:
+def local_stamp(path: Path) -> list[object]:
     """A local file's name, size and time of change: cheap, and enough to notice an edit."""
     if not path.exists():
         return [str(path)]
@@ -258,7 +258,7 @@ def lm_eval_tasks() -> dict[str, Path]:
         return {}
     folder = Path(spec.submodule_search_locations[0]) / "tasks"
     if kept.exists():
-        names = json.loads(kept.read_text())
+        names: dict[str, str] = json.loads(kept.read_text())
     else:
         names = {}
         for file in sorted(folder.rglob("*.yaml")):
@@ -299,7 +299,7 @@ def load_catalog(root: Path) -> Catalog:
     return Catalog(root, models, tasks)
 
 
-def as_tuple(value: Any) -> tuple[str, ...]:
+def as_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 

@@ -1,4 +1,4 @@
-"""Texts that stand in other texts, by their word n-grams. Pure.
+"""Finds texts that are contained in other texts, by their word n-grams. Pure.
 
 Containment after GPT-3's test for contamination (Brown et al. 2020, arXiv:2005.14165, app. C), exact: every scored
 text is compared with every learned one through an index of n-grams.
@@ -11,11 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 WORDS = 5  # of an n-gram
-NEAR = 0.8  # the share of a text's n-grams that stand in one other text
+NEAR = 0.8  # the share of a text's n-grams that one other text has
 
 
 def normalise(text: str) -> str:
-    """Lower case, letters and digits only, single spaces: two texts equal here are duplicates."""
+    """A text in lower case, with letters and digits only and single spaces: texts equal here are duplicates."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
@@ -28,7 +28,7 @@ def ngrams(text: str) -> set[str]:
 
 
 def matches(scored: Sequence[str], learned: Sequence[str]) -> Iterator[tuple[int, int, float]]:
-    """(place in `scored`, place in `learned`, share) for every scored text that stands in a learned one.
+    """(place in `scored`, place in `learned`, share) for every scored text that a learned one contains.
 
     The share is that of the scored text's n-grams which the learned text has too, at least 0.8. Texts of fewer than
     five words count only when they are equal but for case and punctuation.
@@ -45,8 +45,8 @@ def matches(scored: Sequence[str], learned: Sequence[str]) -> Iterator[tuple[int
 
 
 def contained(scored: Sequence[str], learned: Sequence[str]) -> dict[int, float]:
-    """Place in `scored` -> the largest share of it that stands in one learned text (see `matches`)."""
-    found: dict[int, float] = {}
+    """Place in `scored` -> the largest share of it that one learned text contains (see `matches`)."""
+    shares: dict[int, float] = {}
     for one, _, share in matches(scored, learned):
-        found[one] = max(share, found.get(one, 0.0))
-    return found
+        shares[one] = max(share, shares.get(one, 0.0))
+    return shares

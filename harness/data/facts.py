@@ -1,6 +1,6 @@
-"""What is known of models and tasks before anything runs: what planning, checking and predicting memory go by.
+"""Facts about models and tasks that planning, checking and predicting memory use before anything runs.
 
-Learned once, by `tunebench fetch`, and kept in the cache, so that `check` and `plan` need neither torch nor lm-eval.
+Found once, by `tunebench fetch`, and kept in the cache, so that `check` and `plan` need neither torch nor lm-eval.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 
 from harness.architecture import Network
 
-# What a tuned model is compared with its base on (`compare.py`), known ahead because it takes memory: of a task of
-# running text so many texts, so many tokens of each, and so many places at a time. With a 135M model on two CPU cores
-# that is at most 4 seconds of forward passes.
+# How much text a tuned model is compared with its base on (`worker/base_kl.py`), known ahead because it takes memory:
+# texts of a task of running text, tokens of each, and places at a time. With a 135M model on two CPU cores that is at
+# most 4 seconds of forward passes.
 TEXTS, TOKENS, PLACES = 8, 128, 16
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What fetching a model has shown: its folder, and the SHA-256 of its weights and tokenizer.
+    """A fetched model: its folder, and the SHA-256 of its weights and tokenizer.
 
     `network`, and whether the tokenizer has a `chat` template (None: not known), are read from that folder whenever the
     facts are: it takes a millisecond, and cannot be out of date.
@@ -32,8 +32,8 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What fetching a task has shown. `unlearnable` is the reason why it cannot be trained on, or ""; `classes` are
-    the training examples of each class, where there are classes. `metric` is the first that the task names."""
+    """A fetched task. `unlearnable` is the reason why it cannot be trained on, or "". `classes` counts the training
+    examples of each class, where there are classes. `metric` is the first that the task names."""
 
     name: str
     path: str
@@ -68,10 +68,10 @@ class LengthFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What looking through a task's documents has shown, by split ("train", "validation", "scored").
+    """Faults of a task's documents.
 
-    `empty` counts examples without text or answer. `told` is the share of scored items whose right choice is the only
-    one that stands in the question; None where that has no meaning.
+    `empty` counts examples without text or answer by split ("train", "validation", "scored"). `told` is the share of
+    scored items whose question contains the right choice and no other; None for tasks without choices.
     """
 
     task: str
@@ -81,8 +81,10 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class OverlapFacts:
-    """Scored items of one task that stand in what is learned of another, or of itself: `exact` in full, `near` but for
-    a few words; of `n` items. `shown` are the beginnings of a few."""
+    """Scored items of one task that are in the learned text of another, or of itself.
+
+    Of `n` items, `exact` are there in full, `near` but for a few words. `shown` are the beginnings of a few.
+    """
 
     learned: str
     scored: str
@@ -93,14 +95,15 @@ class OverlapFacts:
 
     @property
     def count(self) -> int:
+        """Items that are there in full or nearly."""
         return self.exact + self.near
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What `fetch` has found out, by name.
+    """The facts of all models and tasks of a suite, by name.
 
-    Lengths, by (model, task), may be missing: a plan does without them. Overlaps go by (learned task, scored task).
+    Lengths, by (model, task), may be missing: a plan does without them. Overlaps are by (learned task, scored task).
     """
 
     models: dict[str, ModelFacts]

@@ -1,4 +1,4 @@
-"""Per-item scores of generated text, named by task YAMLs as `process_results: !function harness.data.generation.…`.
+"""Scores generated text item by item; named by task YAMLs as `process_results: !function harness.data.generation.…`.
 
 ROUGE-L: Lin 2004 (F-measure of the longest common subsequence, with stemming), by rouge-score.
 chrF: Popović 2015 (character n-gram F-score), by sacrebleu, per sentence. Both are scaled to 0–1.
@@ -7,11 +7,14 @@ chrF: Popović 2015 (character n-gram F-score), by sacrebleu, per sentence. Both
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 
 @cache
-def _rouge() -> Any:
+def _rouge() -> RougeScorer:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rougeL"], use_stemmer=True)

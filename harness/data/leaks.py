@@ -1,7 +1,6 @@
-"""What is wrong with a task's data, before anything is trained on it: scored items that are also learned, empty
-examples, answers that stand in the question.
+"""Counts faults of a task's data before anything is trained: leaked test items, empty examples, answers in questions.
 
-Counted once, at `fetch`, on what a model would see. Whether a suite may run with it is decided in `misfits.py`.
+Counted once, at `fetch`, on the texts that a model sees. Whether a suite may run is decided in `plan/feasibility.py`.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
 
 from harness.data.catalog import Catalog, keep_facts
 from harness.data.contamination import contained, normalise
 from harness.data.facts import DataFacts, OverlapFacts, TaskFacts
+from harness.data.lm_eval_task import Document, Task
 from harness.data.tasks import Example, example, gold, opened, unlearnable
 
 SHOWN = 5  # items that are named
@@ -21,14 +20,14 @@ EXCERPT = 80  # characters of each
 
 
 def prepare_data(catalog: Catalog, task: TaskFacts) -> DataFacts:
-    """Look through a task's documents, and keep what was found for `check` and `plan`. Raises TaskError."""
+    """Count the faults in a task's documents, and keep them for `check` and `plan`. Raises TaskError."""
     facts = examine(task.name, opened(task))
     keep_facts(catalog.data_facts_path(task), facts)
     return facts
 
 
 def prepare_overlap(catalog: Catalog, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts:
-    """Look for one task's scored items in another's (or its own) learned text, and keep what was found."""
+    """Count one task's scored items in another's (or its own) learned text, and keep the result."""
     facts = overlap(learned.name, scored.name, opened(learned), opened(scored))
     keep_facts(catalog.overlap_facts_path(learned, scored), facts)
     return facts
@@ -37,21 +36,21 @@ def prepare_overlap(catalog: Catalog, learned: TaskFacts, scored: TaskFacts) -> 
 # --- one task ---
 
 
-def examine(name: str, task: Any) -> DataFacts:
-    """Empty texts of every split; and how often the answer, and no other, stands in the question."""
+def examine(name: str, task: Task) -> DataFacts:
+    """Empty texts by split, and the share of questions that contain their answer and no other choice."""
     empty: dict[str, int] = {}
     for split, documents in splits_of(task).items():
         empty[split] = sum(1 for document in documents if is_empty(ask(task, document).target, document))
-    return DataFacts(name, empty, told(task))
+    return DataFacts(name, empty, share_given_away(task))
 
 
-def is_empty(answer: str, document: Any) -> bool:
+def is_empty(answer: str, document: Document) -> bool:
     """Whether an example has no answer, or running text no text. A template writes a missing field as None."""
     return not answer.strip() or (answer.strip() == "None" and None in document.values())
 
 
-def told(task: Any) -> float | None:
-    """The share of scored items whose right choice is the only one that stands in the question.
+def share_given_away(task: Task) -> float | None:
+    """The share of scored items whose question contains the right choice and no other.
 
     None for tasks without choices, or whose choices differ from item to item.
     """
@@ -73,48 +72,48 @@ def told(task: Any) -> float | None:
 # --- two splits ---
 
 
-def overlap(learned: str, scored: str, source: Any, target: Any) -> OverlapFacts:
-    """The scored items of the task `target` that stand in the training or validation text of `source`."""
+def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFacts:
+    """The scored items of the task `target` that are contained in the training or validation text of `source`."""
     score = list(target.eval_docs)
     texts = scored_texts(target, score)
-    learn = [document for split, found in splits_of(source).items() if split != "scored" for document in found]
-    found = contained(texts, learned_texts(source, learn))
-    exact = sum(1 for share in found.values() if share == 1.0)
-    ranked = sorted(found, key=lambda place: -found[place])[:SHOWN]
+    learn = [document for split, documents in splits_of(source).items() if split != "scored" for document in documents]
+    shares = contained(texts, learned_texts(source, learn))
+    exact = sum(1 for share in shares.values() if share == 1.0)
+    ranked = sorted(shares, key=lambda place: -shares[place])[:SHOWN]
     return OverlapFacts(
-        learned, scored, len(score), exact, len(found) - exact, tuple(texts[place][:EXCERPT] for place in ranked)
+        learned, scored, len(score), exact, len(shares) - exact, tuple(texts[place][:EXCERPT] for place in ranked)
     )
 
 
-def splits_of(task: Any) -> dict[str, list[Any]]:
-    """The documents of each split as they are published; "scored" is what lm-eval scores."""
-    found: dict[str, list[Any]] = {"scored": list(task.eval_docs)}
+def splits_of(task: Task) -> dict[str, list[Document]]:
+    """Split -> its documents as published; "scored" are those that lm-eval scores."""
+    splits: dict[str, list[Document]] = {"scored": list(task.eval_docs)}
     if not unlearnable(task) or task.has_training_docs():
-        found["train"] = list(task.training_docs()) if task.has_training_docs() else []
+        splits["train"] = list(task.training_docs()) if task.has_training_docs() else []
     if task.has_test_docs() and task.has_validation_docs():
-        found["validation"] = list(task.validation_docs())
-    return found
+        splits["validation"] = list(task.validation_docs())
+    return splits
 
 
-def scored_texts(task: Any, documents: Sequence[Any]) -> list[str]:
-    """What is asked without the template's own words, with answers where questions repeat; running text as it is."""
-    found = [ask(task, document) for document in documents]
+def scored_texts(task: Task, documents: Sequence[Document]) -> list[str]:
+    """Questions without the template's own words, with answers where questions repeat; running text as it is."""
+    asked = [ask(task, document) for document in documents]
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
-        return [one.target for one in found]
-    questions = without_template([one.context for one in found])
+        return [one.target for one in asked]
+    questions = without_template([one.context for one in asked])
     if len(set(questions)) == len(questions):
         return questions
-    return [f"{question} {one.target}" for question, one in zip(questions, found, strict=True)]
+    return [f"{question} {one.target}" for question, one in zip(questions, asked, strict=True)]
 
 
-def learned_texts(task: Any, documents: Sequence[Any]) -> list[str]:
-    """What is learned: questions alone (a short one counts only when it is equal), and with their answers."""
-    found = [ask(task, document) for document in documents]
-    questions = without_template([one.context for one in found])
-    return [*questions, *(f"{one.context} {one.target}" for one in found)]
+def learned_texts(task: Task, documents: Sequence[Document]) -> list[str]:
+    """Learned texts: questions alone (a short one matches only an equal text), and with their answers."""
+    asked = [ask(task, document) for document in documents]
+    questions = without_template([one.context for one in asked])
+    return [*questions, *(f"{one.context} {one.target}" for one in asked)]
 
 
-def ask(task: Any, document: Any) -> Example:
+def ask(task: Task, document: Document) -> Example:
     """A document as question and answer; a target that is not one text (a list, an index into contexts) is left out."""
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return Example("", str(task.doc_to_target(document)), True)

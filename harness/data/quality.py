@@ -1,8 +1,8 @@
-"""How good training data is, beside how much of it there is: which examples are chosen, and what is spoilt in them.
+"""The quality of training data: which examples are chosen, and how they are corrupted. Pure.
 
-Pure, and of the training split alone: `tasks.py` applies it to what a cell draws; validation and test items are never
-touched. Everything is drawn by the cell's seed, place by place: a larger slice holds the documents of a smaller one,
-and what is spoilt in this is spoilt in that (only the hard ones are sought anew, among more candidates).
+`sampling.py` applies it to the examples that a cell draws; validation and test items are never touched. Everything is
+drawn by the cell's seed, place by place: a larger slice contains the documents of a smaller one, with the same
+corruptions (but `hard` examples are chosen anew, among more candidates).
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from harness.data.lm_eval_task import Document
+
 Select = Literal["random", "balanced", "diverse", "hard"]
-POOL = 8  # candidates an example, among which the hard ones are looked for
+POOL = 8  # candidates per example, among which the hardest are chosen
 
 
-def no_bool(value: Any) -> Any:
+def no_bool(value: object) -> object:
     """`labels: true` is a mistake, and not the number one."""
     if isinstance(value, bool):
         raise PydanticCustomError("float_type", "Input should be a valid number")
@@ -49,34 +51,35 @@ UNSPOILT = Corruption()
 
 @dataclass(frozen=True)
 class Quality:
-    """A point of the axis of data quality. The default is what a suite that says nothing gets."""
+    """How training data is chosen and corrupted. The default is clean, balanced data."""
 
     corrupt: Corruption = UNSPOILT
     select: str = "balanced"
 
     @property
     def data(self) -> dict[str, Any]:
-        """As a cell keeps it: only what is not the default, so that clean cells have the identity they always had."""
-        found: dict[str, Any] = {}
+        """The settings that are not the default, as a cell stores them; empty for clean data."""
+        changed: dict[str, Any] = {}
         if spoilt := self.corrupt.model_dump(exclude_defaults=True):
-            found["corrupt"] = spoilt
+            changed["corrupt"] = spoilt
         if self.select != "balanced":
-            found["select"] = self.select
-        return found
+            changed["select"] = self.select
+        return changed
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Quality:
+        """The quality that `data` was made from."""
         return cls(Corruption(**data.get("corrupt", {})), data.get("select", "balanced"))
 
     @property
     def suffix(self) -> str:
-        """Of a cell's key: "/labels0.2+imbalance10/hard", nothing for the default."""
+        """The end of a cell's key, such as "/labels0.2+imbalance10/hard"; "" for the default."""
         spoilt = "+".join(f"{name}{value:g}" for name, value in self.data.get("corrupt", {}).items())
         return "".join(f"/{part}" for part in (spoilt, self.data.get("select")) if part)
 
     @property
     def condition(self) -> str:
-        """In words, for the report: "labels 0.2 and imbalance 10, select hard", nothing for the default."""
+        """In words for the report, such as "labels 0.2 and imbalance 10, select hard"; "" for the default."""
         spoilt = " and ".join(f"{name} {value:g}" for name, value in self.data.get("corrupt", {}).items())
         chosen = f"select {self.select}" if "select" in self.data else ""
         return ", ".join(filter(None, (spoilt, chosen)))
@@ -90,7 +93,7 @@ CLEAN = Quality()
 
 
 def rounded(share: float, n: int) -> int:
-    """share·n, halves up; the share is the decimal number that was written."""
+    """share·n rounded to an integer, halves up; the share is taken as the decimal number that was written."""
     return int(Fraction(str(share)) * n + Fraction(1, 2))
 
 
@@ -111,7 +114,7 @@ def marked(n: int, share: float, salt: str, spared: int = 0) -> list[int]:
 
 
 def flipped(answers: Sequence[tuple[int, int]], share: float, seed: int) -> dict[int, int]:
-    """place -> the wrong choice that is taught there. `answers`: (the right choice, how many there are) by place."""
+    """Place -> the wrong choice that is taught there. `answers`: (right choice, number of choices) by place."""
     wrong = {}
     for place in marked(len(answers), share, f"{seed} labels"):
         right, choices = answers[place]
@@ -121,24 +124,24 @@ def flipped(answers: Sequence[tuple[int, int]], share: float, seed: int) -> dict
 
 
 def repeated(n: int, share: float, seed: int) -> list[int]:
-    """For each of `n` places the number of the document that stands there: the next one, or again one that was there.
+    """The number of the document at each of `n` places: the next new one, or a repeat of an earlier one.
 
-    None is repeated twice before every earlier one was repeated.
+    No document is repeated twice before every earlier one has been repeated once.
     """
     again = set(marked(n, share, f"{seed} duplicates", spared=1))
     rng = random.Random(f"{seed} repeats")
-    found: list[int] = []
+    numbers: list[int] = []
     waiting: list[int] = []
     fresh = 0
     for place in range(n):
         if place in again:
             waiting = waiting or list(range(fresh))
-            found.append(waiting.pop(rng.randrange(len(waiting))))
+            numbers.append(waiting.pop(rng.randrange(len(waiting))))
         else:
-            found.append(fresh)
+            numbers.append(fresh)
             waiting.append(fresh)
             fresh += 1
-    return found
+    return numbers
 
 
 def turns(n: int, classes: Sequence[str], ratio: float, seed: int) -> list[str]:
@@ -156,16 +159,15 @@ def turns(n: int, classes: Sequence[str], ratio: float, seed: int) -> list[str]:
 
 
 def imbalanced(order: Sequence[int], classes: Sequence[str], n: int, ratio: float, seed: int) -> list[int]:
-    """The first `n` of `order` (numbers of documents) in those shares of their `classes`. Fewer where one runs out."""
+    """The first `n` of `order` (numbers of documents) with class shares as in `turns`; fewer if a class runs out."""
     queues: dict[str, Iterator[int]] = {
         name: iter([place for place in order if classes[place] == name]) for name in dict.fromkeys(classes)
     }
-    found = (next(queues[name], None) for name in turns(n, list(queues), ratio, seed))
-    return [place for place in found if place is not None]
+    drawn = (next(queues[name], None) for name in turns(n, list(queues), ratio, seed))
+    return [place for place in drawn if place is not None]
 
 
-Document = dict[str, Any]
-Ask = Callable[[Document], tuple[Any, Any]]  # what is asked of a document, and what is answered
+Ask = Callable[[Document], tuple[object, object]]  # a document -> (question, answer)
 
 
 def truncated(document: Document, share: float, ask: Ask) -> tuple[Document, int]:
@@ -182,7 +184,7 @@ def truncated(document: Document, share: float, ask: Ask) -> tuple[Document, int
 
 
 def shortened(document: Document, name: str, share: float, ask: Ask) -> tuple[Document, int]:
-    """The same of one field."""
+    """`truncated` for one field."""
     text = document[name]
     ends = [word.end() for word in re.finditer(r"\S+", text)] if isinstance(text, str) else []
 

@@ -1,20 +1,19 @@
-"""A file or folder of raw data -> documents, every value a string. One function a format."""
+"""Reads a file or folder of raw data into documents, every value a string. One function a format."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from harness.errors import TaskError, unknown
 
 Document = dict[str, str]
 
 
-def read(path: Path, reader: str, options: dict[str, Any]) -> Iterator[Document]:
+def read(path: Path, reader: str, options: Mapping[str, object]) -> Iterator[Document]:
     """Documents of a file or folder. `auto` goes by the ending: .csv, .tsv, .jsonl, .json, .tab."""
     if reader == "auto":
         reader = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "orange"}.get(
@@ -34,6 +33,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[Document]:
 
 
 def read_jsonl(path: Path) -> Iterator[Document]:
+    """A JSON object a line."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             if line.strip():
@@ -41,6 +41,7 @@ def read_jsonl(path: Path) -> Iterator[Document]:
 
 
 def read_json(path: Path) -> Iterator[Document]:
+    """A list of JSON objects."""
     for row in json.loads(path.read_text(encoding="utf-8")):
         yield {key: str(value) for key, value in row.items()}
 

@@ -1,4 +1,4 @@
-"""Which of a task's documents are learned: how many, in which order, in which quality.
+"""Chooses which of a task's documents are learned: how many, in which order, in which quality.
 
 Not covered: how a document becomes an example (`tasks.py`), and what the kinds of quality are (`quality.py`).
 """
@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
-from harness.data.quality import CLEAN, POOL, Quality, flipped, hardest, imbalanced, repeated, spread, truncated
+from harness.data.lm_eval_task import Document, Render, Task
+from harness.data.quality import CLEAN, POOL, Ask, Quality, flipped, hardest, imbalanced, repeated, spread, truncated
 from harness.data.splits import interleave
-from harness.data.tasks import Example, Render, class_of, document_hash, example, gold, learning_docs, unlearnable
+from harness.data.tasks import Example, class_of, document_hash, example, gold, learning_docs, unlearnable
 from harness.errors import TaskError
 
 Judge = Callable[[list[Example]], list[float]]
 
 
 def examples(
-    task: Any, split: str = "train", n: int | None = None, seed: int = 0, render: Render | None = None
+    task: Task, split: str = "train", n: int | None = None, seed: int = 0, render: Render | None = None
 ) -> list[Example]:
-    """Examples of a task: "train" (the first `n` of the order drawn by `seed`) or "validation"; asked through a chat
-    template with `render`.
+    """Examples of a task: "train" (the first `n` in the order of `seed`) or "validation"; with `render`, in a chat
+    template.
 
     Slices are nested (n=32 is the start of n=128 under the same seed) and class-balanced for multiple
     choice. Raises TaskError when the task cannot be learned or has fewer than `n`.
@@ -35,18 +35,18 @@ def examples(
 
 
 def draw(
-    task: Any,
+    task: Task,
     n: int | None = None,
     seed: int = 0,
     quality: Quality = CLEAN,
     judge: Judge | None = None,
     render: Render | None = None,
 ) -> tuple[list[Example], dict[str, float]]:
-    """`n` training examples (all without `n`) in this quality, and what was done to them as {name: count}.
+    """`n` training examples (all without `n`) of the given quality, and {name: count} of what was changed in them.
 
-    First documents are chosen, from clean data; then some come again, then labels are changed, then texts cut. `judge`
-    gives the untouched model's loss of each of some examples. Raises TaskError as `examples` does, and when the data
-    cannot be spoilt in that way.
+    Documents are chosen from clean data; then some are repeated, then labels are flipped, then texts truncated. `judge`
+    returns the untouched model's loss of each example. Raises TaskError as `examples` does, and when the data cannot be
+    corrupted in that way.
     """
     if reason := unlearnable(task):
         raise TaskError(f"task {task.config.task!r} cannot be learned: {reason}")
@@ -72,7 +72,7 @@ def draw(
                 f"truncate {corrupt.truncate:g}: no text of {task.config.task!r} lost a word. Its questions show "
                 "none of a document's own fields of several words, or the share is too small."
             )
-    found = [example(task, document, closed, render, wrong.get(place)) for place, document in enumerate(documents)]
+    drawn = [example(task, document, closed, render, wrong.get(place)) for place, document in enumerate(documents)]
     record: dict[str, float] = {}
     if quality != CLEAN:
         done = {"flipped_labels": len(wrong), "duplicate_examples": n - len(chosen), "truncated_words": gone}
@@ -80,11 +80,11 @@ def draw(
     if quality != CLEAN and not closed:
         taught = [class_of(task, document, wrong.get(place)) for place, document in enumerate(documents)]
         record |= {f"class:{name}": float(count) for name, count in sorted(Counter(taught).items())}
-    return found, record
+    return drawn, record
 
 
 def choose(
-    task: Any, train: list[Any], count: int, n: int, seed: int, quality: Quality, judge: Judge | None
+    task: Task, train: list[Document], count: int, n: int, seed: int, quality: Quality, judge: Judge | None
 ) -> list[int]:
     """The numbers of `count` training documents, in order, for a slice of `n`."""
     closed = task.OUTPUT_TYPE != "multiple_choice"
@@ -114,8 +114,8 @@ def choose(
     return order[:count]
 
 
-def asked(task: Any) -> Callable[[Any], tuple[Any, Any]]:
-    """(question, answer) of a document, as `quality.truncated` wants them."""
+def asked(task: Task) -> Ask:
+    """What maps a document to its (question, answer), for `quality.truncated`."""
     choices = task.config.doc_to_choice is not None
     return lambda document: (
         task.doc_to_text(document),
@@ -123,11 +123,11 @@ def asked(task: Any) -> Callable[[Any], tuple[Any, Any]]:
     )
 
 
-def texts(task: Any, n: int | None = None, seed: int = 0) -> list[str]:
-    """Running text of a task's training split: the first `n` of the order drawn by `seed`, all without `n`.
+def texts(task: Task, n: int | None = None, seed: int = 0) -> list[str]:
+    """Running text of a task's training split: the first `n` in the order of `seed`, all without `n`.
 
-    A task of running text gives its documents; any other its questions with their answers. Texts that are scored
-    are not among them. Raises TaskError when there is no training split, or fewer than `n`.
+    The documents of a task of running text; otherwise questions with their answers. Scored texts are left out. Raises
+    TaskError when there is no training split, or when it has fewer than `n` texts.
     """
     name = task.config.task
     if not task.has_training_docs():
@@ -142,5 +142,5 @@ def texts(task: Any, n: int | None = None, seed: int = 0) -> list[str]:
     chosen = [train[by_hash[row["hash"]]] for row in drawn[:n]]
     if running:
         return [str(task.doc_to_target(document)) for document in chosen]
-    found = [example(task, document, False) for document in chosen]
-    return [one.context + one.target for one in found]
+    learned = [example(task, document, False) for document in chosen]
+    return [one.context + one.target for one in learned]

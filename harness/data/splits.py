@@ -1,10 +1,10 @@
-"""Raw files -> fixed, deduplicated, disjoint splits: the `custom_dataset` of the shipped task YAMLs.
+"""Makes fixed, deduplicated, disjoint splits of raw files: the `custom_dataset` of the shipped task YAMLs.
 
 A task YAML names it as ``custom_dataset: !function harness.data.splits.documents`` and gives the arguments of
 `documents` under ``dataset_kwargs``. Splits depend on the documents alone (an order by SHA-256), never on
 file order or a random state, so every machine has the same ones. They are built once and cached.
 
-What is not covered: downloading (`sources.py`), and prompts (the task YAML).
+What is not covered: downloading (`sources/`), and prompts (the task YAML).
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from harness.data import sources
 from harness.data.contamination import matches, normalise
 from harness.data.readers import Document, read, read_folders, read_orange
 from harness.errors import TaskError, unknown
 from harness.records import digest
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 SPLITS = ("train", "validation", "test")
 HARMLESS = ("version", "config_source")  # a YAML's metadata, which lm-eval passes along
@@ -39,8 +42,8 @@ def documents(
     shown: int = 0,
     sha256: str = "",
     base: str = "",
-    **options: Any,
-) -> Any:
+    **options: object,
+) -> DatasetDict:
     """A `datasets.DatasetDict` with train, validation and test.
 
     source: one source (its documents are divided), or {split: source} where splits are published; a
@@ -76,8 +79,8 @@ def documents(
 
 
 def passages(
-    texts: list[dict[str, str]], words: int, skip_words: int, count: int, sha256: str = "", **options: Any
-) -> Any:
+    texts: list[dict[str, str]], words: int, skip_words: int, count: int, sha256: str = "", **options: object
+) -> DatasetDict:
     """A `datasets.DatasetDict` with `count` test documents {text}: one passage of `words` words from each
     text that is long enough, after its first `skip_words`, equally many from each source.
 
@@ -100,8 +103,8 @@ def passages(
 
 
 def articles(
-    source: str, count: int, test: int, validation: int, sha256: str = "", base: str = "", **options: Any
-) -> Any:
+    source: str, count: int, test: int, validation: int, sha256: str = "", base: str = "", **options: object
+) -> DatasetDict:
     """A `datasets.DatasetDict` of running text {text}: `count` articles to learn from or to look things up in, as
     many of each class, then `test` and `validation` others. The source is a folder a class (`read_folders`)."""
     path, fingerprint = locate(source, sha256, base)
@@ -126,8 +129,8 @@ SENTENCE_END = re.compile(r"(?<=[.!?])[\"']?\s+(?=[\"']?[A-Z£$])")
 
 def article_facts(
     source: str, count: int, test: int, validation: int, choices: int = 4, each: int = 3, sha256: str = "",
-    base: str = "", **options: Any,
-) -> Any:  # fmt: skip
+    base: str = "", **options: object,
+) -> DatasetDict:  # fmt: skip
     """A `datasets.DatasetDict` of questions {stem, answer, choices} about the `count` articles that `articles` gives
     to look things up in: a sentence up to a fact, that fact, and others in its place. An article has `each` of them
     at most, all in one split.
@@ -137,19 +140,30 @@ def article_facts(
     """
     path, fingerprint = locate(source, sha256, base)
 
-    def build() -> dict[str, list[Document]]:
+    def build() -> dict[str, list[Question]]:
         rest = questions(ranked_articles(path)[:count], choices, each)
-        made: dict[str, list[Document]] = {"test": [], "validation": [], "train": []}
+        divided: dict[str, list[Question]] = {"test": [], "validation": [], "train": []}
         for split, wanted in (("test", test), ("validation", validation)):
-            while len(made[split]) < wanted and rest:
-                made[split] += rest.pop(0)
-            made[split] = made[split][:wanted]
-        made["train"] = [question for of_one in rest for question in of_one]
-        if not made["train"]:
+            while len(divided[split]) < wanted and rest:
+                divided[split] += rest.pop(0)
+            divided[split] = divided[split][:wanted]
+        divided["train"] = [question for questions_of_one in rest for question in questions_of_one]
+        if not divided["train"]:
             raise TaskError(f"the facts in {count} articles are no more than {test} + {validation}. Raise `count`.")
-        return made
+        return divided
 
     return cached(["facts", count, test, validation, choices, each, fingerprint], build)
+
+
+class Question(TypedDict):
+    """A blanked sentence, the fact that was blanked, and the choices in a fixed order."""
+
+    stem: str
+    answer: str
+    choices: list[str]
+
+
+Item = Document | Question
 
 
 def ranked_articles(path: Path) -> list[Document]:
@@ -157,9 +171,9 @@ def ranked_articles(path: Path) -> list[Document]:
     return divide({"": list(read_folders(path))}, ["title", "body"], "label", 0, 0)["train"]
 
 
-def questions(found: list[Document], choices: int, each: int) -> list[list[Any]]:
+def questions(articles: list[Document], choices: int, each: int) -> list[list[Question]]:
     """The questions of each article that has any; see `article_facts`."""
-    blanks = [list(blanked(article["body"])) for article in found]
+    blanks = [list(blanked(article["body"])) for article in articles]
     stems = Counter(normalise(stem) for one in blanks for _, stem, _ in one)
     pools: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)  # form -> (fact, number of its article)
 
@@ -168,10 +182,10 @@ def questions(found: list[Document], choices: int, each: int) -> list[list[Any]]
 
     for place, one in enumerate(blanks):
         for kind, _, fact in one:
-            pools[form(kind, fact, found[place])].append((fact, place))
-    made: list[list[Any]] = []
-    for place, (article, one) in enumerate(zip(found, blanks, strict=True)):
-        asked: list[Any] = []
+            pools[form(kind, fact, articles[place])].append((fact, place))
+    by_article: list[list[Question]] = []
+    for place, (article, one) in enumerate(zip(articles, blanks, strict=True)):
+        asked: list[Question] = []
         for kind, stem, fact in sorted(one, key=lambda blank: order({"stem": blank[1]})):
             others: list[str] = []
             for other, of in sorted(pools[form(kind, fact, article)], key=lambda entry: order({"": f"{stem}{entry}"})):
@@ -180,8 +194,8 @@ def questions(found: list[Document], choices: int, each: int) -> list[list[Any]]
             if stems[normalise(stem)] == 1 and len(others) >= choices - 1:
                 listed = sorted([fact, *others[: choices - 1]], key=lambda choice: order({"": stem + choice}))
                 asked.append({"stem": stem, "answer": fact, "choices": listed})
-        made += [asked[:each]] if asked else []
-    return made
+        by_article += [asked[:each]] if asked else []
+    return by_article
 
 
 def blanked(text: str) -> Iterator[tuple[str, str, str]]:
@@ -202,8 +216,8 @@ def running_text(
     without: str = "",
     sha256: str = "",
     base: str = "",
-    **options: Any,
-) -> Any:
+    **options: object,
+) -> DatasetDict:
     """A `datasets.DatasetDict` of running text to learn from: train documents {text}, each `words` words long.
 
     Every text is cut into passages, and what is left over at its end is dropped; `test` texts give one passage each to
@@ -224,33 +238,33 @@ def running_text(
         whole = {" ".join(row[column].split()) for path, _, column in located for row in read(path, "auto", {})}
         kept = [text for text in whole if not any(passage in text for passage in scored)]
         ranked = [row["text"] for row in sorted(({"text": text} for text in kept), key=order)]
-        cut = [found for text in ranked if (found := [*pieces(text, words)])]
-        made = {
-            "train": [{"text": piece} for found in cut[test:] for piece in found],
-            "test": [{"text": found[0]} for found in cut[:test]],
+        cut = [parts for text in ranked if (parts := [*pieces(text, words)])]
+        divided = {
+            "train": [{"text": piece} for parts in cut[test:] for piece in parts],
+            "test": [{"text": parts[0]} for parts in cut[:test]],
         }
-        if not made["train"]:
+        if not divided["train"]:
             raise TaskError(f"{len(ranked)} texts cannot give {test} test passages and leave some to learn from.")
-        return made
+        return divided
 
     return cached(["running", words, test, scored, [row[1:] for row in located]], build)
 
 
 def pieces(text: str, words: int) -> Iterator[str]:
-    """A text in passages of `words` words each."""
-    found = text.split()
-    for start in range(0, len(found) - words + 1, words):
-        yield " ".join(found[start : start + words])
+    """A text in passages of `words` words each; words left over at its end are dropped."""
+    all_words = text.split()
+    for start in range(0, len(all_words) - words + 1, words):
+        yield " ".join(all_words[start : start + words])
 
 
 def locate(text: str, sha256: str, base: str) -> tuple[Path, str]:
-    """A source's local path and fingerprint; fetched if need be."""
+    """A source's local path and fingerprint; downloaded first if the cache lacks it."""
     source = sources.parse(text, sha256=sha256)
     path = sources.fetch(source, base=Path(base) if base else None)
     return path, sources.fingerprint(source, path)
 
 
-def cached(identity: list[Any], build: Callable[[], dict[str, list[Document]]]) -> Any:
+def cached(identity: Sequence[object], build: Callable[[], Mapping[str, Sequence[Item]]]) -> DatasetDict:
     """The splits with this identity, built at the first call.
 
     Files are read by hand: `datasets` would copy them into a cache of its own, keyed by its version.
@@ -269,7 +283,7 @@ def cached(identity: list[Any], build: Callable[[], dict[str, list[Document]]]) 
     )
 
 
-def write_cached(folder: Path, divided: dict[str, list[Document]]) -> None:
+def write_cached(folder: Path, divided: Mapping[str, Sequence[Item]]) -> None:
     """Write the splits so that a second process sees all of them or none."""
     import shutil
     import tempfile
@@ -287,14 +301,14 @@ def write_cached(folder: Path, divided: dict[str, list[Document]]) -> None:
 
 
 def order(document: Document, salt: str = "") -> str:
-    """The fixed pseudo-random place of a document: a hash of its content."""
+    """A key that sorts documents in a fixed pseudo-random order: the SHA-256 of their content."""
     return hashlib.sha256((salt + json.dumps(document, sort_keys=True)).encode()).hexdigest()
 
 
 def divide(
     raw: dict[str, list[Document]], unique: list[str], label: str, test: int, validation: int, shown: int = 0
 ) -> dict[str, list[Document]]:
-    """Deduplicate and divide documents; see `splits`. `raw` has one entry "" or one per published split."""
+    """Deduplicate and divide documents; see `documents`. `raw` has one entry "" or one per published split."""
     seen: dict[str, set[str]] = {column: set() for column in unique}
 
     def fresh(documents: Iterable[Document]) -> list[Document]:
@@ -354,6 +368,7 @@ def interleave(documents: list[Document], label: str, salt: str = "") -> list[Do
 
 
 def check_columns(documents: list[Document], wanted: Iterable[str]) -> None:
+    """Raise TaskError where there are no documents, or where they lack a column."""
     if not documents:
         raise TaskError("the source holds no documents")
     for column in wanted:

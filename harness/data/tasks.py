@@ -1,6 +1,6 @@
-"""An lm-eval task -> training examples. The same task object makes them and scores the result.
+"""Makes training examples from an lm-eval task. The same task object scores the result.
 
-Not covered: scoring (`evaluate.py`), and where raw data comes from (`corpora.py`).
+Not covered: scoring (`worker/evaluate.py`), and where raw data comes from (`splits.py`).
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from harness.data import task_functions
 from harness.data.catalog import Catalog, definition_files, keep_facts
 from harness.data.facts import TaskFacts
+from harness.data.lm_eval_task import Document, Render, Task
 from harness.errors import TaskError
 from harness.records import digest
 
@@ -26,16 +27,16 @@ VALIDATION_MOST = 100
 NUMBERS = frozenset({"idx", "index", "id", "_id", "guid", "uid", "doc_id", "ind"})
 
 
-Render = Callable[..., str]  # an LM's apply_chat_template: messages -> the text that it is asked
+Files: TypeAlias = "str | list[Files] | dict[str, Files]"  # as `data_files` in a task YAML names them
 
 
 @dataclass(frozen=True)
 class Example:
     """One training example: `target` continues `context` (it begins with the task's delimiter).
 
-    `closed` says that the answer ends there, so that an end-of-text token is learned too. `choices` are the answers to
-    choose from, beginning with the delimiter too; `generation` says how lm-eval asks where there are none. `document`
-    is what it was made of.
+    `closed`: the answer ends there, so an end-of-text token is learned too. `choices` are the answers to choose from,
+    each with the delimiter; `generation` has lm-eval's `generation_kwargs` where there are no choices. `document` is
+    the task's item.
     """
 
     context: str
@@ -43,11 +44,11 @@ class Example:
     closed: bool
     choices: tuple[str, ...] = ()
     generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    document: Any = field(default=None, repr=False, compare=False)
+    document: Document = field(default_factory=dict, repr=False, compare=False)
 
 
-def load_task(path: Path) -> Any:
-    """The lm-eval task of a YAML, with its documents. Raises TaskError with the reason.
+def load_task(path: Path) -> Task:
+    """Load the lm-eval task of a YAML, with its documents. Raises TaskError with the reason.
 
     Relative data files and `file:` sources are relative to the YAML.
     """
@@ -68,7 +69,7 @@ def load_task(path: Path) -> Any:
         if config.get("custom_dataset") in task_functions.PUBLIC.values():
             options["base"] = str(path.parent)
         config["dataset_kwargs"] = options or None
-        return ConfigurableTask(config=config)
+        return cast(Task, ConfigurableTask(config=config))
     except TaskError as error:
         raise TaskError(f"task {path.stem!r} ({path}): {error}") from error
     except Exception as error:  # a task's own code may raise anything
@@ -76,18 +77,18 @@ def load_task(path: Path) -> Any:
         raise TaskError(f"task {path.stem!r} ({path}) cannot be loaded: {reason}") from error
 
 
-def opened(facts: TaskFacts) -> Any:
-    """A fetched task with its documents, kept while a few others are asked for. Raises TaskError."""
+def opened(facts: TaskFacts) -> Task:
+    """A fetched task with its documents. The last four stay in memory. Raises TaskError."""
     return _opened(facts.path, facts.fingerprint)
 
 
 @lru_cache(maxsize=4)
-def _opened(path: str, fingerprint: str) -> Any:
+def _opened(path: str, fingerprint: str) -> Task:
     return load_task(Path(path))
 
 
-def absolute(files: Any, folder: Path) -> Any:
-    """Data files (a name, a list or a mapping of them) made absolute, unless they are addresses."""
+def absolute(files: Files, folder: Path) -> Files:
+    """Data files (a name, a list or a mapping of them) with absolute paths; addresses stay as they are."""
     if isinstance(files, dict):
         return {key: absolute(value, folder) for key, value in files.items()}
     if isinstance(files, list):
@@ -96,7 +97,7 @@ def absolute(files: Any, folder: Path) -> Any:
 
 
 def prepare(catalog: Catalog, name: str) -> TaskFacts:
-    """Load a task once, learn its facts, and keep them for `check` and `plan`. Raises TaskError."""
+    """Load a task, and keep its facts for `check` and `plan`; facts that are kept are returned. Raises TaskError."""
     known = catalog.task_facts(name)
     if known:
         return known
@@ -121,16 +122,16 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
     return facts
 
 
-def classes(task: Any, documents: list[Any]) -> dict[str, int]:
-    """How many documents each class has; nothing where answers are no classes."""
+def classes(task: Task, documents: list[Document]) -> dict[str, int]:
+    """Class -> number of its documents; empty for tasks whose answers are not classes."""
     if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
         return {}
-    found = Counter(class_of(task, document) for document in documents if gold(task, document) is not None)
-    return dict(sorted(found.items()))
+    counts = Counter(class_of(task, document) for document in documents if gold(task, document) is not None)
+    return dict(sorted(counts.items()))
 
 
-def check_targets(name: str, task: Any, splits: dict[str, list[Any]]) -> None:
-    """Raise TaskError when an answer is none of its choices: lm-eval would count it as wrong, without a word."""
+def check_targets(name: str, task: Task, splits: dict[str, list[Document]]) -> None:
+    """Raise TaskError for an answer that is not among its choices: lm-eval would silently count it as wrong."""
     if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
         return
     strange: Counter[str] = Counter()
@@ -143,15 +144,15 @@ def check_targets(name: str, task: Any, splits: dict[str, list[Any]]) -> None:
         shown = ", ".join(f"{what} {count} times" for what, count in strange.most_common(5))
         raise TaskError(
             f"task {name!r}: some answers are none of the choices in doc_to_choice: {shown}. "
-            "Add the choice, or mend the data."
+            "Add the choice, or correct the data."
         )
 
 
-def fingerprint(path: Path, task: Any, splits: Iterable[list[Any]]) -> str:
-    """SHA-256 of what a task is: its definition without paths, users' functions by their code, and every document.
+def fingerprint(path: Path, task: Task, splits: Iterable[list[Document]]) -> str:
+    """SHA-256 over a task's definition without paths, the code of users' functions, and every document.
 
-    Functions of this package count by their last name, not by the module that they lie in: what `custom_dataset` gives
-    are the documents, and a change of what another one does is a new `RESULT_VERSION`.
+    Functions of this package count by their last name, not by their module: what `custom_dataset` returns are the
+    documents, and a change in what another function does raises `RESULT_VERSION`.
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -170,19 +171,18 @@ def fingerprint(path: Path, task: Any, splits: Iterable[list[Any]]) -> str:
     return digest([text, code, documents, str(task.OUTPUT_TYPE)])
 
 
-def document_hash(document: Any) -> str:
+def document_hash(document: Document) -> str:
+    """SHA-256 (64 hex digits) of a document's columns."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def content_hash(document: Any) -> str:
+def content_hash(document: Document) -> str:
     """A document's hash without its number, so that the same text under two numbers counts as a repeat."""
-    if isinstance(document, dict):
-        document = {key: value for key, value in document.items() if key.lower() not in NUMBERS}
-    return document_hash(document)
+    return document_hash({key: value for key, value in document.items() if key.lower() not in NUMBERS})
 
 
-def unlearnable(task: Any) -> str:
-    """Why a task cannot be trained on, or ""."""
+def unlearnable(task: Task) -> str:
+    """The reason why a task cannot be trained on, or ""."""
     if getattr(task, "MULTIMODAL", False):
         return "it has images or sound, and only text is learned here."
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
@@ -203,39 +203,41 @@ def unlearnable(task: Any) -> str:
     return ""
 
 
-def gold(task: Any, document: Any) -> int | None:
+def gold(task: Task, document: Document) -> int | None:
     """The index of the right choice of a multiple-choice document, or None when there is none."""
     choices, target = task.doc_to_choice(document), task.doc_to_target(document)
     if isinstance(target, int):
         return target if 0 <= target < len(choices) else None
-    return choices.index(target) if target in choices else None
+    return choices.index(target) if isinstance(target, str) and target in choices else None
 
 
-def class_of(task: Any, document: Any, answer: int | None = None) -> str:
-    """The class of a document, or of another answer to it: the answer's text, its number where choices differ."""
-    place = gold(task, document) if answer is None else answer
+def class_of(task: Task, document: Document, answer: int | None = None) -> str:
+    """The class of a document, or that of choice `answer`: the choice's text, or its index where choices differ."""
+    index = gold(task, document) if answer is None else answer
     shared = isinstance(task.config.doc_to_choice, list)
-    return str(task.doc_to_choice(document)[place] if shared else place)
+    return str(task.doc_to_choice(document)[index] if shared and index is not None else index)
 
 
-def learning_docs(task: Any) -> tuple[list[Any], list[Any]]:
-    """(train, validation) documents. Validation is the task's own where it is not what is scored;
-    otherwise a tenth of train (100 at most), chosen by document hash. Repeated documents, and those that are
-    scored, are left out of both: they are never learned."""
+def learning_docs(task: Task) -> tuple[list[Document], list[Document]]:
+    """(train, validation) documents of a task.
+
+    Validation is the task's own split where that is not scored, else a tenth of train (at most 100), chosen by document
+    hash. Repeated documents and scored ones are left out of both.
+    """
     taken = {content_hash(document) for document in task.eval_docs}
     train = fresh(task.training_docs(), taken) if task.has_training_docs() else {}
     if task.has_test_docs() and task.has_validation_docs():
         validation = fresh(task.validation_docs(), taken)
-        return [document for place, document in train.items() if place not in validation], [*validation.values()]
-    ranked = [train[place] for place in sorted(train)]
+        return [document for key, document in train.items() if key not in validation], [*validation.values()]
+    ranked = [train[key] for key in sorted(train)]
     held = min(VALIDATION_MOST, int(len(ranked) * VALIDATION_SHARE))
     return ranked[held:], ranked[:held]
 
 
-def for_validation(task: Any) -> Any:
-    """A task that scores the validation documents, and can reach no scored one; of the same definition otherwise.
+def for_validation(task: Task) -> Task:
+    """A copy of a task that scores its validation documents and cannot reach its test documents.
 
-    lm-eval scores a task's test split by default; what chooses a setting must not see it. Raises TaskError where there
+    lm-eval scores a task's test split by default; the choice of a setting must not see it. Raises TaskError where there
     are no validation documents.
     """
     _, validation = learning_docs(task)
@@ -249,13 +251,13 @@ def for_validation(task: Any) -> Any:
         def has_validation_docs(self) -> bool:
             return True
 
-        def test_docs(self) -> Any:
+        def test_docs(self) -> list[Document]:
             raise TaskError("a trial must not look at test items")
 
-        def validation_docs(self) -> Any:
+        def validation_docs(self) -> list[Document]:
             return validation
 
-    derived = copy(task)
+    derived: Task = copy(task)
     derived.__class__ = Validation
     derived.task_docs = validation
     if task.config.num_fewshot:
@@ -267,59 +269,67 @@ def for_validation(task: Any) -> Any:
     return derived
 
 
-def fresh(documents: Iterable[Any], taken: set[str]) -> dict[str, Any]:
-    """hash -> document, once each, without those that are scored."""
-    hashed = {content_hash(document): document for document in documents}
-    return {place: document for place, document in hashed.items() if place not in taken}
+def fresh(documents: Iterable[Document], taken: set[str]) -> dict[str, Document]:
+    """Content hash -> document, each once; documents whose hash is `taken` are left out."""
+    by_hash = {content_hash(document): document for document in documents}
+    return {key: document for key, document in by_hash.items() if key not in taken}
 
 
-def example(task: Any, document: Any, closed: bool, render: Render | None = None, answer: int | None = None) -> Example:
-    """A document as lm-eval would ask it (with `render`, in a chat template), with the right answer, or with the choice
-    number `answer`."""
+def example(
+    task: Task, document: Document, closed: bool, render: Render | None = None, answer: int | None = None
+) -> Example:
+    """A document as lm-eval asks it (with `render`, in a chat template) and its right answer, or choice `answer`."""
     prefix = task.doc_to_prefix(document)
     context = task.fewshot_context(
         document, num_fewshot=0, apply_chat_template=bool(render), chat_template=render, gen_prefix=prefix
     )
     if task.OUTPUT_TYPE == "multiple_choice":
         # The requests of the choices, so that the delimiter is the scorer's in either form.
-        about = {"metadata": (task.config.task, 0, 1), "apply_chat_template": bool(render)}
-        choices = tuple(request.args[1] for request in task.construct_requests(document, context, **about))
+        requests = task.construct_requests(
+            document, context, metadata=(task.config.task, 0, 1), apply_chat_template=bool(render)
+        )
+        choices = tuple(request.args[1] for request in requests)
         choices = choices[: len(task.doc_to_choice(document))]  # some metrics ask for the choices alone as well
-        chosen: Any = gold(task, document) if answer is None else answer
+        chosen = gold(task, document) if answer is None else answer
+        if chosen is None:
+            raise TypeError(f"a document of task {task.config.task!r} has no right choice")
         return Example(context, choices[chosen], closed, choices, document=document)
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
-        target = task.doc_to_choice(document)[target]
+        target = task.doc_to_choice(document)[cast(int, target)]
     # The template ends where the answer begins; a prefix that the task puts there stays apart from the answer.
     parted = task.OUTPUT_TYPE != "loglikelihood" and (not render or (prefix and not prefix[-1:].isspace()))
     delimiter, generation = task.config.target_delimiter if parted else "", dict(task.config.generation_kwargs or {})
     return Example(context, f"{delimiter}{target}", closed, generation=generation, document=document)
 
 
-def wrong_answers(task: Any, one: Example) -> list[Example]:
+def wrong_answers(task: Task, one: Example) -> list[Example]:
     """A multiple-choice example with each of the choices that are not its target."""
     return [replace(one, target=choice) for choice in one.choices if choice != one.target]
 
 
-def mark(task: Any, one: Example, answer: str) -> float:
-    """What a task makes of a generated answer to an example.
+def mark(task: Task, one: Example, answer: str) -> float:
+    """The score of a generated answer to an example; higher is better.
 
-    Of multiple choice, 1 if the answer begins with the target, and with no longer choice; of text that is generated,
-    the task's first metric (lower is better: its negative). Raises TaskError where an item has no metric of its own.
+    Multiple choice: 1 if the answer begins with the target and with no longer choice, else 0. Generated text: the
+    task's first metric, negated where lower is better. Raises TaskError where the metric has no value for one item.
     """
     from lm_eval.models.utils import postprocess_generated_text
 
-    said, wanted = answer.strip(), one.target.strip()
+    given, wanted = answer.strip(), one.target.strip()
     if task.OUTPUT_TYPE != "generate_until":
         known = task.doc_to_choice(one.document) if task.OUTPUT_TYPE == "multiple_choice" else [wanted]
-        found = [choice.strip() for choice in known if said.startswith(choice.strip())]
-        return float(max(found, key=len, default=None) == wanted)
-    found = [[postprocess_generated_text(answer, task.config.generation_kwargs.get("until"), None)]]
+        begun = [choice.strip() for choice in known if given.startswith(choice.strip())]
+        return float(max(begun, key=len, default="") == wanted) if begun else 0.0
+    until = (task.config.generation_kwargs or {}).get("until")
+    responses = [[postprocess_generated_text(answer, until, None)]]
     for step in task._filters[0].filters:
-        found = list(step().apply(found, [one.document]))
-    metric, value = next(iter(task.process_results(one.document, found).items()))
+        responses = list(step().apply(responses, [one.document]))
+    metric, value = next(iter(task.process_results(one.document, responses).items()))
     if not isinstance(value, int | float):
-        raise TaskError(f"task {task.config.task!r}: {metric} is no number for each item, so it cannot be a reward.")
+        raise TaskError(
+            f"task {task.config.task!r}: {metric} has no value for a single item, so it cannot be a reward."
+        )
     return float(value) if task.higher_is_better().get(metric, True) else -float(value)
 
 
@@ -327,18 +337,18 @@ Encoder = Callable[[str, str], tuple[list[int], list[int]]]
 
 
 def encode(
-    found: list[Example], encoder: Encoder, end: int, max_length: int
+    examples: Sequence[Example], encoder: Encoder, end: int, max_length: int
 ) -> tuple[list[dict[str, list[int]]], list[int]]:
-    """(rows of token ids and labels, how many tokens each lost); the loss is on answer tokens only (labels elsewhere
-    are -100).
+    """Token ids of examples: (rows {input_ids, labels}, number of tokens that each row lost).
 
-    `encoder` is the scorer's own (context, continuation) -> ids, so that what is learned is what is scored.
-    Contexts too long for `max_length` lose their start.
+    Labels are -100 outside the answer, so that the loss is on answer tokens only. `encoder` is the scorer's own
+    (context, continuation) -> ids, so that training and scoring see the same tokens. A context too long for
+    `max_length` loses its start. `end` is the end-of-text token.
     """
     rows, cut = [], []
-    for one in found:
-        context, answer = encoder(one.context, one.target)
-        if one.closed:
+    for given in examples:
+        context, answer = encoder(given.context, given.target)
+        if given.closed:
             answer = [*answer, end]
         whole = len(context) + len(answer)
         answer = answer[: max_length - 1]

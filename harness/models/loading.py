@@ -1,4 +1,4 @@
-"""Base models and tokenizers: made ready once (`prepare`), then loaded by workers (`load_model`).
+"""Makes base models and tokenizers ready once (`prepare`), and loads them in workers (`load_model`).
 
 A GGUF file is de-quantised once into safetensors, which then load in about a second.
 """
@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.data import Catalog, ModelEntry, ModelFacts, keep_facts, sources
 from harness.errors import SourceError, Unavailable
@@ -21,6 +21,8 @@ from harness.records import TrainSettings
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from transformers import BitsAndBytesConfig, Cache, PreTrainedTokenizerBase
+    from transformers.modeling_outputs import CausalLMOutputWithPast
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,6 +49,7 @@ def prepare(catalog: Catalog, name: str, progress: Progress | None = None) -> Mo
 
 
 def is_gguf(paths: list[Path]) -> bool:
+    """Whether a model's files are one GGUF file, in one or several parts."""
     return paths[0].is_file() and (".gguf" in paths[0].name)
 
 
@@ -92,7 +95,7 @@ def dequantise(entry: ModelEntry, parts: list[Path]) -> Path:
 
 
 def weights_fingerprint(folder: Path) -> str:
-    """SHA-256 over the files that decide what the model computes: weights, configuration, tokenizer."""
+    """SHA-256 (64 hex digits) of the files that decide what a model computes: weights, configuration, tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"):
@@ -143,7 +146,7 @@ def load_model(folder: Path, settings: TrainSettings, quantize: str | None = Non
     model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     if info["missing_keys"]:
         raise ValueError(
-            f"{folder} is no whole causal language model: {len(info['missing_keys'])} weights are missing "
+            f"{folder} is not a complete causal language model: {len(info['missing_keys'])} weights are missing "
             f"(such as {sorted(info['missing_keys'])[0]}) and would be random."
         )
     if precision != "bf16":
@@ -153,16 +156,17 @@ def load_model(folder: Path, settings: TrainSettings, quantize: str | None = Non
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     model.config.use_cache = True
-    return model
+    return cast("nn.Module", model)
 
 
 def compute_dtype(precision: str) -> torch.dtype:
+    """The torch dtype of fp32, bf16 or fp16."""
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def quantization(kind: str, dtype: torch.dtype) -> Any:
+def quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     """bitsandbytes settings: nf4 or fp4 with double quantisation, or int8. Raises Unavailable."""
     try:
         import bitsandbytes  # noqa: F401
@@ -180,7 +184,8 @@ def quantization(kind: str, dtype: torch.dtype) -> Any:
     )
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
@@ -192,24 +197,25 @@ def logits_at(
     places: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Logits [batch, places, vocabulary] at some places of the sequence only.
+    """Logits [batch, places, vocabulary] at the given places of the sequence.
 
-    `places` count from the end (-1 is the last), so that they also hold where a method puts virtual tokens
-    in front. Where a model can, the others are never computed: with a vocabulary of 262k they are most of
-    the work.
+    `places` count from the end (-1 is the last), so they also hold where a method puts virtual tokens in front. Other
+    places are not computed where the model allows it: with a vocabulary of 262k they are most of the work.
     """
-    options: dict[str, Any] = {} if attention_mask is None else {"attention_mask": attention_mask}
+    options = {} if attention_mask is None else {"attention_mask": attention_mask}
     if accepts_places(inside(model)):
-        return model(input_ids=input_ids, logits_to_keep=places, use_cache=False, **options).logits
-    return model(input_ids=input_ids, use_cache=False, **options).logits[:, places]
+        kept: torch.Tensor = model(input_ids=input_ids, logits_to_keep=places, use_cache=False, **options).logits
+        return kept
+    logits: torch.Tensor = model(input_ids=input_ids, use_cache=False, **options).logits
+    return logits[:, places]
 
 
 def prompt_run_once(model: nn.Module) -> nn.Module:
-    """For scoring: a model with a soft prompt or a prefix whose keys and values are made once and kept.
+    """A model for scoring whose soft prompt or prefix is run once, with its keys and values cached.
 
-    With short inputs a prompt is half of the work. And what is generated in a batch stays each item's own: peft puts a
-    prompt before the padding on the left, which then stands between it and the text. Any other model is returned as
-    it is; so is one that makes its prompt anew for each input.
+    With short inputs a prompt is half of the work. It also keeps generated items independent of their batch: peft puts
+    the prompt before the left padding, which then separates it from the text. Models without a prompt, and models that
+    make a new prompt for each input, are returned unchanged.
     """
     config = getattr(model, "active_peft_config", None)
     kind = getattr(config, "peft_type", None)
@@ -225,7 +231,7 @@ def prompt_run_once(model: nn.Module) -> nn.Module:
         else:
             kept = inner(inputs_embeds=prompt.to(inner.dtype), use_cache=True).past_key_values
 
-    def copies(number: int) -> Any:
+    def copies(number: int) -> Cache:
         past = copy.deepcopy(kept)
         past.batch_repeat_interleave(number)
         return past
@@ -233,26 +239,32 @@ def prompt_run_once(model: nn.Module) -> nn.Module:
     class Prompted(torch.nn.Module):
         config = inner.config
 
-        def forward(self, input_ids: torch.Tensor, logits_to_keep: Any = 0, use_cache: bool = False) -> Any:
+        def forward(
+            self, input_ids: torch.Tensor, logits_to_keep: int | torch.Tensor = 0, use_cache: bool = False
+        ) -> CausalLMOutputWithPast:
             past = copies(len(input_ids))
             return inner(input_ids=input_ids, past_key_values=past, use_cache=True, logits_to_keep=logits_to_keep)
 
-        def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> Any:
+        def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: object) -> torch.Tensor:
             """`input_ids` and `attention_mask` are padded on the left; positions are counted without the padding."""
             before = attention_mask.new_ones(len(input_ids), kept.get_seq_length())
             mask, past = torch.cat([before, attention_mask], dim=1), copies(len(input_ids))
-            return inner.generate(input_ids=input_ids, attention_mask=mask, past_key_values=past, **options)
+            generated: torch.Tensor = inner.generate(
+                input_ids=input_ids, attention_mask=mask, past_key_values=past, **options
+            )
+            return generated
 
     return Prompted()
 
 
 def inside(model: nn.Module) -> nn.Module:
-    """The model itself, without what spreads it over devices (DDP, DeepSpeed)."""
+    """The model itself, without the wrapper that spreads it over devices (DDP, DeepSpeed)."""
     from accelerate.utils import extract_model_from_parallel
 
-    return extract_model_from_parallel(model)
+    return cast("nn.Module", extract_model_from_parallel(model))
 
 
 def accepts_places(model: nn.Module) -> bool:
-    unwrap: Any = getattr(model, "get_base_model", lambda: model)
+    """Whether a model can compute logits at some places only (`logits_to_keep`)."""
+    unwrap: Callable[[], nn.Module] = getattr(model, "get_base_model", lambda: model)
     return "logits_to_keep" in inspect.signature(unwrap().forward).parameters

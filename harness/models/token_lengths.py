@@ -1,19 +1,21 @@
-"""How long a task's texts are in a model's tokens: counted once at `fetch`, for predicting memory.
+"""Counts how long a task's texts are in a model's tokens, once at `fetch`, for predicting memory.
 
-Not covered: what is done with the lengths (`memory.py`). Large splits are sampled with a fixed stride, so that a
-pair of model and task takes seconds; the longest text of a sample is not quite the longest of all.
+Not covered: how memory follows from the lengths (`plan/memory.py`). Large splits are sampled with a fixed stride, so
+that a pair of model and task takes seconds; the longest text of a sample is not quite the longest of all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.data import (
     Catalog,
+    Document,
     LengthFacts,
     ModelFacts,
+    Task,
     TaskFacts,
     example,
     keep_facts,
@@ -23,12 +25,14 @@ from harness.data import (
 )
 from harness.models.loading import load_tokenizer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 SAMPLE = 400  # documents of a split whose texts are encoded
 QUANTILES = 101
 GENERATED = 256  # lm-eval's own default for max_gen_toks
 
-# (tokens of the sequence, tokens of it that are predicted)
-Length = tuple[int, int]
+Length = tuple[int, int]  # (tokens of a sequence, tokens of it that are predicted)
 
 
 def prepare(catalog: Catalog, model: ModelFacts, task: TaskFacts) -> LengthFacts:
@@ -38,11 +42,11 @@ def prepare(catalog: Catalog, model: ModelFacts, task: TaskFacts) -> LengthFacts
     return facts
 
 
-def count(model: ModelFacts, task: TaskFacts, tokenizer: Any, loaded: Any) -> LengthFacts:
+def count(model: ModelFacts, task: TaskFacts, tokenizer: PreTrainedTokenizerBase, loaded: Task) -> LengthFacts:
     """The lengths of one task (`loaded`, an lm-eval task) for one tokenizer."""
 
     def measure(pairs: Sequence[tuple[str, str]]) -> list[Length]:
-        """A context and what continues it, as the scorer encodes them: together, and what the context leaves."""
+        """The lengths of (context, continuation) pairs as the scorer encodes them: both together, then split."""
         wholes = tokens(tokenizer, [context + continuation for context, continuation in pairs])
         contexts = tokens(tokenizer, [context.rstrip() for context, _ in pairs])
         return [
@@ -53,8 +57,8 @@ def count(model: ModelFacts, task: TaskFacts, tokenizer: Any, loaded: Any) -> Le
     training: list[Length] = []
     if not unlearnable(loaded):
         closed = loaded.OUTPUT_TYPE != "multiple_choice"
-        found = [example(loaded, document, closed) for document in strided(learning_docs(loaded)[0])]
-        training = measure([(one.context, one.target) for one in found])
+        examples = [example(loaded, document, closed) for document in strided(learning_docs(loaded)[0])]
+        training = measure([(learned.context, learned.target) for learned in examples])
         training = [(whole + closed, answer + closed) for whole, answer in training]
     scored: list[Length] = []
     documents = list(loaded.eval_docs)
@@ -75,18 +79,18 @@ def count(model: ModelFacts, task: TaskFacts, tokenizer: Any, loaded: Any) -> Le
     )
 
 
-def strided(documents: Sequence[Any]) -> list[Any]:
+def strided(documents: Sequence[Document]) -> list[Document]:
     """At most SAMPLE of the documents, at equal distances."""
     return list(documents[:: max(1, -(-len(documents) // SAMPLE))])
 
 
-def tokens(tokenizer: Any, texts: list[str]) -> list[int]:
+def tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
     """The number of tokens of each text, with the special tokens that the tokenizer adds by itself."""
     return [len(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
 
 
-def requests(task: Any, document: Any) -> Iterable[tuple[str, str]]:
-    """(context, continuation) of what lm-eval asks of a document."""
+def requests(task: Task, document: Document) -> Iterable[tuple[str, str]]:
+    """The (context, continuation) pairs that lm-eval scores for a document."""
     kind = task.OUTPUT_TYPE
     if kind == "loglikelihood_rolling":
         return [("", str(task.doc_to_target(document)))]

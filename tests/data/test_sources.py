@@ -32,6 +32,8 @@ from harness.errors import OfflineError, SourceError
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WHEEL = "tiny-1.0-py3-none-any.whl"
 
+pytestmark = pytest.mark.process  # pip is a process of its own
+
 
 class Server:
     """Serves `pages` (path -> body, headers) and counts what is asked; a gate holds back an answer."""
@@ -586,8 +588,6 @@ TOY = '''
 """`toy:word`: a file that holds the word."""
 from pathlib import Path
 from harness.data.sources.base import Progress, Source, SourceKind, cache_root, sha256_of
-
-pytestmark = pytest.mark.process
 
 class Toy(SourceKind):
     """A word in a file."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from harness.data.sources.base import Progress, Source, SourceKind, cache_root, is_offline, sha256_of_text, size_of
 from harness.errors import SourceError
@@ -43,7 +42,7 @@ class HubRepository(SourceKind):
         """The snapshot in the cache if every file of the commit's listing is there at its size, or None."""
         from huggingface_hub import errors, get_cached_repo_tree, snapshot_download
 
-        where: dict[str, Any] = {"revision": source.version or None, "cache_dir": cache_root() / "hf"}
+        where = {"revision": source.version or None, "cache_dir": cache_root() / "hf"}
         try:
             path = Path(snapshot_download(source.name, local_files_only=True, **where))
             tree = get_cached_repo_tree(source.name, **where)
@@ -55,10 +54,10 @@ class HubRepository(SourceKind):
         from huggingface_hub import errors, snapshot_download
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-        class Bars(tqdm):
+        class Bars(tqdm):  # type: ignore[misc]
             """Draws nothing; reports the bars that count bytes."""
 
-            def __init__(self, *args: Any, **options: Any):
+            def __init__(self, *args: object, **options: object):
                 self.counts_bytes = options.get("unit") == "B"
                 super().__init__(*args, **{**options, "disable": True})
 

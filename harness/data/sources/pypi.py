@@ -21,7 +21,7 @@ import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, TypedDict, cast
 
 from harness.data.sources.base import Progress, Source, SourceKind, cache_root, sha256_of, sha256_of_text, size_of
 from harness.errors import SourceError, unknown
@@ -34,6 +34,21 @@ UNREACHABLE = re.compile(
     r"connection broken by|Failed to establish|Max retries|Temporary failure in name resolution|ProxyError"
     r"|Connection(Error| refused| reset| aborted| timed out)|[Rr]ead timed out|Network is unreachable"
 )
+
+
+class UnpackedFile(TypedDict):
+    path: str
+    size: int  # bytes
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """What an entry of the cache holds; `sha256` is the archive's."""
+
+    version: int
+    source: str
+    sha256: str
+    files: list[UnpackedFile]
 
 
 class Package(SourceKind):
@@ -133,10 +148,10 @@ class Package(SourceKind):
         return SourceError(f"pip cannot download {source}: {reason}. {hint}")
 
 
-def read_manifest(entry: Path) -> dict[str, Any] | None:
-    """What an entry of the cache holds; None where that is missing, damaged or of another version: fetched again."""
+def read_manifest(entry: Path) -> Manifest | None:
+    """The manifest of a cache entry; None where it is missing, damaged or of another version: it is fetched again."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        manifest = json.loads((entry / "source.json").read_text("utf-8"))
+        manifest: Manifest = json.loads((entry / "source.json").read_text("utf-8"))
         return manifest if manifest["version"] == MANIFEST_VERSION else None
     return None
 
@@ -153,9 +168,10 @@ def is_unsafe(name: str) -> bool:
     return name.startswith("/") or "\\" in name or "\0" in name or name[1:2] == ":" or ".." in name.split("/")
 
 
-def unpack(archive: Path, folder: Path, source: Source, report: Progress) -> list[dict[str, Any]]:
-    """Unpack what is `inside`; returns [{"path", "size", "sha256"}]. Links and devices are left out."""
-    box: Any = (zipfile.ZipFile if archive.suffix in (".whl", ".zip") else tarfile.open)(archive)
+def unpack(archive: Path, folder: Path, source: Source, report: Progress) -> list[UnpackedFile]:
+    """Unpack what is `inside` the archive, without links and devices; returns the unpacked files."""
+    is_zip = archive.suffix in (".whl", ".zip")
+    box: zipfile.ZipFile | tarfile.TarFile = (zipfile.ZipFile if is_zip else tarfile.open)(archive)
     with box:
         if isinstance(box, zipfile.ZipFile):
             sizes = {info.filename: info.file_size for info in box.infolist() if not info.is_dir()}
@@ -166,7 +182,8 @@ def unpack(archive: Path, folder: Path, source: Source, report: Progress) -> lis
         # An sdist keeps all in one folder, name-version/, which a wheel of the same package does not have.
         tops = {name.partition("/")[0] for name in sizes} if archive.suffix != ".whl" else set()
         members = {name.removeprefix(f"{next(iter(tops))}/") if len(tops) == 1 else name: name for name in sizes}
-        inside, done, files = source.inside, 0, []
+        inside, done = source.inside, 0
+        files: list[UnpackedFile] = []
         wanted = sorted(name for name in members if not inside or f"{name}/".startswith(f"{inside}/"))
         if not wanted:
             raise SourceError(unknown(f"path in {archive.name}", inside, members, f"The source is {source}."))
@@ -175,7 +192,7 @@ def unpack(archive: Path, folder: Path, source: Source, report: Progress) -> lis
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             read = box.open if isinstance(box, zipfile.ZipFile) else box.extractfile
-            with read(members[name]) as data, path.open("wb") as out:
+            with cast("IO[bytes]", read(members[name])) as data, path.open("wb") as out:
                 while chunk := data.read(1 << 20):
                     done += out.write(chunk)
                     report(f"unpacking {source.name}", done, total)
