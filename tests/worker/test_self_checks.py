@@ -63,7 +63,7 @@ def a_peak_that_is_not_reset(patch: pytest.MonkeyPatch) -> None:
 def a_slow_recorder(patch: pytest.MonkeyPatch) -> None:
     import time
 
-    patch.setattr(measure.StepRecorder, "tell", lambda self, **event: time.sleep(0.01))
+    patch.setattr(measure.StepRecorder, "announce", lambda self, **event: time.sleep(0.01))
 
 
 def a_slow_meter(patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,41 @@
+"""What lm-eval scores where the model alone does not answer: a classifier, or a model with text before the question.
+
+In: a classifier or a language model. Out: an lm-eval LM. Shared by the methods; none of them lives here. The classes
+are imported when one is made, as lm-eval loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
+    from harness.methods.predictors.classifier import Probabilities
+    from harness.methods.predictors.prompted import Parts, Write
+
+__all__ = ["FLOOR", "classifier_lm", "prompted_lm"]
+
+FLOOR = 1e-9  # the probability of a label never seen in training: it keeps its cross-entropy finite
+
+
+def classifier_lm(labels: Sequence[str], probabilities: Probabilities) -> LM:
+    """A classifier as an lm-eval model; `probabilities` maps texts to [texts, labels]. See `ClassifierLM`."""
+    from harness.methods.predictors.classifier import ClassifierLM
+
+    return ClassifierLM(labels, probabilities)
+
+
+def prompted_lm(
+    inner: LM,
+    task: str,
+    parts: Parts,
+    write: Write,
+    answer: Callable[[str], str] = str,
+    references: Sequence[str] = (),
+) -> LM:
+    """A language model to which one task's questions are put with more text before them. See `PromptedLM`."""
+    from harness.methods.predictors.prompted import PromptedLM
+
+    return PromptedLM(inner, task, parts, write, answer, references)

@@ -1,0 +1,156 @@
+"""A language model to which a task's questions are put with more text before them: examples, or what was looked up."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+
+from harness.methods.predictors import FLOOR
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Part = Any  # what a method puts before a question: a text, an example
+Parts = Callable[[list[str]], list[Sequence[Part]]]  # questions -> what may stand before each, the most useful first
+Write = Callable[[Sequence[Part], str, list[str]], str]  # (parts, question, choices) -> the prompt
+
+
+class PromptedLM(LM):
+    """A language model (lm-eval's) to which one task's questions are put with more text before them.
+
+    `parts` gives for questions what may stand before each of them, the most useful first. `write` makes the prompt of
+    (parts, question, choices); the choices are the answers that a question offers, none where it offers none. `answer`
+    changes what continues the prompt. `references` are questions whose answers do not matter: where all questions offer
+    the same choices, what a choice gets there on average is taken off its log-likelihood (batch calibration, Zhou et
+    al. 2023, arXiv:2309.17249: log p(y|x) - log mean p(y|x')), as a small model repeats what its examples say.
+
+    A prompt that is too long for the model loses parts, never the question. Requests of other tasks, and empty
+    contexts, are passed on as they are.
+    """
+
+    def __init__(
+        self,
+        inner: Any,  # an LM that counts what it scores (`harness.worker`'s TunedLM)
+        task: str,
+        parts: Parts,
+        write: Write,
+        answer: Callable[[str], str] = str,
+        references: Sequence[str] = (),
+    ):
+        super().__init__()
+        self.inner, self.task = inner, task
+        self.parts, self.write, self.answer, self.references = parts, write, answer, references
+        self.priors: dict[tuple[str, ...], dict[str, float]] = {}
+
+    @property
+    def scored_tokens(self) -> int:
+        return int(self.inner.scored_tokens)
+
+    @property
+    def truncated(self) -> int:
+        return int(self.inner.truncated)
+
+    def ready(self) -> nn.Module:
+        model: nn.Module = self.inner.ready()
+        return model
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        offered: dict[str, list[str]] = {}
+        for request in self.own(requests):
+            offered.setdefault(request.args[0], []).append(request.args[1])
+        room = {text: max(map(self.length, map(self.answer, choices))) for text, choices in offered.items()}
+        prompts = self.prompts(offered, room)
+        answers = self.inner.loglikelihood(self.rewritten(requests, prompts, self.answer))
+        prior = self.prior(offered)
+        own = set(map(id, self.own(requests)))
+        return [
+            (value - prior.get(request.args[1], 0.0), greedy) if id(request) in own else (value, greedy)
+            for request, (value, greedy) in zip(requests, answers, strict=True)
+        ]
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        values: list[float] = self.inner.loglikelihood_rolling(requests)
+        return values
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        room = {r.args[0]: r.args[1].get("max_gen_toks", self.inner.max_gen_toks) for r in self.own(requests)}
+        prompts = self.prompts({question: [] for question in room}, room)
+        texts: list[str] = self.inner.generate_until(self.rewritten(requests, prompts, copy))
+        return texts
+
+    def prior(self, offered: dict[str, list[str]]) -> dict[str, float]:
+        """choice -> the log of its mean probability over the references; nothing where questions differ in choices.
+
+        It is the same for every question, so it is worked out once.
+        """
+        lists = {tuple(dict.fromkeys(choices)) for choices in offered.values()}
+        if not self.references or len(lists) != 1 or len(choices := lists.pop()) < 2:
+            return {}
+        if choices not in self.priors:
+            self.priors[choices] = self.prior_of(list(choices))
+        return self.priors[choices]
+
+    def prior_of(self, choices: list[str]) -> dict[str, float]:
+        """choice -> the log of its mean probability over the references."""
+        room = max(map(self.length, choices))
+        prompts = self.prompts(dict.fromkeys(self.references, choices), dict.fromkeys(self.references, room))
+        requests = [
+            Instance("loglikelihood", {}, (prompt, self.answer(choice)), 0)
+            for prompt in prompts.values()
+            for choice in choices
+        ]
+        values = [value for value, _ in self.inner.loglikelihood(requests)]
+        total = [0.0] * len(choices)
+        for start in range(0, len(values), len(choices)):
+            logs = values[start : start + len(choices)]
+            weights = [math.exp(value - max(logs)) for value in logs]
+            total = [so_far + weight / sum(weights) for so_far, weight in zip(total, weights, strict=True)]
+        return {
+            choice: math.log(max(value / len(prompts), FLOOR)) for choice, value in zip(choices, total, strict=True)
+        }
+
+    def own(self, requests: list[Instance]) -> list[Instance]:
+        """The requests of this task that ask a question."""
+        return [request for request in requests if request.task_name == self.task and request.args[0]]
+
+    def rewritten(
+        self, requests: list[Instance], prompts: dict[str, str], second: Callable[[Any], Any]
+    ) -> list[Instance]:
+        """Requests with this task's questions as prompts, and `second` of their second argument."""
+        own = set(map(id, self.own(requests)))
+        changed = []
+        for request in requests:
+            new = copy(request)
+            if id(request) in own:
+                new.arguments = prompts[request.args[0]], second(request.args[1])
+            changed.append(new)
+        return changed
+
+    def prompts(self, offered: dict[str, list[str]], room: dict[str, int]) -> dict[str, str]:
+        """question -> prompt, with as many of its parts as leave `room` tokens for the answer."""
+        questions = list(offered)
+        return {
+            question: self.fitting(parts, question, offered[question], self.inner.max_length - room[question])
+            for question, parts in zip(questions, self.parts(questions), strict=True)
+        }
+
+    def fitting(self, parts: Sequence[Part], question: str, answers: list[str], most: int) -> str:
+        """The prompt with as many of the first parts as `most` tokens hold."""
+        distinct = list(dict.fromkeys(text.strip() for text in answers))
+        choices = distinct if distinct[1:] else []  # a single one would be the answer itself
+
+        def too_long(count: int) -> bool:
+            return self.length(self.write(parts[:count], question, choices)) > most
+
+        count = len(parts) if not too_long(len(parts)) else bisect_left(range(len(parts)), True, key=too_long) - 1
+        return self.write(parts[: max(count, 0)], question, choices)
+
+    def length(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self.inner.tok_encode(text))
