@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.analysis.cost_ratios import Kind, cost_side, cost_verdict, kind_of, names_of
+from harness.analysis.cost_ratios import CostKind, cost_kind, cost_names, cost_side, cost_verdict
 from harness.analysis.group_comparison import (
-    Changes,
-    Names,
-    Versus,
-    by_cost,
+    EnvironmentChanges,
+    GroupVerdicts,
+    NamePair,
     cells_by_score,
-    changes,
+    cells_in_both,
+    environment_changes,
     environments_by_score,
-    hardware,
-    in_both,
+    groups_by_cost,
+    hardware_texts,
     runs_by_score,
 )
 from harness.analysis.verdicts import (
     Point,
     Verdict,
     headlines,
-    refusal,
+    incomparable,
     side_of,
     sides,
     spread_of,
@@ -93,24 +93,26 @@ class Request:
 
 @dataclass(frozen=True)
 class GroupComparison:
-    """Two runs or environments compared: their names, what they are, and what came out. `said` is what both names stand
-    for, in words; `changes` what their environments differ in."""
+    """The verdicts on two runs or environments.
+
+    `descriptions` says in words what each name stands for; `changes` is what their environments differ in.
+    """
 
     kind: str
     a: str
     b: str
-    said: tuple[str, str]
+    descriptions: tuple[str, str]
     metric: str
     margin: float
-    versus: Versus
-    changes: Changes
+    verdicts: GroupVerdicts
+    changes: EnvironmentChanges
 
     def to_json(self) -> dict[str, object]:
         matched = [
             {"where": str(one.where), **one.where._asdict(), "label": one.label, **asdict(one.verdict)}
-            for one in self.versus.matched
+            for one in self.verdicts.matched
         ]
-        rest = {name: value for name, value in asdict(self.versus).items() if name != "matched"}
+        rest = {name: value for name, value in asdict(self.verdicts).items() if name != "matched"}
         return {
             "kind": self.kind, "a": self.a, "b": self.b, "metric": self.metric, "margin": self.margin,
             "verdicts": matched, **rest, "changes": asdict(self.changes),
@@ -240,15 +242,15 @@ def compare_labels(
     )
 
 
-def cost_of(connection: duckdb.DuckDBPyConnection, rows: Sequence[CellRow], metric: str) -> Kind | None:
+def cost_of(connection: duckdb.DuckDBPyConnection, rows: Sequence[CellRow], metric: str) -> CostKind | None:
     """The cost that a metric names, where it is no score of these cells. Raises UserError where it is neither."""
 
     scores = {score.metric for row in rows for score in row.scores if score.task == row.task}
     if not metric or metric in scores or not rows:
         return None
-    if kind := kind_of(metric, rows, fact_units(connection)):
+    if kind := cost_kind(metric, rows, fact_units(connection)):
         return kind
-    raise UserError(unknown("metric", metric, [*scores, *names_of(rows)]))
+    raise UserError(unknown("metric", metric, [*scores, *cost_names(rows)]))
 
 
 # --- cells ---
@@ -264,7 +266,7 @@ def compare_cells(
         raise UserError(f"{a} and {b} are the same cell. Name two environments to see what it did in each.")
     margin = request.within(max(run, other_run, key=lambda run: run.started))
     if kind := cost_of(connection, [one, other], request.metric):
-        devices = hardware(run.environment, other_run.environment)
+        devices = hardware_texts(run.environment, other_run.environment)
         costs = [
             cost_side(row.key, attempts_of(connection, row), kind.name, device)
             for row, device in zip((one, other), devices, strict=True)
@@ -273,7 +275,7 @@ def compare_cells(
     values = item_values(connection, headlines((one, other), request.metric))
     first, second = (side_of(row.key, [row], values, request.metric) for row in (one, other))
     if one.task != other.task:
-        return refusal(first, second, f"{one.key} learned {one.task}, {other.key} {other.task}"), None
+        return incomparable(first, second, f"{one.key} learned {one.task}, {other.key} {other.task}"), None
     return cells_by_score(first, second, margin)
 
 
@@ -286,10 +288,10 @@ def compare_runs(connection: duckdb.DuckDBPyConnection, a: str, b: str, request:
     known = {run.run_id: run for run in all_runs(connection)}
     one, other = (known[name] for name in the_ones("run", a, b, list(known)))
     rows = [request.rows(member_rows(connection, run)) for run in (one, other)]
-    said = tuple(f"{run.suite} of {str(run.started)[:16]}" for run in (one, other))
+    descriptions = tuple(f"{run.suite} of {str(run.started)[:16]}" for run in (one, other))
     newer = max(one, other, key=lambda run: run.started)
     return compare_groups(
-        connection, "run", (one, other), rows, (one.run_id, other.run_id), said, request.within(newer), request
+        connection, "run", (one, other), rows, (one.run_id, other.run_id), descriptions, request.within(newer), request
     )
 
 
@@ -311,10 +313,12 @@ def compare_environments(connection: duckdb.DuckDBPyConnection, a: str, b: str, 
     ends = [
         replace(newest, env_digest=digest, environment=record) for digest, record in zip(digests, records, strict=True)
     ]
-    said = tuple(f"{record['cpu']}{', ' * bool(record['accelerator'])}{record['accelerator']}" for record in records)
+    descriptions = tuple(
+        f"{record['cpu']}{', ' * bool(record['accelerator'])}{record['accelerator']}" for record in records
+    )
     names = (digests[0][:SHORT], digests[1][:SHORT])
     return compare_groups(
-        connection, "environment", (ends[0], ends[1]), rows, names, said, request.within(newest), request
+        connection, "environment", (ends[0], ends[1]), rows, names, descriptions, request.within(newest), request
     )
 
 
@@ -323,22 +327,23 @@ def compare_groups(
     kind: str,
     runs: tuple[StoredRun, StoredRun],
     rows: Sequence[Sequence[CellRow]],
-    names: Names,
-    said: tuple[str, ...],
+    names: NamePair,
+    descriptions: tuple[str, ...],
     margin: float,
     request: Request,
 ) -> GroupComparison:
-    """Two lots of rows compared by a score or by a cost."""
+    """The verdicts on the cells of two runs or environments, by a score or by a cost."""
 
     a, b = rows
     apart = (runs[0].environment, runs[1].environment)
     cost = cost_of(connection, [*a, *b], request.metric)
     if cost and kind == "environment":
-        a, b = in_both(a, b)
+        a, b = cells_in_both(a, b)
     if cost:
-        versus = by_cost(a, b, cost, names, hardware(*apart), margin)
+        verdicts = groups_by_cost(a, b, cost, names, hardware_texts(*apart), margin)
     else:
         values = item_values(connection, headlines([*a, *b], request.metric))
-        how: Callable[..., Versus] = environments_by_score if kind == "environment" else runs_by_score
-        versus = how(a, b, values, names, request.metric, margin)
-    return GroupComparison(kind, *names, (said[0], said[1]), request.metric, margin, versus, changes(*apart))
+        how: Callable[..., GroupVerdicts] = environments_by_score if kind == "environment" else runs_by_score
+        verdicts = how(a, b, values, names, request.metric, margin)
+    changes = environment_changes(*apart)
+    return GroupComparison(kind, *names, (descriptions[0], descriptions[1]), request.metric, margin, verdicts, changes)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from harness.analysis.stats.intervals import LEVEL, Interval
 from harness.analysis.stats.power import ALPHA
-from harness.analysis.verdicts import Ratio, Verdict, Word
+from harness.analysis.verdicts import Outcome, Ratio, Verdict
 from harness.records import MARGIN
 from harness.store import CellRow
 
@@ -34,7 +34,7 @@ COLUMNS: dict[str, tuple[str, bool | None]] = {
 DISTURBED = ("s", "ms", "J", "share of the matmul peak")  # units of what others on the same device change
 
 
-class Kind(NamedTuple):
+class CostKind(NamedTuple):
     """What is known of a cost by its name."""
 
     name: str
@@ -62,18 +62,18 @@ class CostSide:
     missing: str = ""
 
 
-def kind_of(name: str, rows: Iterable[CellRow], units: Units) -> Kind | None:
+def cost_kind(name: str, rows: Iterable[CellRow], units: Units) -> CostKind | None:
     """The cost of that name, if any of these cells has it."""
     for row in rows:
         if value_of(row, name) is None:
             continue
         if name in row.facts:
-            return Kind(name, *units.get(name, ("", None)))
-        return Kind(name, *(("B", False) if name == PEAK else COLUMNS[column_of(row, name)[1]]))
+            return CostKind(name, *units.get(name, ("", None)))
+        return CostKind(name, *(("B", False) if name == PEAK else COLUMNS[column_of(row, name)[1]]))
     return None
 
 
-def names_of(rows: Iterable[CellRow]) -> list[str]:
+def cost_names(rows: Iterable[CellRow]) -> list[str]:
     """Every cost that some of these cells have."""
     found: set[str] = set()
     for row in rows:
@@ -117,7 +117,7 @@ def cost_side(label: str, cells: Sequence[CellRow], name: str, device: str = "")
     return CostSide(label, tuple(values), any(cell.contended for cell in done), device, missing)
 
 
-def refused(a: CostSide, b: CostSide, kind: Kind) -> str:
+def why_costs_incomparable(a: CostSide, b: CostSide, kind: CostKind) -> str:
     """Why two costs cannot be compared, or ""."""
     if a.missing or b.missing:
         return a.missing or b.missing
@@ -131,13 +131,13 @@ def refused(a: CostSide, b: CostSide, kind: Kind) -> str:
     return ""
 
 
-def cost_verdict(a: CostSide, b: CostSide, kind: Kind, margin: float = MARGIN, p: float | None = None) -> Verdict:
+def cost_verdict(a: CostSide, b: CostSide, kind: CostKind, margin: float = MARGIN, p: float | None = None) -> Verdict:
     """What `a` costs beside `b`. `p` is the p-value as corrected for all that are shown, else their own."""
-    if reason := refused(a, b, kind):
+    if reason := why_costs_incomparable(a, b, kind):
         return Verdict(a.label, b.label, "incomparable", kind.name, reason=reason)
     found = ratio(a.values, b.values, margin)
     used = found.p if p is None else p
-    word: Word = "underpowered"
+    word: Outcome = "underpowered"
     if used < ALPHA:
         word = "better" if (found.value > 1) == kind.higher_is_better else "worse"
     elif found.p_tied < ALPHA:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from harness.analysis.cost_ratios import CostSide, Kind, cost_side, cost_verdict, ratio
-from harness.analysis.cost_ratios import refused as cost_refused
+from harness.analysis.cost_ratios import CostKind, CostSide, cost_side, cost_verdict, ratio, why_costs_incomparable
 from harness.analysis.stats.contrast import Comparison, Spread, compare, decide, p_tied, pooled_spread, seed_spread
 from harness.analysis.stats.intervals import Paired, corrected, paired
 from harness.analysis.stats.power import Need
@@ -24,14 +23,14 @@ from harness.analysis.verdicts import (
     Table,
     Values,
     Verdict,
-    refusal,
-    refused,
+    incomparable,
     rows_of,
     side_of,
     sides,
     spread_of,
     tables,
     verdict,
+    why_incomparable,
 )
 from harness.environment import RESULT_PACKAGES
 from harness.records import MARGIN
@@ -45,11 +44,11 @@ Hardware = Literal["cpu", "accelerator"]
 HARDWARE: tuple[Hardware, ...] = ("cpu", "accelerator")
 # What is compared of two environments, beside their packages.
 ABOUT: tuple[Hardware | Literal["python", "os", "driver"], ...] = ("python", "os", "cpu", "accelerator", "driver")
-Names = tuple[str, str]
+NamePair = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedLabel:
     """One label in one table of both."""
 
     where: Point
@@ -58,14 +57,14 @@ class Matched:
 
 
 @dataclass(frozen=True)
-class Versus:
+class GroupVerdicts:
     """What two collections of cells have in common, compared, and what only one of them has ("lora: topic, …").
 
     `shared` are those of which the same attempts stand in both, with further seeds in one of them at the most: there is
     nothing to compare. Where each has seeds of its own beside shared ones, only these are compared.
     """
 
-    matched: tuple[Matched, ...] = ()
+    matched: tuple[MatchedLabel, ...] = ()
     shared: tuple[str, ...] = ()
     only_a: tuple[str, ...] = ()
     only_b: tuple[str, ...] = ()
@@ -82,20 +81,20 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Changes:
+class EnvironmentChanges:
     """What two environments differ in: name -> (the first's, the second's), "" where there is none.
 
     `decisive` are the packages that results depend on. `unexplained`: their digests differ, and yet nothing that is
     kept of them and decides results does: it is the number of threads, or how tunebench itself computes results.
     """
 
-    packages: dict[str, Names] = field(default_factory=dict)
-    about: dict[str, Names] = field(default_factory=dict)
+    packages: dict[str, NamePair] = field(default_factory=dict)
+    about: dict[str, NamePair] = field(default_factory=dict)
     decisive: tuple[str, ...] = ()
     unexplained: bool = False
 
 
-def pairs(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[Pair], Versus]:
+def pairs(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[Pair], GroupVerdicts]:
     """The labels that stand in the same table of both, and what there is besides."""
     first, second = tables(a), tables(b)
     found, shared = [], []
@@ -109,7 +108,7 @@ def pairs(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[Pair], Versu
                 found.append(Pair(where, label, tuple(one), tuple(other)))
             else:
                 shared.append(name(where, label))
-    return found, Versus((), tuple(shared), only(first, second), only(second, first))
+    return found, GroupVerdicts((), tuple(shared), only(first, second), only(second, first))
 
 
 def only(these: Mapping[Point, Table], others: Mapping[Point, Table]) -> tuple[str, ...]:
@@ -121,7 +120,7 @@ def name(where: Point, label: str) -> str:
     return f"{label}: {where}"
 
 
-def in_both(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[CellRow], list[CellRow]]:
+def cells_in_both(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[CellRow], list[CellRow]]:
     """The rows of cells that are done on both sides, those of a label by seed: the same cells, in the same order."""
     sides = [{row.spec_digest: row for row in rows if row.status == "done"} for rows in (a, b)]
     both = sorted(sides[0].keys() & sides[1].keys(), key=lambda spec: (sides[0][spec].seed or 0, sides[0][spec].key))
@@ -129,8 +128,13 @@ def in_both(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[CellRow], 
 
 
 def runs_by_score(
-    a: Sequence[CellRow], b: Sequence[CellRow], values: Values, names: Names, metric: str = "", margin: float = MARGIN
-) -> Versus:
+    a: Sequence[CellRow],
+    b: Sequence[CellRow],
+    values: Values,
+    names: NamePair,
+    metric: str = "",
+    margin: float = MARGIN,
+) -> GroupVerdicts:
     """Every label and table of run A beside the same of run B; the spread between seeds is that of all labels of the
     table in both runs."""
     found, rest = pairs(a, b)
@@ -151,14 +155,19 @@ def runs_by_score(
 
 
 def environments_by_score(
-    a: Sequence[CellRow], b: Sequence[CellRow], values: Values, names: Names, metric: str = "", margin: float = MARGIN
-) -> Versus:
+    a: Sequence[CellRow],
+    b: Sequence[CellRow],
+    values: Values,
+    names: NamePair,
+    metric: str = "",
+    margin: float = MARGIN,
+) -> GroupVerdicts:
     """The cells that both environments finished, paired by seed and item.
 
     The differences of a label, [seeds, items], are compared with nothing, which is `contrast.compare` with paired
     seeds; but the spread between seeds is that of the differences of all labels in the table.
     """
-    found, rest = pairs(*in_both(a, b))
+    found, rest = pairs(*cells_in_both(a, b))
     specs = [{row.spec_digest for row in rows if row.status == "done"} for rows in (a, b)]
     lone = [
         tuple(dict.fromkeys(row.key for row in rows if row.status == "done" and row.spec_digest not in others))
@@ -167,14 +176,14 @@ def environments_by_score(
     given = [(pair, *sides_of(pair, values, names, metric)) for pair in found]
     spreads: dict[Point, list[Spread]] = {}
     for pair, one, other in given:
-        if not refused(one, other) and (spread := seed_spread([differences(one, other)])):
+        if not why_incomparable(one, other) and (spread := seed_spread([differences(one, other)])):
             spreads.setdefault(pair.where, []).append(spread)
     pooled = {where: pooled_spread(known) for where, known in spreads.items()}
     tested = [(pair, one, other, partial(apart, pooled=pooled.get(pair.where))) for pair, one, other in given]
     return replace(rest, matched=tuple(judged(tested, margin)), only_a=lone[0], only_b=lone[1])
 
 
-def sides_of(pair: Pair, values: Values, names: Names, metric: str) -> tuple[Side, Side]:
+def sides_of(pair: Pair, values: Values, names: NamePair, metric: str) -> tuple[Side, Side]:
     return (
         side_of(f"{pair.label} in {names[0]}", pair.a, values, metric),
         side_of(f"{pair.label} in {names[1]}", pair.b, values, metric),
@@ -203,15 +212,15 @@ def apart(a: Side, b: Side, pooled: Spread | None) -> Comparison:
 Tested = tuple[Pair, Side, Side, Callable[[Side, Side], Comparison]]
 
 
-def judged(tested: Sequence[Tested], margin: float) -> list[Matched]:
+def judged(tested: Sequence[Tested], margin: float) -> list[MatchedLabel]:
     """A verdict for each pair, with p-values corrected for all of them that can be compared."""
-    found = {place: how(a, b) for place, (_, a, b, how) in enumerate(tested) if not refused(a, b)}
+    found = {place: how(a, b) for place, (_, a, b, how) in enumerate(tested) if not why_incomparable(a, b)}
     p_values = dict(zip(found, corrected([one.p for one in found.values()]), strict=True))
     within = dict(zip(found, corrected([p_tied(one, margin) for one in found.values()]), strict=True))
     matched = []
     for place, (pair, a, b, _) in enumerate(tested):
         if place not in found:
-            matched.append(Matched(pair.where, pair.label, refusal(a, b, refused(a, b))))
+            matched.append(MatchedLabel(pair.where, pair.label, incomparable(a, b, why_incomparable(a, b))))
             continue
         judgement = decide(
             found[place], margin, p=p_values[place], p_within=within[place], pairs=len(found),
@@ -221,13 +230,18 @@ def judged(tested: Sequence[Tested], margin: float) -> list[Matched]:
         if a.values == b.values and made.decision:  # seed by seed: that needs no inference
             decision = replace(made.decision, verdict="tied", to_differ=None, to_tie=None)
             made = replace(made, verdict="tied", decision=decision, reason=SAME)
-        matched.append(Matched(pair.where, pair.label, made))
+        matched.append(MatchedLabel(pair.where, pair.label, made))
     return matched
 
 
-def by_cost(
-    a: Sequence[CellRow], b: Sequence[CellRow], kind: Kind, names: Names, devices: Names, margin: float = MARGIN
-) -> Versus:
+def groups_by_cost(
+    a: Sequence[CellRow],
+    b: Sequence[CellRow],
+    kind: CostKind,
+    names: NamePair,
+    devices: NamePair,
+    margin: float = MARGIN,
+) -> GroupVerdicts:
     """Every label and table of A beside the same of B by a cost, a value a seed."""
     found, rest = pairs(a, b)
     tested = [
@@ -239,13 +253,13 @@ def by_cost(
         for pair in found
     ]
     made = costs_judged([(one, other) for _, one, other in tested], kind, margin)
-    matched = (Matched(pair.where, pair.label, it) for (pair, *_), it in zip(tested, made, strict=True))
+    matched = (MatchedLabel(pair.where, pair.label, it) for (pair, *_), it in zip(tested, made, strict=True))
     return replace(rest, matched=tuple(matched))
 
 
-def costs_judged(tested: Sequence[tuple[CostSide, CostSide]], kind: Kind, margin: float) -> list[Verdict]:
+def costs_judged(tested: Sequence[tuple[CostSide, CostSide]], kind: CostKind, margin: float) -> list[Verdict]:
     """A verdict for each pair of costs, with p-values corrected for all of them that can be compared."""
-    fit = [place for place, (a, b) in enumerate(tested) if not cost_refused(a, b, kind)]
+    fit = [place for place, (a, b) in enumerate(tested) if not why_costs_incomparable(a, b, kind)]
     own = [ratio(tested[place][0].values, tested[place][1].values, margin).p for place in fit]
     p_values = dict(zip(fit, corrected(own), strict=True))
     return [cost_verdict(a, b, kind, margin, p_values.get(place)) for place, (a, b) in enumerate(tested)]
@@ -255,8 +269,8 @@ def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, P
     """Two trained models, item by item: McNemar's exact test or a paired t (`stats.paired`), which gives p-value and
     interval; the margin and what would settle an open question come from the items alone, too."""
     a, b = (replace(side, values=side.values[:1], seeded=False) for side in (a, b))
-    if reason := refused(a, b):
-        return refusal(a, b, reason), None
+    if reason := why_incomparable(a, b):
+        return incomparable(a, b, reason), None
     exact = paired(a.values[0], b.values[0])
     found = compare(rows_of(a), rows_of(b))
     made = verdict(a, b, found, decide(found, margin, p=exact.p, higher_is_better=a.higher_is_better))
@@ -267,7 +281,7 @@ def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, P
     return made, exact
 
 
-def changes(a: EnvironmentRecord, b: EnvironmentRecord) -> Changes:
+def environment_changes(a: EnvironmentRecord, b: EnvironmentRecord) -> EnvironmentChanges:
     """What two environments' records (`store.environment_of`) differ in."""
     first, second = a.get("packages", {}), b.get("packages", {})
     packages = {
@@ -275,12 +289,12 @@ def changes(a: EnvironmentRecord, b: EnvironmentRecord) -> Changes:
         for package in sorted({*first, *second}, key=str.lower)
         if first.get(package) != second.get(package)
     }
-    about: dict[str, Names] = {
+    about: dict[str, NamePair] = {
         what: (str(a.get(what) or ""), str(b.get(what) or "")) for what in ABOUT if a.get(what) != b.get(what)
     }
     decisive = tuple(package for package in packages if package.replace("-", "_") in result_packages())
     known = bool(decisive) or "accelerator" in about
-    return Changes(packages, about, decisive, a.get("env_digest") != b.get("env_digest") and not known)
+    return EnvironmentChanges(packages, about, decisive, a.get("env_digest") != b.get("env_digest") and not known)
 
 
 def result_packages() -> set[str]:
@@ -288,9 +302,9 @@ def result_packages() -> set[str]:
     return {package.replace("-", "_") for package in RESULT_PACKAGES}
 
 
-def hardware(a: EnvironmentRecord, b: EnvironmentRecord) -> Names:
+def hardware_texts(a: EnvironmentRecord, b: EnvironmentRecord) -> NamePair:
     """What two environments measured costs on, in words; these differ where such figures say nothing of each other."""
     found = [", ".join(filter(None, (environment.get(what) for what in HARDWARE))) for environment in (a, b)]
-    if changes(a, b).unexplained:
+    if environment_changes(a, b).unexplained:
         found[1] += " with another number of threads"
     return found[0], found[1]

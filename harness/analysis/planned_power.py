@@ -80,7 +80,7 @@ def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
     return found
 
 
-def sentence(found: TaskOutlook, several: bool = False) -> str:
+def outlook_sentence(found: TaskOutlook, several: bool = False) -> str:
     """One outlook in words; with `several` models it names its own."""
     figures = found.figures
     seeds = f"with {counted(found.seeds, 'seed')} " if found.seed_sd else ""
@@ -98,7 +98,7 @@ def sentence(found: TaskOutlook, several: bool = False) -> str:
     )
 
 
-def assumption(found: TaskOutlook) -> str:
+def outlook_assumption(found: TaskOutlook) -> str:
     """What the figures of one outlook stand on."""
     share = f"a share right of {found.share_right:g}, two methods that answer {found.disagreement:g} of the items apart"
     if found.seeds < 2:
@@ -108,7 +108,7 @@ def assumption(found: TaskOutlook) -> str:
     return f"{share}, scores that vary by {found.seed_sd:.3f} between seeds (as stored results do)"
 
 
-def short(found: list[TaskOutlook]) -> str:
+def outlook_warning(found: list[TaskOutlook]) -> str:
     """One line for the start of a run: which tasks cannot show ties; "" where all can."""
     open_ = {one.task: one for one in found if not one.figures.decides}
     if not open_:

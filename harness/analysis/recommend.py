@@ -22,12 +22,12 @@ from typing import Literal
 from harness.analysis.stats.contrast import Decision, Spread, common_spread, compare, decide, p_tied, rows
 from harness.analysis.stats.intervals import Z, corrected
 from harness.analysis.stats.p_best import Runner, leads
-from harness.analysis.total_cost import Cost, Prices, Work, ownership
+from harness.analysis.total_cost import Cost, Prices, Workload, ownership
 from harness.records import MARGIN
 
 ALIKE = 1.25  # costs up to so many times the lowest are alike: throughput is timed over three batches
 LEAST_SAVING = 0.5  # a cheaper alternative is named that costs at most this share
-UNKNOWN = Work(None)
+UNKNOWN = Workload(None)
 TINY = 1e-9  # differences of sums: what is exactly at a limit must not depend on their last bit
 Rule = Literal["none", "only", "score", "cost", "simplicity", "score within the margin"]
 Limit = Literal["status", "learned", "memory", "forgetting", "latency", "budget"]
@@ -67,7 +67,7 @@ class Candidate:
     memory: Mapping[str, float] = field(default_factory=dict)
     latency_ms: float | None = None  # the median of one request alone
     latency_ms_p90: float | None = None
-    work: Work = UNKNOWN
+    work: Workload = UNKNOWN
     trials: int = 0  # of its tuning
     trials_to_good: int | None = None  # of them, until the expected best is within the margin of the best
     artifact_bytes: float | None = None

@@ -35,7 +35,7 @@ class Prices:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What a method takes of a device, in seconds: to be made once, to find its settings, for an answer, and to take in
     new examples; on so many `devices` when it is made. None is unknown."""
 
@@ -71,7 +71,7 @@ def hourly(cpu: str, accelerator: str = "") -> tuple[float, str]:
     return cores * CORE_HOURLY, f"{cores} CPU core{'s' if cores > 1 else ''} at {CORE_HOURLY:g} {CURRENCY}"
 
 
-def ownership(work: Work, prices: Prices) -> Cost | None:
+def ownership(work: Workload, prices: Prices) -> Cost | None:
     """The total cost of ownership; None where a part of the work is unknown."""
     if work.make is None or work.request is None or work.update is None:
         return None

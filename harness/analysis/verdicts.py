@@ -21,7 +21,7 @@ from harness.store import CellRow
 
 TINY = 1e-6
 Values = Mapping[str, Mapping[str, float]]  # attempt_id -> {doc_id: value}
-Word = Literal["better", "worse", "tied", "underpowered", "incomparable"]
+Outcome = Literal["better", "worse", "tied", "underpowered", "incomparable"]
 
 
 class Point(NamedTuple):
@@ -109,7 +109,7 @@ class Verdict:
 
     a: str
     b: str
-    verdict: Word
+    verdict: Outcome
     metric: str = ""
     decision: Decision | None = None
     reason: str = ""
@@ -153,7 +153,7 @@ def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = 
     return Side(label, found[0].metric, found[0].higher_is_better, docs, table, seeded, "", done[0].fingerprint)
 
 
-def refused(a: Side, b: Side) -> str:
+def why_incomparable(a: Side, b: Side) -> str:
     """Why two sides cannot be compared, or ""."""
     if a.missing or b.missing:
         return a.missing or b.missing
@@ -176,8 +176,8 @@ def refused(a: Side, b: Side) -> str:
 def verdict_of(a: Side, b: Side, margin: float = MARGIN, pooled: Spread | None = None, pairs: int = 1) -> Verdict:
     """Two sides compared, with a p-value of their own; see `verdicts` for that of several pairs. What would settle them
     is worked out for so many `pairs`."""
-    if reason := refused(a, b):
-        return refusal(a, b, reason)
+    if reason := why_incomparable(a, b):
+        return incomparable(a, b, reason)
     found = compare(rows_of(a), rows_of(b), pooled=pooled)
     return verdict(a, b, found, decide(found, margin, pairs=pairs, higher_is_better=a.higher_is_better))
 
@@ -202,14 +202,14 @@ def pairwise_verdicts(
         pairs = [(side, named) for side in sides if side is not named]
     metrics = {side.metric for side in sides if not side.missing}
     spreads = {metric: spread_of(sides, metric) if pooled else None for metric in metrics}
-    fit = [compare(rows_of(a), rows_of(b), pooled=spreads[a.metric]) for a, b in pairs if not refused(a, b)]
+    fit = [compare(rows_of(a), rows_of(b), pooled=spreads[a.metric]) for a, b in pairs if not why_incomparable(a, b)]
     alone = [found.p for found in fit]
     within = corrected([p_tied(found, margin) for found in fit], "holm")
     rest = zip(fit, corrected(alone, "holm"), within, corrected(alone, "benjamini-hochberg"), strict=True)
     made = []
     for a, b in pairs:
-        if reason := refused(a, b):
-            made.append(refusal(a, b, reason))
+        if reason := why_incomparable(a, b):
+            made.append(incomparable(a, b, reason))
         else:
             found, p, tied, q = next(rest)
             decision = decide(
@@ -233,7 +233,7 @@ def effect_size(a: Side, b: Side) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def refusal(a: Side, b: Side, reason: str) -> Verdict:
+def incomparable(a: Side, b: Side, reason: str) -> Verdict:
     return Verdict(a.label, b.label, "incomparable", reason=reason)
 
 

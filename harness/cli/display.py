@@ -118,12 +118,12 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
 
 def show_outlooks(found: list[TaskOutlook]) -> None:
     """What the test items of each learned task can decide, and what that is assumed from."""
-    from harness.analysis import assumption, sentence
+    from harness.analysis import outlook_assumption, outlook_sentence
 
     several = len({one.model for one in found}) > 1
     for one in found:
-        print(sentence(one, several))
-    for told in dict.fromkeys(assumption(one) for one in found):
+        print(outlook_sentence(one, several))
+    for told in dict.fromkeys(outlook_assumption(one) for one in found):
         print(f"assumed: {told}")
 
 

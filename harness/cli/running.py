@@ -57,12 +57,16 @@ def run_plan(
 
 def execute(session: Session) -> int:
     """Run what is to do and say how it ended; the exit code."""
-    from harness.analysis import short
+    from harness.analysis import outlook_warning
 
     warn(session.complaints)
     total, waiting = len(session.plan.cells), session.waiting
     print(f"{session.plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
-    if waiting and not session.plan.only_cells and (line := short(what_items_decide(session.plan, session.store))):
+    if (
+        waiting
+        and not session.plan.only_cells
+        and (line := outlook_warning(what_items_decide(session.plan, session.store)))
+    ):
         print(line)
     with watcher(session.plan, session.states) as watch:
         stopped = session.run(shlex.join(["tunebench", *sys.argv[1:]]), watch)

@@ -10,7 +10,7 @@ from harness.cli.display import show_table
 from harness.errors import counted
 
 if TYPE_CHECKING:
-    from harness.analysis import CellComparison, Changes, GroupComparison, LabelComparison, Verdict
+    from harness.analysis import CellComparison, EnvironmentChanges, GroupComparison, LabelComparison, Verdict
     from harness.analysis.stats import Need, Paired
 
 
@@ -118,10 +118,10 @@ def show_cells(verdict: Verdict, exact: Paired | None) -> None:
 
 def show_sides(found: GroupComparison) -> None:
     """What they are, what differs, how many came out how; sentences where they are few, else a table."""
-    print(f"{found.kind} {found.a} ({found.said[0]}) beside {found.kind} {found.b} ({found.said[1]})")
+    print(f"{found.kind} {found.a} ({found.descriptions[0]}) beside {found.kind} {found.b} ({found.descriptions[1]})")
     for line in what_changed(found.changes):
         print(line)
-    matched = found.versus.matched
+    matched = found.verdicts.matched
     counts = Counter(one.verdict.verdict for one in matched)
     metric = next((one.verdict.metric for one in matched if one.verdict.metric), found.metric)
     if matched:
@@ -143,15 +143,15 @@ def show_sides(found: GroupComparison) -> None:
         for reason in dict.fromkeys(one.verdict.reason for one in matched if one.verdict.verdict == "incomparable"):
             print(f"incomparable: {reason}")
     for names, what in (
-        (found.versus.shared, "the same attempts in both"),
-        (found.versus.only_a, f"only in {found.a}"),
-        (found.versus.only_b, f"only in {found.b}"),
+        (found.verdicts.shared, "the same attempts in both"),
+        (found.verdicts.only_a, f"only in {found.a}"),
+        (found.verdicts.only_b, f"only in {found.b}"),
     ):
         if names:
             print(f"{what}: {listed(names)}")
 
 
-def what_changed(changes: Changes) -> list[str]:
+def what_changed(changes: EnvironmentChanges) -> list[str]:
     """What two environments differ in, those packages first that results depend on."""
     packages = sorted(changes.packages, key=lambda name: name not in changes.decisive)
     found = [f"{name}: {old or 'none'} → {new or 'none'}" for name in packages for old, new in [changes.packages[name]]]

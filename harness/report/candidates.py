@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.analysis import Candidate, Change, Prices, Values, Work, hourly, side_of
+from harness.analysis import Candidate, Change, Prices, Values, Workload, hourly, side_of
 from harness.analysis.stats import expected_best
 from harness.errors import StoreError, UserError, unknown
 from harness.report.complexity import method_of, packages, to_choose
@@ -227,7 +227,7 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         memory=memory(done, needed),
         latency_ms=latency,
         latency_ms_p90=fact("latency_ms_p90"),
-        work=Work(make, searching(study), request, make, devices(done, known)),
+        work=Workload(make, searching(study), request, make, devices(done, known)),
         trials=len(study.trials) if study else 0,
         trials_to_good=trials_to_good(study, known.margin) if study else None,
         artifact_bytes=shipped,
@@ -346,7 +346,7 @@ def between(low: Candidate, high: Candidate, share: float) -> Candidate:
         else {},
         latency_ms=line(low.latency_ms, high.latency_ms),
         latency_ms_p90=line(low.latency_ms_p90, high.latency_ms_p90),
-        work=Work(
+        work=Workload(
             line(low.work.make, high.work.make),
             line(low.work.search, high.work.search) or 0.0,
             line(low.work.request, high.work.request),

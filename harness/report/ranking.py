@@ -7,24 +7,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.analysis import (
+    Outcome,
     Point,
     Side,
     Table,
     Values,
     Verdict,
-    Word,
     pairwise_verdicts,
-    refused,
     rows_of,
     sides,
     spread_of,
+    why_incomparable,
 )
 from harness.analysis import tables as tables_of
 from harness.analysis.stats import Decision, Interval, Leads, Runner, best_chances, compare, decide, leads
 from harness.store import CellRow
 
 SETTLED = 5  # of those that cannot be told from the best: for so many it is worked out what would do
-OPPOSITE: dict[Word, Word] = {"better": "worse", "worse": "better"}
+OPPOSITE: dict[Outcome, Outcome] = {"better": "worse", "worse": "better"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TableRanking:
         found = self.pairs.get((b, a))
         return turned(found) if found else None
 
-    def to_best(self, word: Word) -> list[Verdict]:
+    def to_best(self, word: Outcome) -> list[Verdict]:
         """Verdicts on labels against the best one that have this word, the highest score first."""
         found = (self.between(label, self.labels[0]) for label in self.labels[1:])
         return [verdict for verdict in found if verdict and verdict.verdict == word]
@@ -71,7 +71,7 @@ def turned(verdict: Verdict) -> Verdict:
     if found is None:
         return replace(verdict, a=verdict.b, b=verdict.a)
     ends = Interval(-found.interval.value, -found.interval.high, -found.interval.low)
-    opposite: Word = OPPOSITE.get(found.verdict, found.verdict)
+    opposite: Outcome = OPPOSITE.get(found.verdict, found.verdict)
     decision: Decision = replace(found, effect=-found.effect, interval=ends, verdict=opposite)  # type: ignore[arg-type]
     size = None if verdict.effect_size is None else -verdict.effect_size
     return replace(verdict, a=verdict.b, b=verdict.a, verdict=opposite, decision=decision, effect_size=size)
@@ -90,8 +90,10 @@ def ranking(point: Point, table: Table, values: Values, margin: float) -> TableR
     first = next((side for side in found.values() if (side.metric, side.docs, side.fingerprint) == usual), None)
     if first is None or first.missing:
         return TableRanking(point, margin, missing=missing)
-    kept = [side for side in found.values() if not side.missing and not refused(first, side)]
-    missing |= {side.label: refused(first, side) for side in found.values() if side not in kept and not side.missing}
+    kept = [side for side in found.values() if not side.missing and not why_incomparable(first, side)]
+    missing |= {
+        side.label: why_incomparable(first, side) for side in found.values() if side not in kept and not side.missing
+    }
     kept.sort(key=lambda side: -score(side) if side.higher_is_better else score(side))
     pairs = {(verdict.a, verdict.b): verdict for verdict in pairwise_verdicts(kept, margin, settle=False)}
     pairs |= settled(kept, pairs, margin)

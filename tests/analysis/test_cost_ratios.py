@@ -12,15 +12,17 @@ from results_factory import Results, cell, scores
 from scipy.stats import ttest_ind
 
 from harness.analysis.comparisons import Request, compare_labels
-from harness.analysis.cost_ratios import CostSide, Kind, cost_verdict, ratio
+from harness.analysis.cost_ratios import CostKind, CostSide, cost_verdict, ratio
 from harness.analysis.verdicts import Verdict
 from harness.cli.verdict_text import sentence
 
-SECONDS = Kind("train_seconds", "s", False)
+SECONDS = CostKind("train_seconds", "s", False)
 VALUES = some.lists(some.floats(1.0, 100.0), min_size=2, max_size=6)
 
 
-def between(a: list[float], b: list[float], kind: Kind = SECONDS, margin: float = 0.02, **changes: object) -> Verdict:
+def between(
+    a: list[float], b: list[float], kind: CostKind = SECONDS, margin: float = 0.02, **changes: object
+) -> Verdict:
     return cost_verdict(CostSide("a", tuple(a), **changes), CostSide("b", tuple(b)), kind, margin)  # type: ignore[arg-type]
 
 
@@ -38,7 +40,7 @@ def test_it_is_welchs_test_of_logarithms_and_turns_over_with_its_sides(a: list[f
 
 def test_less_time_is_better_and_more_throughput_too() -> None:
     assert between([10.0, 10.2, 10.1], [20.0, 20.3, 19.9]).verdict == "better"
-    assert between([10.0, 10.2], [20.0, 20.3], Kind("tokens_per_second", "tokens/s", True)).verdict == "worse"
+    assert between([10.0, 10.2], [20.0, 20.3], CostKind("tokens_per_second", "tokens/s", True)).verdict == "worse"
     found = between([10.0, 10.01, 9.99], [10.0, 10.01, 10.0])
     assert found.verdict == "tied"
     assert "tied within 0.02 of it" in sentence(found)
@@ -50,7 +52,7 @@ def test_one_seed_settles_nothing_but_what_never_varies_is_known() -> None:
     assert alone.ratio
     assert alone.ratio.interval is None
     assert "needs two seeds or repeats" in sentence(alone)
-    size = Kind("artifact_bytes", "B", False)
+    size = CostKind("artifact_bytes", "B", False)
     assert between([5.0, 5.0], [10.0, 10.0], size).verdict == "better"
     assert between([5.0, 5.0], [5.0, 5.0], size).verdict == "tied"
 
@@ -58,10 +60,10 @@ def test_one_seed_settles_nothing_but_what_never_varies_is_known() -> None:
 def test_disturbed_times_other_devices_and_what_has_no_better_end_are_refused() -> None:
     disturbed = between([10.0, 11.0], [20.0, 21.0], contended=True)
     assert "other cells ran on the same device as those of a" in disturbed.reason
-    size = Kind("artifact_bytes", "B", False)
+    size = CostKind("artifact_bytes", "B", False)
     assert between([5.0, 5.0], [10.0, 10.0], size, contended=True).verdict == "better"
     assert "different devices: a GPU; " in between([5.0, 5.0], [10.0, 10.0], size, device="a GPU").reason
-    assert "neither more nor less" in between([5.0, 5.0], [1.0, 1.0], Kind("optimizer_steps", "steps", None)).reason
+    assert "neither more nor less" in between([5.0, 5.0], [1.0, 1.0], CostKind("optimizer_steps", "steps", None)).reason
 
 
 def test_costs_are_read_from_facts_and_phases(tmp_path: Path) -> None:

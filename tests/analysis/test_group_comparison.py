@@ -15,7 +15,7 @@ from samples import answers
 from typer.testing import CliRunner
 
 from harness.analysis.comparisons import Request, compare_cells, compare_environments, compare_runs, kind_of_names
-from harness.analysis.group_comparison import SAME, cells_by_score, changes
+from harness.analysis.group_comparison import SAME, cells_by_score, environment_changes
 from harness.analysis.stats.intervals import paired
 from harness.analysis.verdicts import Side
 from harness.cli import application
@@ -48,14 +48,14 @@ def test_environments_are_paired_by_seed_and_item(tmp_path: Path) -> None:
     with upgraded(tmp_path).open(read_only=True) as connection:
         found = compare_environments(connection, NEW.env_digest[:6], OLD.env_digest[:6], Request())
         costs = compare_environments(connection, NEW.env_digest[:6], OLD.env_digest, Request(metric="artifact_bytes"))
-    verdicts = {one.label: one.verdict for one in found.versus.matched}
+    verdicts = {one.label: one.verdict for one in found.verdicts.matched}
     assert {label: one.verdict for label, one in verdicts.items()} == {"full": "tied", "lora": "better"}
     assert verdicts["full"].reason == SAME
-    assert found.versus.only_a == ()
-    assert found.versus.only_b == tuple(f"dora/tiny/topic/n32/s{seed}" for seed in range(3))
+    assert found.verdicts.only_a == ()
+    assert found.verdicts.only_b == tuple(f"dora/tiny/topic/n32/s{seed}" for seed in range(3))
     assert found.changes.packages == {"peft": ("0.22.0", "0.21.0"), "right-pad": ("1.0", "")}
     assert found.changes.decisive == ("peft",)
-    assert {one.verdict.verdict for one in costs.versus.matched} == {"tied"}
+    assert {one.verdict.verdict for one in costs.verdicts.matched} == {"tied"}
 
 
 def test_runs_are_compared_label_by_label_and_shared_attempts_are_not(tmp_path: Path) -> None:
@@ -75,11 +75,11 @@ def test_runs_are_compared_label_by_label_and_shared_attempts_are_not(tmp_path: 
         turned = compare_runs(connection, "run-two", "run-one", Request(margin=0.01))
         with pytest.raises(UserError, match="stands for 2 runs: run-two, run-one"):
             compare_runs(connection, "run-", "run-two", Request())
-    ((lora,),) = [found.versus.matched]
+    ((lora,),) = [found.verdicts.matched]
     assert (lora.label, lora.verdict.verdict, found.margin) == ("lora", "worse", 0.3)
-    assert (turned.versus.matched[0].verdict.verdict, turned.margin) == ("better", 0.01)
-    assert found.versus.shared == ("same: topic, tiny, 32 examples",)
-    assert found.versus.only_a == ("gone: topic, tiny, 32 examples",)
+    assert (turned.verdicts.matched[0].verdict.verdict, turned.margin) == ("better", 0.01)
+    assert found.verdicts.shared == ("same: topic, tiny, 32 examples",)
+    assert found.verdicts.only_a == ("gone: topic, tiny, 32 examples",)
 
 
 def test_a_run_with_more_seeds_of_the_same_cells_is_no_other_run(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_run_with_more_seeds_of_the_same_cells_is_no_other_run(tmp_path: Path)
                 results.add(of, scores(0.6), items=items("topic", "acc", values))
         store = results.store()
     with store.open(read_only=True) as connection:
-        found = compare_runs(connection, "run-1", "run-2", Request()).versus
+        found = compare_runs(connection, "run-1", "run-2", Request()).verdicts
     assert (found.matched, found.shared) == ((), ("full: topic, tiny, 32 examples",))
 
 
@@ -135,9 +135,11 @@ def test_a_pair_of_cells_turned_over_says_the_reverse(first: list[bool], random:
 
 def test_environments_without_a_visible_difference_say_so() -> None:
     record = {"packages": {"torch": "2"}, "cpu": "x", "accelerator": ""}
-    assert changes({**record, "env_digest": "a"}, {**record, "env_digest": "b"}).unexplained
-    assert not changes({**record, "env_digest": "a"}, {**record, "env_digest": "a"}).unexplained
-    changed = changes({**record, "env_digest": "a"}, {**record, "env_digest": "b", "packages": {"torch": "3"}})
+    assert environment_changes({**record, "env_digest": "a"}, {**record, "env_digest": "b"}).unexplained
+    assert not environment_changes({**record, "env_digest": "a"}, {**record, "env_digest": "a"}).unexplained
+    changed = environment_changes(
+        {**record, "env_digest": "a"}, {**record, "env_digest": "b", "packages": {"torch": "3"}}
+    )
     assert (changed.decisive, changed.unexplained) == (("torch",), False)
 
 

@@ -12,7 +12,7 @@ from results_factory import MODEL, TASK, Results, cell, items, scores
 from samples import MODELS, TASKS
 from samples import plan as planned
 
-from harness.analysis.planned_power import assumption, outlooks, seed_spreads, sentence, short
+from harness.analysis.planned_power import outlook_assumption, outlook_sentence, outlook_warning, outlooks, seed_spreads
 from harness.analysis.stats.contrast import Spread, seed_spread
 from harness.data.facts import Facts
 from harness.plan.plan import Plan
@@ -31,16 +31,18 @@ def test_two_hundred_items_show_no_tie_within_the_default_margin(tmp_path: Path)
     assert (found.task, found.items, found.margin, found.seed_sd) == ("a", 200, 0.02, None)
     assert found.figures.score_stderr == pytest.approx(0.0354, abs=1e-4)
     assert not found.figures.decides
-    assert "200 test items, so one score has a standard error of 0.035" in sentence(found)
-    assert "a tie within 0.02 takes 5,354 items" in sentence(found)
-    assert "not known yet and taken as none, the best case" in assumption(found)
-    assert short([found]).startswith("no tie within 0.02 can be expected: 200 items of a find differences from 0.10 on")
+    assert "200 test items, so one score has a standard error of 0.035" in outlook_sentence(found)
+    assert "a tie within 0.02 takes 5,354 items" in outlook_sentence(found)
+    assert "not known yet and taken as none, the best case" in outlook_assumption(found)
+    assert outlook_warning([found]).startswith(
+        "no tie within 0.02 can be expected: 200 items of a find differences from 0.10 on"
+    )
 
 
 def test_a_wide_margin_is_within_reach_and_nothing_is_said(tmp_path: Path) -> None:
     found = outlooks(plan(tmp_path, margin=0.2), {})
     assert found[0].figures.decides
-    assert short(found) == ""
+    assert outlook_warning(found) == ""
 
 
 def test_what_stored_seeds_tell_makes_it_harder_and_more_seeds_easier(tmp_path: Path) -> None:
@@ -50,14 +52,14 @@ def test_what_stored_seeds_tell_makes_it_harder_and_more_seeds_easier(tmp_path: 
     assert more.figures.detectable < known.figures.detectable
     assert best.figures.detectable < known.figures.detectable
     assert known.seed_sd == pytest.approx(0.02)
-    assert "with 2 seeds a difference of" in sentence(known)
-    assert "vary by 0.020 between seeds" in assumption(known)
+    assert "with 2 seeds a difference of" in outlook_sentence(known)
+    assert "vary by 0.020 between seeds" in outlook_assumption(known)
 
 
 def test_one_seed_and_metrics_that_are_not_right_or_wrong(tmp_path: Path) -> None:
     (found,) = outlooks(plan(tmp_path, seeds=[0]), {("m1", "a"): SPREAD})
     assert found.seed_sd is None
-    assert "with one seed nothing is settled" in assumption(found)
+    assert "with one seed nothing is settled" in outlook_assumption(found)
     for metric in ("word_perplexity", "kl_to_base", ""):
         assert outlooks(plan(tmp_path, metric=metric), {}) == []
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.analysis.recommend import Answer, Candidate, Change, Reason, Wishes, rank_candidates
-from harness.analysis.total_cost import Prices, Work, hourly, ownership
+from harness.analysis.total_cost import Prices, Workload, hourly, ownership
 
 GIB = 1024.0**3
 PRICES = Prices(1.0)
@@ -23,7 +23,7 @@ def candidate(label: str, score: float, **changes: Any) -> Candidate:
     values: dict[str, Any] = {
         "n_train": 32, "metric": "acc", "score": score, "stderr": 0.03, "memory": {"train": 2 * GIB, "infer": GIB},
         "retained": {PROSE: Change(-0.01, 0.002, "nats/word")}, "latency_ms": 40.0,
-        "work": Work(60.0, 0.0, 0.05, 60.0), **changes,
+        "work": Workload(60.0, 0.0, 0.05, 60.0), **changes,
     }  # fmt: skip
     return Candidate(label, **values)
 
@@ -49,7 +49,7 @@ def why(answer: Answer, label: str) -> list[str]:
 
 def test_the_best_score_is_used_and_within_the_margin_the_cheapest() -> None:
     best, near, far = candidate("best", 0.80), candidate("near", 0.79), candidate("far", 0.70)
-    slow = replace(best, work=Work(60.0, 0.0, 0.5, 60.0))
+    slow = replace(best, work=Workload(60.0, 0.0, 0.5, 60.0))
     assert labels(rank_candidates([far, near, best], prices=PRICES)) == ["best", "near", "far"]
     cheap = rank_candidates([far, near, slow], prices=PRICES)
     assert labels(cheap) == ["near", "best", "far"]
@@ -64,7 +64,7 @@ def test_of_equal_cost_the_simpler_goes_first() -> None:
     found = rank_candidates([plain, rich], prices=PRICES)
     assert (labels(found), found.rule) == (["plain", "rich"], "simplicity")
     # A tenth of the cost is within the clock's own noise.
-    slower = replace(plain, work=Work(60.0, 0.0, 0.055, 60.0))
+    slower = replace(plain, work=Workload(60.0, 0.0, 0.055, 60.0))
     assert labels(rank_candidates([slower, rich], prices=PRICES)) == ["plain", "rich"]
 
 
@@ -75,7 +75,7 @@ def test_less_is_better_where_the_metric_says_so() -> None:
 
 def test_each_limit_rules_out_with_its_figure_and_all_are_named() -> None:
     heavy = candidate(
-        "heavy", 0.9, memory={"train": 5 * GIB, "infer": GIB}, latency_ms=80.0, work=Work(60.0, 0.0, 9.0, 60.0),
+        "heavy", 0.9, memory={"train": 5 * GIB, "infer": GIB}, latency_ms=80.0, work=Workload(60.0, 0.0, 9.0, 60.0),
         retained={PROSE: Change(-0.3, 0.01, "nats/word")},
     )  # fmt: skip
     wishes = Wishes(4 * GIB, 0.02, PROSE, 50.0, 100.0)
@@ -88,7 +88,7 @@ def test_each_limit_rules_out_with_its_figure_and_all_are_named() -> None:
 
 
 def test_what_was_not_measured_meets_no_limit() -> None:
-    unknown = candidate("unknown", 0.9, memory={}, latency_ms=None, retained={}, work=Work(None))
+    unknown = candidate("unknown", 0.9, memory={}, latency_ms=None, retained={}, work=Workload(None))
     wishes = Wishes(4 * GIB, 0.02, PROSE, 50.0, 100.0)
     assert why(rank_candidates([unknown], wishes, PRICES), "unknown") == ["memory", "forgetting", "latency", "budget"]
     assert labels(rank_candidates([unknown], Wishes(), PRICES)) == ["unknown"]
@@ -174,10 +174,10 @@ def test_confidence_with_two_is_that_of_the_paired_comparison() -> None:
 
 
 def test_a_cheaper_one_that_is_not_shown_to_be_worse_is_named() -> None:
-    dear = answered("dear", 0.66, seed=1, work=Work(60.0, 0.0, 0.5, 60.0))
-    near = answered("near", 0.62, seed=7, work=Work(60.0, 0.0, 0.01, 60.0))
+    dear = answered("dear", 0.66, seed=1, work=Workload(60.0, 0.0, 0.5, 60.0))
+    near = answered("near", 0.62, seed=7, work=Workload(60.0, 0.0, 0.01, 60.0))
     found = rank_candidates(
-        [dear, near, answered("bad", 0.2, seed=3, work=Work(1.0, 0.0, 0.0, 1.0))], Wishes(margin=0.001), PRICES
+        [dear, near, answered("bad", 0.2, seed=3, work=Workload(1.0, 0.0, 0.0, 1.0))], Wishes(margin=0.001), PRICES
     )
     assert labels(found)[0] == "dear"
     assert found.cheaper
@@ -196,14 +196,14 @@ def test_scores_of_other_metrics_and_labels_twice_are_refused() -> None:
 
 def test_ownership_by_hand() -> None:
     prices = Prices(3.6, requests=1000.0, months=6.0, updates=2.0)  # 0.001 a second
-    cost = ownership(Work(make=100.0, search=400.0, request=0.5, update=50.0, devices=2), prices)
+    cost = ownership(Workload(make=100.0, search=400.0, request=0.5, update=50.0, devices=2), prices)
     assert cost
     assert cost.making == pytest.approx(2 * 500 * 0.001)
     assert cost.answering == pytest.approx(0.5 * 6000 * 0.001)
     assert cost.update == pytest.approx(2 * 50 * 0.001)
     assert cost.updating == pytest.approx(cost.update)  # two a year, for half a year
     assert cost.total == pytest.approx(1.0 + 3.0 + 0.1)
-    assert ownership(Work(100.0, request=None, update=1.0), prices) is None
+    assert ownership(Workload(100.0, request=None, update=1.0), prices) is None
 
 
 def test_assumed_prices_follow_the_device() -> None:
@@ -230,7 +230,7 @@ def candidates(draw: st.DrawFn) -> list[Candidate]:
                 memory=draw(st.sampled_from([{}, {"train": draw(FIGURES) * 8 * GIB, "infer": draw(FIGURES) * GIB}])),
                 retained={PROSE: Change(draw(st.floats(-0.2, 0.2)), draw(st.floats(0, 0.1)), "nats/word")},
                 latency_ms=draw(st.none() | st.floats(1, 100)),
-                work=Work(draw(st.none() | st.floats(0, 1e4)), 0.0, draw(st.floats(0, 1)), draw(st.floats(0, 1e4))),
+                work=Workload(draw(st.none() | st.floats(0, 1e4)), 0.0, draw(st.floats(0, 1)), draw(st.floats(0, 1e4))),
                 packages=("peft",) * draw(st.integers(0, 2)),
                 failure=draw(st.sampled_from(["", "", "", "oom"])),
             )
@@ -287,7 +287,7 @@ def test_what_is_dominated_on_everything_is_never_first(given_: list[Candidate],
         memory={name: 1.1 * value for name, value in best.memory.items()},
         retained={PROSE: replace(best.retained[PROSE], value=best.retained[PROSE].value - 0.01)},
         latency_ms=best.latency_ms and 1.1 * best.latency_ms,
-        work=Work(
+        work=Workload(
             best.work.make and 1.1 * best.work.make,
             0.0,
             1.1 * (best.work.request or 0.0),

@@ -37,7 +37,7 @@ from harness.records import MARGIN
 if TYPE_CHECKING:
     from harness.analysis.stats.intervals import Array, Matrix
 
-Verdict = Literal["better", "worse", "tied", "underpowered"]
+Finding = Literal["better", "worse", "tied", "underpowered"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Decision:
     for. Without `seeds_known` a method was run with one seed alone: nothing is decided of it.
     """
 
-    verdict: Verdict
+    verdict: Finding
     effect: float
     interval: Interval
     p: float
@@ -232,7 +232,7 @@ def decide(
     """
     used = comparison.p if p is None else p
     tied = p_tied(comparison, margin) if p_within is None else p_within
-    verdict: Verdict = "underpowered"
+    verdict: Finding = "underpowered"
     if comparison.seeds_known and used < alpha:
         verdict = "better" if (comparison.effect > 0) == higher_is_better else "worse"
     elif comparison.seeds_known and tied < alpha:

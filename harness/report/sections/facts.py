@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.analysis import Kind
+from harness.analysis import CostKind
 from harness.records import bare_quantity, scales
 from harness.report.columns import disturbed, name
 from harness.report.elements import Folded, Text, TextTable, Value
@@ -60,4 +60,4 @@ def text(row: Row, fact: str, unit: Unit) -> str:
     """A row's fact, marked where other work on the device changes such figures; "" where it has none."""
     if fact not in row.facts:
         return ""
-    return bare_quantity(row.facts[fact], unit[0]) + disturbed(row) * Kind(fact, *unit).disturbed
+    return bare_quantity(row.facts[fact], unit[0]) + disturbed(row) * CostKind(fact, *unit).disturbed
