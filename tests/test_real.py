@@ -123,15 +123,15 @@ def test_a_family_end_to_end(finished: tuple[Path, dict[str, CellResult]], label
 def test_memory_is_as_predicted(finished: tuple[Path, dict[str, CellResult]], label: str) -> None:
     """Within 15% of the highest resident peak of the cell's phases (docs/performance.md has many more cells)."""
     from harness.data.catalog import load_catalog
-    from harness.plan.fetch import known_facts
-    from harness.plan.memory import predict
+    from harness.plan.fetch import fetched_facts
+    from harness.plan.memory import predict_memory
     from harness.suite.load import load_suite
 
     folder, results = finished
     catalog = load_catalog(folder.parent)
-    facts, _ = known_facts(catalog, load_suite(folder.parent / "suites" / "real.yaml", catalog))
+    facts, _ = fetched_facts(catalog, load_suite(folder.parent / "suites" / "real.yaml", catalog))
     result = result_of(results, label)
-    prediction = predict(result.cell, facts, "cuda" if torch.cuda.is_available() else "cpu")
+    prediction = predict_memory(result.cell, facts, "cuda" if torch.cuda.is_available() else "cpu")
     assert prediction is not None
     gpu = torch.cuda.is_available()
     measured = max((phase.allocated_bytes if gpu else phase.rss_bytes) or 0 for phase in result.phases)

@@ -110,10 +110,10 @@ def quiet_libraries() -> None:
 
 def get_facts(catalog: Catalog, suite: Suite) -> Facts:
     """The facts about a suite's models and tasks; what is missing is downloaded, with progress bars."""
-    from harness.plan import fetch_suite, known_facts, uncounted, unseen
+    from harness.plan import fetch_suite, fetched_facts, has_unchecked_data, pairs_without_lengths
 
-    facts, missing = known_facts(catalog, suite)
-    if not missing and not uncounted(suite, facts) and not unseen(suite, facts):
+    facts, missing = fetched_facts(catalog, suite)
+    if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):
         return facts
     quiet_libraries()
     with download_bars() as bars:

@@ -39,7 +39,7 @@ def show_study(study: StoredStudy) -> None:
     import yaml
 
     from harness.report import notes, value_text
-    from harness.suite import short
+    from harness.suite import setting_name
 
     names = list(study.study.get("space", {}))
     rows = [
@@ -53,7 +53,7 @@ def show_study(study: StoredStudy) -> None:
         ]
         for trial in study.trials
     ]
-    columns = ["trial", "from", *map(short, names), study.metric or "score", "seconds", "status"]
+    columns = ["trial", "from", *map(setting_name, names), study.metric or "score", "seconds", "status"]
     right = frozenset({"trial", "seconds", *columns[2 : 3 + len(names)]})
     show_table(study.key.removesuffix("/study"), columns, rows, right)
     if study.best:

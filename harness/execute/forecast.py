@@ -10,7 +10,7 @@ from harness.data import Facts
 from harness.execute.executors.local import devices_here, refusal
 from harness.execute.queue import TO_DO
 from harness.execute.resume import PlanState, plan_state
-from harness.plan import Device, Plan, Prediction, predict
+from harness.plan import Device, Plan, Prediction, predict_memory
 from harness.records import STUDY, Cell, Environment, canonical
 from harness.store import Store
 from harness.suite import Recipe
@@ -40,7 +40,7 @@ def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Predic
         if cell.trial or STUDY in cell.needs:  # but for what is tuned
             like = (*like, canonical([cell.settings, cell.train.model_dump()]))
         if like not in known:
-            known[like] = predict(cell, facts, device)
+            known[like] = predict_memory(cell, facts, device)
         return known[like]
 
     return predicted

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.environment import now
-from harness.plan import at_edge, trial_of
+from harness.plan import range_edge, trial_cell
 from harness.records import (
     BEST_TRIAL,
     STUDY,
@@ -29,10 +29,10 @@ from harness.records import (
     with_settings,
 )
 from harness.store import read_result
-from harness.suite import short
+from harness.suite import setting_name
 
 if TYPE_CHECKING:
-    from harness.plan import Asked, Search
+    from harness.plan import Proposal, StudySearch
 
 STALLED = 8  # trials in a row that use nothing of the budget: then a study ends
 TRIES = 2  # times that a trial whose process was lost is started in one run
@@ -43,10 +43,10 @@ class Course:
     """A study under way. `batch` are the proposed trials without an outcome, `begun` those in the queue."""
 
     study: Cell
-    search: Search
+    search: StudySearch
     started: str
     trials: dict[int, Trial] = field(default_factory=dict)
-    batch: list[Asked] = field(default_factory=list)
+    batch: list[Proposal] = field(default_factory=list)
     begun: dict[str, list[int]] = field(default_factory=dict)  # spec digest of a trial's cell -> numbers
 
     @property
@@ -100,11 +100,11 @@ class Studies:
 
     def begin(self, study: Cell, done: Mapping[str, Path]) -> None:
         """Start a study. `done` has the attempt folders of the cells that it needs."""
-        from harness.plan import Search
+        from harness.plan import StudySearch
 
         kin = study.needs.get(WARM, "")
         warm = self.choice(done[kin]) if kin in done else None  # it may have failed: then there is no start to take
-        course = Course(study, Search(study.study, warm), now())
+        course = Course(study, StudySearch(study.study, warm), now())
         self.courses[study.spec_digest] = course
         self.advance(course)
 
@@ -183,8 +183,8 @@ class Studies:
                 return None
         return None
 
-    def start(self, course: Course, asked: Asked) -> None:
-        cell = trial_of(course.study, asked.number, asked.params)
+    def start(self, course: Course, asked: Proposal) -> None:
+        cell = trial_cell(course.study, asked.number, asked.params)
         name = cell.spec_digest
         course.begun.setdefault(name, []).append(asked.number)
         if name in self.ended:
@@ -210,11 +210,11 @@ class Studies:
 
     def end(self, course: Course) -> None:
         """Choose the best trial, now that all have ended, and write the study's result."""
-        from harness.plan import choose, front, importances
+        from harness.plan import best_trial, pareto_front, setting_importances
 
         trials = [course.trials[number] for number in sorted(course.trials)]
-        best = choose(trials)
-        on_front = {trial.number for trial in front(trials)} if len(course.study.study["goals"]) > 1 else set()
+        best = best_trial(trials)
+        on_front = {trial.number for trial in pareto_front(trials)} if len(course.study.study["goals"]) > 1 else set()
         course.trials = {trial.number: replace(trial, front=trial.number in on_front) for trial in trials}
         study = self.courses.pop(course.study.spec_digest).study
         if best is None:
@@ -229,8 +229,8 @@ class Studies:
             Fact(BEST_TRIAL, best.number, ""),
             *(Fact(f"{name}_spent", value, unit, False) for (name, value), unit in
               zip(course.spent().items(), ("s", "tokens"), strict=True)),
-            *(Fact(f"{kind}:{short(name)}", value, "") for kind, shares in importances(study.study, trials).items()
-              for name, value in shares.items()),
+            *(Fact(f"{kind}:{setting_name(name)}", value, "")
+              for kind, shares in setting_importances(study.study, trials).items() for name, value in shares.items()),
         ]  # fmt: skip
         self.finish(
             study,
@@ -255,15 +255,15 @@ def edges(best: Trial, study: Cell) -> Iterable[Flag]:
     own value at the end of a list raises none: such a list often ends where the setting does (no dropout)."""
     space, default = study.study["space"], study.study["default"]
     at_edges = {
-        short(name): {"value": value, "end": end, "range": space[name]}
+        setting_name(name): {"value": value, "end": end, "range": space[name]}
         for name, value in best.params.items()
         if not (isinstance(space[name], list) and value == default[name])
-        and (end := at_edge(value, study.study["space"][name]))
+        and (end := range_edge(value, study.study["space"][name]))
     }
     return [Flag("edge_of_space", at_edges)] if at_edges else []
 
 
-def trial_from(asked: Asked, result: CellResult, study: Cell) -> Trial:
+def trial_from(asked: Proposal, result: CellResult, study: Cell) -> Trial:
     """A trial with its outcome, from its attempt's result."""
     how = study.study
     status = "pruned" if result.status is Status.DONE and not result.scores else str(result.status)

@@ -5,39 +5,49 @@ needs, and what it will take.
 from __future__ import annotations
 
 from harness.plan.devices import devices_missing, devices_of
-from harness.plan.feasibility import leaks_of, notes
-from harness.plan.fetch import fetch_suite, known_facts, uncounted, unseen
-from harness.plan.memory import ROLLING, Device, Prediction, predict, room_to_compare
-from harness.plan.plan import Plan, make_plan, narrow
-from harness.plan.search import Asked, Search, as_optuna, choose, front, importances, lags, rung_shares, storage_at
-from harness.plan.studies import at_edge, trial_of
+from harness.plan.feasibility import data_notes, leaks_in_cell
+from harness.plan.fetch import fetch_suite, fetched_facts, has_unchecked_data, pairs_without_lengths
+from harness.plan.memory import ROLLING, Device, Prediction, predict_memory, room_to_compare
+from harness.plan.plan import Plan, make_plan, select_cells
+from harness.plan.search import (
+    Proposal,
+    StudySearch,
+    best_trial,
+    optuna_storage,
+    pareto_front,
+    rung_shares,
+    setting_importances,
+    should_prune,
+    to_optuna_study,
+)
+from harness.plan.studies import range_edge, trial_cell
 
 __all__ = [
     "ROLLING",
-    "Asked",
     "Device",
     "Plan",
     "Prediction",
-    "Search",
-    "as_optuna",
-    "at_edge",
-    "choose",
+    "Proposal",
+    "StudySearch",
+    "best_trial",
+    "data_notes",
     "devices_missing",
     "devices_of",
     "fetch_suite",
-    "front",
-    "importances",
-    "known_facts",
-    "lags",
-    "leaks_of",
+    "fetched_facts",
+    "has_unchecked_data",
+    "leaks_in_cell",
     "make_plan",
-    "narrow",
-    "notes",
-    "predict",
+    "optuna_storage",
+    "pairs_without_lengths",
+    "pareto_front",
+    "predict_memory",
+    "range_edge",
     "room_to_compare",
     "rung_shares",
-    "storage_at",
-    "trial_of",
-    "uncounted",
-    "unseen",
+    "select_cells",
+    "setting_importances",
+    "should_prune",
+    "to_optuna_study",
+    "trial_cell",
 ]

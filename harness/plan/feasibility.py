@@ -17,7 +17,7 @@ TOLD = 0.9  # so many questions that name their answer, and no other choice, are
 RARE = 10  # times more examples of the commonest class than of the rarest: worth a note
 
 
-def misfits(suite: Suite, facts: Facts) -> Iterator[Problem]:
+def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
     """Everything that does not fit, each with its line."""
     yield from leaks(suite, facts)
     for place, (task, sizes) in enumerate(suite.tasks):
@@ -211,7 +211,7 @@ def tells_answers(task: str, facts: Facts) -> float | None:
     return told if told is not None and told >= TOLD else None
 
 
-def leaks_of(cell: Cell, facts: Facts) -> dict[str, Any]:
+def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Any]:
     """What of a cell's scores is spoilt by leaks that its suite allows: scored task -> what was found."""
     spoilt: dict[str, Any] = {}
     studied = Recipe.of(cell).studies(cell.task)
@@ -225,7 +225,7 @@ def leaks_of(cell: Cell, facts: Facts) -> dict[str, Any]:
     return spoilt
 
 
-def notes(suite: Suite, facts: Facts) -> Iterator[str]:
+def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:
     """What is odd about the data and no mistake of the suite: empty examples, classes that are rare."""
     for name in suite.task_names():
         if name in facts.data:

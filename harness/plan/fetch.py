@@ -9,7 +9,7 @@ from harness.errors import SuiteError, TaskError
 from harness.suite import Suite
 
 
-def known_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
+def fetched_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
     """(facts of what has been fetched, names of what has not). Loads neither torch nor lm-eval.
 
     Lengths are not among the names: without them a plan lacks nothing but predicted memory.
@@ -41,7 +41,7 @@ def known_lengths(
     return {pair: facts for pair, facts in counted.items() if facts}
 
 
-def uncounted(suite: Suite, facts: Facts) -> list[tuple[str, str]]:
+def pairs_without_lengths(suite: Suite, facts: Facts) -> list[tuple[str, str]]:
     """The (model, task) pairs of which lengths are still to be counted. A method's own encoder needs none."""
     return [
         (model, task)
@@ -51,7 +51,7 @@ def uncounted(suite: Suite, facts: Facts) -> list[tuple[str, str]]:
     ]
 
 
-def unseen(suite: Suite, facts: Facts) -> bool:
+def has_unchecked_data(suite: Suite, facts: Facts) -> bool:
     """Whether some data have not been looked through yet."""
     return any(name not in facts.data for name in suite.task_names()) or any(
         pair not in facts.overlaps for pair in suite.learned_and_scored()
@@ -61,8 +61,8 @@ def unseen(suite: Suite, facts: Facts) -> bool:
 def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], None] | None = None) -> Facts:
     """Download, verify and prepare whatever is missing. Raises SourceError, or SuiteError with the line of
     each task that cannot be loaded."""
-    facts, missing = known_facts(catalog, suite)
-    if not missing and not uncounted(suite, facts) and not unseen(suite, facts):
+    facts, missing = fetched_facts(catalog, suite)
+    if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):
         return facts
     from harness.data import leaks, tasks
     from harness.models import loading, token_lengths
@@ -94,7 +94,7 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
             learned, scored = pair
             tell(f"looking for {scored} in what is learned of {learned}", 0, 0)
             found.overlaps[pair] = leaks.prepare_overlap(catalog, found_tasks[learned], found_tasks[scored])
-    for model, task in uncounted(suite, found):
+    for model, task in pairs_without_lengths(suite, found):
         tell(f"counting the tokens of {task} for {model}", 0, 0)
         found.lengths[model, task] = token_lengths.prepare(catalog, found_models[model], found_tasks[task])
     return found

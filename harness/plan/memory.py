@@ -91,7 +91,7 @@ class Prediction:
         return self.process + self.weights + max(self.training, self.scoring, self.loading)
 
 
-def predict(cell: Cell, facts: Facts, device: Device = "cpu") -> Prediction | None:
+def predict_memory(cell: Cell, facts: Facts, device: Device = "cpu") -> Prediction | None:
     """The memory that a cell will take: on a CPU the resident set of its process, on a GPU what torch allocates.
 
     None where it cannot be counted: a method that says nothing of its footprint, a network of another form than

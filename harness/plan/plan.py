@@ -14,9 +14,9 @@ from graphlib import TopologicalSorter
 from harness.data import CLEAN, Facts, Quality
 from harness.errors import SuiteError, UserError, unknown
 from harness.methods import Method
-from harness.plan.feasibility import misfits
+from harness.plan.feasibility import unmet_needs
 from harness.plan.identity import spec_digest
-from harness.plan.studies import SEED, study_of
+from harness.plan.studies import SEED, study_cell
 from harness.records import STUDY, WARM, Cell, TrainSettings
 from harness.suite import BASE, Recipe, Suite, Variant, build_method
 
@@ -45,7 +45,7 @@ class Plan:
 
 def make_plan(suite: Suite, facts: Facts) -> Plan:
     """Expand a suite. Raises SuiteError for what only the data can tell (sizes, tasks that cannot be learned)."""
-    problems = list(misfits(suite, facts))
+    problems = list(unmet_needs(suite, facts))
     if problems:
         raise SuiteError(dict.fromkeys(problems))
     cells: dict[str, Cell] = {}
@@ -80,7 +80,7 @@ def make_plan(suite: Suite, facts: Facts) -> Plan:
     return Plan(suite, facts, tuple(unique_keys(ordered)))
 
 
-def narrow(plan: Plan, names: Iterable[str]) -> Plan:
+def select_cells(plan: Plan, names: Iterable[str]) -> Plan:
     """The cells of a plan that some names stand for, with all that these need and are measured against.
 
     A name is a cell's key, a label, or a pattern over keys ("lora/*"). No names: the plan as it is. Raises UserError
@@ -174,7 +174,7 @@ class CellMaker:
         if tune.warm_start and kin:
             needs[WARM] = self.studies[label.name, kin[1], self.task, kin[0], quality]
         trained = self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
-        if made := study_of(label, tune, replace(trained, key=trained.key.replace(f"/s{SEED}", "", 1))):
+        if made := study_cell(label, tune, replace(trained, key=trained.key.replace(f"/s{SEED}", "", 1))):
             yield from (cell for _, cell in before)
             self.studies[label.name, model, self.task, n_train, quality] = made.spec_digest
             yield made

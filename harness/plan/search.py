@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.records import Trial
-from harness.suite import MOST_TRIALS, Range, short
+from harness.suite import MOST_TRIALS, Range, setting_name
 
 if TYPE_CHECKING:
     import optuna
@@ -35,7 +35,7 @@ DEFAULT, WARM_START, SAMPLER = "default", "warm start", "sampler"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Proposal:
     """A setting to try: {full name: value}; trial 0 is the label's own, untuned one."""
 
     number: int
@@ -43,7 +43,7 @@ class Asked:
     origin: str
 
 
-class Search:
+class StudySearch:
     """One study's search. `how` is a study cell's `study`; `warm` the best setting of another study, tried second."""
 
     def __init__(self, how: Mapping[str, Any], warm: Mapping[str, Any] | None = None):
@@ -54,9 +54,9 @@ class Search:
         self.space: dict[str, Range] = how["space"]
         self.distributions = {name: distribution(found) for name, found in self.space.items()}
         self.study = optuna.create_study(study_name=how["search"], directions=["maximize"] * len(how["goals"]))
-        self.first = [Asked(0, dict(how["default"]), DEFAULT)]
+        self.first = [Proposal(0, dict(how["default"]), DEFAULT)]
         if warm and dict(warm) != how["default"]:
-            self.first.append(Asked(1, dict(warm), WARM_START))
+            self.first.append(Proposal(1, dict(warm), WARM_START))
         self.asked: dict[int, optuna.Trial] = {}
         self.number = 0
         self.grid: list[dict[str, Any]] = []
@@ -70,9 +70,9 @@ class Search:
         """Trials after which there is no other: the budget's, or a grid's points."""
         return min(self.how.get("trials") or MOST_TRIALS, len(self.first) + len(self.grid) if self.grid else math.inf)
 
-    def ask(self) -> list[Asked]:
+    def ask(self) -> list[Proposal]:
         """The next batch; empty when there is no other."""
-        batch: list[Asked] = []
+        batch: list[Proposal] = []
         while len(batch) < self.how["batch"] and self.number < self.most:
             batch.append(self._ask())
             self.number += 1
@@ -95,7 +95,7 @@ class Search:
             else:
                 self.study.tell(asked, state=TrialState.FAIL)
 
-    def _ask(self) -> Asked:
+    def _ask(self) -> Proposal:
         if not self.grid:
             self.study.sampler = sampler(self.how, seed_of(self.how["search"], self.number))
         if self.number < len(self.first):
@@ -105,9 +105,9 @@ class Search:
                 self.asked[self.number] = self.study.ask(self.distributions)
             return first
         if self.grid:
-            return Asked(self.number, self.grid[self.number - len(self.first)], SAMPLER)
+            return Proposal(self.number, self.grid[self.number - len(self.first)], SAMPLER)
         trial = self.asked[self.number] = self.study.ask(self.distributions)
-        return Asked(self.number, dict(trial.params), SAMPLER)
+        return Proposal(self.number, dict(trial.params), SAMPLER)
 
 
 def seed_of(search: str, number: int) -> int:
@@ -175,7 +175,9 @@ def rung_shares(pruner: str, rungs: int) -> list[float]:
     return [rung / (rungs + 1) for rung in range(1, rungs + 1)]
 
 
-def lags(trial: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], reached: Sequence[Mapping[str, Any]]) -> bool:
+def should_prune(
+    trial: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], reached: Sequence[Mapping[str, Any]]
+) -> bool:
     """Whether a trial should end at the rung that it has reached.
 
     `trial` is its cell's; `earlier` are the trials of the batches before, {number, status, merit, intermediate}; an
@@ -243,7 +245,7 @@ def lags_by_item(earlier: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -
 # --- which setting wins ---
 
 
-def front(trials: Sequence[Trial]) -> list[Trial]:
+def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
     """The finished trials than which no other is better in every goal, or as good in all and better in one."""
 
     def beats(one: Trial, other: Trial) -> bool:
@@ -254,14 +256,14 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in done if not any(beats(other, trial) for other in done)]
 
 
-def choose(trials: Sequence[Trial]) -> Trial | None:
+def best_trial(trials: Sequence[Trial]) -> Trial | None:
     """The winner, or None where no trial ended well.
 
     Of one goal, the best; of equals, the one with the lowest cross-entropy among the choices (accuracy on a hundred
     items has many ties), then the earliest. Of two, the one on the front that is best in the second goal among those
     whose score is within one standard error of the best score (the one-standard-error rule; Breiman et al. 1984).
     """
-    candidates = front(trials)
+    candidates = pareto_front(trials)
     if not candidates:
         return None
 
@@ -277,7 +279,7 @@ def choose(trials: Sequence[Trial]) -> Trial | None:
     )
 
 
-def importances(how: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
+def setting_importances(how: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
     """{"fanova": {full name: share}, "ped_anova": …} of the score's variance; nothing for a single setting, or with too
     few finished trials to say."""
     from optuna import importance
@@ -288,7 +290,7 @@ def importances(how: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, di
     done = [trial for trial in fit if trial.status == "done"]
     if len(how["space"]) < 2 or len(done) < 2 * len(how["space"]) or len({trial.merits[0] for trial in done}) < 2:
         return {}
-    study = as_optuna(how, done)
+    study = to_optuna_study(how, done)
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -305,7 +307,9 @@ def importances(how: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, di
 # --- for Optuna's own tools ---
 
 
-def as_optuna(how: Mapping[str, Any], trials: Sequence[Trial], storage: Any = None, name: str = "") -> optuna.Study:
+def to_optuna_study(
+    how: Mapping[str, Any], trials: Sequence[Trial], storage: Any = None, name: str = ""
+) -> optuna.Study:
     """A study of Optuna's with these trials. Values are turned so that more is better, as they were sought; the
     numbers themselves, and a failed trial's reason, are user attributes. A setting outside the ranges is left out of
     `params` and kept as an attribute."""
@@ -325,7 +329,7 @@ def as_optuna(how: Mapping[str, Any], trials: Sequence[Trial], storage: Any = No
         state = states.get(trial.status, TrialState.FAIL)
         notes = {"origin": trial.origin, "status": trial.status, "seconds": trial.seconds, **trial.values}
         notes |= {"reason": trial.reason} if trial.reason else {}
-        notes |= {short(key): repr(value) for key, value in trial.params.items() if key not in fitting}
+        notes |= {setting_name(key): repr(value) for key, value in trial.params.items() if key not in fitting}
         study.add_trial(
             create_trial(
                 state=state,
@@ -339,7 +343,7 @@ def as_optuna(how: Mapping[str, Any], trials: Sequence[Trial], storage: Any = No
     return study
 
 
-def storage_at(path: Path) -> Any:
+def optuna_storage(path: Path) -> Any:
     """Optuna's storage in a file: SQLite (.db, .sqlite3) or its journal (.log, .journal). Raises UserError."""
     if path.exists():
         raise UserError(f"{path} is there already. Name another file, or remove it.")

@@ -10,7 +10,7 @@ from typing import Any
 from harness.methods import make_method
 from harness.plan.identity import spec_digest, what
 from harness.records import Cell, digest, with_settings
-from harness.suite import Range, TuneSettings, Variant, settings_of, space_of
+from harness.suite import Range, TuneSettings, Variant, searchable_settings, searched_space
 
 SEED = 0  # draws a trial's examples and its training: a study has no seed of its own
 
@@ -18,16 +18,16 @@ SEED = 0  # draws a trial's examples and its training: a study has no seed of it
 EDGE = 0.05  # share of a range (of its logarithm) that counts as its edge
 
 
-def study_of(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
+def study_cell(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
     """The study that a label's cell (of seed `SEED`) needs, or None where there is nothing to search.
 
     `search` names what is searched and how, not for how long: the sampler is seeded by it, so a study with a larger
     budget begins with the trials of the smaller one.
     """
-    space, _ = space_of(label, tune)
+    space, _ = searched_space(label, tune)
     if not space:
         return None
-    defaults = {setting.name: setting.default for setting in settings_of(label).values()}
+    defaults = {setting.name: setting.default for setting in searchable_settings(label).values()}
     how: dict[str, Any] = {
         "space": space,
         "default": {name: defaults[name] for name in space},
@@ -45,7 +45,7 @@ def study_of(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
     return replace(study, spec_digest=spec_digest(study))
 
 
-def trial_of(study: Cell, number: int, params: Mapping[str, Any]) -> Cell:
+def trial_cell(study: Cell, number: int, params: Mapping[str, Any]) -> Cell:
     """The cell of a trial. It is what its settings are, so that the same setting is run once; where trials are ended
     early by comparing them with others, it is the trial of its study."""
     how = study.study
@@ -62,7 +62,7 @@ def trial_of(study: Cell, number: int, params: Mapping[str, Any]) -> Cell:
     return replace(cell, spec_digest=spec_digest(cell))
 
 
-def at_edge(value: Any, space: Range) -> str:
+def range_edge(value: Any, space: Range) -> str:
     """At which end of its range a chosen value lies, low or high, beyond which the best may be; empty at none."""
     if isinstance(space, list):
         numbers = sorted(one for one in space if isinstance(one, int | float) and not isinstance(one, bool))

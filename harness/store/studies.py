@@ -27,7 +27,7 @@ class StoredTrial(Trial):
 class StoredStudy:
     """The tuning of one label at one data size, with its trials.
 
-    `study` says what was searched and how (`plan.study_of`). `edges` are the settings whose best value lies at an end
+    `study` says what was searched and how (`plan.study_cell`). `edges` are the settings whose best value lies at an end
     of the range. `trainable` is the share of the weights that its trials train.
     """
 

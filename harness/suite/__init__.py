@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from harness.suite.load import Suite, check_sizes, check_tuning, find_suite, load_suite
 from harness.suite.recipe import Recipe
-from harness.suite.search_space import MOST_TRIALS, Range, TuneSettings, as_range, settings_of, short, space_of
+from harness.suite.search_space import (
+    MOST_TRIALS,
+    Range,
+    TuneSettings,
+    range_of,
+    searchable_settings,
+    searched_space,
+    setting_name,
+)
 from harness.suite.variants import BASE, Variant, build_method
 
 __all__ = [
@@ -15,13 +23,13 @@ __all__ = [
     "Suite",
     "TuneSettings",
     "Variant",
-    "as_range",
     "build_method",
     "check_sizes",
     "check_tuning",
     "find_suite",
     "load_suite",
-    "settings_of",
-    "short",
-    "space_of",
+    "range_of",
+    "searchable_settings",
+    "searched_space",
+    "setting_name",
 ]

@@ -16,7 +16,7 @@ from pydantic import ByteSize, ConfigDict, Field
 from harness.data import UNSPOILT, Corruption, Number, Quality, Select
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import MARGIN, canonical
-from harness.suite.search_space import TuneSettings, malformed, settings_of, space_of
+from harness.suite.search_space import TuneSettings, malformed, searchable_settings, searched_space
 from harness.suite.train_settings import check_train, explain
 from harness.suite.variants import BASE, Variant, read_variant
 from harness.suite.yaml_lines import Lines, read_yaml
@@ -265,7 +265,7 @@ def check_tuning(tune: TuneSettings | None, labels: list[Variant], lines: Lines)
     for key, message in tune.complaints():
         yield lines.problem(message, "tune", key)
     tuned = [label for label in labels if label.tuned and label.name != BASE]
-    known = dict.fromkeys(name for label in tuned for name in settings_of(label))
+    known = dict.fromkeys(name for label in tuned for name in searchable_settings(label))
     for key, value in tune.space.items():
         if key not in known:
             yield lines.problem(unknown("setting to search", key, known), "tune", "space", key)
@@ -274,7 +274,7 @@ def check_tuning(tune: TuneSettings | None, labels: list[Variant], lines: Lines)
     for label in tuned:
         for key, message in tune.misfits(label):
             yield lines.problem(f"label {label.name!r}: {message}", "tune", key)
-        for key, message in space_of(label, tune)[1]:
+        for key, message in searched_space(label, tune)[1]:
             where = ("methods", label.name, "space", key) if key in label.space else ("tune", "space", key)
             yield lines.problem(f"label {label.name!r}: {message}", *where)
 

@@ -117,7 +117,7 @@ def is_whole(annotation: Any) -> bool:
     return int in kinds and not kinds & {float, str}
 
 
-def as_range(value: Any) -> Range:
+def range_of(value: Any) -> Range:
     """A method's own `LogFloat` or `Options` as a study keeps it."""
     if isinstance(value, LogFloat):
         return {"low": value.low, "high": value.high}
@@ -125,12 +125,12 @@ def as_range(value: Any) -> Range:
     return list(value.values)
 
 
-def short(name: str) -> str:
+def setting_name(name: str) -> str:
     """A setting's name as a suite writes it: without the block that it stands in."""
     return name.removeprefix(f"{TRAIN}.").removeprefix(f"{OBJECTIVES}.")
 
 
-def settings_of(label: Variant) -> dict[str, Setting]:
+def searchable_settings(label: Variant) -> dict[str, Setting]:
     """Every setting of a label that may be searched, by the name that a suite gives it."""
     found: list[Setting] = []
 
@@ -140,7 +140,7 @@ def settings_of(label: Variant) -> dict[str, Setting]:
             if key == "learning_rate" and own is None and key not in type(method).space and value:
                 own = LogFloat(value / FACTOR, value * FACTOR)
             whole = is_whole(method.annotations().get(key))
-            found.append(Setting(prefix + key, value, as_range(own) if own else None, whole))
+            found.append(Setting(prefix + key, value, range_of(own) if own else None, whole))
 
     if JOIN in label.method.name:
         for part in label.method.parts:  # type: ignore[attr-defined]
@@ -150,23 +150,23 @@ def settings_of(label: Variant) -> dict[str, Setting]:
     for objective in label.recipe.objectives:
         for key, value in objective.settings.items():
             own, whole = objective.space.get(key), is_whole(objective.annotations().get(key))
-            found.append(Setting(f"{OBJECTIVES}.{objective.name}.{key}", value, as_range(own) if own else None, whole))
+            found.append(Setting(f"{OBJECTIVES}.{objective.name}.{key}", value, range_of(own) if own else None, whole))
     if label.method.trains:
         fields = TrainSettings.model_fields
         found += [
             Setting(f"{TRAIN}.{key}", getattr(label.train, key), whole=is_whole(fields[key].annotation))
             for key in TUNABLE
         ]
-    return {short(setting.name): setting for setting in found}
+    return {setting_name(setting.name): setting for setting in found}
 
 
-def space_of(label: Variant, tune: TuneSettings) -> tuple[dict[str, Range], list[tuple[str, str]]]:
+def searched_space(label: Variant, tune: TuneSettings) -> tuple[dict[str, Range], list[tuple[str, str]]]:
     """What is searched for a label, {full name: range}, and (setting, what is wrong) of the label's own `space:`.
 
     Its method's own ranges, without what the label sets itself (the learning rate is searched nevertheless); then those
     of the suite's `space:` for settings that it has; then those of its own. `null` takes a setting out.
     """
-    known = settings_of(label)
+    known = searchable_settings(label)
     wrong: list[tuple[str, str]] = []
     chosen: dict[str, Range] = {}
     for key, setting in known.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.architecture import read_network
 from harness.curricula import Stage
 from harness.methods import Method
-from harness.plan import lags
+from harness.plan import should_prune
 from harness.records import Checkpoint, Fact, RungScore, Score
 from harness.worker.checkpoints import Checkpoints, Rungs
 from harness.worker.context import CellContext
@@ -133,7 +133,7 @@ class CellTraining:
         if cell.trial["pruner"] == "wilcoxon":
             rung_score["items"] = [sign * item.value for item in evaluation.items if item.metric == score.metric]
         findings.rungs.append(rung_score)
-        self.lagged = lags(cell.trial, self.context.job.earlier, findings.rungs)
+        self.lagged = should_prune(cell.trial, self.context.job.earlier, findings.rungs)
         if self.lagged:
             findings.facts.append(Fact("pruned_at_step", step, "steps"))
         return self.lagged

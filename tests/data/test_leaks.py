@@ -8,7 +8,7 @@ from tools import plan_of, results_of, run_cells
 
 from harness.data.leaks import without_template
 from harness.errors import SuiteError
-from harness.plan.feasibility import notes
+from harness.plan.feasibility import data_notes
 
 SUITE = """\
 version: 1
@@ -119,7 +119,7 @@ def test_empty_examples_and_rare_classes_are_told(project: Path) -> None:
     plant(project, [*rare, {**row(41), "weight": "light"}], TEST)
     plan = plan_of(project, SUITE)
     assert plan.facts.data["planted"].empty == {"scored": 0, "train": 0, "validation": 0}
-    assert list(notes(plan.suite, plan.facts)) == [
+    assert list(data_notes(plan.suite, plan.facts)) == [
         "planted: 1 training example of the class 'light', 40 of 'heavy': accuracy says little of the rare one",
         "prose: 1 example of the split 'scored' without text or answer",
     ]

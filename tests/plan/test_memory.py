@@ -27,7 +27,7 @@ from harness.plan.memory import (
     Prediction,
     answer_places,
     expected_longest,
-    predict,
+    predict_memory,
     projected_bytes,
     state_bytes,
 )
@@ -71,7 +71,7 @@ def cell(method: str = "lora", n_train: int = 200, settings: dict[str, Any] | No
 
 
 def counted(one: Cell, found: Facts | None = None, device: Any = "cpu") -> Prediction:
-    prediction = predict(one, found or facts(), device)
+    prediction = predict_memory(one, found or facts(), device)
     assert prediction is not None
     return prediction
 
@@ -220,11 +220,11 @@ def test_unknown_is_none(what: str) -> None:
         net = network()
         fused = {name.replace("q_proj", "qkv_proj"): shape for name, shape in net.weights.items()}
         found = facts(Network(net.config, fused, net.stored_bytes))
-    assert predict(cell(), found) is None
+    assert predict_memory(cell(), found) is None
 
 
 def test_a_method_that_says_nothing_is_none() -> None:
-    assert predict(cell("setfit"), facts()) is None
+    assert predict_memory(cell("setfit"), facts()) is None
     assert Method.footprint(all_methods()["setfit"](), network()) is None
 
 
@@ -280,7 +280,7 @@ def test_fetch_counts_lengths(project: Path) -> None:
 
 def test_a_plan_does_without_lengths(project: Path) -> None:
     """As after an upgrade: a cache that was filled before lengths were counted. The plan stands; a fetch counts."""
-    from harness.plan.fetch import fetch_suite, known_facts, uncounted
+    from harness.plan.fetch import fetch_suite, fetched_facts, pairs_without_lengths
     from harness.suite.load import load_suite
 
     plan_of(project)
@@ -288,12 +288,12 @@ def test_a_plan_does_without_lengths(project: Path) -> None:
     suite = load_suite(project / "suites" / "small.yaml", catalog)
     for file in Path(os.environ["TUNEBENCH_CACHE"]).glob("facts/lengths-*.json"):
         file.unlink()
-    facts, missing = known_facts(catalog, suite)
+    facts, missing = fetched_facts(catalog, suite)
     assert missing == []
-    assert uncounted(suite, facts) == [("tiny", "colours"), ("tiny", "prose")]
+    assert pairs_without_lengths(suite, facts) == [("tiny", "colours"), ("tiny", "prose")]
     done = tunebench("plan", "small", "--json")
     assert {row["memory"] for row in json.loads(done.stdout)["cells"]} == {None}
-    assert uncounted(suite, fetch_suite(catalog, suite)) == []
+    assert pairs_without_lengths(suite, fetch_suite(catalog, suite)) == []
     done = tunebench("plan", "small", "--json")
     rows = {row["key"]: row["memory"] for row in json.loads(done.stdout)["cells"]}
     assert all(memory["peak"] > memory["weights"] > 0 for memory in rows.values())

@@ -12,7 +12,7 @@ from samples import MODELS, TASKS, plan
 from harness.architecture import SAMPLE, Network
 from harness.data.facts import Facts, ModelFacts
 from harness.errors import SuiteError, UserError
-from harness.plan.plan import make_plan, narrow
+from harness.plan.plan import make_plan, select_cells
 from harness.records import TrainSettings
 from harness.suite.load import load_suite
 
@@ -328,7 +328,7 @@ def test_some_cells_alone_with_what_they_are_measured_against(
     tmp_path: Path, names: list[str], wanted: list[str]
 ) -> None:
     whole = plan(tmp_path)
-    some = narrow(whole, names)
+    some = select_cells(whole, names)
     assert [cell.key for cell in some.cells] == ["base/m1/a", *wanted]
     assert all(cell in whole.cells for cell in some.cells)
     asked = [cell.key for cell in some.cells if some.asked(cell)]
@@ -338,13 +338,13 @@ def test_some_cells_alone_with_what_they_are_measured_against(
 
 def test_no_names_are_the_whole_plan(tmp_path: Path) -> None:
     whole = plan(tmp_path)
-    assert narrow(whole, []) is whole
+    assert select_cells(whole, []) is whole
 
 
 def test_what_a_cell_needs_comes_with_it_and_before_it(tmp_path: Path) -> None:
     merge = {"method": "merge", "how": "linear", "experts": {"method": "lora", "learn": ["a", "b"]}}
     whole = plan(tmp_path, methods={"full": {}, "merged": merge, "after": {"method": "lora", "rank": 2}})
-    some = narrow(whole, ["merged/m1/a/n8/s1"])
+    some = select_cells(whole, ["merged/m1/a/n8/s1"])
     (merged,) = [cell for cell in some.cells if some.asked(cell)]
     assert merged.key == "merged/m1/a/n8/s1"
     places = {cell.spec_digest: place for place, cell in enumerate(some.cells)}
@@ -355,7 +355,7 @@ def test_what_a_cell_needs_comes_with_it_and_before_it(tmp_path: Path) -> None:
 
 def test_names_of_no_cell_are_all_said_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        narrow(plan(tmp_path), ["lora/m1/a/n8/s2", "lroa", "full", "qlora/*"])
+        select_cells(plan(tmp_path), ["lora/m1/a/n8/s2", "lroa", "full", "qlora/*"])
     said = str(caught.value).splitlines()
     assert [line.split(" Known")[0] for line in said] == [
         "unknown cell of s 'lora/m1/a/n8/s2'. Did you mean 'lora/m1/a/n8/s1'?",

@@ -13,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from harness.errors import UserError
-from harness.plan.search import Search, as_optuna, choose, front, importances, lags, rung_shares, storage_at
+from harness.plan.search import (
+    StudySearch,
+    best_trial,
+    optuna_storage,
+    pareto_front,
+    rung_shares,
+    setting_importances,
+    should_prune,
+    to_optuna_study,
+)
 from harness.records import Trial
 
 RATE = {"learning_rate": {"low": 1e-5, "high": 1e-2}}
@@ -34,7 +43,7 @@ def done(number: int, *merits: float, **more: Any) -> Trial:
 
 def searched(what: Mapping[str, Any], score: Callable[[dict[str, Any]], float], **more: Any) -> list[Trial]:
     """Every trial of a search whose score is a function of its setting."""
-    search, trials = Search(what, **more), []
+    search, trials = StudySearch(what, **more), []
     while batch := search.ask():
         told = [done(asked.number, score(asked.params), params=asked.params) for asked in batch]
         search.tell(reversed(told))  # they end in any order
@@ -49,7 +58,7 @@ def bowl(params: Mapping[str, Any]) -> float:
 
 def test_tpe_finds_a_planted_optimum_within_five_percent_in_thirty_trials() -> None:
     for search in ("a", "b", "c"):
-        best = choose(searched(how(search=search * 64), bowl))
+        best = best_trial(searched(how(search=search * 64), bowl))
         assert best is not None
         span = math.log10(1e-2 / 1e-5)
         assert abs(math.log10(best.params["learning_rate"] / 7e-4)) < 0.05 * span
@@ -59,7 +68,7 @@ def test_tpe_finds_a_planted_optimum_within_five_percent_in_thirty_trials() -> N
 def test_tpe_finds_a_planted_optimum_among_several_settings() -> None:
     space = {**RATE, "rank": [4, 8, 16, 32]}
     what = how(space=space, default={"learning_rate": 1e-4, "rank": 8})
-    best = choose(searched(what, lambda params: bowl(params) - 0.02 * abs(params["rank"] - 16)))
+    best = best_trial(searched(what, lambda params: bowl(params) - 0.02 * abs(params["rank"] - 16)))
     assert best is not None
     assert best.params["rank"] == 16
     assert best.merits[0] > 0.95
@@ -98,7 +107,7 @@ def test_a_warm_start_is_the_second_trial_and_is_charged() -> None:
 
 
 def test_failed_trials_do_not_stop_a_search() -> None:
-    search = Search(how(trials=9))
+    search = StudySearch(how(trials=9))
     numbers = []
     while batch := search.ask():
         numbers += [asked.number for asked in batch]
@@ -110,7 +119,7 @@ def test_failed_trials_do_not_stop_a_search() -> None:
 
 
 def test_trials_that_were_ended_do_not_stop_a_search() -> None:
-    search = Search(how(trials=9, pruner="median"))
+    search = StudySearch(how(trials=9, pruner="median"))
     best: list[Trial] = []
     while batch := search.ask():
         trials = [
@@ -121,10 +130,10 @@ def test_trials_that_were_ended_do_not_stop_a_search() -> None:
         search.tell(trials)
         best += trials
     assert len(best) == 9
-    chosen = choose(best)
+    chosen = best_trial(best)
     assert chosen is not None
     assert chosen.status == "done"
-    study = as_optuna(how(), best)
+    study = to_optuna_study(how(), best)
     assert [trial.state.name for trial in study.trials[:3]] == ["COMPLETE", "PRUNED", "PRUNED"]
 
 
@@ -150,24 +159,24 @@ def test_a_trial_far_behind_is_ended_and_one_ahead_goes_on(pruner: str) -> None:
     ended = 0
     for number in numbers:
         trial = {"pruner": pruner, "rungs": 2, "search": "s", "number": number}
-        ended += lags(trial, earlier, at(number, 0.1)["intermediate"])
-        ended += lags(trial, earlier, at(number, 0.1, 0.1)["intermediate"])
-        assert not lags(trial, earlier, at(number, 0.9)["intermediate"])
+        ended += should_prune(trial, earlier, at(number, 0.1)["intermediate"])
+        ended += should_prune(trial, earlier, at(number, 0.1, 0.1)["intermediate"])
+        assert not should_prune(trial, earlier, at(number, 0.9)["intermediate"])
     assert ended
 
 
 def test_trials_of_the_same_batch_do_not_count() -> None:
     trial = {"pruner": "median", "rungs": 1, "search": "s", "number": 3}
-    assert not lags(trial, [at(0, 0.9)], at(3, 0.1)["intermediate"])  # numbers 1 and 2 run beside it
+    assert not should_prune(trial, [at(0, 0.9)], at(3, 0.1)["intermediate"])  # numbers 1 and 2 run beside it
 
 
 def test_wilcoxon_compares_item_by_item_with_the_best_trial() -> None:
     trial = {"pruner": "wilcoxon", "rungs": 1, "search": "s", "number": 2}
     best = at(0, 0.9, items=[0.9 + place / 1000 for place in range(30)])
     worse = at(1, 0.1, items=[0.5] * 30)
-    assert lags(trial, [best, worse], at(2, 0.4, items=[0.4] * 30)["intermediate"])
-    assert not lags(trial, [best, worse], at(2, 0.95, items=[0.95] * 30)["intermediate"])
-    assert not lags(trial, [], at(2, 0.4, items=[0.4] * 30)["intermediate"])
+    assert should_prune(trial, [best, worse], at(2, 0.4, items=[0.4] * 30)["intermediate"])
+    assert not should_prune(trial, [best, worse], at(2, 0.95, items=[0.95] * 30)["intermediate"])
+    assert not should_prune(trial, [], at(2, 0.4, items=[0.4] * 30)["intermediate"])
 
 
 def test_rungs_lie_where_their_pruner_wants_them() -> None:
@@ -182,10 +191,10 @@ def test_rungs_lie_where_their_pruner_wants_them() -> None:
 def test_of_equal_scores_the_lower_cross_entropy_wins_then_the_earlier() -> None:
     trials = [done(0, 0.8, values={"choice_cross_entropy": 0.7}), done(1, 0.8, values={"choice_cross_entropy": 0.5}),
               done(2, 0.8, values={"choice_cross_entropy": 0.5}), done(3, 0.9, status="oom")]  # fmt: skip
-    best = choose(trials)
+    best = best_trial(trials)
     assert best is not None
     assert best.number == 1
-    assert choose([done(0, 0.9, status="failed")]) is None
+    assert best_trial([done(0, 0.9, status="failed")]) is None
 
 
 def test_of_two_goals_the_second_decides_among_what_is_as_good_as_the_best() -> None:
@@ -195,8 +204,8 @@ def test_of_two_goals_the_second_decides_among_what_is_as_good_as_the_best() -> 
         done(2, 0.60, -0.1, values={"score_stderr": 0.04}),
         done(3, 0.70, -0.5, values={"score_stderr": 0.04}),  # worse than 1 in both
     ]
-    assert [trial.number for trial in front(trials)] == [0, 1, 2]
-    best = choose(trials)
+    assert [trial.number for trial in pareto_front(trials)] == [0, 1, 2]
+    best = best_trial(trials)
     assert best is not None
     assert best.number == 1
 
@@ -204,7 +213,7 @@ def test_of_two_goals_the_second_decides_among_what_is_as_good_as_the_best() -> 
 @given(some.lists(some.tuples(some.integers(0, 5), some.integers(0, 5)), min_size=1, max_size=12))
 def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     trials = [done(number, *map(float, point)) for number, point in enumerate(points)]
-    kept = {trial.number for trial in front(trials)}
+    kept = {trial.number for trial in pareto_front(trials)}
     for number, (a, b) in enumerate(points):
         beaten = any(c >= a and d >= b and (c, d) != (a, b) for c, d in points)
         assert (number in kept) is not beaten
@@ -213,11 +222,11 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
 def test_importance_goes_to_the_setting_that_matters() -> None:
     space = {**RATE, "weight_decay": {"low": 1e-3, "high": 1.0}}
     what = how(space=space, default={"learning_rate": 1e-4, "weight_decay": 1e-2}, sampler="random")
-    found = importances(what, searched(what, bowl))
+    found = setting_importances(what, searched(what, bowl))
     assert set(found) == {"fanova", "ped_anova"}
     for shares in found.values():
         assert shares["learning_rate"] > 0.7
-    assert importances(how(), searched(how(trials=10), bowl)) == {}
+    assert setting_importances(how(), searched(how(trials=10), bowl)) == {}
 
 
 # --- Optuna's own tools ---
@@ -227,7 +236,7 @@ def test_importance_goes_to_the_setting_that_matters() -> None:
 def test_a_stored_study_opens_with_optuna(tmp_path: Path, name: str) -> None:
     trials = [*searched(how(trials=4), bowl), done(4, status="oom", reason="too big", params={"learning_rate": 1e-3})]
     path = tmp_path / name
-    as_optuna(how(), trials, storage_at(path), "lora/tiny/colours/n8")
+    to_optuna_study(how(), trials, optuna_storage(path), "lora/tiny/colours/n8")
     storage: Any = f"sqlite:///{path}"
     if name.endswith(".log"):
         backend = optuna.storages.journal.JournalFileBackend(str(path))
@@ -237,6 +246,6 @@ def test_a_stored_study_opens_with_optuna(tmp_path: Path, name: str) -> None:
     assert study.best_value == max(trial.merits[0] for trial in trials[:4])
     assert study.trials[4].user_attrs["reason"] == "too big"
     with pytest.raises(UserError, match="is there already"):
-        storage_at(path)
+        optuna_storage(path)
     with pytest.raises(UserError, match=r"\.db \(SQLite\) or \.log"):
-        storage_at(tmp_path / "studies.txt")
+        optuna_storage(tmp_path / "studies.txt")

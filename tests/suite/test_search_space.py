@@ -13,11 +13,11 @@ from tools import plan_of
 from harness.errors import SuiteError
 from harness.methods import LogFloat, all_methods
 from harness.plan.identity import spec_digest
-from harness.plan.search import Search
-from harness.plan.studies import at_edge, study_of, trial_of
+from harness.plan.search import StudySearch
+from harness.plan.studies import range_edge, study_cell, trial_cell
 from harness.records import Cell, TrainSettings, Trial, with_settings
 from harness.suite.load import load_suite
-from harness.suite.search_space import TuneSettings, short, space_of
+from harness.suite.search_space import TuneSettings, searched_space, setting_name
 from harness.suite.variants import Variant, read_variant
 from harness.suite.yaml_lines import Lines
 
@@ -46,9 +46,9 @@ def tune_of(**settings: Any) -> TuneSettings:
 
 
 def searched(label: Variant, **settings: Any) -> dict[str, Any]:
-    space, wrong = space_of(label, tune_of(**settings))
+    space, wrong = searched_space(label, tune_of(**settings))
     assert not wrong, wrong
-    return {short(name): found for name, found in space.items()}
+    return {setting_name(name): found for name, found in space.items()}
 
 
 # --- what is searched ---
@@ -142,17 +142,17 @@ def test_a_studys_identity_is_its_budget_and_its_search_is_not(project: Path) ->
 
 def test_a_trial_is_what_its_settings_are(project: Path) -> None:
     study = next(cell for cell in plan_of(project, SUITE).cells if cell.study)
-    trial = trial_of(study, 3, {"learning_rate": 2e-4, "rank": 16})
+    trial = trial_cell(study, 3, {"learning_rate": 2e-4, "rank": 16})
     assert trial.settings["rank"] == 16
     assert (trial.seed, trial.key, trial.baseline) == (0, "lora/tiny/colours/n8/study/t03", "")
     assert trial.retain == ()
     assert (
-        trial.spec_digest == spec_digest(trial) == trial_of(study, 7, {"learning_rate": 2e-4, "rank": 16}).spec_digest
+        trial.spec_digest == spec_digest(trial) == trial_cell(study, 7, {"learning_rate": 2e-4, "rank": 16}).spec_digest
     )
     pruned = next(
         cell for cell in plan_of(project, SUITE.replace("trials: 6", "trials: 6, pruner: asha")).cells if cell.study
     )
-    one, other = (trial_of(pruned, number, {"learning_rate": 2e-4, "rank": 16}) for number in (3, 7))
+    one, other = (trial_cell(pruned, number, {"learning_rate": 2e-4, "rank": 16}) for number in (3, 7))
     assert one.spec_digest != other.spec_digest, "where it is ended depends on what it is compared with"
 
 
@@ -162,7 +162,7 @@ def test_a_merge_is_tuned_with_experts_of_its_own_seed(project: Path) -> None:
     study = next(cell for cell in plan.cells if cell.study)
     experts = [cell for cell in plan.cells if cell.spec_digest in study.needs.values()]
     assert {(cell.label, cell.task, cell.seed) for cell in experts} >= {("lora", "colours", 0)}
-    assert trial_of(study, 0, {"density": 0.2}).needs == study.needs
+    assert trial_cell(study, 0, {"density": 0.2}).needs == study.needs
 
 
 def test_the_default_is_the_label_itself(project: Path) -> None:
@@ -179,7 +179,7 @@ def test_whole_numbers_stay_whole(project: Path) -> None:
     study = next(cell for cell in plan_of(project, text).cells if cell.study)
     assert study.study["space"]["train.batch_size"] == {"low": 2, "high": 16}
     for sampler in ("tpe", "grid", "random", "cmaes"):
-        search = Search({**study.study, "sampler": sampler, "trials": 12})
+        search = StudySearch({**study.study, "sampler": sampler, "trials": 12})
         while batch := search.ask():
             assert all(isinstance(asked.params[name], int) for asked in batch for name in ("train.batch_size", "rank"))
             search.tell(Trial(asked.number, asked.params, "done", merits=(1.0,)) for asked in batch)
@@ -217,7 +217,7 @@ def test_settings_go_where_their_names_say(rate: float, rank: int, steps: int) -
 def test_the_study_of_what_has_nothing_to_search_is_none(project: Path) -> None:
     cell = next(cell for cell in plan_of(project, SUITE).cells if cell.label == "lora" and cell.seed == 0)
     fixed = label_of("lora", {"space": {"rank": None, "learning_rate": None}})
-    assert study_of(fixed, tune_of(), cell) is None
+    assert study_cell(fixed, tune_of(), cell) is None
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_the_study_of_what_has_nothing_to_search_is_none(project: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_edge_of_a_space(value: Any, space: Any, end: str) -> None:
-    assert at_edge(value, space) == end
+    assert range_edge(value, space) == end
 
 
 # --- mistakes ---

@@ -17,13 +17,13 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
 
     Example: tunebench check quickstart
     """
-    from harness.plan import known_facts, make_plan, notes
+    from harness.plan import data_notes, fetched_facts, make_plan
 
     catalog = project()
     loaded = read_suite(suite, catalog)
-    facts, missing = known_facts(catalog, loaded)
+    facts, missing = fetched_facts(catalog, loaded)
     cells = None if missing else len(make_plan(loaded, facts).cells)
-    odd = [] if missing else list(notes(loaded, facts))
+    odd = [] if missing else list(data_notes(loaded, facts))
     if as_json:
         show_json({"suite": loaded.name, "cells": cells, "not_fetched": missing, "notes": odd})
     elif missing:

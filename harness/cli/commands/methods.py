@@ -22,7 +22,7 @@ def describe(part: type[Configurable]) -> JsonObject:
     """A method, objective or curriculum, for listings. `missing` says what it lacks on this machine, `space` what
     tuning may move."""
     from harness.methods import Method
-    from harness.suite import as_range
+    from harness.suite import range_of
 
     made = part()
     about: JsonObject = {
@@ -31,7 +31,7 @@ def describe(part: type[Configurable]) -> JsonObject:
         "about": (part.__doc__ or "").strip().splitlines()[0],
         "paper": part.paper,
         "settings": part.fields(),
-        "space": {key: as_range(found) for key, found in getattr(made, "space", {}).items()},
+        "space": {key: range_of(found) for key, found in getattr(made, "space", {}).items()},
         "packages": list(part.packages),
         "missing": made.skip() or "",
     }

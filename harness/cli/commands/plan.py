@@ -46,11 +46,11 @@ def show_plan(
     from harness.cli.display import show_forecast, show_outlooks
     from harness.execute import forecast_cells
     from harness.execute.executors import Executor
-    from harness.plan import known_facts, make_plan, narrow
+    from harness.plan import fetched_facts, make_plan, select_cells
 
     catalog = project()
     loaded = read_suite(suite, catalog)
-    facts, missing = known_facts(catalog, loaded)
+    facts, missing = fetched_facts(catalog, loaded)
     if missing:
         raise UserError(
             f"not fetched yet: {', '.join(missing)}. Run `tunebench fetch {suite}` first: the plan needs the "
@@ -58,7 +58,7 @@ def show_plan(
         )
     environment, _ = Executor.environment(threads, jobs, "")
     plan, store = make_plan(loaded, facts), results(folder, catalog)
-    rows = forecast_cells(narrow(plan, only or ()), store, environment, size_of(memory))
+    rows = forecast_cells(select_cells(plan, only or ()), store, environment, size_of(memory))
     decided = what_items_decide(plan, store)
     if as_json:
         show_json({"cells": [asdict(row) for row in rows], "outlook": [asdict(one) for one in decided]})

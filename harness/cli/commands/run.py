@@ -54,7 +54,7 @@ def run(
     Example: tunebench run peft-vs-full --retry failed
     """
     from harness.execute import Choices
-    from harness.plan import make_plan, narrow
+    from harness.plan import make_plan, select_cells
     from harness.records import Status
 
     catalog = project()
@@ -64,6 +64,6 @@ def run(
         if status not in set(Status):
             raise UserError(unknown("status", status, list(Status)))
     check_executor(executor)
-    plan = narrow(make_plan(loaded, get_facts(catalog, loaded)), only or ())
+    plan = select_cells(make_plan(loaded, get_facts(catalog, loaded)), only or ())
     choices = Choices(executor, jobs, threads or 0, again, size_of(memory), address)
     sys.exit(run_plan(plan, choices, catalog, results(folder, catalog), tracker or (), allow_bad_instruments))

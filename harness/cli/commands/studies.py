@@ -37,15 +37,15 @@ def studies(
 
     Example: tunebench studies tuned-peft-vs-full --storage tuning.db && optuna-dashboard sqlite:///tuning.db
     """
-    from harness.plan import as_optuna, storage_at
+    from harness.plan import optuna_storage, to_optuna_study
 
     name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
     found = stored(results(folder, project()), name)
     if storage is not None:
-        goal = storage_at(storage)
+        goal = optuna_storage(storage)
         for study in found:
             if study.trials:
-                as_optuna(study.study, study.trials, goal, study.key.removesuffix("/study"))
+                to_optuna_study(study.study, study.trials, goal, study.key.removesuffix("/study"))
         print(f"{storage}: {counted(len(found), 'study', 'studies')}")
     elif as_json:
         show_json([described(study) for study in found])

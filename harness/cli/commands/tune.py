@@ -74,7 +74,7 @@ def tune(
     Example: tunebench tune tuned-peft-vs-full --method lora
     """
     from harness.execute import Choices
-    from harness.plan import make_plan, narrow
+    from harness.plan import make_plan, select_cells
 
     catalog = project()
     loaded = with_budget(read_suite(suite, catalog), trials)
@@ -91,7 +91,7 @@ def tune(
     choices = Choices(executor, jobs, threads or 0, memory=size_of(memory))
     store = results(folder, catalog)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        code = run_plan(narrow(plan, wanted), choices, catalog, store)
+        code = run_plan(select_cells(plan, wanted), choices, catalog, store)
     found = stored(store, loaded.name, {studies[key].spec_digest for key in wanted})
     if as_json:
         show_json([described(study) for study in found])

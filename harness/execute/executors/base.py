@@ -22,7 +22,7 @@ from harness.execute.events import EventLog
 from harness.execute.queue import Queue
 from harness.execute.running import Ended, Handle, Progress, Refusal, Run, Running, Slot
 from harness.execute.studies import Studies
-from harness.plan import Plan, leaks_of
+from harness.plan import Plan, leaks_in_cell
 from harness.records import Cell, CellResult, Environment, Job, Status, with_settings
 from harness.store import (
     ITEMS,
@@ -276,7 +276,7 @@ class Executor(ABC, Generic[Slot, Handle]):
             memory_limit=run.limits.memory,
             matmul_peak=run.peaks.get(cell.train.precision),
             bad_instruments=run.bad_instruments,
-            leaks=leaks_of(cell, run.facts),
+            leaks=leaks_in_cell(cell, run.facts),
             earlier=self.studies.earlier(cell) if cell.trial else (),
         )
 

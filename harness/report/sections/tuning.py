@@ -12,7 +12,7 @@ from harness.report.format import NA, digits_of, number, size, with_error
 from harness.report.sections.base import Section, Subject
 from harness.report.table import Block, Report
 from harness.store import StoredStudy, StoredTrial
-from harness.suite import short
+from harness.suite import setting_name
 
 if TYPE_CHECKING:
     import altair as alt
@@ -143,7 +143,9 @@ def line(
     cells = [study.label, counts(study), *told, number(gain, digits, signed=True), test]
     if rated:
         cells += [f"{rate:.2g}" if rate else NA, times(rate / full) if rate and full else NA]
-    cells += [", ".join(f"{short(key)} {value_text(value)}" for key, value in others.items() if value is not None)]
+    cells += [
+        ", ".join(f"{setting_name(key)} {value_text(value)}" for key, value in others.items() if value is not None)
+    ]
     cells += [number(study.sign * expected_best(merits, k), digits) if merits else NA for k in budgets]
     cells += [f"{sum(trial.seconds for trial in study.trials):.0f}", size(best.peak_bytes if best else None)]
     if several:
