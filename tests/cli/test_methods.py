@@ -13,7 +13,7 @@ from harness.cli.commands.methods import describe, shown
 from harness.methods import all_methods
 from harness.methods.base import remembered
 from harness.objectives import all_objectives
-from harness.objectives.ewc import EWC
+from harness.objectives.anchored import EWC
 
 LIST = """
 import contextlib, io, json, sys
