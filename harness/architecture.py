@@ -1,4 +1,4 @@
-"""What a model folder says of its network: the configuration, and the names and shapes of its weights.
+"""Reads a model folder's architecture: the configuration, and the names and shapes of the weights.
 
 Read from `config.json` and the headers of the safetensors files, by json and struct alone: no weight is loaded.
 Not covered: checkpoints of another form (`.bin`, GGUF), which have no header that can be read so.
@@ -37,11 +37,11 @@ class Network:
     @cached_property
     def layers(self) -> tuple[dict[str, str], ...]:
         """For each decoder layer, from the bottom up: name within the layer -> name in `weights`."""
-        found: dict[int, dict[str, str]] = {}
+        by_number: dict[int, dict[str, str]] = {}
         for name in self.weights:
             if match := LAYER.match(name):
-                found.setdefault(int(match[1]), {})[match[2]] = name
-        return tuple(found[place] for place in sorted(found))
+                by_number.setdefault(int(match[1]), {})[match[2]] = name
+        return tuple(by_number[number] for number in sorted(by_number))
 
     @cached_property
     def final_norm(self) -> str:
@@ -90,7 +90,7 @@ class Network:
         }
 
     def unmatched(self, targets: str | Sequence[str]) -> Iterator[str]:
-        """What is wrong with targets of which no linear layer here is one; peft ignores the odd one silently."""
+        """A sentence for each target that matches no linear layer of this model; peft silently ignores such ones."""
         names = [name.removesuffix(".weight") for name in (*self.weights, "lm_head.weight")]
         linears = [name.removesuffix(".weight") for name in self.linears()]
         if isinstance(targets, str):
@@ -102,7 +102,7 @@ class Network:
                 yield unknown("linear layer", target, sorted({name.split(".")[-1] for name in linears}))
 
     def is_counted(self) -> bool:
-        """Whether every layer is of the form that `memory.py` counts: attention and a gated MLP, as in Llama."""
+        """Whether every layer has the form that `plan/memory.py` counts: attention and a gated MLP, as in Llama."""
         wanted = set(LINEARS)
         each = ({short.split(".")[-2] for short in layer if short.endswith("_proj.weight")} for layer in self.layers)
         return bool(self.embedding and self.layers and "num_attention_heads" in self.config) and all(
@@ -111,7 +111,7 @@ class Network:
 
 
 def sample(layers: int = 128) -> Network:
-    """A network of Llama's form without a checkpoint: what does a method train of such a one?"""
+    """A network of Llama's form without a checkpoint, to count what a method trains in such a model."""
     weights: dict[str, Shape] = {"model.embed_tokens.weight": (32, 8), "model.norm.weight": (8,)}
     for place in range(layers):
         for part in LINEARS:
@@ -157,9 +157,9 @@ def header(path: Path) -> Iterator[tuple[str, str, Shape]]:
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > HEADER_MOST:
-            raise ValueError(f"{path}: a header of {length} bytes is none of a safetensors file.")
-        found = json.loads(file.read(length))
-    for name, entry in found.items():
+            raise ValueError(f"{path}: a header of {length} bytes is too long for a safetensors file.")
+        entries = json.loads(file.read(length))
+    for name, entry in entries.items():
         if name != "__metadata__":
             yield name, str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
 

@@ -1,6 +1,6 @@
-"""The environment of a run: what may change its results (`env_digest`), and the provenance beside it.
+"""Describes the environment of a run: what may change its results (`env_digest`), and its provenance.
 
-Read without importing torch, so that `plan` can say what is done already.
+Imports no torch, so that `plan` can tell quickly which cells are done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RESULT_PACKAGES = (
 
 
 def now() -> str:
-    """UTC, ISO 8601, to the millisecond."""
+    """The time in UTC, as ISO 8601 to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -37,7 +37,7 @@ def environment(threads: int) -> Environment:
         if dist.metadata["Name"]
     }
     accelerator, driver = accelerators()
-    what = {
+    identity = {
         "packages": {name: version_of(name) for name in RESULT_PACKAGES},
         "device": accelerator or "cpu",
         "threads": threads,
@@ -45,7 +45,7 @@ def environment(threads: int) -> Environment:
     }
     commit, dirty = git_state()
     return Environment(
-        env_digest=digest(what),
+        env_digest=digest(identity),
         created=now(),
         python=platform.python_version(),
         os=platform.platform(),
@@ -59,6 +59,7 @@ def environment(threads: int) -> Environment:
 
 
 def version_of(name: str) -> str:
+    """The installed version of a package; "" where it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

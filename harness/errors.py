@@ -3,7 +3,7 @@
 ::
 
     TunebenchError
-    ├── UserError              the caller can mend it: one message, exit code 2, no traceback
+    ├── UserError              the caller can correct it: one message, exit code 2, no traceback
     │   ├── SuiteError         every mistake of a suite at once, with file and line
     │   ├── TaskError          a task that cannot be loaded, or cannot be learned
     │   ├── SourceError        a source that is malformed, damaged or missing
@@ -32,20 +32,20 @@ class TunebenchError(Exception):
 
 
 class UserError(TunebenchError):
-    """The caller can mend it; the message says how. The command exits with 2."""
+    """A mistake that the caller can correct; the message says how. The command exits with 2."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in a file: what was found there, and what would be right."""
+    """One mistake in a file: what the file has, and what would be right."""
 
     message: str
     file: str = ""
     line: int = 0
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
-        return place + self.message
+        location = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
+        return location + self.message
 
 
 class SuiteError(UserError):
@@ -95,7 +95,7 @@ class CellError(TunebenchError):
 
 
 class OutOfMemory(CellError):
-    """Memory ran out, and there is evidence for it."""
+    """Memory ran out, with evidence: a CUDA error, or the memory watchdog."""
 
     status = "oom"
 
@@ -107,7 +107,7 @@ class Diverged(CellError):
 
 
 class Interrupted(CellError):
-    """The machine cut the cell short (a full disk, a failing one): it says nothing about the cell."""
+    """The machine cut the cell short (a full or failing disk), which says nothing about the cell."""
 
     status = "interrupted"
 
@@ -119,7 +119,7 @@ class Unavailable(CellError):
 
 
 def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> str:
-    """The one sentence for an unknown name: what was got, the nearest match, what is allowed.
+    """The message for an unknown name: the name, the nearest match, and the allowed names.
 
     Example: ``unknown("method", "lorra", ["lora", "full"])``.
     """
@@ -136,5 +136,5 @@ def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> s
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number of things, in words: 1 model, 2 models."""
+    """A number with its noun in the right form: "1 model", "2 models"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

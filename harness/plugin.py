@@ -12,13 +12,16 @@ from collections.abc import Iterable
 from copy import copy
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from harness.errors import unknown
 
+Settings = dict[str, Any]  # YAML key -> its value, its default or its type
+Found = TypeVar("Found")
+
 
 @cache
-def annotations_of(kind: type) -> dict[str, Any]:
+def annotations_of(kind: type) -> Settings:
     """Field -> type for a class's annotated public fields. Cached, because a plan needs it for each of its cells."""
     return {
         key: hint
@@ -45,22 +48,22 @@ class Configurable:
             setattr(self, key, settings.get(key, copy(default)))
 
     @classmethod
-    def annotations(cls) -> dict[str, Any]:
+    def annotations(cls) -> Settings:
         """YAML keys and their types, base class first."""
         return annotations_of(cls)  # type: ignore[arg-type]  # a class is hashable
 
     @classmethod
-    def fields(cls) -> dict[str, Any]:
+    def fields(cls) -> Settings:
         """YAML keys and their defaults."""
         return {key: getattr(cls, key) for key in cls.annotations()}
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """Every key with its resolved value."""
         return {key: getattr(self, key) for key in self.fields()}
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Settings:
         """The settings that are part of a cell's identity.
 
         Settings of `later` at their defaults are left out, so that results from before them are still found.
@@ -73,7 +76,7 @@ class Configurable:
         return ()
 
     def mistakes(self) -> Iterable[str]:
-        """What is wrong with these settings: what `problems` says, and what the base class checks of every kind."""
+        """Faults of these settings: those of `problems`, and those that the base class finds for every kind."""
         return self.problems()
 
     def skip(self) -> str | None:
@@ -89,20 +92,20 @@ def inside(kind: type, module: str) -> bool:
     return f"{kind.__module__}.".startswith(f"{module}.")
 
 
-def find_classes(package: str, path: Iterable[str], base: type) -> dict[str, Any]:
-    """Name -> class, in order of name: every subclass of `base` with a non-empty `name`, where it is defined.
+def find_classes(package: str, path: Iterable[str], base: type[Found]) -> dict[str, type[Found]]:
+    """Name -> class, sorted by name: every subclass of `base` with a non-empty `name` that the package defines.
 
     `package` and `path` are a package's `__name__` and `__path__`; all its modules are imported.
     Raises RuntimeError when two classes have the same name.
     """
-    found: dict[str, Any] = {}
+    classes: dict[str, type[Found]] = {}
     for info in pkgutil.iter_modules(path):
         module = importlib.import_module(f"{package}.{info.name}")
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, base) and inside(value, module.__name__):
                 name = getattr(value, "name", "")
-                if name in found:
-                    raise RuntimeError(f"two classes are named {name!r}: {found[name]} and {value}")
+                if name in classes:
+                    raise RuntimeError(f"two classes are named {name!r}: {classes[name]} and {value}")
                 if name:
-                    found[name] = value
-    return dict(sorted(found.items()))
+                    classes[name] = value
+    return dict(sorted(classes.items()))

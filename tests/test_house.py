@@ -184,6 +184,16 @@ def test_planning_running_and_reporting_load_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.process
+def test_reading_the_fast_tests_loads_no_torch() -> None:
+    heavy = {"torch", "transformers", "peft", "lm_eval"}
+    code = "import sys, pytest\n"
+    code += "status = pytest.main(['--fast', '--collect-only', '-q', '-p', 'no:cacheprovider'])\n"
+    code += f"print(int(status), sorted({heavy!r} & set(sys.modules)))"
+    collected = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert collected.stdout.splitlines()[-1] == "0 []"
+
+
 def test_the_tree_in_the_docs_is_the_disk() -> None:
     text = next(
         page for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if "<!-- tree -->" in page.read_text()

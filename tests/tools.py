@@ -1,11 +1,14 @@
-"""Short ways to a suite, a plan and a finished cell, for tests."""
+"""Short ways to a suite, a plan and a finished cell, for tests.
+
+What runs a cell in this process is imported where it is used: tests that only plan load no torch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samples import JOB
 
@@ -21,10 +24,10 @@ from harness.store.database import Store
 from harness.store.files import attempts, read_result
 from harness.store.files import write_job as store_job
 from harness.suite.load import load_suite
-from harness.worker import cell as worker
-from harness.worker.cell import CellRun
-from harness.worker.context import CellContext
-from harness.worker.training import CellTraining
+
+if TYPE_CHECKING:
+    from harness.worker.context import CellContext
+    from harness.worker.training import CellTraining
 
 
 def plan_of(root: Path, text: str | None = None, name: str = "small") -> Plan:
@@ -77,6 +80,8 @@ def run_here(
     plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None, baseline: Path | None = None
 ) -> CellResult:
     """Run one cell in this process; its result. `folder` is the attempt's."""
+    from harness.worker import cell as worker
+
     write_job(plan, cell, folder, needs, baseline)
     worker.run(folder)
     return read_result(folder)
@@ -84,6 +89,8 @@ def run_here(
 
 def context_of(plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None) -> CellContext:
     """The context of a cell that trains in this process; nothing has been loaded yet."""
+    from harness.worker.cell import CellRun
+
     folder.mkdir(parents=True)
     context = CellRun(folder, job_of(plan, cell, folder, needs)).context
     context.scratch.mkdir()
@@ -92,6 +99,8 @@ def context_of(plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | No
 
 def training_of(context: CellContext) -> CellTraining:
     """What trains the model of a context made by `context_of`."""
+    from harness.worker.training import CellTraining
+
     assert isinstance(context.training, CellTraining)
     return context.training
 

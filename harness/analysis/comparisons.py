@@ -64,7 +64,7 @@ SHORT = 12  # digits of an environment's digest that are shown
 
 @dataclass(frozen=True)
 class Request:
-    """What of two names is compared, by which metric.
+    """The tables and the metric by which two names are compared.
 
     `suite` says whose newest run labels are looked up in; `margin` None is the run's own; `task`, `model` and `size` (a
     number of training examples) leave out other tables.
@@ -88,6 +88,7 @@ class Request:
         ]
 
     def within(self, run: StoredRun) -> float:
+        """The margin that was asked for, else the run's own."""
         return run.margin if self.margin is None else self.margin
 
 
@@ -143,7 +144,7 @@ class CellComparison:
 def resolve(
     connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request
 ) -> LabelComparison | CellComparison | GroupComparison:
-    """What two names stand for (labels, cells, runs or environments), compared.
+    """Compares what two names stand for: labels, cells, runs or environments.
 
     Raises UserError for a name that stands for nothing, with the nearest, and for two of different kinds.
     """
@@ -181,13 +182,13 @@ def kind_of_names(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> str:
 
 
 def starting(start: str, names: Iterable[str]) -> list[str]:
-    """The names that start so; one that is whole stands for itself alone."""
+    """The names that begin with `start`, or that name alone where it is one of them."""
     found = [name for name in names if name.startswith(start)]
     return [start] if start in found else found
 
 
 def the_ones(kind: str, a: str, b: str, names: Sequence[str]) -> tuple[str, str]:
-    """The two names that start so. Raises UserError where one stands for several, or both for the same."""
+    """The names that `a` and `b` begin. Raises UserError where one begins several, or both begin the same."""
     found = []
     for start in (a, b):
         those = starting(start, names)

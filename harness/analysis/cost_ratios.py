@@ -3,7 +3,7 @@
 A cost is any number that is kept of an attempt but its scores: a fact (`latency_ms_p50`), a column of a phase
 (`train_seconds`, `evaluate_rss_bytes`, `train_energy_j`), or `peak_bytes`, the peak of training. Costs are compared as
 ratios: Welch's t-test (1947, doi:10.1093/biomet/34.1-2.28) on their logarithms, a value a seed, so that the margin is a
-relative difference. What does not vary at all (parameters, the size of files) is compared as it stands.
+relative difference. Costs that do not vary at all (parameters, the size of files) are compared as they are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DISTURBED = ("s", "ms", "J", "share of the matmul peak")  # units of what others
 
 
 class CostKind(NamedTuple):
-    """What is known of a cost by its name."""
+    """A cost's name, unit and direction (None: neither more nor less is better)."""
 
     name: str
     unit: str
@@ -63,7 +63,7 @@ class CostSide:
 
 
 def cost_kind(name: str, rows: Iterable[CellRow], units: Units) -> CostKind | None:
-    """The cost of that name, if any of these cells has it."""
+    """The cost of that name, with its unit as stored; None where none of these cells has it."""
     for row in rows:
         if value_of(row, name) is None:
             continue
@@ -74,7 +74,7 @@ def cost_kind(name: str, rows: Iterable[CellRow], units: Units) -> CostKind | No
 
 
 def cost_names(rows: Iterable[CellRow]) -> list[str]:
-    """Every cost that some of these cells have."""
+    """Names of all costs that some of these cells have, in alphabetical order."""
     found: set[str] = set()
     for row in rows:
         found |= row.facts.keys()
@@ -98,7 +98,7 @@ def value_of(row: CellRow, name: str) -> float | None:
 
 
 def column_of(row: CellRow, name: str) -> tuple[str, str]:
-    """(phase, column) of a name such as `score_stages_seconds`; two empty texts where it is none of this cell's."""
+    """(phase, column) of a name such as `score_stages_seconds`; two empty texts where the cell has no such cost."""
     for phase in row.phases:
         if name.startswith(f"{phase}_") and (column := name.removeprefix(f"{phase}_")) in COLUMNS:
             return phase, column
@@ -113,7 +113,7 @@ def cost_side(label: str, cells: Sequence[CellRow], name: str, device: str = "")
     if done and len(values) < len(done):
         missing = f"{label} has no {name}" + (f" in {len(done) - len(values)} of {len(done)} cells" if values else "")
     elif any(not math.isfinite(value) or value <= 0 for value in values):
-        missing = f"{label} has a {name} that is not above 0, of which there is no ratio"
+        missing = f"{label} has a {name} that is not above 0, so there is no ratio"
     return CostSide(label, tuple(values), any(cell.contended for cell in done), device, missing)
 
 
@@ -132,7 +132,7 @@ def why_costs_incomparable(a: CostSide, b: CostSide, kind: CostKind) -> str:
 
 
 def cost_verdict(a: CostSide, b: CostSide, kind: CostKind, margin: float = MARGIN, p: float | None = None) -> Verdict:
-    """What `a` costs beside `b`. `p` is the p-value as corrected for all that are shown, else their own."""
+    """The verdict on the costs of `a` and `b`. `p` is their p-value, corrected for all pairs shown."""
     if reason := why_costs_incomparable(a, b, kind):
         return Verdict(a.label, b.label, "incomparable", kind.name, reason=reason)
     found = ratio(a.values, b.values, margin)
@@ -148,9 +148,9 @@ def cost_verdict(a: CostSide, b: CostSide, kind: CostKind, margin: float = MARGI
 def ratio(a: Sequence[float], b: Sequence[float], margin: float = MARGIN) -> Ratio:
     """How many times `a` is `b`: the ratio of their geometric means, over positive values [seeds] each.
 
-    Welch's t on logarithms; the interval is of `LEVEL`. `p_tied` is that of two one-sided tests against ratios of
-    1 / (1 + margin) and 1 + margin (Schuirmann 1987, doi:10.1007/BF01068419). Values of which neither side's vary are
-    known exactly; with a single value on either side nothing is known of their spread, and both p-values are 1.
+    Welch's t-test on logarithms; the interval is of `LEVEL`. `p_tied` comes from two one-sided tests against ratios of
+    1 / (1 + margin) and 1 + margin (Schuirmann 1987, doi:10.1007/BF01068419). Where neither side varies, the ratio is
+    exact. With a single value on either side the spread is unknown, and both p-values are 1.
     """
     from scipy.special import stdtr, stdtrit
 

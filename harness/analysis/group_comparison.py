@@ -49,7 +49,7 @@ NamePair = tuple[str, str]
 
 @dataclass(frozen=True)
 class MatchedLabel:
-    """One label in one table of both."""
+    """The verdict on one label that both sides have in one table."""
 
     where: Point
     label: str
@@ -95,7 +95,7 @@ class EnvironmentChanges:
 
 
 def pairs(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[Pair], GroupVerdicts]:
-    """The labels that stand in the same table of both, and what there is besides."""
+    """The labels that both sides have in the same table, and those that are left out: shared, or on one side only."""
     first, second = tables(a), tables(b)
     found, shared = [], []
     for where in (where for where in first if where in second):
@@ -112,7 +112,7 @@ def pairs(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[Pair], Group
 
 
 def only(these: Mapping[Point, Table], others: Mapping[Point, Table]) -> tuple[str, ...]:
-    """The labels of tables that stand in none of the others."""
+    """The labels that these tables have and the others do not, as "lora: topic, …"."""
     return tuple(name(where, label) for where in these for label in these[where] if label not in others.get(where, {}))
 
 
@@ -135,8 +135,10 @@ def runs_by_score(
     metric: str = "",
     margin: float = MARGIN,
 ) -> GroupVerdicts:
-    """Every label and table of run A beside the same of run B; the spread between seeds is that of all labels of the
-    table in both runs."""
+    """Compares every label and table of run A with the same of run B.
+
+    The spread between seeds is that of all labels of the table in both runs.
+    """
     found, rest = pairs(a, b)
     mine = {cell.attempt_id for cell in a}
     first, second = tables(a), tables(row for row in b if row.attempt_id not in mine)  # no attempt counts twice
@@ -202,7 +204,7 @@ def differences(a: Side, b: Side) -> Array:
 
 
 def apart(a: Side, b: Side, pooled: Spread | None) -> Comparison:
-    """Whether paired differences are other than nothing."""
+    """Compares the paired differences A - B with zero."""
     import numpy
 
     found = differences(a, b)
@@ -242,7 +244,7 @@ def groups_by_cost(
     devices: NamePair,
     margin: float = MARGIN,
 ) -> GroupVerdicts:
-    """Every label and table of A beside the same of B by a cost, a value a seed."""
+    """Compares every label and table of A with the same of B by a cost, with one value for each seed."""
     found, rest = pairs(a, b)
     tested = [
         (
@@ -282,7 +284,7 @@ def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, P
 
 
 def environment_changes(a: EnvironmentRecord, b: EnvironmentRecord) -> EnvironmentChanges:
-    """What two environments' records (`store.environment_of`) differ in."""
+    """The differences between two environments' records (see `store.environment_of`)."""
     first, second = a.get("packages", {}), b.get("packages", {})
     packages = {
         package: (first.get(package, ""), second.get(package, ""))
@@ -303,7 +305,7 @@ def result_packages() -> set[str]:
 
 
 def hardware_texts(a: EnvironmentRecord, b: EnvironmentRecord) -> NamePair:
-    """What two environments measured costs on, in words; these differ where such figures say nothing of each other."""
+    """The hardware of two environments, in words. The texts differ where costs must not be compared."""
     found = [", ".join(filter(None, (environment.get(what) for what in HARDWARE))) for environment in (a, b)]
     if environment_changes(a, b).unexplained:
         found[1] += " with another number of threads"

@@ -1,8 +1,8 @@
 """What a plan's test items can decide at its margin, before anything has run. Pure.
 
 In: a plan, and how far seeds scattered in earlier results. Out: for each learned task and model what `power.outlook`
-says, with all that it assumes. Only of metrics by which an item is right or wrong: of others (perplexity, rewards) the
-spread between items is not known before they are scored.
+says, with all that it assumes. Only metrics by which an item is right or wrong are covered: for others (perplexity,
+rewards) the spread between items is not known before they are scored.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Spreads = Mapping[tuple[str, str], Spread]  # (model, task) -> how far its score
 
 @dataclass(frozen=True)
 class TaskOutlook:
-    """What the items of a learned task can decide for a model's methods.
+    """Differences and ties that the items of a learned task can show between a model's methods.
 
-    `seed_sd` is the standard deviation of a score between seeds, None where nothing is known of it: then `figures` are
-    those of the items alone, the best case; so they are with one seed. `seed_df` says how much is known of it.
+    `seed_sd` is the standard deviation of a score between seeds, with `seed_df` degrees of freedom. It is None where it
+    is unknown, or with one seed: `figures` then count the items alone, the best case.
     `share_right` and `disagreement` (the share of items that two methods answer differently) are assumed.
     """
 
@@ -52,7 +52,7 @@ class TaskOutlook:
 
 
 def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
-    """One for each model and learned task whose items are right or wrong, in the order of the suite."""
+    """The outlooks of all models and learned tasks whose items are right or wrong, in the order of the suite."""
     found = []
     for model in plan.suite.models:
         for task, _ in plan.suite.tasks:
@@ -99,7 +99,7 @@ def outlook_sentence(found: TaskOutlook, several: bool = False) -> str:
 
 
 def outlook_assumption(found: TaskOutlook) -> str:
-    """What the figures of one outlook stand on."""
+    """The assumptions behind one outlook, in words."""
     share = f"a share right of {found.share_right:g}, two methods that answer {found.disagreement:g} of the items apart"
     if found.seeds < 2:
         return f"{share}, and no spread between seeds: with one seed nothing is settled of methods that vary with it"

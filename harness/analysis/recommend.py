@@ -5,7 +5,7 @@ fit, the highest score is sought; what scores within the margin of it is good en
 total cost of ownership, and what costs at most a quarter more, since times are measured no better: among them fewer
 parts to run, extra packages and settings to choose go first, then the score. The other good ones follow by their cost,
 all others by their score. Scores decide by their estimates and not by tests: if whatever cannot be told
-apart were good enough, a cheap method would win by being measured badly. How sure the answer is, is said beside it.
+apart were good enough, a cheap method would win by being measured badly. The answer says how certain it is.
 
 Not covered: how candidates come from stored results (`report/candidates.py`), and words (`report/advice.py`).
 """
@@ -35,7 +35,7 @@ Limit = Literal["status", "learned", "memory", "forgetting", "latency", "budget"
 
 @dataclass(frozen=True)
 class Change:
-    """Of a retained task, against the untouched model: `value` is positive where it became better, in its own unit."""
+    """The change of a retained task against the untouched model, in its own unit; positive where it became better."""
 
     value: float
     stderr: float | None
@@ -119,9 +119,11 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a candidate is out, or what is to be said of one that is in: its figure and the limit. `where` is the phase
-    of memory, the retained task, or a status; a `value` of None was not measured. `reach` is the far end of the
-    interval of a figure whose estimate is on the other side of the limit."""
+    """Why a candidate is ruled out, or a caution about one that fits: its figure and the limit.
+
+    `where` is the phase of memory, the retained task, or a status. A `value` of None was not measured. `reach` is the
+    far end of the interval of a figure whose estimate is on the other side of the limit.
+    """
 
     limit: Limit
     value: float | None = None
@@ -258,7 +260,7 @@ def judged(one: Candidate, cost: Cost | None, wishes: Wishes) -> tuple[list[Reas
 
 
 def total(one: Ranked) -> float:
-    """The cost of ownership; what is unknown is no less than anything."""
+    """Cost of ownership; infinite where it is unknown."""
     return one.cost.total if one.cost else math.inf
 
 

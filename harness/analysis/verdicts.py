@@ -25,7 +25,7 @@ Outcome = Literal["better", "worse", "tied", "underpowered", "incomparable"]
 
 
 class Point(NamedTuple):
-    """What the rows of one table have in common, so that they may be compared."""
+    """The task, model, data size and condition that the rows of one table share, so that they can be compared."""
 
     task: str
     model: str  # the base model
@@ -102,10 +102,13 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `a` is to `b`. Scores have a `decision`, costs a `ratio`; of what cannot be compared both are None, and
-    `reason` says why. Beside the decision's p-value, corrected for all pairs that are shown: that of this pair alone,
-    and `q`, corrected by Benjamini and Hochberg. `effect_size` is the mean difference of items in their own standard
-    deviations (Cohen's d_z)."""
+    """Whether `a` is better or worse than `b`, or tied with it.
+
+    Scores have a `decision`, costs a `ratio`. Where the two cannot be compared, both are None and `reason` says why.
+    The decision's p-value is corrected for all pairs that are shown; `p_alone` is not, and `q` is corrected by
+    Benjamini and Hochberg. `effect_size` is the mean difference of items in their own standard deviations (Cohen's
+    d_z).
+    """
 
     a: str
     b: str
@@ -174,8 +177,8 @@ def why_incomparable(a: Side, b: Side) -> str:
 
 
 def verdict_of(a: Side, b: Side, margin: float = MARGIN, pooled: Spread | None = None, pairs: int = 1) -> Verdict:
-    """Two sides compared, with a p-value of their own; see `verdicts` for that of several pairs. What would settle them
-    is worked out for so many `pairs`."""
+    """Two sides compared, with a p-value of their own; see `pairwise_verdicts` for several pairs. What would settle
+    them is worked out for so many `pairs`."""
     if reason := why_incomparable(a, b):
         return incomparable(a, b, reason)
     found = compare(rows_of(a), rows_of(b), pooled=pooled)
@@ -220,13 +223,14 @@ def pairwise_verdicts(
 
 
 def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:
+    """The verdict that a comparison and the decision on it amount to."""
     return Verdict(
         a.label, b.label, decision.verdict, a.metric, decision, p_alone=found.p, effect_size=effect_size(a, b)
     )
 
 
 def effect_size(a: Side, b: Side) -> float | None:
-    """Cohen's d_z of the items' means over seeds; None where all differ alike, and there is no deviation to go by."""
+    """Cohen's d_z of the items' means over seeds; None where all items differ by the same amount."""
     import numpy
 
     found = cohen_d(*(numpy.asarray(side.values).mean(axis=0) for side in (a, b)))
@@ -234,6 +238,7 @@ def effect_size(a: Side, b: Side) -> float | None:
 
 
 def incomparable(a: Side, b: Side, reason: str) -> Verdict:
+    """The verdict on two sides that cannot be compared, for this reason."""
     return Verdict(a.label, b.label, "incomparable", reason=reason)
 
 

@@ -123,8 +123,8 @@ def show_outlooks(found: list[TaskOutlook]) -> None:
     several = len({one.model for one in found}) > 1
     for one in found:
         print(outlook_sentence(one, several))
-    for told in dict.fromkeys(outlook_assumption(one) for one in found):
-        print(f"assumed: {told}")
+    for assumed in dict.fromkeys(outlook_assumption(one) for one in found):
+        print(f"assumed: {assumed}")
 
 
 # --- the live table ---
@@ -139,13 +139,13 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
     console = Console()
     clock = time.monotonic()
     finished = sum(state != "to do" for state in states.values())
-    told = 0
+    printed = 0
 
     def tell(progress: Progress) -> None:
-        nonlocal told
-        for cell, state, seconds in progress.ended[told:]:
-            told += 1
-            place = f"[{finished + told}/{sum(progress.counts.values())}]"
+        nonlocal printed
+        for cell, state, seconds in progress.ended[printed:]:
+            printed += 1
+            place = f"[{finished + printed}/{sum(progress.counts.values())}]"
             console.print(f"{place:>9} {state:<11} {seconds:6.1f} s  {cell.key}", highlight=False, markup=False)
 
     if not console.is_terminal:

@@ -58,10 +58,12 @@ class Catalog:
         """The entry of a name, or of a source given in its place. Raises UserError."""
         if name in self.models:
             return self.models[name]
-        if name.startswith(("hf:", "file:", "pypi:")):
+        kinds = sources.all_kinds()
+        if name.partition(":")[0] in kinds:
             sources.parse(name)
             return ModelEntry(name=name, kind="", sources=(name,))
-        raise UserError(unknown("model", name, self.models, "A source works too: hf:org/name or file:folder."))
+        forms = ", ".join(kind.form for kind in kinds.values())
+        raise UserError(unknown("model", name, self.models, f"A source works too: {forms}."))
 
     def model_facts(self, name: str) -> ModelFacts | None:
         """The facts of a fetched model; None before it is fetched, or when its folder is gone."""

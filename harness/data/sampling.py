@@ -115,7 +115,7 @@ def choose(
 
 
 def asked(task: Task) -> Ask:
-    """What maps a document to its (question, answer), for `quality.truncated`."""
+    """A function from a document to its (question, answer), for `quality.truncated`."""
     choices = task.config.doc_to_choice is not None
     return lambda document: (
         task.doc_to_text(document),

@@ -1,12 +1,12 @@
-"""What a suite asks of its models and data and they cannot give: sizes beyond a split, tasks that cannot be learned,
-leaks. What can be told without them is told when the suite is read (`suite.py`).
+"""Mistakes in a suite that only its models and data reveal: sizes beyond a split, tasks that cannot be learned, leaks.
+The other mistakes are found when the suite is read (`suite/load.py`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import TypedDict
 
 from harness.data import Corruption, Facts, Quality, TaskFacts, marked, turns
 from harness.errors import Problem, counted, unknown
@@ -18,7 +18,7 @@ RARE = 10  # times more examples of the commonest class than of the rarest: wort
 
 
 def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Everything that does not fit, each with its line."""
+    """Every mistake in a suite that its models and data reveal, with its line."""
     yield from leaks(suite, facts)
     for place, (task, sizes) in enumerate(suite.tasks):
         found = facts.tasks[task]
@@ -27,15 +27,15 @@ def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
             continue
         most = max(found.n_train if size == "all" else int(size) for size in sizes)
         for label in suite.labels:
-            for message in of_method(label, found, facts):
+            for message in task_mismatches(label, found, facts):
                 yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name)
-            for message in of_curriculum(label, task, most, suite, facts):
+            for message in curriculum_mismatches(label, task, most, suite, facts):
                 yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name, "curriculum")
     for label in suite.labels:
-        for message in of_network(label, suite, facts):
+        for message in network_mismatches(label, suite, facts):
             yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name)
-    yield from of_quality(suite, facts)
-    yield from of_tuning(suite, facts)
+    yield from impossible_corruptions(suite, facts)
+    yield from tuning_mismatches(suite, facts)
     for place, task in enumerate(suite.retain):
         if facts.tasks[task].n_test == 0:
             yield suite.lines.problem(
@@ -43,7 +43,7 @@ def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
             )
 
 
-def of_method(label: Variant, task: TaskFacts, facts: Facts) -> Iterator[str]:
+def task_mismatches(label: Variant, task: TaskFacts, facts: Facts) -> Iterator[str]:
     """What a label asks of a task, and of the others that it learns or reads."""
     method = label.method
     for name in label.recipe.learns(task.name):
@@ -60,7 +60,7 @@ def of_method(label: Variant, task: TaskFacts, facts: Facts) -> Iterator[str]:
         yield f"{task.name!r} has no validation items: drop eval_every."
 
 
-def of_curriculum(label: Variant, task: str, most: int, suite: Suite, facts: Facts) -> Iterator[str]:
+def curriculum_mismatches(label: Variant, task: str, most: int, suite: Suite, facts: Facts) -> Iterator[str]:
     """What a label's curriculum asks of data and models; `most` is the largest data size."""
     curriculum = label.recipe.curriculum
     if curriculum is None:
@@ -90,7 +90,7 @@ def of_curriculum(label: Variant, task: str, most: int, suite: Suite, facts: Fac
             )
 
 
-def of_network(label: Variant, suite: Suite, facts: Facts) -> Iterator[str]:
+def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[str]:
     """What a label's method, or one that it asks for, wants of a model's layers; where these are known."""
     found: dict[str, None] = {}
     for task, _ in suite.tasks:
@@ -106,7 +106,7 @@ def of_network(label: Variant, suite: Suite, facts: Facts) -> Iterator[str]:
     yield from found
 
 
-def of_quality(suite: Suite, facts: Facts) -> Iterator[Problem]:
+def impossible_corruptions(suite: Suite, facts: Facts) -> Iterator[Problem]:
     """Data that cannot be spoilt in a way that the suite asks for, or would not be."""
     for place, corrupt in enumerate(suite.corrupt):
         for task, sizes in learned(suite, facts).items():
@@ -114,7 +114,7 @@ def of_quality(suite: Suite, facts: Facts) -> Iterator[Problem]:
                 yield suite.lines.problem(f"{name} {getattr(corrupt, name):g}: {message}", "corrupt", place, name)
 
 
-def of_tuning(suite: Suite, facts: Facts) -> Iterator[Problem]:
+def tuning_mismatches(suite: Suite, facts: Facts) -> Iterator[Problem]:
     """Tasks that have nothing to choose a setting by: test items may not be looked at."""
     if suite.tune is None:
         return
@@ -211,22 +211,30 @@ def tells_answers(task: str, facts: Facts) -> float | None:
     return told if told is not None and told >= TOLD else None
 
 
-def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Any]:
-    """What of a cell's scores is spoilt by leaks that its suite allows: scored task -> what was found."""
-    spoilt: dict[str, Any] = {}
+class Leak(TypedDict, total=False):
+    """What spoils a cell's scores of one task."""
+
+    items: int  # scored items that were compared with the training text
+    learned_with: dict[str, int]  # learned task -> scored items that stand in its text
+    questions_with_answers: float  # share of questions that hold their right answer and no other
+
+
+def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Leak]:
+    """The leaks that spoil a cell's scores and that its suite allows, by scored task."""
+    leaks_by_task: dict[str, Leak] = {}
     studied = Recipe.of(cell).studies(cell.task)
     for scored in (*cell.learn, *cell.retain):
         found = {name: facts.overlaps[name, scored] for name in studied if (name, scored) in facts.overlaps}
         learned = {name: overlap.count for name, overlap in found.items() if overlap.count}
         if learned:
-            spoilt[scored] = {"items": max(overlap.n for overlap in found.values()), "learned_with": learned}
+            leaks_by_task[scored] = {"items": max(overlap.n for overlap in found.values()), "learned_with": learned}
         if share := tells_answers(scored, facts):
-            spoilt[scored] = {**spoilt.get(scored, {}), "questions_with_answers": share}
-    return spoilt
+            leaks_by_task.setdefault(scored, {})["questions_with_answers"] = share
+    return leaks_by_task
 
 
 def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:
-    """What is odd about the data and no mistake of the suite: empty examples, classes that are rare."""
+    """Notes on data that are odd but usable: empty examples, rare classes."""
     for name in suite.task_names():
         if name in facts.data:
             for split, count in facts.data[name].empty.items():

@@ -7,19 +7,17 @@ Pure.
 
 from __future__ import annotations
 
-from typing import Any
-
 from harness.methods import Method, make_method
-from harness.records import Cell, digest
+from harness.records import Cell, JsonObject, digest
 
 
 def spec_digest(cell: Cell, method: Method | None = None) -> str:
-    """SHA-256 of what a cell is. `method` is its own, where that has been made already."""
-    return digest(what(cell, method))
+    """SHA-256 of a cell's identifying fields. Pass its `method` where that has been made already, to save time."""
+    return digest(identifying_fields(cell, method))
 
 
-def what(cell: Cell, method: Method | None = None) -> dict[str, Any]:
-    """What the digest is taken of."""
+def identifying_fields(cell: Cell, method: Method | None = None) -> JsonObject:
+    """The fields that `spec_digest` covers, by name, as JSON knows them."""
     prints = cell.fingerprints
     return {
         "method": cell.method,

@@ -1,10 +1,10 @@
 """Which setting a study tries next, when a trial is not worth going on with, and which setting wins: Optuna by ask and
 tell.
 
-A search is a function of what its trials came to: the sampler is made anew for each trial, seeded by the search and the
-trial's number, and asked for a fixed batch at a time, of which nothing is known until all of it has ended. So a study
-that was killed goes the same way when it is asked again, and trials beside each other change nothing. Not covered: what
-is searched (`tuning.py`), and running trials (`execute/studies.py`).
+A search depends on the results of its trials alone. Each trial gets a new sampler, seeded by the search and the trial's
+number. Proposals come in batches of a fixed size, and a batch's results count only when all of it has ended. So a study
+that was killed repeats the same proposals, and trials that run at the same time do not change them. Not covered: what
+is searched (`suite/search_space.py`), and running trials (`execute/studies.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from harness.records import Trial
+from harness.records import EarlierTrial, JsonObject, RungScore, Trial
 from harness.suite import MOST_TRIALS, Range, setting_name
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ class Proposal:
     """A setting to try: {full name: value}; trial 0 is the label's own, untuned one."""
 
     number: int
-    params: dict[str, Any]
+    params: JsonObject
     origin: str
 
 
 class StudySearch:
     """One study's search. `how` is a study cell's `study`; `warm` the best setting of another study, tried second."""
 
-    def __init__(self, how: Mapping[str, Any], warm: Mapping[str, Any] | None = None):
+    def __init__(self, how: JsonObject, warm: JsonObject | None = None):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -59,15 +59,15 @@ class StudySearch:
             self.first.append(Proposal(1, dict(warm), WARM_START))
         self.asked: dict[int, optuna.Trial] = {}
         self.number = 0
-        self.grid: list[dict[str, Any]] = []
+        self.grid: list[JsonObject] = []
         if how["sampler"] == "grid":
-            # Optuna's own may hand out a point twice in a batch. In an order of lots, so that half a grid is spread.
+            # Optuna's own may hand out a point twice in a batch. Shuffled, so that half a grid covers the space.
             self.grid = grid_of(self.space, how["points"])
             random.Random(seed_of(how["search"], 0)).shuffle(self.grid)
 
     @property
     def most(self) -> float:
-        """Trials after which there is no other: the budget's, or a grid's points."""
+        """The largest number of trials: the budget's, or the points of a grid."""
         return min(self.how.get("trials") or MOST_TRIALS, len(self.first) + len(self.grid) if self.grid else math.inf)
 
     def ask(self) -> list[Proposal]:
@@ -79,7 +79,7 @@ class StudySearch:
         return batch
 
     def tell(self, trials: Iterable[Trial]) -> None:
-        """What a batch came to. In the order of their numbers, whatever order they ended in."""
+        """Takes in a batch's results, in the order of their numbers, whatever order the trials ended in."""
         from optuna.trial import TrialState
 
         for trial in sorted(trials, key=lambda one: one.number):
@@ -125,14 +125,14 @@ def distribution(found: Range) -> optuna.distributions.BaseDistribution:
     return FloatDistribution(found["low"], found["high"], log=True)
 
 
-def inside(value: Any, where: optuna.distributions.BaseDistribution) -> bool:
+def inside(value: object, where: optuna.distributions.BaseDistribution) -> bool:
     try:
         return bool(where._contains(where.to_internal_repr(value)))
     except (TypeError, ValueError):
         return False
 
 
-def sampler(how: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
+def sampler(how: JsonObject, seed: int) -> optuna.samplers.BaseSampler:
     from optuna import samplers
 
     with warnings.catch_warnings():
@@ -151,18 +151,18 @@ def sampler(how: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
                 )  # fmt: skip
 
 
-def grid_of(space: Mapping[str, Range], points: int) -> list[dict[str, Any]]:
+def grid_of(space: Mapping[str, Range], points: int) -> list[JsonObject]:
     """Every combination of values; of a range `points`, at equal distances on a log scale."""
-    found: dict[str, list[Any]] = {}
+    points_of: dict[str, list[object]] = {}
     for name, values in space.items():
         if isinstance(values, list):
-            found[name] = values
+            points_of[name] = values
         else:
             low, high = values["low"], values["high"]
             inner = [low * (high / low) ** (place / (points - 1)) for place in range(1, points - 1)]
             whole = isinstance(low, int) and isinstance(high, int)
-            found[name] = list(dict.fromkeys([low, *(map(round, inner) if whole else inner), high]))
-    return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
+            points_of[name] = list(dict.fromkeys([low, *(map(round, inner) if whole else inner), high]))
+    return [dict(zip(points_of, values, strict=True)) for values in itertools.product(*points_of.values())]
 
 
 # --- ending a trial early ---
@@ -175,14 +175,12 @@ def rung_shares(pruner: str, rungs: int) -> list[float]:
     return [rung / (rungs + 1) for rung in range(1, rungs + 1)]
 
 
-def should_prune(
-    trial: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], reached: Sequence[Mapping[str, Any]]
-) -> bool:
+def should_prune(trial: JsonObject, earlier: Sequence[EarlierTrial], reached: Sequence[RungScore]) -> bool:
     """Whether a trial should end at the rung that it has reached.
 
     `trial` is its cell's; `earlier` are the trials of the batches before, {number, status, merit, intermediate}; an
-    intermediate score is {rung, merit, items}. Whatever ran beside it does not count: it would be another one when the
-    study is done again.
+    intermediate score is {rung, merit, items}. Trials that run at the same time do not count: they may be others when
+    the study runs again.
     """
     if trial["pruner"] == "wilcoxon":
         return lags_by_item(earlier, reached[-1])
@@ -198,9 +196,9 @@ def should_prune(
     study = optuna.create_study(
         study_name=trial["search"], direction="maximize", pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=0)
     )
-    known = {one["number"]: one for one in earlier}
+    earlier_by_number = {past["number"]: past for past in earlier}
 
-    def replay(scores: Sequence[Mapping[str, Any]]) -> tuple[optuna.Trial, bool]:
+    def replay(scores: Sequence[RungScore]) -> tuple[optuna.Trial, bool]:
         asked, ends = study.ask(), False
         for score in scores:
             asked.report(score["merit"], REDUCTION ** (score["rung"] - 1) if halving else score["rung"])
@@ -209,23 +207,23 @@ def should_prune(
 
     states = {"done": optuna.trial.TrialState.COMPLETE, "pruned": optuna.trial.TrialState.PRUNED}
     for number in range(trial["number"]):
-        one = known.get(number, {"intermediate": (), "status": "running"})
-        asked, _ = replay(one["intermediate"])
-        if one["status"] != "running":
-            state = states.get(one["status"], optuna.trial.TrialState.FAIL)
-            study.tell(asked, one["merit"] if one["status"] == "done" else None, state=state)
+        past = earlier_by_number.get(number)  # None: it runs beside this one
+        asked, _ = replay(past["intermediate"] if past else ())
+        if past and past["status"] != "running":
+            state = states.get(past["status"], optuna.trial.TrialState.FAIL)
+            study.tell(asked, past["merit"] if past["status"] == "done" else None, state=state)
     return replay(reached)[1]
 
 
-def lags_by_item(earlier: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> bool:
+def lags_by_item(earlier: Sequence[EarlierTrial], now: RungScore) -> bool:
     """Optuna's Wilcoxon pruner over validation items: this trial's against those of the best one at the same rung."""
     import optuna
 
     at_rung = [
-        (one["merit"], score["items"])
-        for one in earlier
-        if one["status"] == "done"
-        for score in one["intermediate"]
+        (past["merit"], score["items"])
+        for past in earlier
+        if past["status"] == "done" and past["merit"] is not None
+        for score in past["intermediate"]
         if score["rung"] == now["rung"]
     ]
     if not at_rung:
@@ -279,7 +277,7 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
     )
 
 
-def setting_importances(how: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
+def setting_importances(how: JsonObject, trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
     """{"fanova": {full name: share}, "ped_anova": …} of the score's variance; nothing for a single setting, or with too
     few finished trials to say."""
     from optuna import importance
@@ -308,7 +306,7 @@ def setting_importances(how: Mapping[str, Any], trials: Sequence[Trial]) -> dict
 
 
 def to_optuna_study(
-    how: Mapping[str, Any], trials: Sequence[Trial], storage: Any = None, name: str = ""
+    how: JsonObject, trials: Sequence[Trial], storage: str | optuna.storages.BaseStorage | None = None, name: str = ""
 ) -> optuna.Study:
     """A study of Optuna's with these trials. Values are turned so that more is better, as they were sought; the
     numbers themselves, and a failed trial's reason, are user attributes. A setting outside the ranges is left out of
@@ -343,7 +341,7 @@ def to_optuna_study(
     return study
 
 
-def optuna_storage(path: Path) -> Any:
+def optuna_storage(path: Path) -> str | optuna.storages.BaseStorage:
     """Optuna's storage in a file: SQLite (.db, .sqlite3) or its journal (.log, .journal). Raises UserError."""
     if path.exists():
         raise UserError(f"{path} is there already. Name another file, or remove it.")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from harness.methods import make_method
-from harness.plan.identity import spec_digest, what
-from harness.records import Cell, digest, with_settings
+from harness.plan.identity import identifying_fields, spec_digest
+from harness.records import Cell, JsonObject, digest, with_settings
 from harness.suite import Range, TuneSettings, Variant, searchable_settings, searched_space
 
 SEED = 0  # draws a trial's examples and its training: a study has no seed of its own
@@ -28,7 +26,7 @@ def study_cell(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
     if not space:
         return None
     defaults = {setting.name: setting.default for setting in searchable_settings(label).values()}
-    how: dict[str, Any] = {
+    how: JsonObject = {
         "space": space,
         "default": {name: defaults[name] for name in space},
         "goals": list(tune.goals),
@@ -41,13 +39,13 @@ def study_cell(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
     names = {*study.learn, *study.retain, *study.reads, "model", *(f"model:{name}" for name in study.borrows)}
     study = replace(study, fingerprints={name: value for name, value in study.fingerprints.items() if name in names})
     budget = tune.model_dump(include={"trials", "seconds", "tokens"})
-    study = replace(study, study={**how, "search": digest(what(study)), **budget})
+    study = replace(study, study={**how, "search": digest(identifying_fields(study)), **budget})
     return replace(study, spec_digest=spec_digest(study))
 
 
-def trial_cell(study: Cell, number: int, params: Mapping[str, Any]) -> Cell:
-    """The cell of a trial. It is what its settings are, so that the same setting is run once; where trials are ended
-    early by comparing them with others, it is the trial of its study."""
+def trial_cell(study: Cell, number: int, params: JsonObject) -> Cell:
+    """The cell of a trial. Its settings identify it, so that a setting runs once however many studies try it; with a
+    pruner, which compares trials, its study and number identify it too."""
     how = study.study
     pruned = {} if how["pruner"] == "none" else {**{k: how[k] for k in ("search", "pruner", "rungs")}, "number": number}
     cell = with_settings(study, params)
@@ -62,8 +60,8 @@ def trial_cell(study: Cell, number: int, params: Mapping[str, Any]) -> Cell:
     return replace(cell, spec_digest=spec_digest(cell))
 
 
-def range_edge(value: Any, space: Range) -> str:
-    """At which end of its range a chosen value lies, low or high, beyond which the best may be; empty at none."""
+def range_edge(value: object, space: Range) -> str:
+    """ "low" or "high" where a chosen value lies at that end of its range, so that the best may lie beyond; else ""."""
     if isinstance(space, list):
         numbers = sorted(one for one in space if isinstance(one, int | float) and not isinstance(one, bool))
         if len(numbers) < 3 or len(numbers) < len(space) or value not in numbers:

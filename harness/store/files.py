@@ -112,24 +112,25 @@ def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
 
 
 def read_result(folder: Path) -> CellResult:
-    """What an attempt left. Raises OSError where it left nothing, and KeyError, TypeError or ValueError for a file that
-    tunebench did not write."""
+    """Read an attempt's result.
+
+    Raises OSError where there is none, and KeyError, TypeError or ValueError for a file that tunebench did not write.
+    """
     return CellResult.from_json(json.loads((folder / RESULT).read_text(encoding="utf-8")))
 
 
 def write_result(folder: Path, result: CellResult) -> None:
-    """Raises FullDisk, or another OSError."""
+    """Write an attempt's result. Raises FullDisk, or another OSError."""
     write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
 
 
 def read_job(folder: Path) -> Job:
-    """What an attempt's process is told. Raises OSError where there is none, and ValueError or TypeError for one of
-    another version."""
+    """Read an attempt's job. Raises OSError where there is none, and ValueError or TypeError for another version's."""
     return Job.from_json(json.loads((folder / JOB).read_text(encoding="utf-8")))
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Raises FullDisk, or another OSError."""
+    """Write an attempt's job. Raises FullDisk, or another OSError."""
     write_atomically(folder / JOB, json.dumps(job.to_json(), indent=1))
 
 
@@ -148,7 +149,7 @@ def neighbours_of(folder: Path) -> tuple[str, ...]:
 
 
 def threads_of(folder: Path) -> int | None:
-    """With how many threads an attempt's cell computed; None where its job is lost."""
+    """The number of threads that an attempt's cell computed with; None where its job is lost."""
     try:
         return int(json.loads((folder / JOB).read_text(encoding="utf-8"))["threads"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -156,7 +157,7 @@ def threads_of(folder: Path) -> int | None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what an ended process may have left half done in an attempt's folder."""
+    """Remove the temporary files of an ended process from an attempt's folder."""
     for path in folder.glob(".*"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -172,7 +173,7 @@ def is_full(folder: Path, error: BaseException | None = None) -> bool:
 
 
 def full_disk(folder: Path) -> str:
-    """What to say then."""
+    """The message for a full disk, with what to do."""
     return (
         f"no space is left on the disk of {folder}. What is finished is kept. Free some space (weights of finished "
         "cells may be deleted: attempts/*/*/weights), then run the same command again."

@@ -11,8 +11,9 @@ from pydantic import ConfigDict, create_model
 
 from harness.errors import Problem
 from harness.plugin import Configurable
+from harness.records import JsonObject
 from harness.suite.train_settings import accepts_bool, explain
-from harness.suite.yaml_lines import Lines
+from harness.suite.yaml_lines import Keys, Lines
 
 T = TypeVar("T", bound=Configurable)
 
@@ -24,9 +25,7 @@ def model_of(kind: type[Configurable]) -> type[pydantic.BaseModel]:
     return create_model(kind.__name__, __config__=ConfigDict(extra="forbid"), **fields)
 
 
-def build(
-    kind: type[T], settings: dict[str, Any], lines: Lines, where: tuple[Any, ...]
-) -> tuple[T | None, list[Problem]]:
+def build(kind: type[T], settings: JsonObject, lines: Lines, where: Keys) -> tuple[T | None, list[Problem]]:
     """A method, objective or curriculum with checked and coerced settings, or what is wrong with them."""
     model = model_of(kind)  # type: ignore[arg-type]  # a class is hashable
     fields = kind.annotations()

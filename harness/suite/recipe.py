@@ -1,18 +1,17 @@
 """What a cell is made of, along its separate axes: what is trainable, what is minimised, on which data in which order.
 
-Pure: read from a suite (`suite.py`), or back from a cell.
+Pure. Made from a suite (`variants.py`), or from a cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from harness.curricula import Curriculum, all_curricula
 from harness.methods import Expert, Method, make_method
 from harness.objectives import Objective, all_objectives
-from harness.records import Cell
+from harness.records import Cell, JsonObject, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ class Recipe:
         return [self.method, *self.objectives, *([self.curriculum] if self.curriculum else [])]
 
     @property
-    def beside(self) -> dict[str, Any]:
+    def beside(self) -> JsonObject:
         """Objectives and curriculum with their settings, as a cell keeps them; empty where there are none."""
-        found: dict[str, Any] = {}
+        found: JsonObject = {}
         if self.objectives:
             found["objectives"] = {objective.name: objective.settings for objective in self.objectives}
         if self.curriculum:
@@ -81,8 +80,8 @@ class Recipe:
         train = cell.train.for_scoring if self.method.own_trainer else cell.train
         return self.skip() or train.unavailable(gpu)
 
-    def refusals(self, train: Any) -> Iterator[str]:
-        """Why its parts do not go together, or with training settings (`settings.TrainSettings`)."""
+    def refusals(self, train: TrainSettings) -> Iterator[str]:
+        """Why its parts do not go together, or with training settings."""
         yield from self.method.cannot_train(train)
         parts: list[Objective | Curriculum] = [*self.objectives, *([self.curriculum] if self.curriculum else [])]
         for part in parts:

@@ -4,7 +4,7 @@ In: a suite's `tune:` block and its labels. Out: what a study's cell says (`Cell
 
 A study is the tuning of one label × model × task × data size; it has no seed of its own, and the cells of all seeds
 need it. Its trials are cells too: drawn with seed 0, and scored on the validation split alone. Not covered: which
-setting is tried next (`tune.py`), and how trials are run (`execute/studies.py`).
+setting is tried next (`plan/search.py`), and how trials are run (`execute/studies.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from harness.suite.instantiate import build
 from harness.suite.yaml_lines import Lines
 
 if TYPE_CHECKING:
+    from harness.objectives import Objective
     from harness.suite.variants import Variant
 
 # Training settings that may be searched; the others say what is measured, or on what.
@@ -117,11 +118,10 @@ def is_whole(annotation: Any) -> bool:
     return int in kinds and not kinds & {float, str}
 
 
-def range_of(value: Any) -> Range:
+def range_of(value: LogFloat | Options) -> Range:
     """A method's own `LogFloat` or `Options` as a study keeps it."""
     if isinstance(value, LogFloat):
         return {"low": value.low, "high": value.high}
-    assert isinstance(value, Options)
     return list(value.values)
 
 
@@ -194,8 +194,8 @@ def searched_space(label: Variant, tune: TuneSettings) -> tuple[dict[str, Range]
     return {known[key].name: chosen[key] for key in known if key in chosen}, wrong
 
 
-def malformed(value: Any) -> str:
-    """Why a range is none, or ""."""
+def malformed(value: object) -> str:
+    """What is wrong with the form of a range, or ""."""
     if isinstance(value, list):
         if not value:
             return "an empty list of values. Give at least one, or null."
@@ -242,7 +242,7 @@ def taken(label: Variant, name: str, value: Any) -> tuple[Any, str]:
         return getattr(changed, rest), next(iter(label.recipe.refusals(changed)), "")
     if head == OBJECTIVES:
         owner, _, key = rest.partition(".")
-        thing: Any = next(one for one in label.recipe.objectives if one.name == owner)
+        thing: Method | Objective = next(one for one in label.recipe.objectives if one.name == owner)
     elif JOIN in label.method.name:
         key = rest
         thing = next(part for part in label.method.parts if part.name == head)  # type: ignore[attr-defined]
@@ -251,6 +251,6 @@ def taken(label: Variant, name: str, value: Any) -> tuple[Any, str]:
     made, problems = build(type(thing), {**thing.settings, key: value}, Lines(), (label.name,))
     if made is None:
         return None, problems[0].message
-    if isinstance(made, Method) and made.uses_data and not thing.uses_data:
+    if isinstance(made, Method) and isinstance(thing, Method) and made.uses_data and not thing.uses_data:
         return None, f"with {value!r} it would learn from examples, and without it does not. Give a label of its own."
     return getattr(made, key), ""

@@ -10,12 +10,13 @@ from typing import Any, get_args
 
 import pydantic
 from pydantic import TypeAdapter
+from pydantic_core import ErrorDetails
 
 from harness.architecture import SAMPLE
 from harness.errors import Problem, unknown
 from harness.methods import Method, make_method
-from harness.records import TrainSettings
-from harness.suite.yaml_lines import Lines
+from harness.records import JsonObject, TrainSettings
+from harness.suite.yaml_lines import Keys, Lines
 
 
 def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
@@ -72,7 +73,7 @@ def check_optimizer(method: Method, train: TrainSettings) -> Iterator[str]:
         yield f"optimizer galore wants whole gradients, which {train.strategy} divides. Use strategy: ddp."
 
 
-def merge_train(suite: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def merge_train(suite: JsonObject, own: JsonObject) -> JsonObject:
     """A label's training settings over the suite's; steps and epochs displace each other."""
     merged = {**suite, **own}
     if "steps" in own:
@@ -84,9 +85,7 @@ def merge_train(suite: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def check_train(
-    block: dict[str, Any], lines: Lines, where: tuple[Any, ...], under: dict[str, Any] | None = None
-) -> list[Problem]:
+def check_train(block: JsonObject, lines: Lines, where: Keys, under: JsonObject | None = None) -> list[Problem]:
     """What is wrong with a block of training settings; `under` is the suite's, for a label's own."""
     problems = [
         lines.problem(f"{key}: got {value!r}, wanted a number.", *where, key)
@@ -108,9 +107,7 @@ def check_train(
     return problems + list(check_share(block, lines, where, under))
 
 
-def check_share(
-    block: dict[str, Any], lines: Lines, where: tuple[Any, ...], under: dict[str, Any] | None = None
-) -> Iterator[Problem]:
+def check_share(block: JsonObject, lines: Lines, where: Keys, under: JsonObject | None = None) -> Iterator[Problem]:
     """A batch that its devices cannot share equally. Told at the block that asks for it."""
     try:
         train = TrainSettings.model_validate({**(under or {}), **block})
@@ -136,7 +133,7 @@ def accepts_bool(annotation: Any) -> bool:
 
 
 def explain(
-    item: Any, lines: Lines, model: type[pydantic.BaseModel], where: tuple[Any, ...] = (), kind: str = "key"
+    item: ErrorDetails, lines: Lines, model: type[pydantic.BaseModel], where: Keys = (), kind: str = "key"
 ) -> Problem:
     """One pydantic error as one sentence: what was got, what is allowed, where."""
     path = (*where, *(part for part in item["loc"] if not is_type_name(part)))
@@ -159,17 +156,17 @@ def explain(
     return lines.problem(f"{name}: got {got!r}, {message}.", *path)
 
 
-def is_type_name(part: Any) -> bool:
+def is_type_name(part: object) -> bool:
     """pydantic adds the name of the branch of a union to a location; it is no key of the file."""
     return isinstance(part, str) and (
         part.startswith(("literal[", "list[", "constrained-")) or part in ("int", "str", "float")
     )
 
 
-def holder(model: type[pydantic.BaseModel], path: tuple[Any, ...]) -> type[pydantic.BaseModel]:
+def holder(model: type[pydantic.BaseModel], path: Keys) -> type[pydantic.BaseModel]:
     """The model that a path's last key stands in: `model` itself, or one in a list of it."""
     for part in path[:-1]:
-        field = model.model_fields.get(part)
+        field = model.model_fields.get(str(part))
         inner = get_args(field.annotation) if field else ()
         if inner and isinstance(inner[0], type) and issubclass(inner[0], pydantic.BaseModel):
             model = inner[0]

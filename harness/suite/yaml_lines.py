@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from harness.errors import Problem
+from harness.records import JsonObject
+
+Keys = tuple[object, ...]  # the keys that lead to a place in the file
 
 
 class Lines:
     """Where things stand in a YAML file: a path of keys -> its line (from 1)."""
 
-    def __init__(self, file: str = "", places: dict[tuple[Any, ...], int] | None = None):
+    def __init__(self, file: str = "", places: dict[Keys, int] | None = None):
         self.file = file
         self.places = places or {}
 
-    def problem(self, message: str, *path: Any) -> Problem:
+    def problem(self, message: str, *path: object) -> Problem:
         """A Problem at the line of the deepest part of `path` that exists in the file."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.places:
@@ -25,7 +27,7 @@ class Lines:
         return Problem(message, self.file, 1)
 
 
-def read_yaml(path: Path) -> tuple[dict[str, Any] | None, Lines, list[Problem]]:
+def read_yaml(path: Path) -> tuple[JsonObject | None, Lines, list[Problem]]:
     """A mapping, its lines, and complaints (repeated keys). None when it is no YAML mapping at all."""
     name = str(path)
     try:
@@ -53,7 +55,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any] | None, Lines, list[Problem]]:
             Lines(name),
             [Problem(f"a suite is a mapping (version: 1, models: …), got {got}.", name, 1)],
         )
-    places: dict[tuple[Any, ...], int] = {}
+    places: dict[Keys, int] = {}
     repeated: list[Problem] = []
     walk(node, (), places, repeated, name)
     return data, Lines(name, places), repeated
@@ -61,8 +63,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any] | None, Lines, list[Problem]]:
 
 def walk(
     node: yaml.Node,
-    path: tuple[Any, ...],
-    places: dict[tuple[Any, ...], int],
+    path: Keys,
+    places: dict[Keys, int],
     repeated: list[Problem],
     file: str,
 ) -> None:

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.commands.methods import describe, shown
+from harness.methods import all_methods
 from harness.methods.base import remembered
+from harness.objectives import all_objectives
+from harness.objectives.anchored import EWC
 
 LIST = """
 import contextlib, io, json, sys
@@ -52,3 +56,14 @@ def test_what_is_remembered_goes_by_its_name_and_survives_damage(
         assert remembered("lib-1", lambda: {"a": 3}) == {"a": 3}
     monkeypatch.setenv("TUNEBENCH_CACHE", "/proc/nowhere")
     assert remembered("lib-1", lambda: {"a": 4}) == {"a": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "origin"), [("lora", "reparameterised, arXiv:2106.09685, folds into the model"), ("ewc", EWC.paper)]
+)
+def test_a_row_has_what_a_part_is_and_its_settings_below_each_other(name: str, origin: str) -> None:
+    part = {**all_methods(), **all_objectives()}[name]
+    title, text = shown(describe(part))
+    assert title == name
+    assert text.splitlines()[:2] == [(part.__doc__ or "").splitlines()[0], origin]
+    assert text.splitlines()[-1].startswith(next(iter(part.fields())))

@@ -25,9 +25,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data import sources
+from harness.data import Catalog, sources
 from harness.data.sources import Source, fetch, fingerprint, kind_of, parse, pypi
-from harness.errors import OfflineError, SourceError
+from harness.errors import OfflineError, SourceError, UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WHEEL = "tiny-1.0-py3-none-any.whl"
@@ -630,6 +630,10 @@ def test_a_kind_of_source_is_one_file(server: Server, tmp_path: Path, monkeypatc
         assert fingerprint(source, path) == hashlib.sha256(b"hello").hexdigest()
         with pytest.raises(SourceError, match=r"give a word of letters\. Allowed: .*toy:word"):
             parse("toy:1")
+        catalog = Catalog(tmp_path, {}, {})
+        assert catalog.model("toy:hello").sources == ("toy:hello",)
+        with pytest.raises(UserError, match="A source works too: .*toy:word"):
+            catalog.model("hello")
     finally:
         sources.all_kinds.cache_clear()
         sys.modules.pop("harness.data.sources.toy", None)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from samples import plan
 
-from harness.plan.identity import what
+from harness.plan.identity import identifying_fields
 from harness.plan.plan import Plan
 
 # Where one of these changes, no stored result is found again: change them only with RESULT_VERSION.
@@ -42,4 +42,4 @@ def test_cells_keep_their_digests(made: Plan) -> None:
 
 def test_no_module_path_is_part_of_a_cell(made: Plan) -> None:
     for cell in made.cells:
-        assert "harness" not in json.dumps(what(cell))
+        assert "harness" not in json.dumps(identifying_fields(cell))

@@ -118,7 +118,10 @@ def pooled_spread(spreads: Sequence[Spread]) -> Spread:
 
 
 def rows(values: Sequence[Sequence[float]], seeded: bool) -> Sequence[Sequence[float]]:
-    """[seeds, items] as `compare` takes them: of what has no seed, and would score the same again, the row twice."""
+    """Values [seeds, items] as `compare` takes them.
+
+    A method without a seed would score the same again: its row is given twice.
+    """
     return values if seeded else [*values[:1]] * 2
 
 
@@ -270,7 +273,7 @@ def arrays(tasks: Sequence[Matrix]) -> list[Array]:
 
 
 def arm_spread(tasks: Sequence[Array]) -> Spread | None:
-    """`seed_spread` of arrays that were looked at."""
+    """`seed_spread` of arrays [seeds, items] that `arrays` has checked."""
     import numpy
 
     seeds = tasks[0].shape[0]

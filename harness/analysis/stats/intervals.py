@@ -38,8 +38,8 @@ def expected_best(values: Sequence[float], k: int) -> float:
     """The expected best of `k` trials drawn with replacement from those seen (Dodge et al. 2019, arXiv:1909.03004).
 
     More is better. With v the n values in rising order: the sum over i of v_i ((i/n)^k - ((i-1)/n)^k). It treats
-    trials as independent draws, which those of a sampler that learns are not: of these it says what chance would
-    have found among the same settings. Raises ValueError without values, or for k below 1.
+    trials as independent draws. A sampler that learns does not draw independently: for its trials the figure is what
+    chance would have found among the same settings. Raises ValueError without values, or for k below 1.
     """
     if not values or k < 1:
         raise ValueError(f"the best of {k} from {len(values)} values")

@@ -33,6 +33,7 @@ class Runner:
 
     @property
     def rows(self) -> Sequence[Sequence[float]]:
+        """The values [seeds, items] as `compare` takes them."""
         return rows(self.values, self.seeded)
 
 
@@ -73,12 +74,15 @@ def leads(reference: str, runners: Mapping[str, Runner], spread: Spread | None, 
 
 
 def error_of(one: Runner, first: Runner, found: Comparison | None) -> float:
+    """Standard error of a lead: from the paired comparison where there is one, else of independent scores."""
     return found.stderr if found else math.hypot(one.stderr or 0.0, first.stderr or 0.0)
 
 
 def correlation(first: Runner, others: Sequence[Runner], spread: Spread | None) -> Array:
-    """[others, others] of the leads over the first: what items say, with what seeds add to the first, which all leads
-    share, and to each of the others."""
+    """Correlations [others, others] of the leads over the first.
+
+    They come from the items, from the seeds of the first, which all leads share, and from the seeds of each other.
+    """
     import numpy
 
     def scatter(one: Runner) -> float:

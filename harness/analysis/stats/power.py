@@ -41,7 +41,7 @@ class Parts:
     others_df: float = 0.0
 
     def variance(self, items: float, seeds: float) -> float:
-        """Of the difference, with that many items and that many seeds of either method."""
+        """Variance of the difference, with that many items and that many seeds of either method."""
         return self.item / items + self.varying / seeds * (self.seed + self.residual / items)
 
 
@@ -109,12 +109,12 @@ def minimum_detectable_effect(
 
 
 def needed_to_differ(parts: Parts, effect: float, items: int, seeds: int, alpha: float = ALPHA) -> Need:
-    """What would find a true difference of `effect` with a chance of 80%."""
+    """Seeds or items with which a true difference of `effect` is found with a chance of 80%."""
     return needed(lambda items, seeds: power_to_differ(parts, effect, items, seeds, alpha), items, seeds)
 
 
 def needed_to_tie(parts: Parts, margin: float, items: int, seeds: int, alpha: float = ALPHA) -> Need:
-    """What would find methods that are alike tied within the margin with a chance of 80%."""
+    """Seeds or items with which methods that are alike are found tied within the margin, with a chance of 80%."""
     return needed(lambda items, seeds: power_to_tie(parts, margin, items, seeds, alpha), items, seeds)
 
 

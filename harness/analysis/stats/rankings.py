@@ -1,7 +1,7 @@
 """Many methods over many tasks and goals: what they do in the middle, which differ in rank, which are on a Pareto
 front.
 
-Pure. Here tasks, or seeds within tasks, are what is drawn again: nothing is said of single items.
+Pure. Tasks, or seeds within tasks, are resampled here, never single items.
 """
 
 from __future__ import annotations
@@ -106,8 +106,11 @@ def friedman(scores: Matrix, alpha: float = 0.05, *, higher_is_better: bool = Tr
 
 
 def pareto_front(goals: Matrix, higher_is_better: Sequence[bool]) -> Mask:
-    """Which methods no other beats: a mask [..., methods] of values [..., methods, goals]. One beats another if it is
-    at least as good in all goals and better in one; methods that are alike in all stay together."""
+    """The Pareto front: a mask [..., methods] of values [..., methods, goals], True for methods that no other beats.
+
+    One beats another if it is at least as good in all goals and better in one; methods that are alike in all stay
+    together.
+    """
     import numpy
 
     values = numpy.asarray(goals, dtype=float) * numpy.where(higher_is_better, 1.0, -1.0)
@@ -119,5 +122,5 @@ def pareto_front(goals: Matrix, higher_is_better: Sequence[bool]) -> Mask:
 
 
 def on_front(draws: Array, higher_is_better: Sequence[bool]) -> list[float]:
-    """The share of draws [draws, methods, goals] in which each method is on the front."""
+    """Shares of the draws [draws, methods, goals] in which each method is on the Pareto front."""
     return [float(share) for share in pareto_front(draws, higher_is_better).mean(axis=0)]

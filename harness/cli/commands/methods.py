@@ -54,12 +54,14 @@ def limits(method: Method) -> Iterator[str]:
         yield "have a quantised base"
 
 
-def shown(row: JsonObject, columns: list[str]) -> list[str]:
-    """A row's name, its columns, and a last one with all that is to be read."""
-    cells = [yes(row["foldable"]) if name == "folds" else row[name] for name in columns]
+def shown(row: JsonObject) -> list[str]:
+    """The cells of a row: its name, and all the rest as lines of text, which 80 columns hold."""
+    origin = ", ".join(
+        filter(None, (row.get("family"), row["paper"], "folds into the model" * row.get("foldable", False)))
+    )
     settings = ", ".join(key if value is None else f"{key}={brief(value)}" for key, value in row["settings"].items())
     cannot = f"Cannot {row['cannot']}." if row.get("cannot") else ""
-    return [row["name"], *cells, "\n".join(filter(None, (row["about"], cannot, row["missing"], settings)))]
+    return [row["name"], "\n".join(filter(None, (row["about"], origin, cannot, row["missing"], settings)))]
 
 
 def yes(value: bool) -> str:
@@ -94,8 +96,7 @@ def methods(as_json: AsJson = False) -> None:
         return
     for kind, listed in rows.items():
         if listed:
-            columns = ["family", "paper", "folds"] if kind == "method" else ["paper"]
-            show_table(plural(kind), [kind, *columns, "what it does"], [shown(row, columns) for row in listed])
+            show_table(plural(kind), [kind, "what it does, and its settings"], [shown(row) for row in listed])
     for row in rows["method"]:
         if row["variants"]:
             title = f"types of method {row['name']}, with the keys of their config (--json has the defaults)"

@@ -22,7 +22,7 @@ __all__ = ["Progress", "Source", "SourceKind", "all_kinds", "cache_root", "fetch
 @cache
 def all_kinds() -> dict[str, SourceKind]:
     """Every kind of source by its prefix."""
-    return {name: kind() for name, kind in find_classes(__name__, __path__, SourceKind).items()}
+    return {name: kind() for name, kind in find_classes(__name__, __path__, SourceKind).items()}  # type: ignore[type-abstract]
 
 
 def kind_of(source: Source) -> SourceKind:

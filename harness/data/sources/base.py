@@ -1,4 +1,4 @@
-"""What a kind of source is, and what all kinds share: the cache, checksums, being offline.
+"""The base of every kind of source, and what all kinds share: the cache, checksums, being offline.
 
 A kind is one class in one file of this folder; nothing else needs to change. An entry of the cache is prepared aside
 and appears with one rename, so whoever sees it sees all of it.

@@ -43,7 +43,7 @@ class UnpackedFile(TypedDict):
 
 
 class Manifest(TypedDict):
-    """What an entry of the cache holds; `sha256` is the archive's."""
+    """The content of a cache entry; `sha256` is the archive's."""
 
     version: int
     source: str
@@ -136,7 +136,7 @@ class Package(SourceKind):
         return archive
 
     def pip_error(self, source: Source, output: str) -> SourceError:
-        """What pip's output says went wrong, and what to do."""
+        """The error for pip's output: the reason, and what to do."""
         errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR:")]
         reason = (errors or output.strip().splitlines()[-1:] or ["no reason given"])[0]
         if "No module named pip" in output:

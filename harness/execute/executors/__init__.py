@@ -15,4 +15,4 @@ __all__ = ["Executor", "Progress", "Running", "all_executors"]
 @cache
 def all_executors() -> dict[str, type[Executor[Any, Any]]]:
     """Every executor by name."""
-    return find_classes(__name__, __path__, Executor)
+    return find_classes(__name__, __path__, Executor)  # type: ignore[type-abstract]
