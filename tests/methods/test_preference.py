@@ -122,7 +122,7 @@ def test_dpos_loss_is_its_formula(project: Path, tmp_path: Path) -> None:
     """Trained once, another training's first loss against the base model's likelihoods, by hand."""
     label = "{method: dpo, learning_rate: 1e-2, train_with: {method: full}, beta: 0.3}"
     done = work(project, tmp_path / "attempts" / "a", label, steps=1)
-    done.settings = {**done.settings, "batch_size": 16}  # all of the pairs
+    done.settings = done.settings.changed({"batch_size": 16})  # all of the pairs
     method = done.method
     model = method.attach(method.load(done))
     pairs = method.preferences(model, done)  # type: ignore[attr-defined]
@@ -165,8 +165,10 @@ def test_tokens_and_samples_are_counted(project: Path, tmp_path: Path) -> None:
     assert training_of(done).recorder.total_tokens == sum(lengths)
     again = work(project, tmp_path / "attempts" / "b", KINDS["grpo"], steps=4)
     trained(again)
-    assert again.recorder.total_samples == 4 * 8  # half of the steps on 8 examples, the others on 2 × 4 answers
-    assert again.recorder.total_tokens > again.recorder.total_samples
+    assert (
+        training_of(again).recorder.total_samples == 4 * 8
+    )  # half of the steps on 8 examples, the others on 2 × 4 answers
+    assert training_of(again).recorder.total_tokens > training_of(again).recorder.total_samples
 
 
 def test_grpo_learns_what_is_rewarded(project: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from harness.store.files import attempt_folder, shard
 from harness.trackers import Tracker, TrackerGroup, all_trackers, open_trackers
 from harness.trackers.content import content
 
+pytestmark = pytest.mark.process  # trackers are told from a process of their own
+
 TRACKERS = sorted(all_trackers())
 RUN: RunRecord = {
     "run_id": "run-1", "suite": "demo", "question": "Does it learn?", "env_digest": "e" * 64,
