@@ -1,6 +1,7 @@
 """Prompts: what stands before a question, for which requests, and what gives way in a short window."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,7 @@ def test_what_it_saves_is_restored(project: Path, tmp_path: Path) -> None:
     other = all_methods()["prompting"](**work.method.settings)
     restored = other.restore(work, tmp_path / "saved")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), restored.parameters(), strict=True))
-    work.method = other
+    work.recipe = replace(work.recipe, method=other)
     assert answers(work) == said
 
 

@@ -1,6 +1,7 @@
 """Retrieval: what is found for a question, over examples and over documents, alone and on top of a tuned model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_what_it_saves_is_restored(encoding_project: Path, tmp_path: Path, label
         ".json",
         ".md",
     }
-    job.method = make_method(job.cell.method, job.cell.settings)
+    job.recipe = replace(job.recipe, method=make_method(job.cell.method, job.cell.settings))
     assert likelihoods(job, job.method.restore(job, tmp_path / "saved")) == said
 
 
@@ -140,7 +141,7 @@ def test_on_top_of_a_tuned_model_it_asks_that_model(encoding_project: Path, tmp_
     model = job.method.fit(model, job)
     both = likelihoods(job, model)
     untuned = likelihoods(job, job.load_model())
-    job.method = job.method.parts[0]
+    job.recipe = replace(job.recipe, method=job.method.parts[0])
     assert both not in (likelihoods(job, model), untuned)
 
 
