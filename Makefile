@@ -1,7 +1,7 @@
 # make bench [SUITE=quickstart]   set up if needed, run the suite, write its report
 # make report SUITE=...           the report of what has run
 # make picture SUITE=peft-vs-full   the README's picture, from a real run
-# make test-fast                  tests that load no model and start no process: under a minute
+# make test-fast                  tests that load no model and start no process
 # make test | test-all | lint     the first use of any of these makes .venv
 SUITE ?= quickstart
 PYTHON ?= python3

@@ -112,7 +112,7 @@ def mend(store: Store) -> list[str]:
     try:
         with store.open() as connection:
             complaints += store.forget_changed(connection)
-            known = {row[0] for row in connection.execute("SELECT attempt_id FROM attempts").fetchall()}
+            known = store.attempt_ids(connection)
     except DamagedStore:
         complaints += store.rebuild()[1]
         known = set()

@@ -7,13 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.methods.base import Context, Footprint, LogFloat, Network, Options
+from harness.methods.base import Context, Footprint, LogFloat, Network, Options, Row
 from harness.methods.wrappers import Around
 
 if TYPE_CHECKING:
     from torch import nn
 
-Row = dict[str, list[int]]
 SIDES = ("chosen", "rejected")
 
 

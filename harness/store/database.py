@@ -197,6 +197,11 @@ class Store:
         ).fetchall()
         return cast("list[tuple[str, str, str, int, float]]", rows)
 
+    @staticmethod
+    def attempt_ids(connection: duckdb.DuckDBPyConnection) -> set[str]:
+        """The ids of all attempts that the database has taken in."""
+        return {row[0] for row in connection.execute("SELECT attempt_id FROM attempts").fetchall()}
+
     def reasons(self, connection: duckdb.DuckDBPyConnection, specs: list[str]) -> dict[str, str]:
         """spec_digest -> the reason of its newest attempt."""
         rows = connection.execute(
