@@ -228,7 +228,9 @@ def commands() -> str:
         yield GENERATED
         yield ""
         yield "Listings take `--json`. Exit codes: 0 all is well, 1 a cell did not end as done, 2 the input is wrong."
-        yield "`tunebench COMMAND --help` prints the same options."
+        yield (
+            "`tunebench COMMAND --help` prints the same options; in brackets is the environment variable that sets one."
+        )
         yield ""
         for group in GROUPS:
             yield f"## {group}"
@@ -254,7 +256,8 @@ def command_lines(name: str, parser: Any) -> Iterator[str]:
     for parameter in parser.params:
         names = ", ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts])
         argument = parameter.param_type_name == "argument"
-        rows.append([f"`{str(parameter.name).upper()}`" if argument else names, parameter.help or ""])
+        help_ = f"{parameter.help or ''}{f' [`{parameter.envvar}`]' if parameter.envvar else ''}"
+        rows.append([f"`{str(parameter.name).upper()}`" if argument else names, help_])
     if rows:
         yield from table(["argument or option", "meaning"], rows)
         yield ""

@@ -28,6 +28,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # Two processes of tests on two cores: more threads each would wait for one another, for twice the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TUNEBENCH_THREADS", "1")
 
 HEAVY = re.compile(r"^(?:import|from) (?:torch|transformers|peft|lm_eval|setfit|harness\.worker)\b", re.M)
 COSTS = ("real", "process", "model")  # the dearest first, so that both processes end together

@@ -65,7 +65,10 @@ Jobs = Annotated[
     typer.Option(min=1, help="cells at a time (default: one for each accelerator); on a CPU they share the threads"),
 ]
 Memory = Annotated[str | None, typer.Option(help="memory of a device, such as 16GiB, in place of the measured one")]
-Threads = Annotated[int | None, typer.Option(min=1, help="threads of a cell (default: all cores / jobs)")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, envvar="TUNEBENCH_THREADS", help="threads of a cell (default: all cores / jobs)"),
+]
 
 
 Only = Annotated[

@@ -11,7 +11,7 @@ from typing import TypedDict
 from harness.data import Corruption, Facts, Quality, TaskFacts, marked, turns
 from harness.errors import Problem, counted, unknown
 from harness.records import Cell
-from harness.suite import Recipe, Suite, Variant, build_method, check_sizes
+from harness.suite import Recipe, Suite, Variant, build_expert, check_sizes
 
 TOLD = 0.9  # so many questions that name their answer, and no other choice, are no accident
 RARE = 10  # times more examples of the commonest class than of the rarest: worth a note
@@ -95,7 +95,7 @@ def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[s
     found: dict[str, None] = {}
     for task, _ in suite.tasks:
         asked = [
-            (build_method(expert.method, expert.settings, suite.lines, ("methods", label.name))[0], expert.model)
+            (build_expert(expert, suite.lines, ("methods", label.name)), expert.model)
             for expert in label.recipe.wants(task)
         ]
         for method, own in [(label.method, None), *asked]:

@@ -18,7 +18,7 @@ from harness.plan.feasibility import unmet_needs
 from harness.plan.identity import spec_digest
 from harness.plan.studies import SEED, study_cell
 from harness.records import STUDY, WARM, Cell, TrainSettings
-from harness.suite import BASE, Recipe, Suite, Variant, build_method
+from harness.suite import BASE, Recipe, Suite, Variant, build_expert
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class CellMaker:
         They learn from data of the same quality: a merge or a student is what can be made of such data, not of better.
         """
         for expert in label.recipe.wants(self.task):
-            method, _ = build_method(expert.method, expert.settings, self.suite.lines, ("methods", label.name))
+            method = build_expert(expert, self.suite.lines, ("methods", label.name))
             assert method is not None  # the suite has been checked
             recipe = Recipe(method)
             name = self.label_of(recipe, label.train) or f"{label.name}.{expert.method}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.suite.instantiate import build_expert
 from harness.suite.load import Suite, check_sizes, check_tuning, find_suite, load_suite
 from harness.suite.recipe import Recipe
 from harness.suite.search_space import (
@@ -13,7 +14,7 @@ from harness.suite.search_space import (
     searched_space,
     setting_name,
 )
-from harness.suite.variants import BASE, Variant, build_method
+from harness.suite.variants import BASE, Variant
 
 __all__ = [
     "BASE",
@@ -23,7 +24,7 @@ __all__ = [
     "Suite",
     "TuneSettings",
     "Variant",
-    "build_method",
+    "build_expert",
     "check_sizes",
     "check_tuning",
     "find_suite",

@@ -1,21 +1,24 @@
-"""Settings from a file -> a method, objective or curriculum, or every mistake in them. Pure."""
+"""Names and settings from a file -> methods, objectives and curricula, or every mistake in them. Pure."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 import pydantic
 from pydantic import ConfigDict, create_model
 
-from harness.errors import Problem
+from harness.errors import Problem, unknown
+from harness.methods import JOIN, Composed, Expert, Method, all_methods, make_method
 from harness.plugin import Configurable
 from harness.records import JsonObject
 from harness.suite.train_settings import accepts_bool, explain
 from harness.suite.yaml_lines import Keys, Lines
 
 T = TypeVar("T", bound=Configurable)
+V = TypeVar("V")
 
 
 @cache
@@ -49,3 +52,110 @@ def build(kind: type[T], settings: JsonObject, lines: Lines, where: Keys) -> tup
     label = where[1] if len(where) > 1 else where[0]
     problems += [lines.problem(f"label {label!r}: {message}", *where) for message in made.mistakes()]
     return (None if problems else made), problems
+
+
+def look_up(
+    what: str, name: Any, known: Mapping[str, V], lines: Lines, where: Keys, hint: str = ""
+) -> tuple[V | None, list[Problem]]:
+    """What a file names, or that there is no such thing; `what` says what it would be."""
+    if isinstance(name, str) and name in known:
+        return known[name], []
+    return None, [lines.problem(unknown(what, name, known, hint), *where)]
+
+
+def build_parts(
+    block: dict[str, dict[str, Any]], known: Mapping[str, type[T]], lines: Lines, where: Keys
+) -> tuple[list[T], list[Problem]]:
+    """Objectives or a curriculum from {name: settings}."""
+    parts, problems = [], []
+    for name, settings in block.items():
+        kind, wrong = look_up(str(where[-1]).removesuffix("s"), name, known, lines, (*where, name))
+        part, mistakes = build(kind, settings, lines, (*where, name)) if kind else (None, [])
+        problems += [*wrong, *mistakes]
+        parts += [part] if part else []
+    return parts, problems
+
+
+def build_method(
+    name: Any, settings: dict[str, Any], lines: Lines, where: Keys, hint: str = ""
+) -> tuple[Method | None, list[Problem]]:
+    """A method with checked and coerced settings, or what is wrong with its name, with them, and with the experts it
+    asks for."""
+    kind, problems = look_up("method", name, all_methods(), lines, (*where, "method"), hint)
+    if kind is None:
+        return None, problems
+    method, problems = build_around(kind, settings, lines, where)
+    if method is None:
+        return None, problems
+    problems = check_needs(method.wants("?"), method.refuses, lines, (*where, "experts"))
+    return (None if problems else method), problems
+
+
+def build_composed(
+    names: list[Any], settings: dict[str, Any], lines: Lines, where: Keys
+) -> tuple[Method | None, list[Problem]]:
+    """Several methods at once: `method: [layerwise, prefix_tuning]`, with settings under each one's name."""
+    kinds, problems = [], []
+    for place, name in enumerate(names):
+        kind, wrong = look_up("method", name, all_methods(), lines, (*where, "method", place))
+        problems += wrong
+        kinds += [kind] if kind else []
+    named = {str(name): name for name in names}
+    for name, value in settings.items():
+        problems += look_up("part of the method", name, named, lines, (*where, name))[1]
+        if name in named and not isinstance(value, dict):
+            problems.append(lines.problem(f"{name}: got {value!r}, wanted settings or {{}}.", *where, name))
+    if len(names) < 2:
+        problems.append(lines.problem(f"method: got {names!r}, wanted a name, or two or more.", *where, "method"))
+    if problems:
+        return None, problems
+    parts = []
+    for kind in kinds:
+        part, mistakes = build(kind, settings.get(kind.name, {}), lines, (*where, kind.name))
+        problems += mistakes
+        parts += [part] if part else []
+    if problems:
+        return None, problems
+    method = Composed(parts)
+    problems = [lines.problem(f"label {where[-1]!r}: {message}", *where) for message in method.mistakes()]
+    return (None if problems else method), problems
+
+
+def check_needs(
+    wanted: Iterable[Expert], refuses: Callable[[Method], Iterable[str]], lines: Lines, where: Keys
+) -> list[Problem]:
+    """What is wrong with the cells that a method or an objective asks for."""
+    problems: list[Problem] = []
+    for expert in wanted:
+        kind, wrong = look_up("method", expert.method, all_methods(), lines, where)
+        method, mistakes = build_around(kind, expert.settings, lines, where) if kind else (None, [])
+        refused = refuses(method) if method else ()
+        problems += [*wrong, *mistakes, *(lines.problem(message, *where) for message in refused)]
+    return list(dict.fromkeys(problems))
+
+
+def build_around(
+    kind: type[Method], settings: dict[str, Any], lines: Lines, where: Keys
+) -> tuple[Method | None, list[Problem]]:
+    """A method with checked and coerced settings; first those of the method inside it (`inner`), if it has one."""
+    block = settings.get(kind.inner)
+    if not isinstance(block, dict):
+        return build(kind, settings, lines, where)
+    place = (*where, kind.inner)
+    hint = f"The method that {kind.name} trains is named so: {kind.inner}: {{method: lora}}."
+    inner, problems = look_up("method", block.get("method"), all_methods(), lines, place, hint)
+    if inner is None:
+        return None, problems
+    given = {key: value for key, value in block.items() if key != "method"}
+    method, problems = build(inner, given, lines, place)
+    if method is None:
+        return None, problems
+    coerced = {key: method.settings[key] for key in given}
+    return build(kind, {**settings, kind.inner: {"method": inner.name, **coerced}}, lines, where)
+
+
+def build_expert(expert: Expert, lines: Lines, where: Keys) -> Method | None:
+    """The method of a cell that another one needs; None when the suite's check has refused it."""
+    if JOIN in expert.method:
+        return make_method(expert.method, expert.settings)  # of a label, so its settings are coerced
+    return build_method(expert.method, expert.settings, lines, where)[0]

@@ -6,21 +6,20 @@ Not covered: the rest of a suite (`load.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from harness.curricula import all_curricula
-from harness.errors import Problem, unknown
-from harness.methods import JOIN, Composed, Expert, Method, all_methods, make_method
+from harness.errors import Problem
+from harness.methods import Method
 from harness.objectives import all_objectives
-from harness.plugin import Configurable
 from harness.records import TrainSettings
-from harness.suite.instantiate import build
+from harness.suite.instantiate import build_composed, build_method, build_parts, check_needs
 from harness.suite.recipe import Recipe
 from harness.suite.train_settings import (
     check_checkpoints,
@@ -30,14 +29,13 @@ from harness.suite.train_settings import (
     explain,
     merge_train,
 )
-from harness.suite.yaml_lines import Lines
+from harness.suite.yaml_lines import Keys, Lines
 
 BASE = "base"
 BASE_IS_BARE = (
     "base is the untouched model, with no settings: every gain is measured from it. "
     "Give the other row a name of its own (base-nf4: {method: base, quantize: nf4})."
 )
-Where = tuple[Any, ...]  # the keys that lead to a place in the file
 
 
 def mapping(wanted: str) -> BeforeValidator:
@@ -113,15 +111,15 @@ def read_variant(
     name: str, entry: Any, suite_train: dict[str, Any], lines: Lines
 ) -> tuple[Variant | None, list[Problem]]:
     """One entry of `methods:` as a variant, or None with what is wrong; some mistakes leave it readable."""
-    where: Where = ("methods", name)
+    where: Keys = ("methods", name)
     if entry is not None and not isinstance(entry, dict):
         return None, [lines.problem(f"label {name!r}: got {entry!r}, wanted settings or {{}}.", *where)]
     file, problems = read_form(entry or {}, lines, where)
-    objectives, found = read_parts(file.objectives, all_objectives(), lines, (*where, "objectives"))
+    objectives, found = build_parts(file.objectives, all_objectives(), lines, (*where, "objectives"))
     problems += found
     for part in objectives:
         problems += check_needs(part.wants("?"), part.refuses_need, lines, (*where, "objectives", part.name))
-    curricula, found = read_parts(file.curriculum, all_curricula(), lines, (*where, "curriculum"))
+    curricula, found = build_parts(file.curriculum, all_curricula(), lines, (*where, "curriculum"))
     problems += found
     if curricula[1:]:
         problems.append(lines.problem("a label has one curriculum. Keep one.", *where, "curriculum"))
@@ -140,7 +138,7 @@ def read_variant(
     return Variant(name, recipe, train, file.tune, file.space, file.names_given()), problems
 
 
-def read_form(entry: dict[str, Any], lines: Lines, where: Where) -> tuple[VariantFile, list[Problem]]:
+def read_form(entry: dict[str, Any], lines: Lines, where: Keys) -> tuple[VariantFile, list[Problem]]:
     """An entry's form, and what is wrong with it; keys that are wrong are as if they were not there."""
     try:
         return VariantFile.model_validate(entry), []
@@ -150,17 +148,15 @@ def read_form(entry: dict[str, Any], lines: Lines, where: Where) -> tuple[Varian
         return VariantFile.model_validate({key: value for key, value in entry.items() if key not in wrong}), problems
 
 
-def read_method(name: str, file: VariantFile, lines: Lines, where: Where) -> tuple[Method | None, list[Problem]]:
+def read_method(name: str, file: VariantFile, lines: Lines, where: Keys) -> tuple[Method | None, list[Problem]]:
     """The method that an entry names, or that its label is, with checked settings."""
     method_name = name if file.method is None else file.method
     if isinstance(method_name, list):
         return build_composed(method_name, file.settings, lines, where)
-    if method_name not in all_methods():
-        hint = "" if method_name != name else f"A label of your own names its method: {name}: {{method: lora}}."
-        return None, [lines.problem(unknown("method", method_name, all_methods(), hint), *where, "method")]
     if name == BASE and (method_name != BASE or file.model_fields_set - {"method", "tune"}):
         return None, [lines.problem(BASE_IS_BARE, *where)]
-    return build_method(method_name, file.settings, lines, where)
+    hint = "" if method_name != name else f"A label of your own names its method: {name}: {{method: lora}}."
+    return build_method(method_name, file.settings, lines, where, hint)
 
 
 def check_together(
@@ -172,9 +168,9 @@ def check_together(
     lines: Lines,
 ) -> Iterator[Problem]:
     """What does not go together in a variant, at the line of the training setting that asks for it."""
-    where: Where = ("methods", name)
+    where: Keys = ("methods", name)
 
-    def line_of(*keys: str) -> Where:
+    def line_of(*keys: str) -> Keys:
         blocks = (((*where, "train"), own_train), (("train",), suite_train))
         return next(((*path, key) for path, block in blocks for key in keys if key in block), where)
 
@@ -187,105 +183,3 @@ def check_together(
     for messages, place in checks:
         for message in messages:
             yield lines.problem(f"label {name!r}: {message}", *place)
-
-
-T = TypeVar("T", bound=Configurable)
-
-
-def read_parts(
-    block: dict[str, dict[str, Any]], known: dict[str, type[T]], lines: Lines, where: Where
-) -> tuple[list[T], list[Problem]]:
-    """Objectives or a curriculum from {name: settings}."""
-    parts, problems = [], []
-    for name, settings in block.items():
-        if name not in known:
-            problems.append(lines.problem(unknown(where[-1].removesuffix("s"), name, known), *where, name))
-            continue
-        part, found = build(known[name], settings, lines, (*where, name))
-        problems += found
-        parts += [part] if part else []
-    return parts, problems
-
-
-def build_composed(
-    names: list[Any], settings: dict[str, Any], lines: Lines, where: Where
-) -> tuple[Method | None, list[Problem]]:
-    """Several methods at once: `method: [layerwise, prefix_tuning]`, with settings under each one's name."""
-    known, problems, parts = all_methods(), [], []
-    for place, name in enumerate(names):
-        if name not in known:
-            problems.append(lines.problem(unknown("method", name, known), *where, "method", place))
-    for name, value in settings.items():
-        if name not in names:
-            problems.append(lines.problem(unknown("part of the method", name, list(map(str, names))), *where, name))
-        elif not isinstance(value, dict):
-            problems.append(lines.problem(f"{name}: got {value!r}, wanted settings or {{}}.", *where, name))
-    if len(names) < 2:
-        problems.append(lines.problem(f"method: got {names!r}, wanted a name, or two or more.", *where, "method"))
-    if problems:
-        return None, problems
-    for name in names:
-        part, found = build(known[name], settings.get(name, {}), lines, (*where, name))
-        problems += found
-        parts += [part] if part else []
-    if problems:
-        return None, problems
-    method = Composed(parts)
-    problems = [lines.problem(f"label {where[-1]!r}: {message}", *where) for message in method.mistakes()]
-    return (None if problems else method), problems
-
-
-def build_method(
-    name: str, settings: dict[str, Any], lines: Lines, where: Where
-) -> tuple[Method | None, list[Problem]]:
-    """A method with checked and coerced settings, or what is wrong with them and with the experts it asks for."""
-    if JOIN in name:
-        return make_method(name, settings), []  # of a label that has been checked
-    settings, problems = with_inner(all_methods()[name], settings, lines, where)
-    if problems:
-        return None, problems
-    method, problems = build(all_methods()[name], settings, lines, where)
-    if method is None:
-        return None, problems
-    problems = check_needs(method.wants("?"), method.refuses, lines, (*where, "experts"))
-    return (None if problems else method), problems
-
-
-def check_needs(
-    wanted: Iterable[Expert],
-    refuses: Callable[[Method], Iterable[str]],
-    lines: Lines,
-    where: Where,
-) -> list[Problem]:
-    """What is wrong with the cells that a method or an objective asks for."""
-    problems: list[Problem] = []
-    for expert in wanted:
-        if expert.method not in all_methods():
-            problems.append(lines.problem(unknown("method", expert.method, all_methods()), *where))
-            continue
-        given, found = with_inner(all_methods()[expert.method], expert.settings, lines, where)
-        made = None
-        if not found:
-            made, found = build(all_methods()[expert.method], given, lines, where)
-        refused = refuses(made) if made else ()
-        problems += [*found, *(lines.problem(message, *where) for message in refused)]
-    return list(dict.fromkeys(problems))
-
-
-def with_inner(
-    kind: type[Method], settings: dict[str, Any], lines: Lines, where: Where
-) -> tuple[dict[str, Any], list[Problem]]:
-    """A method's settings with those of the method inside it checked and coerced, or what is wrong with these."""
-    block = settings.get(kind.inner)
-    if not isinstance(block, dict):
-        return settings, []
-    place = (*where, kind.inner)
-    name = block.get("method")
-    if name not in all_methods():
-        hint = f"The method that {kind.name} trains is named so: {kind.inner}: {{method: lora}}."
-        return settings, [lines.problem(unknown("method", name, all_methods(), hint), *place)]
-    given = {key: value for key, value in block.items() if key != "method"}
-    made, problems = build(all_methods()[name], given, lines, place)
-    if made is None:
-        return settings, problems
-    return {**settings, kind.inner: {"method": name, **{key: made.settings[key] for key in given}}}, []

@@ -97,6 +97,7 @@ def test_divergence_is_told_apart(project: Path) -> None:
     assert by_label(plan, run_cells(project, plan)) == {"base": "done", "full": "diverged"}
 
 
+@pytest.mark.model
 @pytest.mark.parametrize(
     ("message", "status"),
     [
@@ -194,7 +195,9 @@ def test_weights_that_are_gone_are_made_again_when_needed(project: Path) -> None
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("damage", ["", "{", '{"attempt_id": 1}', "[]"])
+@pytest.mark.parametrize(
+    "damage", ["{", *(pytest.param(text, marks=pytest.mark.slow) for text in ("", '{"attempt_id": 1}', "[]"))]
+)
 def test_a_damaged_result_is_told_and_its_cell_runs_again(project: Path, damage: str) -> None:
     plan = plan_of(project, SUITE.replace("STEPS", "2"))
     run_cells(project, plan)

@@ -43,7 +43,7 @@ methods:
   lora: {learning_rate: 1e-2}
   merged: {method: merge, experts: {method: lora, learning_rate: 1e-2, learn: [colours, names]}}
 seeds: [0, 1]
-train: {steps: 100, batch_size: 4}
+train: {steps: 20, batch_size: 4}
 """
 
 
@@ -104,7 +104,7 @@ def test_a_node_is_killed_in_the_middle_and_nothing_is_lost(project: Path, clust
 @pytest.mark.slow
 def test_no_cell_outlives_a_killed_command(project: Path) -> None:
     """kill -9 of a command that has a Ray cluster of its own: its cells' processes end too."""
-    (project / "suites" / "long.yaml").write_text(SUITE.replace("steps: 100", "steps: 1000000"))
+    (project / "suites" / "long.yaml").write_text(SUITE.replace("steps: 20", "steps: 1000000"))
     command = [sys.executable, "-m", "harness.cli", "run", "long", "--executor", "ray", "--threads", "1"]
     done = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:

@@ -308,7 +308,7 @@ def test_an_expert_that_cannot_be_merged_is_refused(project: Path, expert: str, 
     "label",
     [
         f"{{method: merge, how: task_arithmetic, {EXPERTS}}}",
-        f"{{method: merge, how: della, {EXPERTS}}}",
+        pytest.param(f"{{method: merge, how: della, {EXPERTS}}}", marks=pytest.mark.slow),  # as task_arithmetic
         f"{{method: merge, how: passthrough, slices: [[colours, 0, 2], [names, 1, 2]], {EXPERTS}}}",
         "{method: merge, how: soup, seeds: [0, 1], experts: {method: full, learning_rate: 1e-2}}",
     ],

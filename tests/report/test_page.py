@@ -16,6 +16,7 @@ from results_factory import Results, answered, big, cell, demo, scores
 
 from harness.report import load, write_report
 
+pytestmark = pytest.mark.process  # a browser
 WAIT = 20_000  # milliseconds, for a busy machine
 
 

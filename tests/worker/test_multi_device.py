@@ -81,12 +81,17 @@ def weights(project: Path, result: CellResult) -> dict[str, Any]:
     ("method", "n_train"),
     [
         ({"method": "full", "learning_rate": 1e-3, "train": {"steps": 12, "weight_decay": 0.1}}, 16),
-        ({"method": "lora", "train": {"gradient_accumulation": 2, "gradient_checkpointing": True}}, 16),
+        pytest.param(
+            {"method": "lora", "train": {"gradient_accumulation": 2, "gradient_checkpointing": True}},
+            16,
+            marks=pytest.mark.slow,
+        ),
         # 5 examples in batches of 4, validated in sevens: of each second batch, one device has nothing
         ({"method": "prompt_tuning", "train": {"eval_every": 3, "eval_batch_size": 7, "early_stopping": 9}}, 5),
-        (
+        pytest.param(
             {"method": "layerwise", "layers": 1, "layer_decay": 0.5, "train": {"epochs": 3, "optimizer": "adafactor"}},
             10,
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -99,7 +104,7 @@ def test_two_processes_are_the_one_process_run(project: Path, method: dict[str, 
     "method",
     [
         {"method": "full", "train": {"gradient_accumulation": 2, "eval_every": 4, "early_stopping": 9}},
-        {"method": "lora", "train": {"gradient_checkpointing": True}},
+        pytest.param({"method": "lora", "train": {"gradient_checkpointing": True}}, marks=pytest.mark.slow),
     ],
 )
 def test_divided_weights_are_gathered(project: Path, method: dict[str, Any]) -> None:
@@ -186,9 +191,11 @@ def group_is_gone(group: int) -> bool:
     ("fault", "phase", "status", "reason"),
     [
         ("out_of_memory", "train", Status.OOM, "rank 1: RuntimeError: CUDA out of memory"),
-        ("fault", "load", Status.FAILED, "rank 1: KeyError: 'what rank 1 lacks'"),
+        pytest.param("fault", "load", Status.FAILED, "rank 1: KeyError: 'what rank 1 lacks'", marks=pytest.mark.slow),
         ("fault", "train", Status.FAILED, "rank 1: KeyError: 'what rank 1 lacks'"),
-        ("crash", "train", Status.FAILED, "rank 1: the process ended with signal 11"),
+        pytest.param(
+            "crash", "train", Status.FAILED, "rank 1: the process ended with signal 11", marks=pytest.mark.slow
+        ),
         ("exit", "load", Status.FAILED, "rank 1: the process ended with exit code 3"),
         # as for a cell of one process: no evidence of anything
         ("kill", "train", Status.INTERRUPTED, "rank 1: the process was killed by signal 9"),

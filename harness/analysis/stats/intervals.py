@@ -127,12 +127,16 @@ def corrected(p_values: Sequence[float], method: Literal["holm", "benjamini-hoch
     "holm" keeps the chance of any false "better" or "worse" at the level (Holm 1979); "benjamini-hochberg" the
     expected share of false ones among those claimed (doi:10.1111/j.2517-6161.1995.tb02031.x).
     """
-    from statsmodels.stats.multitest import multipletests
+    import numpy
+    from scipy.stats import false_discovery_control
 
-    if not p_values:
-        return []
-    name = {"holm": "holm", "benjamini-hochberg": "fdr_bh"}[method]
-    return [float(p) for p in multipletests(list(p_values), method=name)[1]]
+    p = numpy.asarray(p_values, dtype=float)
+    if method == "benjamini-hochberg":
+        return [float(value) for value in false_discovery_control(p)] if p.size else []
+    # Not statsmodels' multipletests: it collects garbage in every call, 0.2 s of a report's process each time.
+    order = p.argsort()
+    raised = numpy.maximum.accumulate(p[order] * numpy.arange(p.size, 0, -1)).clip(max=1.0)
+    return [float(value) for value in raised[order.argsort()]]
 
 
 def cohen_d(a: Values, b: Values) -> float:
