@@ -92,7 +92,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step (split "train") or one validation pass (split "validation")."""
+    """One optimiser step (split "train") or one validation pass (split "validation").
+
+    `loss` is what was minimised, with every term of a method's or an objective's own. `cross_entropy` is that of the
+    task's answers alone, in nats per answer token; None where a step has no answer tokens (general text, a
+    classification head, pairs of texts) or its loss is not made of them (preferences, rewards).
+    """
 
     step: int
     split: str
@@ -100,6 +105,7 @@ class Step:
     learning_rate: float | None
     tokens: int | None
     seconds: float | None
+    cross_entropy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def mean_facts(cells: Sequence[CellRow]) -> dict[str, float]:
 
 
 def mean_curve(cells: Sequence[CellRow]) -> list[tuple[int, float]]:
-    """Training loss by step, averaged over seeds; steps that are not finite are left out."""
+    """Cross-entropy of the training answers by step, averaged over seeds; steps without a finite one are left out."""
     by_step: dict[int, list[float]] = {}
     for cell in cells:
         for step, split, loss in cell.losses:

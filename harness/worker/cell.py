@@ -22,7 +22,7 @@ from harness.store import EVENTS, ITEMS, is_full, neighbours_of, read_job, write
 from harness.worker.context import CellContext
 from harness.worker.distributed import Rank, leave_group
 from harness.worker.findings import Findings
-from harness.worker.flags import forgot, learned_nothing, not_the_base, overfitted, underfitted
+from harness.worker.flags import forgot, learned_nothing, not_the_base, of_answers, overfitted, underfitted
 from harness.worker.outputs import save_weights, write_documents, write_items
 from harness.worker.profiling.meter import Meter, StepRecorder
 from harness.worker.scoring import Scorer
@@ -134,7 +134,8 @@ class CellRun:
                 self.recorder.announce(phase="train")
                 model = self.train(model)
             self.findings.facts += self.training.facts()
-            self.findings.flags += overfitted(self.recorder.steps) + underfitted(self.recorder.steps)
+            steps = of_answers(self.recorder.steps, head=not (self.method.is_language_model or self.method.own_trainer))
+            self.findings.flags += overfitted(steps) + underfitted(steps)
             if self.rank.count > 1:
                 model = leave_group(model)
                 if not self.rank.is_first:

@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from harness.curricula import Stage
+from harness.curricula import ASIDE, Stage
 from harness.errors import Unavailable
 from harness.models import logits_at, resolve_precision
 from harness.objectives import Batch, Objective
 from harness.records import TrainSettings
 from harness.worker.callbacks import Dropout, Hooks, KeepBest
 from harness.worker.distributed import COUNTS, filled, outline, shard_on_cpu, shared_loader, strategy_arguments
-from harness.worker.profiling.meter import StepRecorder
+from harness.worker.profiling.meter import CROSS_ENTROPY, StepRecorder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -64,7 +64,8 @@ class TrainRun:
 def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSettings, run: TrainRun) -> nn.Module:
     """Train `model` in place on a stage's encoded rows ({input_ids, labels}); returns it in evaluation mode.
 
-    Rows may have a `weight`, which multiplies the loss of each of their answer tokens. Ordered rows are learned once,
+    Rows may have a `weight`, which multiplies the loss of each of their answer tokens; those that are `aside` answer no
+    task. Ordered rows are learned once,
     as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error. With several ranks, the first returns
     the model with its weights; under fsdp the others return it without.
     """
@@ -88,6 +89,7 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
         penalty=method.penalty,
         recorder=run.recorder,
         objectives=run.objectives,
+        answers=method.is_language_model,
     )
     trainer.train()
     for name, value in model.named_parameters():
@@ -217,7 +219,10 @@ def optimizer_of(trainer: Trainer, groups: list[Group]) -> torch.optim.Optimizer
 
 
 class CellTrainer(Trainer):
-    """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's groups."""
+    """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's groups.
+
+    `answers`: the labels are tokens of answers, whose cross-entropy is logged apart from all that is added to it.
+    """
 
     def __init__(
         self,
@@ -226,9 +231,12 @@ class CellTrainer(Trainer):
         recorder: StepRecorder,
         objectives: Sequence[Objective] = (),
         penalty: Callable[[nn.Module], torch.Tensor | None] = lambda model: None,
+        answers: bool = True,
         **options: object,
     ):
         super().__init__(**options)
+        self.answers = answers
+        self.entropy: list[torch.Tensor] = []  # of each pass since the last log: its sum, and its answer tokens
         self.objectives = objectives
         self.penalty = penalty
         self.groups = groups
@@ -282,8 +290,10 @@ class CellTrainer(Trainer):
         """
         ids, labels, mask = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
         logits, targets = answer_logits(model, ids, labels, mask)
-        loss_sum, count = cross_entropy_sum(logits, targets, inputs.get(WEIGHTS))
+        losses = token_losses(logits, targets)
+        loss_sum, count = weighted_sum(losses, targets, inputs.get(WEIGHTS))
         if model.training:
+            self.entropy.append(torch.stack(task_sum(losses.detach(), targets, inputs.get(ASIDE))))
             tokens, samples = inputs.get(COUNTS) or (int(inputs["attention_mask"].sum()), len(inputs["input_ids"]))
             self.recorder.count(tokens, samples)
         loss = loss_sum / (num_items_in_batch if num_items_in_batch is not None else count)
@@ -306,6 +316,17 @@ class CellTrainer(Trainer):
                 self.recorder.add(objective.name, term.detach())
                 loss = loss + term
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a step with the mean cross-entropy of its answer tokens, over all its passes and devices."""
+        if "loss" in logs and self.entropy:
+            total, count = self.accelerator.reduce(torch.stack(self.entropy).sum(dim=0)).tolist()
+            self.entropy = []
+            if self.answers and count:
+                logs[CROSS_ENTROPY] = total / count
+        if "eval_loss" in logs and self.answers:  # nothing is added to it
+            logs[f"eval_{CROSS_ENTROPY}"] = logs["eval_loss"]
+        super().log(logs, start_time)
 
     def _get_num_items_in_batch(self, batch_samples: list[Inputs], device: torch.device) -> torch.Tensor:
         """The divisor of a step's loss: its answer tokens, each times its row's weight, over all devices."""
@@ -359,15 +380,30 @@ def answer_logits(
     return logits_at(model, input_ids, wanted - length, attention_mask), labels[:, wanted + 1]
 
 
-def cross_entropy_sum(
-    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(summed cross-entropy, number of answer tokens); of weighted rows [batch], each token times its row's weight."""
+def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy [batch, places] of each answer token, in nats; 0 where none is wanted."""
     flat, wanted = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1)
+    return cross_entropy(flat, wanted, ignore_index=-100, reduction="none").view_as(targets)
+
+
+def weighted_sum(
+    losses: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of token losses, number of answer tokens); of weighted rows [batch], each token times its row's weight."""
     if weights is None:
-        return cross_entropy(flat, wanted, ignore_index=-100, reduction="sum"), (targets != -100).sum()
-    losses = cross_entropy(flat, wanted, ignore_index=-100, reduction="none").view_as(targets)
+        return losses.sum(), (targets != -100).sum()
     return (losses * weights.unsqueeze(1)).sum(), weighted_count(targets, weights)
+
+
+def task_sum(
+    losses: torch.Tensor, targets: torch.Tensor, aside: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of token losses, number of answer tokens) of rows that answer a task, each token counting once: without
+    those that are `aside` [batch]."""
+    wanted = targets != -100
+    if aside is not None:
+        wanted = wanted & ~aside.unsqueeze(1)
+    return (losses * wanted).sum(), wanted.sum().to(losses.dtype)
 
 
 def weighted_count(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -379,12 +415,14 @@ def answer_loss(
     model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed cross-entropy, number of answer tokens) of a right-padded batch [batch, length]."""
-    return cross_entropy_sum(*answer_logits(model, input_ids, labels, attention_mask))
+    logits, targets = answer_logits(model, input_ids, labels, attention_mask)
+    return weighted_sum(token_losses(logits, targets), targets)
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Rows -> a batch padded on the right. `pad` may be any token: it is masked. `weighted`: with their weights."""
+    """Rows -> a batch padded on the right. `pad` may be any token: it is masked. `weighted`: with their weights. A
+    batch with rows that answer no task says which they are (`ASIDE`)."""
 
     pad: int
     weighted: bool = False
@@ -401,4 +439,5 @@ class Collator:
             "labels": padded("labels", -100),
             "attention_mask": mask,
             **({WEIGHTS: torch.tensor([row.get(WEIGHTS, 1.0) for row in rows])} if self.weighted else {}),
+            **({ASIDE: torch.tensor([ASIDE in row for row in rows])} if any(ASIDE in row for row in rows) else {}),
         }

@@ -265,6 +265,15 @@ def test_every_stretch_of_a_mixture_holds_its_shares(shares: dict[str, float], c
             assert sorted(own[start : start + 7]) == list(range(7))  # each row once a pass
 
 
+@pytest.mark.parametrize("name", ["replay", "continued_pretraining"])
+def test_general_text_is_set_aside_from_the_tasks_own_rows(name: str, world: Path, tmp_path: Path) -> None:
+    plan = planned(world, label(name))
+    work = context_of(plan, next(cell for cell in plan.cells if cell.label == "x"), tmp_path / "a")
+    rows = [row for stage in training_of(work).encode_stages(work.method.load(work)) for row in stage.rows]
+    learned = {tuple(row["input_ids"]) for row in work.rows(work.method.load(work), work.examples())}
+    assert {("aside" in row, tuple(row["input_ids"]) in learned) for row in rows} == {(True, False), (False, True)}
+
+
 def test_rows_of_a_mixture_count_the_same_and_alone_as_they_are() -> None:
     long, short = {"input_ids": [1, 2, 3, 4], "labels": [-100, 2, 3, 4]}, {"input_ids": [1, 2], "labels": [-100, 2]}
     both = mixture({"long": [long], "short": [short]}, {"long": 1, "short": 1}, 2, 0)

@@ -76,6 +76,11 @@ def test_it_keeps_the_contract(kind: str, project: Path, tmp_path: Path) -> None
     assert moved
     assert moved <= trainable
     assert [step.step for step in training_of(done).recorder.steps] == list(range(1, 9))
+    # Only the steps on right answers have a cross-entropy: preferences and rewards are none.
+    on_answers = round(8 * method.sft_share)
+    assert [step.cross_entropy is None for step in training_of(done).recorder.steps] == [
+        step >= on_answers for step in range(8)
+    ]
     assert {value.dtype for value in after.values() if value.requires_grad} == {torch.float32}
     assert "forward" not in vars(getattr(model, "get_base_model", lambda: model)()) or method.quantize
     network = read_network(done.base)

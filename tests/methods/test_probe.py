@@ -56,6 +56,17 @@ def chances(job: CellContext, model: Any) -> list[float]:
     return [value for value, _ in job.method.predictor(model, job).loglikelihood(asked)]
 
 
+@pytest.mark.parametrize("label", [PROBES[1], CLASSIFIER, SETFITS[0]])
+def test_the_loss_of_labels_is_no_cross_entropy_of_answer_tokens(
+    label: str, encoding_project: Path, tmp_path: Path
+) -> None:
+    job = work(encoding_project, tmp_path / "attempts" / "a", label)
+    trained(job)
+    steps = training_of(job).recorder.steps
+    assert steps
+    assert {step.cross_entropy for step in steps} == {None}
+
+
 @pytest.mark.parametrize("pool", ["last", "mean"])
 def test_the_head_reads_the_text_up_to_its_place(tiny_model: Path, pool: str) -> None:
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)

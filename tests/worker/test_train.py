@@ -10,9 +10,11 @@ from samples import ROWS
 from transformers import AutoModelForCausalLM
 
 from harness.curricula import Stage
+from harness.curricula.base import aside
 from harness.errors import Diverged, Unavailable
 from harness.methods import all_methods
 from harness.models.loading import logits_at
+from harness.objectives import Batch, Objective
 from harness.records import TrainSettings
 from harness.worker.profiling.meter import StepRecorder
 from harness.worker.train import Collator, TrainRun, answer_loss, train
@@ -64,6 +66,73 @@ def test_the_loss_falls_and_every_step_is_kept(tiny_model: Path, tmp_path: Path)
     assert sum(losses[-3:]) < sum(losses[:3])
     assert all(step.tokens and step.seconds for step in recorder.steps)
     assert recorder.total_samples == 24
+
+
+# --- cross-entropy, apart from what is minimised ---
+
+
+class Terms(Objective):
+    """A term of 7 nats in every pass; of the task's own loss nothing is kept."""
+
+    name = "terms"
+    task_weight = 0.0
+
+    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        return torch.tensor(7.0)
+
+
+def logged(
+    folder: Path, scratch: Path, rows: Any = ROWS, penalty: float = 0.0, objectives: Any = (), **settings: Any
+) -> tuple[list[Any], float]:
+    """The steps of one training step on all rows; and the cross-entropy per answer token of the untrained model, of the
+    rows that answer a task."""
+
+    class Adds(type(all_methods()["full"]())):  # type: ignore[misc]
+        def penalty(self, model: Any) -> torch.Tensor | None:
+            return torch.tensor(penalty) if penalty else None
+
+    model = model_of(folder)
+    batch = Collator(pad=0)([row for row in rows if "aside" not in row] or ROWS)
+    with torch.no_grad():
+        total, count = answer_loss(model, batch["input_ids"], batch["labels"], batch["attention_mask"])
+    recorder = StepRecorder()
+    made = TrainSettings(**{"steps": 1, "batch_size": len(rows), **settings})
+    run = TrainRun(0, recorder, scratch, objectives=objectives)
+    train(model, Adds(), Stage("all", rows, ROWS), made, run)
+    return recorder.steps, float(total / count)
+
+
+@pytest.mark.parametrize("passes", [1, 4])
+def test_a_penalty_is_minimised_and_is_no_cross_entropy(tiny_model: Path, tmp_path: Path, passes: int) -> None:
+    split: dict[str, Any] = {"batch_size": 4 // passes, "gradient_accumulation": passes}
+    (step,), entropy = logged(tiny_model, tmp_path, penalty=5.0, **split)
+    assert step.loss == pytest.approx(entropy + 5, rel=1e-5)
+    assert step.cross_entropy == pytest.approx(entropy, rel=1e-5)
+
+
+def test_an_objective_that_takes_the_place_of_the_task_leaves_its_cross_entropy(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (step, validation), entropy = logged(tiny_model, tmp_path, objectives=[Terms()], eval_every=1)
+    assert step.loss == pytest.approx(7.0)
+    assert step.cross_entropy == pytest.approx(entropy, rel=1e-5)
+    assert (validation.split, validation.cross_entropy) == ("validation", validation.loss)
+
+
+def test_rows_count_by_their_answer_tokens_whatever_their_weight(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{**row, "weight": 1.0 + place} for place, row in enumerate(ROWS)]
+    (step,), entropy = logged(tiny_model, tmp_path, rows=rows)
+    assert step.loss != pytest.approx(entropy, rel=1e-3)
+    assert step.cross_entropy == pytest.approx(entropy, rel=1e-5)
+
+
+def test_text_beside_a_task_is_no_part_of_it(tiny_model: Path, tmp_path: Path) -> None:
+    text = aside([{"input_ids": [1, 40, 41, 42, 43], "labels": [-100, 40, 41, 42, 43]}])
+    (step,), entropy = logged(tiny_model, tmp_path, rows=[*ROWS, *text])
+    assert step.cross_entropy == pytest.approx(entropy, rel=1e-5)
+    assert step.loss != pytest.approx(entropy, rel=1e-3)
+    (step,), _ = logged(tiny_model, tmp_path, rows=text)
+    assert step.cross_entropy is None
 
 
 def test_dropout_changes_what_is_learned_and_not_how_it_is_scored(tiny_model: Path, tmp_path: Path) -> None:
