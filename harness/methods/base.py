@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from harness.architecture import Network, Shape, read_network
+from harness.data import cut_left as cut_left
 from harness.errors import unknown as unknown  # methods import this file alone
 from harness.plugin import Configurable
 from harness.records import TrainSettings as TrainSettings  # and this one
@@ -42,6 +43,7 @@ __all__ = [
     "Shape",
     "Space",
     "TrainSettings",
+    "cut_left",
     "load_trained",
     "read_network",
     "remembered",
@@ -201,7 +203,9 @@ class Context(Protocol):
         """What lm-eval scores; `base`: the folder of another model's tokenizer."""
         ...
 
-    def callbacks(self) -> list[TrainerCallback]: ...
+    def callbacks(self) -> list[TrainerCallback]:
+        """What a trainer of the method's own, made of transformers', is given: first what measures it."""
+        ...
 
 
 class Method(Configurable):

@@ -51,14 +51,25 @@ class TrainSettings(pydantic.BaseModel):
         description="adamw: torch's fused AdamW; 8bit: its state in 8 bits; paged: its state may move to the CPU's "
         "memory; galore: gradients projected to a lower rank",
     )
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="learning rate after warm-up")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="learning rate after warm-up; constant has none"
+    )
+    warmup: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the steps over which the rate rises; the first has a part of it",
+    )
     weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
     dropout: float = Field(
         0.0, ge=0, lt=1, description="in training: of attention weights, and in the network's dropout layers"
     )
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
-    max_length: int = Field(512, ge=8, description="tokens; longer examples lose the start of their context")
+    max_length: int = Field(
+        512,
+        ge=8,
+        description="tokens; longer examples lose the start of their context, not its BOS token",
+    )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
     eval_every: int | None = Field(None, ge=1, description="steps between validation losses; null: never")
     early_stopping: int | None = Field(

@@ -25,7 +25,7 @@ from harness.errors import Unavailable
 from harness.models import logits_at, resolve_precision
 from harness.objectives import Batch, Objective
 from harness.records import TrainSettings
-from harness.worker.callbacks import Dropout, Hooks, KeepBest
+from harness.worker.callbacks import Dropout, FirstStep, Hooks, KeepBest
 from harness.worker.distributed import COUNTS, filled, outline, shard_on_cpu, shared_loader, strategy_arguments
 from harness.worker.profiling.meter import CROSS_ENTROPY, StepRecorder
 
@@ -120,9 +120,9 @@ def learning_rate_of(method: Method) -> float:
 
 
 def common_callbacks(method: Method, settings: TrainSettings, recorder: StepRecorder) -> list[TrainerCallback]:
-    """The callbacks of any training: measuring, the method's own hooks, dropout."""
+    """The callbacks of any training: measuring, a rate for the first step, the method's own hooks, dropout."""
     dropout = [Dropout(settings.dropout)] if settings.dropout else []
-    return [recorder, Hooks(method), *dropout]
+    return [recorder, FirstStep(), Hooks(method), *dropout]
 
 
 def training_arguments(

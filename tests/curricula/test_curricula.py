@@ -450,11 +450,11 @@ def test_what_is_learned_in_chat_is_scored_token_for_token(
     from harness.data import tasks
     from harness.worker import evaluate
 
-    asked: list[tuple[list[int], list[int]]] = []
+    asked: list[list[int]] = []
     real = evaluate.TunedLM._loglikelihood_tokens
 
     def listen(self: Any, requests: Any, **options: Any) -> Any:
-        asked.extend((list(context), list(answer)) for _, context, answer in requests)
+        asked.extend([*context, *answer] for _, context, answer in requests)
         return real(self, requests, **options)
 
     monkeypatch.setattr(evaluate.TunedLM, "_loglikelihood_tokens", listen)
@@ -471,8 +471,10 @@ def test_what_is_learned_in_chat_is_scored_token_for_token(
         for one, row in zip(found, work.rows(model, found), strict=True):
             assert one.context.startswith("<user>")
             assert one.context.endswith("<assistant>\n")
-            answer = sum(label != -100 for label in row["labels"])
-            assert (row["input_ids"][:-answer], row["input_ids"][-answer:]) in asked
+            assert row["input_ids"] in asked
+            answer = [label for label in row["labels"] if label != -100]
+            assert row["input_ids"][-len(answer) :] == answer
+            assert work.tokenizer.decode(answer) == one.target  # and not the template's line break before it
         learned = work.rows(model, work.examples(task=name, render=render))
         course = {tuple(row["input_ids"]) for row in training_of(work).encode_stages(model)[0].rows}
         assert course & {tuple(row["input_ids"]) for row in learned}

@@ -106,6 +106,17 @@ def test_what_begins_as_a_part_of_the_weights_is_restored_on_the_untouched_base(
     assert torch.allclose(logits_of(method.restore(done, tmp_path / "weights")), logits_of(model), atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["dpo", "grpo", "dpo-warm"])
+def test_the_first_step_has_a_rate(kind: str, project: Path, tmp_path: Path) -> None:
+    text = SUITE.replace("warmup: 0.0, schedule: constant", "warmup: 0.5")
+    plan = plan_of(project, text.format(label=KINDS[kind], task="colours", steps=4))
+    done = context_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a")
+    trained(done)
+    rates = [step.learning_rate for step in training_of(done).recorder.steps]
+    assert len(rates) == 4
+    assert all(rates)
+
+
 @pytest.mark.parametrize("kind", ["dpo", "grpo"])
 def test_the_same_seed_gives_the_same_result(kind: str, project: Path, tmp_path: Path) -> None:
     one, two = (work(project, tmp_path / "attempts" / name, KINDS[kind], steps=4) for name in ("a", "b"))

@@ -8,6 +8,7 @@ import numpy
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from tiny import opens_texts
 from tools import cell_named, context_of, plan_of, run_here, training_of
 from transformers import AutoModelForCausalLM, set_seed
 
@@ -65,6 +66,20 @@ def test_the_loss_of_labels_is_no_cross_entropy_of_answer_tokens(
     steps = training_of(job).recorder.steps
     assert steps
     assert {step.cross_entropy for step in steps} == {None}
+
+
+def test_the_first_step_of_an_encoder_has_a_rate(encoding_project: Path, tmp_path: Path) -> None:
+    job = work(encoding_project, tmp_path / "attempts" / "a", SETFITS[0])
+    trained(job)
+    rates = [step.learning_rate for step in training_of(job).recorder.steps]
+    assert all(rates)
+
+
+def test_a_text_that_is_too_long_keeps_what_opens_it(project: Path, tmp_path: Path) -> None:
+    job = work(project, tmp_path / "attempts" / "a", CLASSIFIER)
+    opens_texts(job.tokenizer)
+    long = job.tokenizer("Ada likes the sky")["input_ids"]
+    assert encode(job, ["Ada likes the sky", "Ada"], 4) == [[1, *long[-3:]], job.tokenizer("Ada")["input_ids"][-4:]]
 
 
 @pytest.mark.parametrize("pool", ["last", "mean"])

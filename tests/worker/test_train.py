@@ -246,7 +246,7 @@ def test_galore_projects_the_layers_weights_and_keeps_a_small_state(tiny_model: 
 def test_galore_keeps_groups_rates_and_decay(tiny_model: Path, tmp_path: Path, decay: float) -> None:
     method = all_methods()["layerwise"](layers=2, layer_decay=0.5, learning_rate=1e-3)
     _, optimizer = optimizer_of(tiny_model, tmp_path, method, weight_decay=decay)
-    assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 5e-4, 2.5e-4}
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 5e-4}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {decay}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2 * 9 + 1
     plain, _ = optimizer_of(tiny_model, tmp_path, all_methods()["full"](), weight_decay=decay)
@@ -304,7 +304,40 @@ def test_layer_decay_gives_each_layer_its_rate(tiny_model: Path) -> None:
     method = all_methods()["layerwise"](layers=2, layer_decay=0.5, learning_rate=1e-3)
     groups = method.parameter_groups(method.attach(model_of(tiny_model)))
     assert groups is not None
-    assert [group["lr"] for group in groups] == [1e-3, 5e-4, 2.5e-4]
+    assert [group["lr"] for group in groups] == [1e-3, 1e-3, 5e-4]  # final norm, top layer, the layer below
+
+
+@pytest.mark.parametrize(
+    "choice", [{"which": "bottom", "layers": 2}, {"which": [0, 1]}, {"which": "middle", "layers": 2}]
+)
+def test_the_topmost_trained_layer_has_the_full_rate(tiny_model: Path, choice: dict[str, Any]) -> None:
+    method = all_methods()["layerwise"](**choice, layer_decay=0.5, learning_rate=1e-3)
+    model = method.attach(model_of(tiny_model))
+    rates = {id(value): group["lr"] for group in method.parameter_groups(model) for value in group["params"]}
+    layers = [{rates[id(value)] for value in layer.parameters()} for layer in model.get_decoder().layers]
+    assert layers == [{5e-4}, {1e-3}]
+
+
+# --- warm-up ---
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize(("steps", "warmup", "rises"), [(1, 0.1, 1), (10, 0.4, 4), (10, 0.1, 1), (4, 0.0, 1)])
+def test_the_first_step_has_a_rate(
+    tiny_model: Path, tmp_path: Path, schedule: str, steps: int, warmup: float, rises: int
+) -> None:
+    _, recorder = fit(tiny_model, tmp_path, steps=steps, warmup=warmup, schedule=schedule)
+    rates = [step.learning_rate / 1e-2 for step in recorder.steps]
+    if schedule != "constant":  # transformers' has no warm-up
+        assert rates[:rises] == pytest.approx([(step + 1) / rises for step in range(rises)])
+    assert min(rates) > 0
+    assert max(rates) == pytest.approx(1.0)
+
+
+def test_one_step_changes_the_weights(tiny_model: Path, tmp_path: Path) -> None:
+    model, _ = fit(tiny_model, tmp_path, steps=1)
+    moved = [not torch.equal(*pair) for pair in zip(model.parameters(), model_of(tiny_model).parameters(), strict=True)]
+    assert all(moved)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
