@@ -358,6 +358,14 @@ class Method(Configurable):
     def after_step(self, model: nn.Module, step: int) -> None:
         """Called after each optimiser step (the first is 1), while the gradients are still there."""
 
+    def snapshot(self, model: nn.Module) -> Any:
+        """What the method keeps beside the trained weights and belongs to them as they are now, such as which ranks are
+        in use: early stopping keeps it with the best weights."""
+        return None
+
+    def go_back(self, model: nn.Module, snapshot: Any) -> None:
+        """Called when the trained weights have become again what they were when `snapshot` was taken."""
+
     def finish(self, model: nn.Module, context: Context) -> nn.Module:
         """The trained model as it is scored and saved; its time counts as training."""
         return model

@@ -234,6 +234,13 @@ class Composed(Method):
         for part in self.trained:
             part.after_step(model, step)
 
+    def snapshot(self, model: nn.Module) -> Any:
+        return [part.snapshot(model) for part in self.trained]
+
+    def go_back(self, model: nn.Module, snapshot: Any) -> None:
+        for part, own in zip(self.trained, snapshot, strict=True):
+            part.go_back(model, own)
+
     def finish(self, model: nn.Module, context: Context) -> nn.Module:
         for part in self.trained:
             model = part.finish(model, context)

@@ -52,7 +52,7 @@ class TrainSettings(pydantic.BaseModel):
         "memory; galore: gradients projected to a lower rank",
     )
     schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="learning rate after warm-up; constant has none"
+        "linear", description="learning rate after warm-up; constant: without one"
     )
     warmup: float = Field(
         0.1,

@@ -71,11 +71,14 @@ class KeepBest(TrainerCallback):
     """Early stopping: after `patience` validations without a lower loss, stop; in the end, take the best.
 
     The best of the weights `held` by the optimiser are kept in memory: a checkpoint on disk would be timed as training.
+    What the method has beside them (`Method.snapshot`) is kept with them.
     """
 
-    def __init__(self, patience: int, held: set[str]):
+    def __init__(self, patience: int, held: set[str], method: Method):
         self.patience = patience
         self.held = held
+        self.method = method
+        self.snapshot: Any = None
         self.best = math.inf
         self.waited = 0
         self.weights: dict[str, torch.Tensor] = {}
@@ -95,6 +98,7 @@ class KeepBest(TrainerCallback):
             self.weights = {
                 name: value.detach().clone() for name, value in model.named_parameters() if name in self.held
             }
+            self.snapshot = self.method.snapshot(model)
         else:
             self.waited += 1
             control.should_training_stop = self.waited >= self.patience
@@ -106,6 +110,8 @@ class KeepBest(TrainerCallback):
             for name, value in model.named_parameters():
                 if name in self.weights:
                     value.copy_(self.weights[name])
+        if self.weights:
+            self.method.go_back(model, self.snapshot)
 
 
 class Dropout(TrainerCallback):

@@ -74,7 +74,7 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
     held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
     callbacks = [*common_callbacks(method, settings, run.recorder), *run.callbacks]
     if settings.early_stopping:
-        callbacks.append(KeepBest(settings.early_stopping, held))
+        callbacks.append(KeepBest(settings.early_stopping, held, method))
     configuration(model).use_cache = False
     sharded = settings.devices > 1 and settings.strategy == "fsdp"
     empty = outline(model) if sharded else None
