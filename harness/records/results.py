@@ -73,11 +73,15 @@ class Score:
     higher_is_better: bool
 
 
+# The phase of this program's own test of a method's start. It is no cost of the method: not every method has it.
+OWN_CHECK = "check"
+
+
 @dataclass(frozen=True)
 class Phase:
-    """One of load, train, score_stages (between the stages of training), score_checkpoints and, of a trial, score_rungs
-    (between its steps), evaluate, compare (with the base model), infer, save. Bytes are peaks within the phase; None is
-    "not measured"."""
+    """One of load, check (within load: whether the method starts as it says), train, score_stages (between the stages
+    of training), score_checkpoints and, of a trial, score_rungs (between its steps), evaluate, compare (with the base
+    model), infer, save. Bytes are peaks within the phase; None is "not measured"."""
 
     phase: str
     seconds: float

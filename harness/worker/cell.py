@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from harness.environment import now
 from harness.errors import CellError, Interrupted, OutOfMemory
-from harness.records import CellResult, Fact, Job, Status
+from harness.records import OWN_CHECK, CellResult, Fact, Job, Status
 from harness.store import EVENTS, ITEMS, is_full, neighbours_of, read_job, write_result
 from harness.worker.context import CellContext
 from harness.worker.distributed import Rank, leave_group
@@ -174,18 +174,24 @@ class CellRun:
         model = method.attach(model)
         if before is not None:
             self.findings.flags += not_the_base(before, self.first_answer(model))
+        self.recorder.announce(phase="load")
         self.training.encode_stages(model)
         return model
 
     def first_answer(self, model: nn.Module) -> torch.Tensor:
-        """Log-probabilities [tokens] of the first training example's answer, as the model is now."""
+        """Log-probabilities [tokens] of the first training example's answer, as the model is now.
+
+        A phase of its own: these forward passes are a check, and only of some methods; to load takes none.
+        """
         import torch
 
         context = self.context
-        batch = context.collate(context.encode(model, context.examples()[:1]))
-        with torch.no_grad():
-            logits, targets = context.answer_logits(model.eval(), **batch)
-        return logits.float().log_softmax(-1).gather(2, targets.clamp(min=0).unsqueeze(2)).flatten()
+        with self.meter.phase(OWN_CHECK):
+            self.recorder.announce(phase=OWN_CHECK)
+            batch = context.collate(context.encode(model, context.examples()[:1]))
+            with torch.no_grad():
+                logits, targets = context.answer_logits(model.eval(), **batch)
+            return logits.float().log_softmax(-1).gather(2, targets.clamp(min=0).unsqueeze(2)).flatten()
 
     def train(self, model: nn.Module) -> nn.Module:
         """The model as its method makes it ready; tokens and examples are counted."""

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 from tools import cell_named, plan_of, run_here
+from transformers import LlamaModel
 
 from harness.methods import all_methods
 from harness.methods.lora import LoRA
+from harness.worker.profiling.meter import Meter
 
 SUITE = """\
 version: 1
@@ -44,6 +46,30 @@ def test_an_adapter_that_is_not_zero_at_the_start_and_says_it_is(
     monkeypatch.setattr(LoRA, "attach", skewed)
     evidence = flags_of(project, tmp_path / "skewed", "{method: lora}")["not_the_base_at_start"]
     assert evidence["change_nats"] > evidence["at_most"]
+
+
+@pytest.mark.parametrize("label", ["full", "lora", "qlora", "ia3", "prompt_tuning"])
+def test_nothing_passes_through_the_model_in_the_phase_load(
+    label: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases: list[str] = []
+    begin, forward = Meter.begin, LlamaModel.forward
+
+    def noting(self: Meter, name: str) -> None:
+        phases.append(name)
+        begin(self, name)
+
+    passes: set[str] = set()
+
+    def listening(self: Any, *arguments: Any, **options: Any) -> Any:
+        passes.add(phases[-1])
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(Meter, "begin", noting)
+    monkeypatch.setattr(LlamaModel, "forward", listening)
+    flags_of(project, tmp_path / "cell", f"{{method: {label}}}")
+    assert "load" not in passes
+    assert ("check" in passes) == ("check" in phases) == (label != "prompt_tuning")
 
 
 @pytest.mark.parametrize("label", ["{method: prompt_tuning, init: random}", "{method: full}", "{method: qlora}"])
