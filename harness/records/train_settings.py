@@ -60,7 +60,7 @@ class TrainSettings(pydantic.BaseModel):
         lt=1,
         description="share of the steps over which the rate rises; the first has a part of it",
     )
-    weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
+    weight_decay: float = Field(0.0, ge=0, description="of the optimiser, on matrices: norms and biases never decay")
     dropout: float = Field(
         0.0, ge=0, lt=1, description="in training: of attention weights, and in the network's dropout layers"
     )

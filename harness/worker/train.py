@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -192,6 +192,7 @@ def train_by(
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
     arguments = training_arguments(settings, learning_rate_of(method), run, config)
     other = trainer(model=model, args=arguments, callbacks=common_callbacks(method, settings, run.recorder))
+    vars(other)["get_decay_parameter_names"] = decayed_names
     if groups := method.parameter_groups(model):
         other.optimizer = optimizer_of(other, groups)
     other.train()
@@ -207,11 +208,32 @@ def train_by(
     return model.eval()
 
 
+def decayed_names(model: nn.Module) -> list[str]:
+    """Names of the weights that weight decay pulls towards zero, whatever the method and its groups: those of two or
+    more dimensions that are neither a norm's nor a bias (by transformers' own names for these)."""
+    shapes = {name: value.ndim for name, value in model.named_parameters()}
+    names: list[str] = Trainer.get_decay_parameter_names(cast(Trainer, None), model)
+    return [name for name in names if shapes.get(name, 0) > 1]
+
+
+def decayed_apart(groups: list[Group], model: nn.Module, decay: float) -> list[Group]:
+    """Each group, split into the weights that decay and the others."""
+    named = dict(model.named_parameters())
+    decays = {id(value): value.ndim > 1 for group in groups for value in group["params"]}  # sharded ones have no name
+    decays |= dict.fromkeys(map(id, named.values()), False)
+    decays |= {id(named[name]): True for name in decayed_names(model)}
+    parts = []
+    for group in groups:
+        for does, own in ((True, decay), (False, 0.0)):
+            if values := [value for value in group["params"] if decays[id(value)] is does]:
+                parts.append({**group, "params": values, "weight_decay": own})
+    return parts
+
+
 def optimizer_of(trainer: Trainer, groups: list[Group]) -> torch.optim.Optimizer:
     """A trainer's optimiser over groups of parameters."""
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
-    # torch's own default decay is 0.01: a group without a decay of its own has the suite's.
-    groups = [{"weight_decay": trainer.args.weight_decay, **group} for group in groups]
+    groups = decayed_apart(groups, trainer.model, trainer.args.weight_decay)
     if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
         groups = projected(groups, options.pop("params")[1])
     optimizer: torch.optim.Optimizer = kind(groups, **options)
@@ -265,17 +287,12 @@ class CellTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.groups is None and self.args.optim_target_modules is None:
             return super().create_optimizer(model)
-        self.optimizer = optimizer_of(self, self.groups or self.plain_groups())
+        trained = [value for value in self.model.parameters() if value.requires_grad]
+        self.optimizer = optimizer_of(self, self.groups or [{"params": trained}])
         return self.optimizer
 
-    def plain_groups(self) -> list[Group]:
-        """The groups of a method that names none, as transformers makes them: norms and biases are not decayed."""
-        decayed = set(self.get_decay_parameter_names(self.model))
-        trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
-        return [
-            {"params": [value for name, value in trained if name in decayed]},
-            {"params": [value for name, value in trained if name not in decayed], "weight_decay": 0.0},
-        ]
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        return decayed_names(model)
 
     def compute_loss(
         self,

@@ -106,6 +106,29 @@ def test_what_begins_as_a_part_of_the_weights_is_restored_on_the_untouched_base(
     assert torch.allclose(logits_of(method.restore(done, tmp_path / "weights")), logits_of(model), atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["dpo-full", "dpo-layers", "grpo-full"])
+def test_norms_do_not_decay(kind: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import Trainer
+
+    made: list[Any] = []
+    create = Trainer.create_optimizer
+
+    def keeping(self: Any, model: Any = None) -> Any:
+        made.append((create(self, model), self.model))
+        return made[-1][0]
+
+    monkeypatch.setattr(Trainer, "create_optimizer", keeping)
+    text = SUITE.replace("warmup: 0.0", "weight_decay: 0.3")
+    plan = plan_of(project, text.format(label=KINDS[kind], task="colours", steps=2))
+    trained(context_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a"))
+    assert made
+    for optimizer, model in made:
+        names = {id(value): name for name, value in model.named_parameters()}
+        for group in optimizer.param_groups:
+            for value in group["params"]:
+                assert group["weight_decay"] == (0.0 if "norm" in names[id(value)] else 0.3)
+
+
 @pytest.mark.parametrize("kind", ["dpo", "grpo", "dpo-warm"])
 def test_the_first_step_has_a_rate(kind: str, project: Path, tmp_path: Path) -> None:
     text = SUITE.replace("warmup: 0.0, schedule: constant", "warmup: 0.5")

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from harness.curricula import Stage
 from harness.curricula.base import aside
 from harness.errors import Diverged, Unavailable
-from harness.methods import all_methods
+from harness.methods import Method, all_methods
+from harness.methods.composed import Composed
 from harness.models.loading import logits_at
 from harness.objectives import Batch, Objective
 from harness.records import TrainSettings
@@ -247,7 +248,7 @@ def test_galore_keeps_groups_rates_and_decay(tiny_model: Path, tmp_path: Path, d
     method = all_methods()["layerwise"](layers=2, layer_decay=0.5, learning_rate=1e-3)
     _, optimizer = optimizer_of(tiny_model, tmp_path, method, weight_decay=decay)
     assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 5e-4}
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {decay}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, decay}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2 * 9 + 1
     plain, _ = optimizer_of(tiny_model, tmp_path, all_methods()["full"](), weight_decay=decay)
     decays = {group["weight_decay"] for group in plain.optimizer.param_groups if "rank" not in group}
@@ -340,17 +341,47 @@ def test_one_step_changes_the_weights(tiny_model: Path, tmp_path: Path) -> None:
     assert all(moved)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_groups_of_a_method_have_the_suites_weight_decay(tiny_model: Path, tmp_path: Path, decay: float) -> None:
-    from harness.worker.train import CellTrainer, training_arguments
+# --- weight decay ---
 
-    method = all_methods()["layerwise"](layers=1, layer_decay=0.5, learning_rate=1e-3)
-    model = method.attach(model_of(tiny_model))
-    settings = TrainSettings(steps=1, weight_decay=decay)
-    trainer = CellTrainer(
-        model=model,
-        args=training_arguments(settings, 1e-3, TrainRun(0, StepRecorder(), tmp_path)),
-        groups=method.parameter_groups(model),
-        recorder=StepRecorder(),
+
+def decayed(folder: Path, scratch: Path, method: Method, **settings: Any) -> dict[str, float]:
+    """Trained weight -> its decay in the optimiser of a method."""
+    trainer, optimizer = optimizer_of(
+        folder, scratch, method, **{"optimizer": "adamw", "weight_decay": 0.3, **settings}
     )
-    assert {group["weight_decay"] for group in trainer.create_optimizer().param_groups} == {decay}
+    by_id = {id(value): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]}
+    return {name: by_id[id(value)] for name, value in trainer.model.named_parameters() if value.requires_grad}
+
+
+METHODS: dict[str, Any] = {
+    "full": lambda: all_methods()["full"](),
+    "full and another": lambda: Composed([all_methods()["full"](), all_methods()["base"]()]),
+    "layerwise": lambda: all_methods()["layerwise"](layers=2),
+    "layer_decay": lambda: all_methods()["layerwise"](layers=2, layer_decay=0.5),
+    "norms": lambda: all_methods()["layernorm"](),
+    "lora": lambda: all_methods()["lora"](),
+    "lora+": lambda: all_methods()["lora"](loraplus_ratio=4.0),
+    "dora": lambda: all_methods()["dora"](),
+    "vera": lambda: all_methods()["vera"](),
+    "hybrid": lambda: Composed([all_methods()["layerwise"](layers=1), all_methods()["prompt_tuning"](init="random")]),
+}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "galore"])
+@pytest.mark.parametrize("name", METHODS)
+def test_matrices_decay_and_nothing_else_whatever_the_method(
+    name: str, optimizer: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    if optimizer == "galore" and name not in ("full", "full and another", "layerwise", "layer_decay"):
+        pytest.skip("GaLore projects whole matrices")
+    method = METHODS[name]()
+    found = decayed(tiny_model, tmp_path, method, optimizer=optimizer)
+    shapes = {key: value.ndim for key, value in method.attach(model_of(tiny_model)).named_parameters()}
+    assert found
+    assert found == {key: 0.3 if shapes[key] > 1 and "norm" not in key else 0.0 for key in found}
+
+
+def test_a_method_beside_one_that_trains_nothing_decays_as_alone(tiny_model: Path, tmp_path: Path) -> None:
+    alone, beside = (decayed(tiny_model, tmp_path, METHODS[name]()) for name in ("full", "full and another"))
+    assert alone == beside
+    assert set(alone.values()) == {0.0, 0.3}
