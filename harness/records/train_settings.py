@@ -15,7 +15,7 @@ from harness.records.json_object import JsonObject
 SCORING = ("precision", "attention", "eval_batch_size")
 # Training settings that came after the first results. With their defaults they are no part of a cell's identity, so
 # that results from before them are still found. A new setting whose default changes nothing is added here.
-LATER = ("devices", "strategy", "galore_rank", "galore_every", "dropout", "checkpoints")
+LATER = ("devices", "strategy", "galore_rank", "galore_every", "galore_scale", "dropout", "checkpoints")
 
 # What a setting needs, beyond what every installation has: (key, value) -> packages, and whether it needs a GPU.
 NEEDS = {
@@ -84,6 +84,12 @@ class TrainSettings(pydantic.BaseModel):
     )
     galore_rank: int = Field(128, ge=1, description="optimizer galore: rank to which a weight's gradient is projected")
     galore_every: int = Field(200, ge=1, description="optimizer galore: steps between updates of the projection")
+    galore_scale: float = Field(
+        0.25,
+        gt=0,
+        description="optimizer galore: learning rate of the projected weights, as a multiple of the label's; with 1 they "
+        "learn as fast as under adamw, transformers and the paper have 0.25",
+    )
     checkpoints: int | None = Field(
         None, ge=1, description="how often all tasks are scored during training; null: at the end only"
     )

@@ -140,7 +140,9 @@ def training_arguments(
     galore: dict[str, Any] = {}
     if settings.optimizer == "galore":
         galore["optim_target_modules"] = IN_LAYERS
-        galore["optim_args"] = f"rank={settings.galore_rank},update_proj_gap={settings.galore_every}"
+        galore["optim_args"] = (
+            f"rank={settings.galore_rank},update_proj_gap={settings.galore_every},scale={settings.galore_scale}"
+        )
     every = settings.eval_every
     return kind(
         output_dir=str(run.scratch),

@@ -243,6 +243,19 @@ def test_galore_projects_the_layers_weights_and_keeps_a_small_state(tiny_model: 
     assert state["projector"].ortho_matrix.shape == (8, 64)
 
 
+def test_galores_scale_is_a_multiple_of_the_rate_of_projected_weights(tiny_model: Path, tmp_path: Path) -> None:
+    start = dict(model_of(tiny_model).named_parameters())
+    moved = {}
+    for scale in (0.25, 1.0):
+        chosen: dict[str, Any] = {} if scale == 0.25 else {"galore_scale": scale}
+        model, _ = fit(tiny_model, tmp_path, steps=1, optimizer="galore", galore_rank=8, **chosen)
+        moved[scale] = {name: value.detach() - start[name] for name, value in model.named_parameters()}
+    for name, change in moved[1.0].items():
+        times = 4.0 if name.endswith("_proj.weight") else 1.0
+        assert change.abs().max() > 0
+        assert torch.allclose(change, times * moved[0.25][name], atol=1e-6)
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_galore_keeps_groups_rates_and_decay(tiny_model: Path, tmp_path: Path, decay: float) -> None:
     method = all_methods()["layerwise"](layers=2, layer_decay=0.5, learning_rate=1e-3)
