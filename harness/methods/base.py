@@ -48,6 +48,7 @@ __all__ = [
     "read_network",
     "remembered",
     "save_trained",
+    "seed_in_use",
     "unknown",
 ]  # fmt: skip
 TRAINED = "trained.safetensors"
@@ -394,6 +395,16 @@ class Method(Configurable):
         """A trained model as plain weights of the base's architecture. Only called where `foldable`."""
         unload = getattr(model, "merge_and_unload", None)
         return unload() if unload else model
+
+
+def seed_in_use() -> int:
+    """The seed of this process's random numbers: the cell's, from before its model is loaded.
+
+    For libraries that draw with a generator of their own, which would give every cell the same numbers.
+    """
+    import torch
+
+    return torch.initial_seed() % 2**31
 
 
 def remembered(name: str, find_out: Callable[[], Settings]) -> Settings:

@@ -265,7 +265,14 @@ class Composed(Method):
         if len(self.trained) == 1:
             return self.trained[0].restore(context, folder)
         model = self.load(context)
-        return load_trained(self.attach(model), folder) if self.trained else model.eval()
+        if not self.trained:
+            return model.eval()
+        import torch
+
+        # What a part draws at random and does not train is not among what was saved: it is drawn again, as then.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            return load_trained(self.attach(model), folder)
 
     def recall(self, context: Context, folder: Path) -> None:
         for part in self.parts:

@@ -87,8 +87,8 @@ class TrainSettings(pydantic.BaseModel):
     galore_scale: float = Field(
         0.25,
         gt=0,
-        description="optimizer galore: learning rate of the projected weights, as a multiple of the label's; with 1 they "
-        "learn as fast as under adamw, transformers and the paper have 0.25",
+        description="optimizer galore: learning rate of the projected weights, as a multiple of the label's; 1 is what "
+        "adamw has, transformers and the paper have 0.25",
     )
     checkpoints: int | None = Field(
         None, ge=1, description="how often all tasks are scored during training; null: at the end only"

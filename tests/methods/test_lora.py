@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM, set_seed
 
 from harness.curricula import Stage
 from harness.methods import Method, all_methods
+from harness.methods.composed import Composed
 from harness.methods.lora import ADAPTER, adapted, dequantised
 from harness.models.loading import load_model
 from harness.records import TrainSettings
@@ -216,6 +218,34 @@ def test_only_some_starts_are_not_the_base() -> None:
 
 
 # --- AdaLoRA and VeRA ---
+
+
+@pytest.mark.parametrize("names", [["vera"], ["vera", "prompt_tuning"]])
+def test_the_seed_moves_veras_matrices_and_what_is_saved_stands_on_them(
+    names: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    def made() -> Method:
+        return Composed([all_methods()[name](**({"init": "random"} if "prompt" in name else {})) for name in names])
+
+    def attached(seed: int) -> Any:
+        set_seed(seed)
+        return made().attach(AutoModelForCausalLM.from_pretrained(tiny_model))
+
+    def matrices(model: Any) -> list[torch.Tensor]:
+        return [value for name, value in model.named_buffers() if "vera_A" in name or "vera_B" in name]
+
+    one, again, other = (attached(seed) for seed in (1, 1, 2))
+    assert matrices(one)
+    assert all(map(torch.equal, matrices(one), matrices(again)))
+    assert not any(map(torch.equal, matrices(one), matrices(other)))
+    for name, value in one.named_parameters():
+        if "vera_lambda_b" in name:
+            torch.nn.init.ones_(value)
+    method = made()
+    method.save(one, tmp_path)
+    set_seed(7)
+    context: Any = SimpleNamespace(seed=1, load_model=lambda **_: AutoModelForCausalLM.from_pretrained(tiny_model))
+    assert torch.equal(logits(method.restore(context, tmp_path)), logits(one.eval()))
 
 
 def ranks(model: Any) -> list[int]:
