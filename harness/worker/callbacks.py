@@ -50,7 +50,8 @@ class FirstStep(TrainerCallback):
     ) -> None:
         given: Any = kwargs.get("lr_scheduler")
         scheduler = getattr(given, "scheduler", given)  # as accelerate wraps it
-        warmup = args.get_warmup_steps(state.max_steps)
+        stated: Any = kwargs.get("st_args", args)  # setfit gives its own arguments, and these beside them
+        warmup = stated.get_warmup_steps(state.max_steps)
         shares: list[Callable[[int], float]] = getattr(scheduler, "lr_lambdas", [])
         if not shares or any(share(0) for share in shares):  # a schedule without a warm-up
             return

@@ -68,6 +68,29 @@ def test_the_loss_of_labels_is_no_cross_entropy_of_answer_tokens(
     assert {step.cross_entropy for step in steps} == {None}
 
 
+@pytest.mark.parametrize("label", SETFITS)
+def test_an_encoder_learns_from_pairs_of_different_texts(
+    label: str, encoding_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the trainer is given, read off its own batches: as many pairs of either kind as `pairs` says."""
+    from sentence_transformers import losses
+
+    job = work(encoding_project, tmp_path / "attempts" / "a", label.replace("}", ", pairs: 3}"), size=16)
+    seen: list[tuple[str, str, float]] = []
+    forward = losses.CosineSimilarityLoss.forward
+
+    def listening(self: Any, sentences: Any, labels: torch.Tensor) -> Any:
+        texts = [self.model.tokenizer.batch_decode(side["input_ids"], skip_special_tokens=True) for side in sentences]
+        seen.extend(zip(*texts, labels.tolist(), strict=True))
+        return forward(self, sentences, labels)
+
+    monkeypatch.setattr(losses.CosineSimilarityLoss, "forward", listening)
+    trained(job)
+    assert len(seen) == 2 * 3 * 16
+    assert sum(same for _, _, same in seen) == 3 * 16
+    assert all(one != other for one, other, _ in seen)
+
+
 def test_the_first_step_of_an_encoder_has_a_rate(encoding_project: Path, tmp_path: Path) -> None:
     job = work(encoding_project, tmp_path / "attempts" / "a", SETFITS[0])
     trained(job)
