@@ -271,8 +271,8 @@ def trial_from(asked: Proposal, result: CellResult, study: Cell) -> Trial:
     values: dict[str, float] = {}
     merits: list[float] = []
     train = next((phase for phase in result.phases if phase.phase == "train"), None)
-    own = [phase for phase in result.phases if phase.phase != OWN_CHECK]
-    peaks = [peak for phase in own if (peak := phase.allocated_bytes or phase.rss_bytes)]
+    costs = [phase for phase in result.phases if phase.phase != OWN_CHECK]
+    peaks = [peak for phase in costs if (peak := phase.allocated_bytes or phase.rss_bytes)]
     value, reason = None, result.reason
     if status == "done":
         own = [score for score in result.scores if score.task == study.task]
