@@ -239,7 +239,19 @@ def optimizer_of(trainer: Trainer, groups: list[Group]) -> torch.optim.Optimizer
     if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
         groups = projected(groups, options.pop("params")[1])
     optimizer: torch.optim.Optimizer = kind(groups, **options)
+    if options.get("optim_bits") == 8:
+        embeddings_in_32_bits(trainer.model)
     return optimizer
+
+
+def embeddings_in_32_bits(model: nn.Module) -> None:
+    """Let bitsandbytes keep the state of embeddings in 32 bits, as transformers has it for one group of weights."""
+    from bitsandbytes.optim import GlobalOptimManager
+
+    manager = GlobalOptimManager.get_instance()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})
 
 
 class CellTrainer(Trainer):
