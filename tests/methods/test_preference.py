@@ -236,9 +236,11 @@ def test_each_part_of_the_steps_has_its_own_rate(project: Path, tmp_path: Path) 
     done = work(project, tmp_path / "attempts" / "a", KINDS["grpo-full"], steps=4)
     trained(done)
     assert [step.learning_rate for step in training_of(done).recorder.steps] == [3e-3, 3e-3, 1e-3, 1e-3]
-    layered = all_methods()["dpo"](learning_rate=1e-2, train_with={"method": "layerwise", "layer_decay": 0.5})
+    layered = all_methods()["dpo"](
+        learning_rate=1e-2, train_with={"method": "layerwise", "layers": 2, "layer_decay": 0.5}
+    )
     model = layered.attach(layered.load(done))
-    assert [group["lr"] for group in layered.parameter_groups(model)] == [1e-2, 5e-3]
+    assert [group["lr"] for group in layered.parameter_groups(model)] == [1e-2, 1e-2, 5e-3]
 
 
 # --- marks ---
