@@ -134,7 +134,10 @@ class CellRun:
                 self.recorder.announce(phase="train")
                 model = self.train(model)
             self.findings.facts += self.training.facts()
-            steps = of_answers(self.recorder.steps, head=not (self.method.is_language_model or self.method.own_trainer))
+            head = not (self.method.is_language_model or self.method.own_trainer)
+            # Of the last stage: an earlier one has learned, and been validated on, other answers.
+            last = [step for step in self.recorder.steps if step.step > self.recorder.before]
+            steps = of_answers(last, head)
             self.findings.flags += overfitted(steps) + underfitted(steps)
             if self.rank.count > 1:
                 model = leave_group(model)

@@ -403,6 +403,20 @@ def test_the_matrix_is_stored(world: Path, tmp_path: Path) -> None:
     assert rates[0] == max(rates) or rates[1] == max(rates)
 
 
+def test_a_stage_is_not_flagged_for_the_losses_of_the_one_before(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.worker import cell as worker
+
+    looked_at: list[Any] = []
+    monkeypatch.setattr(worker, "overfitted", lambda steps: looked_at.extend(steps) or [])
+    result = run_one(world, tmp_path, label("sequential"), eval_every=1)
+    second = STEPS - STEPS // 2  # the steps of the first of two stages are rounded up
+    assert {step.step for step in looked_at} == set(range(second + 1, STEPS + 1))
+    assert {step.split for step in looked_at} == {"train", "validation"}
+    assert {step.step for step in result.steps} == set(range(1, STEPS + 1))
+
+
 def test_tasks_of_different_metrics_have_a_matrix_and_no_mean() -> None:
     def scores(first: float, second: float) -> list[Score]:
         return [
