@@ -109,6 +109,7 @@ class CellRun:
         self.training = CellTraining(self.context, self.scorer, self.meter, self.recorder, self.rank)
         self.context.training = self.training
         self.cell, self.method = self.context.cell, self.context.method
+        self.base_answer: torch.Tensor | None = None  # to be compared with the attached model's
 
     def run(self) -> None:
         """Run the cell to its end. Raises what goes wrong on the way."""
@@ -128,6 +129,8 @@ class CellRun:
         with self.meter.phase("load"):
             self.recorder.announce(phase="load")
             model = self.load()
+        if self.base_answer is not None:
+            self.findings.flags += not_the_base(self.base_answer, self.first_answer(model))
         self.findings.facts += parameter_facts(model, trained=self.method.trains)
         if self.method.prepares:
             with self.meter.phase("train"):
@@ -168,33 +171,40 @@ class CellRun:
         context, method = self.context, self.method
         if method.uses_data:
             context.examples()  # before the model is there: choosing them may need the memory of another
-        model = method.load(context)
         _ = context.data.tasks  # documents are read here, not on the clock of scoring
-        if not (method.uses_data and method.trains):
-            return model
-        starts_at_base = method.is_language_model and not method.starts_at_base
-        before = self.first_answer(model) if starts_at_base else None
-        model = method.attach(model)
-        if before is not None:
-            self.findings.flags += not_the_base(before, self.first_answer(model))
-        self.recorder.announce(phase="load")
-        self.training.encode_stages(model)
+        trains = method.uses_data and method.trains
+        if trains and method.is_language_model and not method.starts_at_base:
+            self.base_answer = self.first_answer()
+            self.recorder.announce(phase="load")
+        model = method.load(context)
+        if trains:
+            model = method.attach(model)
+            self.training.encode_stages(model)
         return model
 
-    def first_answer(self, model: nn.Module) -> torch.Tensor:
-        """Log-probabilities [tokens] of the first training example's answer, as the model is now.
+    def first_answer(self, attached: nn.Module | None = None) -> torch.Tensor:
+        """Log-probabilities [tokens] of the first training example's answer, by the attached model as it is now;
+        without one, by a base model that is loaded for it and given up again.
 
-        A phase of its own: these forward passes are a check, and only of some methods; to load takes none.
+        A phase of its own: these forward passes are a check, and only of some methods. On a CPU weights are mapped from
+        their file and take no memory until they are used; a model that had answered would bring them all into the
+        phase load.
         """
         import torch
 
-        context = self.context
-        with self.meter.phase(OWN_CHECK):
+        with self.meter.phase(OWN_CHECK), torch.random.fork_rng(devices=[]):
             self.recorder.announce(phase=OWN_CHECK)
-            batch = context.collate(context.encode(model, context.examples()[:1]))
-            with torch.no_grad():
-                logits, targets = context.answer_logits(model.eval(), **batch)
-            return logits.float().log_softmax(-1).gather(2, targets.clamp(min=0).unsqueeze(2)).flatten()
+            # Nothing here holds on to the base model: it must be gone when the phase ends.
+            return self.answer_of(self.method.load(self.context) if attached is None else attached)
+
+    def answer_of(self, model: nn.Module) -> torch.Tensor:
+        import torch
+
+        context = self.context
+        batch = context.collate(context.encode(model, context.examples()[:1]))
+        with torch.no_grad():
+            logits, targets = context.answer_logits(model.eval(), **batch)
+        return logits.float().log_softmax(-1).gather(2, targets.clamp(min=0).unsqueeze(2)).flatten()
 
     def train(self, model: nn.Module) -> nn.Module:
         """The model as its method makes it ready; tokens and examples are counted."""

@@ -1,5 +1,6 @@
 """What the worker notices about a cell on its way."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +53,22 @@ def test_an_adapter_that_is_not_zero_at_the_start_and_says_it_is(
 def test_nothing_passes_through_the_model_in_the_phase_load(
     label: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And none that answered outside of it is there: its weights would count as those that load."""
     phases: list[str] = []
+    answered: list[weakref.ref[Any]] = []
     begin, forward = Meter.begin, LlamaModel.forward
 
     def noting(self: Meter, name: str) -> None:
-        phases.append(name)
         begin(self, name)
+        phases.append(name)
+        if name == "load":
+            assert [model for model in answered if model() is not None] == []
 
     passes: set[str] = set()
 
     def listening(self: Any, *arguments: Any, **options: Any) -> Any:
         passes.add(phases[-1])
+        answered.append(weakref.ref(self))
         return forward(self, *arguments, **options)
 
     monkeypatch.setattr(Meter, "begin", noting)
