@@ -146,7 +146,7 @@ class Results:
         self, of: Cell, scored: Sequence[Score] = (), *, status: Status = Status.DONE, reason: str = "",
         train_seconds: float | None = None, items: Sequence[Item] = (),
         flags: Sequence[Flag] = (),
-        losses: Sequence[float] = (), trainable: float = 1e6, artifact: float = 4 * MIB,
+        losses: Sequence[float] = (), answers: bool = True, trainable: float = 1e6, artifact: float = 4 * MIB,
         contended: bool = False,
         env: Environment | None = None,
         facts: Sequence[Fact] = (),
@@ -155,7 +155,8 @@ class Results:
         peaks: Mapping[str, int] | None = None,
     ) -> str:  # fmt: skip
         """One attempt at a cell; later calls are newer. Returns its attempt_id. Where the items of its own task's
-        score are given, the score is their mean."""
+        score are given, the score is their mean.
+        `answers`: the losses are those of answer tokens."""
         scored = [consistent(score, items) if score.task == of.task else score for score in scored]
         self.member(of)
         self.attempts += 1
@@ -183,7 +184,10 @@ class Results:
             contended=contended,
             scores=tuple(scored) if done else (),
             phases=tuple(phases) if done else (),
-            steps=tuple(Step(place + 1, "train", loss, 1e-3, 100, 0.5) for place, loss in enumerate(losses)),
+            steps=tuple(
+                Step(place + 1, "train", loss, 1e-3, 100, 0.5, loss if answers else None)
+                for place, loss in enumerate(losses)
+            ),
             facts=tuple(facts) if done else (),
             flags=tuple(flags),
             checkpoints=tuple(checkpoints),

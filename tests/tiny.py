@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 from pathlib import Path
+from typing import Any
 
 COLOURS = {
     "red": ["blood", "rose", "brick", "ruby"],
@@ -81,6 +82,16 @@ def make_model(folder: Path) -> None:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def opens_texts(tokenizer: Any) -> None:
+    """Let a tokenizer put its beginning-of-text token before every text, as Llama's and Gemma's do."""
+    from tokenizers.processors import TemplateProcessing
+
+    start, number = tokenizer.bos_token, tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{start} $A", pair=f"{start} $A {start} $B", special_tokens=[(start, number)]
+    )
 
 
 TASK = """\

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from functools import cache
 
-from harness.curricula.base import Curriculum, Stage
+from harness.curricula.base import ASIDE, Curriculum, Stage
 from harness.curricula.single import Single
 from harness.plugin import find_classes
 
-__all__ = ["Curriculum", "Single", "Stage", "all_curricula"]
+__all__ = ["ASIDE", "Curriculum", "Single", "Stage", "all_curricula"]
 
 
 @cache

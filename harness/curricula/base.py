@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "ASIDE",
     "Context",
     "Curriculum",
     "Fact",
@@ -30,12 +31,14 @@ __all__ = [
     "Score",
     "Stage",
     "TrainSettings",
+    "aside",
     "mixture",
     "rows_of_steps",
     "weight_problems",
 ]
 
 Row = dict[str, Any]  # input_ids, labels and, where rows of several kinds are mixed, the weight of its answer tokens
+ASIDE = "aside"  # the key of a row that answers no task
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,12 @@ def mixture(parts: Mapping[str, Sequence[Row]], shares: Mapping[str, float], cou
         row = next(sources[name])
         made.append(row if len(given) == 1 else {**row, "weight": 1 / max(1, answer_tokens(row))})
     return made
+
+
+def aside(rows: Sequence[Row]) -> list[Row]:
+    """Rows that are learned beside the tasks, such as general text: their loss is minimised, and is no part of the
+    cross-entropy of the tasks' answers."""
+    return [{**row, ASIDE: True} for row in rows]
 
 
 def endless(rows: Sequence[Row], salt: str) -> Iterator[Row]:

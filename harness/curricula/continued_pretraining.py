@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from harness.curricula.base import Context, Curriculum, Method, Options, Stage, TrainSettings, mixture, rows_of_steps
+from harness.curricula.base import (
+    Context,
+    Curriculum,
+    Method,
+    Options,
+    Stage,
+    TrainSettings,
+    aside,
+    mixture,
+    rows_of_steps,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +58,7 @@ class ContinuedPretraining(Curriculum):
         return (self.text,)
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
-        rows, text = context.rows(model, context.examples()), context.text_rows(model, self.text)
+        rows, text = context.rows(model, context.examples()), aside(context.text_rows(model, self.text))
         passes = [len(rows) * self.share / (1 - self.share), float(len(rows))]
         first, second = rows_of_steps(context, [self.share, 1 - self.share], passes)
         validation = context.rows(model, context.examples("validation")) if context.settings.eval_every else []

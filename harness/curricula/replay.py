@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from harness.curricula.base import Context, Curriculum, Options, Stage, mixture, rows_of_steps
+from harness.curricula.base import Context, Curriculum, Options, Stage, aside, mixture, rows_of_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +37,7 @@ class Replay(Curriculum):
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
         rows = context.rows(model, context.examples())
-        text = context.text_rows(model, self.text)
+        text = aside(context.text_rows(model, self.text))
         (count,) = rows_of_steps(context, [1.0], [len(rows) / (1 - self.share)])
         shares = {context.task: 1 - self.share, f"text {self.text}": self.share}
         mixed = mixture({context.task: rows, f"text {self.text}": text}, shares, count, context.seed)

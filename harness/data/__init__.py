@@ -20,6 +20,8 @@ from harness.data.sampling import draw, examples, texts
 from harness.data.sources import cache_root
 from harness.data.tasks import (
     Example,
+    alike,
+    cut_left,
     encode,
     example,
     for_validation,
@@ -52,7 +54,9 @@ __all__ = [
     "Select",
     "Task",
     "TaskFacts",
+    "alike",
     "cache_root",
+    "cut_left",
     "data_files",
     "definition_files",
     "draw",

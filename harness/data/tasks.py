@@ -346,14 +346,34 @@ def mark(task: Task, one: Example, answer: str) -> float:
 Encoder = Callable[[str, str], tuple[list[int], list[int]]]
 
 
+def alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many token ids two texts begin with alike."""
+    return next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
+                min(len(one), len(other)))  # fmt: skip
+
+
+def cut_left(ids: Sequence[int], most: int, openings: Iterable[Sequence[int]]) -> list[int]:
+    """The last `most` token ids of a text, behind those that open it.
+
+    `openings` are token ids that may stand at the start of every text, such as the beginning-of-text token: a model
+    without it is in a state that it was never trained for.
+    """
+    if len(ids) <= most:
+        return list(ids)
+    opened = max((alike(ids, opening) for opening in openings), default=0)
+    kept = min(opened, most)
+    return [*ids[:kept], *ids[len(ids) - (most - kept) :]]
+
+
 def encode(
-    examples: Sequence[Example], encoder: Encoder, end: int, max_length: int
+    examples: Sequence[Example], encoder: Encoder, end: int, max_length: int, openings: Sequence[Sequence[int]] = ()
 ) -> tuple[list[dict[str, list[int]]], list[int]]:
     """Token ids of examples: (rows {input_ids, labels}, number of tokens that each row lost).
 
     Labels are -100 outside the answer, so that the loss is on answer tokens only. `encoder` is the scorer's own
     (context, continuation) -> ids, so that training and scoring see the same tokens. A context too long for
-    `max_length` loses its start. `end` is the end-of-text token.
+    `max_length` loses its start, but for what opens every text (`openings`, see `cut_left`). `end` is the end-of-text
+    token.
     """
     rows, cut = [], []
     for given in examples:
@@ -362,7 +382,7 @@ def encode(
             answer = [*answer, end]
         whole = len(context) + len(answer)
         answer = answer[: max_length - 1]
-        context = context[-(max_length - len(answer)) :]
+        context = cut_left(context, max_length - len(answer), openings)
         rows.append({"input_ids": context + answer, "labels": [-100] * len(context) + answer})
         cut.append(whole - len(context) - len(answer))
     return rows, cut

@@ -16,6 +16,7 @@ from harness.environment import now
 from harness.plan import range_edge, trial_cell
 from harness.records import (
     BEST_TRIAL,
+    OWN_CHECK,
     STUDY,
     WARM,
     Cell,
@@ -270,7 +271,8 @@ def trial_from(asked: Proposal, result: CellResult, study: Cell) -> Trial:
     values: dict[str, float] = {}
     merits: list[float] = []
     train = next((phase for phase in result.phases if phase.phase == "train"), None)
-    peaks = [peak for phase in result.phases if (peak := phase.allocated_bytes or phase.rss_bytes)]
+    costs = [phase for phase in result.phases if phase.phase != OWN_CHECK]
+    peaks = [peak for phase in costs if (peak := phase.allocated_bytes or phase.rss_bytes)]
     value, reason = None, result.reason
     if status == "done":
         own = [score for score in result.scores if score.task == study.task]

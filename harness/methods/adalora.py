@@ -122,6 +122,14 @@ class AdaLoRA(Method):
                 terms.append(torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device)))
         return self.orth_reg * torch.stack(terms).mean()
 
+    def snapshot(self, model: nn.Module) -> dict[str, list[bool]] | None:
+        """The rank pattern: which entries of each Λ are in use."""
+        pattern: dict[str, list[bool]] | None = cast(Any, model.peft_config)[ADAPTER].rank_pattern
+        return pattern and {name: list(used) for name, used in pattern.items()}
+
+    def go_back(self, model: nn.Module, snapshot: dict[str, list[bool]] | None) -> None:
+        cast(Any, model.peft_config)[ADAPTER].rank_pattern = snapshot
+
     def finish(self, model: nn.Module, context: Context) -> nn.Module:
         """Ranks that were set to zero are left out, as they are in what is saved."""
         config: Any = model.peft_config[ADAPTER]  # type: ignore[index]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from harness.methods.base import LogFloat, Method, Settings, remembered, unknown
+from harness.methods.base import LogFloat, Method, Settings, remembered, seed_in_use, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +40,10 @@ APART = {
     "lily": "its layers share experts, which are chosen anew for each token",
     "shadow": "it is a network of its own beside the model",
 }
+# Keys that seed what a type draws with a generator of its own, such as the random matrices of VeRA and RandLoRA: peft's
+# defaults would give every cell the same.
+SEED = re.compile(r"(seed|prng_key)$")
+TORCHS_OWN = {"generator_seed"}  # without a seed these draw as torch does
 # Types that compute with the weights themselves, so that packed ones will not do.
 UNPACKED = {
     "adamss", "deft", "delora", "frod", "glora", "hra", "loha", "lokr", "osf", "peanut", "psoft", "supertuning",
@@ -51,8 +55,8 @@ class AnyPeft(Method):
     """Any adapter type of the installed peft, by name and with peft's own configuration keys.
 
     `type` is peft's name in lower case, `config` its keys as peft documents them (`tunebench methods` lists both).
-    Only `learning_rate` is not peft's. The type decides what is trained, and how much. peft chooses the adapted layers
-    for the model, unless `config` gives target_modules.
+    Only `learning_rate` is not peft's. Seeds that `config` does not give are the cell's. The type decides what is
+    trained, and how much. peft chooses the adapted layers for the model, unless `config` gives target_modules.
     """
 
     name = "peft"
@@ -110,6 +114,14 @@ class AnyPeft(Method):
             if getattr(config, key) in (None, []):
                 yield f"config of {self.type} needs {key}: config: {{{key}: …}}."
 
+    def _seeded(self) -> Any:
+        """peft's configuration, with the cell's seed for what the suite does not seed itself."""
+        config = self._made()
+        for key in keys(self.type).keys() - self.config.keys() - TORCHS_OWN:
+            if SEED.search(key):
+                setattr(config, key, seed_in_use())
+        return config
+
     def _made(self) -> Any:
         """peft's configuration. Raises TypeError or ValueError for what it does not take."""
         from pydantic import TypeAdapter, ValidationError
@@ -130,7 +142,7 @@ class AnyPeft(Method):
 
         if self.quantize:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        return get_peft_model(model, self._made())
+        return get_peft_model(model, self._seeded())
 
 
 def types() -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from harness.architecture import Network, Shape, read_network
+from harness.data import cut_left as cut_left
 from harness.errors import unknown as unknown  # methods import this file alone
 from harness.plugin import Configurable
 from harness.records import TrainSettings as TrainSettings  # and this one
@@ -42,10 +43,12 @@ __all__ = [
     "Shape",
     "Space",
     "TrainSettings",
+    "cut_left",
     "load_trained",
     "read_network",
     "remembered",
     "save_trained",
+    "seed_in_use",
     "unknown",
 ]  # fmt: skip
 TRAINED = "trained.safetensors"
@@ -201,7 +204,9 @@ class Context(Protocol):
         """What lm-eval scores; `base`: the folder of another model's tokenizer."""
         ...
 
-    def callbacks(self) -> list[TrainerCallback]: ...
+    def callbacks(self) -> list[TrainerCallback]:
+        """What a trainer of the method's own, made of transformers', is given: first what measures it."""
+        ...
 
 
 class Method(Configurable):
@@ -354,6 +359,14 @@ class Method(Configurable):
     def after_step(self, model: nn.Module, step: int) -> None:
         """Called after each optimiser step (the first is 1), while the gradients are still there."""
 
+    def snapshot(self, model: nn.Module) -> Any:
+        """What the method keeps beside the trained weights and belongs to them as they are now, such as which ranks are
+        in use: early stopping keeps it with the best weights."""
+        return None
+
+    def go_back(self, model: nn.Module, snapshot: Any) -> None:
+        """Called when the trained weights have become again what they were when `snapshot` was taken."""
+
     def finish(self, model: nn.Module, context: Context) -> nn.Module:
         """The trained model as it is scored and saved; its time counts as training."""
         return model
@@ -382,6 +395,16 @@ class Method(Configurable):
         """A trained model as plain weights of the base's architecture. Only called where `foldable`."""
         unload = getattr(model, "merge_and_unload", None)
         return unload() if unload else model
+
+
+def seed_in_use() -> int:
+    """The seed of this process's random numbers: the cell's, from before its model is loaded.
+
+    For libraries that draw with a generator of their own, which would give every cell the same numbers.
+    """
+    import torch
+
+    return torch.initial_seed() % 2**31
 
 
 def remembered(name: str, find_out: Callable[[], Settings]) -> Settings:

@@ -234,6 +234,13 @@ class Composed(Method):
         for part in self.trained:
             part.after_step(model, step)
 
+    def snapshot(self, model: nn.Module) -> Any:
+        return [part.snapshot(model) for part in self.trained]
+
+    def go_back(self, model: nn.Module, snapshot: Any) -> None:
+        for part, own in zip(self.trained, snapshot, strict=True):
+            part.go_back(model, own)
+
     def finish(self, model: nn.Module, context: Context) -> nn.Module:
         for part in self.trained:
             model = part.finish(model, context)
@@ -258,7 +265,14 @@ class Composed(Method):
         if len(self.trained) == 1:
             return self.trained[0].restore(context, folder)
         model = self.load(context)
-        return load_trained(self.attach(model), folder) if self.trained else model.eval()
+        if not self.trained:
+            return model.eval()
+        import torch
+
+        # What a part draws at random and does not train is not among what was saved: it is drawn again, as then.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            return load_trained(self.attach(model), folder)
 
     def recall(self, context: Context, folder: Path) -> None:
         for part in self.parts:

@@ -53,7 +53,7 @@ class DPO(Around):
 
         model, changes = self.warmed_up(model, context)
         rows = self.preferences(model, context)
-        (recorder,) = context.callbacks()
+        recorder = context.callbacks()[0]
         trainer = partial(
             pair_trainer(recorder),
             ref_model=no_reference(model),

@@ -68,7 +68,7 @@ class GRPO(Around):
         def marks(completions: list[str], place: list[int], **_: Any) -> list[float]:
             return [context.mark(examples[number], text) for number, text in zip(place, completions, strict=True)]
 
-        (recorder,) = context.callbacks()
+        recorder = context.callbacks()[0]
         trainer = partial(
             group_trainer(recorder, contexts),
             reward_funcs=marks,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Context, Footprint, Group, LogFloat, Method, Network, Options, Row
+from harness.methods.base import Context, Footprint, Group, LogFloat, Method, Network, Options, Row, cut_left
 from harness.methods.predictors import classifier_lm
 
 if TYPE_CHECKING:
@@ -228,9 +228,10 @@ def with_head(base: Any, labels: list[str], pool: str) -> Any:
 
 
 def encode(context: Context, texts: list[str], most: int) -> list[list[int]]:
-    """Token ids of each text, of one that is too long its last `most`; never none."""
+    """Token ids of each text, of one that is too long its last `most` with what opens every text; never none."""
     ids = context.tokenizer(texts)["input_ids"] if texts else []
-    return [one[-most:] or [context.tokenizer.eos_token_id or 0] for one in ids]
+    openings = [context.tokenizer("")["input_ids"]]
+    return [cut_left(one, most, openings) or [context.tokenizer.eos_token_id or 0] for one in ids]
 
 
 def row(ids: list[int], label: int) -> dict[str, list[int]]:

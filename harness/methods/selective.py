@@ -32,8 +32,10 @@ class Layerwise(Full):
     trains the weights of those layers (+ hidden, at the top).
 
     With `layer_decay` below 1, each trained layer learns that much slower than the one above it (discriminative
-    learning rates). `gradual` is the share of the steps in which layers are unfrozen one after another, from the top;
-    0: all are trained from the start. Both come from ULMFiT (Howard & Ruder 2018).
+    learning rates): the topmost trained layer, and with it the final norm, at `learning_rate`, the next at
+    `layer_decay` times that, and so on. (BEiT and ELECTRA count a new head as the topmost layer; here there is none.)
+    `gradual` is the share of the steps in which layers are unfrozen one after another, from the top; 0: all are trained
+    from the start. Both come from ULMFiT (Howard & Ruder 2018).
     """
 
     name = "layerwise"
@@ -100,8 +102,8 @@ class Layerwise(Full):
         if self.layer_decay == 1.0:
             return None
         return [
-            {"params": list(part.parameters()), "lr": self.learning_rate * self.layer_decay**depth}
-            for depth, part in enumerate(self._trained(model))
+            {"params": list(part.parameters()), "lr": self.learning_rate * self.layer_decay ** max(0, depth)}
+            for depth, part in enumerate(self._trained(model), start=-int(self.which == "top"))
             if any(True for _ in part.parameters())
         ]
 

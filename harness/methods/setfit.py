@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,15 +17,17 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 HEAD, LABELS = "head.safetensors", "labels.json"
+Pair = tuple[int, int, float]  # the numbers of two examples, and 1 where they have the same label, else 0
 
 
 class SetFit(Method):
     """SetFit: contrastive tuning of a sentence encoder, then a small head; classification only.
 
-    The sentence encoder `encoder` is tuned at `learning_rate` on `pairs` positive and as many negative pairs for each
-    example, in batches of `pair_batch`. These set its work; the suite's steps do not. Then the `head` is fitted on the
-    frozen embeddings: a `logistic` regression, or a `differentiable` one (a linear layer and a softmax), trained for
-    `head_epochs` at `head_learning_rate`.
+    The sentence encoder `encoder` is tuned at `learning_rate` on pairs of texts, in batches of `pair_batch`. Each
+    example is paired with `pairs` other texts of its label and with as many of other labels, drawn by the cell's seed;
+    a text comes again when all others have. A label with a single text has no positive pairs. The pairs set the work of
+    tuning; the suite's steps do not. Then the `head` is fitted on the frozen embeddings: a `logistic` regression, or a
+    `differentiable` one (a linear layer and a softmax), trained for `head_epochs` at `head_learning_rate`.
     """
 
     name = "setfit"
@@ -77,7 +82,7 @@ class SetFit(Method):
 
     def fit(self, model: Any, context: Context) -> Any:
         from datasets import Dataset
-        from setfit import Trainer, TrainingArguments
+        from setfit import TrainingArguments
 
         examples = context.examples()
         texts, body = [one.context for one in examples], model.model_body
@@ -87,7 +92,6 @@ class SetFit(Method):
             output_dir=str(context.scratch),
             batch_size=self.pair_batch,
             num_epochs=(1, self.head_epochs),
-            num_iterations=self.pairs,
             body_learning_rate=self.learning_rate,
             head_learning_rate=self.head_learning_rate,
             max_length=min(longest, body.get_max_seq_length() or longest),
@@ -99,8 +103,12 @@ class SetFit(Method):
         )
         numbers = [model.labels.index(one.target.strip()) for one in examples]
         data = Dataset.from_dict({"text": texts, "label": numbers})
-        trainer = Trainer(model=model, args=arguments, train_dataset=data, callbacks=context.callbacks())
-        trainer.train()
+        pairs = draw_pairs(texts, numbers, self.pairs, context.seed)
+        trainer = pair_trainer(pairs)(model=model, args=arguments, train_dataset=data, callbacks=context.callbacks())
+        if pairs:
+            trainer.train()
+        else:  # a single text: there is nothing to tell it apart from
+            trainer.train_classifier(texts, numbers)
         if self.head == "logistic":  # rows in memory as they are saved: another order would round otherwise
             model.model_head.coef_ = model.model_head.coef_.copy(order="C")
         return model
@@ -133,3 +141,63 @@ class SetFit(Method):
             for name, value in tensors.items():
                 setattr(model.model_head, name, value.numpy())
         return model
+
+
+def draw_pairs(texts: Sequence[str], labels: Sequence[int], count: int, seed: int) -> list[Pair]:
+    """For each example `count` pairs with other texts of its label and `count` with texts of other labels.
+
+    They are drawn, not chosen from a list of all pairs, of which 10,000 texts have 50 million. No text is paired with
+    itself, also where several examples have it. Partners of one example differ as long as there are enough of them.
+    """
+    order = random.Random(seed)
+    distinct: dict[tuple[int, str], int] = {}  # (label, text) -> the first example that has them
+    for number, (label, text) in enumerate(zip(labels, texts, strict=True)):
+        distinct.setdefault((label, text), number)
+    entries = sorted(distinct)  # those of one label lie together
+    sizes = Counter(label for label, _ in entries)
+    starts = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))  # in the order of the entries
+    places = {entry: place for place, entry in enumerate(entries)}
+    known_as: Counter[str] = Counter(text for _, text in entries)  # labels by which a text goes
+    pairs: list[Pair] = []
+    for number, (label, text) in enumerate(zip(labels, texts, strict=True)):
+        start, size = starts[label], sizes[label]
+        own = places[label, text]
+        alike = drawn(order, size - 1, count)
+        pairs += [(number, distinct[entries[start + place + (start + place >= own)]], 1.0) for place in alike]
+        outside = len(entries) - size
+        # Of a text that other labels have as well, those entries are drawn and left out.
+        more = drawn(order, outside, count + (known_as[text] - 1) * count)
+        others = (entries[place + size * (place >= start)] for place in more)
+        unlike = [distinct[entry] for entry in others if entry[1] != text]
+        pairs += [(number, other, 0.0) for other in unlike[:count]]
+    return pairs
+
+
+def drawn(order: random.Random, among: int, count: int) -> list[int]:
+    """`count` numbers below `among`; each comes again only when all others have come as often. None below 0."""
+    if among < 1:
+        return []
+    rounds, rest = divmod(count, among)
+    numbers: list[int] = []
+    for _ in range(rounds):
+        numbers += order.sample(range(among), among)
+    return numbers + order.sample(range(among), rest)
+
+
+def pair_trainer(pairs: Sequence[Pair]) -> Any:
+    """setfit's trainer for pairs that are drawn already."""
+    from datasets import Dataset
+    from setfit import Trainer
+
+    class PairTrainer(Trainer):
+        def get_dataset(self, x: list[str], y: list[int], args: Any, max_pairs: int = -1) -> tuple[Any, Any]:
+            one, other, same = zip(*pairs, strict=True)
+            numbered = Dataset.from_dict({"sentence_1": one, "sentence_2": other, "label": same})
+
+            def written(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+                """Numbers as texts, a batch at a time: each text is in memory once."""
+                return {name: of if name == "label" else [x[number] for number in of] for name, of in batch.items()}
+
+            return numbered.with_transform(written), args.loss(self.model.model_body)
+
+    return PairTrainer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from harness.methods.base import Footprint, LogFloat, Method, Network, Options
+from harness.methods.base import Footprint, LogFloat, Method, Network, Options, seed_in_use
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +17,8 @@ class VeRA(Method):
     A weight W (out × in) is used as W + diag(b)·B·diag(d)·A, with A (`rank` × in) and B (out × `rank`) cut from the
     shared ones, d starting at `d_initial` and b at zero. It trains `rank` + out numbers for each of the `targets`
     (all-linear, a list of names, or a pattern). `dropout` applies to the update's input; both vectors learn at
-    `learning_rate`. A and B are saved as well, so that the result does not depend on a random number generator.
+    `learning_rate`. The cell's seed decides A and B. They are saved as well, so that the result does not depend on a
+    random number generator.
     """
 
     name = "vera"
@@ -66,6 +67,7 @@ class VeRA(Method):
             d_initial=self.d_initial,
             vera_dropout=self.dropout,
             target_modules=self.targets,
+            projection_prng_key=seed_in_use(),
             task_type="CAUSAL_LM",
         )
         return get_peft_model(model, config)

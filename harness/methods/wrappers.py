@@ -241,6 +241,12 @@ class Around(Method):
     def after_step(self, model: nn.Module, step: int) -> None:
         self.part.after_step(model, step)
 
+    def snapshot(self, model: nn.Module) -> Any:
+        return self.part.snapshot(model)
+
+    def go_back(self, model: nn.Module, snapshot: Any) -> None:
+        self.part.go_back(model, snapshot)
+
     def predictor(self, model: nn.Module, context: Context) -> LM:
         return self.part.predictor(model, context)
 

@@ -11,6 +11,7 @@ from harness.records.job import JOB, EarlierTrial, Job
 from harness.records.json_object import JsonObject
 from harness.records.results import (
     MARGIN,
+    OWN_CHECK,
     CellResult,
     Check,
     Checkpoint,
@@ -35,6 +36,7 @@ __all__ = [
     "MARGIN",
     "NEEDS",
     "OBJECTIVES",
+    "OWN_CHECK",
     "RESULT_VERSION",
     "SCORING",
     "STUDY",

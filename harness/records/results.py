@@ -73,11 +73,15 @@ class Score:
     higher_is_better: bool
 
 
+# The phase of this program's own test of a method's start. It is no cost of the method: not every method has it.
+OWN_CHECK = "check"
+
+
 @dataclass(frozen=True)
 class Phase:
-    """One of load, train, score_stages (between the stages of training), score_checkpoints and, of a trial, score_rungs
-    (between its steps), evaluate, compare (with the base model), infer, save. Bytes are peaks within the phase; None is
-    "not measured"."""
+    """One of load, check (within load: whether the method starts as it says), train, score_stages (between the stages
+    of training), score_checkpoints and, of a trial, score_rungs (between its steps), evaluate, compare (with the base
+    model), infer, save. Bytes are peaks within the phase; None is "not measured"."""
 
     phase: str
     seconds: float
@@ -92,7 +96,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step (split "train") or one validation pass (split "validation")."""
+    """One optimiser step (split "train") or one validation pass (split "validation").
+
+    `loss` is what was minimised, with every term of a method's or an objective's own. `cross_entropy` is that of the
+    task's answers alone, in nats per answer token; None where a step has no answer tokens (general text, a
+    classification head, pairs of texts) or its loss is not made of them (preferences, rewards).
+    """
 
     step: int
     split: str
@@ -100,6 +109,7 @@ class Step:
     learning_rate: float | None
     tokens: int | None
     seconds: float | None
+    cross_entropy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from harness.records.json_object import JsonObject
 SCORING = ("precision", "attention", "eval_batch_size")
 # Training settings that came after the first results. With their defaults they are no part of a cell's identity, so
 # that results from before them are still found. A new setting whose default changes nothing is added here.
-LATER = ("devices", "strategy", "galore_rank", "galore_every", "dropout", "checkpoints")
+LATER = ("devices", "strategy", "galore_rank", "galore_every", "galore_scale", "dropout", "checkpoints")
 
 # What a setting needs, beyond what every installation has: (key, value) -> packages, and whether it needs a GPU.
 NEEDS = {
@@ -51,14 +51,25 @@ class TrainSettings(pydantic.BaseModel):
         description="adamw: torch's fused AdamW; 8bit: its state in 8 bits; paged: its state may move to the CPU's "
         "memory; galore: gradients projected to a lower rank",
     )
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="learning rate after warm-up")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
-    weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="learning rate after warm-up; constant: without one"
+    )
+    warmup: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the steps over which the rate rises; the first has a part of it",
+    )
+    weight_decay: float = Field(0.0, ge=0, description="of the optimiser, on matrices: norms and biases never decay")
     dropout: float = Field(
         0.0, ge=0, lt=1, description="in training: of attention weights, and in the network's dropout layers"
     )
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
-    max_length: int = Field(512, ge=8, description="tokens; longer examples lose the start of their context")
+    max_length: int = Field(
+        512,
+        ge=8,
+        description="tokens; longer examples lose the start of their context, not its BOS token",
+    )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
     eval_every: int | None = Field(None, ge=1, description="steps between validation losses; null: never")
     early_stopping: int | None = Field(
@@ -73,6 +84,12 @@ class TrainSettings(pydantic.BaseModel):
     )
     galore_rank: int = Field(128, ge=1, description="optimizer galore: rank to which a weight's gradient is projected")
     galore_every: int = Field(200, ge=1, description="optimizer galore: steps between updates of the projection")
+    galore_scale: float = Field(
+        0.25,
+        gt=0,
+        description="optimizer galore: learning rate of the projected weights, as a multiple of the label's; 1 is what "
+        "adamw has, transformers and the paper have 0.25",
+    )
     checkpoints: int | None = Field(
         None, ge=1, description="how often all tasks are scored during training; null: at the end only"
     )

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from harness.records import OWN_CHECK
 from harness.store import CellRow, StoredScore
 
 PEAK = "peak"
@@ -71,12 +72,14 @@ def trainable_share(cell: CellRow) -> float | None:
 
 
 def memory(cells: Sequence[CellRow]) -> dict[str, tuple[float, float]]:
-    """Phase, or PEAK for the highest of all -> (predicted, measured) bytes of a row's finished cells."""
+    """Phase, or PEAK for the highest of all (but this program's own check) -> (predicted, measured) bytes of a row's
+    finished cells."""
     found: dict[str, tuple[float, float]] = {}
     for cell in cells:
         measured = {phase: value for phase, values in cell.phases.items() if (value := held(values)) is not None}
         if measured:
-            measured[PEAK] = max(measured.values())
+            own = {phase: value for phase, value in measured.items() if phase != OWN_CHECK}
+            measured[PEAK] = max(own.values(), default=0.0)
         for phase, value in measured.items():
             predicted = prediction(cell.facts, phase)
             if predicted:
@@ -104,7 +107,7 @@ def mean_facts(cells: Sequence[CellRow]) -> dict[str, float]:
 
 
 def mean_curve(cells: Sequence[CellRow]) -> list[tuple[int, float]]:
-    """Training loss by step, averaged over seeds; steps that are not finite are left out."""
+    """Cross-entropy of the training answers by step, averaged over seeds; steps without a finite one are left out."""
     by_step: dict[int, list[float]] = {}
     for cell in cells:
         for step, split, loss in cell.losses:

@@ -126,6 +126,7 @@ class Block:
     matched: dict[tuple[int, str], MatchedRetention] = field(default_factory=dict)  # n_train, condition
     rankings: dict[tuple[int, str], TableRanking] = field(default_factory=dict)  # n_train, condition
     fronts: dict[tuple[str, int, str], float] = field(default_factory=dict)  # label, n_train, condition -> probability
+    curveless: tuple[str, ...] = ()  # labels whose training has steps, and no cross-entropy of answers
 
     @property
     def compares(self) -> bool:
@@ -232,11 +233,15 @@ def build(
         alike = capabilities(members, names)
         rows = tuple(make_row(group, names, alike) for group in groups.values())
         metric = next((row.score.metric for row in rows if row.score), "")
-        curves = {}
+        curves, curveless = {}, []
         for (n_train, condition, label), group in groups.items():
             done = [cell for cell in group if cell.status == "done"]
-            if n_train and label not in untrained and (curve := mean_curve(done)):
+            if not n_train or label in untrained:
+                continue
+            if curve := mean_curve(done):
                 curves[label, n_train, condition] = curve
+            elif any(cell.losses for cell in done):
+                curveless.append(label)
         points = dict.fromkeys((n_train, condition) for n_train, condition, _ in groups if n_train)
         at_score = {
             point: found
@@ -248,7 +253,9 @@ def build(
             )
         }
         its = {point[2:]: found for point, found in stood.items() if (point.model, point.task) == (model, task)}
-        block = Block(model, task, metric, names, rows, curves, at_score, its)
+        block = Block(
+            model, task, metric, names, rows, curves, at_score, its, curveless=tuple(dict.fromkeys(curveless))
+        )
         blocks.append(replace(block, fronts=fronts(block, retention(names[0]))) if names else block)
     return replace(bare, blocks=tuple(blocks))
 

@@ -76,7 +76,7 @@ class CellRow:
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
     flags: dict[str, Settings] = field(default_factory=dict)
-    losses: list[tuple[int, str, float]] = field(default_factory=list)  # (step, split, loss)
+    losses: list[tuple[int, str, float | None]] = field(default_factory=list)  # (step, split, cross-entropy)
     checkpoints: list[StoredCheckpoint] = field(default_factory=list)  # by step
 
 
@@ -149,10 +149,10 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
         by_attempt[flag["attempt_id"]].flags[flag["name"]] = json.loads(flag["evidence"])
     for step in select_rows(
         connection,
-        "SELECT attempt_id, step, split, loss FROM steps WHERE attempt_id IN (SELECT unnest(?)) ORDER BY step",
+        "SELECT attempt_id, step, split, cross_entropy FROM steps WHERE attempt_id IN (SELECT unnest(?)) ORDER BY step",
         [attempts],
     ):
-        by_attempt[step["attempt_id"]].losses.append((step["step"], step["split"], step["loss"]))
+        by_attempt[step["attempt_id"]].losses.append((step["step"], step["split"], step["cross_entropy"]))
     for checkpoint in select_rows(
         connection,
         "SELECT attempt_id, step, task, metric, value FROM checkpoints WHERE attempt_id IN (SELECT unnest(?)) "

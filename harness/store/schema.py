@@ -140,6 +140,12 @@ def below_which_difference_methods_are_tied(connection: duckdb.DuckDBPyConnectio
     connection.execute("ALTER TABLE runs ADD COLUMN margin DOUBLE")
 
 
+@migration
+def cross_entropy_apart_from_what_was_minimised(connection: duckdb.DuckDBPyConnection) -> None:
+    # NULL: there is none, or the step is of a tunebench that kept the sum of all terms alone.
+    connection.execute("ALTER TABLE steps ADD COLUMN cross_entropy DOUBLE")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}

@@ -72,11 +72,14 @@ def metrics(result: CellResult, base: Mapping[tuple[str, str], float]) -> dict[s
 
 
 def series(result: CellResult) -> dict[int, dict[str, float]]:
-    """Step -> {`train/loss`, `train/learning_rate`, `validation/loss`: value}, in the order of the steps."""
+    """Step -> {`train/loss`, `train/cross_entropy`, `train/learning_rate`, `validation/loss`, …: value}, in the order
+    of the steps."""
     by_step: dict[int, dict[str, float]] = {}
     for step in sorted(result.steps, key=lambda step: step.step):
         values = by_step.setdefault(step.step, {})
         values[f"{step.split}/loss"] = step.loss
+        if step.cross_entropy is not None:
+            values[f"{step.split}/cross_entropy"] = step.cross_entropy
         if step.learning_rate is not None:
             values[f"{step.split}/learning_rate"] = step.learning_rate
     return by_step

@@ -1,4 +1,4 @@
-"""Callbacks of a training: the method's own hooks, early stopping, dropout.
+"""Callbacks of a training: the method's own hooks, the first step's rate, early stopping, dropout.
 
 Every trainer of transformers' kind takes them. Not covered: measuring (`profiling/meter.py`).
 """
@@ -6,7 +6,9 @@ Every trainer of transformers' kind takes them. Not covered: measuring (`profili
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -36,15 +38,48 @@ class Hooks(TrainerCallback):
         self.method.after_step(model, state.global_step + 1)  # the trainer counts it after it has cleared gradients
 
 
+class FirstStep(TrainerCallback):
+    """Gives the first step of a training a learning rate above zero: in a warm-up of w steps, step k has k/w of it.
+
+    The schedules of transformers begin with (k - 1)/w, so that the first step of each training, and of each stage,
+    changes nothing. What follows the warm-up is as it was.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        given: Any = kwargs.get("lr_scheduler")
+        scheduler = getattr(given, "scheduler", given)  # as accelerate wraps it
+        stated: Any = kwargs.get("st_args", args)  # setfit gives its own arguments, and these beside them
+        warmup = stated.get_warmup_steps(state.max_steps)
+        shares: list[Callable[[int], float]] = getattr(scheduler, "lr_lambdas", [])
+        if not shares or any(share(0) for share in shares):  # a schedule without a warm-up
+            return
+        scheduler.lr_lambdas = [partial(warmed_up, share, warmup) for share in shares]
+        scheduler._last_lr = [
+            base * share(0) for base, share in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(scheduler.optimizer.param_groups, scheduler._last_lr, strict=True):
+            group["lr"] = rate
+
+
+def warmed_up(share: Callable[[int], float], warmup: int, done: int) -> float:
+    """The share of the learning rate after so many steps, with a warm-up of `warmup` steps before what follows it."""
+    return (done + 1) / warmup if done < warmup else share(done)
+
+
 class KeepBest(TrainerCallback):
     """Early stopping: after `patience` validations without a lower loss, stop; in the end, take the best.
 
     The best of the weights `held` by the optimiser are kept in memory: a checkpoint on disk would be timed as training.
+    What the method has beside them (`Method.snapshot`) is kept with them.
     """
 
-    def __init__(self, patience: int, held: set[str]):
+    def __init__(self, patience: int, held: set[str], method: Method):
         self.patience = patience
         self.held = held
+        self.method = method
+        self.snapshot: Any = None
         self.best = math.inf
         self.waited = 0
         self.weights: dict[str, torch.Tensor] = {}
@@ -64,6 +99,7 @@ class KeepBest(TrainerCallback):
             self.weights = {
                 name: value.detach().clone() for name, value in model.named_parameters() if name in self.held
             }
+            self.snapshot = self.method.snapshot(model)
         else:
             self.waited += 1
             control.should_training_stop = self.waited >= self.patience
@@ -75,6 +111,8 @@ class KeepBest(TrainerCallback):
             for name, value in model.named_parameters():
                 if name in self.weights:
                     value.copy_(self.weights[name])
+        if self.weights:
+            self.method.go_back(model, self.snapshot)
 
 
 class Dropout(TrainerCallback):

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from harness.environment import now
 from harness.errors import CellError, Interrupted, OutOfMemory
-from harness.records import CellResult, Fact, Job, Status
+from harness.records import OWN_CHECK, CellResult, Fact, Job, Status
 from harness.store import EVENTS, ITEMS, is_full, neighbours_of, read_job, write_result
 from harness.worker.context import CellContext
 from harness.worker.distributed import Rank, leave_group
 from harness.worker.findings import Findings
-from harness.worker.flags import forgot, learned_nothing, not_the_base, overfitted, underfitted
+from harness.worker.flags import forgot, learned_nothing, not_the_base, of_answers, overfitted, underfitted
 from harness.worker.outputs import save_weights, write_documents, write_items
 from harness.worker.profiling.meter import Meter, StepRecorder
 from harness.worker.scoring import Scorer
@@ -109,6 +109,7 @@ class CellRun:
         self.training = CellTraining(self.context, self.scorer, self.meter, self.recorder, self.rank)
         self.context.training = self.training
         self.cell, self.method = self.context.cell, self.context.method
+        self.base_answer: torch.Tensor | None = None  # to be compared with the attached model's
 
     def run(self) -> None:
         """Run the cell to its end. Raises what goes wrong on the way."""
@@ -128,13 +129,19 @@ class CellRun:
         with self.meter.phase("load"):
             self.recorder.announce(phase="load")
             model = self.load()
+        if self.base_answer is not None:
+            self.findings.flags += not_the_base(self.base_answer, self.first_answer(model))
         self.findings.facts += parameter_facts(model, trained=self.method.trains)
         if self.method.prepares:
             with self.meter.phase("train"):
                 self.recorder.announce(phase="train")
                 model = self.train(model)
             self.findings.facts += self.training.facts()
-            self.findings.flags += overfitted(self.recorder.steps) + underfitted(self.recorder.steps)
+            head = not (self.method.is_language_model or self.method.own_trainer)
+            # Of the last stage: an earlier one has learned, and been validated on, other answers.
+            last = [step for step in self.recorder.steps if step.step > self.recorder.before]
+            steps = of_answers(last, head)
+            self.findings.flags += overfitted(steps) + underfitted(steps)
             if self.rank.count > 1:
                 model = leave_group(model)
                 if not self.rank.is_first:
@@ -164,20 +171,33 @@ class CellRun:
         context, method = self.context, self.method
         if method.uses_data:
             context.examples()  # before the model is there: choosing them may need the memory of another
-        model = method.load(context)
         _ = context.data.tasks  # documents are read here, not on the clock of scoring
-        if not (method.uses_data and method.trains):
-            return model
-        starts_at_base = method.is_language_model and not method.starts_at_base
-        before = self.first_answer(model) if starts_at_base else None
-        model = method.attach(model)
-        if before is not None:
-            self.findings.flags += not_the_base(before, self.first_answer(model))
-        self.training.encode_stages(model)
+        trains = method.uses_data and method.trains
+        if trains and method.is_language_model and not method.starts_at_base:
+            self.base_answer = self.first_answer()
+            self.recorder.announce(phase="load")
+        model = method.load(context)
+        if trains:
+            model = method.attach(model)
+            self.training.encode_stages(model)
         return model
 
-    def first_answer(self, model: nn.Module) -> torch.Tensor:
-        """Log-probabilities [tokens] of the first training example's answer, as the model is now."""
+    def first_answer(self, attached: nn.Module | None = None) -> torch.Tensor:
+        """Log-probabilities [tokens] of the first training example's answer, by the attached model as it is now;
+        without one, by a base model that is loaded for it and given up again.
+
+        A phase of its own: these forward passes are a check, and only of some methods. On a CPU weights are mapped from
+        their file and take no memory until they are used; a model that had answered would bring them all into the
+        phase load.
+        """
+        import torch
+
+        with self.meter.phase(OWN_CHECK), torch.random.fork_rng(devices=[]):
+            self.recorder.announce(phase=OWN_CHECK)
+            # Nothing here holds on to the base model: it must be gone when the phase ends.
+            return self.answer_of(self.method.load(self.context) if attached is None else attached)
+
+    def answer_of(self, model: nn.Module) -> torch.Tensor:
         import torch
 
         context = self.context

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from harness.data import Example, encode
+from harness.data import Example, alike, encode
 from harness.records import Fact
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ class Encoding:
         self.text_cut: list[int] = []  # tokens of each passage of running text
 
     def rows(self, lm: TunedLM, examples: Sequence[Example]) -> list[Row]:
-        """Rows of examples; the loss is on their answers. Contexts lose their beginning."""
-        rows, cut = encode(list(examples), encoder_of(lm), lm.eot_token_id, self.max_length)
+        """Rows of examples; the loss is on their answers. Contexts lose their beginning, but for what opens every
+        text."""
+        rows, cut = encode(list(examples), encoder_of(lm), lm.eot_token_id, self.max_length, openings_of(lm))
         self.cut.update(zip(examples, cut, strict=True))
         return rows
 
@@ -47,13 +48,27 @@ class Encoding:
         ]
 
 
+def openings_of(lm: TunedLM) -> list[list[int]]:
+    """What may open every text: what the tokenizer puts before one, or a chat template's beginning-of-text token."""
+    begin = lm.tokenizer.bos_token_id
+    return [lm.tok_encode(""), [] if begin is None else [begin]]
+
+
 def encoder_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]:
-    """The scorer's own (context, continuation) -> token ids; an empty context is its prefix token, as there."""
+    """The scorer's own (context, continuation) -> token ids; an empty context is its prefix token, as there.
+
+    lm-eval counts white space at the end of a context as part of the answer. Of the same tokens, those that the context
+    alone ends with are its own here: else half of an answer's loss would be a template's line break.
+    """
 
     def encoder(context: str, continuation: str) -> tuple[list[int], list[int]]:
         if not context:
             return [lm.prefix_token_id], lm.tok_encode(continuation, add_special_tokens=False)
         context_ids, continuation_ids = lm._encode_pair(context, continuation)
+        if context != context.rstrip():
+            shared = alike(lm.tok_encode(context), [*context_ids, *continuation_ids])
+            moved = max(0, min(shared - len(context_ids), len(continuation_ids) - 1))
+            return [*context_ids, *continuation_ids[:moved]], continuation_ids[moved:]
         return context_ids, continuation_ids
 
     return encoder

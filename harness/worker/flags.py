@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,20 @@ def p_of_gain(gains: list[float]) -> float:
     return float(ttest_1samp(gains, 0.0, alternative="greater").pvalue)
 
 
+def of_answers(steps: Iterable[Step], head: bool = False) -> list[Step]:
+    """Steps with the cross-entropy of the task's answers as their loss, without those that have none: penalties and
+    terms of objectives fall and rise for reasons of their own. A classification `head` minimises the cross-entropy of
+    its labels and nothing else, which may be compared within its own cell."""
+    return [
+        replace(step, loss=step.loss if step.cross_entropy is None else step.cross_entropy)
+        for step in steps
+        if head or step.cross_entropy is not None
+    ]
+
+
 def overfitted(steps: Iterable[Step]) -> list[Flag]:
-    """A flag when the validation loss has turned up, by a twentieth of its lowest, while the training loss fell on.
+    """A flag when the validation loss has turned up, by a twentieth of its lowest, while the training loss fell on:
+    steps of `of_answers`.
 
     Evidence: the step and loss where validation was lowest, the last validation loss, and its distance from the
     training loss at the end (means of a tenth of the steps). Says nothing without three validations.
@@ -106,9 +119,11 @@ def overfitted(steps: Iterable[Step]) -> list[Flag]:
 
 
 def underfitted(steps: Iterable[Step]) -> list[Flag]:
-    """A flag when the training loss was still falling at the end: a line through its last third (least squares) falls
-    by a tenth of its start or more, and its slope is below zero at 0.05 (one-sided t-test). What is learnt by heart,
-    to a hundredth of a nat, has nowhere to fall."""
+    """A flag when the training loss (of `of_answers`) was still falling at the end.
+
+    That is: a line through its last third (least squares) falls by a tenth of its start or more, and its slope is below
+    zero at 0.05 (one-sided t-test). What is learnt by heart, to a hundredth of a nat, has nowhere to fall.
+    """
     from scipy.stats import linregress
 
     losses = [step.loss for step in steps if step.split == "train"]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from harness.curricula import Stage
+from harness.curricula import ASIDE, Stage
 from harness.errors import Unavailable
 from harness.models import logits_at, resolve_precision
 from harness.objectives import Batch, Objective
 from harness.records import TrainSettings
-from harness.worker.callbacks import Dropout, Hooks, KeepBest
+from harness.worker.callbacks import Dropout, FirstStep, Hooks, KeepBest
 from harness.worker.distributed import COUNTS, filled, outline, shard_on_cpu, shared_loader, strategy_arguments
-from harness.worker.profiling.meter import StepRecorder
+from harness.worker.profiling.meter import CROSS_ENTROPY, StepRecorder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -64,7 +64,8 @@ class TrainRun:
 def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSettings, run: TrainRun) -> nn.Module:
     """Train `model` in place on a stage's encoded rows ({input_ids, labels}); returns it in evaluation mode.
 
-    Rows may have a `weight`, which multiplies the loss of each of their answer tokens. Ordered rows are learned once,
+    Rows may have a `weight`, which multiplies the loss of each of their answer tokens; those that are `aside` answer no
+    task. Ordered rows are learned once,
     as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error. With several ranks, the first returns
     the model with its weights; under fsdp the others return it without.
     """
@@ -73,7 +74,7 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
     held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
     callbacks = [*common_callbacks(method, settings, run.recorder), *run.callbacks]
     if settings.early_stopping:
-        callbacks.append(KeepBest(settings.early_stopping, held))
+        callbacks.append(KeepBest(settings.early_stopping, held, method))
     configuration(model).use_cache = False
     sharded = settings.devices > 1 and settings.strategy == "fsdp"
     empty = outline(model) if sharded else None
@@ -88,6 +89,7 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
         penalty=method.penalty,
         recorder=run.recorder,
         objectives=run.objectives,
+        answers=method.is_language_model,
     )
     trainer.train()
     for name, value in model.named_parameters():
@@ -118,9 +120,9 @@ def learning_rate_of(method: Method) -> float:
 
 
 def common_callbacks(method: Method, settings: TrainSettings, recorder: StepRecorder) -> list[TrainerCallback]:
-    """The callbacks of any training: measuring, the method's own hooks, dropout."""
+    """The callbacks of any training: measuring, a rate for the first step, the method's own hooks, dropout."""
     dropout = [Dropout(settings.dropout)] if settings.dropout else []
-    return [recorder, Hooks(method), *dropout]
+    return [recorder, FirstStep(), Hooks(method), *dropout]
 
 
 def training_arguments(
@@ -138,7 +140,9 @@ def training_arguments(
     galore: dict[str, Any] = {}
     if settings.optimizer == "galore":
         galore["optim_target_modules"] = IN_LAYERS
-        galore["optim_args"] = f"rank={settings.galore_rank},update_proj_gap={settings.galore_every}"
+        galore["optim_args"] = (
+            f"rank={settings.galore_rank},update_proj_gap={settings.galore_every},scale={settings.galore_scale}"
+        )
     every = settings.eval_every
     return kind(
         output_dir=str(run.scratch),
@@ -190,6 +194,7 @@ def train_by(
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
     arguments = training_arguments(settings, learning_rate_of(method), run, config)
     other = trainer(model=model, args=arguments, callbacks=common_callbacks(method, settings, run.recorder))
+    vars(other)["get_decay_parameter_names"] = decayed_names
     if groups := method.parameter_groups(model):
         other.optimizer = optimizer_of(other, groups)
     other.train()
@@ -205,19 +210,55 @@ def train_by(
     return model.eval()
 
 
+def decayed_names(model: nn.Module) -> list[str]:
+    """Names of the weights that weight decay pulls towards zero, whatever the method and its groups: those of two or
+    more dimensions that are neither a norm's nor a bias (by transformers' own names for these)."""
+    shapes = {name: value.ndim for name, value in model.named_parameters()}
+    names: list[str] = Trainer.get_decay_parameter_names(cast(Trainer, None), model)
+    return [name for name in names if shapes.get(name, 0) > 1]
+
+
+def decayed_apart(groups: list[Group], model: nn.Module, decay: float) -> list[Group]:
+    """Each group, split into the weights that decay and the others."""
+    named = dict(model.named_parameters())
+    decays = {id(value): value.ndim > 1 for group in groups for value in group["params"]}  # sharded ones have no name
+    decays |= dict.fromkeys(map(id, named.values()), False)
+    decays |= {id(named[name]): True for name in decayed_names(model)}
+    parts = []
+    for group in groups:
+        for does, own in ((True, decay), (False, 0.0)):
+            if values := [value for value in group["params"] if decays[id(value)] is does]:
+                parts.append({**group, "params": values, "weight_decay": own})
+    return parts
+
+
 def optimizer_of(trainer: Trainer, groups: list[Group]) -> torch.optim.Optimizer:
     """A trainer's optimiser over groups of parameters."""
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
-    # torch's own default decay is 0.01: a group without a decay of its own has the suite's.
-    groups = [{"weight_decay": trainer.args.weight_decay, **group} for group in groups]
+    groups = decayed_apart(groups, trainer.model, trainer.args.weight_decay)
     if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
         groups = projected(groups, options.pop("params")[1])
     optimizer: torch.optim.Optimizer = kind(groups, **options)
+    if options.get("optim_bits") == 8:
+        embeddings_in_32_bits(trainer.model)
     return optimizer
 
 
+def embeddings_in_32_bits(model: nn.Module) -> None:
+    """Let bitsandbytes keep the state of embeddings in 32 bits, as transformers has it for one group of weights."""
+    from bitsandbytes.optim import GlobalOptimManager
+
+    manager = GlobalOptimManager.get_instance()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})
+
+
 class CellTrainer(Trainer):
-    """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's groups."""
+    """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's groups.
+
+    `answers`: the labels are tokens of answers, whose cross-entropy is logged apart from all that is added to it.
+    """
 
     def __init__(
         self,
@@ -226,9 +267,12 @@ class CellTrainer(Trainer):
         recorder: StepRecorder,
         objectives: Sequence[Objective] = (),
         penalty: Callable[[nn.Module], torch.Tensor | None] = lambda model: None,
+        answers: bool = True,
         **options: object,
     ):
         super().__init__(**options)
+        self.answers = answers
+        self.entropy: list[torch.Tensor] = []  # of each pass since the last log: its sum, and its answer tokens
         self.objectives = objectives
         self.penalty = penalty
         self.groups = groups
@@ -257,17 +301,12 @@ class CellTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.groups is None and self.args.optim_target_modules is None:
             return super().create_optimizer(model)
-        self.optimizer = optimizer_of(self, self.groups or self.plain_groups())
+        trained = [value for value in self.model.parameters() if value.requires_grad]
+        self.optimizer = optimizer_of(self, self.groups or [{"params": trained}])
         return self.optimizer
 
-    def plain_groups(self) -> list[Group]:
-        """The groups of a method that names none, as transformers makes them: norms and biases are not decayed."""
-        decayed = set(self.get_decay_parameter_names(self.model))
-        trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
-        return [
-            {"params": [value for name, value in trained if name in decayed]},
-            {"params": [value for name, value in trained if name not in decayed], "weight_decay": 0.0},
-        ]
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        return decayed_names(model)
 
     def compute_loss(
         self,
@@ -282,8 +321,10 @@ class CellTrainer(Trainer):
         """
         ids, labels, mask = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
         logits, targets = answer_logits(model, ids, labels, mask)
-        loss_sum, count = cross_entropy_sum(logits, targets, inputs.get(WEIGHTS))
+        losses = token_losses(logits, targets)
+        loss_sum, count = weighted_sum(losses, targets, inputs.get(WEIGHTS))
         if model.training:
+            self.entropy.append(torch.stack(task_sum(losses.detach(), targets, inputs.get(ASIDE))))
             tokens, samples = inputs.get(COUNTS) or (int(inputs["attention_mask"].sum()), len(inputs["input_ids"]))
             self.recorder.count(tokens, samples)
         loss = loss_sum / (num_items_in_batch if num_items_in_batch is not None else count)
@@ -306,6 +347,17 @@ class CellTrainer(Trainer):
                 self.recorder.add(objective.name, term.detach())
                 loss = loss + term
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a step with the mean cross-entropy of its answer tokens, over all its passes and devices."""
+        if "loss" in logs and self.entropy:
+            total, count = self.accelerator.reduce(torch.stack(self.entropy).sum(dim=0)).tolist()
+            self.entropy = []
+            if self.answers and count:
+                logs[CROSS_ENTROPY] = total / count
+        if "eval_loss" in logs and self.answers:  # nothing is added to it
+            logs[f"eval_{CROSS_ENTROPY}"] = logs["eval_loss"]
+        super().log(logs, start_time)
 
     def _get_num_items_in_batch(self, batch_samples: list[Inputs], device: torch.device) -> torch.Tensor:
         """The divisor of a step's loss: its answer tokens, each times its row's weight, over all devices."""
@@ -359,15 +411,30 @@ def answer_logits(
     return logits_at(model, input_ids, wanted - length, attention_mask), labels[:, wanted + 1]
 
 
-def cross_entropy_sum(
-    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(summed cross-entropy, number of answer tokens); of weighted rows [batch], each token times its row's weight."""
+def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy [batch, places] of each answer token, in nats; 0 where none is wanted."""
     flat, wanted = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1)
+    return cross_entropy(flat, wanted, ignore_index=-100, reduction="none").view_as(targets)
+
+
+def weighted_sum(
+    losses: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of token losses, number of answer tokens); of weighted rows [batch], each token times its row's weight."""
     if weights is None:
-        return cross_entropy(flat, wanted, ignore_index=-100, reduction="sum"), (targets != -100).sum()
-    losses = cross_entropy(flat, wanted, ignore_index=-100, reduction="none").view_as(targets)
+        return losses.sum(), (targets != -100).sum()
     return (losses * weights.unsqueeze(1)).sum(), weighted_count(targets, weights)
+
+
+def task_sum(
+    losses: torch.Tensor, targets: torch.Tensor, aside: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of token losses, number of answer tokens) of rows that answer a task, each token counting once: without
+    those that are `aside` [batch]."""
+    wanted = targets != -100
+    if aside is not None:
+        wanted = wanted & ~aside.unsqueeze(1)
+    return (losses * wanted).sum(), wanted.sum().to(losses.dtype)
 
 
 def weighted_count(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -379,12 +446,14 @@ def answer_loss(
     model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(summed cross-entropy, number of answer tokens) of a right-padded batch [batch, length]."""
-    return cross_entropy_sum(*answer_logits(model, input_ids, labels, attention_mask))
+    logits, targets = answer_logits(model, input_ids, labels, attention_mask)
+    return weighted_sum(token_losses(logits, targets), targets)
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Rows -> a batch padded on the right. `pad` may be any token: it is masked. `weighted`: with their weights."""
+    """Rows -> a batch padded on the right. `pad` may be any token: it is masked. `weighted`: with their weights. A
+    batch with rows that answer no task says which they are (`ASIDE`)."""
 
     pad: int
     weighted: bool = False
@@ -401,4 +470,5 @@ class Collator:
             "labels": padded("labels", -100),
             "attention_mask": mask,
             **({WEIGHTS: torch.tensor([row.get(WEIGHTS, 1.0) for row in rows])} if self.weighted else {}),
+            **({ASIDE: torch.tensor([ASIDE in row for row in rows])} if any(ASIDE in row for row in rows) else {}),
         }

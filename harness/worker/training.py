@@ -13,6 +13,7 @@ from harness.curricula import Stage
 from harness.methods import Method
 from harness.plan import should_prune
 from harness.records import Checkpoint, Fact, RungScore, Score
+from harness.worker.callbacks import FirstStep
 from harness.worker.checkpoints import Checkpoints, Rungs
 from harness.worker.context import CellContext
 from harness.worker.distributed import Rank
@@ -85,8 +86,8 @@ class CellTraining:
         return train_by(trainer, config, model, method, self.context.settings.changed(changes), self.run())
 
     def callbacks(self) -> list[TrainerCallback]:
-        """Callbacks that measure a trainer of the method's own."""
-        return [self.recorder]
+        """Callbacks for a trainer of the method's own: what measures it comes first, then what every training has."""
+        return [self.recorder, FirstStep()]
 
     def run(self, callbacks: list[TrainerCallback] | None = None, **options: Any) -> TrainRun:
         return TrainRun(

@@ -160,6 +160,8 @@ def test_it_trains_and_every_learned_task_is_scored(name: str, method: Any, worl
     phases = {phase.phase: phase for phase in result.phases}
     assert len(phases) == len(result.phases)
     between = {"score_stages"} if all_curricula()[name].scores_stages else set()
+    if method == "full":  # a soft prompt does not start as the base model
+        between |= {"check"}
     assert phases.keys() == {"load", "train", "evaluate", "compare", "infer", "save"} | between
     assert phases["train"].samples == STEPS * BATCH
     assert {score.task for score in result.scores if score.role == "task"} == set(cell.learn)
@@ -263,6 +265,15 @@ def test_every_stretch_of_a_mixture_holds_its_shares(shares: dict[str, float], c
         own = [row["input_ids"][1] for row in made if chr(row["input_ids"][0]) == name]
         for start in range(0, len(own) - 6, 7):
             assert sorted(own[start : start + 7]) == list(range(7))  # each row once a pass
+
+
+@pytest.mark.parametrize("name", ["replay", "continued_pretraining"])
+def test_general_text_is_set_aside_from_the_tasks_own_rows(name: str, world: Path, tmp_path: Path) -> None:
+    plan = planned(world, label(name))
+    work = context_of(plan, next(cell for cell in plan.cells if cell.label == "x"), tmp_path / "a")
+    rows = [row for stage in training_of(work).encode_stages(work.method.load(work)) for row in stage.rows]
+    learned = {tuple(row["input_ids"]) for row in work.rows(work.method.load(work), work.examples())}
+    assert {("aside" in row, tuple(row["input_ids"]) in learned) for row in rows} == {(True, False), (False, True)}
 
 
 def test_rows_of_a_mixture_count_the_same_and_alone_as_they_are() -> None:
@@ -392,6 +403,20 @@ def test_the_matrix_is_stored(world: Path, tmp_path: Path) -> None:
     assert rates[0] == max(rates) or rates[1] == max(rates)
 
 
+def test_a_stage_is_not_flagged_for_the_losses_of_the_one_before(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.worker import cell as worker
+
+    looked_at: list[Any] = []
+    monkeypatch.setattr(worker, "overfitted", lambda steps: looked_at.extend(steps) or [])
+    result = run_one(world, tmp_path, label("sequential"), eval_every=1)
+    second = STEPS - STEPS // 2  # the steps of the first of two stages are rounded up
+    assert {step.step for step in looked_at} == set(range(second + 1, STEPS + 1))
+    assert {step.split for step in looked_at} == {"train", "validation"}
+    assert {step.step for step in result.steps} == set(range(1, STEPS + 1))
+
+
 def test_tasks_of_different_metrics_have_a_matrix_and_no_mean() -> None:
     def scores(first: float, second: float) -> list[Score]:
         return [
@@ -441,11 +466,11 @@ def test_what_is_learned_in_chat_is_scored_token_for_token(
     from harness.data import tasks
     from harness.worker import evaluate
 
-    asked: list[tuple[list[int], list[int]]] = []
+    asked: list[list[int]] = []
     real = evaluate.TunedLM._loglikelihood_tokens
 
     def listen(self: Any, requests: Any, **options: Any) -> Any:
-        asked.extend((list(context), list(answer)) for _, context, answer in requests)
+        asked.extend([*context, *answer] for _, context, answer in requests)
         return real(self, requests, **options)
 
     monkeypatch.setattr(evaluate.TunedLM, "_loglikelihood_tokens", listen)
@@ -462,8 +487,10 @@ def test_what_is_learned_in_chat_is_scored_token_for_token(
         for one, row in zip(found, work.rows(model, found), strict=True):
             assert one.context.startswith("<user>")
             assert one.context.endswith("<assistant>\n")
-            answer = sum(label != -100 for label in row["labels"])
-            assert (row["input_ids"][:-answer], row["input_ids"][-answer:]) in asked
+            assert row["input_ids"] in asked
+            answer = [label for label in row["labels"] if label != -100]
+            assert row["input_ids"][-len(answer) :] == answer
+            assert work.tokenizer.decode(answer) == one.target  # and not the template's line break before it
         learned = work.rows(model, work.examples(task=name, render=render))
         course = {tuple(row["input_ids"]) for row in training_of(work).encode_stages(model)[0].rows}
         assert course & {tuple(row["input_ids"]) for row in learned}

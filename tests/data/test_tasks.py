@@ -62,6 +62,14 @@ def test_loss_is_on_answer_tokens_only() -> None:
     assert (row["input_ids"], lost) == ([98, *map(ord, "uvwx")], 1 + 3)  # of the answer, its end is cut
 
 
+def test_what_is_cut_off_is_not_what_opens_a_text() -> None:
+    assert tasks.cut_left([1, 5, 6, 7, 8], 3, [[1]]) == [1, 7, 8]
+    assert tasks.cut_left([1, 5, 6, 7, 8], 5, [[1]]) == [1, 5, 6, 7, 8]
+    assert tasks.cut_left([1, 5, 6, 7, 8], 1, [[1]]) == [1]
+    assert tasks.cut_left([3, 4, 6, 7, 8], 4, [[], [3, 4, 9]]) == [3, 4, 7, 8]
+    assert tasks.cut_left([5, 6, 7, 8], 2, [[1]]) == [7, 8]
+
+
 SHAPES = {
     "rolling": ("prose", "it is running text without questions"),
 }

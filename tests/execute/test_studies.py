@@ -93,7 +93,7 @@ def test_a_study_runs_its_trials_and_its_cells_learn_with_what_it_found(undistur
     assert final.tuned == best.params
     assert final.cell.settings["learning_rate"] == 1e-4, "the cell stays what was planned"
     assert max(step.learning_rate or 0 for step in final.steps) == pytest.approx(best.params["learning_rate"])
-    assert {phase.phase for phase in trials_of(undisturbed)[0].phases} == {"load", "train", "evaluate"}
+    assert {phase.phase for phase in trials_of(undisturbed)[0].phases} == {"load", "check", "train", "evaluate"}
 
 
 def test_no_test_item_is_scored_before_the_end(undisturbed: Path) -> None:

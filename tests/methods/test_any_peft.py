@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.errors import SuiteError
 from harness.methods import Method, all_methods
-from harness.methods.any_peft import NEEDED, UNFIT, UNPACKED, is_prompt, keys, types
+from harness.methods.any_peft import NEEDED, SEED, TORCHS_OWN, UNFIT, UNPACKED, is_prompt, keys, types
 from harness.models.loading import load_model
 from harness.records import TrainSettings
 
@@ -112,6 +112,32 @@ def test_a_type_does_what_is_said_of_it(name: str, folder: Path, tmp_path: Path)
             return
     with pytest.raises((NotImplementedError, AttributeError, ValueError)):
         method.fold(restored).merge_and_unload()
+
+
+SEEDED = sorted(
+    (name, key) for name in FIT for key in keys(name) if SEED.search(key) and key not in TORCHS_OWN
+)  # fmt: skip
+
+
+def test_types_with_random_parts_of_their_own_are_found() -> None:
+    assert {"fourierft", "randlora", "shira", "tinylora", "vera"} <= {name for name, _ in SEEDED}
+
+
+@pytest.mark.parametrize(("name", "key"), SEEDED)
+def test_the_seed_moves_what_a_type_draws(name: str, key: str, folder: Path) -> None:
+    def drawn(seed: int, **config: Any) -> tuple[int, dict[str, torch.Tensor]]:
+        torch.manual_seed(seed)
+        method = all_methods()["peft"](**{**make(name).settings, "config": {**make(name).config, **config}})
+        model = method.attach(tiny(folder))
+        kept = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+        return getattr(model.peft_config["default"], key), kept
+
+    (first, one), (same, again), (second, other) = drawn(3), drawn(3), drawn(4)
+    assert (first, same, second) == (3, 3, 4)
+    assert all(torch.equal(value, again[at]) for at, value in one.items())
+    if name in ("randlora", "vera", "pvera"):
+        assert not all(torch.equal(value, other[at]) for at, value in one.items())
+    assert drawn(3, **{key: 5})[0] == 5  # the suite's own
 
 
 @pytest.mark.parametrize("name", sampled([name for name in FIT if not is_prompt(name)]))

@@ -1,21 +1,28 @@
 """LoRA's starts, LoRA+, AdaLoRA and VeRA: what is trained, and that the result stands on the untouched base."""
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from samples import ROWS
 from tiny import make_project
 from tools import cell_named, context_of, plan_of, training_of
 from transformers import AutoModelForCausalLM, set_seed
 
+from harness.curricula import Stage
 from harness.methods import Method, all_methods
+from harness.methods.composed import Composed
 from harness.methods.lora import ADAPTER, adapted, dequantised
 from harness.models.loading import load_model
 from harness.records import TrainSettings
 from harness.worker.context import CellContext
+from harness.worker.profiling.meter import StepRecorder
+from harness.worker.train import Collator, TrainRun, answer_loss, train
 
 SUITE = """\
 version: 1
@@ -213,6 +220,34 @@ def test_only_some_starts_are_not_the_base() -> None:
 # --- AdaLoRA and VeRA ---
 
 
+@pytest.mark.parametrize("names", [["vera"], ["vera", "prompt_tuning"]])
+def test_the_seed_moves_veras_matrices_and_what_is_saved_stands_on_them(
+    names: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    def made() -> Method:
+        return Composed([all_methods()[name](**({"init": "random"} if "prompt" in name else {})) for name in names])
+
+    def attached(seed: int) -> Any:
+        set_seed(seed)
+        return made().attach(AutoModelForCausalLM.from_pretrained(tiny_model))
+
+    def matrices(model: Any) -> list[torch.Tensor]:
+        return [value for name, value in model.named_buffers() if "vera_A" in name or "vera_B" in name]
+
+    one, again, other = (attached(seed) for seed in (1, 1, 2))
+    assert matrices(one)
+    assert all(map(torch.equal, matrices(one), matrices(again)))
+    assert not any(map(torch.equal, matrices(one), matrices(other)))
+    for name, value in one.named_parameters():
+        if "vera_lambda_b" in name:
+            torch.nn.init.ones_(value)
+    method = made()
+    method.save(one, tmp_path)
+    set_seed(7)
+    context: Any = SimpleNamespace(seed=1, load_model=lambda **_: AutoModelForCausalLM.from_pretrained(tiny_model))
+    assert torch.equal(logits(method.restore(context, tmp_path)), logits(one.eval()))
+
+
 def ranks(model: Any) -> list[int]:
     return [part.lora_A[ADAPTER].shape[0] for _, part in adapted(model)]
 
@@ -230,6 +265,32 @@ def test_adalora_in_very_few_steps(steps: int, rank: int, project: Path, tmp_pat
     """Two steps share the ranks out; one cannot."""
     _, model = fitted(project, tmp_path / "a", steps=steps, method="adalora", rank=2, start_rank=4)
     assert sum(ranks(model)) == rank * len(ranks(model))
+
+
+def test_early_stopping_ends_adalora_with_the_ranks_of_its_best_step(tiny_model: Path, tmp_path: Path) -> None:
+    """The rows teach what is wrong for validation, so that the first step is the best, and ranks go on to be taken."""
+    method: Method = all_methods()["adalora"](rank=1, start_rank=6, tinit=0.0, learning_rate=5e-2)
+    model = method.attach(AutoModelForCausalLM.from_pretrained(tiny_model))
+    wrong = [{**row, "labels": [-100] * (len(row["labels"]) - 1) + [300]} for row in ROWS]
+    settings = TrainSettings(steps=14, batch_size=4, eval_every=1, early_stopping=6, schedule="constant", warmup=0.0)
+    patterns: list[Any] = []
+
+    class Watch(type(method)):  # type: ignore[misc]
+        def after_step(self, model: Any, step: int) -> None:
+            super().after_step(model, step)
+            patterns.append(copy.deepcopy(model.peft_config["default"].rank_pattern))
+
+    method.__class__ = Watch
+    recorder = StepRecorder()
+    model = train(model, method, Stage("all", wrong, ROWS), settings, TrainRun(0, recorder, tmp_path))
+    losses = [step.loss for step in recorder.steps if step.split == "validation"]
+    best = losses.index(min(losses))
+    assert patterns[best] != patterns[-1]
+    assert model.peft_config["default"].rank_pattern == patterns[best]
+    batch = Collator(pad=0)(ROWS)
+    with torch.no_grad():
+        total, count = answer_loss(method.finish(model, None).eval(), **batch)  # type: ignore[arg-type]
+    assert float(total / count) == pytest.approx(min(losses), rel=1e-4)
 
 
 def test_adaloras_penalty_is_that_of_peft(tiny_model: Path) -> None:

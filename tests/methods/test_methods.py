@@ -302,7 +302,9 @@ def test_its_saved_weights_score_as_stored(name: str, project: Path, tiny_model:
     plan = plan_of(project, SUITE.format(settings=AS_CELLS[name]))
     result = run_here(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "results" / "attempts" / "a")
     assert result.status == "done", result.reason
-    assert {phase.phase for phase in result.phases} == {"load", "train", "evaluate", "compare", "infer", "save"}
+    check = set() if name == "prompt_tuning" else {"check"}
+    phases = {phase.phase for phase in result.phases}
+    assert phases == {"load", "train", "evaluate", "compare", "infer", "save"} | check
     facts = {fact.name: fact.value for fact in result.facts}
     assert 0 < facts["trainable_params"] <= facts["total_params"]
     assert facts["artifact_bytes"] > 0

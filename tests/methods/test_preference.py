@@ -76,6 +76,11 @@ def test_it_keeps_the_contract(kind: str, project: Path, tmp_path: Path) -> None
     assert moved
     assert moved <= trainable
     assert [step.step for step in training_of(done).recorder.steps] == list(range(1, 9))
+    # Only the steps on right answers have a cross-entropy: preferences and rewards are none.
+    on_answers = round(8 * method.sft_share)
+    assert [step.cross_entropy is None for step in training_of(done).recorder.steps] == [
+        step >= on_answers for step in range(8)
+    ]
     assert {value.dtype for value in after.values() if value.requires_grad} == {torch.float32}
     assert "forward" not in vars(getattr(model, "get_base_model", lambda: model)()) or method.quantize
     network = read_network(done.base)
@@ -99,6 +104,40 @@ def test_what_begins_as_a_part_of_the_weights_is_restored_on_the_untouched_base(
     method, model, _, _ = trained(done)
     method.save(model, tmp_path / "weights")
     assert torch.allclose(logits_of(method.restore(done, tmp_path / "weights")), logits_of(model), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dpo-full", "dpo-layers", "grpo-full"])
+def test_norms_do_not_decay(kind: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import Trainer
+
+    made: list[Any] = []
+    create = Trainer.create_optimizer
+
+    def keeping(self: Any, model: Any = None) -> Any:
+        made.append((create(self, model), self.model))
+        return made[-1][0]
+
+    monkeypatch.setattr(Trainer, "create_optimizer", keeping)
+    text = SUITE.replace("warmup: 0.0", "weight_decay: 0.3")
+    plan = plan_of(project, text.format(label=KINDS[kind], task="colours", steps=2))
+    trained(context_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a"))
+    assert made
+    for optimizer, model in made:
+        names = {id(value): name for name, value in model.named_parameters()}
+        for group in optimizer.param_groups:
+            for value in group["params"]:
+                assert group["weight_decay"] == (0.0 if "norm" in names[id(value)] else 0.3)
+
+
+@pytest.mark.parametrize("kind", ["dpo", "grpo", "dpo-warm"])
+def test_the_first_step_has_a_rate(kind: str, project: Path, tmp_path: Path) -> None:
+    text = SUITE.replace("warmup: 0.0, schedule: constant", "warmup: 0.5")
+    plan = plan_of(project, text.format(label=KINDS[kind], task="colours", steps=4))
+    done = context_of(plan, cell_named(plan, "x/tiny/colours/n8/s0"), tmp_path / "a")
+    trained(done)
+    rates = [step.learning_rate for step in training_of(done).recorder.steps]
+    assert len(rates) == 4
+    assert all(rates)
 
 
 @pytest.mark.parametrize("kind", ["dpo", "grpo"])
@@ -197,9 +236,11 @@ def test_each_part_of_the_steps_has_its_own_rate(project: Path, tmp_path: Path) 
     done = work(project, tmp_path / "attempts" / "a", KINDS["grpo-full"], steps=4)
     trained(done)
     assert [step.learning_rate for step in training_of(done).recorder.steps] == [3e-3, 3e-3, 1e-3, 1e-3]
-    layered = all_methods()["dpo"](learning_rate=1e-2, train_with={"method": "layerwise", "layer_decay": 0.5})
+    layered = all_methods()["dpo"](
+        learning_rate=1e-2, train_with={"method": "layerwise", "layers": 2, "layer_decay": 0.5}
+    )
     model = layered.attach(layered.load(done))
-    assert [group["lr"] for group in layered.parameter_groups(model)] == [1e-2, 5e-3]
+    assert [group["lr"] for group in layered.parameter_groups(model)] == [1e-2, 1e-2, 5e-3]
 
 
 # --- marks ---

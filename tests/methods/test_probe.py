@@ -8,6 +8,7 @@ import numpy
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from tiny import opens_texts
 from tools import cell_named, context_of, plan_of, run_here, training_of
 from transformers import AutoModelForCausalLM, set_seed
 
@@ -54,6 +55,54 @@ def chances(job: CellContext, model: Any) -> list[float]:
         for label in ("blue", "green", "red")
     ]
     return [value for value, _ in job.method.predictor(model, job).loglikelihood(asked)]
+
+
+@pytest.mark.parametrize("label", [PROBES[1], CLASSIFIER, SETFITS[0]])
+def test_the_loss_of_labels_is_no_cross_entropy_of_answer_tokens(
+    label: str, encoding_project: Path, tmp_path: Path
+) -> None:
+    job = work(encoding_project, tmp_path / "attempts" / "a", label)
+    trained(job)
+    steps = training_of(job).recorder.steps
+    assert steps
+    assert {step.cross_entropy for step in steps} == {None}
+
+
+@pytest.mark.parametrize("label", SETFITS)
+def test_an_encoder_learns_from_pairs_of_different_texts(
+    label: str, encoding_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the trainer is given, read off its own batches: as many pairs of either kind as `pairs` says."""
+    from sentence_transformers import losses
+
+    job = work(encoding_project, tmp_path / "attempts" / "a", label.replace("}", ", pairs: 3}"), size=16)
+    seen: list[tuple[str, str, float]] = []
+    forward = losses.CosineSimilarityLoss.forward
+
+    def listening(self: Any, sentences: Any, labels: torch.Tensor) -> Any:
+        texts = [self.model.tokenizer.batch_decode(side["input_ids"], skip_special_tokens=True) for side in sentences]
+        seen.extend(zip(*texts, labels.tolist(), strict=True))
+        return forward(self, sentences, labels)
+
+    monkeypatch.setattr(losses.CosineSimilarityLoss, "forward", listening)
+    trained(job)
+    assert len(seen) == 2 * 3 * 16
+    assert sum(same for _, _, same in seen) == 3 * 16
+    assert all(one != other for one, other, _ in seen)
+
+
+def test_the_first_step_of_an_encoder_has_a_rate(encoding_project: Path, tmp_path: Path) -> None:
+    job = work(encoding_project, tmp_path / "attempts" / "a", SETFITS[0])
+    trained(job)
+    rates = [step.learning_rate for step in training_of(job).recorder.steps]
+    assert all(rates)
+
+
+def test_a_text_that_is_too_long_keeps_what_opens_it(project: Path, tmp_path: Path) -> None:
+    job = work(project, tmp_path / "attempts" / "a", CLASSIFIER)
+    opens_texts(job.tokenizer)
+    long = job.tokenizer("Ada likes the sky")["input_ids"]
+    assert encode(job, ["Ada likes the sky", "Ada"], 4) == [[1, *long[-3:]], job.tokenizer("Ada")["input_ids"][-4:]]
 
 
 @pytest.mark.parametrize("pool", ["last", "mean"])

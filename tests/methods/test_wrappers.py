@@ -38,6 +38,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "before_training": (None, 2, 0),
     "penalty": (None,),
     "after_step": (None, 1),
+    "snapshot": (None,),
+    "go_back": (None, [None]),
     "finish": (None, None),
     "predictor": (None, None),
     "save": (None, Path("weights")),

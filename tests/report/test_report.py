@@ -445,6 +445,20 @@ def test_every_face_of_the_report_names_the_quality(tmp_path):
         assert "32 examples, labels 0.4" in json.dumps(spec(chart))
 
 
+def test_a_loss_of_something_else_is_not_in_the_chart_of_cross_entropies(tmp_path):
+    from harness.report.sections.losses import caption
+
+    results = Results(tmp_path / "results")
+    base = cell("base", 0)
+    results.add(base, scores(0.5, 0.03, -5.0))
+    for label in ("lora", "dpo"):
+        one = cell(label, 32, 0, baseline=base.spec_digest)
+        results.add(one, scores(0.8, 0.03, -5.1), train_seconds=5.0, losses=[2.0, 1.0], answers=label != "dpo")
+    (block,) = load(results.store(), "demo").blocks
+    assert {row["label"] for row in spec(losses(block))["data"]["values"]} == {"lora"}
+    assert caption(block).endswith("Not shown, as their loss is not made of answer tokens: dpo.")
+
+
 def test_every_face_of_the_report_shows_the_instruments(tmp_path):
     sound = Check("batch_size", "one by one | or together", 1e-6, 1e-4, "ratio")
     bad = Check("same_seed", "trained <b>twice</b>", 0.5, 0.0, "weight")

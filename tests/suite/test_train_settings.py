@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from tools import by_label, cell_named, plan_of, run_cells
 
 from harness.architecture import SAMPLE
@@ -14,6 +15,7 @@ from harness.records.train_settings import LATER
 from harness.suite.recipe import Recipe
 from harness.suite.train_settings import check_optimizer
 
+SUITES = Path(__file__).parents[2] / "suites"
 SUITE = """\
 version: 1
 models: [tiny]
@@ -38,6 +40,7 @@ def test_the_sample_network_is_one_that_can_be_counted() -> None:
         ("{method: setfit, train: {optimizer: galore}}", "setfit trains none"),
         ("{method: full, train: {optimizer: galor}}", "optimizer: got 'galor'"),
         ("{method: full, train: {optimizer: galore, galore_rank: 0}}", "galore_rank"),
+        ("{method: full, train: {optimizer: galore, galore_scale: 0}}", "galore_scale"),
         ("{method: full, train: {optimizer: galore, devices: 2, strategy: fsdp}}", "which fsdp divides"),
     ],
 )
@@ -45,6 +48,17 @@ def test_what_galore_cannot_do_is_said_at_check_time(project: Path, label: str, 
     with pytest.raises(SuiteError) as caught:
         plan_of(project, SUITE.format(label=label))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_suites_compare_galore_at_the_rate_of_the_same_method(path: Path) -> None:
+    labels = yaml.safe_load(path.read_text()).get("methods") or {}
+    for name, given in labels.items():
+        train = (given or {}).get("train", {})
+        if train.get("optimizer") == "galore":
+            plain = labels[given["method"]] or {}
+            rate = given.get("learning_rate", 1.0) * train.get("galore_scale", 0.25)
+            assert rate == plain.get("learning_rate", 1.0), name
 
 
 def test_galore_goes_with_methods_that_train_whole_matrices() -> None:

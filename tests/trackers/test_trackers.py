@@ -147,11 +147,13 @@ def test_params_and_tags_say_what_it_is_and_how_it_ended(attempts: dict[str, Pat
 def test_losses_of_one_step_stand_together(attempts: dict[str, Path]) -> None:
     from dataclasses import replace
 
-    steps = (Step(2, "train", 1.5, 1e-3, 10, 0.1), Step(1, "train", 2.0, 1e-3, 10, 0.1),
+    steps = (Step(2, "train", 1.5, 1e-3, 10, 0.1, 1.25), Step(1, "train", 2.0, 1e-3, 10, 0.1),
              Step(2, "validation", 1.8, None, None, None))  # fmt: skip
     shown = content(replace(read(attempts["lora"]), steps=steps), attempts["lora"])
     assert list(shown.series) == [1, 2]
-    assert shown.series[2] == {"train/loss": 1.5, "train/learning_rate": 1e-3, "validation/loss": 1.8}
+    assert shown.series[2] == {
+        "train/loss": 1.5, "train/cross_entropy": 1.25, "train/learning_rate": 1e-3, "validation/loss": 1.8,
+    }  # fmt: skip
 
 
 # --- a tracker that fails harms nothing. These are started in processes of their own, by their names ---

@@ -159,8 +159,8 @@ def test_every_language_model_is_compared_with_plain_weights(project: Path, tmp_
         assert (score.task, score.role) == ("prose", "retain")
     result = found["full"]
     phases = [phase.phase for phase in result.phases]
-    assert phases == ["load", "train", "evaluate", "compare", "infer", "save"]
-    assert result.phases[3].samples == 6
+    assert phases == ["load", "check", "train", "evaluate", "compare", "infer", "save"]
+    assert result.phases[4].samples == 6
     heads = {task: next(score.metric for score in result.scores if score.task == task) for task in ("prose", "names")}
     assert heads == {"prose": "log_likelihood_per_word", "names": "exact_match"}
     (folder,) = [path for path in (tmp_path / "attempts").iterdir() if path.name == result.cell.spec_digest[:12]]

@@ -1,14 +1,17 @@
 """What the worker notices about a cell on its way."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tools import cell_named, plan_of, run_here
+from transformers import LlamaModel
 
 from harness.methods import all_methods
 from harness.methods.lora import LoRA
+from harness.worker.profiling.meter import Meter
 
 SUITE = """\
 version: 1
@@ -44,6 +47,35 @@ def test_an_adapter_that_is_not_zero_at_the_start_and_says_it_is(
     monkeypatch.setattr(LoRA, "attach", skewed)
     evidence = flags_of(project, tmp_path / "skewed", "{method: lora}")["not_the_base_at_start"]
     assert evidence["change_nats"] > evidence["at_most"]
+
+
+@pytest.mark.parametrize("label", ["full", "lora", "qlora", "ia3", "prompt_tuning"])
+def test_nothing_passes_through_the_model_in_the_phase_load(
+    label: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none that answered outside of it is there: its weights would count as those that load."""
+    phases: list[str] = []
+    answered: list[weakref.ref[Any]] = []
+    begin, forward = Meter.begin, LlamaModel.forward
+
+    def noting(self: Meter, name: str) -> None:
+        begin(self, name)
+        phases.append(name)
+        if name == "load":
+            assert [model for model in answered if model() is not None] == []
+
+    passes: set[str] = set()
+
+    def listening(self: Any, *arguments: Any, **options: Any) -> Any:
+        passes.add(phases[-1])
+        answered.append(weakref.ref(self))
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(Meter, "begin", noting)
+    monkeypatch.setattr(LlamaModel, "forward", listening)
+    flags_of(project, tmp_path / "cell", f"{{method: {label}}}")
+    assert "load" not in passes
+    assert ("check" in passes) == ("check" in phases) == (label != "prompt_tuning")
 
 
 @pytest.mark.parametrize("label", ["{method: prompt_tuning, init: random}", "{method: full}", "{method: qlora}"])

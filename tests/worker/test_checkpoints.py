@@ -98,7 +98,7 @@ def test_what_is_kept(project: Path, tmp_path: Path) -> None:
     phases = {phase.phase: phase for phase in result.phases}
     assert phases["score_checkpoints"].samples == 30 + 30 + 6
     assert phases["train"].samples == 8 * 4
-    assert set(phases) == {"load", "train", "score_checkpoints", "evaluate", "compare", "infer", "save"}
+    assert set(phases) == {"load", "check", "train", "score_checkpoints", "evaluate", "compare", "infer", "save"}
 
 
 def test_a_checkpoint_of_an_earlier_step_is_that_of_a_shorter_training(project: Path, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.records import Item, Score, Step
 from harness.worker.cell import write_items
-from harness.worker.flags import forgot, learned_nothing, overfitted, p_of_gain, underfitted
+from harness.worker.flags import forgot, learned_nothing, of_answers, overfitted, p_of_gain, underfitted
 
 
 def cell(hits: list[int], losses: list[float]) -> list[Item]:
@@ -82,6 +83,19 @@ def test_overfitting(losses: list[float], validation: dict[int, float] | None, f
         evidence = flags[0].evidence
         assert (evidence["lowest_step"], evidence["lowest_validation_loss"]) == (20, 0.8)
         assert evidence["gap"] == pytest.approx(1.2 - (FALLING[-1] + FALLING[-2] + FALLING[-3]) / 3)
+
+
+def test_flags_go_by_the_cross_entropy_of_the_answers() -> None:
+    """A penalty that falls on is no training loss that does; and a head's own loss may be compared with itself."""
+    validation = {10: 1.0, 20: 0.8, 30: 1.2}
+    falling = [replace(step, cross_entropy=1.0 if step.split == "train" else step.loss)
+               for step in curve(FALLING, validation)]  # fmt: skip
+    assert overfitted(falling)
+    assert not overfitted(of_answers(falling))
+    assert not underfitted(of_answers(falling))
+    without = curve(FALLING, validation)
+    assert of_answers(without) == []
+    assert [flag.name for flag in overfitted(of_answers(without, head=True))] == ["overfitting"]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,12 @@ from samples import ROWS
 from transformers import AutoModelForCausalLM
 
 from harness.curricula import Stage
+from harness.curricula.base import aside
 from harness.errors import Diverged, Unavailable
-from harness.methods import all_methods
+from harness.methods import Method, all_methods
+from harness.methods.composed import Composed
 from harness.models.loading import logits_at
+from harness.objectives import Batch, Objective
 from harness.records import TrainSettings
 from harness.worker.profiling.meter import StepRecorder
 from harness.worker.train import Collator, TrainRun, answer_loss, train
@@ -64,6 +67,73 @@ def test_the_loss_falls_and_every_step_is_kept(tiny_model: Path, tmp_path: Path)
     assert sum(losses[-3:]) < sum(losses[:3])
     assert all(step.tokens and step.seconds for step in recorder.steps)
     assert recorder.total_samples == 24
+
+
+# --- cross-entropy, apart from what is minimised ---
+
+
+class Terms(Objective):
+    """A term of 7 nats in every pass; of the task's own loss nothing is kept."""
+
+    name = "terms"
+    task_weight = 0.0
+
+    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        return torch.tensor(7.0)
+
+
+def logged(
+    folder: Path, scratch: Path, rows: Any = ROWS, penalty: float = 0.0, objectives: Any = (), **settings: Any
+) -> tuple[list[Any], float]:
+    """The steps of one training step on all rows; and the cross-entropy per answer token of the untrained model, of the
+    rows that answer a task."""
+
+    class Adds(type(all_methods()["full"]())):  # type: ignore[misc]
+        def penalty(self, model: Any) -> torch.Tensor | None:
+            return torch.tensor(penalty) if penalty else None
+
+    model = model_of(folder)
+    batch = Collator(pad=0)([row for row in rows if "aside" not in row] or ROWS)
+    with torch.no_grad():
+        total, count = answer_loss(model, batch["input_ids"], batch["labels"], batch["attention_mask"])
+    recorder = StepRecorder()
+    made = TrainSettings(**{"steps": 1, "batch_size": len(rows), **settings})
+    run = TrainRun(0, recorder, scratch, objectives=objectives)
+    train(model, Adds(), Stage("all", rows, ROWS), made, run)
+    return recorder.steps, float(total / count)
+
+
+@pytest.mark.parametrize("passes", [1, 4])
+def test_a_penalty_is_minimised_and_is_no_cross_entropy(tiny_model: Path, tmp_path: Path, passes: int) -> None:
+    split: dict[str, Any] = {"batch_size": 4 // passes, "gradient_accumulation": passes}
+    (step,), entropy = logged(tiny_model, tmp_path, penalty=5.0, **split)
+    assert step.loss == pytest.approx(entropy + 5, rel=1e-5)
+    assert step.cross_entropy == pytest.approx(entropy, rel=1e-5)
+
+
+def test_an_objective_that_takes_the_place_of_the_task_leaves_its_cross_entropy(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (step, validation), entropy = logged(tiny_model, tmp_path, objectives=[Terms()], eval_every=1)
+    assert step.loss == pytest.approx(7.0)
+    assert step.cross_entropy == pytest.approx(entropy, rel=1e-5)
+    assert (validation.split, validation.cross_entropy) == ("validation", validation.loss)
+
+
+def test_rows_count_by_their_answer_tokens_whatever_their_weight(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{**row, "weight": 1.0 + place} for place, row in enumerate(ROWS)]
+    (step,), entropy = logged(tiny_model, tmp_path, rows=rows)
+    assert step.loss != pytest.approx(entropy, rel=1e-3)
+    assert step.cross_entropy == pytest.approx(entropy, rel=1e-5)
+
+
+def test_text_beside_a_task_is_no_part_of_it(tiny_model: Path, tmp_path: Path) -> None:
+    text = aside([{"input_ids": [1, 40, 41, 42, 43], "labels": [-100, 40, 41, 42, 43]}])
+    (step,), entropy = logged(tiny_model, tmp_path, rows=[*ROWS, *text])
+    assert step.cross_entropy == pytest.approx(entropy, rel=1e-5)
+    assert step.loss != pytest.approx(entropy, rel=1e-3)
+    (step,), _ = logged(tiny_model, tmp_path, rows=text)
+    assert step.cross_entropy is None
 
 
 def test_dropout_changes_what_is_learned_and_not_how_it_is_scored(tiny_model: Path, tmp_path: Path) -> None:
@@ -173,12 +243,25 @@ def test_galore_projects_the_layers_weights_and_keeps_a_small_state(tiny_model: 
     assert state["projector"].ortho_matrix.shape == (8, 64)
 
 
+def test_galores_scale_is_a_multiple_of_the_rate_of_projected_weights(tiny_model: Path, tmp_path: Path) -> None:
+    start = dict(model_of(tiny_model).named_parameters())
+    moved = {}
+    for scale in (0.25, 1.0):
+        chosen: dict[str, Any] = {} if scale == 0.25 else {"galore_scale": scale}
+        model, _ = fit(tiny_model, tmp_path, steps=1, optimizer="galore", galore_rank=8, **chosen)
+        moved[scale] = {name: value.detach() - start[name] for name, value in model.named_parameters()}
+    for name, change in moved[1.0].items():
+        times = 4.0 if name.endswith("_proj.weight") else 1.0
+        assert change.abs().max() > 0
+        assert torch.allclose(change, times * moved[0.25][name], atol=1e-6)
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_galore_keeps_groups_rates_and_decay(tiny_model: Path, tmp_path: Path, decay: float) -> None:
     method = all_methods()["layerwise"](layers=2, layer_decay=0.5, learning_rate=1e-3)
     _, optimizer = optimizer_of(tiny_model, tmp_path, method, weight_decay=decay)
-    assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 5e-4, 2.5e-4}
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {decay}
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 5e-4}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, decay}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2 * 9 + 1
     plain, _ = optimizer_of(tiny_model, tmp_path, all_methods()["full"](), weight_decay=decay)
     decays = {group["weight_decay"] for group in plain.optimizer.param_groups if "rank" not in group}
@@ -235,20 +318,96 @@ def test_layer_decay_gives_each_layer_its_rate(tiny_model: Path) -> None:
     method = all_methods()["layerwise"](layers=2, layer_decay=0.5, learning_rate=1e-3)
     groups = method.parameter_groups(method.attach(model_of(tiny_model)))
     assert groups is not None
-    assert [group["lr"] for group in groups] == [1e-3, 5e-4, 2.5e-4]
+    assert [group["lr"] for group in groups] == [1e-3, 1e-3, 5e-4]  # final norm, top layer, the layer below
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_groups_of_a_method_have_the_suites_weight_decay(tiny_model: Path, tmp_path: Path, decay: float) -> None:
-    from harness.worker.train import CellTrainer, training_arguments
-
-    method = all_methods()["layerwise"](layers=1, layer_decay=0.5, learning_rate=1e-3)
+@pytest.mark.parametrize(
+    "choice", [{"which": "bottom", "layers": 2}, {"which": [0, 1]}, {"which": "middle", "layers": 2}]
+)
+def test_the_topmost_trained_layer_has_the_full_rate(tiny_model: Path, choice: dict[str, Any]) -> None:
+    method = all_methods()["layerwise"](**choice, layer_decay=0.5, learning_rate=1e-3)
     model = method.attach(model_of(tiny_model))
-    settings = TrainSettings(steps=1, weight_decay=decay)
-    trainer = CellTrainer(
-        model=model,
-        args=training_arguments(settings, 1e-3, TrainRun(0, StepRecorder(), tmp_path)),
-        groups=method.parameter_groups(model),
-        recorder=StepRecorder(),
+    rates = {id(value): group["lr"] for group in method.parameter_groups(model) for value in group["params"]}
+    layers = [{rates[id(value)] for value in layer.parameters()} for layer in model.get_decoder().layers]
+    assert layers == [{5e-4}, {1e-3}]
+
+
+# --- warm-up ---
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize(("steps", "warmup", "rises"), [(1, 0.1, 1), (10, 0.4, 4), (10, 0.1, 1), (4, 0.0, 1)])
+def test_the_first_step_has_a_rate(
+    tiny_model: Path, tmp_path: Path, schedule: str, steps: int, warmup: float, rises: int
+) -> None:
+    _, recorder = fit(tiny_model, tmp_path, steps=steps, warmup=warmup, schedule=schedule)
+    rates = [step.learning_rate / 1e-2 for step in recorder.steps]
+    if schedule != "constant":  # transformers' has no warm-up
+        assert rates[:rises] == pytest.approx([(step + 1) / rises for step in range(rises)])
+    assert min(rates) > 0
+    assert max(rates) == pytest.approx(1.0)
+
+
+def test_one_step_changes_the_weights(tiny_model: Path, tmp_path: Path) -> None:
+    model, _ = fit(tiny_model, tmp_path, steps=1)
+    moved = [not torch.equal(*pair) for pair in zip(model.parameters(), model_of(tiny_model).parameters(), strict=True)]
+    assert all(moved)
+
+
+# --- weight decay ---
+
+
+def decayed(folder: Path, scratch: Path, method: Method, **settings: Any) -> dict[str, float]:
+    """Trained weight -> its decay in the optimiser of a method."""
+    trainer, optimizer = optimizer_of(
+        folder, scratch, method, **{"optimizer": "adamw", "weight_decay": 0.3, **settings}
     )
-    assert {group["weight_decay"] for group in trainer.create_optimizer().param_groups} == {decay}
+    by_id = {id(value): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]}
+    return {name: by_id[id(value)] for name, value in trainer.model.named_parameters() if value.requires_grad}
+
+
+METHODS: dict[str, Any] = {
+    "full": lambda: all_methods()["full"](),
+    "full and another": lambda: Composed([all_methods()["full"](), all_methods()["base"]()]),
+    "layerwise": lambda: all_methods()["layerwise"](layers=2),
+    "layer_decay": lambda: all_methods()["layerwise"](layers=2, layer_decay=0.5),
+    "norms": lambda: all_methods()["layernorm"](),
+    "lora": lambda: all_methods()["lora"](),
+    "lora+": lambda: all_methods()["lora"](loraplus_ratio=4.0),
+    "dora": lambda: all_methods()["dora"](),
+    "vera": lambda: all_methods()["vera"](),
+    "hybrid": lambda: Composed([all_methods()["layerwise"](layers=1), all_methods()["prompt_tuning"](init="random")]),
+}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "galore"])
+@pytest.mark.parametrize("name", METHODS)
+def test_matrices_decay_and_nothing_else_whatever_the_method(
+    name: str, optimizer: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    if optimizer == "galore" and name not in ("full", "full and another", "layerwise", "layer_decay"):
+        pytest.skip("GaLore projects whole matrices")
+    method = METHODS[name]()
+    found = decayed(tiny_model, tmp_path, method, optimizer=optimizer)
+    shapes = {key: value.ndim for key, value in method.attach(model_of(tiny_model)).named_parameters()}
+    assert found
+    assert found == {key: 0.3 if shapes[key] > 1 and "norm" not in key else 0.0 for key in found}
+
+
+def test_a_method_beside_one_that_trains_nothing_decays_as_alone(tiny_model: Path, tmp_path: Path) -> None:
+    alone, beside = (decayed(tiny_model, tmp_path, METHODS[name]()) for name in ("full", "full and another"))
+    assert alone == beside
+    assert set(alone.values()) == {0.0, 0.3}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "galore", "adafactor"])
+def test_a_method_beside_one_that_trains_nothing_learns_the_same(
+    optimizer: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings(steps=3, batch_size=4, weight_decay=0.3, optimizer=optimizer, galore_rank=8)
+    ended = []
+    for name in ("full and another", "full"):  # bitsandbytes does not forget what the other order would tell it
+        method = METHODS[name]()
+        model = method.attach(model_of(tiny_model))
+        ended.append(train(model, method, Stage("all", ROWS), settings, TrainRun(0, StepRecorder(), tmp_path)))
+    assert all(torch.equal(*pair) for pair in zip(*(model.parameters() for model in ended), strict=True))

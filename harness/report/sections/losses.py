@@ -1,4 +1,4 @@
-"""Training loss by step, one small plot a data size."""
+"""Cross-entropy of the training answers by step, one small plot a data size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Losses(Section):
-    """How training loss falls, label by label."""
+    """How the cross-entropy of the training answers falls, label by label."""
 
     name = "losses"
     order = 170
@@ -25,11 +25,22 @@ class Losses(Section):
     def elements(self, subject: Subject) -> Iterator[Plot]:
         chart = losses(subject.block) if subject.block.compares else None
         if chart is not None:
-            yield Plot("Training loss", {"": spec(chart)}, "Mean over finished seeds, running mean of five steps.")
+            yield Plot("Training loss", {"": spec(chart)}, caption(subject.block))
+
+
+def caption(block: Block) -> str:
+    """What the curves are, and which labels have none."""
+    said = (
+        "Cross-entropy of the training answers, without penalties and other terms of a loss. "
+        "Mean over finished seeds, running mean of five steps."
+    )
+    without = ", ".join(block.curveless)
+    return f"{said} Not shown, as their loss is not made of answer tokens: {without}." if without else said
 
 
 def losses(block: Block) -> alt.FacetChart | None:
-    """A chart: training loss by step, one small plot a data size and quality of data. None when nothing was trained."""
+    """A chart: cross-entropy of the training answers by step, one small plot a data size and quality of data. None when
+    nothing was trained on answers."""
     rows = [
         {"label": label, "size": facet_title(n_train, condition), "step": step, "loss": loss}
         for (label, n_train, condition), curve in block.curves.items()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 WARM_UP_STEPS = 2  # left out of throughput: the first steps allocate and tune kernels
 SAMPLE_SECONDS = 0.05
+CROSS_ENTROPY = "cross_entropy"  # the key of a trainer's log for the answers' own loss, where there are answers
 
 
 class Meter:
@@ -235,7 +236,7 @@ class DeviceSampler:
 
 
 class StepRecorder(TrainerCallback):
-    """Loss, rate, tokens and seconds of every step; ends training when the loss is not a number.
+    """Loss, cross-entropy, rate, tokens and seconds of every step; ends training when the loss is not a number.
 
     Progress goes to an events file, a JSON line a step, for whoever watches.
     """
@@ -308,12 +309,14 @@ class StepRecorder(TrainerCallback):
                 raise Diverged(f"the training loss is {loss} at step {step} of {steps}")
             rate = first(logs, "learning_rate", "embedding_learning_rate")
             tokens = self.tokens.get(step) or None
-            self.steps.append(Step(step, "train", loss, rate, tokens, self.seconds.get(step)))
+            entropy = first(logs, CROSS_ENTROPY)
+            self.steps.append(Step(step, "train", loss, rate, tokens, self.seconds.get(step), entropy))
             self.announce(phase="train", step=step, steps=steps, loss=loss)
         if "eval_loss" in logs:
             if not math.isfinite(logs["eval_loss"]):
                 raise Diverged(f"the validation loss is {logs['eval_loss']} at step {step}")
-            self.steps.append(Step(step, "validation", logs["eval_loss"], None, None, None))
+            entropy = first(logs, f"eval_{CROSS_ENTROPY}")
+            self.steps.append(Step(step, "validation", logs["eval_loss"], None, None, None, entropy))
 
     def announce(self, **event: object) -> None:
         """Append news (phase, step, loss, …) to the events file, if there is one."""
