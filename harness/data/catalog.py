@@ -238,7 +238,7 @@ def definition_files(path: Path) -> Iterable[Path]:
         for module in re.findall(r"!function\s+([\w.]+)\.\w+", text):
             queue.append(file.parent / f"{module.replace('.', '/')}.py")
     own = Path(__file__).parent
-    return [*sorted(seen), own / "splits.py", own / "generation.py", own / "readers.py", own / "tasks.py"]
+    return [*sorted(seen), *(own / f"{name}.py" for name in ("splits", "generation", "readers", "tasks", "answers"))]
 
 
 def local_stamp(path: Path) -> list[object]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from harness.data import task_functions
+from harness.data.answers import answer_of, delimiter_of, unscorable, written_score
 from harness.data.catalog import Catalog, definition_files, keep_facts
 from harness.data.facts import TaskFacts
 from harness.data.lm_eval_task import Document, Render, Task
@@ -35,8 +36,8 @@ class Example:
     """One training example: `target` continues `context` (it begins with the task's delimiter).
 
     `closed`: the answer ends there, so an end-of-text token is learned too. `choices` are the answers to choose from,
-    each with the delimiter; `generation` has lm-eval's `generation_kwargs` where there are no choices. `document` is
-    the task's item.
+    each with the delimiter; `generation` has lm-eval's `generation_kwargs` where there are no choices, and `delimiter`
+    is what a written answer begins with. `document` is the task's item.
     """
 
     context: str
@@ -45,6 +46,7 @@ class Example:
     choices: tuple[str, ...] = ()
     generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
     document: Document = field(default_factory=dict, repr=False, compare=False)
+    delimiter: str = ""
 
 
 def load_task(path: Path) -> Task:
@@ -52,8 +54,9 @@ def load_task(path: Path) -> Task:
 
     Relative data files and `file:` sources are relative to the YAML.
     """
-    from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks._yaml_loader import load_yaml
+
+    from harness.data.heard_task import HeardTask
 
     try:
         task_functions.check_names(definition_files(path))
@@ -69,7 +72,7 @@ def load_task(path: Path) -> Task:
         if config.get("custom_dataset") in task_functions.PUBLIC.values():
             options["base"] = str(path.parent)
         config["dataset_kwargs"] = options or None
-        return cast(Task, ConfigurableTask(config=config))
+        return cast(Task, HeardTask(config=config))
     except TaskError as error:
         raise TaskError(f"task {path.stem!r} ({path}): {error}") from error
     except Exception as error:  # a task's own code may raise anything
@@ -114,7 +117,7 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         n_train=len(train),
         n_validation=len(validation),
         n_test=len(scored),
-        unlearnable=unlearnable(task),
+        unlearnable=unlearnable(task) or unscorable(task, {"train": train, "validation": validation, "scored": scored}),
         classes=classes(task, train),
         metric=next(iter(task.aggregation()), ""),
     )
@@ -294,13 +297,9 @@ def example(
         if chosen is None:
             raise TypeError(f"a document of task {task.config.task!r} has no right choice")
         return Example(context, choices[chosen], closed, choices, document=document)
-    target = task.doc_to_target(document)
-    if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
-        target = task.doc_to_choice(document)[cast(int, target)]
-    # The template ends where the answer begins; a prefix that the task puts there stays apart from the answer.
-    parted = task.OUTPUT_TYPE != "loglikelihood" and (not render or (prefix and not prefix[-1:].isspace()))
-    delimiter, generation = task.config.target_delimiter if parted else "", dict(task.config.generation_kwargs or {})
-    return Example(context, f"{delimiter}{target}", closed, generation=generation, document=document)
+    delimiter, generation = delimiter_of(task, document, bool(render)), dict(task.config.generation_kwargs or {})
+    target = f"{delimiter}{answer_of(task, document)}"
+    return Example(context, target, closed, generation=generation, document=document, delimiter=delimiter)
 
 
 def wrong_answers(task: Task, one: Example) -> list[Example]:
@@ -314,18 +313,12 @@ def mark(task: Task, one: Example, answer: str) -> float:
     Multiple choice: 1 if the answer begins with the target and with no longer choice, else 0. Generated text: the
     task's first metric, negated where lower is better. Raises TaskError where the metric has no value for one item.
     """
-    from lm_eval.models.utils import postprocess_generated_text
-
     given, wanted = answer.strip(), one.target.strip()
     if task.OUTPUT_TYPE != "generate_until":
         known = task.doc_to_choice(one.document) if task.OUTPUT_TYPE == "multiple_choice" else [wanted]
         begun = [choice.strip() for choice in known if given.startswith(choice.strip())]
         return float(max(begun, key=len, default="") == wanted) if begun else 0.0
-    until = (task.config.generation_kwargs or {}).get("until")
-    responses = [[postprocess_generated_text(answer, until, None)]]
-    for step in task._filters[0].filters:
-        responses = list(step().apply(responses, [one.document]))
-    metric, value = next(iter(task.process_results(one.document, responses).items()))
+    metric, value = written_score(task, one.document, answer, one.delimiter)
     if not isinstance(value, int | float):
         raise TaskError(
             f"task {task.config.task!r}: {metric} has no value for a single item, so it cannot be a reward."

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.data.tasks import load_task
+from harness.data.tasks import example, load_task
 from harness.methods import all_methods
 from harness.worker.evaluate import (
     TunedLM,
@@ -142,3 +143,33 @@ def test_sequences_that_lose_their_beginning_are_counted(loaded: tuple[Any, Any]
     assert lm.truncated == before + 1
     assert lm.loglikelihood_rolling(requests("rolling", [long]), disable_tqdm=True)  # in windows: nothing is lost
     assert lm.truncated == before + 1
+
+
+class Writer(LM):  # type: ignore[misc]  # lm-eval has no types
+    """A model that writes what it was taught, to every question."""
+
+    def __init__(self, texts: dict[str, str]):
+        super().__init__()
+        self.texts = texts
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        return [self.texts[request.args[0]] for request in requests]
+
+    def loglikelihood(self, requests: list[Instance]) -> Any:
+        raise NotImplementedError
+
+    loglikelihood_rolling = loglikelihood
+
+
+@pytest.mark.parametrize("delimiter", [" ", "", "\\t", " = "])
+def test_a_model_that_writes_what_it_was_taught_scores_best(project: Path, delimiter: str) -> None:
+    path = project / "suites" / "tasks" / "names.yaml"
+    path.write_text(path.read_text() + f'target_delimiter: "{delimiter}"\n')
+    task = load_task(path)
+    taught = {one.context: one.target for one in (example(task, document, True) for document in task.eval_docs)}
+    scores, items, _ = evaluate(Writer(taught), {"names": task}, {"names": "task"})
+    assert [(score.metric, score.value) for score in scores] == [("exact_match", 1.0)]
+    assert {item.prediction for item in items} == {"red", "blue", "green"}
+    wrong = dict(zip(taught, [*taught.values()][1:] + [*taught.values()][:1], strict=True))
+    scores, _, _ = evaluate(Writer(wrong), {"names": task}, {"names": "task"})
+    assert scores[0].value < 1
