@@ -36,8 +36,8 @@ class Example:
     """One training example: `target` continues `context` (it begins with the task's delimiter).
 
     `closed`: the answer ends there, so an end-of-text token is learned too. `choices` are the answers to choose from,
-    each with the delimiter; `generation` has lm-eval's `generation_kwargs` where there are no choices, and `delimiter`
-    is what a written answer begins with. `document` is the task's item.
+    each with the delimiter; `generation` has lm-eval's `generation_kwargs` where there are no choices. `document` is
+    the task's item. `written`: the answer is written by the model, beginning with `delimiter`; else it is scored.
     """
 
     context: str
@@ -47,6 +47,7 @@ class Example:
     generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
     document: Document = field(default_factory=dict, repr=False, compare=False)
     delimiter: str = ""
+    written: bool = False
 
 
 def load_task(path: Path) -> Task:
@@ -297,9 +298,16 @@ def example(
         if chosen is None:
             raise TypeError(f"a document of task {task.config.task!r} has no right choice")
         return Example(context, choices[chosen], closed, choices, document=document)
-    delimiter, generation = delimiter_of(task, document, bool(render)), dict(task.config.generation_kwargs or {})
-    target = f"{delimiter}{answer_of(task, document)}"
-    return Example(context, target, closed, generation=generation, document=document, delimiter=delimiter)
+    delimiter = delimiter_of(task, document, bool(render))
+    return Example(
+        context,
+        f"{delimiter}{answer_of(task, document)}",
+        closed,
+        generation=dict(task.config.generation_kwargs or {}),
+        document=document,
+        delimiter=delimiter,
+        written=task.OUTPUT_TYPE == "generate_until",
+    )
 
 
 def wrong_answers(task: Task, one: Example) -> list[Example]:
@@ -330,17 +338,18 @@ Encoder = Callable[[str, str], tuple[list[int], list[int]]]
 
 
 def encode(
-    examples: Sequence[Example], encoder: Encoder, end: int, max_length: int
+    examples: Sequence[Example], encoder: Encoder, end: int, max_length: int, writer: Encoder | None = None
 ) -> tuple[list[dict[str, list[int]]], list[int]]:
     """Token ids of examples: (rows {input_ids, labels}, number of tokens that each row lost).
 
     Labels are -100 outside the answer, so that the loss is on answer tokens only. `encoder` is the scorer's own
-    (context, continuation) -> ids, so that training and scoring see the same tokens. A context too long for
-    `max_length` loses its start. `end` is the end-of-text token.
+    (context, continuation) -> ids, so that training and scoring see the same tokens, and `writer` is the one for
+    answers that the model writes (by default the same). A context too long for `max_length` loses its start. `end` is
+    the end-of-text token.
     """
     rows, cut = [], []
     for given in examples:
-        context, answer = encoder(given.context, given.target)
+        context, answer = (writer or encoder if given.written else encoder)(given.context, given.target)
         if given.closed:
             answer = [*answer, end]
         whole = len(context) + len(answer)

@@ -24,7 +24,7 @@ class Encoding:
 
     def rows(self, lm: TunedLM, examples: Sequence[Example]) -> list[Row]:
         """Rows of examples; the loss is on their answers. Contexts lose their beginning."""
-        rows, cut = encode(list(examples), encoder_of(lm), lm.eot_token_id, self.max_length)
+        rows, cut = encoded(lm, examples, self.max_length)
         self.cut.update(zip(examples, cut, strict=True))
         return rows
 
@@ -47,6 +47,11 @@ class Encoding:
         ]
 
 
+def encoded(lm: TunedLM, examples: Sequence[Example], max_length: int) -> tuple[list[Row], list[int]]:
+    """(rows of examples as the scorer encodes what it asks, tokens that each row lost to `max_length`)."""
+    return encode(list(examples), encoder_of(lm), lm.eot_token_id, max_length, writer_of(lm))
+
+
 def encoder_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]:
     """The scorer's own (context, continuation) -> token ids; an empty context is its prefix token, as there."""
 
@@ -57,3 +62,30 @@ def encoder_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]
         return context_ids, continuation_ids
 
     return encoder
+
+
+def writer_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]:
+    """(context, answer) -> token ids, of an answer that the model writes: behind the very tokens that it is asked with.
+
+    The two together may be other tokens (a blank at the end of the context joins the answer's first word): then the
+    answer's tokens are those that read as the answer behind the context.
+    """
+
+    def writer(context: str, answer: str) -> tuple[list[int], list[int]]:
+        asked = lm.question_tokens(context)
+        before = lm.tok_decode(asked)
+        ways = [
+            behind(asked, lm.question_tokens(context + answer)),
+            lm.tok_encode(answer, add_special_tokens=False),
+            # Some tokenizers put a blank before whatever they are given.
+            behind(*(lm.tok_encode(text, add_special_tokens=False) for text in ("\n", f"\n{answer}"))),
+        ]
+        known = [ids for ids in ways if ids is not None]
+        return asked, next((ids for ids in known if lm.tok_decode(asked + ids) == before + answer), known[0])
+
+    return writer
+
+
+def behind(start: list[int], whole: list[int]) -> list[int] | None:
+    """What follows `start` in `whole`; None where `whole` begins with something else."""
+    return whole[len(start) :] if whole[: len(start)] == start else None

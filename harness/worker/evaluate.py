@@ -108,13 +108,35 @@ class TunedLM(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         for context, options in (request.args for request in requests):
             room = self.max_length - normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
-            self.truncated += len(self.tok_encode(context)) > room
+            self.truncated += len(self.question_tokens(context)) > room
         whole = self.model
         self._model = prompt_run_once(whole)
         try:
             return super().generate_until(requests, disable_tqdm or self.quiet)
         finally:
             self._model = whole
+
+    def question_tokens(self, context: str) -> list[int]:
+        """Token ids of what an answer is written behind, in training as in scoring; never none."""
+        return list(self.tok_encode(context)) or [self.prefix_token_id]
+
+    def tok_batch_encode(
+        self,
+        strings: Sequence[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(token ids, attention mask) [texts, tokens] of what answers are written behind, padded on one side; texts
+        lose their beginning. lm-eval's own encodes batches in another way than single texts."""
+        rows = [self.question_tokens(text)[-(left_truncate_len or 0) :] for text in strings]
+        longest, pad = max(map(len, rows)), self.tokenizer.pad_token_id
+        padding = [([pad] * (longest - len(row)), [0] * (longest - len(row)), row, [1] * len(row)) for row in rows]
+        if padding_side == "left":
+            ids, mask = [gap + row for gap, _, row, _ in padding], [none + real for _, none, _, real in padding]
+        else:
+            ids, mask = [row + gap for gap, _, row, _ in padding], [real + none for _, none, _, real in padding]
+        return torch.tensor(ids), torch.tensor(mask)
 
     @contextmanager
     def ready(self) -> Iterator[None]:
