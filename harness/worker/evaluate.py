@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+BY_LENGTH = ("acc_norm", "acc_bytes")  # lm-eval divides a choice's log-likelihood by the length of its text
+SURE = -1e9  # the log-likelihood of a choice that is not taken, whatever it is divided by
 ROLLING = "log_likelihood_per_word"
 T = TypeVar("T")
 Sample = dict[str, Any]  # lm-eval's record of one document: its answers, metrics and hash
@@ -189,6 +191,8 @@ def evaluate(
     for name, task in tasks.items():
         samples = samples_by_task[name]
         samples = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+        if task.OUTPUT_TYPE == "multiple_choice" and getattr(lm, "gives_class_probabilities", no_classes)(name):
+            samples = [without_lengths(task, sample) for sample in samples]
         task_scores, task_items = score_task(name, roles[name], task, samples)
         scores += task_scores
         items += task_items
@@ -198,6 +202,25 @@ def evaluate(
                 example(task, sample["doc"], False).context if name in chat else question_of(sample)
             )
     return Evaluation(scores, items, documents)
+
+
+def no_classes(task: str) -> bool:
+    """Of a plain language model: the probability of a choice is that of its text."""
+    return False
+
+
+def without_lengths(task: ConfigurableTask, sample: Sample) -> Sample:
+    """A sample of a scorer that gives the choices' own probabilities: there is no text to divide by the length of, so
+    the metrics that do so are those of the likeliest choice, as `acc` is."""
+    found = [metric for metric in BY_LENGTH if metric in sample["metrics"]]
+    if not found:
+        return sample
+    answers = sample["filtered_resps"]
+    logs = [value for value, _ in answers[: len(task.doc_to_choice(sample["doc"]))]]
+    chosen = logs.index(max(logs))
+    decided = [(0.0 if place == chosen else SURE, place == chosen) for place in range(len(logs))]
+    values = task.process_results(sample["doc"], decided + list(answers[len(logs) :]))
+    return {**sample, **{metric: values[metric] for metric in found}}
 
 
 def question_of(sample: Sample) -> str:

@@ -74,6 +74,10 @@ class PromptedLM(LM):
             for request, (value, greedy) in zip(requests, answers, strict=True)
         ]
 
+    def gives_class_probabilities(self, task: str) -> bool:
+        """Whether the log-likelihoods of a task's choices have had the choices' own taken off, length and all."""
+        return task == self.task and bool(self.priors)
+
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         values: list[float] = self.inner.loglikelihood_rolling(requests)
         return values
