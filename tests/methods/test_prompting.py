@@ -200,7 +200,7 @@ def test_a_cell_with_examples_has_a_size_and_a_seed_and_trains_nothing(project: 
     base = run_here(plan, cell_named(plan, "base/tiny/colours"), tmp_path / "results" / "attempts" / "base")
     made = cell(project, tmp_path, "{method: prompting}")
     assert (made.cell.key, made.cell.seed) == ("x/tiny/colours/n9/s0", 0)
-    assert [phase.phase for phase in made.phases] == ["load", "train", "evaluate", "compare", "infer", "save"]
+    assert [phase.phase for phase in made.phases] == ["load", "train", "evaluate", "compare", "save", "infer"]
     assert {fact.name: fact.value for fact in made.facts}["trainable_params"] == 0
     assert values(made, "log_likelihood_per_word") == values(base, "log_likelihood_per_word")
     assert values(made, "kl_to_base") == 0.0  # running text is put to the model as it is
@@ -210,7 +210,7 @@ def test_a_cell_with_examples_has_a_size_and_a_seed_and_trains_nothing(project: 
 def test_without_examples_it_has_neither(project: Path, tmp_path: Path) -> None:
     made = cell(project, tmp_path, "{method: prompting, examples: 0}")
     assert (made.cell.key, made.cell.seed, made.cell.n_train) == ("x/tiny/colours", None, 0)
-    assert [phase.phase for phase in made.phases] == ["load", "evaluate", "compare", "infer", "save"]
+    assert [phase.phase for phase in made.phases] == ["load", "evaluate", "compare", "save", "infer"]
 
 
 def test_generated_answers_too(project: Path, tmp_path: Path) -> None:
