@@ -153,7 +153,7 @@ class Known:
     def measured_as_served(self, cell: CellRow) -> bool:
         """Whether a cell's times are those of its folded network, if it has to be folded."""
         method = method_of(self.designs.get(cell.spec_digest))
-        return UNFOLDED in cell.facts or method is None or "base model" not in method.serves
+        return UNFOLDED in cell.facts or method is None or not method.wraps
 
     def study(self, block: Block, row: Row) -> StoredStudy | None:
         what = row.label, block.model, block.task, row.n_train, row.condition

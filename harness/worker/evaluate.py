@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from peft.helpers import DoraCaching
 
-from harness.data import example, gold
+from harness.data import example, first_metric, gold
 from harness.models import logits_at, prompt_run_once
 from harness.records import Item, Score
 
@@ -64,7 +64,13 @@ class TunedLM(HFLM):
         self, requests: Sequence[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         inputs: dict[tuple[int, ...], list[int]] = {}  # model input -> the requests that share it
-        for number, (_, context, continuation) in enumerate(requests):
+        for number, (text, context, continuation) in enumerate(requests):
+            if len(continuation) > self.max_length:
+                answer = shortened(text[1] if text else self.tok_decode(continuation))
+                raise ValueError(
+                    f"an answer to score has {len(continuation)} tokens, and the model's window holds "
+                    f"{self.max_length}: {answer}. Leave such items out of the task, or take a model with a longer one."
+                )
             kept = (context + continuation)[-(self.max_length + 1) :]
             self.truncated += tuple(kept[:-1]) not in inputs and len(kept) < len(context) + len(continuation)
             inputs.setdefault(tuple(kept[:-1]), []).append(number)
@@ -156,6 +162,11 @@ class TunedLM(HFLM):
             dtype=self.mixed_precision_dtype,
             enabled=self.mixed_precision_dtype is not None,
         )
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """The beginning of a text, in quotes."""
+    return repr(text if len(text) <= most else f"{text[:most]}…")
 
 
 def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
@@ -252,7 +263,10 @@ def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sampl
         for place, item in enumerate(values or ()):
             items.append(Item(name, ids[place], metric, float(item), *answers[place]))
 
-    for metric in samples[0]["metrics"]:
+    # lm-eval hands metrics over in an order of its own; a task's headline is the first that its YAML names.
+    given = samples[0]["metrics"]
+    head = first_metric(task, dict.fromkeys(given))
+    for metric in [head, *(name for name in given if name != head)]:
         values = [sample[metric] for sample in samples]
         aggregate = task.aggregation().get(metric)
         plain = all(isinstance(value, int | float | bool) for value in values)
