@@ -106,10 +106,10 @@ def unscorable(task: Task, splits: Mapping[str, Sequence[Document]]) -> str:
     if task.OUTPUT_TYPE != "generate_until":
         return ""
     taught: list[Taught] = []
-    for split in splits.values():
+    for name, split in splits.items():
         for document in split[:: max(1, -(-len(split) // CHECKED))]:
-            if isinstance(task.doc_to_target(document), list):
-                continue
+            if name == "scored" and isinstance(task.doc_to_target(document), list):
+                continue  # any of several answers is right, and none of them is taught
             try:
                 taught.append(as_taught(task, document))
             except TaskError as error:

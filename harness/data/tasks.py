@@ -121,9 +121,39 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         unlearnable=unlearnable(task) or unscorable(task, {"train": train, "validation": validation, "scored": scored}),
         classes=classes(task, train),
         metric=next(iter(task.aggregation()), ""),
+        learned_from=sources_of(path, "training_split"),
+        scored_from=sources_of(path, "test_split", "validation_split"),
     )
     keep_facts(catalog.task_facts_path(name), facts)
     return facts
+
+
+def sources_of(path: Path, *keys: str) -> tuple[str, ...]:
+    """Where the documents of a split of a task's YAML come from: sources, files by their absolute paths, data sets by
+    name. `keys` name the split (`training_split`); of several, the first that the YAML has."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config = load_yaml(path, resolve_func=False)
+    options = config.get("dataset_kwargs") or {}
+    split = next((config[key] for key in keys if config.get(key)), "")
+    files = [f"file:{text}" for text in leaves(options.get("data_files"), split)]
+    listed = [options.get("source"), *(entry.get("source") for entry in options.get("texts") or ())]
+    data_set = "/".join(filter(None, (config.get("dataset_path"), config.get("dataset_name"))))
+    found = [*files, *leaves(listed, split), *([data_set] if data_set and not files else [])]
+    base = path.parent
+    return tuple(
+        dict.fromkeys(f"file:{absolute(text[5:], base)}" if text.startswith("file:") else text for text in found)
+    )
+
+
+def leaves(value: object, split: str) -> list[str]:
+    """Every text in a text, a list or a mapping of such; of a mapping by split, those of that split."""
+    if isinstance(value, dict):
+        kept = [value[split]] if split in value else value.values()
+        return [text for inner in kept for text in leaves(inner, split)]
+    if isinstance(value, list):
+        return [text for inner in value for text in leaves(inner, split)]
+    return [str(value)] if value else []
 
 
 def classes(task: Task, documents: list[Document]) -> dict[str, int]:
