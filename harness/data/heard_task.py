@@ -10,7 +10,7 @@ from lm_eval.api.task import ConfigurableTask
 from harness.data.answers import delimiter_of, heard
 
 
-class HeardTask(ConfigurableTask):
+class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
     """An lm-eval task whose filters and metric get a generated answer as a trained model means it.
 
     lm-eval puts `target_delimiter` (" ", where a YAML has none) before the answers that a model is shown, and compares

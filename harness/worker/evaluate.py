@@ -66,10 +66,10 @@ class TunedLM(HFLM):
         inputs: dict[tuple[int, ...], list[int]] = {}  # model input -> the requests that share it
         for number, (text, context, continuation) in enumerate(requests):
             if len(continuation) > self.max_length:
-                answer = shortened(text[1] if text else self.tok_decode(continuation))
+                shown = shortened(text[1] if text else self.tok_decode(continuation))
                 raise ValueError(
                     f"an answer to score has {len(continuation)} tokens, and the model's window holds "
-                    f"{self.max_length}: {answer}. Leave such items out of the task, or take a model with a longer one."
+                    f"{self.max_length}: {shown}. Leave such items out of the task, or take a model with a longer one."
                 )
             kept = (context + continuation)[-(self.max_length + 1) :]
             self.truncated += tuple(kept[:-1]) not in inputs and len(kept) < len(context) + len(continuation)

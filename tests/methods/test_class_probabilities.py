@@ -42,7 +42,7 @@ def normed(encoding_project: Path) -> Path:
     return encoding_project
 
 
-class Even(LM):  # type: ignore[misc]  # lm-eval has no types
+class Even(LM):
     """A language model that dislikes any answer, and a long one a little more."""
 
     max_length = 10_000

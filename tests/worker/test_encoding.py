@@ -30,7 +30,8 @@ class Echo:
     """In place of a model's generating: keeps what it was asked with, and writes what was learned behind it."""
 
     def __init__(self, lm: TunedLM, rows: list[dict[str, list[int]]]):
-        self.end, self.asked = lm.eot_token_id, []
+        self.end = lm.eot_token_id
+        self.asked: list[list[int]] = []
         self.learned = {tuple(prompt_of(row)): answer_of(row) for row in rows}
 
     def __call__(self, context: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> torch.Tensor:

@@ -146,7 +146,7 @@ def test_sequences_that_lose_their_beginning_are_counted(loaded: tuple[Any, Any]
     assert lm.truncated == before + 1
 
 
-class Writer(LM):  # type: ignore[misc]  # lm-eval has no types
+class Writer(LM):
     """A model that writes what it was taught, to every question."""
 
     def __init__(self, texts: dict[str, str]):
