@@ -18,7 +18,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from peft.helpers import DoraCaching
 
 from harness.data import example, first_metric, gold
-from harness.models import logits_at, prompt_run_once
+from harness.models import logits_at, prompt_run_once, text_run_once
 from harness.records import Item, Score
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class TunedLM(HFLM):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
         self.scored_tokens = 0  # given to the model by log-likelihood requests, without padding
         self.quiet = False  # True: no progress bars
+        self.opening: tuple[int, ...] = ()  # what many inputs begin with
+        self._opened: nn.Module | None = None  # the model behind it
         self.truncated = 0  # sequences of which the model's length left only the end
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -79,8 +81,7 @@ class TunedLM(HFLM):
         model = prompt_run_once(self.model)
         ranked = sorted(inputs, key=lambda tokens: (-len(tokens), tokens))
         size = override_bs or int(self.batch_size)
-        for start in range(0, len(ranked), size):
-            batch = ranked[start : start + size]
+        for run, skipped, batch in self.batches(model, ranked, inputs, requests, size):
             length = len(batch[0])
             longest = [max(len(requests[number][2]) for number in inputs[tokens]) for tokens in batch]
             places = sorted(
@@ -88,9 +89,10 @@ class TunedLM(HFLM):
                  for place in range(len(tokens) - most, len(tokens))}
             )  # fmt: skip
             column = {place: rank for rank, place in enumerate(places)}
-            padded = torch.tensor([list(tokens) + [0] * (length - len(tokens)) for tokens in batch], device=self.device)
+            follow = [[*tokens[skipped:], *[0] * (length - len(tokens))] for tokens in batch]
+            padded = torch.tensor(follow, device=self.device)
             with torch.no_grad(), self.autocast(), DoraCaching():
-                logits = logits_at(model, padded, torch.tensor(places, device=self.device))
+                logits = logits_at(run, padded, torch.tensor(places, device=self.device))
             for row, tokens in enumerate(batch):
                 for number in inputs[tokens]:
                     continuation = requests[number][2]
@@ -101,6 +103,44 @@ class TunedLM(HFLM):
             if text is not None:
                 self.cache_hook.add_partial("loglikelihood", text, answer)
         return answers
+
+    def batches(
+        self,
+        model: nn.Module,
+        ranked: Sequence[tuple[int, ...]],
+        inputs: Mapping[tuple[int, ...], Sequence[int]],
+        requests: Sequence[TokenRequest],
+        size: int,
+    ) -> Iterator[tuple[nn.Module, int, Sequence[tuple[int, ...]]]]:
+        """(what runs them, how many of their first tokens it has run already, inputs) of each batch, longest first.
+
+        Inputs that begin with `opening` follow what was run once; none where the model has a prompt of its own.
+        """
+        opening = () if hasattr(model, "is_opened") else self.opening
+        cached = [
+            tokens
+            for tokens in ranked
+            if opening
+            and tokens[: len(opening)] == opening
+            and len(tokens) - max(len(requests[number][2]) for number in inputs[tokens]) >= len(opening)
+        ]
+        known = set(cached)
+        self.scored_tokens -= len(opening) * len(cached)
+        if cached and self._opened is None:
+            with torch.no_grad(), self.autocast(), DoraCaching():
+                self._opened = text_run_once(model, opening)
+        for run, skipped, some in (
+            (self._opened, len(opening), cached),
+            (model, 0, [tokens for tokens in ranked if tokens not in known]),
+        ):
+            for start in range(0, len(some), size):
+                assert run is not None
+                yield run, skipped, some[start : start + size]
+
+    def open_with(self, token_ids: Sequence[int]) -> None:
+        """Run these tokens once for all inputs that begin with them: what a method puts before every question."""
+        if tuple(token_ids) != self.opening:
+            self.opening, self._opened = tuple(token_ids), None
 
     def logits_of(self, texts: Iterable[Sequence[int]]) -> Iterator[torch.Tensor]:
         """Logits [tokens, vocabulary] behind each token of a text, for one text (token ids) after the other, from the

@@ -56,6 +56,8 @@ class Scorer:
             facts = unfolded_facts(lm, requests)
             model = context.method.fold(model).eval()
             lm = context.method.predictor(model, context)
+            if opening := getattr(getattr(self.lm, "inner", None), "opening", ()):
+                lm.inner.open_with(opening)
         facts.append(Fact("served_bytes", bytes_of_weights(model), "B", False))
         return facts + inference_facts(lm, requests, context.settings.eval_batch_size)
 
