@@ -67,6 +67,8 @@ class Candidate:
     memory: Mapping[str, float] = field(default_factory=dict)
     latency_ms: float | None = None  # the median of one request alone
     latency_ms_p90: float | None = None
+    unfolded_ms: float | None = None  # its median with the adapters beside the weights, where they are served folded
+    network: tuple[object, ...] | None = None  # labels with the same one are timed together; None: it is its own
     work: Workload = UNKNOWN
     trials: int = 0  # of its tuning
     trials_to_good: int | None = None  # of them, until the expected best is within the margin of the best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.data import leaks, sources, tasks
+from harness.data.answers import first_metric
 from harness.data.catalog import (
     Catalog,
     ModelEntry,
@@ -64,6 +65,7 @@ __all__ = [
     "example",
     "examples",
     "find_root",
+    "first_metric",
     "for_validation",
     "gold",
     "keep_facts",

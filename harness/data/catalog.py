@@ -111,7 +111,8 @@ class Catalog:
     def length_facts(self, model: ModelFacts, task: TaskFacts) -> LengthFacts | None:
         """How long a task's texts are for a model; None before both are fetched, or when either has changed."""
         facts = read_facts(self.length_facts_path(model, task), LengthFacts)
-        return facts and replace(facts, training=tuple(facts.training), scored=tuple(facts.scored))
+        lists = ("training", "scored", "learned_from", "scored_from")  # JSON knows no tuples
+        return facts and replace(facts, **{name: tuple(getattr(facts, name)) for name in lists})
 
     def length_facts_path(self, model: ModelFacts, task: TaskFacts) -> Path:
         what = digest([model.fingerprint, task.fingerprint, LENGTHS_VERSION])
@@ -238,7 +239,7 @@ def definition_files(path: Path) -> Iterable[Path]:
         for module in re.findall(r"!function\s+([\w.]+)\.\w+", text):
             queue.append(file.parent / f"{module.replace('.', '/')}.py")
     own = Path(__file__).parent
-    return [*sorted(seen), own / "splits.py", own / "generation.py", own / "readers.py", own / "tasks.py"]
+    return [*sorted(seen), *(own / f"{name}.py" for name in ("splits", "generation", "readers", "tasks", "answers"))]
 
 
 def local_stamp(path: Path) -> list[object]:

@@ -33,7 +33,8 @@ class ModelFacts:
 @dataclass(frozen=True)
 class TaskFacts:
     """A fetched task. `unlearnable` is the reason why it cannot be trained on, or "". `classes` counts the training
-    examples of each class, where there are classes. `metric` is the first that the task names."""
+    examples of each class, where there are classes. `metric` is the first that the task names; `learned_from`
+    and `scored_from` are where the documents of these splits come from."""
 
     name: str
     path: str
@@ -45,6 +46,8 @@ class TaskFacts:
     unlearnable: str = ""
     classes: dict[str, int] = field(default_factory=dict)
     metric: str = ""
+    learned_from: tuple[str, ...] = ()
+    scored_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from harness.data.contamination import contained, normalise
 from harness.data.facts import DataFacts, OverlapFacts, TaskFacts
 from harness.data.lm_eval_task import Document, Task
 from harness.data.tasks import Example, example, gold, opened, unlearnable
+from harness.errors import TaskError
 
 SHOWN = 5  # items that are named
 EXCERPT = 80  # characters of each
@@ -119,7 +120,7 @@ def ask(task: Task, document: Document) -> Example:
         return Example("", str(task.doc_to_target(document)), True)
     try:
         return example(task, document, False)
-    except (TypeError, KeyError, IndexError, AttributeError):
+    except (TypeError, KeyError, IndexError, AttributeError, TaskError):
         text = task.doc_to_text(document)
         return Example(text if isinstance(text, str) else str(task.doc_to_choice(document)), "", False)
 

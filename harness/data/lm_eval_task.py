@@ -21,6 +21,7 @@ class TaskConfig(Protocol):
     target_delimiter: str
     generation_kwargs: dict[str, Any] | None
     num_fewshot: int | None
+    repeats: int  # answers that are asked of a question
 
 
 class Sampler(Protocol):

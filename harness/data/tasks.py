@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from harness.data import task_functions
+from harness.data.answers import answer_of, delimiter_of, unscorable, written_score
 from harness.data.catalog import Catalog, definition_files, keep_facts
 from harness.data.facts import TaskFacts
 from harness.data.lm_eval_task import Document, Render, Task
@@ -36,7 +37,7 @@ class Example:
 
     `closed`: the answer ends there, so an end-of-text token is learned too. `choices` are the answers to choose from,
     each with the delimiter; `generation` has lm-eval's `generation_kwargs` where there are no choices. `document` is
-    the task's item.
+    the task's item. `written`: the answer is written by the model, beginning with `delimiter`; else it is scored.
     """
 
     context: str
@@ -45,6 +46,8 @@ class Example:
     choices: tuple[str, ...] = ()
     generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
     document: Document = field(default_factory=dict, repr=False, compare=False)
+    delimiter: str = ""
+    written: bool = False
 
 
 def load_task(path: Path) -> Task:
@@ -52,8 +55,9 @@ def load_task(path: Path) -> Task:
 
     Relative data files and `file:` sources are relative to the YAML.
     """
-    from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks._yaml_loader import load_yaml
+
+    from harness.data.heard_task import HeardTask
 
     compile_templates_once()
     try:
@@ -70,7 +74,7 @@ def load_task(path: Path) -> Task:
         if config.get("custom_dataset") in task_functions.PUBLIC.values():
             options["base"] = str(path.parent)
         config["dataset_kwargs"] = options or None
-        return cast(Task, ConfigurableTask(config=config))
+        return cast(Task, HeardTask(config=config))
     except TaskError as error:
         raise TaskError(f"task {path.stem!r} ({path}): {error}") from error
     except Exception as error:  # a task's own code may raise anything
@@ -124,12 +128,42 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         n_train=len(train),
         n_validation=len(validation),
         n_test=len(scored),
-        unlearnable=unlearnable(task),
+        unlearnable=unlearnable(task) or unscorable(task, {"train": train, "validation": validation, "scored": scored}),
         classes=classes(task, train),
         metric=next(iter(task.aggregation()), ""),
+        learned_from=sources_of(path, "training_split"),
+        scored_from=sources_of(path, "test_split", "validation_split"),
     )
     keep_facts(catalog.task_facts_path(name), facts)
     return facts
+
+
+def sources_of(path: Path, *keys: str) -> tuple[str, ...]:
+    """Where the documents of a split of a task's YAML come from: sources, files by their absolute paths, data sets by
+    name. `keys` name the split (`training_split`); of several, the first that the YAML has."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config = load_yaml(path, resolve_func=False)
+    options = config.get("dataset_kwargs") or {}
+    split = next((config[key] for key in keys if config.get(key)), "")
+    files = [f"file:{text}" for text in leaves(options.get("data_files"), split)]
+    listed = [options.get("source"), *(entry.get("source") for entry in options.get("texts") or ())]
+    data_set = "/".join(filter(None, (config.get("dataset_path"), config.get("dataset_name"))))
+    found = [*files, *leaves(listed, split), *([data_set] if data_set and not files else [])]
+    base = path.parent
+    return tuple(
+        dict.fromkeys(f"file:{absolute(text[5:], base)}" if text.startswith("file:") else text for text in found)
+    )
+
+
+def leaves(value: object, split: str) -> list[str]:
+    """Every text in a text, a list or a mapping of such; of a mapping by split, those of that split."""
+    if isinstance(value, dict):
+        kept = [value[split]] if split in value else value.values()
+        return [text for inner in kept for text in leaves(inner, split)]
+    if isinstance(value, list):
+        return [text for inner in value for text in leaves(inner, split)]
+    return [str(value)] if value else []
 
 
 def classes(task: Task, documents: list[Document]) -> dict[str, int]:
@@ -304,13 +338,16 @@ def example(
         if chosen is None:
             raise TypeError(f"a document of task {task.config.task!r} has no right choice")
         return Example(context, choices[chosen], closed, choices, document=document)
-    target = task.doc_to_target(document)
-    if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
-        target = task.doc_to_choice(document)[cast(int, target)]
-    # The template ends where the answer begins; a prefix that the task puts there stays apart from the answer.
-    parted = task.OUTPUT_TYPE != "loglikelihood" and (not render or (prefix and not prefix[-1:].isspace()))
-    delimiter, generation = task.config.target_delimiter if parted else "", dict(task.config.generation_kwargs or {})
-    return Example(context, f"{delimiter}{target}", closed, generation=generation, document=document)
+    delimiter = delimiter_of(task, document, bool(render))
+    return Example(
+        context,
+        f"{delimiter}{answer_of(task, document)}",
+        closed,
+        generation=dict(task.config.generation_kwargs or {}),
+        document=document,
+        delimiter=delimiter,
+        written=task.OUTPUT_TYPE == "generate_until",
+    )
 
 
 def wrong_answers(task: Task, one: Example) -> list[Example]:
@@ -324,18 +361,12 @@ def mark(task: Task, one: Example, answer: str) -> float:
     Multiple choice: 1 if the answer begins with the target and with no longer choice, else 0. Generated text: the
     task's first metric, negated where lower is better. Raises TaskError where the metric has no value for one item.
     """
-    from lm_eval.models.utils import postprocess_generated_text
-
     given, wanted = answer.strip(), one.target.strip()
     if task.OUTPUT_TYPE != "generate_until":
         known = task.doc_to_choice(one.document) if task.OUTPUT_TYPE == "multiple_choice" else [wanted]
         begun = [choice.strip() for choice in known if given.startswith(choice.strip())]
         return float(max(begun, key=len, default="") == wanted) if begun else 0.0
-    until = (task.config.generation_kwargs or {}).get("until")
-    responses = [[postprocess_generated_text(answer, until, None)]]
-    for step in task._filters[0].filters:
-        responses = list(step().apply(responses, [one.document]))
-    metric, value = next(iter(task.process_results(one.document, responses).items()))
+    metric, value = written_score(task, one.document, answer, one.delimiter)
     if not isinstance(value, int | float):
         raise TaskError(
             f"task {task.config.task!r}: {metric} has no value for a single item, so it cannot be a reward."
@@ -366,18 +397,23 @@ def cut_left(ids: Sequence[int], most: int, openings: Iterable[Sequence[int]]) -
 
 
 def encode(
-    examples: Sequence[Example], encoder: Encoder, end: int, max_length: int, openings: Sequence[Sequence[int]] = ()
+    examples: Sequence[Example],
+    encoder: Encoder,
+    end: int,
+    max_length: int,
+    writer: Encoder | None = None,
+    openings: Sequence[Sequence[int]] = (),
 ) -> tuple[list[dict[str, list[int]]], list[int]]:
     """Token ids of examples: (rows {input_ids, labels}, number of tokens that each row lost).
 
     Labels are -100 outside the answer, so that the loss is on answer tokens only. `encoder` is the scorer's own
-    (context, continuation) -> ids, so that training and scoring see the same tokens. A context too long for
-    `max_length` loses its start, but for what opens every text (`openings`, see `cut_left`). `end` is the end-of-text
-    token.
+    (context, continuation) -> ids, so that training and scoring see the same tokens, and `writer` is the one for
+    answers that the model writes (by default the same). A context too long for `max_length` loses its start, but for
+    what opens every text (`openings`, see `cut_left`). `end` is the end-of-text token.
     """
     rows, cut = [], []
     for given in examples:
-        context, answer = encoder(given.context, given.target)
+        context, answer = (writer or encoder if given.written else encoder)(given.context, given.target)
         if given.closed:
             answer = [*answer, end]
         whole = len(context) + len(answer)

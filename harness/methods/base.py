@@ -302,6 +302,12 @@ class Method(Configurable):
         return ()
 
     @property
+    def served_folded(self) -> bool:
+        """Whether what it adds to the model is folded into the model's weights before it is served. Not into quantised
+        ones, which would round it."""
+        return self.foldable and self.quantize is None
+
+    @property
     def adds_up(self) -> bool:
         """Whether it leaves a low-rank adapter of peft's whose product is its whole change: such can be added up."""
         return False

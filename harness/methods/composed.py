@@ -103,6 +103,11 @@ class Composed(Method):
         )
 
     @property
+    def served_folded(self) -> bool:
+        """Text before the question leaves the model as it is, so that what is trained beside it can be folded."""
+        return self.quantize is None and all(part.served_folded for part in self.trained)
+
+    @property
     def prepares(self) -> bool:
         return any(part.prepares for part in self.parts)
 

@@ -89,7 +89,9 @@ class Prompting(Method):
         lm, write = context.language_model(model), partial(self._write, context.tokenizer)
         # A turn of a chat begins with the answer itself, without the blank that sets it off from a question.
         answer = str.lstrip if self.chat else str
-        return prompted_lm(lm, context.task, lambda asked: [self._shown] * len(asked), write, answer, self._references)
+        return prompted_lm(
+            lm, context.task, lambda asked: [self._shown] * len(asked), write, answer, self._references, constant=True
+        )
 
     def _write(self, tokenizer: Any, shown: Sequence[tuple[str, str]], question: str, choices: list[str]) -> str:
         if CHOICES in self.instruction and not choices:

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from harness.methods.base import Footprint, Group, LogFloat, Method, Network, Options, train_only
+from harness.methods.base import (
+    Context,
+    Footprint,
+    Group,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    load_trained,
+    save_trained,
+    train_only,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
 
@@ -122,6 +135,19 @@ class Layerwise(Full):
             [value for part in self._weights[:open_] for value in part],
             [value for part in self._weights for value in part],
         )
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return ("base model", "changed weights")
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """The weights of its layers alone, also of those that stay closed at the end of a gradual training."""
+        for part in self._trained(model):
+            part.requires_grad_(True)
+        save_trained(model, folder)
+
+    def restore(self, context: Context, folder: Path) -> nn.Module:
+        return load_trained(self.attach(self.load(context)), folder)
 
     def _trained(self, model: nn.Module) -> list[nn.Module]:
         """The final norm, where it is trained, and the trained layers, from the top down."""

@@ -180,6 +180,10 @@ class Around(Method):
         return self.part.prepares
 
     @property
+    def served_folded(self) -> bool:
+        return self.part.served_folded
+
+    @property
     def adds_up(self) -> bool:
         return self.part.adds_up
 

@@ -10,6 +10,7 @@ from harness.models.loading import (
     logits_at,
     prompt_run_once,
     resolve_precision,
+    text_run_once,
 )
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "logits_at",
     "prompt_run_once",
     "resolve_precision",
+    "text_run_once",
     "token_lengths",
 ]

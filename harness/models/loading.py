@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -231,6 +231,24 @@ def prompt_run_once(model: nn.Module) -> nn.Module:
         else:
             kept = inner(inputs_embeds=prompt.to(inner.dtype), use_cache=True).past_key_values
 
+    return behind(inner, kept)
+
+
+def text_run_once(model: nn.Module, token_ids: Sequence[int]) -> nn.Module:
+    """A model for scoring what follows a text, which is run once, with its keys and values cached."""
+    import torch
+
+    inner: Any = model
+    ids = torch.tensor([list(token_ids)], device=next(model.parameters()).device)
+    with torch.no_grad():
+        kept = inner(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+    return behind(inner, kept)
+
+
+def behind(inner: Any, kept: Any) -> nn.Module:
+    """A model for scoring whose input follows what has been run already, of which `kept` has the keys and values."""
+    import torch
+
     def copies(number: int) -> Cache:
         past = copy.deepcopy(kept)
         past.batch_repeat_interleave(number)
@@ -238,6 +256,7 @@ def prompt_run_once(model: nn.Module) -> nn.Module:
 
     class Prompted(torch.nn.Module):
         config = inner.config
+        is_opened = True  # something has been run before its inputs
 
         def forward(
             self, input_ids: torch.Tensor, logits_to_keep: int | torch.Tensor = 0, use_cache: bool = False

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from typing import TypedDict
 
 from harness.data import Corruption, Facts, Quality, TaskFacts, marked, turns
@@ -34,6 +35,7 @@ def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
     for label in suite.labels:
         for message in network_mismatches(label, suite, facts):
             yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name)
+    yield from shared_sources(suite, facts)
     yield from impossible_corruptions(suite, facts)
     yield from tuning_mismatches(suite, facts)
     for place, task in enumerate(suite.retain):
@@ -203,6 +205,25 @@ def leaks(suite: Suite, facts: Facts) -> Iterator[Problem]:
                 f"of {name!r}. Mend doc_to_text, or, to go on with them marked, write allow_leaks: [{name}].",
                 *suite.place_of(name),
             )  # fmt: skip
+
+
+def shared_sources(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """Labels that read text, to keep what the model knew, from where retention takes what it scores: they would be
+    trained on what is asked about, if not on the very passages. Unless the suite allows it."""
+    for label in suite.labels:
+        beside = [part for part in label.recipe.parts if part is not label.method]
+        read = {name: part.name for part in beside for task, _ in suite.tasks for name in part.reads(task)}
+        for (name, reader), scored in product(read.items(), suite.retain):
+            shared = sorted({*facts.tasks[name].learned_from} & {*facts.tasks[scored].scored_from})
+            has_text = facts.tasks[name].n_train > 0  # else that is what is wrong
+            if has_text and (shared or name == scored) and scored not in suite.allow_leaks:
+                where = f" from the source that {scored!r} is taken from" + (f" ({shared[0]})" if shared else "")
+                yield suite.lines.problem(
+                    f"label {label.name!r}: {reader} reads {name!r}{where}, and {scored!r} measures what was "
+                    "forgotten. Let it read other text, retain another task, or, to go on, write "
+                    f"allow_leaks: [{scored}].",
+                    "methods", label.name,
+                )  # fmt: skip
 
 
 def tells_answers(task: str, facts: Facts) -> float | None:

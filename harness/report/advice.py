@@ -307,12 +307,30 @@ def assumptions(answer: Answer, question: Question) -> list[str]:
         "settings to choose, extra packages and parts to run; the time to take in new examples; what must be shipped; "
         "peak memory of making and answering; median latency.",
     ]
+    lines += served(question)
     if wishes.max_forgetting is not None:
         on = wishes.forgetting_on
         unit = next((one.retained[on].unit for one in question.candidates if on in one.retained), "")
         lines.append(f"Forgetting: at most {wishes.max_forgetting:g} {unit} on {on}, by its estimate.")
     if any(one.candidate.contended for one in answer.ranked):
         lines.append("‡ other work shared the machine: these times are too long.")
+    return lines
+
+
+def served(question: Question) -> list[str]:
+    """How what answers is timed: folded or not, and which labels share one time."""
+    lines = []
+    folded = [one for one in question.candidates if one.unfolded_ms is not None and one.latency_ms is not None]
+    if folded:
+        times = ", ".join(f"{one.label} {one.unfolded_ms:.0f} ms instead of {one.latency_ms:.0f}" for one in folded)
+        lines.append(f"Adapters are served folded into the model's weights, and priced so. Beside them: {times}.")
+    networks: dict[tuple[object, ...], list[str]] = {}
+    for one in question.candidates:
+        if one.network is not None:
+            networks.setdefault(one.network, []).append(one.label)
+    for labels in networks.values():
+        if labels[1:]:
+            lines.append(f"The same network, timed together: {', '.join(sorted(labels))}.")
     return lines
 
 

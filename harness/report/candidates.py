@@ -1,10 +1,11 @@
 """Stored results -> what `recommend` chooses from: each label at a number of examples, with its five dimensions.
 
 What counts: to make a method is its phases load, train and save, and those of the cells that it needs; scoring is the
-benchmark's work. Its memory is the highest of these and of answering (`infer`; where that is not stored, `evaluate`).
-Between two sizes that were run every figure is a straight line over log10 of the examples, and of memory the higher one
-counts; the score's single items go along, so that comparisons stay paired. Beyond them nothing is known: the nearest
-size stands in, and says so.
+benchmark's work. Answering is timed as it would be served, with adapters folded into the weights where they can be.
+Labels whose network is then the same have one time, the median of all their cells: what differs is noise. Memory is the
+highest of these and of answering (`infer`; where that is not stored, `evaluate`). Between two sizes that were run every
+figure is a straight line over log10 of the examples, and of memory the higher one counts; the score's single items go
+along, so that comparisons stay paired. Beyond them nothing is known: the nearest size stands in, and says so.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from dataclasses import dataclass, replace
 
 from harness.analysis import Candidate, Change, Prices, Values, Workload, hourly, side_of
 from harness.analysis.stats import expected_best
+from harness.curricula import all_curricula
 from harness.errors import StoreError, UserError, unknown
 from harness.report.complexity import method_of, packages, to_choose
 from harness.report.table import UNITS, Block, Estimate, Report, Row, condition_of
 from harness.store import CellRow, Design, StoredStudy
 
 MAKING = ("load", "train", "save")
+TIMES = ("latency_ms_p50", "latency_ms_p90", "inference_documents_per_second")
+UNFOLDED = "latency_ms_p50_unfolded"
 ANSWERING = ("infer", "evaluate")  # the first that was measured
 CORE = "CPU"
 
@@ -114,6 +118,42 @@ class Known:
             found[spec] = by_spec[spec]
             asked += design.needs if (design := self.designs.get(spec)) else ()
         return list(found.values())
+
+    def network(self, cell: CellRow) -> tuple[object, ...] | None:
+        """What tells the network that a cell would be served with from others of its table: two with the same answer
+        alike fast. None where it is one of its own, or where how it is made is not known."""
+        design = self.designs.get(cell.spec_digest)
+        method = method_of(design)
+        if design is None or method is None or not (method.is_language_model and method.foldable):
+            return None
+        if not method.served_folded or any(
+            getattr(all_curricula().get(name), "chat", True) for name in design.curriculum
+        ):
+            return None
+        size = cell.facts.get("served_bytes")
+        return cell.base_model, cell.model, cell.task, design.train.get("eval_batch_size"), size
+
+    def times(self, cells: Sequence[CellRow]) -> dict[str, float]:
+        """What `TIMES` are of a row's cells: of all cells with the same network, measured as it is served, the median;
+        of a network of its own, the mean over seeds. What some of them lack is left out."""
+        network = self.network(cells[0])
+        alike = [
+            cell
+            for cell in self.report.cells
+            if network and cell.status == "done" and self.network(cell) == network and self.measured_as_served(cell)
+        ]
+        alone = [cell for cell in alike if not cell.contended] or alike
+        found: dict[str, float] = {}
+        for name in TIMES:
+            values = [cell.facts[name] for cell in alone or cells if name in cell.facts]
+            if values and (alone or len(values) == len(cells)):
+                found[name] = statistics.median(values) if alone else statistics.fmean(values)
+        return found
+
+    def measured_as_served(self, cell: CellRow) -> bool:
+        """Whether a cell's times are those of its folded network, if it has to be folded."""
+        method = method_of(self.designs.get(cell.spec_digest))
+        return UNFOLDED in cell.facts or method is None or not method.wraps
 
     def study(self, block: Block, row: Row) -> StoredStudy | None:
         what = row.label, block.model, block.task, row.n_train, row.condition
@@ -210,7 +250,8 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
     design, study = known.designs.get(done[0].spec_digest), known.study(block, row)
     method, needed = method_of(design), known.needed(done[0]) or []
     make = mean(lambda cell: making(cell, known))
-    latency, throughput = fact("latency_ms_p50"), fact("inference_documents_per_second")
+    times = known.times(done)
+    latency, throughput = (times.get(name) for name in ("latency_ms_p50", "inference_documents_per_second"))
     request = 1 / throughput if throughput else latency / 1000 if latency is not None else None
     shipped = row.artifact_bytes if row.artifact_bytes is not None or row.n_train else 0.0
     return replace(
@@ -226,7 +267,9 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         },
         memory=memory(done, needed),
         latency_ms=latency,
-        latency_ms_p90=fact("latency_ms_p90"),
+        latency_ms_p90=times.get("latency_ms_p90"),
+        unfolded_ms=fact(UNFOLDED),
+        network=known.network(done[0]),
         work=Workload(make, searching(study), request, make, devices(done, known)),
         trials=len(study.trials) if study else 0,
         trials_to_good=trials_to_good(study, known.margin) if study else None,
@@ -346,6 +389,7 @@ def between(low: Candidate, high: Candidate, share: float) -> Candidate:
         else {},
         latency_ms=line(low.latency_ms, high.latency_ms),
         latency_ms_p90=line(low.latency_ms_p90, high.latency_ms_p90),
+        unfolded_ms=line(low.unfolded_ms, high.unfolded_ms),
         work=Workload(
             line(low.work.make, high.work.make),
             line(low.work.search, high.work.search) or 0.0,

@@ -1,4 +1,4 @@
-"""One cell on one page: load -> attach -> train -> evaluate -> infer -> save -> result. A trial ends with its scores.
+"""One cell on one page: load -> attach -> train -> evaluate -> save -> infer -> result. A trial ends with its scores.
 
 In: a folder with `job.json`. Out, in the same folder: `result.json` (written last, by rename), `items.parquet`,
 `weights/`. Runs in a process of its own, so that its memory is its own; what it prints goes to `log.txt`. How a cell is
@@ -154,14 +154,14 @@ class CellRun:
             self.evaluate(model)
         if self.cell.trial:
             return
-        if self.cell.learn:
-            with self.meter.phase("infer"):
-                self.recorder.announce(phase="infer")
-                self.findings.facts += self.scorer.latency()
         with self.meter.phase("save"):
             self.recorder.announce(phase="save")
             if self.method.prepares:  # else the untouched base is on disk already
                 self.findings.facts.append(save_weights(self.method, model, self.folder))
+        if self.cell.learn:  # after saving, as it folds adapters into the model
+            with self.meter.phase("infer"):
+                self.recorder.announce(phase="infer")
+                self.findings.facts += self.scorer.latency(model)
 
     def load(self) -> nn.Module:
         """The model that is trained or scored, with the data and the adapters that its training takes.

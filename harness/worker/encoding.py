@@ -25,7 +25,7 @@ class Encoding:
     def rows(self, lm: TunedLM, examples: Sequence[Example]) -> list[Row]:
         """Rows of examples; the loss is on their answers. Contexts lose their beginning, but for what opens every
         text."""
-        rows, cut = encode(list(examples), encoder_of(lm), lm.eot_token_id, self.max_length, openings_of(lm))
+        rows, cut = encoded(lm, examples, self.max_length)
         self.cut.update(zip(examples, cut, strict=True))
         return rows
 
@@ -48,10 +48,9 @@ class Encoding:
         ]
 
 
-def openings_of(lm: TunedLM) -> list[list[int]]:
-    """What may open every text: what the tokenizer puts before one, or a chat template's beginning-of-text token."""
-    begin = lm.tokenizer.bos_token_id
-    return [lm.tok_encode(""), [] if begin is None else [begin]]
+def encoded(lm: TunedLM, examples: Sequence[Example], max_length: int) -> tuple[list[Row], list[int]]:
+    """(rows of examples as the scorer encodes what it asks, tokens that each row lost to `max_length`)."""
+    return encode(list(examples), encoder_of(lm), lm.eot_token_id, max_length, writer_of(lm), lm.openings())
 
 
 def encoder_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]:
@@ -72,3 +71,30 @@ def encoder_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]
         return context_ids, continuation_ids
 
     return encoder
+
+
+def writer_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]:
+    """(context, answer) -> token ids, of an answer that the model writes: behind the very tokens that it is asked with.
+
+    The two together may be other tokens (a blank at the end of the context joins the answer's first word): then the
+    answer's tokens are those that read as the answer behind the context.
+    """
+
+    def writer(context: str, answer: str) -> tuple[list[int], list[int]]:
+        asked = lm.question_tokens(context)
+        before = lm.tok_decode(asked)
+        ways = [
+            behind(asked, lm.question_tokens(context + answer)),
+            lm.tok_encode(answer, add_special_tokens=False),
+            # Some tokenizers put a blank before whatever they are given.
+            behind(*(lm.tok_encode(text, add_special_tokens=False) for text in ("\n", f"\n{answer}"))),
+        ]
+        known = [ids for ids in ways if ids is not None]
+        return asked, next((ids for ids in known if lm.tok_decode(asked + ids) == before + answer), known[0])
+
+    return writer
+
+
+def behind(start: list[int], whole: list[int]) -> list[int] | None:
+    """What follows `start` in `whole`; None where `whole` begins with something else."""
+    return whole[len(start) :] if whole[: len(start)] == start else None

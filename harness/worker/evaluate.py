@@ -17,8 +17,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from peft.helpers import DoraCaching
 
-from harness.data import example, gold
-from harness.models import logits_at, prompt_run_once
+from harness.data import cut_left, example, first_metric, gold
+from harness.models import logits_at, prompt_run_once, text_run_once
 from harness.records import Item, Score
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+BY_LENGTH = ("acc_norm", "acc_bytes")  # lm-eval divides a choice's log-likelihood by the length of its text
+SURE = -1e9  # the log-likelihood of a choice that is not taken, whatever it is divided by
 ROLLING = "log_likelihood_per_word"
 T = TypeVar("T")
 Sample = dict[str, Any]  # lm-eval's record of one document: its answers, metrics and hash
@@ -53,6 +55,8 @@ class TunedLM(HFLM):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
         self.scored_tokens = 0  # given to the model by log-likelihood requests, without padding
         self.quiet = False  # True: no progress bars
+        self.opening: tuple[int, ...] = ()  # what many inputs begin with
+        self._opened: nn.Module | None = None  # the model behind it
         self.truncated = 0  # sequences of which the model's length left only the end
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -62,7 +66,13 @@ class TunedLM(HFLM):
         self, requests: Sequence[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         inputs: dict[tuple[int, ...], list[int]] = {}  # model input -> the requests that share it
-        for number, (_, context, continuation) in enumerate(requests):
+        for number, (text, context, continuation) in enumerate(requests):
+            if len(continuation) > self.max_length:
+                shown = shortened(text[1] if text else self.tok_decode(continuation))
+                raise ValueError(
+                    f"an answer to score has {len(continuation)} tokens, and the model's window holds "
+                    f"{self.max_length}: {shown}. Leave such items out of the task, or take a model with a longer one."
+                )
             kept = (context + continuation)[-(self.max_length + 1) :]
             self.truncated += tuple(kept[:-1]) not in inputs and len(kept) < len(context) + len(continuation)
             inputs.setdefault(tuple(kept[:-1]), []).append(number)
@@ -71,8 +81,7 @@ class TunedLM(HFLM):
         model = prompt_run_once(self.model)
         ranked = sorted(inputs, key=lambda tokens: (-len(tokens), tokens))
         size = override_bs or int(self.batch_size)
-        for start in range(0, len(ranked), size):
-            batch = ranked[start : start + size]
+        for run, skipped, batch in self.batches(model, ranked, inputs, requests, size):
             length = len(batch[0])
             longest = [max(len(requests[number][2]) for number in inputs[tokens]) for tokens in batch]
             places = sorted(
@@ -80,9 +89,10 @@ class TunedLM(HFLM):
                  for place in range(len(tokens) - most, len(tokens))}
             )  # fmt: skip
             column = {place: rank for rank, place in enumerate(places)}
-            padded = torch.tensor([list(tokens) + [0] * (length - len(tokens)) for tokens in batch], device=self.device)
+            follow = [[*tokens[skipped:], *[0] * (length - len(tokens))] for tokens in batch]
+            padded = torch.tensor(follow, device=self.device)
             with torch.no_grad(), self.autocast(), DoraCaching():
-                logits = logits_at(model, padded, torch.tensor(places, device=self.device))
+                logits = logits_at(run, padded, torch.tensor(places, device=self.device))
             for row, tokens in enumerate(batch):
                 for number in inputs[tokens]:
                     continuation = requests[number][2]
@@ -93,6 +103,44 @@ class TunedLM(HFLM):
             if text is not None:
                 self.cache_hook.add_partial("loglikelihood", text, answer)
         return answers
+
+    def batches(
+        self,
+        model: nn.Module,
+        ranked: Sequence[tuple[int, ...]],
+        inputs: Mapping[tuple[int, ...], Sequence[int]],
+        requests: Sequence[TokenRequest],
+        size: int,
+    ) -> Iterator[tuple[nn.Module, int, Sequence[tuple[int, ...]]]]:
+        """(what runs them, how many of their first tokens it has run already, inputs) of each batch, longest first.
+
+        Inputs that begin with `opening` follow what was run once; none where the model has a prompt of its own.
+        """
+        opening = () if hasattr(model, "is_opened") else self.opening
+        cached = [
+            tokens
+            for tokens in ranked
+            if opening
+            and tokens[: len(opening)] == opening
+            and len(tokens) - max(len(requests[number][2]) for number in inputs[tokens]) >= len(opening)
+        ]
+        known = set(cached)
+        self.scored_tokens -= len(opening) * len(cached)
+        if cached and self._opened is None:
+            with torch.no_grad(), self.autocast(), DoraCaching():
+                self._opened = text_run_once(model, opening)
+        for run, skipped, some in (
+            (self._opened, len(opening), cached),
+            (model, 0, [tokens for tokens in ranked if tokens not in known]),
+        ):
+            for start in range(0, len(some), size):
+                assert run is not None
+                yield run, skipped, some[start : start + size]
+
+    def open_with(self, token_ids: Sequence[int]) -> None:
+        """Run these tokens once for all inputs that begin with them: what a method puts before every question."""
+        if tuple(token_ids) != self.opening:
+            self.opening, self._opened = tuple(token_ids), None
 
     def logits_of(self, texts: Iterable[Sequence[int]]) -> Iterator[torch.Tensor]:
         """Logits [tokens, vocabulary] behind each token of a text, for one text (token ids) after the other, from the
@@ -108,13 +156,43 @@ class TunedLM(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         for context, options in (request.args for request in requests):
             room = self.max_length - normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
-            self.truncated += len(self.tok_encode(context)) > room
+            self.truncated += len(self.question_tokens(context)) > room
         whole = self.model
         self._model = prompt_run_once(whole)
         try:
             return super().generate_until(requests, disable_tqdm or self.quiet)
         finally:
             self._model = whole
+
+    def openings(self) -> list[list[int]]:
+        """What may open every text: what the tokenizer puts before it, or a chat template's beginning-of-text token."""
+        begin = self.tokenizer.bos_token_id
+        return [list(self.tok_encode("")), [] if begin is None else [begin]]
+
+    def question_tokens(self, context: str) -> list[int]:
+        """Token ids of what an answer is written behind, in training as in scoring; never none."""
+        return list(self.tok_encode(context)) or [self.prefix_token_id]
+
+    def tok_batch_encode(
+        self,
+        strings: Sequence[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(token ids, attention mask) [texts, tokens] of what answers are written behind, padded on one side; texts
+        lose their beginning, but for what opens them. lm-eval's own encodes batches otherwise than single texts."""
+        rows = [self.question_tokens(text) for text in strings]
+        if left_truncate_len:
+            openings = self.openings()
+            rows = [cut_left(row, left_truncate_len, openings) for row in rows]
+        longest, pad = max(map(len, rows)), self.tokenizer.pad_token_id
+        padding = [([pad] * (longest - len(row)), [0] * (longest - len(row)), row, [1] * len(row)) for row in rows]
+        if padding_side == "left":
+            ids, mask = [gap + row for gap, _, row, _ in padding], [none + real for _, none, _, real in padding]
+        else:
+            ids, mask = [row + gap for gap, _, row, _ in padding], [real + none for _, none, _, real in padding]
+        return torch.tensor(ids), torch.tensor(mask)
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -132,6 +210,11 @@ class TunedLM(HFLM):
             dtype=self.mixed_precision_dtype,
             enabled=self.mixed_precision_dtype is not None,
         )
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """The beginning of a text, in quotes."""
+    return repr(text if len(text) <= most else f"{text[:most]}…")
 
 
 def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
@@ -167,6 +250,8 @@ def evaluate(
     for name, task in tasks.items():
         samples = samples_by_task[name]
         samples = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+        if task.OUTPUT_TYPE == "multiple_choice" and getattr(lm, "gives_class_probabilities", no_classes)(name):
+            samples = [without_lengths(task, sample) for sample in samples]
         task_scores, task_items = score_task(name, roles[name], task, samples)
         scores += task_scores
         items += task_items
@@ -176,6 +261,25 @@ def evaluate(
                 example(task, sample["doc"], False).context if name in chat else question_of(sample)
             )
     return Evaluation(scores, items, documents)
+
+
+def no_classes(task: str) -> bool:
+    """Of a plain language model: the probability of a choice is that of its text."""
+    return False
+
+
+def without_lengths(task: ConfigurableTask, sample: Sample) -> Sample:
+    """A sample of a scorer that gives the choices' own probabilities: there is no text to divide by the length of, so
+    the metrics that do so are those of the likeliest choice, as `acc` is."""
+    found = [metric for metric in BY_LENGTH if metric in sample["metrics"]]
+    if not found:
+        return sample
+    answers = sample["filtered_resps"]
+    logs = [value for value, _ in answers[: len(task.doc_to_choice(sample["doc"]))]]
+    chosen = logs.index(max(logs))
+    decided = [(0.0 if place == chosen else SURE, place == chosen) for place in range(len(logs))]
+    values = task.process_results(sample["doc"], decided + list(answers[len(logs) :]))
+    return {**sample, **{metric: values[metric] for metric in found}}
 
 
 def question_of(sample: Sample) -> str:
@@ -207,7 +311,10 @@ def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sampl
         for place, item in enumerate(values or ()):
             items.append(Item(name, ids[place], metric, float(item), *answers[place]))
 
-    for metric in samples[0]["metrics"]:
+    # lm-eval hands metrics over in an order of its own; a task's headline is the first that its YAML names.
+    given = samples[0]["metrics"]
+    head = first_metric(task, dict.fromkeys(given))
+    for metric in [head, *(name for name in given if name != head)]:
         values = [sample[metric] for sample in samples]
         aggregate = task.aggregation().get(metric)
         plain = all(isinstance(value, int | float | bool) for value in values)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from harness.data import Example, Quality, Render, draw, encode, examples, for_validation, load_task, texts
+from harness.data import Example, Quality, Render, draw, examples, for_validation, load_task, texts
 from harness.records import Cell, Fact, Job
 from harness.worker.findings import Findings
 
@@ -86,13 +86,13 @@ class CellExamples:
         Plain weights, also where a method would quantise them, so that every method gets the same examples.
         """
         from harness.models import load_model, load_tokenizer
-        from harness.worker.encoding import encoder_of, openings_of
+        from harness.worker.encoding import encoded
         from harness.worker.evaluate import TunedLM
 
         settings = self.cell.train
         folder = self.job.models[self.cell.data.get("judge", self.cell.model)]
         lm = TunedLM(load_model(folder, settings), load_tokenizer(folder), settings.eval_batch_size)
-        rows, _ = encode(list(pool), encoder_of(lm), lm.eot_token_id, settings.max_length, openings_of(lm))
+        rows, _ = encoded(lm, pool, settings.max_length)
         requests = []
         for row in rows:
             answer = [label for label in row["labels"] if label != -100]

@@ -3,7 +3,8 @@
 It is asked documents of a scored task, with the very requests that scoring made of them, through whatever the method
 hands back for scoring; so classifiers, prompting and retrieval are measured with all that they do for an answer. A
 document of multiple choice is answered when all its choices are scored, one of generated text when it has been
-generated. Adapters are not folded into the weights. Measured after scoring, it changes no score.
+generated. What can be folded into the base's weights has been, as it would be served; its latency unfolded is a fact
+of its own. Measured after scoring, it changes no score.
 
 Suites have many cells, so the time is bounded: some seconds with a model of 135M on two cores.
 """
@@ -58,6 +59,15 @@ def inference_facts(lm: LM, requests: Sequence[Instance], batch_size: int) -> li
         if len(batch) > 1:
             facts += throughput(lm, batch)
     return facts
+
+
+def unfolded_facts(lm: LM, requests: Sequence[Instance]) -> list[Fact]:
+    """The latency of a model whose adapters still stand beside the weights, as a fact."""
+    return [
+        Fact("latency_ms_p50_unfolded", fact.value, "ms", False)
+        for fact in inference_facts(lm, requests, 1)
+        if fact.name == "latency_ms_p50"
+    ]
 
 
 def throughput(lm: LM, batch: Sequence[Sequence[Instance]]) -> list[Fact]:

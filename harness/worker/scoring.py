@@ -41,13 +41,25 @@ class Scorer:
         self.truncated, self.lm = getattr(lm, "truncated", None), lm
         return evaluation
 
-    def latency(self) -> list[Fact]:
-        """How fast what was scored last answers the task that it learned, asked as it was in scoring."""
-        from harness.worker.latency import inference_facts
+    def latency(self, model: nn.Module) -> list[Fact]:
+        """How fast the model that was scored last answers the task that it learned, asked as it was in scoring.
+
+        What can be folded into the base's weights is measured so, as it would be served, and unfolded before. Folding
+        changes the model: it must have been saved.
+        """
+        from harness.worker.latency import inference_facts, unfolded_facts
 
         assert self.lm is not None
-        requests = self.context.data.tasks[self.context.cell.learn[0]].instances
-        return inference_facts(self.lm, requests, self.context.settings.eval_batch_size)
+        context, lm, facts = self.context, self.lm, list[Fact]()
+        requests = context.data.tasks[context.cell.learn[0]].instances
+        if context.method.served_folded and hasattr(model, "merge_and_unload"):
+            facts = unfolded_facts(lm, requests)
+            model = context.method.fold(model).eval()
+            lm = context.method.predictor(model, context)
+            if opening := getattr(getattr(self.lm, "inner", None), "opening", ()):
+                lm.inner.open_with(opening)
+        facts.append(Fact("served_bytes", bytes_of_weights(model), "B", False))
+        return facts + inference_facts(lm, requests, context.settings.eval_batch_size)
 
     def distance_from_base(self, model: nn.Module, documents: Documents) -> tuple[list[Score], list[Item]]:
         """How far the model has moved from the untouched base model on retained running text; nothing where the cell
@@ -86,6 +98,12 @@ class Scorer:
         check_numbers(scores)
         self.meter.count(tokens=2 * tokens, samples=len(items))
         return scores, items
+
+
+def bytes_of_weights(model: nn.Module) -> int:
+    """The size of a network's weights in memory, each counted once."""
+    body: nn.Module = getattr(model, "model_body", model)  # SetFit wraps its encoder
+    return sum(value.numel() * value.element_size() for value in body.parameters())
 
 
 def check_numbers(scores: Iterable[Score]) -> None:

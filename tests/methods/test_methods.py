@@ -291,6 +291,12 @@ def reload(name: str, base: Path, weights: Path) -> Any:
         return PeftModel.from_pretrained(
             load_model(base, TrainSettings(precision="auto", attention="sdpa"), quantize), weights
         )
+    if (weights / "trained.safetensors").exists():  # what was changed, by the base model's own names
+        from safetensors.torch import load_file
+
+        model = tiny(base)
+        assert not model.load_state_dict(load_file(weights / "trained.safetensors"), strict=False).unexpected_keys
+        return model
     return tiny(weights)
 
 

@@ -200,7 +200,7 @@ def test_a_cell_with_examples_has_a_size_and_a_seed_and_trains_nothing(project: 
     base = run_here(plan, cell_named(plan, "base/tiny/colours"), tmp_path / "results" / "attempts" / "base")
     made = cell(project, tmp_path, "{method: prompting}")
     assert (made.cell.key, made.cell.seed) == ("x/tiny/colours/n9/s0", 0)
-    assert [phase.phase for phase in made.phases] == ["load", "train", "evaluate", "compare", "infer", "save"]
+    assert [phase.phase for phase in made.phases] == ["load", "train", "evaluate", "compare", "save", "infer"]
     assert {fact.name: fact.value for fact in made.facts}["trainable_params"] == 0
     assert values(made, "log_likelihood_per_word") == values(base, "log_likelihood_per_word")
     assert values(made, "kl_to_base") == 0.0  # running text is put to the model as it is
@@ -210,7 +210,7 @@ def test_a_cell_with_examples_has_a_size_and_a_seed_and_trains_nothing(project: 
 def test_without_examples_it_has_neither(project: Path, tmp_path: Path) -> None:
     made = cell(project, tmp_path, "{method: prompting, examples: 0}")
     assert (made.cell.key, made.cell.seed, made.cell.n_train) == ("x/tiny/colours", None, 0)
-    assert [phase.phase for phase in made.phases] == ["load", "evaluate", "compare", "infer", "save"]
+    assert [phase.phase for phase in made.phases] == ["load", "evaluate", "compare", "save", "infer"]
 
 
 def test_generated_answers_too(project: Path, tmp_path: Path) -> None:
@@ -275,3 +275,42 @@ def test_items_keep_the_plain_question(project: Path, tmp_path: Path) -> None:
     assert kept
     assert not any("Answer with" in text for text in kept)
     assert (tmp_path / "results" / "attempts" / "x" / ITEMS).exists()
+
+
+def test_what_stands_before_every_question_is_run_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from harness.worker import evaluate
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    shown = "Text: Ada sees the sky\nColour: blue\nText: Ben draws the leaf\nColour: green\n"
+
+    def lm(constant: bool) -> Any:
+        inner = evaluate.TunedLM(model, AutoTokenizer.from_pretrained(tiny_model), 4)
+        return prompted_lm(
+            inner,
+            "mine",
+            lambda asked: [[]] * len(asked),
+            lambda kept, question, _: shown + question,
+            str,
+            (),
+            constant,
+        )
+
+    questions = ["Text: Eva likes the rose\nColour:", "Text: Gus buys the ink\nColour:", "Cleo wants the moss:"]
+    asked = [asking("mine", question, word) for question in questions for word in (" red", " blue and green")]
+    plain, cached = lm(False), lm(True)
+    ones = [value for value, _ in plain.loglikelihood(asked)]
+    runs = []
+    once = evaluate.text_run_once
+    monkeypatch.setattr(evaluate, "text_run_once", lambda *given: runs.append(given) or once(*given))
+    assert [value for value, _ in cached.loglikelihood(asked)] == pytest.approx(ones, rel=1e-4)
+    with cached.ready():
+        for place in (0, 2, 4):
+            alone = [value for value, _ in cached.loglikelihood(asked[place : place + 2])]
+            assert alone == pytest.approx(ones[place : place + 2], rel=1e-4)
+    assert len(runs) == 1
+    assert cached.scored_tokens < plain.scored_tokens
+    odd = asking("other", "Ada", " sees")  # begins with something else
+    assert cached.loglikelihood([odd])[0][0] == pytest.approx(plain.loglikelihood([odd])[0][0], rel=1e-4)

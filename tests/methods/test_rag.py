@@ -91,7 +91,7 @@ def test_over_a_store_it_has_none_and_still_measures_taking_it_in(encoding_proje
     made = run_here(plan, cell_named(plan, "x/tiny/colours"), tmp_path / "results" / "attempts" / "x")
     assert made.status == "done", made.reason
     assert (made.cell.n_train, made.cell.seed) == (0, None)
-    assert [phase.phase for phase in made.phases] == ["load", "train", "evaluate", "infer", "save"]
+    assert [phase.phase for phase in made.phases] == ["load", "train", "evaluate", "save", "infer"]
     passages = json.loads((tmp_path / "results" / "attempts" / "x" / "weights" / "passages.json").read_text())
     assert len(passages) > 600
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from tools import context_of, plan_of, run_here
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from harness.architecture import read_network
 from harness.curricula import Stage
 from harness.methods import Composed, Method, all_methods
+from harness.methods.base import load_trained
 from harness.records import TrainSettings
 from harness.worker.profiling.meter import StepRecorder
 from harness.worker.train import TrainRun, train
@@ -290,3 +292,36 @@ def test_a_list_of_layers_in_a_suite(project: Path) -> None:
     assert cell_named(plan, "x/tiny/colours/n8/s0").settings["which"] == [0, 1]
     with pytest.raises(SuiteError, match=r"which: got 'upper', wanted"):
         plan_of(project, suite % "upper")
+
+
+@pytest.mark.parametrize("gradual", [0.0, 1.0])
+def test_what_layerwise_ships_is_what_it_changed(project: Path, tmp_path: Path, gradual: float) -> None:
+    plan = plan_of(
+        project,
+        "version: 1\nmodels: [tiny]\ntasks: [{learn: colours, sizes: [8]}]\n"
+        f"methods: {{x: {{method: layerwise, layers: 1, gradual: {gradual}, learning_rate: 1e-2}}}}\n"
+        "train: {steps: 3, batch_size: 4}\n",
+    )
+    cell = next(one for one in plan.cells if one.label == "x")
+    result = run_here(plan, cell, tmp_path / "results" / "attempts" / "x")
+    facts = {fact.name: fact.value for fact in result.facts}
+    assert 4 * facts["trainable_params"] <= facts["artifact_bytes"] < 4 * facts["trainable_params"] + 4096
+    context = context_of(plan, cell, tmp_path / "again")
+    model = context.method.restore(context, tmp_path / "results" / "attempts" / "x" / "weights")
+    base = dict(context.load_model().named_parameters())
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, base[name])}
+    assert changed
+    assert all(name.startswith(("model.layers.1.", "model.norm.")) for name in changed)
+
+
+def test_layers_that_are_closed_again_are_saved_too(tmp_path: Path) -> None:
+    method, model = make("layerwise", fraction=1.0, gradual=1.0), deep(3)
+    model = method.attach(model)
+    method.before_training(model, 6, 0)  # the topmost layer alone is open
+    with torch.no_grad():
+        for value in model.model.layers[0].parameters():
+            value.add_(1.0)
+    method.save(model, tmp_path / "weights")
+    again = load_trained(method.attach(deep(3)), tmp_path / "weights")
+    for one, other in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)

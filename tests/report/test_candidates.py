@@ -207,3 +207,55 @@ def test_what_is_told_of_prices_is_what_was_given(tmp_path: Path) -> None:
     assert plain["use"] == "quick"
     assert "values" not in plain["ranked"][0]["candidate"]
     assert plain["ranked"][0]["cost"]["total"] > 0
+
+
+def timed(latency: float, unfolded: float | None = None, throughput: float | None = None) -> list[Fact]:
+    found = [Fact("latency_ms_p50", latency, "ms", False), Fact("served_bytes", 1e6, "B", False)]
+    found += [Fact("inference_documents_per_second", throughput or 1000 / latency, "documents/s", True)]
+    return found + ([Fact("latency_ms_p50_unfolded", unfolded, "ms", False)] if unfolded else [])
+
+
+def served(folder: Path, labels: dict[str, tuple[str, dict[str, Any], list[Fact]]]) -> tuple[Answer, Question]:
+    results = Results(folder)
+    base = cell("base", method="base", settings={"quantize": None})
+    results.add(base, scores(0.4), items=items(TASK, "acc", answers(0.4, 1)), facts=timed(20.0))
+    for number, (label, (method, settings, facts)) in enumerate(labels.items()):
+        one = cell(label, 32, 0, baseline=base.spec_digest, method=method, settings=settings)
+        values = items(TASK, "acc", answers(0.8, number))
+        results.add(one, scores(0.8), items=values, train_seconds=10.0, facts=facts)
+    return asked(results.store())
+
+
+def test_identical_networks_have_one_price_and_lora_is_priced_folded(tmp_path: Path) -> None:
+    answer, question = served(
+        tmp_path,
+        {
+            "full": ("full", {"learning_rate": 1e-4}, timed(22.0)),
+            "lora": ("lora", {"rank": 4}, timed(19.0, unfolded=41.0)),
+            "adapter": ("adapter", {"bottleneck": 8}, timed(30.0)),
+            "qlora": ("lora", {"rank": 4, "quantize": "nf4"}, timed(55.0)),
+            "shown": ("prompting", {"examples": 4}, timed(90.0)),
+        },
+    )
+    costs = {one.candidate.label: one.cost.total for one in answer.ranked if one.cost}
+    request = {one.label: one.work.request for one in question.candidates}
+    assert request["base"] == request["full"] == request["lora"] == pytest.approx(0.020)
+    assert costs["full"] == pytest.approx(costs["lora"])
+    assert (request["adapter"], request["shown"]) == (pytest.approx(0.030), pytest.approx(0.090))
+    assert named(question, "lora").latency_ms == 20.0
+    said = " ".join(assumptions(answer, question))
+    assert "lora 41 ms instead of 20" in said
+    assert "The same network, timed together: base, full, lora." in said
+
+
+def test_what_was_timed_unfolded_alone_is_not_the_time_of_its_folded_network(tmp_path: Path) -> None:
+    _, question = served(
+        tmp_path, {"full": ("full", {"learning_rate": 1e-4}, timed(20.0)), "lora": ("lora", {"rank": 4}, timed(41.0))}
+    )
+    assert named(question, "lora").work.request == pytest.approx(0.020)
+
+
+def test_a_network_of_another_size_has_its_own_price(tmp_path: Path) -> None:
+    deeper = [*timed(35.0)[:1], Fact("served_bytes", 2e6, "B", False), *timed(35.0)[2:]]
+    _, question = served(tmp_path, {"stacked": ("merge", {"how": "stack"}, deeper)})
+    assert named(question, "stacked").work.request == pytest.approx(0.035)

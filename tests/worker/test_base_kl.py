@@ -159,7 +159,7 @@ def test_every_language_model_is_compared_with_plain_weights(project: Path, tmp_
         assert (score.task, score.role) == ("prose", "retain")
     result = found["full"]
     phases = [phase.phase for phase in result.phases]
-    assert phases == ["load", "check", "train", "evaluate", "compare", "infer", "save"]
+    assert phases == ["load", "check", "train", "evaluate", "compare", "save", "infer"]
     assert result.phases[4].samples == 6
     heads = {task: next(score.metric for score in result.scores if score.task == task) for task in ("prose", "names")}
     assert heads == {"prose": "log_likelihood_per_word", "names": "exact_match"}

@@ -10,10 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.data.tasks import load_task
+from harness.data.catalog import load_catalog
+from harness.data.tasks import example, load_task, prepare
 from harness.methods import all_methods
 from harness.worker.evaluate import (
     TunedLM,
@@ -142,3 +144,63 @@ def test_sequences_that_lose_their_beginning_are_counted(loaded: tuple[Any, Any]
     assert lm.truncated == before + 1
     assert lm.loglikelihood_rolling(requests("rolling", [long]), disable_tqdm=True)  # in windows: nothing is lost
     assert lm.truncated == before + 1
+
+
+class Writer(LM):
+    """A model that writes what it was taught, to every question."""
+
+    def __init__(self, texts: dict[str, str]):
+        super().__init__()
+        self.texts = texts
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        return [self.texts[request.args[0]] for request in requests]
+
+    def loglikelihood(self, requests: list[Instance]) -> Any:
+        raise NotImplementedError
+
+    loglikelihood_rolling = loglikelihood
+
+
+@pytest.mark.parametrize("delimiter", [" ", "", "\\t", " = "])
+def test_a_model_that_writes_what_it_was_taught_scores_best(project: Path, delimiter: str) -> None:
+    path = project / "suites" / "tasks" / "names.yaml"
+    path.write_text(path.read_text() + f'target_delimiter: "{delimiter}"\n')
+    task = load_task(path)
+    taught = {one.context: one.target for one in (example(task, document, True) for document in task.eval_docs)}
+    scores, items, _ = evaluate(Writer(taught), {"names": task}, {"names": "task"})
+    assert [(score.metric, score.value) for score in scores] == [("exact_match", 1.0)]
+    assert {item.prediction for item in items} == {"red", "blue", "green"}
+    wrong = dict(zip(taught, [*taught.values()][1:] + [*taught.values()][:1], strict=True))
+    scores, _, _ = evaluate(Writer(wrong), {"names": task}, {"names": "task"})
+    assert scores[0].value < 1
+
+
+@pytest.mark.parametrize("first", ["acc", "acc_norm", "acc_bytes"])
+def test_the_headline_is_the_first_metric_of_the_yaml(project: Path, loaded: tuple[Any, Any], first: str) -> None:
+    path = project / "suites" / "tasks" / "colours.yaml"
+    others = [name for name in ("acc", "acc_norm", "acc_bytes") if name != first]
+    lines = [f"  - {{metric: {name}, aggregation: mean, higher_is_better: true}}\n" for name in (first, *others)]
+    path.write_text(path.read_text().split("metric_list:")[0] + "metric_list:\n" + "".join(lines))
+    facts = prepare(load_catalog(project), "colours")
+    scores, _, _ = evaluate(TunedLM(*loaded, 8), {"colours": load_task(path)}, {"colours": "task"})
+    assert scores[0].metric == facts.metric == first
+    assert {score.metric for score in scores} == {first, *others, "choice_cross_entropy"}
+
+
+def test_the_headline_of_running_text_is_the_yamls_too(project: Path, loaded: tuple[Any, Any]) -> None:
+    path = project / "suites" / "tasks" / "prose.yaml"
+    path.write_text(
+        path.read_text().split("metric_list:")[0]
+        + "metric_list:\n  - {metric: bits_per_byte}\n  - {metric: word_perplexity}\n"
+    )
+    scores, _, _ = evaluate(TunedLM(*loaded, 8), {"prose": load_task(path)}, {"prose": "retain"})
+    assert [score.metric for score in scores] == ["bits_per_byte", "log_likelihood_per_word", "word_perplexity"]
+
+
+def test_an_answer_longer_than_the_window_is_an_error_that_says_so(loaded: tuple[Any, Any]) -> None:
+    lm = TunedLM(*loaded, batch_size=4)
+    long = "sky " * 600
+    for context in ("Text", ""):
+        with pytest.raises(ValueError, match=r"has \d+ tokens, and the model's window holds 256: 'sky sky"):
+            lm.loglikelihood(requests("loglikelihood", [(context, " red"), (context, long)]), disable_tqdm=True)

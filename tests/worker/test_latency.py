@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tools import cell_named, plan_of, run_here
 
-from harness.records import CellResult
+from harness.records import CellResult, Fact
 from harness.worker import latency as inference
 from harness.worker import scoring
 from harness.worker.evaluate import spread_evenly
@@ -138,7 +138,7 @@ def test_every_kind_of_answer_has_a_latency_and_scores_stay(
     assert found["latency_ms_p50"] > 0
     assert found["inference_batch"] > 1
     assert ("inference_tokens_per_second" in found) == (label != "head")
-    monkeypatch.setattr(scoring.Scorer, "latency", lambda self: [])
+    monkeypatch.setattr(scoring.Scorer, "latency", lambda self, model: [])
     other = run_here(plan, cell, project / "results" / "two" / "plain")
     assert "latency_ms_p50" not in facts(other)
     assert other.scores == result.scores
@@ -180,3 +180,58 @@ def test_what_encodes_its_own_examples_says_nothing_of_them(project: Path) -> No
     for label in ("head", "base"):
         found = facts(run_here(plan, cell_named(plan, key(label)), project / "results" / "one" / label))
         assert "truncated_train_tokens" not in found
+
+
+# --- folded ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "folded"),
+    [
+        ("lora: {}", True),
+        ("vera: {}", True),
+        ("x: {method: peft, type: loha}", True),
+        ("x: {method: [lora, prompting]}", True),
+        ("full: {}", False),
+        ("prompt_tuning: {init: random}", False),
+        ("adapter: {}", False),
+        ("bitfit: {}", False),
+    ],
+)
+def test_what_can_be_folded_is_timed_folded_and_unfolded(
+    settings: str, folded: bool, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = []
+    monkeypatch.setattr(
+        inference, "inference_facts", lambda lm, *_: served.append(lm) or [Fact("latency_ms_p50", len(served), "ms")]
+    )
+    text = suite().split("methods:")[0] + f"methods:\n  base: {{}}\n  {settings}\n"
+    plan = plan_of(project, text + "train: {steps: 2, batch_size: 4}\n")
+    cell = next(one for one in plan.cells if one.label != "base")
+    result = run_here(plan, cell, project / "results" / "one" / "a")
+    found = facts(result)
+    assert ("latency_ms_p50_unfolded" in found) is folded
+    assert len(served) == 1 + folded
+    model = getattr(served[-1], "inner", served[-1]).model
+    if folded or settings == "full: {}":
+        base = facts(run_here(plan, cell_named(plan, key("base")), project / "results" / "one" / "b"))
+        assert found["served_bytes"] == base["served_bytes"]
+        assert not hasattr(model, "merge_and_unload")
+    else:
+        assert found["served_bytes"] > 0
+    assert any((project / "results" / "one" / "a" / "weights").iterdir())
+
+
+def test_a_folded_network_answers_as_the_one_that_was_scored(project: Path, tmp_path: Path) -> None:
+    from tools import context_of
+
+    plan = plan_of(project, suite())
+    cell = cell_named(plan, key("lora"))
+    result = run_here(plan, cell, project / "results" / "one" / "a")
+    saved = project / "results" / "one" / "a" / "weights"
+    context = context_of(plan, cell, tmp_path / "again")
+    model = context.method.fold(context.method.restore(context, saved)).eval()
+    (score, *_), _, _ = scoring.evaluate(
+        context.method.predictor(model, context), context.data.tasks, {"colours": "task", "prose": "retain"}
+    )
+    assert score.value == pytest.approx(result.scores[0].value, abs=0.04)

@@ -34,8 +34,9 @@ def prompted_lm(
     write: Write,
     answer: Callable[[str], str] = str,
     references: Sequence[str] = (),
+    constant: bool = False,
 ) -> LM:
     """A language model to which one task's questions are put with more text before them. See `PromptedLM`."""
     from harness.methods.predictors.prompted import PromptedLM
 
-    return PromptedLM(inner, task, parts, write, answer, references)
+    return PromptedLM(inner, task, parts, write, answer, references, constant)

@@ -35,6 +35,10 @@ class ClassifierLM(LM):
             answers.append((math.log(max(probability, FLOOR)), likeliest))
         return answers
 
+    def gives_class_probabilities(self, task: str) -> bool:
+        """Whether the log-likelihoods of a task's choices are those of classes, not of the texts that name them."""
+        return True
+
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         raise NotImplementedError("a classifier has no likelihood of running text")
 

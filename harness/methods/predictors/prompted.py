@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ class PromptedLM(LM):
     the same choices, what a choice gets there on average is taken off its log-likelihood (batch calibration, Zhou et
     al. 2023, arXiv:2309.17249: log p(y|x) - log mean p(y|x')), as a small model repeats what its examples say.
 
+    `constant`: the same stands before every question, so that it is run once and cached, as a soft prompt is.
+
     A prompt that is too long for the model loses parts, never the question. Requests of other tasks, and empty
     contexts, are passed on as they are.
     """
@@ -42,10 +44,12 @@ class PromptedLM(LM):
         write: Write,
         answer: Callable[[str], str] = str,
         references: Sequence[str] = (),
+        constant: bool = False,
     ):
         super().__init__()
         self.inner, self.task = inner, task
         self.parts, self.write, self.answer, self.references = parts, write, answer, references
+        self.constant = constant and hasattr(inner, "open_with")
         self.priors: dict[tuple[str, ...], dict[str, float]] = {}
 
     @property
@@ -73,6 +77,10 @@ class PromptedLM(LM):
             (value - prior.get(request.args[1], 0.0), greedy) if id(request) in own else (value, greedy)
             for request, (value, greedy) in zip(requests, answers, strict=True)
         ]
+
+    def gives_class_probabilities(self, task: str) -> bool:
+        """Whether the log-likelihoods of a task's choices have had the choices' own taken off, length and all."""
+        return task == self.task and bool(self.priors)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         values: list[float] = self.inner.loglikelihood_rolling(requests)
@@ -135,10 +143,16 @@ class PromptedLM(LM):
     def prompts(self, offered: dict[str, list[str]], room: dict[str, int]) -> dict[str, str]:
         """question -> prompt, with as many of its parts as leave `room` tokens for the answer."""
         questions = list(offered)
-        return {
+        made = {
             question: self.fitting(parts, question, offered[question], self.inner.max_length - room[question])
             for question, parts in zip(questions, self.parts(questions), strict=True)
         }
+        texts = list(dict.fromkeys(made.values()))
+        if self.constant and texts[1:]:
+            known = [self.inner.opening] if self.inner.opening else []
+            ids = [*known, *(self.inner.tok_encode(text) for text in texts)]
+            self.inner.open_with(list(shared(ids)))
+        return made
 
     def fitting(self, parts: Sequence[Part], question: str, answers: list[str], most: int) -> str:
         """The prompt with as many of the first parts as `most` tokens hold."""
@@ -154,3 +168,11 @@ class PromptedLM(LM):
     def length(self, text: str) -> int:
         """Tokens of a text."""
         return len(self.inner.tok_encode(text))
+
+
+def shared(lists: Sequence[Sequence[int]]) -> Iterator[int]:
+    """The tokens that all lists begin with."""
+    for tokens in zip(*lists, strict=False):
+        if len(set(tokens)) > 1:
+            return
+        yield tokens[0]

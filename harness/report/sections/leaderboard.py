@@ -37,7 +37,7 @@ OF_COLUMNS = {  # the start of a header -> what is said of it
     "train energy": "Training energy is read from the counter of the GPU, or on a CPU of the processor packages.",
     "MFU": "MFU: model FLOP utilisation, the matrix products of training per second over the fastest rate measured on "
     "this device (Chowdhery et al. 2022).",
-    "latency ms": "Latency: the median time to answer one document alone, as it is scored.",
+    "latency ms": "Latency: the median time to answer one document alone, folded into the weights where it can be.",
 }
 
 

@@ -1,0 +1,226 @@
+"""What a task of generated text teaches as an answer, and how a generated answer is scored.
+
+A trained model writes what it was taught: the task's delimiter, then the answer. The delimiter is therefore taken off
+again before the task's filters and metric see the text, in scoring, in rewards and in the check of the task alike.
+Not covered: tasks of multiple choice, whose answers are not written but chosen (`tasks.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from harness.data.lm_eval_task import Document, Task
+from harness.errors import TaskError
+
+CHECKED = 2000  # documents of a split, evenly spaced, whose answers are scored when a task is prepared
+COMPARED = 20  # of them, those whose answers are compared with other texts
+CLOSE = 1e-6  # so far from the best value is rounding
+SHOWN = 60  # characters of a text in a message
+# The value of a perfect answer, of metrics whose names tell it. Some have two scales: then the nearer one counts.
+ONE = ("exact_match", "em", "acc", "accuracy", "f1", "rouge", "rouge1", "rouge2", "rougel", "rougelsum", "rouge_l")
+HUNDRED = ("bleu", "chrf", "sacrebleu")
+NONE = ("ter", "wer", "cer")
+
+
+def delimiter_of(task: Task, document: Document, chat: bool = False) -> str:
+    """What a trained model writes between the question and the answer.
+
+    A chat template ends where the answer begins; a prefix that the task puts there stays apart from the answer.
+    """
+    if task.OUTPUT_TYPE == "loglikelihood":
+        return ""
+    prefix = task.doc_to_prefix(document)
+    apart = not chat or bool(prefix and not prefix[-1:].isspace())
+    return task.config.target_delimiter if apart else ""
+
+
+def answer_of(task: Task, document: Document) -> str:
+    """The right answer of a document whose answer is written. Raises TaskError where it has none or several."""
+    target = task.doc_to_target(document)
+    if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
+        choices = task.doc_to_choice(document)
+        if not isinstance(target, int) or not 0 <= target < len(choices):
+            raise TaskError(
+                f"doc_to_target is {target!r}, and with doc_to_choice lm-eval takes it for the number of a choice "
+                f"(0 to {len(choices) - 1}) where answers are written. Drop doc_to_choice, or give the number."
+            )
+        target = choices[target]
+    if isinstance(target, list):
+        raise TaskError(f"a target is a list ({len(target)} answers), so there is no one answer to learn.")
+    return str(target)
+
+
+def heard(text: str, delimiter: str) -> str:
+    """A generated text without the delimiter that a trained model puts before its answer."""
+    return text.removeprefix(delimiter)
+
+
+def first_metric(task: Task, values: Mapping[str, object]) -> str:
+    """The metric that counts, of those that a document was given: the first that the task's YAML names.
+
+    lm-eval hands them over in an order of its own. A metric that it splits into several (`pass@1`) is the first of
+    these.
+    """
+    return next((name for name in task.aggregation() if name in values), next(iter(values)))
+
+
+def filtered(task: Task, document: Document, text: str, delimiter: str) -> tuple[str, list[object]]:
+    """(a generated text as far as the first stop sequence, what the task's first filters make of it)."""
+    from lm_eval.models.utils import postprocess_generated_text
+
+    generation = task.config.generation_kwargs or {}
+    stopped = postprocess_generated_text(text, generation.get("until"), None)
+    responses: list[object] = [[heard(stopped, delimiter)] * (task.config.repeats or 1)]
+    for step in task._filters[0].filters:
+        responses = list(step().apply(cast("list[list[str]]", responses), [document]))
+    return stopped, responses
+
+
+def written_score(task: Task, document: Document, text: str, delimiter: str) -> tuple[str, object]:
+    """(the task's first metric, its value) of a generated text, as scoring gives it."""
+    values = task.process_results(document, filtered(task, document, text, delimiter)[1])
+    metric = first_metric(task, values)
+    return metric, values[metric]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A document's own answer, as a trained model would write it, and what scoring makes of it."""
+
+    document: Document
+    answer: str
+    text: str
+    stopped: str
+    responses: list[object]
+    metric: str
+    value: object
+
+
+def unscorable(task: Task, splits: Mapping[str, Sequence[Document]]) -> str:
+    """The reason why a model that learned a task of generated text perfectly would not score best, or "".
+
+    Each document's own answer, as it is taught, goes through the stop sequences, the filters and the metric.
+    """
+    if task.OUTPUT_TYPE != "generate_until":
+        return ""
+    taught: list[Taught] = []
+    for name, split in splits.items():
+        for document in split[:: max(1, -(-len(split) // CHECKED))]:
+            if name == "scored" and isinstance(task.doc_to_target(document), list):
+                continue  # any of several answers is right, and none of them is taught
+            try:
+                taught.append(as_taught(task, document))
+            except TaskError as error:
+                return str(error)
+            except Exception as error:  # a metric or filter may raise anything
+                reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+                return f"its own right answer {short(str(task.doc_to_target(document)))} cannot be scored: {reason}"
+    if not taught:
+        return ""
+    metric, better = taught[0].metric, task.higher_is_better().get(taught[0].metric, True)
+    if not all(isinstance(one.value, int | float) for one in taught):
+        return unscorable_together(task, metric, taught)
+    best = best_value(metric, [cast(float, one.value) for one in taught], better)
+    # So that a value that is no number is missed too.
+    missed = [one for one in taught if best is not None and not abs(cast(float, one.value) - best) <= CLOSE]
+    if missed:
+        return complaint(task, missed[0], f"{best:g}", len(missed), len(taught))
+    for place, one in enumerate(taught[:COMPARED] if best is None else ()):
+        others = [other.text for other in (taught[place - 1], taught[(place + 1) % len(taught)])]
+        if reason := outdone(task, one, others, better):
+            return reason
+    return ""
+
+
+def as_taught(task: Task, document: Document) -> Taught:
+    """A document's own answer through stop sequences, filters and metric."""
+    answer, delimiter = answer_of(task, document), delimiter_of(task, document)
+    text = f"{delimiter}{answer}"
+    stopped, responses = filtered(task, document, text, delimiter)
+    values = task.process_results(document, responses)
+    metric = first_metric(task, values)
+    return Taught(document, answer, text, stopped, responses, metric, values[metric])
+
+
+def best_value(metric: str, values: Sequence[float], higher: bool) -> float | None:
+    """The value of a perfect answer, told by the metric's name or by the values that right answers get; None where
+    neither tells it."""
+    name = metric.lower().partition(",")[0]
+    if not higher:
+        return 0.0 if name in NONE or min(values) == 0 else None
+    if name in (*ONE, *HUNDRED) or max(values) in (1.0, 100.0):
+        return 100.0 if max(values) > 1 or (name in HUNDRED and max(values) <= 0) else 1.0
+    return None
+
+
+def unscorable_together(task: Task, metric: str, taught: Sequence[Taught]) -> str:
+    """As `unscorable`, for a metric that has a value for all documents together alone."""
+    aggregate = task.aggregation().get(metric)
+    if not callable(aggregate):
+        return ""
+    value = aggregate([one.value for one in taught])
+    if not isinstance(value, int | float):
+        return ""
+    higher = task.higher_is_better().get(metric, True)
+    best = best_value(metric, [value], higher)
+    if best is None or abs(value - best) <= CLOSE:
+        return ""
+    odd = [one for one in taught if [one.answer] != one.responses]
+    worst = (odd or list(taught))[0]
+    return complaint(task, worst, f"{best:g}", len(odd) or len(taught), len(taught), f"{value:g}, all taken together,")
+
+
+def outdone(task: Task, one: Taught, others: Sequence[str], higher: bool) -> str:
+    """The reason why a document's own answer is not the best one, where the metric's best value is not known: another
+    text of the document scores higher, or other documents' answers score no less."""
+    sign = 1.0 if higher else -1.0
+    own = sign * cast(float, one.value)
+    texts = {"the answer as it stands in the data": one.answer, "the answer without blanks": one.answer.strip()}
+    texts |= {f"the column {name!r}": value for name, value in one.document.items() if isinstance(value, str)}
+    for name, text in texts.items():
+        try:
+            value = task.process_results(one.document, [text])[one.metric]
+        except Exception:  # other texts may be of a form that the metric cannot take
+            continue
+        if isinstance(value, int | float) and sign * value > own + CLOSE:
+            return complaint(task, one, f"{value:g}", 1, 1, hint=f"{name} scores {value:g}. ")
+    for text in others:
+        if text == one.text:
+            continue
+        _, value = written_score(task, one.document, text, delimiter_of(task, one.document))
+        if isinstance(value, int | float) and sign * value < own - CLOSE:
+            return ""
+        if isinstance(value, int | float) and own <= CLOSE:
+            return complaint(task, one, "more", 1, 1, hint=f"a wrong answer, {short(text)}, scores {value:g} too. ")
+    return ""
+
+
+def complaint(task: Task, one: Taught, best: str, count: int, total: int, value: str = "", hint: str = "") -> str:
+    """What is wrong with a task whose own answer does not score best: the document, got, wanted, what to change."""
+    got = one.responses[0] if len(one.responses) == 1 else one.responses
+    where = f"in {count} of {total} documents that were tried" if total > 1 else "in a document that was tried"
+    until = (task.config.generation_kwargs or {}).get("until") or []
+    stops = [until] if isinstance(until, str) else list(until)
+    stop = next((stop for stop in stops if stop and stop in one.text), None)
+    shown = value or (f"{one.value:g}" if isinstance(one.value, int | float) else short(str(one.value)))
+    if stop is not None:
+        change = (
+            f"The answer as it is taught, {short(one.text)}, holds the stop sequence {stop!r}: take it out of "
+            "generation_kwargs.until, or out of target_delimiter and doc_to_target."
+        )
+    elif str(got).strip() != one.answer.strip():
+        change = "The filters change it: mend filter_list, or let doc_to_target be what they look for."
+    else:
+        change = "Let doc_to_target be what the metric compares with, or mend process_results or metric_list."
+    return (
+        f"its own right answer does not score best, {where}: {short(str(task.doc_to_text(one.document)))} is taught "
+        f"{short(one.text)}; scoring got {short(str(got))} and wanted {short(one.answer)}, which gives {one.metric} "
+        f"{shown} where the best is {best}. {hint[:1].upper()}{hint[1:]}{change}"
+    )
+
+
+def short(text: str) -> str:
+    """A text for a message, in quotes; of a long one, its end."""
+    return repr(text if len(text) <= SHOWN else f"…{text[-SHOWN:]}")

@@ -1,0 +1,33 @@
+"""lm-eval's task, but that it hears a generated answer without the delimiter that is taught before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+
+from harness.data.answers import delimiter_of, heard
+
+
+class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
+    """An lm-eval task whose filters and metric get a generated answer as a trained model means it.
+
+    lm-eval puts `target_delimiter` (" ", where a YAML has none) before the answers that a model is shown, and compares
+    what the model writes with the bare answer.
+    """
+
+    chat = False  # whether it was asked through a chat template, last
+
+    def construct_requests(self, doc: dict[str, Any], ctx: Any, **options: Any) -> list[Instance] | Instance:
+        self.chat = bool(options.get("apply_chat_template"))
+        requests: list[Instance] | Instance = super().construct_requests(doc, ctx, **options)
+        return requests
+
+    def apply_filters(self) -> list[Instance] | None:
+        if self.OUTPUT_TYPE == "generate_until":
+            for request in self.instances:
+                delimiter = delimiter_of(self, request.doc, self.chat)
+                request.resps = [heard(text, delimiter) for text in request.resps]
+        answers: list[Instance] | None = super().apply_filters()
+        return answers
