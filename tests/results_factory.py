@@ -231,7 +231,7 @@ class Results:
 def demo(folder: Path) -> Store:
     """A small suite with every kind of row.
 
-    base (acc 0.60, prose −5.25, other 0.47); full and lora at 32 and 128 examples with two seeds;
+    base (acc 0.60, prose −5.25, other 0.47); full and lora at 32 and 128 examples with three seeds;
     `prompt` learned nothing; `setfit` has no retention; `qlora` ran out of memory; one seed of `dora` failed;
     `late` has not run.
     """
@@ -245,25 +245,25 @@ def demo(folder: Path) -> Store:
         return cell(label, n_train, seed, baseline=base.spec_digest, **more)
 
     for n_train, bonus in ((32, 0.0), (128, 0.08)):
-        for seed in (0, 1):
+        for seed, luck in enumerate((0.0, 0.02, 0.01)):
             worse = [word - 0.3 - 0.1 * place for place, word in enumerate(words)]
             results.add(
                 trained("full", n_train, seed, family="selective"),
-                scores(0.80 + bonus + 0.02 * seed, 0.03, -5.70, 0.30),
+                scores(0.80 + bonus + luck, 0.03, -5.70, 0.30),
                 items=[
                     *items(PROSE, "log_likelihood_per_word", worse),
-                    *answered(0.80 + bonus + 0.02 * seed, 10 + seed),
+                    *answered(0.80 + bonus + luck, 10 + seed),
                 ],
                 train_seconds=70.0, trainable=1e8,
                 artifact=512 * MIB, losses=[2.0, 1.4, 0.8, 0.5, 0.4, 0.3],
             )  # fmt: skip
             results.add(
-                trained("lora", n_train, seed), scores(0.79 + bonus + 0.02 * seed, 0.03, -5.35, 0.44),
+                trained("lora", n_train, seed), scores(0.79 + bonus + luck, 0.03, -5.35, 0.44),
                 items=[
                     *items(PROSE, "log_likelihood_per_word", [word - 0.1 for word in words]),
-                    *answered(0.79 + bonus + 0.02 * seed, 20 + seed),
+                    *answered(0.79 + bonus + luck, 20 + seed),
                 ],
-                train_seconds=50.0 + 4 * seed, losses=[2.1, 1.7, 1.2, 0.9, 0.7, 0.6],
+                train_seconds=50.0 + 200 * luck, losses=[2.1, 1.7, 1.2, 0.9, 0.7, 0.6],
             )  # fmt: skip
             results.add(
                 trained("prompt", n_train, seed, family="additive"), scores(0.61, 0.035, -5.26, 0.46),

@@ -23,6 +23,11 @@ class World:
     noise: float = 0.5  # of a loss, from seed to seed on one item
     binary: bool = True
 
+    def answers(self, random: Any, seeds: int, item: Any) -> Any:
+        """Right or wrong answers [seeds, items] of one method that is right half the time, to items of given ease."""
+        x = item + random.normal(0, self.own_item, len(item)) + random.normal(0, self.seed, (seeds, 1))
+        return (random.random(x.shape) < norm.cdf(x)).astype(float)
+
     def draw(self, random: Any, seeds: int, items: int, effect: float = 0.0, methods: int = 2) -> Any:
         """[methods, seeds, items]; the expected score of the first is `effect` above that of the others, about 1/2."""
         of_items = random.normal(0, self.item, items) + random.normal(0, self.own_item, (methods, 1, items))

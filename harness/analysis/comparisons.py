@@ -30,7 +30,6 @@ from harness.analysis.verdicts import (
     incomparable,
     side_of,
     sides,
-    spread_of,
     tables,
     verdict_of,
 )
@@ -230,8 +229,7 @@ def compare_labels(
                 continue
             scored = headlines((cell for cells in table.values() for cell in cells), metric)
             by_label = sides(table, item_values(connection, scored), metric)
-            spread = spread_of(by_label.values(), by_label[a].metric)
-            verdicts.append((where, verdict_of(by_label[a], by_label[b], request.within(run), spread)))
+            verdicts.append((where, verdict_of(by_label[a], by_label[b], request.within(run))))
         if verdicts:
             return verdicts
     for name in (a, b):

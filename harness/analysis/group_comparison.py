@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from harness.analysis.cost_ratios import CostKind, CostSide, cost_side, cost_verdict, ratio, why_costs_incomparable
-from harness.analysis.stats.contrast import Comparison, Spread, compare, decide, p_tied, pooled_spread, seed_spread
+from harness.analysis.stats.contrast import Comparison, compare, compare_arms, decide, p_tied
 from harness.analysis.stats.intervals import Paired, corrected, paired
 from harness.analysis.stats.power import Need
 from harness.analysis.verdicts import (
@@ -24,10 +23,7 @@ from harness.analysis.verdicts import (
     Values,
     Verdict,
     incomparable,
-    rows_of,
     side_of,
-    sides,
-    spread_of,
     tables,
     verdict,
     why_incomparable,
@@ -37,7 +33,7 @@ from harness.records import MARGIN
 from harness.store import CellRow, EnvironmentRecord
 
 if TYPE_CHECKING:
-    from harness.analysis.stats.intervals import Array
+    pass
 
 SAME = "every item came out the same"
 Hardware = Literal["cpu", "accelerator"]
@@ -135,24 +131,9 @@ def runs_by_score(
     metric: str = "",
     margin: float = MARGIN,
 ) -> GroupVerdicts:
-    """Compares every label and table of run A with the same of run B.
-
-    The spread between seeds is that of all labels of the table in both runs.
-    """
+    """Compares every label and table of run A with the same of run B."""
     found, rest = pairs(a, b)
-    mine = {cell.attempt_id for cell in a}
-    first, second = tables(a), tables(row for row in b if row.attempt_id not in mine)  # no attempt counts twice
-    every = {
-        pair.where: [
-            side for found in (first, second) for side in sides(found.get(pair.where, {}), values, metric).values()
-        ]
-        for pair in found
-    }
-    tested: list[Tested] = []
-    for pair in found:
-        one, other = sides_of(pair, values, names, metric)
-        spread = spread_of(every[pair.where], one.metric)
-        tested.append((pair, one, other, partial(unpaired, pooled=spread)))
+    tested = [(pair, *sides_of(pair, values, names, metric), by_arms) for pair in found]
     return replace(rest, matched=tuple(judged(tested, margin)))
 
 
@@ -167,7 +148,7 @@ def environments_by_score(
     """The cells that both environments finished, paired by seed and item.
 
     The differences of a label, [seeds, items], are compared with nothing, which is `contrast.compare` with paired
-    seeds; but the spread between seeds is that of the differences of all labels in the table.
+    seeds.
     """
     found, rest = pairs(*cells_in_both(a, b))
     specs = [{row.spec_digest for row in rows if row.status == "done"} for rows in (a, b)]
@@ -175,13 +156,7 @@ def environments_by_score(
         tuple(dict.fromkeys(row.key for row in rows if row.status == "done" and row.spec_digest not in others))
         for rows, others in ((a, specs[1]), (b, specs[0]))
     ]
-    given = [(pair, *sides_of(pair, values, names, metric)) for pair in found]
-    spreads: dict[Point, list[Spread]] = {}
-    for pair, one, other in given:
-        if not why_incomparable(one, other) and (spread := seed_spread([differences(one, other)])):
-            spreads.setdefault(pair.where, []).append(spread)
-    pooled = {where: pooled_spread(known) for where, known in spreads.items()}
-    tested = [(pair, one, other, partial(apart, pooled=pooled.get(pair.where))) for pair, one, other in given]
+    tested = [(pair, *sides_of(pair, values, names, metric), apart) for pair in found]
     return replace(rest, matched=tuple(judged(tested, margin)), only_a=lone[0], only_b=lone[1])
 
 
@@ -192,23 +167,13 @@ def sides_of(pair: Pair, values: Values, names: NamePair, metric: str) -> tuple[
     )
 
 
-def unpaired(a: Side, b: Side, pooled: Spread | None) -> Comparison:
-    return compare(rows_of(a), rows_of(b), pooled=pooled)
+def by_arms(a: Side, b: Side) -> Comparison:
+    return compare_arms(a.arm, b.arm)
 
 
-def differences(a: Side, b: Side) -> Array:
-    """A - B [seeds, items], seed by seed; where there is no seed, the row twice."""
-    import numpy
-
-    return numpy.subtract(rows_of(a), rows_of(b), dtype=numpy.float64)
-
-
-def apart(a: Side, b: Side, pooled: Spread | None) -> Comparison:
-    """Compares the paired differences A - B with zero."""
-    import numpy
-
-    found = differences(a, b)
-    return compare(found, numpy.zeros((2, found.shape[1])), pooled=pooled)
+def apart(a: Side, b: Side) -> Comparison:
+    """Compares A and B seed by seed; where there is no seed, the row twice."""
+    return compare(a.arm.rows, b.arm.rows, paired_seeds=True)
 
 
 Tested = tuple[Pair, Side, Side, Callable[[Side, Side], Comparison]]
@@ -274,7 +239,7 @@ def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, P
     if reason := why_incomparable(a, b):
         return incomparable(a, b, reason), None
     exact = paired(a.values[0], b.values[0])
-    found = compare(rows_of(a), rows_of(b))
+    found = compare_arms(a.arm, b.arm)
     made = verdict(a, b, found, decide(found, margin, p=exact.p, higher_is_better=a.higher_is_better))
     if made.decision:
         needs = [need and Need(None, need.items) for need in (made.decision.to_differ, made.decision.to_tie)]

@@ -61,14 +61,12 @@ def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
                 continue
             seeds = len(plan.suite.seeds)
             spread = spreads.get((model, task)) if seeds > 1 else None
-            rows = {cell.label for cell in plan.cells if (cell.model, cell.task) == (model, task) and cell.n_train}
             figures = outlook(
                 facts.n_test,
                 plan.suite.margin,
                 seeds=seeds,
                 seed_sd=spread.variance**0.5 if spread else 0.0,
                 residual=min(spread.residual, spread.variance) if spread else 0.0,
-                others_df=max(len(rows) - 2, 0) * (seeds - 1),  # `verdicts` takes the spread of all rows together
                 share_right=SHARE_RIGHT,
             )
             found.append(

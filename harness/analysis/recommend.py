@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal
 
-from harness.analysis.stats.contrast import Decision, Spread, common_spread, compare, decide, p_tied, rows
+from harness.analysis.stats.contrast import Arm, Decision, compare_arms, decide, p_tied
 from harness.analysis.stats.intervals import Z, corrected
 from harness.analysis.stats.p_best import Runner, leads
 from harness.analysis.total_cost import Cost, Prices, Workload, ownership
@@ -83,6 +83,12 @@ class Candidate:
     values: tuple[tuple[float, ...], ...] = ()
     items: tuple[str, ...] = ()
     seeded: bool = True
+    seed_numbers: tuple[int, ...] = ()  # of the rows of `values`
+
+    @property
+    def arm(self) -> Arm | None:
+        """Its values as `compare_arms` takes them; None where single items are not known."""
+        return Arm(self.values, self.seeded, self.seed_numbers) if self.values else None
 
     @property
     def merit(self) -> float:
@@ -218,13 +224,12 @@ def rank_candidates(
     first = sorted(close, key=lambda one: (total(one) > low, *(by_cost(one) if total(one) > low else simpler(one))))
     rest = sorted(others, key=lambda one: (-one.candidate.merit, *by_cost(one)))
     chosen = first[0].candidate
-    spread = common_spread([rows(one.candidate.values, one.candidate.seeded) for one in fit if one.candidate.values])
-    decisions = decided(chosen, [one.candidate for one in fit], spread, wishes.margin)
+    decisions = decided(chosen, [one.candidate for one in fit], wishes.margin)
     ranked = tuple(
         replace(one, close=one in close, decision=decisions.get(one.candidate.label)) for one in (*first, *rest)
     )
     return Answer(
-        ranked, tuple(out), wishes, prices, rule_of(ranked), confidence(ranked, spread, wishes.margin, seed),
+        ranked, tuple(out), wishes, prices, rule_of(ranked), confidence(ranked, wishes.margin, seed),
         cheaper(ranked),
     )  # fmt: skip
 
@@ -309,19 +314,19 @@ def comparable(a: Candidate, b: Candidate) -> bool:
     return bool(a.values and b.values and a.items == b.items and len(a.items) > 1)
 
 
-def decided(chosen: Candidate, all_: Sequence[Candidate], spread: Spread | None, margin: float) -> dict[str, Decision]:
+def decided(chosen: Candidate, all_: Sequence[Candidate], margin: float) -> dict[str, Decision]:
     """label -> what it is to the chosen one. p-values are corrected by Holm for all pairs of those that fit: which two
     are looked at was chosen by their scores. Not of those whose single items are not known, or not the same."""
     kept = [one for one in all_ if comparable(one, chosen)]
-    arms = {one.label: rows(one.values, one.seeded) for one in kept}
-    fit = {pair: compare(*(arms[label] for label in pair), pooled=spread) for pair in combinations(arms, 2)}
+    arms = {one.label: one.arm for one in kept if one.arm}
+    fit = {(one, other): compare_arms(arms[one], arms[other]) for one, other in combinations(arms, 2)}
     p_values = dict(zip(fit, corrected([found.p for found in fit.values()]), strict=True))
     within = dict(zip(fit, corrected([p_tied(found, margin) for found in fit.values()]), strict=True))
     made = {}
     for one in kept:
         if one is not chosen:
             pair = next(pair for pair in ((one.label, chosen.label), (chosen.label, one.label)) if pair in fit)
-            found = compare(arms[one.label], arms[chosen.label], pooled=spread)
+            found = compare_arms(arms[one.label], arms[chosen.label])
             made[one.label] = decide(
                 found, margin, p=p_values[pair], p_within=within[pair], pairs=len(fit),
                 higher_is_better=one.higher_is_better, settle=False,
@@ -329,7 +334,7 @@ def decided(chosen: Candidate, all_: Sequence[Candidate], spread: Spread | None,
     return made
 
 
-def confidence(ranked: Sequence[Ranked], spread: Spread | None, margin: float, seed: int = 0) -> Confidence:
+def confidence(ranked: Sequence[Ranked], margin: float, seed: int = 0) -> Confidence:
     """How likely the first is the best of all, or close enough to it; see `leads`."""
     first = ranked[0].candidate
     if len(ranked) == 1:
@@ -337,13 +342,12 @@ def confidence(ranked: Sequence[Ranked], spread: Spread | None, margin: float, s
     runners = {
         one.candidate.label: Runner(
             one.candidate.merit,
-            one.candidate.values if comparable(one.candidate, first) else (),
+            one.candidate.arm if comparable(one.candidate, first) else None,
             one.candidate.stderr,
-            one.candidate.seeded,
         )
         for one in ranked
     }
-    found = leads(first.label, runners, spread, seed)
+    found = leads(first.label, runners, seed)
     at_most = found.at_most or (not found.paired and first.seeds < 2)
     lead = found.draws.max(axis=1)
     return Confidence(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
 
-from harness.analysis.stats.contrast import Comparison, Decision, Spread, common_spread, compare, decide, p_tied, rows
+from harness.analysis.stats.contrast import Arm, Comparison, Decision, compare_arms, decide, p_tied
 from harness.analysis.stats.intervals import Interval, cohen_d, corrected
 from harness.data import Quality
 from harness.records import MARGIN
@@ -85,6 +85,12 @@ class Side:
     seeded: bool = True  # False: it trains nothing, and would score the same again
     missing: str = ""  # why it cannot be compared
     fingerprint: str = ""  # of the task's definition and documents, where it is known
+    seeds: tuple[int, ...] = ()  # of the rows of `values`, in rising order
+
+    @property
+    def arm(self) -> Arm:
+        """Its values as `compare_arms` takes them."""
+        return Arm(self.values, self.seeded, self.seeds)
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = 
     def without(reason: str) -> Side:
         return Side(label, metric, True, (), (), missing=f"{label} {reason}")
 
-    done = [cell for cell in cells if cell.status == "done"]
+    done = sorted((cell for cell in cells if cell.status == "done"), key=lambda cell: cell.seed or 0)
     if not done:
         reasons = sorted({f"{cell.status}: {cell.reason}".removesuffix(": ") for cell in cells})
         return without(f"has no finished cell ({'; '.join(reasons)})")
@@ -152,8 +158,10 @@ def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = 
     for score, row in zip(found, table, strict=False):
         if abs(score.value - math.fsum(row) / len(row)) > (score.stderr or TINY) + TINY:
             return without(f"has a {score.metric} that is no mean over items, so items cannot be compared")
-    seeded = any(cell.seed is not None for cell in done)
-    return Side(label, found[0].metric, found[0].higher_is_better, docs, table, seeded, "", done[0].fingerprint)
+    seeds = tuple(cell.seed for cell in done if cell.seed is not None)
+    return Side(
+        label, found[0].metric, found[0].higher_is_better, docs, table, bool(seeds), "", done[0].fingerprint, seeds
+    )
 
 
 def why_incomparable(a: Side, b: Side) -> str:
@@ -176,12 +184,12 @@ def why_incomparable(a: Side, b: Side) -> str:
     return ""
 
 
-def verdict_of(a: Side, b: Side, margin: float = MARGIN, pooled: Spread | None = None, pairs: int = 1) -> Verdict:
+def verdict_of(a: Side, b: Side, margin: float = MARGIN, pairs: int = 1) -> Verdict:
     """Two sides compared, with a p-value of their own; see `pairwise_verdicts` for several pairs. What would settle
     them is worked out for so many `pairs`."""
     if reason := why_incomparable(a, b):
         return incomparable(a, b, reason)
-    found = compare(rows_of(a), rows_of(b), pooled=pooled)
+    found = compare_arms(a.arm, b.arm)
     return verdict(a, b, found, decide(found, margin, pairs=pairs, higher_is_better=a.higher_is_better))
 
 
@@ -189,13 +197,11 @@ def pairwise_verdicts(
     sides: Iterable[Side],
     margin: float = MARGIN,
     against: str | None = None,
-    pooled: bool = True,
     settle: bool = True,
 ) -> list[Verdict]:
     """Every pair of sides, or every one `against` a label, with p-values of differences and of ties corrected by Holm
     for all pairs shown.
 
-    `pooled`: the spread between seeds is taken from all sides together, as two seeds of one method say little of it.
     `settle`: see `contrast.decide`; without it thousands of pairs take seconds.
     """
     sides = list(sides)
@@ -203,9 +209,7 @@ def pairwise_verdicts(
     if against is not None:
         named = next(side for side in sides if side.label == against)
         pairs = [(side, named) for side in sides if side is not named]
-    metrics = {side.metric for side in sides if not side.missing}
-    spreads = {metric: spread_of(sides, metric) if pooled else None for metric in metrics}
-    fit = [compare(rows_of(a), rows_of(b), pooled=spreads[a.metric]) for a, b in pairs if not why_incomparable(a, b)]
+    fit = [compare_arms(a.arm, b.arm) for a, b in pairs if not why_incomparable(a, b)]
     alone = [found.p for found in fit]
     within = corrected([p_tied(found, margin) for found in fit], "holm")
     rest = zip(fit, corrected(alone, "holm"), within, corrected(alone, "benjamini-hochberg"), strict=True)
@@ -240,13 +244,3 @@ def effect_size(a: Side, b: Side) -> float | None:
 def incomparable(a: Side, b: Side, reason: str) -> Verdict:
     """The verdict on two sides that cannot be compared, for this reason."""
     return Verdict(a.label, b.label, "incomparable", reason=reason)
-
-
-def spread_of(sides: Iterable[Side], metric: str) -> Spread | None:
-    """The spread of a metric between seeds, of all sides that have two or more; None where there is none."""
-    return common_spread([rows_of(side) for side in sides if not side.missing and side.metric == metric])
-
-
-def rows_of(side: Side) -> Sequence[Sequence[float]]:
-    """A side's values [seeds, items] as `compare` takes them."""
-    return rows(side.values, side.seeded)

@@ -45,14 +45,15 @@ def sentence(verdict: Verdict) -> str:
     if verdict.decision is None:
         return f"{verdict.a} and {verdict.b} are incomparable: {verdict.reason}."
     found = verdict.decision
-    figures = f"{verdict.metric} {effect(verdict)}, 95% interval {interval(verdict)}"
+    paired = ", paired by seed" if found.paired_seeds else ""
+    figures = f"{verdict.metric} {effect(verdict)}, 95% interval {interval(verdict)}{paired}"
     if verdict.verdict == "tied":
         why = f": {verdict.reason}" if verdict.reason else f" within {found.margin:g}"
         return f"{verdict.a} and {verdict.b} are tied{why} ({figures}, p of a larger difference = {found.p_tied:.2g})."
     if not found.seeds_known:
         return (
             f"{verdict.a} and {verdict.b} are not decided: one seed alone says nothing of others. On these seeds: "
-            f"{figures}, of the items alone. Run two or more (`seeds: [0, 1]`)."
+            f"{figures}, of the items alone. Run three or more (`seeds: [0, 1, 2]`)."
         )
     figures += f", p = {found.p:.2g}"
     if verdict.verdict != "underpowered":
@@ -60,7 +61,10 @@ def sentence(verdict: Verdict) -> str:
         return f"{verdict.a} is {verdict.verdict} than {verdict.b}{small} ({figures})."
     needs = [
         f"{how} {what}"
-        for what, need in (("to tell them apart", found.to_differ), ("to show a tie", found.to_tie))
+        for what, need in (
+            (f"to show a difference of {found.margin:g}", found.to_differ),
+            ("to show a tie", found.to_tie),
+        )
         if need and (how := enough(need))
     ]
     told = f"It would take {'; '.join(needs)}." if needs else NOTHING_WOULD

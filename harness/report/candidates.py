@@ -282,6 +282,7 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         values=side.values,
         items=side.docs,
         seeded=side.seeded,
+        seed_numbers=side.seeds,
     )  # fmt: skip
 
 
@@ -404,4 +405,5 @@ def between(low: Candidate, high: Candidate, share: float) -> Candidate:
             for one, other in zip(low.values[:seeds], high.values[:seeds], strict=True)
         ),
         items=high.items if seeds else (),
+        seed_numbers=low.seed_numbers if low.seed_numbers == high.seed_numbers else (),
     )

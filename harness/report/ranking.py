@@ -14,13 +14,11 @@ from harness.analysis import (
     Values,
     Verdict,
     pairwise_verdicts,
-    rows_of,
     sides,
-    spread_of,
     why_incomparable,
 )
 from harness.analysis import tables as tables_of
-from harness.analysis.stats import Decision, Interval, Leads, Runner, best_chances, compare, decide, leads
+from harness.analysis.stats import Decision, Interval, Leads, Runner, best_chances, compare_arms, decide, leads
 from harness.store import CellRow
 
 SETTLED = 5  # of those that cannot be told from the best: for so many it is worked out what would do
@@ -33,8 +31,8 @@ class TableRanking:
 
     `labels` are those that can be compared, the best score first; `missing` says why others cannot. p-values of `pairs`
     are corrected by Holm for all of them. `chances` are the probabilities of being the best, counted in `leads` over
-    the best score, which are None where nothing can be compared. `seeds_known` is False where no label that varies with
-    its seed was repeated.
+    the best score, which are None where nothing can be compared. `seeds_known` is False where every pair has a label
+    that varies with its seed and was not repeated.
     """
 
     point: Point
@@ -97,10 +95,9 @@ def ranking(point: Point, table: Table, values: Values, margin: float) -> TableR
     kept.sort(key=lambda side: -score(side) if side.higher_is_better else score(side))
     pairs = {(verdict.a, verdict.b): verdict for verdict in pairwise_verdicts(kept, margin, settle=False)}
     pairs |= settled(kept, pairs, margin)
-    spread = spread_of(kept, first.metric)
     sign = 1.0 if first.higher_is_better else -1.0
-    runners = {side.label: Runner(sign * score(side), side.values, None, side.seeded) for side in kept}
-    ahead = leads(kept[0].label, runners, spread)
+    runners = {side.label: Runner(sign * score(side), side.arm) for side in kept}
+    ahead = leads(kept[0].label, runners)
     return TableRanking(
         point, margin, first.metric, first.higher_is_better,
         labels=tuple(side.label for side in kept),
@@ -108,7 +105,7 @@ def ranking(point: Point, table: Table, values: Values, margin: float) -> TableR
         pairs=pairs,
         chances=best_chances(kept[0].label, ahead),
         leads=ahead,
-        seeds_known=spread is not None or not any(varies(side) for side in kept),
+        seeds_known=any(each.decision and each.decision.seeds_known for each in pairs.values()) or not pairs,
     )  # fmt: skip
 
 
@@ -116,14 +113,13 @@ def settled(
     kept: Sequence[Side], pairs: Mapping[tuple[str, str], Verdict], margin: float
 ) -> dict[tuple[str, str], Verdict]:
     """The open verdicts nearest to the best, with what would settle them."""
-    spread = spread_of(kept, kept[0].metric)
     found: dict[tuple[str, str], Verdict] = {}
     for side in kept[1:]:
         pair = (kept[0].label, side.label)
         known = pairs[pair].decision
         if len(found) < SETTLED and known and known.verdict == "underpowered":
             decision = decide(
-                compare(rows_of(kept[0]), rows_of(side), pooled=spread), margin, p=known.p, p_within=known.p_tied,
+                compare_arms(kept[0].arm, side.arm), margin, p=known.p, p_within=known.p_tied,
                 pairs=len(pairs), higher_is_better=side.higher_is_better,
             )  # fmt: skip
             found[pair] = replace(pairs[pair], decision=decision)
@@ -133,8 +129,3 @@ def settled(
 def score(side: Side) -> float:
     """The mean over seeds and items."""
     return sum(map(sum, side.values)) / sum(map(len, side.values))
-
-
-def varies(side: Side) -> bool:
-    """Whether another seed would score otherwise, as far as is known: several seeds that agree do not."""
-    return side.seeded and (len(side.values) < 2 or len(set(side.values)) > 1)

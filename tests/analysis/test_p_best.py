@@ -6,9 +6,8 @@ import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import t
 
-from harness.analysis.stats.contrast import Spread, compare, pooled_spread, seed_spread
+from harness.analysis.stats.contrast import Arm, compare_arms
 from harness.analysis.stats.p_best import Runner, best_chances, leads
 
 ITEMS = 200
@@ -19,35 +18,29 @@ def runner(skill: float, seed: int, seeds: int = 3) -> Runner:
     random = numpy.random.default_rng(seed)
     own = skill + random.normal(0, 0.02, seeds)
     values = [(random.random(ITEMS) < numpy.clip(one + 0.6 * (0.5 - hard), 0, 1)).astype(float) for one in own]
-    return Runner(float(numpy.mean(values)), tuple(map(tuple, values)))
-
-
-def spread(runners: dict[str, Runner]) -> Spread:
-    return pooled_spread([found for one in runners.values() if (found := seed_spread([one.rows]))])
+    return Runner(float(numpy.mean(values)), Arm(tuple(map(tuple, values))))
 
 
 def test_of_two_it_is_the_tail_of_the_verdicts_own_distribution() -> None:
     both = {"a": runner(0.70, 1), "b": runner(0.67, 2)}
-    pooled = spread(both)
-    found = compare(both["a"].rows, both["b"].rows, pooled=pooled)
-    chances = best_chances("a", leads("a", both, pooled))
-    assert chances["a"] == pytest.approx(float(t.cdf(found.effect / found.stderr, found.df)), abs=0.025)
+    found = compare_arms(both["a"].arm, both["b"].arm)
+    chances = best_chances("a", leads("a", both))
+    assert chances["a"] == pytest.approx(1 - found.reference.tail(found.effect / found.stderr), abs=0.025)
     assert chances["a"] + chances["b"] == pytest.approx(1.0)
 
 
 def test_many_are_as_likely_as_a_simulation_of_items_and_seeds_says() -> None:
     """Normal items and seeds with known variances: the posterior of the means is known too."""
     random = numpy.random.default_rng(5)
-    methods, seeds = 5, 4
+    methods, seeds = 5, 40
     item = random.normal(0, 0.3, ITEMS)
     own = random.normal(0, 0.2, (methods, ITEMS))
     skill = numpy.array([0.0, 0.01, 0.02, 0.03, 0.035])
     seed_effect = random.normal(0, 0.01, (methods, seeds))
     scores = skill[:, None, None] + item + own[:, None, :] + seed_effect[:, :, None]
-    runners = {str(n): Runner(float(scores[n].mean()), tuple(map(tuple, scores[n]))) for n in range(methods)}
-    pooled = Spread(0.01**2, 1000.0, 0.0)
+    runners = {str(n): Runner(float(scores[n].mean()), Arm(tuple(map(tuple, scores[n])))) for n in range(methods)}
     best = max(runners, key=lambda label: runners[label].merit)
-    chances = best_chances(best, leads(best, runners, pooled))
+    chances = best_chances(best, leads(best, runners))
     means = scores.mean(axis=(1, 2))
     draws = means + random.normal(0, 0.2 / numpy.sqrt(ITEMS), (40_000, methods))
     draws += random.normal(0, 0.01 / numpy.sqrt(seeds), draws.shape)
@@ -57,7 +50,7 @@ def test_many_are_as_likely_as_a_simulation_of_items_and_seeds_says() -> None:
 
 def test_what_answers_alike_shares_the_chance() -> None:
     one = runner(0.7, 3)
-    chances = best_chances("a", leads("a", {"a": one, "b": one}, spread({"a": one})))
+    chances = best_chances("a", leads("a", {"a": one, "b": one}))
     assert chances["a"] == pytest.approx(0.5, abs=0.03)
 
 
@@ -65,15 +58,14 @@ def test_what_answers_alike_shares_the_chance() -> None:
 @given(st.permutations(["a", "b", "c", "d"]))
 def test_the_order_of_methods_does_not_matter(order: list[str]) -> None:
     runners = {label: runner(0.6 + 0.02 * ord(label) % 7 / 50, ord(label)) for label in "abcd"}
-    pooled = spread(runners)
     shuffled = {label: runners[label] for label in order}
-    assert best_chances("b", leads("b", shuffled, pooled)) == best_chances("b", leads("b", runners, pooled))
+    assert best_chances("b", leads("b", shuffled)) == best_chances("b", leads("b", runners))
 
 
 def test_without_items_errors_are_independent_and_with_one_seed_it_is_at_most() -> None:
-    found = leads("a", {"a": Runner(0.70, (), 0.03), "b": Runner(0.70, (), 0.04)}, None)
+    found = leads("a", {"a": Runner(0.70, None, 0.03), "b": Runner(0.70, None, 0.04)})
     assert not found.paired
     assert found.draws.std() == pytest.approx(0.05, rel=0.1)
     single = {"a": runner(0.7, 1, seeds=1), "b": runner(0.6, 2, seeds=1)}
-    assert leads("a", single, None).at_most
-    assert leads("a", {"a": runner(0.7, 1)}, None).labels == ()
+    assert leads("a", single).at_most
+    assert leads("a", {"a": runner(0.7, 1)}).labels == ()

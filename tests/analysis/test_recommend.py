@@ -160,17 +160,15 @@ def test_more_rivals_leave_less_confidence() -> None:
 
 
 def test_confidence_with_two_is_that_of_the_paired_comparison() -> None:
-    from scipy.special import stdtr
-
-    from harness.analysis.stats.contrast import common_spread, compare
+    from harness.analysis.stats.contrast import compare
 
     one, other = answered("one", 0.66, seed=1), answered("other", 0.6, seed=7)
     found = rank_candidates([one, other], Wishes(margin=0.0), PRICES)
     assert found.first
     first, second = found.ranked
-    pair = compare(second.candidate.values, first.candidate.values, pooled=common_spread([one.values, other.values]))
+    pair = compare(second.candidate.values, first.candidate.values)
     assert found.confidence
-    assert found.confidence.best == pytest.approx(float(stdtr(pair.df, -pair.effect / pair.stderr)), abs=0.03)
+    assert found.confidence.best == pytest.approx(1 - pair.reference.tail(-pair.effect / pair.stderr), abs=0.03)
 
 
 def test_a_cheaper_one_that_is_not_shown_to_be_worse_is_named() -> None:

@@ -54,7 +54,9 @@ def test_alike_is_tied_within_a_wide_margin_and_open_within_a_narrow_one(tmp_pat
     assert found.verdict == "underpowered"
     assert found.decision
     assert found.decision.to_tie
-    assert f"It would take {found.decision.to_tie.items or found.decision.to_tie.seeds}" in sentence(found)
+    assert f"It would take {found.decision.to_differ.items} items" in sentence(found)
+    assert "to show a difference of 0.05" in sentence(found)
+    assert f"{found.decision.to_tie.items or found.decision.to_tie.seeds}" in sentence(found)
     assert "to show a tie" in sentence(found)
     hopeless = verdict(store, "one", "other", margin=1e-9)
     assert "Neither more seeds alone nor more items alone would settle it" in sentence(hopeless)
@@ -123,7 +125,7 @@ def side(label: str, skill: float, seed: int) -> Side:
 
 def test_all_pairs_are_corrected_for_their_number() -> None:
     sides = [side("a", 0.6, 0), side("b", 0.66, 10), side("c", 0.7, 20)]
-    found = pairwise_verdicts(sides, pooled=False)
+    found = pairwise_verdicts(sides)
     assert [(one.a, one.b) for one in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     alone = [compare(sides[x].values, sides[y].values).p for x, y in ((0, 1), (0, 2), (1, 2))]
     assert [one.decision.p for one in found if one.decision] == pytest.approx(list(corrected(alone, "holm")))

@@ -51,7 +51,8 @@ def test_a_verdict_can_be_said_from_either_side(block: Block) -> None:
 
 def test_those_nearest_to_the_best_know_what_would_settle_them(block: Block) -> None:
     ranking = block.ranking(32)
-    open_ = ranking.to_best("underpowered")
+    open_ = [each for each in ranking.to_best("underpowered") if each.decision and each.decision.seeds_known]
+    assert open_
     settled = [verdict for verdict in open_ if verdict.decision and verdict.decision.detectable]
     assert len(settled) == min(len(open_), SETTLED)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.analysis.stats.contrast import Decision, compare, decide
+from harness.analysis.stats.contrast import Arm, Decision, compare_arms, decide
 from harness.analysis.stats.crossover import Crossover, Scaling, find_crossover, scaling
 from harness.analysis.stats.intervals import Interval, Paired, Z, expected_best, expected_best_interval
 from harness.analysis.stats.p_best import Leads, Runner, best_chances, leads
@@ -18,6 +18,7 @@ from harness.analysis.stats.rankings import (
 )
 
 __all__ = [
+    "Arm",
     "Crossover",
     "Decision",
     "Interval",
@@ -29,7 +30,7 @@ __all__ = [
     "Scaling",
     "Z",
     "best_chances",
-    "compare",
+    "compare_arms",
     "decide",
     "expected_best",
     "expected_best_interval",

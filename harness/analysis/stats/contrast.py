@@ -6,11 +6,14 @@ do not shrink what the seeds leave open.
 
 The model is the crossed one, score[method, seed, item] = method + item + method x item + seed + seed x item,
 analysed by its mean squares. The error of the difference is that of the items, var(D) / n less what seeds add to
-it, plus that of the seeds, s² (1 / seeds of A + 1 / seeds of B), where D are the differences per item of the means
-over seeds and s² is the variance of scores between seeds, taken together for both methods (or for all of a suite).
-The reference is Student's t with the degrees of freedom of Satterthwaite (1946, doi:10.2307/3002019). Bootstraps of
-seeds are no substitute: from two seeds, half of all draws have no spread between seeds at all, and identical
-methods are then told apart too often.
+it, plus that of the seeds, s² / seeds of either method, where D are the differences per item of the means over seeds
+and s² is the variance of a method's own scores between its seeds. It is not taken together for several methods:
+stable ones would be told apart too seldom, unstable ones beside them far too often (29% at a nominal 5%, simulated).
+Where both methods were run with the same seeds, which draw the same training examples, the differences seed by seed are
+taken in place of the two scores.
+
+`reference.Reference` says how far from the truth such an estimate may lie. Bootstraps of seeds are no substitute: from
+two seeds, half of all draws have no spread between seeds at all, and identical methods are then told apart too often.
 
 Tasks are fixed: an average over tasks speaks of these tasks. For other tasks see `rankings.friedman`.
 """
@@ -27,11 +30,12 @@ from harness.analysis.stats.power import (
     ALPHA,
     Need,
     Parts,
-    degrees_of_freedom,
+    least_variance,
     minimum_detectable_effect,
     needed_to_differ,
     needed_to_tie,
 )
+from harness.analysis.stats.reference import Reference, satterthwaite
 from harness.records import MARGIN
 
 if TYPE_CHECKING:
@@ -55,21 +59,25 @@ class Spread:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A - B, its standard error, degrees of freedom, two-sided p-value and interval.
+    """A - B, its standard error, what that is measured against, two-sided p-value and interval.
 
-    `seeds_known` is False where a method varies with its seed and none was repeated: the error is then that of the
-    items alone, and too small.
+    `seeds_known` is False where a method that varies with its seed was run with one alone: its error is then a guess.
+    `paired_seeds`: both were run with the same seeds, and their differences were taken seed by seed. `items_variance`
+    is what the items' means alone tell of the variance of A - B. `bounded`: all values lie between 0 and 1.
     """
 
     effect: float
     stderr: float
-    df: float
+    reference: Reference
     p: float
     interval: Interval
     parts: Parts
     items: int
     seeds: tuple[int, int]
     seeds_known: bool = True
+    paired_seeds: bool = False
+    items_variance: float = 0.0
+    bounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,12 @@ class Decision:
     """What two methods are to each other, and the figures that it stands on.
 
     `negligible` tells of a difference that is real and yet surely within the margin. For an open question,
-    `to_differ` is what would show a difference as large as that seen, `to_tie` what would show a tie of methods
-    that are alike; both with a chance of 80%. `detectable` is the smallest true difference that these seeds and
+    `to_differ` is what would show a difference as large as the margin, `to_tie` what would show a tie of methods
+    that are alike; both with a chance of 80%. The difference that was seen is no guide: where there is none, it still
+    asks for some number of items. `detectable` is the smallest true difference that these seeds and
     items find as often. These three take far longer to find than the verdict, and are None where they were not asked
-    for. Without `seeds_known` a method was run with one seed alone: nothing is decided of it.
+    for. Without `seeds_known` a method was run with one seed alone: nothing is decided of it. `paired_seeds`: the
+    differences were taken seed by seed.
     """
 
     verdict: Finding
@@ -94,6 +104,7 @@ class Decision:
     to_differ: Need | None = None
     to_tie: Need | None = None
     seeds_known: bool = True
+    paired_seeds: bool = False
 
 
 def seed_spread(tasks: Sequence[Matrix]) -> Spread | None:
@@ -101,12 +112,12 @@ def seed_spread(tasks: Sequence[Matrix]) -> Spread | None:
 
     None where there is one seed, or where all seeds give the same answers, as methods without training do.
     """
-    return pooled_spread([found]) if (found := arm_spread(arrays(tasks))) else None
+    return arm_spread(arrays(tasks))
 
 
 def pooled_spread(spreads: Sequence[Spread]) -> Spread:
-    """One spread for several methods, each weighed by its degrees of freedom: that of all methods of a suite makes
-    comparisons of few seeds far surer, if it is true that they scatter alike. Raises ValueError for none."""
+    """The typical spread of several methods, each weighed by its degrees of freedom: for a forecast, not for a verdict.
+    Raises ValueError for none."""
     df = math.fsum(spread.df for spread in spreads)
     if not df:
         raise ValueError("no method was run with two seeds")
@@ -117,45 +128,44 @@ def pooled_spread(spreads: Sequence[Spread]) -> Spread:
     )
 
 
-def rows(values: Sequence[Sequence[float]], seeded: bool) -> Sequence[Sequence[float]]:
-    """Values [seeds, items] as `compare` takes them.
+@dataclass(frozen=True)
+class Arm:
+    """The values [seeds][items] of one method. `seeds` are the numbers of its rows, in rising order, () where they are
+    not known. Without `seeded` it would score the same again: its row is then compared as if it had been repeated."""
 
-    A method without a seed would score the same again: its row is given twice.
-    """
-    return values if seeded else [*values[:1]] * 2
+    values: Sequence[Sequence[float]]
+    seeded: bool = True
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> Sequence[Sequence[float]]:
+        """The values as `compare` takes them."""
+        return self.values if self.seeded else [*self.values[:1]] * 2
 
 
-def common_spread(methods: Sequence[Matrix]) -> Spread | None:
-    """`pooled_spread` of methods [seeds, items] that were run with two seeds or more; None where none was."""
-    found = [spread for values in methods if (spread := seed_spread([values]))]
-    return pooled_spread(found) if found else None
+def compare_arms(a: Arm, b: Arm) -> Comparison:
+    """A - B. They are paired by seed where both were run with the same seeds, two or more: a seed draws the same
+    training examples for all methods."""
+    same = a.seeded and b.seeded and len(a.seeds) > 1 and a.seeds == b.seeds
+    return compare(a.rows, b.rows, paired_seeds=same)
 
 
-def compare(a: Matrix, b: Matrix, *, paired_seeds: bool = False, pooled: Spread | None = None) -> Comparison:
+def compare(a: Matrix, b: Matrix, *, paired_seeds: bool = False) -> Comparison:
     """A - B of two arrays [seeds, items] on the same items, in the same order; see `compare_tasks`."""
-    return compare_tasks([a], [b], paired_seeds=paired_seeds, pooled=pooled)
+    return compare_tasks([a], [b], paired_seeds=paired_seeds)
 
 
-def compare_tasks(
-    a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: bool = False, pooled: Spread | None = None
-) -> Comparison:
+def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: bool = False) -> Comparison:
     """A - B, averaged over tasks, each weighing the same; `a` and `b` hold one array [seeds, items] for each task.
 
     The seeds of a method stand in the same order in all tasks. `paired_seeds`: row s of A and of B share what is
-    random (order of data, start of new weights), and their differences are taken; it halves the degrees of freedom,
-    so it pays with many seeds. `pooled` is the spread between seeds of all methods of a suite, these two included,
-    and takes the place of their own; it is not used with paired seeds. A method whose seeds all agree is taken to
-    have no spread; one with a single seed to scatter as the other: where it cannot, give its row twice.
+    random (training examples, their order, the start of new weights), and their differences are taken. A method whose
+    seeds all agree is taken to have no spread. One with a single seed may have any: its figures borrow the other's
+    spread, and `seeds_known` is False; where it has no seed at all, give its row twice.
 
-    The interval is of `LEVEL`. In the degrees of freedom the part of the seeds, with nu of its own, counts 1 + 2 /
-    nu times, since E[s^4] = (1 + 2 / nu) sigma^4: without it, two seeds whose part is as large as that of the items
-    give 8% of false differences at 5% (simulated), with it 4.4 to 6.1% whatever the parts.
-
-    Raises ValueError for arrays of other shapes, fewer than two items, or unpaired numbers of seeds with
-    `paired_seeds`.
+    The interval is of `LEVEL`. Raises ValueError for arrays of other shapes, fewer than two items, or unpaired numbers
+    of seeds with `paired_seeds`.
     """
-    from scipy.special import stdtr, stdtrit
-
     first, second = arrays(a), arrays(b)
     items = [found.shape[1] for found in first]
     if items != [found.shape[1] for found in second] or min(items) < 2:
@@ -165,53 +175,75 @@ def compare_tasks(
     if paired_seeds:
         if seeds[0] != seeds[1]:
             raise ValueError(f"paired seeds come in equal numbers; these are {seeds[0]} and {seeds[1]}")
-        arms, pooled = [[one - other for one, other in zip(first, second, strict=True)]], None
+        arms = [[one - other for one, other in zip(first, second, strict=True)]]
 
     weight, total = 1 / len(items), sum(items)
     differences = [sum(arm[task].mean(axis=0) for arm in arms) for task in range(len(items))]
     effect = weight * math.fsum(float(found.mean()) for found in differences)
     of_items = [weight**2 * float(found.var(ddof=1)) / found.size for found in differences]
+    raw = math.fsum(of_items)
 
-    varying = [arm for arm in arms if arm[0].shape[0] < 2 or arm_spread(arm)]
-    known = [found for arm in varying if (found := arm_spread(arm))]
-    spread = None if not varying else pooled or (pooled_spread(known) if known else None)
-    share = math.fsum(1 / arm[0].shape[0] for arm in varying) if spread else 0.0
-    spread = spread or Spread(0.0, 1.0, 0.0)
-    item_part = max(math.fsum(of_items) - share * spread.residual, 0.0)
-    seed_part = share * spread.variance
-    if item_part + seed_part <= 1e-9 * math.fsum(of_items):  # seeds that chance to be right equally often
-        item_part = math.fsum(of_items)
-    degrees = float(degrees_of_freedom(item_part, of_items, items, seed_part, share * spread.residual, spread.df))
-
-    stderr = math.sqrt(item_part + seed_part)
-    others_df = spread.df - sum(arm[0].shape[0] - 1 for arm in varying) if share else 0.0
-    parts = Parts(
-        item_part * total,
-        max(spread.variance - spread.residual, 0.0),
-        spread.residual * total,
-        len(varying),
-        max(others_df, 0.0),
+    spreads = [arm_spread(arm) for arm in arms]
+    known = [spread for spread in spreads if spread]
+    once = [arm[0].shape[0] < 2 for arm in arms]
+    varying = [
+        (arm[0].shape[0], spread or known[0])
+        for arm, spread, single in zip(arms, spreads, once, strict=True)
+        if spread or (single and known)
+    ]
+    noise = [spread.residual / count for count, spread in varying]
+    of_seeds = [spread.variance / count for count, spread in varying]
+    true_items = max(raw - math.fsum(noise), 0.0)
+    # Seeds that chance to agree better than single answers vary leave the error of the items, and no less.
+    item_part = true_items + math.fsum(max(n - s, 0.0) for n, s in zip(noise, of_seeds, strict=True))
+    reference = Reference(
+        item_part,
+        satterthwaite(of_items, [count - 1 for count in items]),
+        tuple(of_seeds),
+        tuple(spread.df for _, spread in varying),
     )
+    parts = Parts(
+        true_items * total,
+        mean([max(spread.variance - spread.residual, 0.0) for _, spread in varying]),
+        mean([spread.residual for _, spread in varying]) * total,
+        len(varying),
+    )
+    stderr = math.sqrt(item_part + math.fsum(of_seeds))
+    seeds_known = not any(once)
     if stderr <= 1e-12 * max(1.0, abs(effect)):  # no spread at all to go by: the sign test over the items
-        return Comparison(
-            effect, 0.0, degrees, 2.0 ** (1 - total) if effect else 1.0, Interval(effect, effect, effect), parts,
-            total, seeds, bool(share) or not varying,
-        )  # fmt: skip
-    p = 2 * float(stdtr(degrees, -abs(effect) / stderr))
-    reach = float(stdtrit(degrees, (1 + LEVEL) / 2)) * stderr
+        p, reach, stderr = 2.0 ** (1 - total) if effect else 1.0, 0.0, 0.0
+    else:
+        p = min(2 * reference.tail(abs(effect) / stderr), 1.0)
+        reach = float(reference.critical((1 - LEVEL) / 2)) * stderr
     interval = Interval(effect, effect - reach, effect + reach)
-    return Comparison(effect, stderr, degrees, p, interval, parts, total, seeds, bool(share) or not varying)
+    bounded = all(values.min() >= 0 and values.max() <= 1 for values in [*first, *second])
+    return Comparison(
+        effect, stderr, reference, p, interval, replace(parts, bounded=bounded), total, seeds, seeds_known,
+        paired_seeds, raw, bounded,
+    )  # fmt: skip
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
 
 
 def p_tied(comparison: Comparison, margin: float = MARGIN) -> float:
     """p-value of "they differ by less than the margin": the larger of two one-sided t-tests (Schuirmann 1987,
-    doi:10.1007/BF01068419)."""
-    from scipy.special import stdtr
+    doi:10.1007/BF01068419).
 
+    What is tested is that they differ by the margin. Values between 0 and 1 then differ on a share of the items, or by
+    a part on all; of right and wrong answers the margin is the least share, and the variance of the difference at least
+    margin (1 - margin) / items, as in Tango's score test of paired shares (1998,
+    doi:10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B). Without that, methods that are right nearly
+    always would be tied by the few items that they were asked.
+    """
     room = margin - abs(comparison.effect)
-    if comparison.stderr == 0:
+    missing = max(least_variance(margin) / comparison.items - comparison.items_variance, 0.0) * comparison.bounded
+    stderr = math.sqrt(comparison.stderr**2 + missing)
+    if stderr == 0:
         return 2.0 ** (1 - comparison.items) if room > 0 else 1.0
-    return float(stdtr(comparison.df, -room / comparison.stderr))
+    reference = replace(comparison.reference, items=comparison.reference.items + missing)
+    return reference.tail(room / stderr)
 
 
 def decide(
@@ -243,6 +275,7 @@ def decide(
     found = Decision(
         verdict, comparison.effect, comparison.interval, used, tied, margin,
         negligible=verdict in ("better", "worse") and tied < alpha, seeds_known=comparison.seeds_known,
+        paired_seeds=comparison.paired_seeds,
     )  # fmt: skip
     if not settle or not comparison.seeds_known:
         return found
@@ -253,7 +286,7 @@ def decide(
         return found
     return replace(
         found,
-        to_differ=needed_to_differ(comparison.parts, comparison.effect, comparison.items, seeds, alpha),
+        to_differ=needed_to_differ(comparison.parts, margin, comparison.items, seeds, alpha) if margin else None,
         to_tie=needed_to_tie(comparison.parts, margin, comparison.items, seeds, alpha),
     )
 

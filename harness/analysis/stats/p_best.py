@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.analysis.stats.contrast import Comparison, Spread, compare, rows
+from harness.analysis.stats.contrast import Arm, Comparison, compare_arms, seed_spread
+from harness.analysis.stats.reference import Reference
 
 if TYPE_CHECKING:
     from harness.analysis.stats.intervals import Array
@@ -23,18 +24,12 @@ UNPAIRED_DF = 30.0  # of a lead without single items: close to a normal
 
 @dataclass(frozen=True)
 class Runner:
-    """A method: `merit` is its score, more is better; `values` [seeds][items] on the items of all, () where they are
-    not known or others; `stderr` of its score counts then. Without `seeded` it would score the same again."""
+    """A method: `merit` is its score, more is better; `arm` its values on the items of all, None where they are not
+    known or others; `stderr` of its score counts then."""
 
     merit: float
-    values: Sequence[Sequence[float]] = ()
+    arm: Arm | None = None
     stderr: float | None = None
-    seeded: bool = True
-
-    @property
-    def rows(self) -> Sequence[Sequence[float]]:
-        """The values [seeds, items] as `compare` takes them."""
-        return rows(self.values, self.seeded)
 
 
 @dataclass(frozen=True)
@@ -49,28 +44,38 @@ class Leads:
     at_most: bool
 
 
-def leads(reference: str, runners: Mapping[str, Runner], spread: Spread | None, seed: int = 0) -> Leads:
-    """Draws around the leads over `reference`: Student's t, of one common quantile of chi² for all. `spread` is that
-    between the seeds of all methods together, None where none was repeated."""
+def leads(reference: str, runners: Mapping[str, Runner], seed: int = 0) -> Leads:
+    """Draws around the leads over `reference`: correlated normal noise, each brought to the quantiles of its own
+    comparison (`reference.Reference`)."""
     import numpy
-    from scipy.special import chdtri
 
     first = runners[reference]
     labels = tuple(sorted(label for label in runners if label != reference))
     others = [runners[label] for label in labels]
-    found = [compare(one.rows, first.rows, pooled=spread) if one.values and first.values else None for one in others]
+    found = [compare_arms(one.arm, first.arm) if one.arm and first.arm else None for one in others]
     at_most = any(not one.seeds_known for one in found if one)
     if not others:
         return Leads((), numpy.zeros((DRAWS, 0)), True, False)
     effect = numpy.array([one.merit - first.merit for one in others])
     stderr = numpy.array([error_of(one, first, its) for one, its in zip(others, found, strict=True)])
-    degrees = numpy.array([its.df if its else UNPAIRED_DF for its in found])
     random = numpy.random.default_rng(seed)
-    values, vectors = numpy.linalg.eigh(correlation(first, others, spread))
+    values, vectors = numpy.linalg.eigh(correlation(first, others))
     root = vectors * numpy.sqrt(numpy.maximum(values, 0.0))
     noise = random.standard_normal((DRAWS, len(others))) @ root.T
-    scale = numpy.sqrt(chdtri(degrees, random.uniform(size=(DRAWS, 1))) / degrees)
-    return Leads(labels, effect + stderr * noise / scale, all(its is not None for its in found), at_most)
+    references = [its.reference if its else Reference(1.0, UNPAIRED_DF) for its in found]
+    away = numpy.stack([away_from(each, noise[:, place]) for place, each in enumerate(references)], axis=1)
+    return Leads(labels, effect + stderr * away, all(its is not None for its in found), at_most)
+
+
+def away_from(reference: Reference, noise: Array) -> Array:
+    """Normal noise [draws] brought to the quantiles of a reference, by interpolation."""
+    import numpy
+    from scipy.special import ndtr
+
+    at = numpy.linspace(0.0, 6.0, 61)
+    quantiles = numpy.array([0.0, *(float(reference.critical(float(ndtr(-z)))) for z in at[1:])])
+    moved: Array = numpy.sign(noise) * numpy.interp(numpy.abs(noise), at, quantiles)
+    return moved
 
 
 def error_of(one: Runner, first: Runner, found: Comparison | None) -> float:
@@ -78,7 +83,7 @@ def error_of(one: Runner, first: Runner, found: Comparison | None) -> float:
     return found.stderr if found else math.hypot(one.stderr or 0.0, first.stderr or 0.0)
 
 
-def correlation(first: Runner, others: Sequence[Runner], spread: Spread | None) -> Array:
+def correlation(first: Runner, others: Sequence[Runner]) -> Array:
     """Correlations [others, others] of the leads over the first.
 
     They come from the items, from the seeds of the first, which all leads share, and from the seeds of each other.
@@ -86,14 +91,16 @@ def correlation(first: Runner, others: Sequence[Runner], spread: Spread | None) 
     import numpy
 
     def scatter(one: Runner) -> float:
-        return spread.variance / len(one.values) if spread and one.seeded and one.values else 0.0
+        spread = seed_spread([one.arm.rows]) if one.arm else None
+        return spread.variance / len(one.arm.rows) if one.arm and spread else 0.0
 
     size = len(others)
     covariance = numpy.full((size, size), scatter(first)) + numpy.diag([scatter(one) for one in others])
-    known = [place for place, one in enumerate(others) if one.values and first.values]
-    if known:
-        base = numpy.asarray(first.values, dtype=float).mean(axis=0)
-        apart = numpy.stack([numpy.asarray(others[p].values, dtype=float).mean(axis=0) - base for p in known])
+    known = [place for place, one in enumerate(others) if one.arm and first.arm]
+    if known and first.arm:
+        base = numpy.asarray(first.arm.rows, dtype=float).mean(axis=0)
+        means = [numpy.asarray(one.arm.rows, dtype=float).mean(axis=0) for one in others if one.arm]
+        apart = numpy.stack([values - base for values in means])
         covariance[numpy.ix_(known, known)] += numpy.cov(apart).reshape(len(known), len(known)) / base.size
     for place in set(range(size)) - set(known):
         covariance[place, place] += (others[place].stderr or 0.0) ** 2 + (first.stderr or 0.0) ** 2

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.analysis.stats.reference import Reference
 from harness.records import MARGIN
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ class Parts:
 
     `item`: of true differences between items (method x item); `seed`: of a method's expected score between its seeds;
     `residual`: of single answers between seeds beyond that. `varying` of the two methods have seeds at all (0 to 2).
-    `others_df`: degrees of freedom that other methods add to what is known of the spread between seeds.
+    `bounded`: the values that were compared lie between 0 and 1.
     """
 
     item: float
     seed: float
     residual: float
     varying: int = 2
-    others_df: float = 0.0
+    bounded: bool = False
 
     def variance(self, items: float, seeds: float) -> float:
         """Variance of the difference, with that many items and that many seeds of either method."""
@@ -86,11 +87,17 @@ def power_to_tie(parts: Parts, margin: float, items: int, seeds: int, alpha: flo
     import numpy
     from scipy.special import ndtr
 
-    true, weights, reach = reaches(parts, items, seeds, alpha)
+    least = least_variance(margin) / items if parts.bounded else 0.0
+    true, weights, reach = reaches(parts, items, seeds, alpha, least)
     if true == 0:
         return 1.0
     room = numpy.maximum(margin - reach, 0.0) / true
     return float((weights * (ndtr(room) - ndtr(-room))).sum())
+
+
+def least_variance(margin: float) -> float:
+    """The least variance of single differences of right and wrong answers whose mean is the margin."""
+    return margin * (1 - margin) if 0 < margin < 1 else 0.0
 
 
 def minimum_detectable_effect(
@@ -125,7 +132,6 @@ def outlook(
     seeds: int = 1,
     seed_sd: float = 0.0,
     residual: float = 0.0,
-    others_df: float = 0.0,
     share_right: float = 0.5,
     disagreement: float = DISAGREEMENT,
     alpha: float = ALPHA,
@@ -135,13 +141,11 @@ def outlook(
 
     200 items give one score a standard error of 0.035. With `seed_sd` 0 it speaks of items alone, which is the best
     case. `residual` is the part of `seed_sd` squared that comes from single answers and that more items would shrink
-    (`contrast.Spread`), `others_df` the degrees of freedom that other methods of the plan add to that spread.
+    (`contrast.Spread`).
     """
     varying = 2 if seed_sd else 0
     answers = residual * items
-    parts = Parts(
-        max(disagreement - varying * answers, 0.0), max(seed_sd**2 - residual, 0.0), answers, varying, others_df
-    )
+    parts = Parts(max(disagreement - varying * answers, 0.0), max(seed_sd**2 - residual, 0.0), answers, varying)
     need = needed_to_tie(parts, margin, items, seeds, alpha).items
     return Outlook(
         math.sqrt(share_right * (1 - share_right) / items),
@@ -152,51 +156,35 @@ def outlook(
     )
 
 
-def degrees_of_freedom(
-    item_part: float | Array,
-    of_items: Sequence[float | Array],
-    items: Sequence[int],
-    seed_part: float | Array,
-    residual: float,
-    seed_df: float,
-) -> Array:
-    """Satterthwaite's, with the part of the seeds counted 1 + 2 / nu times; see `compare_tasks`. Never below the
-    smaller of those of items and seeds. One number for each of the parts: of a single part an array without axes."""
-    import numpy
-
-    seed_part = seed_part * (1 + 2 / seed_df)
-    scatter = sum(part**2 / (count - 1) for part, count in zip(of_items, items, strict=True))
-    residual_df = seed_df * (sum(items) - len(items))
-    scatter = scatter + seed_part**2 / seed_df + residual**2 / residual_df
-    least = numpy.where(numpy.asarray(seed_part) > 0, numpy.minimum(seed_df, sum(items) - len(items)), min(items) - 1)
-    found = numpy.maximum((item_part + seed_part) ** 2 / numpy.where(scatter > 0, scatter, 1.0), least)
-    return numpy.asarray(found, dtype=float)
-
-
 @functools.lru_cache(maxsize=512)
-def reaches(parts: Parts, items: int, seeds: int, tail: float) -> tuple[float, float, Array]:
+def reaches(parts: Parts, items: int, seeds: int, tail: float, least: float = 0.0) -> tuple[float, float, Array]:
     """(true standard error, weights, how far from 0 a difference must be at this tail), the latter two over quantiles
-    of the mean squares: those of items are chi² with items - 1 degrees of freedom, those of seeds with `varying`
-    (seeds - 1) and what other methods add.
+    of the mean squares: those of items are chi² with items - 1 degrees of freedom, those of seeds with seeds - 1 for
+    each method that varies, which are taken to scatter alike.
 
-    With a single seed, and none of others, the spread is taken as known.
+    With a single seed the spread is taken as known. `least` is the least variance that the items are taken to have.
     """
     import numpy
-    from scipy.special import stdtrit
 
     varying = parts.varying / seeds
-    seed_df = parts.varying * (seeds - 1) + parts.others_df if parts.varying else 0
+    seed_df = parts.varying * (seeds - 1)
     noise = varying * parts.residual / items
     item_points = ITEM_POINTS if seed_df else SEED_POINTS * ITEM_POINTS
     item_square = quantiles(items - 1, item_points)[None, :] * (parts.item / items + noise)
+    item_square = numpy.maximum(item_square, least)
     item_part = numpy.maximum(item_square - noise, 0.0)
     seed_true = varying * (parts.seed + parts.residual / items)
     if seed_df:
-        seed_part = quantiles(seed_df, SEED_POINTS)[:, None] * seed_true
-        degrees = degrees_of_freedom(item_part, [item_square], [items], seed_part, noise, seed_df)
+        points = SEED_POINTS if parts.varying == 1 else round(SEED_POINTS**0.5) * 2
+        one = quantiles(seeds - 1, points) * seed_true / parts.varying
+        grid = numpy.stack(numpy.meshgrid(*[one] * parts.varying, indexing="ij")).reshape(parts.varying, -1, 1)
+        seed_part = grid.sum(axis=0)
+        item_part = item_part + numpy.maximum(noise / parts.varying - grid, 0.0).sum(axis=0)
+        reference = Reference(item_part, items - 1, tuple(grid), (seeds - 1,) * parts.varying)
     else:
-        seed_part, degrees = numpy.full((1, 1), seed_true), numpy.full((1, 1), float(items - 1))
-    reach = -stdtrit(degrees, tail) * numpy.sqrt(item_part + seed_part)
+        seed_part = numpy.full((1, 1), seed_true)
+        reference = Reference(item_part + seed_part, items - 1)
+    reach = reference.critical(tail) * numpy.sqrt(item_part + seed_part)
     return math.sqrt(parts.variance(items, seeds)), 1 / reach.size, reach
 
 

@@ -184,7 +184,7 @@ def settling(verdict: Verdict) -> str:
     if not found.to_differ and not found.to_tie:
         return ""
     ways = []
-    for what, need in (("to tell them apart", found.to_differ), ("to show a tie", found.to_tie)):
+    for what, need in ((f"to show a difference of {found.margin:g}", found.to_differ), ("to show a tie", found.to_tie)):
         enough = [f"{count:,} {thing}".replace(",", " ") for count, thing in
                   ((need.items, "test items"), (need.seeds, "seeds")) if count] if need else []  # fmt: skip
         if enough:

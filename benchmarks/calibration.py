@@ -1,0 +1,175 @@
+"""How often verdicts are wrong, and intervals hold the truth, in worlds whose truth is known.
+
+    python benchmarks/calibration.py [--times 1000] [--only PART] [--write docs/calibration.md]
+
+Answers are right with probability Phi(x), x = skill + item + method x item + seed, all normal (tests/simulated.py).
+Here
+each method has a spread between its seeds of its own, given in points of the score. All methods of a world are equally
+good, so every "better" or "worse" is false. What is called is what `compare`, the report and `recommend` call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy
+from scipy.stats import norm
+
+from harness.analysis import Side, pairwise_verdicts
+from harness.analysis.stats import Arm, compare_arms
+
+ITEMS = 200
+ITEM, OWN_ITEM = 1.0, 0.5  # standard deviations on the probit scale
+UNSTABLE, STABLE = 8.6, 0.7  # points of the score between seeds
+DOCS = tuple(f"d{number:04d}" for number in range(5000))
+
+
+@dataclass(frozen=True)
+class Method:
+    """`points` is its standard deviation between seeds; `shared` the part of it (as a correlation) that all methods
+    have in the same seed."""
+
+    points: float
+    seeds: int
+    shared: float = 0.0
+    numbered: bool = True  # whether its seeds are those of the others
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of the table: what it is of, the share, out of how many, and what it must keep to."""
+
+    what: str
+    share: float
+    of: int
+    least: float
+    most: float
+
+    @property
+    def holds(self) -> bool:
+        return self.least <= self.share <= self.most
+
+
+def probit(points: float) -> float:
+    """The standard deviation of the seed on the probit scale that moves a score about a half by so many points."""
+    slope = float(norm.pdf(0)) / math.sqrt(1 + ITEM**2 + OWN_ITEM**2)
+    return points / 100 / slope
+
+
+def draw(
+    random: Any, methods: Sequence[Method], items: int = ITEMS, effects: Sequence[float] = ()
+) -> list[tuple[Arm, Any]]:
+    """The answers of each method; `effects` are their true scores above a half."""
+    difficulty = random.normal(0, ITEM, items)
+    most = max(method.seeds for method in methods)
+    common = random.normal(0, 1, most)
+    drawn = []
+    for place, method in enumerate(methods):
+        sd = probit(method.points)
+        luck = random.normal(0, 1, method.seeds)
+        if method.shared:
+            luck = math.sqrt(method.shared) * common[: method.seeds] + math.sqrt(1 - method.shared) * luck
+        effect = effects[place] if effects else 0.0
+        skill = float(norm.ppf(0.5 + effect)) * math.sqrt(1 + ITEM**2 + OWN_ITEM**2 + sd**2)
+        x = skill + difficulty + random.normal(0, OWN_ITEM, items) + sd * luck[:, None]
+        right = (random.random(x.shape) < norm.cdf(x)).astype(float)
+        seeds = (
+            tuple(range(method.seeds)) if method.numbered else tuple(100 * (place + 1) + s for s in range(method.seeds))
+        )
+        drawn.append((Arm(right.tolist(), True, seeds), right))
+    return drawn
+
+
+def sides(drawn: Sequence[tuple[Arm, Any]], items: int = ITEMS) -> list[Side]:
+    return [
+        Side(f"m{place:02d}", "acc", True, DOCS[:items], tuple(map(tuple, arm.values)), True, "", "", arm.seeds)
+        for place, (arm, _) in enumerate(drawn)
+    ]
+
+
+def pair_rates(name: str, methods: Sequence[Method], times: int, random: Any) -> Iterator[Line]:
+    """The share of false differences in each kind of pair, and of tables with any after Holm."""
+    apart: dict[str, list[bool]] = {}
+    tables = []
+    for _ in range(times):
+        drawn = draw(random, methods)
+        for (i, one), (j, other) in combinations(list(enumerate(methods)), 2):
+            kind = " against ".join(
+                sorted({f"{one.points:g} points, {one.seeds} seeds", f"{other.points:g} points, {other.seeds} seeds"})
+            )
+            if len(apart.setdefault(kind, [])) < times * 3:
+                apart[kind].append(compare_arms(drawn[i][0], drawn[j][0]).p < 0.05)
+        found = pairwise_verdicts(sides(drawn), settle=False)
+        tables.append(any(verdict.verdict in ("better", "worse") for verdict in found))
+    for kind, wrong in apart.items():
+        yield Line(f"{name}: {kind}, told apart", sum(wrong) / len(wrong), len(wrong), 0.0, 0.072)
+    yield Line(f"{name}: any false verdict in a table, after Holm", sum(tables) / times, times, 0.0, 0.07)
+
+
+def alike(seeds: int, count: int, numbered: bool = True) -> list[Method]:
+    return [Method(STABLE, seeds, numbered=numbered)] * count
+
+
+def scatter(times: int) -> Iterator[Line]:
+    """Row 1: methods that scatter differently."""
+    random = numpy.random.default_rng(1)
+    for seeds in (2, 3, 5):
+        for numbered in (True, False):
+            name = f"{seeds} seeds{'' if numbered else ', each method its own'}"
+            yield from pair_rates(
+                name, [Method(UNSTABLE, seeds, numbered=numbered)] * 2 + alike(seeds, 6, numbered), times, random
+            )
+    yield from pair_rates("2 seeds beside 10", [Method(UNSTABLE, 2)] * 2 + alike(10, 6), times, random)
+    yield from pair_rates("12 labels", [Method(UNSTABLE, 2)] * 3 + alike(5, 9), times, random)
+    yield from pair_rates("12 alike", [Method(2.0, 3)] * 12, times, random)
+
+
+PARTS: dict[str, Callable[[int], Iterator[Line]]] = {"scatter": scatter}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=400)
+    parser.add_argument("--only", choices=sorted(PARTS))
+    parser.add_argument("--write", type=Path)
+    chosen = parser.parse_args()
+    lines = []
+    for name, part in PARTS.items():
+        if chosen.only in (None, name):
+            began = time.perf_counter()
+            for line in part(chosen.times):
+                lines.append(line)
+                print(
+                    f"{'' if line.holds else 'NOT HELD  '}{line.what}: {100 * line.share:.1f}% of {line.of}", flush=True
+                )
+            print(f"-- {name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    if chosen.write:
+        chosen.write.write_text(page(lines))
+    return int(not all(line.holds for line in lines))
+
+
+def page(lines: Sequence[Line]) -> str:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    rows = [f"| {line.what} | {100 * line.share:.1f}% | {line.of} | {bounds(line)} |" for line in lines]
+    when = f"on {time.strftime('%Y-%m-%d')} at commit {commit.strip()}"
+    head = f"# Calibration\n\nWritten by `benchmarks/calibration.py` {when}.\n"
+    return "\n".join([head, "| what | seen | of | must be |", "|---|---|---|---|", *rows, ""])
+
+
+def bounds(line: Line) -> str:
+    if line.least and line.most < 1:
+        return f"{100 * line.least:.0f} to {100 * line.most:.0f}%"
+    return f"at least {100 * line.least:.0f}%" if line.least else f"at most {100 * line.most:.1f}%"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

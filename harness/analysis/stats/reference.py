@@ -1,0 +1,93 @@
+"""What an estimate's distance from the truth is measured against, in standard errors, when its error has several parts.
+
+The error of a difference is the sum of a part of the items, of many degrees of freedom, and one of each method's seeds,
+of few. Its parts are estimated apart, so no Student's t is exact. Two approximations are used:
+
+- Satterthwaite (1946, doi:10.2307/3002019): one t, whose degrees of freedom follow from the parts. In them a part with
+  nu of its own counts 1 + 2 / nu times, since E[s^4] = (1 + 2 / nu) sigma^4. At 5%, at most 6.3% of identical methods
+  are told apart, whatever the parts, from three seeds on; with two seeds it would be 9%. Far out in the tail it fails:
+  at 0.1%, where a correction for many pairs looks, 3 to 12 times too many are.
+- Cochran (1964, doi:10.2307/2283095): the mean of the parts' own t, weighted by the parts. At 5%, at most 6.2% are told
+  apart with two seeds.
+- Banerjee (1960): the root of the mean of the squares of the parts' own t, weighted by the parts. No more are told
+  apart than the level says, whatever the parts and the level.
+
+Down to a tail of 5% (two-sided) parts of one degree of freedom (two seeds) are taken by Cochran's rule, the others by
+Satterthwaite's. From 0.1% on all are taken by Banerjee's, and between the two both count, weighted along the logarithm
+of the tail. `benchmarks/calibration.py` has the simulations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.analysis.stats.intervals import Array
+
+# One-sided tails: Satterthwaite's rule down to the first, Banerjee's from the second on.
+WIDE, FAR = math.log(0.025), math.log(0.0005)
+LEAST_TAIL = 1e-15  # what is further out is said to be as far
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The parts of a squared standard error, with the degrees of freedom that each was estimated with.
+
+    `items` and each of `seeds` are numbers, or arrays of one shape (for many errors at once).
+    """
+
+    items: float | Array
+    items_df: float
+    seeds: tuple[float | Array, ...] = ()
+    seeds_df: tuple[float, ...] = ()
+
+    def critical(self, tail: float) -> Array:
+        """How many standard errors an estimate lies from the truth with a chance of `tail` on that side, up to 0.5."""
+        import numpy
+        from scipy.special import stdtrit
+
+        total = self.items + sum(self.seeds)
+        safe = numpy.where(numpy.asarray(total) > 0, total, 1.0)
+        few = sum(part for part, df in zip(self.seeds, self.seeds_df, strict=True) if df <= 1)
+        few_t = -stdtrit(1.0, tail) if any(df <= 1 for df in self.seeds_df) else 0.0
+        one = (total - few) / safe * -stdtrit(self.degrees(), tail) + few / safe * few_t
+        share = min(max((WIDE - math.log(tail)) / (WIDE - FAR), 0.0), 1.0)
+        if not share:
+            return numpy.asarray(one)
+        parts = ((self.items, self.items_df), *zip(self.seeds, self.seeds_df, strict=True))
+        squares = sum(part * stdtrit(df, tail) ** 2 for part, df in parts)
+        return numpy.asarray((1 - share) * one + share * numpy.sqrt(squares / safe))
+
+    def degrees(self) -> Array:
+        """Satterthwaite's degrees of freedom of all parts that have more than one; never fewer than the fewest."""
+        import numpy
+
+        parts = [(part, df) for part, df in zip(self.seeds, self.seeds_df, strict=True) if df > 1]
+        counted = [(part * (1 + 2 / df), df) for part, df in parts]
+        total = self.items + sum(part for part, _ in counted)
+        scatter = self.items**2 / self.items_df + sum(part**2 / df for part, df in counted)
+        found = numpy.asarray(total) ** 2 / numpy.where(numpy.asarray(scatter) > 0, scatter, 1.0)
+        return numpy.asarray(numpy.maximum(found, min([self.items_df, *(df for _, df in parts)])), dtype=float)
+
+    def tail(self, distance: float) -> float:
+        """The chance of an estimate `distance` standard errors or more above the truth."""
+        from scipy.optimize import brentq
+        from scipy.special import stdtr
+
+        if distance < 0:
+            return 1.0 - self.tail(-distance)
+        if not any(self.seeds):
+            return float(stdtr(self.items_df, -distance))
+        if distance >= float(self.critical(LEAST_TAIL)):
+            return LEAST_TAIL
+        low, high = math.log(LEAST_TAIL), math.log(0.5)
+        return math.exp(brentq(lambda log: float(self.critical(math.exp(log))) - distance, low, high, xtol=1e-10))
+
+
+def satterthwaite(parts: Sequence[float], dfs: Sequence[float]) -> float:
+    """The degrees of freedom of a sum of independent mean squares; the fewest where all are 0."""
+    scatter = math.fsum(part**2 / df for part, df in zip(parts, dfs, strict=True))
+    return max(math.fsum(parts) ** 2 / scatter, min(dfs)) if scatter else float(min(dfs))
