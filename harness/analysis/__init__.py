@@ -9,7 +9,7 @@ from harness.analysis.comparisons import (
     Request,
     resolve,
 )
-from harness.analysis.cost_ratios import CostKind, cost_kind, cost_names, cost_side, cost_verdict
+from harness.analysis.cost_ratios import CostKind, cost_kind, cost_names, cost_side, cost_verdict, ratio
 from harness.analysis.group_comparison import (
     EnvironmentChanges,
     GroupVerdicts,
@@ -23,6 +23,7 @@ from harness.analysis.group_comparison import (
     runs_by_score,
 )
 from harness.analysis.planned_power import (
+    RIGHT_OR_WRONG,
     TaskOutlook,
     outlook_assumption,
     outlook_sentence,
@@ -60,6 +61,7 @@ from harness.analysis.verdicts import (
 )
 
 __all__ = [
+    "RIGHT_OR_WRONG",
     "Answer",
     "Candidate",
     "CellComparison",
@@ -105,6 +107,7 @@ __all__ = [
     "outlooks",
     "pairwise_verdicts",
     "rank_candidates",
+    "ratio",
     "resolve",
     "runs_by_score",
     "seed_spreads",

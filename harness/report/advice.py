@@ -20,7 +20,7 @@ from harness.analysis import (
 from harness.analysis.stats import Decision
 from harness.errors import counted
 from harness.report.candidates import Question, prices_of, questions
-from harness.report.format import NA, digits_of, number, seconds, size, with_error
+from harness.report.format import MOST_SURE, NA, digits_of, number, seconds, size, with_error
 from harness.report.table import Report
 
 MOST_ROWS = 12
@@ -147,8 +147,8 @@ def sure(answer: Answer) -> str:
 
 
 def chance(found: Confidence, value: float) -> str:
-    """In per cent; "at most" where seeds are not known, unless that says nothing."""
-    return ("at most " if found.at_most and value <= 0.99 else "") + percent(value)
+    """In per cent; "at most" where seeds are not known."""
+    return f"at most {percent(min(value, MOST_SURE))}" if found.at_most else percent(value)
 
 
 def short(answer: Answer, question: Question) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from harness.records import bare_quantity, quantity
 
+MOST_SURE = 0.99  # what is stated at most of one seed: what other seeds would change is not known
 NA = "n/a"
 MINUS = "−"
 DIGITS = {

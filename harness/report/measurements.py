@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from harness.analysis.stats import Reference
 from harness.records import OWN_CHECK
 from harness.store import CellRow, StoredScore
 
@@ -45,6 +46,22 @@ def joint_stderr(values: Sequence[float], item_errors: Sequence[float | None]) -
     if len(values) > 1:
         variance += statistics.variance(values) / len(values)
     return math.sqrt(variance)
+
+
+def score_interval(
+    values: Sequence[float], item_errors: Sequence[float | None], items: int, share: bool
+) -> tuple[float, float] | None:
+    """The ends of the 95% interval of a mean over seeds on the same items; None when an item error is unknown.
+
+    `share`: each item is right or wrong. With one seed it is that of the items alone.
+    """
+    known = [error for error in item_errors if error is not None]
+    if len(known) < len(values) or not values:
+        return None
+    of_items, mean = statistics.fmean(error**2 for error in known), statistics.fmean(values)
+    of_seeds = statistics.variance(values) / len(values) if len(values) > 1 else 0.0
+    seeds = ((of_seeds,), (len(values) - 1,)) if of_seeds else ((), ())
+    return Reference(of_items, max(items - 1, 1), *seeds).around(mean, items if share else 0)
 
 
 def tokens_per_second(cell: CellRow) -> float | None:

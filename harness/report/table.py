@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from harness.analysis import Point
+from harness.analysis import RIGHT_OR_WRONG, Point
 from harness.data import Quality
 from harness.records import MARGIN
 from harness.report.matched_retention import MatchedRetention, retention_at_matched_score
@@ -26,6 +26,7 @@ from harness.report.measurements import (
     mean_facts,
     memory,
     peak_bytes,
+    score_interval,
     tokens_per_second,
     train_energy,
     trainable_share,
@@ -71,6 +72,7 @@ class Estimate:
     higher_is_better: bool
     n: int
     gain_stderr: float | None = None
+    ends: tuple[float, float] | None = None  # of the 95% interval of `value`
     learned: bool = False  # the task is one that the row was trained on
 
 
@@ -104,6 +106,7 @@ class Row:
     costs: dict[str, float] = field(default_factory=dict)  # of COSTS, what is known
     memory: dict[str, tuple[float, float]] = field(default_factory=dict)  # phase -> predicted and measured bytes
     facts: dict[str, float] = field(default_factory=dict)  # every fact of its cells, by name
+    by_seed: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of MEASURED_COSTS: a value for each seed
 
     @property
     def merit(self) -> float:
@@ -292,6 +295,13 @@ def name_kept(cell: CellRow, task: str) -> bool:
     return cell.n_train > 0 and any(score.task == task for score in cell.scores)
 
 
+MEASURED_COSTS: dict[str, Callable[[CellRow], float | None]] = {
+    "train_seconds": lambda cell: cell.phases.get("train", {}).get("seconds"),
+    "peak_bytes": lambda cell: peak_bytes(cell) or None,
+    "artifact_bytes": lambda cell: cell.facts.get("artifact_bytes"),
+}
+
+
 def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str, tuple[str, ...]]) -> Row:
     done = [cell for cell in cells if cell.status == "done"]
     first = cells[0]
@@ -300,6 +310,11 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str
         values = [value for cell in done if (value := pick(cell)) is not None]
         return statistics.fmean(values) if values else None
 
+    by_seed = {
+        name: tuple(value for cell in done if (value := read(cell)) is not None)
+        for name, read in MEASURED_COSTS.items()
+    }
+    seconds, artifact = by_seed["train_seconds"], by_seed["artifact_bytes"]
     return Row(
         label=first.label,
         method=first.method,
@@ -309,11 +324,11 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str
         seeds=len(done),
         score=estimate(done, first.task, "task"),
         retained={name: estimate(done, name, "retain") or learned(done, name) for name in retain},
-        train_seconds=mean(lambda cell: cell.phases.get("train", {}).get("seconds")),
+        train_seconds=statistics.fmean(seconds) if seconds else None,
         tokens_per_second=mean(tokens_per_second),
-        peak_bytes=max((peak for cell in done if (peak := peak_bytes(cell))), default=None),
+        peak_bytes=max(by_seed["peak_bytes"], default=None),
         trainable=mean(trainable_share),
-        artifact_bytes=mean(lambda cell: cell.facts.get("artifact_bytes")),
+        artifact_bytes=statistics.fmean(artifact) if artifact else None,
         learned=not done or 2 * sum("learned_nothing" in cell.flags for cell in done) < len(done),
         doubtful=any("learned_nothing" in cell.flags for cell in done),
         contended=any(cell.contended for cell in done),
@@ -325,6 +340,7 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str
         costs={name: value for name, cost in COSTS.items() if (value := mean(cost.read)) is not None},
         memory=memory(done),
         facts=mean_facts(done),
+        by_seed=by_seed,
     )
 
 
@@ -376,4 +392,7 @@ def estimate(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -
         higher_is_better=scores[0].higher_is_better,
         n=scores[0].n,
         gain_stderr=joint_stderr(gains, [score.change_stderr for score in compared]),
+        ends=score_interval(
+            values, [score.stderr for score in scores], scores[0].n, scores[0].metric in RIGHT_OR_WRONG
+        ),
     )

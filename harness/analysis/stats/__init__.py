@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from harness.analysis.stats.contrast import Arm, Decision, compare_arms, decide
 from harness.analysis.stats.crossover import Crossover, Scaling, find_crossover, scaling
-from harness.analysis.stats.intervals import Interval, Paired, Z, expected_best, expected_best_interval
+from harness.analysis.stats.intervals import Interval, Paired, Z, corrected, expected_best, expected_best_interval
 from harness.analysis.stats.p_best import Leads, Runner, best_chances, leads
-from harness.analysis.stats.power import Need
+from harness.analysis.stats.power import ALPHA, Need
 from harness.analysis.stats.rankings import (
     Ranking,
     friedman,
@@ -16,8 +16,10 @@ from harness.analysis.stats.rankings import (
     performance_profile,
     probability_of_improvement,
 )
+from harness.analysis.stats.reference import Reference
 
 __all__ = [
+    "ALPHA",
     "Arm",
     "Crossover",
     "Decision",
@@ -26,11 +28,13 @@ __all__ = [
     "Need",
     "Paired",
     "Ranking",
+    "Reference",
     "Runner",
     "Scaling",
     "Z",
     "best_chances",
     "compare_arms",
+    "corrected",
     "decide",
     "expected_best",
     "expected_best_interval",

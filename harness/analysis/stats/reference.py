@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.analysis.stats.intervals import LEVEL
+
 if TYPE_CHECKING:
     from harness.analysis.stats.intervals import Array
 
@@ -50,16 +52,34 @@ class Reference:
         from scipy.special import stdtrit
 
         total = self.items + sum(self.seeds)
-        safe = numpy.where(numpy.asarray(total) > 0, total, 1.0)
+        items = numpy.where(numpy.asarray(total) > 0, self.items, 1.0)  # where nothing varies, items are what there is
+        total = numpy.where(numpy.asarray(total) > 0, total, 1.0)
         few = sum(part for part, df in zip(self.seeds, self.seeds_df, strict=True) if df <= 1)
         few_t = -stdtrit(1.0, tail) if any(df <= 1 for df in self.seeds_df) else 0.0
-        one = (total - few) / safe * -stdtrit(self.degrees(), tail) + few / safe * few_t
+        one = (total - few) / total * -stdtrit(self.degrees(), tail) + few / total * few_t
         share = min(max((WIDE - math.log(tail)) / (WIDE - FAR), 0.0), 1.0)
         if not share:
             return numpy.asarray(one)
-        parts = ((self.items, self.items_df), *zip(self.seeds, self.seeds_df, strict=True))
+        parts = ((items, self.items_df), *zip(self.seeds, self.seeds_df, strict=True))
         squares = sum(part * stdtrit(df, tail) ** 2 for part, df in parts)
-        return numpy.asarray((1 - share) * one + share * numpy.sqrt(squares / safe))
+        return numpy.asarray((1 - share) * one + share * numpy.sqrt(squares / total))
+
+    def around(self, value: float, share_of: int = 0) -> tuple[float, float]:
+        """The ends of the interval of `LEVEL` around an estimate of which these are the parts of the error.
+
+        Of a share of so many items it is Wilson's (1927, doi:10.1080/01621459.1927.10502953), with this reference in
+        place of the normal and the number of items that would give the same error: near 0 and 1 it stays within them,
+        and does not shrink to nothing where all answers are right.
+        """
+        t = float(self.critical((1 - LEVEL) / 2))
+        variance = float(self.items + sum(self.seeds))
+        if not share_of:
+            reach = t * math.sqrt(variance)
+            return value - reach, value + reach
+        count = min(value * (1 - value) / variance, share_of) if variance > 0 and 0 < value < 1 else share_of
+        centre = (value + t**2 / (2 * count)) / (1 + t**2 / count)
+        reach = t / (1 + t**2 / count) * math.sqrt(value * (1 - value) / count + t**2 / (4 * count**2))
+        return centre - reach, centre + reach
 
     def degrees(self) -> Array:
         """Satterthwaite's degrees of freedom of all parts that have more than one; never fewer than the fewest."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
-from harness.analysis import Verdict
+from harness.analysis import Verdict, ratio
+from harness.analysis.stats import ALPHA, corrected
 from harness.report import advice
 from harness.report.elements import Bullets, Element, Text
-from harness.report.format import NA, chance, digits_of, number, seconds, size, with_error
+from harness.report.format import MOST_SURE, NA, chance, digits_of, number, seconds, size, with_error
 from harness.report.pareto import front, retention
 from harness.report.ranking import TableRanking
 from harness.report.sections import learning_curves, self_checks
@@ -18,7 +20,6 @@ from harness.report.table import UNITS, Block, Estimate, Report, Row
 MOST_NAMES = 6  # of a list in a sentence
 LINES = 10  # of the answer on a terminal
 CROSSINGS = 1
-SURE = 0.99  # beyond it "at most" would say nothing
 WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowered", "undecided"))
 
 
@@ -140,8 +141,9 @@ def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
         text += f" (untouched model: {number(block.base.score.value, digits_of(block.metric))})"
     sure = ranking.chances.get(top.label)
     if sure is not None and len(ranking.labels) > 1:
-        most = "at most " if ranking.leads and ranking.leads.at_most and sure < SURE else ""
-        text += f". Chance that it is the best of these {len(ranking.labels)}: {most}{chance(sure)}"
+        bounded = ranking.leads is not None and ranking.leads.at_most  # one seed: what others would do is not in it
+        told = f"at most {chance(min(sure, MOST_SURE))}" if bounded else chance(sure)
+        text += f". Chance that it is the best of these {len(ranking.labels)}: {told}"
     if ranking.best == "base":
         text += ". No label beats the untouched model"
     return text + "."
@@ -157,7 +159,7 @@ def beside_best(ranking: TableRanking) -> Iterator[str]:
     if not ranking.seeds_known:
         yield (
             "One seed each: another seed may change the order, so no difference is established. "
-            "Run two or more (`seeds: [0, 1]`)."
+            "Run three or more (`seeds: [0, 1, 2]`)."
         )
         return
     worse, tied, open_ = (ranking.to_best(word) for word in ("worse", "tied", "underpowered"))
@@ -168,10 +170,10 @@ def beside_best(ranking: TableRanking) -> Iterator[str]:
         texts.append(f"tied with {some(verdict.a for verdict in tied)} (within {ranking.margin:g})")
     if open_:
         texts.append(f"undecided against {some(verdict.a for verdict in open_)}")
-    yield f"{ranking.best} is {'; '.join(texts)}{corrected(ranking)}."
+    yield f"{ranking.best} is {'; '.join(texts)}{corrected_for(ranking)}."
 
 
-def corrected(ranking: TableRanking) -> str:
+def corrected_for(ranking: TableRanking) -> str:
     count = len(ranking.pairs)
     return f" (p corrected for all {count} pairs)" if count > 1 else ""
 
@@ -243,23 +245,48 @@ def costs(rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
     """Who is cheap among those that learned and are not shown to be worse than the best."""
     worse = {verdict.a for verdict in ranking.to_best("worse")}
     good = [row for row in rows if row.learned and row.n_train and row.label not in worse]
-    timed = [row for row in good if row.train_seconds is not None and row.trainable and not row.contended]
     texts = []
-    if len(timed) > 1:  # a merge trains nothing
-        quick, slow = (pick(timed, key=lambda row: row.train_seconds or 0.0) for pick in (min, max))
-    if len(timed) > 1 and quick is not slow:
-        texts.append(f"{quick.label} trains fastest ({seconds(quick.train_seconds)} s; {slow.label}: "
-                    f"{seconds(slow.train_seconds)} s)")  # fmt: skip
-    lean = [row for row in good if row.peak_bytes]
-    if len(lean) > 1:
-        least = min(lean, key=lambda row: row.peak_bytes or 0.0)
-        texts.append(f"{least.label} needs least memory ({size(least.peak_bytes)})")
-    shipped = [row for row in good if row.artifact_bytes]
-    if shipped:
-        small = min(shipped, key=lambda row: row.artifact_bytes or 0.0)
-        texts.append(f"{small.label} is the smallest to ship ({size(small.artifact_bytes)})")
+    # A merge trains nothing, and what shared its device was timed with it.
+    timed = [row for row in good if row.trainable and not row.contended]
+    if quick := cheapest(timed, "train_seconds"):
+        slow = max(timed, key=lambda row: row.train_seconds or 0.0)
+        times = f"{and_(row_text(row, seconds(row.train_seconds), 's') for row in quick)}"
+        texts.append(f"{times} to train ({slow.label}: {seconds(slow.train_seconds)} s)")
+    if lean := cheapest(good, "peak_bytes"):
+        texts.append(f"{and_(row_text(row, size(row.peak_bytes)) for row in lean)} at the peak")
+    if small := cheapest(good, "artifact_bytes"):
+        texts.append(f"{and_(row_text(row, size(row.artifact_bytes)) for row in small)} to ship")
     if texts:
-        yield f"Among labels not shown to be worse than {ranking.best or 'the best'}: {', '.join(texts)}."
+        yield f"Among labels not shown to be worse than {ranking.best or 'the best'}, the least: {'; '.join(texts)}."
+
+
+def row_text(row: Row, value: str, unit: str = "") -> str:
+    return f"{row.label} {value} {unit}".rstrip()
+
+
+def and_(names: Iterable[str]) -> str:
+    """Names joined by commas and an "and"."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def cheapest(rows: Sequence[Row], cost: str) -> list[Row]:
+    """Those with the least of a cost: the least mean, and all that are not shown to have more (their p-values corrected
+    by Holm). Nothing where that leaves nobody out, or where single seeds were measured, which say nothing of others;
+    the size of what is shipped is exact."""
+    exact = cost == "artifact_bytes"
+    known = [row for row in rows if (values := row.by_seed.get(cost)) and (exact or len(values) > 1)]
+    if len(known) < 2 or len(known) < len(rows):
+        return []
+    known.sort(key=lambda row: statistics.fmean(row.by_seed[cost]))
+    first, rest = known[0], known[1:]
+    if exact:
+        more = [statistics.fmean(row.by_seed[cost]) > statistics.fmean(first.by_seed[cost]) for row in rest]
+    else:
+        found = [ratio(row.by_seed[cost], first.by_seed[cost]).p for row in rest]
+        more = [p < ALPHA for p in corrected(found)]
+    alike = [first, *(row for row, is_more in zip(rest, more, strict=True) if not is_more)]
+    return alike if len(alike) < len(known) else []
 
 
 def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:

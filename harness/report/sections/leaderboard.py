@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.analysis.stats import Z
 from harness.report.columns import BESIDE, FRONT, SPARE, Column, columns, headers, problem, seeds, texts, title
 from harness.report.elements import Custom, Footnote, RowStyle, TextTable, Value
 from harness.report.sections.base import Section, Subject
@@ -229,8 +228,7 @@ def interval(row: Row) -> tuple[float, ...]:
     """The ends of about 95% around a row's score; of an error that is not known, the score alone."""
     if row.score is None:
         return ()
-    reach = Z * (row.score.stderr or 0.0)
-    return row.score.value - reach, row.score.value + reach
+    return row.score.ends or (row.score.value, row.score.value)
 
 
 def whisker(row: Row, span: tuple[float, float]) -> Markup | str:

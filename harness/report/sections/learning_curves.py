@@ -96,6 +96,9 @@ def changes(block: Block, condition: str) -> list[LeadChange]:
         if change.at is None or not math.isfinite(change.at.value) or not ns[0] < change.at.value <= ns[-1]:
             continue
         first, second = (a, b) if change.leads_last > 0 else (b, a)
+        said = [verdict.verdict if (verdict := ranking.between(first, second)) else "" for ranking in held]
+        if not any(word == "worse" and "better" in said[place:] for place, word in enumerate(said)):
+            continue  # not shown to be behind at one size and ahead at a larger one, corrected as in the tables
         found.append(LeadChange(first, second, change))
     likely = [change for change in found if change.found.probability >= SURE]
     return sorted(likely, key=lambda change: -change.found.probability)[:MOST]
@@ -211,8 +214,7 @@ def banded(block: Block, condition: str) -> Iterator[dict[str, object]]:
     for label, rows in by_label(block, condition).items():
         for row in rows:
             assert row.score
-            reach = Z * (row.score.stderr or 0.0)
-            low, high = row.score.value - reach, row.score.value + reach
+            low, high = row.score.ends or (row.score.value, row.score.value)
             yield {
                 "label": label,
                 "n": row.n_train,
