@@ -228,7 +228,7 @@ def compare_labels(
                 verdicts.append((where, cost_verdict(first, second, cost, request.within(run))))
                 continue
             scored = headlines((cell for cells in table.values() for cell in cells), metric)
-            by_label = sides(table, item_values(connection, scored), metric)
+            by_label = sides(table, item_values(connection, scored), metric, run.failed_seeds)
             verdicts.append((where, verdict_of(by_label[a], by_label[b], request.within(run))))
         if verdicts:
             return verdicts

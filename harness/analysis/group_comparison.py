@@ -17,11 +17,13 @@ from harness.analysis.stats.contrast import Comparison, compare, compare_arms, d
 from harness.analysis.stats.intervals import Paired, corrected, paired
 from harness.analysis.stats.power import Need
 from harness.analysis.verdicts import (
+    Fallback,
     Point,
     Side,
     Table,
     Values,
     Verdict,
+    fallback_of,
     incomparable,
     side_of,
     tables,
@@ -29,8 +31,9 @@ from harness.analysis.verdicts import (
     why_incomparable,
 )
 from harness.environment import RESULT_PACKAGES
-from harness.records import MARGIN
+from harness.records import FAILED_SEEDS, MARGIN
 from harness.store import CellRow, EnvironmentRecord
+from harness.suite import BASE
 
 if TYPE_CHECKING:
     pass
@@ -133,7 +136,11 @@ def runs_by_score(
 ) -> GroupVerdicts:
     """Compares every label and table of run A with the same of run B."""
     found, rest = pairs(a, b)
-    tested = [(pair, *sides_of(pair, values, names, metric), by_arms) for pair in found]
+    bases = [{point: table.get(BASE, []) for point, table in tables(rows).items()} for rows in (a, b)]
+    tested = []
+    for pair in found:
+        fallbacks = [fallback_of(of.get(pair.where, ()), values, FAILED_SEEDS) for of in bases]
+        tested.append((pair, *sides_of(pair, values, names, metric, fallbacks), by_arms))
     return replace(rest, matched=tuple(judged(tested, margin)))
 
 
@@ -160,10 +167,12 @@ def environments_by_score(
     return replace(rest, matched=tuple(judged(tested, margin)), only_a=lone[0], only_b=lone[1])
 
 
-def sides_of(pair: Pair, values: Values, names: NamePair, metric: str) -> tuple[Side, Side]:
+def sides_of(
+    pair: Pair, values: Values, names: NamePair, metric: str, fallbacks: Sequence[Fallback | None] = (None, None)
+) -> tuple[Side, Side]:
     return (
-        side_of(f"{pair.label} in {names[0]}", pair.a, values, metric),
-        side_of(f"{pair.label} in {names[1]}", pair.b, values, metric),
+        side_of(f"{pair.label} in {names[0]}", pair.a, values, metric, fallbacks[0]),
+        side_of(f"{pair.label} in {names[1]}", pair.b, values, metric, fallbacks[1]),
     )
 
 

@@ -27,10 +27,11 @@ from harness.records import MARGIN
 
 ALIKE = 1.25  # costs up to so many times the lowest are alike: throughput is timed over three batches
 LEAST_SAVING = 0.5  # a cheaper alternative is named that costs at most this share
+LEAST_ENDED = 0.8  # the share of seeds that must have ended well; one of five may fail
 UNKNOWN = Workload(None)
 TINY = 1e-9  # differences of sums: what is exactly at a limit must not depend on their last bit
 Rule = Literal["none", "only", "score", "cost", "simplicity", "score within the margin"]
-Limit = Literal["status", "learned", "memory", "forgetting", "latency", "budget"]
+Limit = Literal["status", "ended", "learned", "memory", "forgetting", "latency", "budget"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Candidate:
     items: tuple[str, ...] = ()
     seeded: bool = True
     seed_numbers: tuple[int, ...] = ()  # of the rows of `values`
+    ended: tuple[int, int] = (1, 1)  # seeds that ended well, of those that ended; the score counts the others too
 
     @property
     def arm(self) -> Arm | None:
@@ -239,7 +241,12 @@ def judged(one: Candidate, cost: Cost | None, wishes: Wishes) -> tuple[list[Reas
     the interval of 95% does not. What was not measured does not meet a limit."""
     if one.failure or one.score is None:
         return [Reason("status", where=one.failure or "has no score")], []
-    reasons, cautions = [], []
+    reasons: list[Reason] = []
+    cautions: list[Reason] = []
+    well, of = one.ended
+    if well < of:
+        share = Reason("ended", well, of)
+        (reasons if well / of < LEAST_ENDED else cautions).append(share)
     if one.n_train and not one.learned:
         reasons.append(Reason("learned"))
     if wishes.memory is not None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
 
 from harness.analysis.stats.contrast import Arm, Comparison, Decision, compare_arms, decide, p_tied
 from harness.analysis.stats.intervals import Interval, cohen_d, corrected
 from harness.data import Quality
-from harness.records import MARGIN
+from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.store import CellRow
+from harness.suite import BASE
 
 TINY = 1e-6
+ENDED_BADLY = frozenset({"failed", "diverged", "oom", "timeout"})
 Values = Mapping[str, Mapping[str, float]]  # attempt_id -> {doc_id: value}
 Outcome = Literal["better", "worse", "tied", "underpowered", "incomparable"]
 
@@ -68,9 +70,43 @@ def headlines(rows: Iterable[CellRow], metric: str = "") -> dict[str, tuple[str,
     }
 
 
-def sides(table: Table, values: Values, metric: str = "") -> dict[str, Side]:
-    """label -> its side of every comparison within a table."""
-    return {label: side_of(label, cells, values, metric) for label, cells in table.items()}
+def sides(table: Table, values: Values, metric: str = "", failed_seeds: FailedSeeds = FAILED_SEEDS) -> dict[str, Side]:
+    """label -> its side of every comparison within a table; see `Fallback` for seeds that ended badly."""
+    fallback = fallback_of(table.get(BASE, ()), values, failed_seeds)
+    return {label: side_of(label, cells, values, metric, fallback) for label, cells in table.items()}
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What a seed of a method counts as that diverged, failed, or ran out of memory or time. How often a method ends
+    well is part of what it does: without them, one of five seeds that happens to end well would speak for all.
+
+    `base`: as the untouched model, whose `values` are given, doc_id -> value. `worst`: as wrong answers to all items,
+    where the values lie between 0 and 1 (others have no worst, and count as the untouched model's).
+    """
+
+    how: FailedSeeds = FAILED_SEEDS
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def row(self, docs: Sequence[str], known: Sequence[Sequence[float]], higher: bool) -> tuple[float, ...] | None:
+        """The values of a seed; None where the untouched model has none for these items."""
+        bounded = all(0 <= value <= 1 for row in known for value in row)
+        if self.how == "worst" and bounded:
+            return (0.0 if higher else 1.0,) * len(docs)
+        return tuple(self.values[doc] for doc in docs) if all(doc in self.values for doc in docs) else None
+
+
+def fallback_of(base: Sequence[CellRow], values: Values, how: FailedSeeds) -> Fallback:
+    """The fallback by the untouched model's cell of a table."""
+    known = next((values.get(cell.attempt_id, {}) for cell in base if cell.status == "done"), {})
+    return Fallback(how, known)
+
+
+def ended(cells: Iterable[CellRow]) -> tuple[int, int]:
+    """(seeds that ended well, seeds that ended)."""
+    states = [cell.status for cell in cells]
+    well = states.count("done")
+    return well, well + sum(state in ENDED_BADLY for state in states)
 
 
 @dataclass(frozen=True)
@@ -86,6 +122,7 @@ class Side:
     missing: str = ""  # why it cannot be compared
     fingerprint: str = ""  # of the task's definition and documents, where it is known
     seeds: tuple[int, ...] = ()  # of the rows of `values`, in rising order
+    ended: tuple[int, int] = (1, 1)  # seeds that ended well, of how many; the values of the others are a `Fallback`
 
     @property
     def arm(self) -> Arm:
@@ -126,10 +163,14 @@ class Verdict:
     p_alone: float | None = None
     q: float | None = None
     effect_size: float | None = None
+    remarks: tuple[str, ...] = ()  # of seeds that ended badly
 
 
-def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = "") -> Side:
-    """A label's finished cells on the task that they learned. `metric` is another than the headline."""
+def side_of(
+    label: str, cells: Sequence[CellRow], values: Values, metric: str = "", fallback: Fallback | None = None
+) -> Side:
+    """A label's cells on the task that they learned. `metric` is another than the headline. Without a `fallback`, seeds
+    that ended badly are left out."""
 
     def without(reason: str) -> Side:
         return Side(label, metric, True, (), (), missing=f"{label} {reason}")
@@ -158,10 +199,19 @@ def side_of(label: str, cells: Sequence[CellRow], values: Values, metric: str = 
     for score, row in zip(found, table, strict=False):
         if abs(score.value - math.fsum(row) / len(row)) > (score.stderr or TINY) + TINY:
             return without(f"has a {score.metric} that is no mean over items, so items cannot be compared")
-    seeds = tuple(cell.seed for cell in done if cell.seed is not None)
+    by_seed = {cell.seed: row for cell, row in zip(done, table, strict=True)}
+    for cell in cells if fallback else ():
+        if fallback and cell.status in ENDED_BADLY:
+            stand_in = fallback.row(docs, table, found[0].higher_is_better)
+            if stand_in is None:
+                return without("has seeds that ended badly, and the untouched model was not scored on the same items")
+            by_seed.setdefault(cell.seed, stand_in)
+    seeds = tuple(sorted(seed for seed in by_seed if seed is not None))
     return Side(
-        label, found[0].metric, found[0].higher_is_better, docs, table, bool(seeds), "", done[0].fingerprint, seeds
-    )
+        label, found[0].metric, found[0].higher_is_better, docs,
+        tuple(by_seed[seed] for seed in seeds) if seeds else table,
+        bool(seeds), "", done[0].fingerprint, seeds, ended(cells) if fallback else (len(done), len(done)),
+    )  # fmt: skip
 
 
 def why_incomparable(a: Side, b: Side) -> str:
@@ -229,8 +279,12 @@ def pairwise_verdicts(
 def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:
     """The verdict that a comparison and the decision on it amount to."""
     return Verdict(
-        a.label, b.label, decision.verdict, a.metric, decision, p_alone=found.p, effect_size=effect_size(a, b)
-    )
+        a.label, b.label, decision.verdict, a.metric, decision, p_alone=found.p, effect_size=effect_size(a, b),
+        remarks=tuple(
+            f"{side.label}: {side.ended[0]} of {side.ended[1]} seeds ended well"
+            for side in (a, b) if side.ended[0] < side.ended[1]
+        ),
+    )  # fmt: skip
 
 
 def effect_size(a: Side, b: Side) -> float | None:

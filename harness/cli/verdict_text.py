@@ -39,6 +39,11 @@ def show_comparison(comparison: LabelComparison | CellComparison | GroupComparis
 
 
 def sentence(verdict: Verdict) -> str:
+    """A verdict in words, with its figures, and how many seeds ended well where some did not."""
+    return " ".join([outcome(verdict), *(f"{remark}." for remark in verdict.remarks)])
+
+
+def outcome(verdict: Verdict) -> str:
     """A verdict in words, with its figures."""
     if verdict.ratio:
         return cost_sentence(verdict)

@@ -159,8 +159,9 @@ def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFac
 def read_facts(path: Path, kind: type[Kind]) -> Kind | None:
     """Facts from a file; None when there is none, or when it is damaged: then they are made again."""
     try:
-        stored = json.loads(path.read_text())
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+        stored: dict[str, Any] = json.loads(path.read_text())
+        fields: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in stored.items()}
+        return kind(**fields)
     except (OSError, ValueError, TypeError):
         return None
 

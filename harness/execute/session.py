@@ -87,6 +87,7 @@ class Session:
             "suite": plan.suite.name,
             "question": plan.suite.question,
             "margin": plan.suite.margin,
+            "failed_seeds": plan.suite.failed_seeds,
             "env_digest": self.environment.env_digest,
             "started": now(),
             "finished": None,

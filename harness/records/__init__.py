@@ -10,6 +10,7 @@ from harness.records.digests import RESULT_VERSION, canonical, digest
 from harness.records.job import JOB, EarlierTrial, Job
 from harness.records.json_object import JsonObject
 from harness.records.results import (
+    FAILED_SEEDS,
     MARGIN,
     OWN_CHECK,
     CellResult,
@@ -17,6 +18,7 @@ from harness.records.results import (
     Checkpoint,
     Environment,
     Fact,
+    FailedSeeds,
     Flag,
     Item,
     Phase,
@@ -32,6 +34,7 @@ from harness.records.units import bare_quantity, quantity, scales
 
 __all__ = [
     "BEST_TRIAL",
+    "FAILED_SEEDS",
     "JOB",
     "MARGIN",
     "NEEDS",
@@ -49,6 +52,7 @@ __all__ = [
     "EarlierTrial",
     "Environment",
     "Fact",
+    "FailedSeeds",
     "Flag",
     "Item",
     "Job",

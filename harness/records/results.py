@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar
 
 from harness.records.cell import Cell
 from harness.records.json_object import JsonObject
@@ -276,10 +276,16 @@ class CellResult:
         )
 
 
+# What a seed that ended badly counts as, where a method's scores are joined: the untouched model's score, or the worst.
+FailedSeeds = Literal["base", "worst"]
+FAILED_SEEDS: FailedSeeds = "base"
+
+
 class RunRecord(TypedDict):
     """A run of a suite, as `runs/<run_id>.json` holds it: `started` and `finished` in ISO 8601, None while it runs.
 
-    `margin` is the difference below which scores are tied. `only_cells` are the patterns of `--only`; empty: the whole
+    `margin` is the difference below which scores are tied; `failed_seeds` what a seed that ended badly counts as.
+    `only_cells` are the patterns of `--only`; empty: the whole
     suite. `members` are the cells (`Cell.member`).
     """
 
@@ -287,6 +293,7 @@ class RunRecord(TypedDict):
     suite: str
     question: str
     margin: float
+    failed_seeds: FailedSeeds
     env_digest: str
     started: str
     finished: str | None

@@ -195,6 +195,8 @@ def reason(why: Reason, prices: Prices) -> str:
     known = why.value is not None
     if why.limit == "status":
         return why.where
+    if why.limit == "ended":
+        return f"only {why.value:g} of {why.allowed:g} seeds ended well"
     if why.limit == "learned":
         return "not shown to beat the untouched model"
     if why.limit == "memory":
@@ -212,6 +214,8 @@ def reason(why: Reason, prices: Prices) -> str:
 
 
 def caution(why: Reason) -> str:
+    if why.limit == "ended":
+        return f"{why.value:g} of {why.allowed:g} seeds ended well; its score counts the others too"
     if why.limit == "latency":
         return f"one request in ten takes {why.reach:.0f} ms or more, above the limit of {why.allowed:g} ms"
     return (

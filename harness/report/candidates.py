@@ -15,13 +15,14 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.analysis import Candidate, Change, Prices, Values, Workload, hourly, side_of
+from harness.analysis import Candidate, Change, Prices, Values, Workload, fallback_of, hourly, side_of
 from harness.analysis.stats import expected_best
 from harness.curricula import all_curricula
 from harness.errors import StoreError, UserError, unknown
 from harness.report.complexity import method_of, packages, to_choose
 from harness.report.table import UNITS, Block, Estimate, Report, Row, condition_of
 from harness.store import CellRow, Design, StoredStudy
+from harness.suite import BASE
 
 MAKING = ("load", "train", "save")
 TIMES = ("latency_ms_p50", "latency_ms_p90", "inference_documents_per_second")
@@ -226,7 +227,9 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
     """A row as a candidate."""
     cells = known.cells(block, row)
     done = [cell for cell in cells if cell.status == "done"]
-    side = side_of(row.label, cells, known.values)
+    base = [cell for one in block.rows if one.label == BASE for cell in known.cells(block, one)]
+    fallback = fallback_of(base, known.values, known.report.run.failed_seeds)
+    side = side_of(row.label, cells, known.values, fallback=fallback)
     failures = dict.fromkeys(f"{status}: {reason}".removesuffix(": ") for _, status, reason in row.failures)
     score = row.score
     found = Candidate(
@@ -283,6 +286,7 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         items=side.docs,
         seeded=side.seeded,
         seed_numbers=side.seeds,
+        ended=row.ended if row.n_train else (1, 1),
     )  # fmt: skip
 
 
@@ -406,4 +410,5 @@ def between(low: Candidate, high: Candidate, share: float) -> Candidate:
         ),
         items=high.items if seeds else (),
         seed_numbers=low.seed_numbers if low.seed_numbers == high.seed_numbers else (),
+        ended=min((low.ended, high.ended), key=lambda ended: ended[0] / ended[1]),
     )

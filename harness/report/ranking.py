@@ -19,6 +19,7 @@ from harness.analysis import (
 )
 from harness.analysis import tables as tables_of
 from harness.analysis.stats import Decision, Interval, Leads, Runner, best_chances, compare_arms, decide, leads
+from harness.records import FAILED_SEEDS, FailedSeeds
 from harness.store import CellRow
 
 SETTLED = 5  # of those that cannot be told from the best: for so many it is worked out what would do
@@ -75,13 +76,17 @@ def turned(verdict: Verdict) -> Verdict:
     return replace(verdict, a=verdict.b, b=verdict.a, verdict=opposite, decision=decision, effect_size=size)
 
 
-def rankings(rows: Iterable[CellRow], values: Values, margin: float) -> dict[Point, TableRanking]:
+def rankings(
+    rows: Iterable[CellRow], values: Values, margin: float, failed_seeds: FailedSeeds = FAILED_SEEDS
+) -> dict[Point, TableRanking]:
     """Ranks every table. `values` are those of the items of every row's headline score."""
-    return {point: ranking(point, table, values, margin) for point, table in tables_of(rows).items()}
+    return {point: ranking(point, table, values, margin, failed_seeds) for point, table in tables_of(rows).items()}
 
 
-def ranking(point: Point, table: Table, values: Values, margin: float) -> TableRanking:
-    found = sides(table, values)
+def ranking(
+    point: Point, table: Table, values: Values, margin: float, failed_seeds: FailedSeeds = FAILED_SEEDS
+) -> TableRanking:
+    found = sides(table, values, failed_seeds=failed_seeds)
     missing = {label: side.missing for label, side in found.items() if side.missing}
     alike = Counter((side.metric, side.docs, side.fingerprint) for side in found.values() if not side.missing)
     usual = max(alike, key=lambda what: alike[what], default=None)  # where some have other items, those that most have

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from harness.analysis import RIGHT_OR_WRONG, Point
+from harness.analysis import RIGHT_OR_WRONG, Point, ended
 from harness.data import Quality
-from harness.records import MARGIN
+from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.report.matched_retention import MatchedRetention, retention_at_matched_score
 from harness.report.measurements import (
     average,
@@ -107,6 +107,7 @@ class Row:
     memory: dict[str, tuple[float, float]] = field(default_factory=dict)  # phase -> predicted and measured bytes
     facts: dict[str, float] = field(default_factory=dict)  # every fact of its cells, by name
     by_seed: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of MEASURED_COSTS: a value for each seed
+    ended: tuple[int, int] = (0, 0)  # seeds that ended well, of those that ended; the score counts the others too
 
     @property
     def merit(self) -> float:
@@ -222,7 +223,7 @@ def build(
     what these items show."""
     bare = Report(run, (), tuple(cells), tuple(checks), tuple(studies), answers or {}, texts or {}, designs or {})
     cells = bare.cells
-    stood = rankings(cells, bare.values, run.margin)
+    stood = rankings(cells, bare.values, run.margin, run.failed_seeds)
     blocks = []
     for model, task in dict.fromkeys((cell.base_model, cell.task) for cell in cells):
         members = [cell for cell in cells if (cell.base_model, cell.task) == (model, task)]
@@ -234,7 +235,7 @@ def build(
         for cell in sorted(members, key=lambda cell: cell.n_train):
             groups.setdefault((cell.n_train, condition_of(cell), cell.label), []).append(cell)
         alike = capabilities(members, names)
-        rows = tuple(make_row(group, names, alike) for group in groups.values())
+        rows = tuple(make_row(group, names, alike, run.failed_seeds) for group in groups.values())
         metric = next((row.score.metric for row in rows if row.score), "")
         curves, curveless = {}, []
         for (n_train, condition, label), group in groups.items():
@@ -302,7 +303,12 @@ MEASURED_COSTS: dict[str, Callable[[CellRow], float | None]] = {
 }
 
 
-def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str, tuple[str, ...]]) -> Row:
+def make_row(
+    cells: Sequence[CellRow],
+    retain: Sequence[str],
+    alike: Mapping[str, tuple[str, ...]],
+    failed_seeds: FailedSeeds = FAILED_SEEDS,
+) -> Row:
     done = [cell for cell in cells if cell.status == "done"]
     first = cells[0]
 
@@ -322,7 +328,7 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str
         model=first.model,
         n_train=first.n_train,
         seeds=len(done),
-        score=estimate(done, first.task, "task"),
+        score=with_failed_seeds(estimate(done, first.task, "task"), done, cells, failed_seeds),
         retained={name: estimate(done, name, "retain") or learned(done, name) for name in retain},
         train_seconds=statistics.fmean(seconds) if seconds else None,
         tokens_per_second=mean(tokens_per_second),
@@ -341,6 +347,7 @@ def make_row(cells: Sequence[CellRow], retain: Sequence[str], alike: Mapping[str
         memory=memory(done),
         facts=mean_facts(done),
         by_seed=by_seed,
+        ended=ended(cells),
     )
 
 
@@ -374,6 +381,32 @@ def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Estimate | No
         return None
     mean, stderr = statistics.fmean(gains), joint_stderr(gains, errors)
     return Estimate(mean, stderr, mean, first.metric, first.higher_is_better, first.n, stderr)
+
+
+def with_failed_seeds(
+    found: Estimate | None, done: Sequence[CellRow], cells: Sequence[CellRow], how: FailedSeeds
+) -> Estimate | None:
+    """A score over all seeds that ended: those that ended badly count as the untouched model, or as wrong throughout
+    (see `analysis.Fallback`). As it is where the untouched model was not scored."""
+    well, of = ended(cells)
+    scores = [score for cell in done if (score := headline(cell, cell.task, "task"))]
+    bases = [score.base_value for score in scores if score.base_value is not None]
+    share = bool(scores) and scores[0].metric in RIGHT_OR_WRONG
+    if found is None or well == of or not scores or not (bases or (how == "worst" and share)):
+        return found
+    stand_in = 0.0 if how == "worst" and share else statistics.fmean(bases)
+    values = [score.value for score in scores] + [stand_in] * (of - well)
+    errors = [score.stderr for score in scores]
+    errors += [max((error for error in errors if error is not None), default=None)] * (of - well)
+    gains = [value - statistics.fmean(bases) for value in values] if bases else []
+    return replace(
+        found,
+        value=statistics.fmean(values),
+        stderr=joint_stderr(values, errors),
+        gain=statistics.fmean(gains) if gains else None,
+        gain_stderr=joint_stderr(gains, [found.gain_stderr] * len(gains)) if gains else None,
+        ends=score_interval(values, errors, found.n, share),
+    )
 
 
 def estimate(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -> Estimate | None:

@@ -128,8 +128,10 @@ def row_of_run(run: RunRecord) -> Row:
         "finished": run["finished"],
         "status": run["status"],
         "command": run["command"],
-        "only_cells": run.get("only_cells"),  # absent from records of an earlier tunebench, as is the margin
+        # Absent from records of an earlier tunebench.
+        "only_cells": run.get("only_cells"),
         "margin": run.get("margin"),
+        "failed_seeds": run.get("failed_seeds"),
     }
 
 

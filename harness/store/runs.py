@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from harness.records import MARGIN
+from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.store.select import select_rows
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class EnvironmentRecord(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run of a suite, with its environment. Scores that differ by less than `margin`, the suite's own, are tied."""
+    """A run of a suite, with its environment. Scores that differ by less than `margin`, the suite's own, are tied;
+    `failed_seeds` says what a seed that ended badly counts as."""
 
     run_id: str
     suite: str
@@ -41,10 +42,12 @@ class StoredRun:
     status: str
     environment: EnvironmentRecord
     margin: float = MARGIN
+    failed_seeds: FailedSeeds = FAILED_SEEDS
 
 
 # The columns of a StoredRun.
-RUN = f"run_id, suite, question, env_digest, started, status, coalesce(margin, {MARGIN}) AS margin"
+RUN = f"run_id, suite, question, env_digest, started, status, coalesce(margin, {MARGIN}) AS margin, "
+RUN += f"coalesce(failed_seeds, '{FAILED_SEEDS}') AS failed_seeds"
 
 
 @dataclass(frozen=True)

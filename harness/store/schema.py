@@ -146,6 +146,12 @@ def cross_entropy_apart_from_what_was_minimised(connection: duckdb.DuckDBPyConne
     connection.execute("ALTER TABLE steps ADD COLUMN cross_entropy DOUBLE")
 
 
+@migration
+def what_a_seed_that_ended_badly_counts_as(connection: duckdb.DuckDBPyConnection) -> None:
+    # NULL: a run of a tunebench that left such seeds out. The default holds for it.
+    connection.execute("ALTER TABLE runs ADD COLUMN failed_seeds VARCHAR")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}

@@ -15,7 +15,7 @@ from pydantic import ByteSize, ConfigDict, Field
 
 from harness.data import UNSPOILT, Corruption, Number, Quality, Select
 from harness.errors import Problem, SuiteError, UserError, unknown
-from harness.records import MARGIN, canonical
+from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds, canonical
 from harness.suite.search_space import TuneSettings, malformed, searchable_settings, searched_space
 from harness.suite.train_settings import check_train, explain
 from harness.suite.variants import BASE, Variant, read_variant
@@ -55,6 +55,11 @@ class SuiteFile(pydantic.BaseModel):
     margin: Number = Field(
         MARGIN, ge=0, lt=1, description="the difference of scores that does not matter; below it labels are tied"
     )
+    failed_seeds: FailedSeeds = Field(
+        FAILED_SEEDS,
+        description="what a seed counts as that diverged, failed, or ran out of memory or time: the untouched model "
+        "(base), or all answers wrong (worst)",
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ class Suite:
     corrupt: tuple[Corruption, ...] = (UNSPOILT,)
     select: tuple[str, ...] = ("balanced",)
     tune: TuneSettings | None = None
-    margin: float = MARGIN  # no part of what a cell is: it says how results are read
+    margin: float = MARGIN  # no part of what a cell is: it says how results are read, and so does the next
+    failed_seeds: FailedSeeds = FAILED_SEEDS
 
     def qualities(self) -> Iterator[Quality]:
         """Every point of the axis of data quality, in the order of the file."""
@@ -197,6 +203,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
         select=tuple(file.select),
         tune=file.tune,
         margin=file.margin,
+        failed_seeds=file.failed_seeds,
     )
 
 

@@ -156,7 +156,7 @@ class TestAnswer:
         assert (
             "With 128 examples, setfit (encoder) scores best on topic: acc 0.93 ± 0.03 (untouched model: 0.60)." in said
         )
-        assert re.search(r"Chance that it is the best of these 6: at most 9\d%", said)
+        assert re.search(r"Chance that it is the best of these 6: (8|9)\d%", said)
         assert "setfit is better than prompt, base; undecided against full, lora, dora (p corrected for all 15" in said
         assert "Compared with full, which trains every weight: worse: prompt; undecided: lora, dora." in said
         assert "lora forgets least on prose (−0.100 nats/word)" in said  # prompt lost less, but learned nothing
@@ -279,7 +279,7 @@ class TestMarkdown:
     def test_tables_are_well_formed(self, written):
         markdown = written[2]
         lines = [line for line in markdown.splitlines() if line.startswith("|")]
-        scores_, winners, fit, facts = 2 * (2 + 8), 2 + 2, 2 + 5, 2 + 11
+        scores_, winners, fit, facts = 2 * (2 + 8), 2 + 2, 2 + 4, 2 + 11
         assert len(lines) == scores_ + winners + fit + facts
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 3
 

@@ -137,6 +137,8 @@ def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
         f"{examples}, {top.label}{own} scores best on {block.task}: "
         f"{block.metric} {with_error(top.score.value, top.score.stderr, digits_of(block.metric))}"
     )
+    if top.ended[0] < top.ended[1]:
+        text += f", {top.ended[0]} of {top.ended[1]} seeds ended well"
     if block.base and block.base.score:
         text += f" (untouched model: {number(block.base.score.value, digits_of(block.metric))})"
     sure = ranking.chances.get(top.label)
@@ -272,13 +274,15 @@ def and_(names: Iterable[str]) -> str:
 
 def cheapest(rows: Sequence[Row], cost: str) -> list[Row]:
     """Those with the least of a cost: the least mean, and all that are not shown to have more (their p-values corrected
-    by Holm). Nothing where that leaves nobody out, or where single seeds were measured, which say nothing of others;
-    the size of what is shipped is exact."""
+    by Holm). Nothing where that leaves nobody out. A single seed says nothing of others: what was measured under one is
+    left out, and nothing is said where it has the least; but the size of what is shipped is exact."""
     exact = cost == "artifact_bytes"
-    known = [row for row in rows if (values := row.by_seed.get(cost)) and (exact or len(values) > 1)]
-    if len(known) < 2 or len(known) < len(rows):
+    measured = sorted(
+        (row for row in rows if row.by_seed.get(cost)), key=lambda row: statistics.fmean(row.by_seed[cost])
+    )
+    known = [row for row in measured if exact or len(row.by_seed[cost]) > 1]
+    if len(known) < 2 or known[0] is not measured[0]:
         return []
-    known.sort(key=lambda row: statistics.fmean(row.by_seed[cost]))
     first, rest = known[0], known[1:]
     if exact:
         more = [statistics.fmean(row.by_seed[cost]) > statistics.fmean(first.by_seed[cost]) for row in rest]
