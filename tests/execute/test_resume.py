@@ -94,9 +94,8 @@ def test_an_older_database_is_migrated_and_a_copy_of_it_kept(tmp_path: Path) -> 
         connection.execute("ALTER TABLE cells DROP COLUMN objectives; ALTER TABLE cells DROP COLUMN curriculum")
         connection.execute("ALTER TABLE cells DROP COLUMN data; ALTER TABLE members DROP COLUMN data")
         connection.execute("DROP TABLE instruments; DROP TABLE checkpoints; ALTER TABLE runs DROP COLUMN only_cells")
-        connection.execute(
-            "ALTER TABLE runs DROP COLUMN margin; ALTER TABLE runs DROP COLUMN failed_seeds; ALTER TABLE steps DROP COLUMN cross_entropy"
-        )
+        connection.execute("ALTER TABLE runs DROP COLUMN margin; ALTER TABLE runs DROP COLUMN failed_seeds")
+        connection.execute("ALTER TABLE steps DROP COLUMN cross_entropy")
         connection.execute("ALTER TABLE attempts DROP COLUMN tuned; ALTER TABLE members DROP COLUMN role")
         connection.execute("ALTER TABLE cells DROP COLUMN study; ALTER TABLE cells DROP COLUMN trial")
         connection.execute("DROP TABLE files; DELETE FROM schema_version WHERE version > 1")
