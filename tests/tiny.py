@@ -178,7 +178,7 @@ def make_encoder(folder: Path) -> None:
     """Write a random sentence encoder (a BERT of one layer, 32 wide, mean pooling) that knows the words of `rows`."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 

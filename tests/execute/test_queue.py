@@ -49,6 +49,19 @@ def run_through(queue: Queue, slots: int, ends: Callable[[Cell], str]) -> tuple[
             return started, skipped
 
 
+def test_labels_take_turns() -> None:
+    """Whatever their lengths: what the machine does meanwhile, it does to all of them."""
+    cells = [cell(label, 8, seed) for label in ("slow", "fast", "twin") for seed in (0, 1, 2)]
+    queue = Queue(
+        cells, {made.spec_digest: "to do" for made in cells}, lambda made: 9.0 if made.label == "slow" else 1.0
+    )
+    started, _ = run_through(queue, 1, lambda made: Status.DONE)
+    assert [made.seed for made in started] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert [made.label for made in started][::3] == ["slow"] * 3
+    firsts = {tuple(made.label for made in started[at + 1 : at + 3]) for at in (0, 3, 6)}
+    assert firsts <= {("fast", "twin"), ("twin", "fast")}
+
+
 @given(graphs, st.integers(1, 4), st.sets(st.integers(0, 11)))
 def test_every_cell_once_after_what_it_needs(needs: list[set[int]], slots: int, failing: set[int]) -> None:
     cells = cells_of(list(needs))

@@ -73,7 +73,7 @@ def test_an_encoder_learns_from_pairs_of_different_texts(
     label: str, encoding_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the trainer is given, read off its own batches: as many pairs of either kind as `pairs` says."""
-    from sentence_transformers import losses
+    from sentence_transformers.sentence_transformer import losses
 
     job = work(encoding_project, tmp_path / "attempts" / "a", label.replace("}", ", pairs: 3}"), size=16)
     seen: list[tuple[str, str, float]] = []
