@@ -152,10 +152,9 @@ def environments_by_score(
     metric: str = "",
     margin: float = MARGIN,
 ) -> GroupVerdicts:
-    """The cells that both environments finished, paired by seed and item.
+    """Compares every label and table of environment A with the same of B, over the cells that both finished.
 
-    The differences of a label, [seeds, items], are compared with nothing, which is `contrast.compare` with paired
-    seeds.
+    The differences A - B [seeds, items] are tested against zero (`contrast.compare` with `paired_seeds`).
     """
     found, rest = pairs(*cells_in_both(a, b))
     specs = [{row.spec_digest for row in rows if row.status == "done"} for rows in (a, b)]

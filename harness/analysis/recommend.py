@@ -3,7 +3,8 @@
 The rule. What failed, what learned nothing and what breaks a limit is ruled out, each with every reason. Of those that
 fit, the highest score is sought; what scores within the margin of it is good enough. Of these the cheapest counts, by
 total cost of ownership, and what costs at most a quarter more, since times are measured no better: among them fewer
-parts to run, extra packages and settings to choose go first, then the score. The other good ones follow by their cost,
+parts to run, extra packages and settings to choose go first, then the score. Where one of them was timed beside other
+work, costs do not decide. The other good ones follow by their cost,
 all others by their score. Scores decide by their estimates and not by tests: if whatever cannot be told
 apart were good enough, a cheap method would win by being measured badly. The answer says how certain it is.
 
@@ -222,7 +223,8 @@ def rank_candidates(
     best = max(one.candidate.merit for one in fit)
     close = [one for one in fit if best - one.candidate.merit <= wishes.margin + TINY]
     others = [one for one in fit if one not in close]
-    low = ALIKE * min(total(one) for one in close)
+    priced = not any(one.candidate.contended for one in close)
+    low = ALIKE * min(total(one) for one in close) if priced else math.inf
     first = sorted(close, key=lambda one: (total(one) > low, *(by_cost(one) if total(one) > low else simpler(one))))
     rest = sorted(others, key=lambda one: (-one.candidate.merit, *by_cost(one)))
     chosen = first[0].candidate
@@ -231,7 +233,7 @@ def rank_candidates(
         replace(one, close=one in close, decision=decisions.get(one.candidate.label)) for one in (*first, *rest)
     )
     return Answer(
-        ranked, tuple(out), wishes, prices, rule_of(ranked), confidence(ranked, wishes.margin, seed),
+        ranked, tuple(out), wishes, prices, rule_of(ranked, priced), confidence(ranked, wishes.margin, seed),
         cheaper(ranked),
     )  # fmt: skip
 
@@ -288,25 +290,26 @@ def by_cost(one: Ranked) -> tuple[float, tuple[int, int, int], float, float, str
     return (total(one), *simpler(one))
 
 
-def rule_of(ranked: Sequence[Ranked]) -> Rule:
-    """What put the first before the second."""
+def rule_of(ranked: Sequence[Ranked], priced: bool = True) -> Rule:
+    """What put the first before the second; costs only where they are `priced`, that is compared."""
     if len(ranked) == 1:
         return "only"
     first, second = ranked[:2]
     if not second.close:
         return "score"
-    if total(second) > ALIKE * min(total(one) for one in ranked if one.close):
+    if priced and total(second) > ALIKE * min(total(one) for one in ranked if one.close):
         return "cost"
     return "simplicity" if first.candidate.complexity != second.candidate.complexity else "score within the margin"
 
 
 def cheaper(ranked: Sequence[Ranked]) -> Ranked | None:
-    """The cheapest that costs at most half of the first, and of which the interval does not show that it is worse."""
+    """The cheapest that costs at most half of the first, and of which the interval does not show that it is worse.
+    None of what was timed beside other work."""
     first = ranked[0]
     found = [
         one
         for one in ranked[1:]
-        if one.cost and first.cost and one.decision
+        if one.cost and first.cost and one.decision and not (one.candidate.contended or first.candidate.contended)
         and one.cost.total <= LEAST_SAVING * first.cost.total
         and one.cost.total < first.cost.total
         and one.decision.interval.low <= 0 <= one.decision.interval.high

@@ -45,19 +45,19 @@ Table = dict[str, list[CellRow]]  # label -> its cells, a seed each
 def tables(rows: Iterable[CellRow]) -> dict[Point, Table]:
     """The tables of a run; the untrained rows stand in every one of their task and model. Where nothing was trained
     they have a table of their own."""
-    found: dict[Point, Table] = {}
+    by_point: dict[Point, Table] = {}
     untrained: dict[tuple[str, str], Table] = {}
     for row in rows:
         if row.n_train:
             point = Point(row.task, row.base_model, row.n_train, Quality.of(row.data).condition)
-            found.setdefault(point, {}).setdefault(row.label, []).append(row)
+            by_point.setdefault(point, {}).setdefault(row.label, []).append(row)
         else:
             untrained.setdefault((row.task, row.base_model), {}).setdefault(row.label, []).append(row)
     for (task, model), table in untrained.items():
-        theirs = [point for point in found if (point.task, point.model) == (task, model)]
+        theirs = [point for point in by_point if (point.task, point.model) == (task, model)]
         for point in theirs or [Point(task, model, 0)]:
-            found[point] = {**table, **found.get(point, {})}
-    return found
+            by_point[point] = {**table, **by_point.get(point, {})}
+    return by_point
 
 
 def headlines(rows: Iterable[CellRow], metric: str = "") -> dict[str, tuple[str, str]]:
@@ -183,32 +183,32 @@ def side_of(
     own_first = (
         next((s for s in cell.scores if s.task == cell.task and metric in ("", s.metric)), None) for cell in done
     )
-    found = [score for score in own_first if score]
-    if not found:
-        known = ", ".join(dict.fromkeys(score.metric for score in own)) or "none"
-        return without(f"was not scored by {metric} (there is {known})" if metric else "has no score")
+    headline_scores = [score for score in own_first if score]
+    if not headline_scores:
+        stored_metrics = ", ".join(dict.fromkeys(score.metric for score in own)) or "none"
+        return without(f"was not scored by {metric} (there is {stored_metrics})" if metric else "has no score")
     rows = [values.get(cell.attempt_id, {}) for cell in done]
     docs = tuple(sorted(rows[0]))
     if any(tuple(sorted(row)) != docs for row in rows):
         return without("was scored on other items under another seed")
     if len(docs) < 2:
-        return without(f"has no values of single items for {found[0].metric}")
+        return without(f"has no values of single items for {headline_scores[0].metric}")
     table = tuple(tuple(row[doc] for doc in docs) for row in rows)
     if not all(value is not None and math.isfinite(value) for row in table for value in row):
         return without("has values of single items that are no finite numbers")
-    for score, row in zip(found, table, strict=False):
+    for score, row in zip(headline_scores, table, strict=False):
         if abs(score.value - math.fsum(row) / len(row)) > (score.stderr or TINY) + TINY:
             return without(f"has a {score.metric} that is no mean over items, so items cannot be compared")
     by_seed = {cell.seed: row for cell, row in zip(done, table, strict=True)}
     for cell in cells if fallback else ():
         if fallback and cell.status in ENDED_BADLY:
-            stand_in = fallback.row(docs, table, found[0].higher_is_better)
+            stand_in = fallback.row(docs, table, headline_scores[0].higher_is_better)
             if stand_in is None:
                 return without("has seeds that ended badly, and the untouched model was not scored on the same items")
             by_seed.setdefault(cell.seed, stand_in)
     seeds = tuple(sorted(seed for seed in by_seed if seed is not None))
     return Side(
-        label, found[0].metric, found[0].higher_is_better, docs,
+        label, headline_scores[0].metric, headline_scores[0].higher_is_better, docs,
         tuple(by_seed[seed] for seed in seeds) if seeds else table,
         bool(seeds), "", done[0].fingerprint, seeds, ended(cells) if fallback else (len(done), len(done)),
     )  # fmt: skip
@@ -257,23 +257,29 @@ def pairwise_verdicts(
     sides = list(sides)
     pairs = list(combinations(sides, 2))
     if against is not None:
-        named = next(side for side in sides if side.label == against)
-        pairs = [(side, named) for side in sides if side is not named]
-    fit = [compare_arms(a.arm, b.arm) for a, b in pairs if not why_incomparable(a, b)]
-    alone = [found.p for found in fit]
-    within = corrected([p_tied(found, margin) for found in fit], "holm")
-    rest = zip(fit, corrected(alone, "holm"), within, corrected(alone, "benjamini-hochberg"), strict=True)
-    made = []
+        reference_side = next(side for side in sides if side.label == against)
+        pairs = [(side, reference_side) for side in sides if side is not reference_side]
+    comparisons = [compare_arms(a.arm, b.arm) for a, b in pairs if not why_incomparable(a, b)]
+    alone = [comparison.p for comparison in comparisons]
+    within = corrected([p_tied(comparison, margin) for comparison in comparisons], "holm")
+    tests = zip(comparisons, corrected(alone, "holm"), within, corrected(alone, "benjamini-hochberg"), strict=True)
+    verdicts = []
     for a, b in pairs:
         if reason := why_incomparable(a, b):
-            made.append(incomparable(a, b, reason))
+            verdicts.append(incomparable(a, b, reason))
         else:
-            found, p, tied, q = next(rest)
+            comparison, p, tied, q = next(tests)
             decision = decide(
-                found, margin, p=p, p_within=tied, pairs=len(fit), higher_is_better=a.higher_is_better, settle=settle
+                comparison,
+                margin,
+                p=p,
+                p_within=tied,
+                pairs=len(comparisons),
+                higher_is_better=a.higher_is_better,
+                settle=settle,
             )
-            made.append(replace(verdict(a, b, found, decision), q=q))
-    return made
+            verdicts.append(replace(verdict(a, b, comparison, decision), q=q))
+    return verdicts
 
 
 def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:

@@ -167,7 +167,7 @@ Item = Document | Question
 
 
 def ranked_articles(path: Path) -> list[Document]:
-    """Different articles in their fixed order, one of each class in turn."""
+    """The articles of a folder, each once, in an order that their content fixes, classes taking turns."""
     return divide({"": list(read_folders(path))}, ["title", "body"], "label", 0, 0)["train"]
 
 

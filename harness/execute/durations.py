@@ -10,7 +10,10 @@ from harness.records import Cell
 
 
 class Durations:
-    """`history`: (method, model, task, n_train, mean seconds) of finished attempts."""
+    """Expected seconds of a cell, from the mean of the most similar finished attempts.
+
+    `history`: (method, model, task, n_train, mean seconds) of those.
+    """
 
     def __init__(self, history: Iterable[tuple[str, str, str, int, float]] = ()):
         seconds_by_likeness: dict[tuple[object, ...], list[float]] = defaultdict(list)

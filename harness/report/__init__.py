@@ -1,4 +1,4 @@
-"""[7] In: the database. Out: an answer on the terminal, a page of HTML, `report.md`, and files of its parts.
+"""[7] In: stored rows, and verdicts on them. Out: the answer on a terminal, as a page, as `report.md`, and in files.
 
 All are made from the same rows (`table.py`) and texts (`columns.py`, `answer.py`), so they cannot disagree.
 """

@@ -317,7 +317,10 @@ def assumptions(answer: Answer, question: Question) -> list[str]:
         unit = next((one.retained[on].unit for one in question.candidates if on in one.retained), "")
         lines.append(f"Forgetting: at most {wishes.max_forgetting:g} {unit} on {on}, by its estimate.")
     if any(one.candidate.contended for one in answer.ranked):
-        lines.append("‡ other work shared the machine: these times are too long.")
+        lines.append(
+            "‡ other work shared the machine: these times are too long, and decide nothing where one of them is within "
+            "the margin of the best score."
+        )
     return lines
 
 

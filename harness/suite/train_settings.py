@@ -108,7 +108,10 @@ def check_train(block: JsonObject, lines: Lines, where: Keys, under: JsonObject 
 
 
 def check_share(block: JsonObject, lines: Lines, where: Keys, under: JsonObject | None = None) -> Iterator[Problem]:
-    """A batch that its devices cannot share equally. Told at the block that asks for it."""
+    """A problem where `batch_size` is no multiple of `devices`, at the line where `block` sets one of them.
+
+    `under`: the settings that `block` overrides.
+    """
     try:
         train = TrainSettings.model_validate({**(under or {}), **block})
     except pydantic.ValidationError:

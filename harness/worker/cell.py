@@ -207,7 +207,7 @@ class CellRun:
         return logits.float().log_softmax(-1).gather(2, targets.clamp(min=0).unsqueeze(2)).flatten()
 
     def train(self, model: nn.Module) -> nn.Module:
-        """The model as its method makes it ready; tokens and examples are counted."""
+        """Fits the model by the cell's method; its training tokens and examples are added to the meter's phase."""
         model = self.method.fit(model, self.context)
         self.meter.count(self.recorder.total_tokens or None, self.recorder.total_samples or None)
         return model

@@ -79,9 +79,9 @@ def p_of_gain(gains: list[float]) -> float:
 
 
 def of_answers(steps: Iterable[Step], head: bool = False) -> list[Step]:
-    """Steps with the cross-entropy of the task's answers as their loss, without those that have none: penalties and
-    terms of objectives fall and rise for reasons of their own. A classification `head` minimises the cross-entropy of
-    its labels and nothing else, which may be compared within its own cell."""
+    """Copies of the steps with the answers' cross-entropy as their `loss`; steps without one are left out, as penalties
+    and terms of objectives fall and rise for reasons of their own. `head`: steps of a classification head keep their
+    own loss, the cross-entropy of its labels, which may be compared within its own cell."""
     return [
         replace(step, loss=step.loss if step.cross_entropy is None else step.cross_entropy)
         for step in steps

@@ -182,6 +182,17 @@ def test_a_cheaper_one_that_is_not_shown_to_be_worse_is_named() -> None:
     assert found.cheaper.candidate.label == "near"
 
 
+def test_costs_that_other_work_disturbed_decide_nothing() -> None:
+    slow, quick = Workload(60.0, 0.0, 0.5, 60.0), Workload(60.0, 0.0, 0.01, 60.0)
+    better, cheap = answered("better", 0.66, seed=1, work=slow), answered("cheap", 0.655, seed=2, work=quick)
+    found = rank_candidates([better, cheap], Wishes(margin=0.05), PRICES)
+    assert (labels(found)[0], found.rule) == ("cheap", "cost")
+    for contended in ((better, replace(cheap, contended=True)), (replace(better, contended=True), cheap)):
+        found = rank_candidates(contended, Wishes(margin=0.05), PRICES)
+        assert (labels(found)[0], found.rule) == ("better", "score within the margin")
+        assert found.cheaper is None
+
+
 def test_scores_of_other_metrics_and_labels_twice_are_refused() -> None:
     with pytest.raises(ValueError, match="one metric"):
         rank_candidates([candidate("a", 0.5), candidate("b", 0.5, metric="f1")])

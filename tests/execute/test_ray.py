@@ -88,7 +88,9 @@ def test_a_node_is_killed_in_the_middle_and_nothing_is_lost(project: Path, clust
     assert len(on_ray) == len(plan.cells) == 7
     assert {shared in result.device for result in on_ray if result.cell.key in killed} == {False}
 
-    events = [json.loads(line) for path in project.glob("results/runs/*.jsonl") for line in path.open()]
+    events = [
+        json.loads(line) for path in project.glob("results/runs/*.jsonl") for line in path.read_text().splitlines()
+    ]
     assert [event["message"].split()[0] for event in events if event["event"] == "warning"] == killed
     fetched = [name for event in events if event["event"] == "sources_fetched" for name in event["names"]]
     assert sorted(fetched) == ["colours", "names", "prose", "tiny"]

@@ -167,11 +167,11 @@ def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: boo
     of seeds with `paired_seeds`.
     """
     first, second = arrays(a), arrays(b)
-    items = [found.shape[1] for found in first]
-    if items != [found.shape[1] for found in second] or min(items) < 2:
+    items = [scores.shape[1] for scores in first]
+    if items != [scores.shape[1] for scores in second] or min(items) < 2:
         raise ValueError(f"the same items are compared, two or more for each task; A has {items} of them")
     seeds = (first[0].shape[0], second[0].shape[0])
-    arms = [first, [-found for found in second]]
+    arms = [first, [-scores for scores in second]]
     if paired_seeds:
         if seeds[0] != seeds[1]:
             raise ValueError(f"paired seeds come in equal numbers; these are {seeds[0]} and {seeds[1]}")
@@ -179,8 +179,8 @@ def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: boo
 
     weight, total = 1 / len(items), sum(items)
     differences = [sum(arm[task].mean(axis=0) for arm in arms) for task in range(len(items))]
-    effect = weight * math.fsum(float(found.mean()) for found in differences)
-    of_items = [weight**2 * float(found.var(ddof=1)) / found.size for found in differences]
+    effect = weight * math.fsum(float(each.mean()) for each in differences)
+    of_items = [weight**2 * float(each.var(ddof=1)) / each.size for each in differences]
     raw = math.fsum(of_items)
 
     spreads = [arm_spread(arm) for arm in arms]
@@ -272,20 +272,20 @@ def decide(
         verdict = "better" if (comparison.effect > 0) == higher_is_better else "worse"
     elif comparison.seeds_known and tied < alpha:
         verdict = "tied"
-    found = Decision(
+    decision = Decision(
         verdict, comparison.effect, comparison.interval, used, tied, margin,
         negligible=verdict in ("better", "worse") and tied < alpha, seeds_known=comparison.seeds_known,
         paired_seeds=comparison.paired_seeds,
     )  # fmt: skip
     if not settle or not comparison.seeds_known:
-        return found
+        return decision
     alpha /= pairs
     seeds = max(min(comparison.seeds), 2 if comparison.parts.varying else 1)
-    found = replace(found, detectable=minimum_detectable_effect(comparison.parts, comparison.items, seeds, alpha))
+    decision = replace(decision, detectable=minimum_detectable_effect(comparison.parts, comparison.items, seeds, alpha))
     if verdict != "underpowered":
-        return found
+        return decision
     return replace(
-        found,
+        decision,
         to_differ=needed_to_differ(comparison.parts, margin, comparison.items, seeds, alpha) if margin else None,
         to_tie=needed_to_tie(comparison.parts, margin, comparison.items, seeds, alpha),
     )

@@ -52,19 +52,21 @@ def leads(reference: str, runners: Mapping[str, Runner], seed: int = 0) -> Leads
     first = runners[reference]
     labels = tuple(sorted(label for label in runners if label != reference))
     others = [runners[label] for label in labels]
-    found = [compare_arms(one.arm, first.arm) if one.arm and first.arm else None for one in others]
-    at_most = any(not one.seeds_known for one in found if one)
+    comparisons = [compare_arms(runner.arm, first.arm) if runner.arm and first.arm else None for runner in others]
+    at_most = any(not each.seeds_known for each in comparisons if each)
     if not others:
         return Leads((), numpy.zeros((DRAWS, 0)), True, False)
-    effect = numpy.array([one.merit - first.merit for one in others])
-    stderr = numpy.array([error_of(one, first, its) for one, its in zip(others, found, strict=True)])
+    effect = numpy.array([runner.merit - first.merit for runner in others])
+    stderr = numpy.array(
+        [error_of(runner, first, comparison) for runner, comparison in zip(others, comparisons, strict=True)]
+    )
     random = numpy.random.default_rng(seed)
     values, vectors = numpy.linalg.eigh(correlation(first, others))
     root = vectors * numpy.sqrt(numpy.maximum(values, 0.0))
     noise = random.standard_normal((DRAWS, len(others))) @ root.T
-    references = [its.reference if its else Reference(1.0, UNPAIRED_DF) for its in found]
+    references = [each.reference if each else Reference(1.0, UNPAIRED_DF) for each in comparisons]
     away = numpy.stack([away_from(each, noise[:, place]) for place, each in enumerate(references)], axis=1)
-    return Leads(labels, effect + stderr * away, all(its is not None for its in found), at_most)
+    return Leads(labels, effect + stderr * away, all(comparisons), at_most)
 
 
 def away_from(reference: Reference, noise: Array) -> Array:

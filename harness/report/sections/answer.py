@@ -43,7 +43,7 @@ class Answer(Section):
 
 
 class BlockAnswer(Section):
-    """What a reader should take away from one block. The page has it only where there are several."""
+    """One block's answer. `report.md` always has it, the page where two or more blocks compare labels."""
 
     name = "block-answer"
     order = 100
@@ -60,9 +60,9 @@ class BlockAnswer(Section):
 
 
 def lines(report: Report) -> list[str]:
-    """The answer in ten lines at the most: what to use, and of a single block its sentences, of several the first of
-    each. What could not be run, and what the instruments say, is always among them. Blocks of one label answer
-    nothing."""
+    """The answer in at most `LINES` sentences: what to use; then all sentences of a single block, or of several blocks
+    the first of each and then the second of each; last `closing`, which is never cut. Blocks with one label are left
+    out, unless there are no others."""
     last = closing(report)
     room = LINES - len(last)
     each = [sentences(block) for block in report.blocks if block.compares] or [
@@ -80,7 +80,7 @@ def lines(report: Report) -> list[str]:
 
 
 def closing(report: Report) -> list[str]:
-    """What is always said: that cells did not finish, that an instrument failed."""
+    """The answer's last sentences, each where it applies: labels not compared, cells unfinished, self-checks failed."""
     texts = []
     odd = {
         label: why

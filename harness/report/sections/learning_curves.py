@@ -109,7 +109,10 @@ def trained_first(ranking: TableRanking, trained: set[str]) -> list[str]:
 
 
 def lead(ranking: TableRanking, a: str, b: str) -> tuple[float, float]:
-    """(how far `a` is better, its standard error); that of a normal with the same 95% interval."""
+    """(lead of `a` over `b`, its standard error), in the metric's unit, positive where `a` is better.
+
+    The error is that of a normal with the same 95% interval. (nan, nan) where the two cannot be compared.
+    """
     verdict = ranking.between(a, b)
     if verdict is None or verdict.decision is None:
         return math.nan, math.nan

@@ -140,7 +140,8 @@ def size_of(value: Parameter) -> int:
 
 
 def inside_layer(name: str, value: Parameter) -> Part | None:
-    """A parameter of a layer, as it is counted; None for what is not known."""
+    """A layer's parameter as a `Part`: how many of its numbers each token is multiplied with (0 for a vector), and its
+    place between input and output. None for a name of unknown kind."""
     number, rest = re.findall(LAYER, name)[0]
     stage = next((STAGES[part] for part in STAGES if f".{part}." in f".{rest}"), None)
     if stage is None:

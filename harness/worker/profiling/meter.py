@@ -192,8 +192,8 @@ def resident_peak() -> int | None:
 
 
 def free_bytes(limit: int | None = None) -> int:
-    """Bytes that can still be allocated: on the GPU where one is used, else on the machine, within what a cell may hold
-    resident (`limit`)."""
+    """Bytes that this process can still allocate. On a GPU: what is free, and what torch has cached (`limit` is not
+    used). Else the machine's available memory, at most `limit` less what the process holds already."""
     if cuda_in_use():
         import torch
 
