@@ -17,15 +17,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import numpy
 from scipy.stats import norm
 
-from harness.analysis import Side, pairwise_verdicts
+from harness.analysis import Side, interval_of, pairwise_verdicts
 from harness.analysis.stats import Arm, compare_arms
+from harness.analysis.stats.contrast import p_tied
+from harness.records import MARGIN
 
 ITEMS = 200
 ITEM, OWN_ITEM = 1.0, 0.5  # standard deviations on the probit scale
@@ -133,7 +135,49 @@ def scatter(times: int) -> Iterator[Line]:
     yield from pair_rates("12 alike", [Method(2.0, 3)] * 12, times, random)
 
 
-PARTS: dict[str, Callable[[int], Iterator[Line]]] = {"scatter": scatter}
+def answers(random: Any, share: float, seeds: int, items: int, hard: Any) -> Any:
+    """Right or wrong [seeds, items]: the same items are hard for all, and seeds scatter by half a point."""
+    sd = probit(0.5) if seeds > 1 else 0.0
+    skill = float(norm.ppf(share)) * math.sqrt(1 + ITEM**2 + OWN_ITEM**2 + sd**2)
+    x = skill + hard + random.normal(0, OWN_ITEM, items) + random.normal(0, 1, (seeds, 1)) * sd
+    return (random.random(x.shape) < norm.cdf(x)).astype(float)
+
+
+def kind_of(seeds: int) -> str:
+    return "no seeds" if seeds == 1 else f"{seeds} seeds"
+
+
+def ties(times: int) -> Iterator[Line]:
+    """Two shares that differ by the margin, 0.02: each "tied" is false."""
+    random = numpy.random.default_rng(2)
+    most = 0.05 + 2 * (0.05 * 0.95 / times) ** 0.5
+    for share, items, seeds in product((0.5, 0.9, 0.99, 0.995), (20, 50, 200, 2000), (1, 2, 5)):
+        tied = 0
+        for _ in range(times):
+            hard = random.normal(0, ITEM, items)
+            a, b = (answers(random, one, seeds, items, hard) for one in (share, share - MARGIN))
+            arms = [Arm(values.tolist(), seeds > 1, tuple(range(seeds))) for values in (a, b)]
+            tied += p_tied(compare_arms(*arms), MARGIN) < 0.05
+        what = f"{share:g} and {share - MARGIN:g}, {items} items, {kind_of(seeds)}: tied"
+        yield Line(what, tied / times, times, 0.0, most)
+
+
+def single_scores(times: int) -> Iterator[Line]:
+    """The interval of one score, against the truth."""
+    random = numpy.random.default_rng(3)
+    for share, items, seeds in product((0.5, 0.9, 0.98), (20, 200, 2000), (1, 2, 5)):
+        covered = 0
+        for _ in range(times):
+            right = answers(random, share, seeds, items, random.normal(0, ITEM, items))
+            side = Side("m", "acc", True, DOCS[:items], tuple(map(tuple, right.tolist())), seeds > 1)
+            low, high = interval_of(side, True)
+            covered += low <= share <= high
+        least = 0.90 if items == 20 else 0.93
+        what = f"a score of {share:g}, {items} items, {kind_of(seeds)}: covered"
+        yield Line(what, covered / times, times, least, 1.0)
+
+
+PARTS: dict[str, Callable[[int], Iterator[Line]]] = {"scatter": scatter, "ties": ties, "scores": single_scores}
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
 
-from harness.analysis.stats.contrast import Arm, Comparison, Decision, compare_arms, decide, p_tied
+from harness.analysis.stats.contrast import Arm, Comparison, Decision, compare, compare_arms, decide, p_tied
 from harness.analysis.stats.intervals import Interval, cohen_d, corrected
 from harness.data import Quality
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
@@ -212,6 +212,15 @@ def side_of(
         tuple(by_seed[seed] for seed in seeds) if seeds else table,
         bool(seeds), "", done[0].fingerprint, seeds, ended(cells) if fallback else (len(done), len(done)),
     )  # fmt: skip
+
+
+def interval_of(side: Side, share: bool) -> tuple[float, float]:
+    """The ends of the 95% interval of a side's score over seeds and items. `share`: its items are right or wrong."""
+    import numpy
+
+    items = len(side.docs)
+    score = compare(side.arm.rows, numpy.zeros((2, items)))
+    return score.reference.around(score.effect, items * len(side.values) if share else 0)
 
 
 def why_incomparable(a: Side, b: Side) -> str:

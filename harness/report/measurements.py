@@ -61,7 +61,7 @@ def score_interval(
     of_items, mean = statistics.fmean(error**2 for error in known), statistics.fmean(values)
     of_seeds = statistics.variance(values) / len(values) if len(values) > 1 else 0.0
     seeds = ((of_seeds,), (len(values) - 1,)) if of_seeds else ((), ())
-    return Reference(of_items, max(items - 1, 1), *seeds).around(mean, items if share else 0)
+    return Reference(of_items, max(items - 1, 1), *seeds).around(mean, items * len(values) if share else 0)
 
 
 def tokens_per_second(cell: CellRow) -> float | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from harness.analysis import RIGHT_OR_WRONG, Point, ended
+from harness.analysis import RIGHT_OR_WRONG, Fallback, Point, Values, ended, fallback_of, interval_of, side_of
 from harness.data import Quality
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.report.matched_retention import MatchedRetention, retention_at_matched_score
@@ -34,6 +34,7 @@ from harness.report.measurements import (
 from harness.report.pareto import fronts, retention
 from harness.report.ranking import TableRanking, rankings
 from harness.store import CellRow, Design, StoredCheck, StoredRun, StoredStudy
+from harness.suite import BASE
 
 Unit = tuple[str, bool | None]
 Answers = Mapping[str, Mapping[str, tuple[float, str, str]]]  # attempt_id -> {doc_id: (value, prediction, target)}
@@ -235,7 +236,12 @@ def build(
         for cell in sorted(members, key=lambda cell: cell.n_train):
             groups.setdefault((cell.n_train, condition_of(cell), cell.label), []).append(cell)
         alike = capabilities(members, names)
-        rows = tuple(make_row(group, names, alike, run.failed_seeds) for group in groups.values())
+        base = [cell for cell in members if cell.label == BASE]
+        fallback = fallback_of(base, bare.values, run.failed_seeds)
+        rows = tuple(
+            with_interval(make_row(group, names, alike, run.failed_seeds), group, bare.values, fallback)
+            for group in groups.values()
+        )
         metric = next((row.score.metric for row in rows if row.score), "")
         curves, curveless = {}, []
         for (n_train, condition, label), group in groups.items():
@@ -381,6 +387,15 @@ def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Estimate | No
         return None
     mean, stderr = statistics.fmean(gains), joint_stderr(gains, errors)
     return Estimate(mean, stderr, mean, first.metric, first.higher_is_better, first.n, stderr)
+
+
+def with_interval(row: Row, cells: Sequence[CellRow], values: Values, fallback: Fallback) -> Row:
+    """The row with the interval of its score from single items, where they are stored: it counts once what varies both
+    between items and between seeds."""
+    side = side_of(row.label, cells, values, fallback=fallback)
+    if row.score is None or side.missing or side.metric != row.score.metric:
+        return row
+    return replace(row, score=replace(row.score, ends=interval_of(side, side.metric in RIGHT_OR_WRONG)))
 
 
 def with_failed_seeds(

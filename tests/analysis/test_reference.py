@@ -6,6 +6,7 @@ import numpy
 import pytest
 from scipy.stats import binomtest, t
 
+from harness.analysis import Side, interval_of
 from harness.analysis.stats.reference import LEAST_TAIL, Reference
 
 
@@ -59,3 +60,17 @@ def test_intervals_of_a_score_cover_the_truth(share: float, items: int, least: f
         assert 0 <= ends[0] <= ends[1] <= 1
         covered += ends[0] <= share <= ends[1]
     assert covered >= (least - 0.02) * 400
+
+
+def test_single_items_make_an_interval_of_seeds_as_wide_as_it_need_be() -> None:
+    """Five seeds whose answers vary singly are nearly five times as many answers; scores alone do not tell."""
+    from harness.report.measurements import score_interval
+
+    values = (numpy.random.default_rng(4).random((5, 200)) < 0.8).astype(float)
+    side = Side("m", "acc", True, tuple(map(str, range(200))), tuple(map(tuple, values.tolist())))
+    low, high = interval_of(side, True)
+    means = [float(value) for value in values.mean(axis=1)]
+    wide = score_interval(means, [(value * (1 - value) / 199) ** 0.5 for value in means], 200, True)
+    assert wide
+    assert wide[0] < low < values.mean() < high < wide[1]
+    assert 0.035 < high - low < 0.08  # of 1,000 independent answers it would be 0.05

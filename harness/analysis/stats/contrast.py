@@ -62,8 +62,8 @@ class Comparison:
     """A - B, its standard error, what that is measured against, two-sided p-value and interval.
 
     `seeds_known` is False where a method that varies with its seed was run with one alone: its error is then a guess.
-    `paired_seeds`: both were run with the same seeds, and their differences were taken seed by seed. `items_variance`
-    is what the items' means alone tell of the variance of A - B. `bounded`: all values lie between 0 and 1.
+    `paired_seeds`: both were run with the same seeds, and their differences were taken seed by seed. `bounded`: all
+    values lie between 0 and 1.
     """
 
     effect: float
@@ -76,7 +76,6 @@ class Comparison:
     seeds: tuple[int, int]
     seeds_known: bool = True
     paired_seeds: bool = False
-    items_variance: float = 0.0
     bounded: bool = False
 
 
@@ -219,7 +218,7 @@ def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: boo
     bounded = all(values.min() >= 0 and values.max() <= 1 for values in [*first, *second])
     return Comparison(
         effect, stderr, reference, p, interval, replace(parts, bounded=bounded), total, seeds, seeds_known,
-        paired_seeds, raw, bounded,
+        paired_seeds, bounded,
     )  # fmt: skip
 
 
@@ -231,14 +230,15 @@ def p_tied(comparison: Comparison, margin: float = MARGIN) -> float:
     """p-value of "they differ by less than the margin": the larger of two one-sided t-tests (Schuirmann 1987,
     doi:10.1007/BF01068419).
 
-    What is tested is that they differ by the margin. Values between 0 and 1 then differ on a share of the items, or by
-    a part on all; of right and wrong answers the margin is the least share, and the variance of the difference at least
-    margin (1 - margin) / items, as in Tango's score test of paired shares (1998,
-    doi:10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B). Without that, methods that are right nearly
-    always would be tied by the few items that they were asked.
+    What is tested is that they differ by the margin, so the error is that of such a difference, as in Tango's score
+    test of paired shares (1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B): where one method
+    alone is right on a share d of the items more than the other alone, single differences vary by d (1 - d) more than
+    what cancels out, and that share is the margin, not the one that was seen. Without it, methods that are right nearly
+    always would be tied by the few items that they were asked. It is taken of all values between 0 and 1.
     """
     room = margin - abs(comparison.effect)
-    missing = max(least_variance(margin) / comparison.items - comparison.items_variance, 0.0) * comparison.bounded
+    unseen = least_variance(margin) - least_variance(abs(comparison.effect))
+    missing = max(unseen, 0.0) / comparison.items if comparison.bounded and room > 0 else 0.0
     stderr = math.sqrt(comparison.stderr**2 + missing)
     if stderr == 0:
         return 2.0 ** (1 - comparison.items) if room > 0 else 1.0

@@ -87,8 +87,8 @@ def power_to_tie(parts: Parts, margin: float, items: int, seeds: int, alpha: flo
     import numpy
     from scipy.special import ndtr
 
-    least = least_variance(margin) / items if parts.bounded else 0.0
-    true, weights, reach = reaches(parts, items, seeds, alpha, least)
+    more = least_variance(margin) / items if parts.bounded else 0.0
+    true, weights, reach = reaches(parts, items, seeds, alpha, more)
     if true == 0:
         return 1.0
     room = numpy.maximum(margin - reach, 0.0) / true
@@ -157,12 +157,12 @@ def outlook(
 
 
 @functools.lru_cache(maxsize=512)
-def reaches(parts: Parts, items: int, seeds: int, tail: float, least: float = 0.0) -> tuple[float, float, Array]:
+def reaches(parts: Parts, items: int, seeds: int, tail: float, more: float = 0.0) -> tuple[float, float, Array]:
     """(true standard error, weights, how far from 0 a difference must be at this tail), the latter two over quantiles
     of the mean squares: those of items are chi² with items - 1 degrees of freedom, those of seeds with seeds - 1 for
     each method that varies, which are taken to scatter alike.
 
-    With a single seed the spread is taken as known. `least` is the least variance that the items are taken to have.
+    With a single seed the spread is taken as known. `more` is a variance that a test adds to the items' part.
     """
     import numpy
 
@@ -171,8 +171,7 @@ def reaches(parts: Parts, items: int, seeds: int, tail: float, least: float = 0.
     noise = varying * parts.residual / items
     item_points = ITEM_POINTS if seed_df else SEED_POINTS * ITEM_POINTS
     item_square = quantiles(items - 1, item_points)[None, :] * (parts.item / items + noise)
-    item_square = numpy.maximum(item_square, least)
-    item_part = numpy.maximum(item_square - noise, 0.0)
+    item_part = numpy.maximum(item_square - noise, 0.0) + more
     seed_true = varying * (parts.seed + parts.residual / items)
     if seed_df:
         points = SEED_POINTS if parts.varying == 1 else round(SEED_POINTS**0.5) * 2
