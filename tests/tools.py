@@ -117,7 +117,7 @@ def job_of(
     plan: Plan, cell: Cell, folder: Path, needs: dict[str, Path] | None = None, baseline: Path | None = None
 ) -> Job:
     """The job of a cell on one thread. `needs` has the weights of the cells that it needs, `baseline` the attempt of
-    the untouched model."""
+    the base model."""
     needs = needs or {}
     return dataclasses.replace(
         JOB,

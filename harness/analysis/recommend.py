@@ -37,7 +37,7 @@ Limit = Literal["status", "ended", "learned", "memory", "forgetting", "latency",
 
 @dataclass(frozen=True)
 class Change:
-    """The change of a retained task against the untouched model, in its own unit; positive where it became better."""
+    """The change of a retained task against the base model, in its own unit; positive where it became better."""
 
     value: float
     stderr: float | None

@@ -81,15 +81,15 @@ class Fallback:
     """What a seed of a method counts as that diverged, failed, or ran out of memory or time. How often a method ends
     well is part of what it does: without them, one of five seeds that happens to end well would speak for all.
 
-    `base`: as the untouched model, whose `values` are given, doc_id -> value. `worst`: as wrong answers to all items,
-    where the values lie between 0 and 1 (others have no worst, and count as the untouched model's).
+    `base`: as the base model, whose `values` are given, doc_id -> value. `worst`: as wrong answers to all items,
+    where the values lie between 0 and 1 (others have no worst, and count as the base model's).
     """
 
     how: FailedSeeds = FAILED_SEEDS
     values: Mapping[str, float] = field(default_factory=dict)
 
     def row(self, docs: Sequence[str], known: Sequence[Sequence[float]], higher: bool) -> tuple[float, ...] | None:
-        """The values of a seed; None where the untouched model has none for these items."""
+        """The values of a seed; None where the base model has none for these items."""
         bounded = all(0 <= value <= 1 for row in known for value in row)
         if self.how == "worst" and bounded:
             return (0.0 if higher else 1.0,) * len(docs)
@@ -97,7 +97,7 @@ class Fallback:
 
 
 def fallback_of(base: Sequence[CellRow], values: Values, how: FailedSeeds) -> Fallback:
-    """The fallback by the untouched model's cell of a table."""
+    """The fallback by the base model's cell of a table."""
     known = next((values.get(cell.attempt_id, {}) for cell in base if cell.status == "done"), {})
     return Fallback(how, known)
 
@@ -204,7 +204,7 @@ def side_of(
         if fallback and cell.status in ENDED_BADLY:
             stand_in = fallback.row(docs, table, headline_scores[0].higher_is_better)
             if stand_in is None:
-                return without("has seeds that ended badly, and the untouched model was not scored on the same items")
+                return without("has seeds that ended badly, and the base model was not scored on the same items")
             by_seed.setdefault(cell.seed, stand_in)
     seeds = tuple(sorted(seed for seed in by_seed if seed is not None))
     return Side(

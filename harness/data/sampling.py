@@ -45,7 +45,7 @@ def draw(
     """`n` training examples (all without `n`) of the given quality, and {name: count} of what was changed in them.
 
     Documents are chosen from clean data; then some are repeated, then labels are flipped, then texts truncated. `judge`
-    returns the untouched model's loss of each example. Raises TaskError as `examples` does, and when the data cannot be
+    returns the base model's loss of each example. Raises TaskError as `examples` does, and when the data cannot be
     corrupted in that way.
     """
     if reason := unlearnable(task):

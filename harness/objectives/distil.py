@@ -74,7 +74,7 @@ class Distil(Objective):
         if not (expert.trains and expert.is_language_model) or own_answers or list(expert.wants("?")):
             yield (
                 f"{expert.name} cannot be a teacher: one is a language model with trained weights of its own. "
-                "Name another method, or {model: NAME} for an untouched model."
+                "Name another method, or {model: NAME} for an base model."
             )
 
     def wants(self, task: str) -> Iterable[Expert]:

@@ -1,4 +1,4 @@
-"""Keeping what the model knew: its answers to general text are held to those of the untouched model.
+"""Keeping what the model knew: its answers to general text are held to those of the base model.
 
 Learning without Forgetting: Li & Hoiem 2016, arXiv:1606.09282, here on text that is not the task's.
 """

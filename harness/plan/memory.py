@@ -124,7 +124,7 @@ def predict_memory(cell: Cell, facts: Facts, device: Device = "cpu") -> Predicti
 
 
 def compares(cell: Cell, facts: Facts) -> bool:
-    """Whether a cell loads its base model to be compared with: the untouched model itself does not."""
+    """Whether a cell loads its base model to be compared with: the base model itself does not."""
     return bool(cell.baseline) and any(facts.tasks[name].output_type == ROLLING for name in cell.retain)
 
 

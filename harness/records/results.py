@@ -276,7 +276,7 @@ class CellResult:
         )
 
 
-# What a seed that ended badly counts as, where a method's scores are joined: the untouched model's score, or the worst.
+# What a seed that ended badly counts as, where a method's scores are joined: the base model's score, or the worst.
 FailedSeeds = Literal["base", "worst"]
 FAILED_SEEDS: FailedSeeds = "base"
 

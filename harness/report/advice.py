@@ -66,7 +66,7 @@ def sentences(answer: Answer, question: Question) -> list[str]:
     if first.no_model:
         lines.append(
             f"{first.candidate.label} leaves no language model: it does this task alone, so the limit of forgetting "
-            "says nothing of it. Keep the untouched model for all else."
+            "says nothing of it. Keep the base model for all else."
         )
     return lines
 
@@ -198,7 +198,7 @@ def reason(why: Reason, prices: Prices) -> str:
     if why.limit == "ended":
         return f"only {why.value:g} of {why.allowed:g} seeds ended well"
     if why.limit == "learned":
-        return "not shown to beat the untouched model"
+        return "not shown to beat the base model"
     if why.limit == "memory":
         return f"{why.where}: {size(why.value)}, more than {size(why.allowed)}" if known else "memory unknown"
     if why.limit == "latency":

@@ -60,7 +60,7 @@ def questions(
     report: Report, examples: int | None = None, task: str = "", model: str = "", margin: float | None = None
 ) -> list[Question]:
     """The questions that a suite's report answers: one for each model and task, or those that are named. Tables that
-    hold only what others need have no untouched model, and are asked by name alone. Raises
+    hold only what others need have no base model, and are asked by name alone. Raises
     UserError for names that nobody knows, StoreError where nothing has been scored."""
     found = [block for block in report.blocks if block.base or task]
     for kind, name, names in (
@@ -291,7 +291,7 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
 
 
 def change_of(estimate: Estimate, untouched: bool) -> Change | None:
-    """Better is positive. The untouched model's own is 0; None where the untouched model has no such score."""
+    """Better is positive. The base model's own is 0; None where the base model has no such score."""
     unit = UNITS.get(estimate.metric, estimate.metric)
     if estimate.gain is None:
         return Change(0.0, 0.0, unit) if untouched else None

@@ -201,7 +201,7 @@ def texts(block: Block, row: Row) -> list[str]:
 
 
 def bare(row: Row) -> bool:
-    """Whether it is the untouched model, whose changes would be against itself."""
+    """Whether it is the base model, whose changes would be against itself."""
     return row.label == "base"
 
 

@@ -152,7 +152,7 @@ def dot(row: Row, x: tuple[float, float], y: tuple[float, float], chances: dict[
 
 def scatter(block: Block, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, origin: bool = False) -> alt.LayerChart:
     """Layers of a scatter plot with error bars, a line through the sizes of each label, names that hide nothing, and
-    a ring as strong as the probability of being on the front. `origin`: the untouched model stands at (0, 0)."""
+    a ring as strong as the probability of being on the front. `origin`: the base model stands at (0, 0)."""
     import altair as alt
 
     zero = [0.0] if origin else []

@@ -401,8 +401,8 @@ def with_interval(row: Row, cells: Sequence[CellRow], values: Values, fallback: 
 def with_failed_seeds(
     found: Estimate | None, done: Sequence[CellRow], cells: Sequence[CellRow], how: FailedSeeds
 ) -> Estimate | None:
-    """A score over all seeds that ended: those that ended badly count as the untouched model, or as wrong throughout
-    (see `analysis.Fallback`). As it is where the untouched model was not scored."""
+    """A score over all seeds that ended: those that ended badly count as the base model, or as wrong throughout
+    (see `analysis.Fallback`). As it is where the base model was not scored."""
     well, of = ended(cells)
     scores = [score for cell in done if (score := headline(cell, cell.task, "task"))]
     bases = [score.base_value for score in scores if score.base_value is not None]

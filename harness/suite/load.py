@@ -57,7 +57,7 @@ class SuiteFile(pydantic.BaseModel):
     )
     failed_seeds: FailedSeeds = Field(
         FAILED_SEEDS,
-        description="what a seed counts as that diverged, failed, or ran out of memory or time: the untouched model "
+        description="what a seed counts as that diverged, failed, or ran out of memory or time: the base model "
         "(base), or all answers wrong (worst)",
     )
 

@@ -33,7 +33,7 @@ from harness.suite.yaml_lines import Keys, Lines
 
 BASE = "base"
 BASE_IS_BARE = (
-    "base is the untouched model, with no settings: every gain is measured from it. "
+    "base is the base model, with no settings: every gain is measured from it. "
     "Give the other row a name of its own (base-nf4: {method: base, quantize: nf4})."
 )
 

@@ -50,7 +50,7 @@ def params(result: CellResult) -> dict[str, object]:
 def metrics(result: CellResult, base: Mapping[tuple[str, str], float]) -> dict[str, float]:
     """Scores, phases and facts by name.
 
-    A score is `task/metric` with `_stderr`, and with `_base` and `_change` against the untouched model (`base`: (task,
+    A score is `task/metric` with `_stderr`, and with `_base` and `_change` against the base model (`base`: (task,
     metric) -> value). The change is score minus base, whether or not higher is better.
     """
     values: dict[str, float] = {"seconds": result.seconds}
@@ -112,7 +112,7 @@ def tags(result: CellResult, folder: Path) -> dict[str, str]:
 
 
 def base_scores(folder: Path) -> dict[tuple[str, str], float]:
-    """(task, metric) -> the untouched model's value, from the attempt that this one's job names.
+    """(task, metric) -> the base model's value, from the attempt that this one's job names.
 
     Empty where there is none. The attempt is looked for beside this one, since a results folder may have been moved.
     """

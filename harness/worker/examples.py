@@ -81,7 +81,7 @@ class CellExamples:
         return drawn
 
     def base_losses(self, pool: Sequence[Example]) -> list[float]:
-        """The untouched model's loss of each example, in nats per answer token: that with which training would begin.
+        """The base model's loss of each example, in nats per answer token: that with which training would begin.
 
         Plain weights, also where a method would quantise them, so that every method gets the same examples.
         """

@@ -89,7 +89,7 @@ class Scorer:
         try:
             if trained and needed > free:
                 raise torch.OutOfMemoryError
-            base = context.load_model() if trained else model  # the untouched model is its own base
+            base = context.load_model() if trained else model  # the base model is its own base
             tuned, untouched = context.language_model(model), context.language_model(base)
             scores, items, tokens = compare(tuned, untouched, documents, texts)
         except torch.OutOfMemoryError:

@@ -26,7 +26,7 @@ DIGESTS = {
 
 @pytest.fixture
 def made(tmp_path: Path) -> Plan:
-    """A plan with an untouched model, experts, a curriculum, studies and spoilt labels."""
+    """A plan with an base model, experts, a curriculum, studies and spoilt labels."""
     methods: dict[str, Any] = {
         "lora": {},
         "full": {"curriculum": "instruction"},

@@ -349,7 +349,7 @@ def test_what_a_cell_needs_comes_with_it_and_before_it(tmp_path: Path) -> None:
     assert merged.key == "merged/m1/a/n8/s1"
     places = {cell.spec_digest: place for place, cell in enumerate(some.cells)}
     assert all(places[need] < places[merged.spec_digest] for need in merged.needs.values())
-    assert len(some.cells) == 2 + len(merged.needs)  # the untouched model, the experts, their merge
+    assert len(some.cells) == 2 + len(merged.needs)  # the base model, the experts, their merge
     assert len(merged.needs) == 2
 
 

@@ -16,7 +16,7 @@ from harness.report.table import Report
 
 
 def table(folder: Path, skills: dict[str, float], base: float = 0.5, n_train: int = 32) -> Results:
-    """Labels with two seeds each, and the untouched model."""
+    """Labels with two seeds each, and the base model."""
     results = Results(folder)
     bare = cell("base")
     results.add(bare, scores(base, 0.03, -5.0), items=answered(base, 1))
@@ -93,7 +93,7 @@ def test_a_score_that_is_no_mean_of_its_items_is_not_compared_by_them(tmp_path: 
 
 def test_nothing_above_the_untouched_model_is_said(tmp_path: Path) -> None:
     (block,) = load(table(tmp_path, {"lora": 0.5, "full": 0.55}, base=0.9).store(), "demo").blocks
-    assert "No label beats the untouched model" in " ".join(sentences(block))
+    assert "No label beats the base model" in " ".join(sentences(block))
 
 
 def test_where_the_largest_size_failed_the_answer_is_of_the_one_below(tmp_path: Path) -> None:

@@ -153,15 +153,13 @@ class TestRows:
 class TestAnswer:
     def test_sentences(self, block):
         said = " ".join(sentences(block))
-        assert (
-            "With 128 examples, setfit (encoder) scores best on topic: acc 0.93 ± 0.03 (untouched model: 0.60)." in said
-        )
+        assert "With 128 examples, setfit (encoder) scores best on topic: acc 0.93 ± 0.03 (base model: 0.60)." in said
         assert re.search(r"Chance that it is the best of these 6: (8|9)\d%", said)
         assert "setfit is better than prompt, base; undecided against full, lora, dora (p corrected for all 15" in said
         assert "Compared with full, which trains every weight: worse: prompt; undecided: lora, dora." in said
         assert "lora forgets least on prose (−0.100 nats/word)" in said  # prompt lost less, but learned nothing
         assert "setfit 21 s to train (full: 70 s); lora 4 MiB and dora 4 MiB to ship" in said
-        assert "Not shown to be better than the untouched model: prompt." in said
+        assert "Not shown to be better than the base model: prompt." in said
 
     def test_one_seed_is_said_to_be_one(self, tmp_path):
         results = Results(tmp_path)

@@ -111,7 +111,7 @@ def test_a_labels_own_training_settings_displace_the_suites(tmp_path: Path) -> N
             "  setfit: {train: {devices: 2}}\n  lora:",
             "s.yaml:6: label 'setfit': setfit is trained on one device, and devices is 2. Give it train: {devices: 1}.",
         ),
-        ("  lora:", "  base: {quantize: nf4}\n  lora:", "s.yaml:6: base is the untouched model"),
+        ("  lora:", "  base: {quantize: nf4}\n  lora:", "s.yaml:6: base is the base model"),
         (
             "  lora:",
             "  full: {quantize: nf4}\n  lora:",

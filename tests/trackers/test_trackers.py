@@ -37,7 +37,7 @@ def read(folder: Path) -> CellResult:
 
 @pytest.fixture
 def attempts(tmp_path: Path) -> dict[str, Path]:
-    """The folders of three attempts: the untouched model, a trained cell that names it, and one out of memory."""
+    """The folders of three attempts: the base model, a trained cell that names it, and one out of memory."""
     results = Results(tmp_path / "results")
     base = cell("base", family="no training")
     trained = cell("lora", 32, 1, baseline=base.spec_digest, settings={"rank": 8, "experts": {"learn": ["a", "b"]}})

@@ -69,7 +69,7 @@ class Reference:
 
         Of a share of at most `share_of` independent answers it is Wilson's (1927,
         doi:10.1080/01621459.1927.10502953), with this reference in place of the normal and the number of answers that
-        would give the same error: near 0 and 1 it stays within them, and does not shrink to nothing where all are right.
+        would give the same error: near 0 and 1 it stays within them, and is not empty where all answers are right.
         """
         t = float(self.critical((1 - LEVEL) / 2))
         variance = float(self.items + sum(self.seeds))

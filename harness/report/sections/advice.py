@@ -48,7 +48,7 @@ class Advice(Section):
 
 
 def recommendations(subject: Subject) -> list[tuple[Answer, Question]]:
-    """The recommendation of a block; none where it has no untouched model or nothing was scored."""
+    """The recommendation of a block; none where it has no base model or nothing was scored."""
     block = subject.block
     return [
         (answer, question)

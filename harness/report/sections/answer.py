@@ -121,7 +121,7 @@ def sentences(block: Block) -> list[str]:
     texts += costs(rows, ranking)
     idle = [row.label for row in rows if not row.learned and row.n_train]
     if idle:
-        texts.append(f"Not shown to be better than the untouched model: {some(idle)}.")
+        texts.append(f"Not shown to be better than the base model: {some(idle)}.")
     return texts
 
 
@@ -140,14 +140,14 @@ def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
     if top.ended[0] < top.ended[1]:
         text += f", {top.ended[0]} of {top.ended[1]} seeds ended well"
     if block.base and block.base.score:
-        text += f" (untouched model: {number(block.base.score.value, digits_of(block.metric))})"
+        text += f" (base model: {number(block.base.score.value, digits_of(block.metric))})"
     sure = ranking.chances.get(top.label)
     if sure is not None and len(ranking.labels) > 1:
         bounded = ranking.leads is not None and ranking.leads.at_most  # one seed: what others would do is not in it
         told = f"at most {chance(min(sure, MOST_SURE))}" if bounded else chance(sure)
         text += f". Chance that it is the best of these {len(ranking.labels)}: {told}"
     if ranking.best == "base":
-        text += ". No label beats the untouched model"
+        text += ". No label beats the base model"
     return text + "."
 
 

@@ -24,6 +24,6 @@ class Forgetting(Section):
             yield Plot(
                 "Learning against forgetting",
                 {"": spec(chart)},
-                "The cross is the untouched model. Points to the right learned more, points lower down forgot more. "
+                "The cross is the base model. Points to the right learned more, points lower down forgot more. "
                 f"{POINTS} {RING}",
             )

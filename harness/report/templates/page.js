@@ -68,7 +68,7 @@
           if (control.type === "checkbox") return !control.checked || row.dataset[what] === "1";
           if (!control.value) return true;
           if (what === "text") return row.dataset.text.includes(control.value.toLowerCase());
-          // The untouched model stays in sight: all are measured against it.
+          // The base model stays in sight: all are measured against it.
           return row.dataset[what] === control.value || row.classList.contains("untrained");
         });
         row.hidden = !kept;

@@ -123,7 +123,7 @@ Instrument = Callable[[Bench], Check]
 
 def repeated_scores(bench: Bench) -> Check:
     first, second = bench.scores(bench.model), bench.scores(bench.model)
-    about = "the untouched model scored twice: largest change of a log-likelihood"
+    about = "the base model scored twice: largest change of a log-likelihood"
     return Check("repeated_scores", about, largest(first - second), 0.0, "nats")
 
 
