@@ -7,12 +7,13 @@ rewards) the spread between items is not known before they are scored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.analysis.stats.contrast import Spread, pooled_spread, seed_spread
-from harness.analysis.stats.power import DISAGREEMENT, Outlook, outlook
+from harness.analysis.stats.power import ALPHA, DISAGREEMENT, Outlook, outlook
 from harness.errors import counted
 from harness.plan import Plan
 from harness.store import item_values, seeded_attempts
@@ -34,7 +35,8 @@ class TaskOutlook:
     """Differences and ties that the items of a learned task can show between a model's methods.
 
     `seed_sd` is the standard deviation of a score between seeds, with `seed_df` degrees of freedom. It is None where it
-    is unknown, or with one seed: `figures` then count the items alone, the best case.
+    is unknown, or with one seed: `figures` then count the items alone, the best case. They are corrected for `pairs`,
+    all pairs of labels of a table, as the report is.
     `share_right` and `disagreement` (the share of items that two methods answer differently) are assumed.
     """
 
@@ -47,6 +49,7 @@ class TaskOutlook:
     seed_sd: float | None
     seed_df: float
     figures: Outlook
+    pairs: int = 1
     share_right: float = SHARE_RIGHT
     disagreement: float = DISAGREEMENT
 
@@ -60,6 +63,8 @@ def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
             if facts.metric not in RIGHT_OR_WRONG or facts.n_test < 2:
                 continue
             seeds = len(plan.suite.seeds)
+            labels = {cell.label for cell in plan.cells if (cell.model, cell.task) == (model, task)}
+            pairs = max(math.comb(len(labels), 2), 1)
             spread = spreads.get((model, task)) if seeds > 1 else None
             figures = outlook(
                 facts.n_test,
@@ -68,11 +73,12 @@ def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
                 seed_sd=spread.variance**0.5 if spread else 0.0,
                 residual=min(spread.residual, spread.variance) if spread else 0.0,
                 share_right=SHARE_RIGHT,
+                alpha=ALPHA / pairs,
             )
             found.append(
                 TaskOutlook(
                     model, task, facts.metric, facts.n_test, seeds, plan.suite.margin,
-                    spread.variance**0.5 if spread else None, spread.df if spread else 0.0, figures,
+                    spread.variance**0.5 if spread else None, spread.df if spread else 0.0, figures, pairs,
                 )
             )  # fmt: skip
     return found
@@ -92,8 +98,12 @@ def outlook_sentence(found: TaskOutlook, several: bool = False) -> str:
         )
     return (
         f"{what}, so one score has a standard error of {figures.score_stderr:.3f}; {seeds}a difference of "
-        f"{figures.detectable:.3f} is found 80% of the time, and {tie}."
+        f"{figures.detectable:.3f} is found 80% of the time, and {tie}{corrected_for(found.pairs)}."
     )
+
+
+def corrected_for(pairs: int) -> str:
+    return f" (corrected for {pairs} pairs, as the report is)" if pairs > 1 else ""
 
 
 def outlook_assumption(found: TaskOutlook) -> str:
