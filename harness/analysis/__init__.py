@@ -1,4 +1,5 @@
-"""[6] In: stored scores and costs. Out: verdicts, with how sure they are, and advice. Nothing here prints."""
+"""[6] In: stored scores and costs. Out: verdicts with their figures and certainty, and recommendations. Nothing here
+prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From two names and a database to verdicts: what the names stand for, and the rows and values that are compared.
+"""Compares what two names in the database stand for: finds the rows and values of both, and returns verdicts.
 
 `resolve` is the way in. Not covered: how a verdict is inferred (`verdicts.py`, `group_comparison.py`,
 `cost_ratios.py`), and how it is put in words (the command line).
@@ -63,10 +63,10 @@ SHORT = 12  # digits of an environment's digest that are shown
 
 @dataclass(frozen=True)
 class Request:
-    """The tables and the metric by which two names are compared.
+    """A filter and a yardstick for comparing two names: which tables count, by which metric, within which margin.
 
-    `suite` says whose newest run labels are looked up in; `margin` None is the run's own; `task`, `model` and `size` (a
-    number of training examples) leave out other tables.
+    `suite` is the suite in whose newest run labels are looked up. `margin` None means the run's own margin. `metric` ""
+    means the task's headline. `task`, `model` and `size` (a number of training examples) leave out all other tables.
     """
 
     suite: str = ""
@@ -77,7 +77,8 @@ class Request:
     size: int | None = None
 
     def rows(self, rows: Iterable[CellRow]) -> list[CellRow]:
-        """The rows of the tables that are compared; untrained rows stand in tables of every size."""
+        """Returns the rows that the request's task, model and size let through. Untrained rows pass whatever the size,
+        as they stand in tables of every size."""
         return [
             row
             for row in rows
@@ -87,15 +88,16 @@ class Request:
         ]
 
     def within(self, run: StoredRun) -> float:
-        """The margin that was asked for, else the run's own."""
+        """Returns the margin of the request or, where it names none, the margin of the run."""
         return run.margin if self.margin is None else self.margin
 
 
 @dataclass(frozen=True)
 class GroupComparison:
-    """The verdicts on two runs or environments.
+    """The verdicts on two runs or two environments, `a` and `b`.
 
-    `descriptions` says in words what each name stands for; `changes` is what their environments differ in.
+    `kind` is "run" or "environment". `descriptions` say in words what each name stands for. `changes` are the
+    differences between the two environments.
     """
 
     kind: str
@@ -121,7 +123,7 @@ class GroupComparison:
 
 @dataclass(frozen=True)
 class LabelComparison:
-    """Two labels of a suite: a verdict for each table in which both stand."""
+    """The verdicts on two labels of a suite: one for each table that holds both labels."""
 
     tables: list[tuple[Point, Verdict]]
 
@@ -131,7 +133,8 @@ class LabelComparison:
 
 @dataclass(frozen=True)
 class CellComparison:
-    """Two cells: a verdict on these two trained models alone, and what an exact test of their items says."""
+    """The verdict on two cells, which holds for these two trained models alone, and the exact test of their items (None
+    for a comparison of costs, or where the cells cannot be compared)."""
 
     verdict: Verdict
     exact: Paired | None
@@ -143,9 +146,11 @@ class CellComparison:
 def resolve(
     connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request
 ) -> LabelComparison | CellComparison | GroupComparison:
-    """Compares what two names stand for: labels, cells, runs or environments.
+    """Finds what the names `a` and `b` stand for (labels, cells, runs or environments) and returns the comparison of
+    the two.
 
-    Raises UserError for a name that stands for nothing, with the nearest, and for two of different kinds.
+    Raises UserError for a name that stands for nothing (the message suggests the nearest known name), and for two names
+    of different kinds.
     """
     kind = kind_of_names(connection, a, b)
     if kind == "label":
@@ -161,7 +166,8 @@ def resolve(
 
 
 def kind_of_names(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> str:
-    """The first of label, cell, run and environment that both names are. Raises UserError."""
+    """Returns the first of "label", "cell", "run" and "environment" that both names can stand for. Raises UserError
+    where there is none."""
 
     known = all_labels(connection)
     names = {"run": [run.run_id for run in all_runs(connection)], "environment": all_environments(connection)}
@@ -181,13 +187,14 @@ def kind_of_names(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> str:
 
 
 def starting(start: str, names: Iterable[str]) -> list[str]:
-    """The names that begin with `start`, or that name alone where it is one of them."""
+    """Returns the names that begin with `start`; only `start` itself where it is one of the names."""
     found = [name for name in names if name.startswith(start)]
     return [start] if start in found else found
 
 
 def the_ones(kind: str, a: str, b: str, names: Sequence[str]) -> tuple[str, str]:
-    """The names that `a` and `b` begin. Raises UserError where one begins several, or both begin the same."""
+    """Completes two shortened names: returns the full names that begin with `a` and with `b`. `kind` is used in
+    messages. Raises UserError where several names begin alike, or where `a` and `b` stand for the same name."""
     found = []
     for start in (a, b):
         those = starting(start, names)
@@ -207,7 +214,8 @@ def the_ones(kind: str, a: str, b: str, names: Sequence[str]) -> tuple[str, str]
 def compare_labels(
     connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request
 ) -> list[tuple[Point, Verdict]]:
-    """(where, verdict) for each table of a suite's newest run in which both labels stand. Raises UserError."""
+    """Returns (table, verdict on `a` against `b`) for each table that holds both labels, from the newest run that has
+    such a table. Only the newest run of each suite is searched. Raises UserError."""
     suite, metric = request.suite, request.metric
     known = all_suites(connection)
     if suite and suite not in known:
@@ -242,7 +250,8 @@ def compare_labels(
 
 
 def cost_of(connection: duckdb.DuckDBPyConnection, rows: Sequence[CellRow], metric: str) -> CostKind | None:
-    """The cost that a metric names, where it is no score of these cells. Raises UserError where it is neither."""
+    """Returns the cost that `metric` names, or None where it names a score of these cells or is empty. Raises UserError
+    where it names neither a score nor a cost."""
 
     scores = {score.metric for row in rows for score in row.scores if score.task == row.task}
     if not metric or metric in scores or not rows:
@@ -258,7 +267,8 @@ def cost_of(connection: duckdb.DuckDBPyConnection, rows: Sequence[CellRow], metr
 def compare_cells(
     connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request
 ) -> tuple[Verdict, Paired | None]:
-    """Two cells, with what an exact test of their items says; a cost is compared over repeats. Raises UserError."""
+    """Compares two cells: returns the verdict and the exact test of their items, None where a cost is compared (over
+    all attempts at each cell). Raises UserError."""
 
     (run, one), (other_run, other) = cell_row(connection, a), cell_row(connection, b)
     if one.spec_digest == other.spec_digest:
@@ -282,7 +292,7 @@ def compare_cells(
 
 
 def compare_runs(connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request) -> GroupComparison:
-    """Every label and table that two runs have in common. Raises UserError."""
+    """Compares every label and table that two runs have in common. Raises UserError."""
 
     known = {run.run_id: run for run in all_runs(connection)}
     one, other = (known[name] for name in the_ones("run", a, b, list(known)))
@@ -295,7 +305,7 @@ def compare_runs(connection: duckdb.DuckDBPyConnection, a: str, b: str, request:
 
 
 def compare_environments(connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request) -> GroupComparison:
-    """Every cell that was done in both of two environments. Raises UserError."""
+    """Compares every cell that was done in both of two environments. Raises UserError."""
 
     digests = the_ones("environment", a, b, all_environments(connection))
     known = all_runs(connection)
@@ -331,7 +341,8 @@ def compare_groups(
     margin: float,
     request: Request,
 ) -> GroupComparison:
-    """The verdicts on the cells of two runs or environments, by a score or by a cost."""
+    """Compares the cells of two runs or environments, by a score or, where the request's metric names a cost, by that
+    cost. `rows` are the cells of each side."""
 
     a, b = rows
     apart = (runs[0].environment, runs[1].environment)

@@ -1,4 +1,4 @@
-"""Costs of cells -> how many times one method's is another's, over seeds.
+"""Compares costs of cells as ratios over seeds: how many times the cost of one label is the cost of another.
 
 A cost is any number that is kept of an attempt but its scores: a fact (`latency_ms_p50`), a column of a phase
 (`train_seconds`, `evaluate_rss_bytes`, `train_energy_j`), or `peak_bytes`, the peak of training. Costs are compared as
@@ -31,7 +31,7 @@ COLUMNS: dict[str, tuple[str, bool | None]] = {
     "rss_bytes": ("B", False),
     "energy_j": ("J", False),
 }
-DISTURBED = ("s", "ms", "J", "share of the matmul peak")  # units of what others on the same device change
+DISTURBED = ("s", "ms", "J", "share of the matmul peak")  # units of costs that other cells on the same device change
 
 
 class CostKind(NamedTuple):
@@ -43,7 +43,7 @@ class CostKind(NamedTuple):
 
     @property
     def disturbed(self) -> bool:
-        """Whether cells that share a device change it: times, rates, energy, and peaks of a whole device."""
+        """Whether the cost changes when cells share a device: times, rates, energy, and peaks of a whole device do."""
         return self.unit in DISTURBED or self.unit.endswith("/s") or self.name.endswith("device_bytes")
 
 
@@ -52,8 +52,8 @@ Units = Mapping[str, tuple[str, bool | None]]  # fact -> (unit, whether more is 
 
 @dataclass(frozen=True)
 class CostSide:
-    """A label's or cell's values of a cost, one a seed (or repeat). `device` is the hardware that measured them,
-    `contended` whether others shared it."""
+    """The values of one cost for a label or cell, one for each seed (or repeat). `device` is the hardware that measured
+    them, `contended` whether other cells shared it. `missing` says why the cost cannot be compared, "" where it can."""
 
     label: str
     values: tuple[float, ...]
@@ -63,7 +63,7 @@ class CostSide:
 
 
 def cost_kind(name: str, rows: Iterable[CellRow], units: Units) -> CostKind | None:
-    """The cost of that name, with its unit as stored; None where none of these cells has it."""
+    """Returns the cost of that name with its unit as stored, or None where none of these cells has such a cost."""
     for row in rows:
         if value_of(row, name) is None:
             continue
@@ -74,7 +74,7 @@ def cost_kind(name: str, rows: Iterable[CellRow], units: Units) -> CostKind | No
 
 
 def cost_names(rows: Iterable[CellRow]) -> list[str]:
-    """Names of all costs that some of these cells have, in alphabetical order."""
+    """Returns the names of all costs that some of these cells have, in alphabetical order."""
     found: set[str] = set()
     for row in rows:
         found |= row.facts.keys()
@@ -86,10 +86,11 @@ def cost_names(rows: Iterable[CellRow]) -> list[str]:
 
 
 def value_of(row: CellRow, name: str) -> float | None:
-    """A cell's value of a cost; None where it was not measured."""
+    """Returns a cell's value of the cost of that name, in the unit in which it is stored; None where it was not
+    measured."""
     if name in row.facts:
         return row.facts[name]
-    if name == PEAK:  # of training: the device's on a GPU, else resident memory
+    if name == PEAK:  # the peak of training: the device's on a GPU, else resident memory
         train = row.phases.get("train", {})
         return next((float(train[c]) for c in ("device_bytes", "rss_bytes") if train.get(c) is not None), None)
     phase, column = column_of(row, name)
@@ -98,7 +99,8 @@ def value_of(row: CellRow, name: str) -> float | None:
 
 
 def column_of(row: CellRow, name: str) -> tuple[str, str]:
-    """(phase, column) of a name such as `score_stages_seconds`; two empty texts where the cell has no such cost."""
+    """Splits the name of a cost such as `score_stages_seconds` into (phase, column); ("", "") where the cell has no
+    such cost."""
     for phase in row.phases:
         if name.startswith(f"{phase}_") and (column := name.removeprefix(f"{phase}_")) in COLUMNS:
             return phase, column
@@ -106,7 +108,8 @@ def column_of(row: CellRow, name: str) -> tuple[str, str]:
 
 
 def cost_side(label: str, cells: Sequence[CellRow], name: str, device: str = "") -> CostSide:
-    """A label's finished cells, a value each. `device` is the hardware of their environment."""
+    """Collects a cost from the finished cells of a label, one value for each cell. `device` is the hardware of the
+    cells' environment."""
     done = [cell for cell in cells if cell.status == "done"]
     values = [value for cell in done if (value := value_of(cell, name)) is not None]
     missing = "" if done else f"{label} has no finished cell"
@@ -118,7 +121,7 @@ def cost_side(label: str, cells: Sequence[CellRow], name: str, device: str = "")
 
 
 def why_costs_incomparable(a: CostSide, b: CostSide, kind: CostKind) -> str:
-    """Why two costs cannot be compared, or ""."""
+    """Returns the reason why two costs cannot be compared, "" where they can."""
     if a.missing or b.missing:
         return a.missing or b.missing
     if kind.higher_is_better is None:
@@ -132,7 +135,8 @@ def why_costs_incomparable(a: CostSide, b: CostSide, kind: CostKind) -> str:
 
 
 def cost_verdict(a: CostSide, b: CostSide, kind: CostKind, margin: float = MARGIN, p: float | None = None) -> Verdict:
-    """The verdict on the costs of `a` and `b`. `p` is their p-value, corrected for all pairs shown."""
+    """Returns the verdict on the costs of `a` and `b`. `p` is the p-value of their difference as corrected for all
+    pairs shown; None takes the p-value of this pair alone."""
     if reason := why_costs_incomparable(a, b, kind):
         return Verdict(a.label, b.label, "incomparable", kind.name, reason=reason)
     found = ratio(a.values, b.values, margin)
@@ -146,7 +150,8 @@ def cost_verdict(a: CostSide, b: CostSide, kind: CostKind, margin: float = MARGI
 
 
 def ratio(a: Sequence[float], b: Sequence[float], margin: float = MARGIN) -> Ratio:
-    """How many times `a` is `b`: the ratio of their geometric means, over positive values [seeds] each.
+    """Returns how many times `a` is `b`: the ratio of the geometric means of two lists of positive values, one value
+    for each seed.
 
     Welch's t-test on logarithms; the interval is of `LEVEL`. `p_tied` comes from two one-sided tests against ratios of
     1 / (1 + margin) and 1 + margin (Schuirmann 1987, doi:10.1007/BF01068419). Where neither side varies, the ratio is

@@ -1,8 +1,8 @@
-"""Two runs, two environments or two cells -> what the first is to the second, label by label. Pure.
+"""Compares two runs, two environments or two cells, label by label. Pure.
 
-In: the rows of both (`store.CellRow`) and the values of their items. Runs are compared as methods are: each has
-seeds of its own. Environments hold the same cells, so that these are paired by seed and by item, and what is asked is
-whether an upgrade changed anything. Two cells are two trained models, and what is said of them holds for no others.
+In: the rows of both sides (`store.CellRow`) and the values of their items. Runs are compared as methods are: each run
+has seeds of its own. Environments hold the same cells, which are therefore paired by seed and by item; the question is
+whether an upgrade changed anything. Two cells are two trained models, and a verdict on them holds for no other models.
 All verdicts that are shown together have p-values corrected by Holm.
 """
 
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 SAME = "every item came out the same"
 Hardware = Literal["cpu", "accelerator"]
 HARDWARE: tuple[Hardware, ...] = ("cpu", "accelerator")
-# What is compared of two environments, beside their packages.
+# The properties of two environments that are compared, beside their packages.
 ABOUT: tuple[Hardware | Literal["python", "os", "driver"], ...] = ("python", "os", "cpu", "accelerator", "driver")
 NamePair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class MatchedLabel:
-    """The verdict on one label that both sides have in one table."""
+    """The verdict on one label that stands in the same table on both sides."""
 
     where: Point
     label: str
@@ -57,10 +57,12 @@ class MatchedLabel:
 
 @dataclass(frozen=True)
 class GroupVerdicts:
-    """What two collections of cells have in common, compared, and what only one of them has ("lora: topic, …").
+    """The comparison of two collections of cells: the verdicts on labels that both have, and the names ("lora: topic,
+    …") of what was left out.
 
-    `shared` are those of which the same attempts stand in both, with further seeds in one of them at the most: there is
-    nothing to compare. Where each has seeds of its own beside shared ones, only these are compared.
+    `shared` are labels for which at most one side has attempts that the other lacks: there is nothing to compare. Where
+    each side has seeds of its own beside shared ones, only the seeds that are not shared are compared. `only_a` and
+    `only_b` name what one side alone has.
     """
 
     matched: tuple[MatchedLabel, ...] = ()
@@ -81,10 +83,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class EnvironmentChanges:
-    """What two environments differ in: name -> (the first's, the second's), "" where there is none.
+    """The differences between two environments: name -> (the first's value, the second's), "" where an environment has
+    none.
 
-    `decisive` are the packages that results depend on. `unexplained`: their digests differ, and yet nothing that is
-    kept of them and decides results does: it is the number of threads, or how tunebench itself computes results.
+    `decisive` are the packages on which results depend. `unexplained` is True where the digests of the environments
+    differ although nothing recorded that decides results does: then the number of threads differs, or how tunebench
+    itself computes results.
     """
 
     packages: dict[str, NamePair] = field(default_factory=dict)
@@ -94,14 +98,15 @@ class EnvironmentChanges:
 
 
 def pairs(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[Pair], GroupVerdicts]:
-    """The labels that both sides have in the same table, and those that are left out: shared, or on one side only."""
+    """Matches labels that stand in the same table on both sides. Returns the matched pairs, and the names of those left
+    out: shared, or on one side only."""
     first, second = tables(a), tables(b)
     found, shared = [], []
     for where in (where for where in first if where in second):
         for label in (label for label in first[where] if label in second[where]):
             one, other = first[where][label], second[where][label]
             both = {cell.attempt_id for cell in one} & {cell.attempt_id for cell in other} - {""}
-            # What stands in both is no evidence of a difference, and would be counted as if it were independent.
+            # An attempt in both is no evidence of a difference, and would be counted as if it were independent.
             one, other = ([cell for cell in cells if cell.attempt_id not in both] for cells in (one, other))
             if one and other:
                 found.append(Pair(where, label, tuple(one), tuple(other)))
@@ -111,7 +116,7 @@ def pairs(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[Pair], Group
 
 
 def only(these: Mapping[Point, Table], others: Mapping[Point, Table]) -> tuple[str, ...]:
-    """The labels that these tables have and the others do not, as "lora: topic, …"."""
+    """Returns the labels that `these` tables have and the `others` do not, as "lora: topic, …"."""
     return tuple(name(where, label) for where in these for label in these[where] if label not in others.get(where, {}))
 
 
@@ -120,7 +125,8 @@ def name(where: Point, label: str) -> str:
 
 
 def cells_in_both(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[CellRow], list[CellRow]]:
-    """The rows of cells that are done on both sides, those of a label by seed: the same cells, in the same order."""
+    """Returns the rows of cells that are done on both sides, as two lists of the same cells in the same order, by
+    seed."""
     sides = [{row.spec_digest: row for row in rows if row.status == "done"} for rows in (a, b)]
     both = sorted(sides[0].keys() & sides[1].keys(), key=lambda spec: (sides[0][spec].seed or 0, sides[0][spec].key))
     return [sides[0][spec] for spec in both], [sides[1][spec] for spec in both]
@@ -134,7 +140,8 @@ def runs_by_score(
     metric: str = "",
     margin: float = MARGIN,
 ) -> GroupVerdicts:
-    """Compares every label and table of run A with the same of run B."""
+    """Compares every label and table of run A with the same label and table of run B, by a score. `values` are those of
+    single items, `names` the names of the two runs."""
     found, rest = pairs(a, b)
     bases = [{point: table.get(BASE, []) for point, table in tables(rows).items()} for rows in (a, b)]
     tested = []
@@ -152,7 +159,7 @@ def environments_by_score(
     metric: str = "",
     margin: float = MARGIN,
 ) -> GroupVerdicts:
-    """Compares every label and table of environment A with the same of B, over the cells that both finished.
+    """Compares every label and table of environment A with the same in B, over the cells that both finished.
 
     The differences A - B [seeds, items] are tested against zero (`contrast.compare` with `paired_seeds`).
     """
@@ -180,7 +187,7 @@ def by_arms(a: Side, b: Side) -> Comparison:
 
 
 def apart(a: Side, b: Side) -> Comparison:
-    """Compares A and B seed by seed; where there is no seed, the row twice."""
+    """Compares A and B seed by seed. A row without a seed is deterministic and is given twice."""
     return compare(a.arm.rows, b.arm.rows, paired_seeds=True)
 
 
@@ -188,7 +195,7 @@ Tested = tuple[Pair, Side, Side, Callable[[Side, Side], Comparison]]
 
 
 def judged(tested: Sequence[Tested], margin: float) -> list[MatchedLabel]:
-    """A verdict for each pair, with p-values corrected for all of them that can be compared."""
+    """Returns a verdict for each pair, with p-values corrected by Holm for all pairs that can be compared."""
     found = {place: how(a, b) for place, (_, a, b, how) in enumerate(tested) if not why_incomparable(a, b)}
     p_values = dict(zip(found, corrected([one.p for one in found.values()]), strict=True))
     within = dict(zip(found, corrected([p_tied(one, margin) for one in found.values()]), strict=True))
@@ -202,7 +209,7 @@ def judged(tested: Sequence[Tested], margin: float) -> list[MatchedLabel]:
             higher_is_better=a.higher_is_better,
         )  # fmt: skip
         made = verdict(a, b, found[place], judgement)
-        if a.values == b.values and made.decision:  # seed by seed: that needs no inference
+        if a.values == b.values and made.decision:  # equal seed by seed, which needs no inference
             decision = replace(made.decision, verdict="tied", to_differ=None, to_tie=None)
             made = replace(made, verdict="tied", decision=decision, reason=SAME)
         matched.append(MatchedLabel(pair.where, pair.label, made))
@@ -217,7 +224,8 @@ def groups_by_cost(
     devices: NamePair,
     margin: float = MARGIN,
 ) -> GroupVerdicts:
-    """Compares every label and table of A with the same of B by a cost, with one value for each seed."""
+    """Compares every label and table of A with the same in B by a cost, one value for each seed. `devices` are the
+    hardware of the two sides, in words."""
     found, rest = pairs(a, b)
     tested = [
         (
@@ -233,7 +241,7 @@ def groups_by_cost(
 
 
 def costs_judged(tested: Sequence[tuple[CostSide, CostSide]], kind: CostKind, margin: float) -> list[Verdict]:
-    """A verdict for each pair of costs, with p-values corrected for all of them that can be compared."""
+    """Returns a verdict for each pair of costs, with p-values corrected by Holm for all pairs that can be compared."""
     fit = [place for place, (a, b) in enumerate(tested) if not why_costs_incomparable(a, b, kind)]
     own = [ratio(tested[place][0].values, tested[place][1].values, margin).p for place in fit]
     p_values = dict(zip(fit, corrected(own), strict=True))
@@ -241,8 +249,12 @@ def costs_judged(tested: Sequence[tuple[CostSide, CostSide]], kind: CostKind, ma
 
 
 def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, Paired | None]:
-    """Two trained models, item by item: McNemar's exact test or a paired t (`stats.paired`), which gives p-value and
-    interval; the margin and what would settle an open question come from the items alone, too."""
+    """Compares two trained models item by item: returns the verdict, and the exact test (None where they are
+    incomparable).
+
+    McNemar's exact test or a paired t-test (`stats.paired`) gives p-value and interval. The test of a tie within the
+    margin, and the number of items that would settle an open question, come from the items alone too.
+    """
     a, b = (replace(side, values=side.values[:1], seeded=False) for side in (a, b))
     if reason := why_incomparable(a, b):
         return incomparable(a, b, reason), None
@@ -257,7 +269,7 @@ def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, P
 
 
 def environment_changes(a: EnvironmentRecord, b: EnvironmentRecord) -> EnvironmentChanges:
-    """The differences between two environments' records (see `store.environment_of`)."""
+    """Returns the differences between the records of two environments (see `store.environment_of`)."""
     first, second = a.get("packages", {}), b.get("packages", {})
     packages = {
         package: (first.get(package, ""), second.get(package, ""))
@@ -273,12 +285,12 @@ def environment_changes(a: EnvironmentRecord, b: EnvironmentRecord) -> Environme
 
 
 def result_packages() -> set[str]:
-    """The packages that results depend on, however they are written."""
+    """Returns the names of the packages on which results depend, with "_" for every "-"."""
     return {package.replace("-", "_") for package in RESULT_PACKAGES}
 
 
 def hardware_texts(a: EnvironmentRecord, b: EnvironmentRecord) -> NamePair:
-    """The hardware of two environments, in words. The texts differ where costs must not be compared."""
+    """Describes the hardware of two environments in words. The two texts differ where costs must not be compared."""
     found = [", ".join(filter(None, (environment.get(what) for what in HARDWARE))) for environment in (a, b)]
     if environment_changes(a, b).unexplained:
         found[1] += " with another number of threads"

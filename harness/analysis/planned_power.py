@@ -1,8 +1,8 @@
-"""What a plan's test items can decide at its margin, before anything has run. Pure.
+"""Forecasts which differences and ties a plan's test items can show at its margin, before anything has run. Pure.
 
-In: a plan, and how far seeds scattered in earlier results. Out: for each learned task and model what `power.outlook`
-says, with all that it assumes. Only metrics by which an item is right or wrong are covered: for others (perplexity,
-rewards) the spread between items is not known before they are scored.
+In: a plan, and how far scores varied between seeds in earlier results. Out: the figures of `power.outlook` for each
+learned task and model, with all that they assume. Only metrics by which an item is right or wrong are covered: for
+others (perplexity, rewards) the spread between items is not known before they are scored.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from harness.store import item_values, seeded_attempts
 if TYPE_CHECKING:
     import duckdb
 
-# Metrics whose value of one item is 0 or 1, of lm-eval's registry.
+# Metrics in lm-eval's registry by which an item is worth 0 or 1.
 RIGHT_OR_WRONG = frozenset(
     {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match", "exact_match_mc"}
 )
 SHARE_RIGHT = 0.5
 
-Spreads = Mapping[tuple[str, str], Spread]  # (model, task) -> how far its scores lie apart between seeds
+Spreads = Mapping[tuple[str, str], Spread]  # (model, task) -> the spread of its scores between seeds
 
 
 @dataclass(frozen=True)
 class TaskOutlook:
-    """Differences and ties that the items of a learned task can show between a model's methods.
+    """The differences and ties between a model's methods that the items of a learned task can show.
 
     `seed_sd` is the standard deviation of a score between seeds, with `seed_df` degrees of freedom. It is None where it
     is unknown, or with one seed: `figures` then count the items alone, the best case. They are corrected for `pairs`,
@@ -55,7 +55,8 @@ class TaskOutlook:
 
 
 def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
-    """The outlooks of all models and learned tasks whose items are right or wrong, in the order of the suite."""
+    """Returns an outlook for each model and learned task whose items are right or wrong, in the order of the suite.
+    `spreads` hold the spread of scores between seeds in earlier results."""
     found = []
     for model in plan.suite.models:
         for task, _ in plan.suite.tasks:
@@ -85,7 +86,7 @@ def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
 
 
 def outlook_sentence(found: TaskOutlook, several: bool = False) -> str:
-    """One outlook in words; with `several` models it names its own."""
+    """Says one outlook in words; with `several`, the sentence names the model."""
     figures = found.figures
     seeds = f"with {counted(found.seeds, 'seed')} " if found.seed_sd else ""
     what = f"{found.task}{f', {found.model}' if several else ''}: {counted(found.items, 'test item')}"
@@ -107,7 +108,7 @@ def corrected_for(pairs: int) -> str:
 
 
 def outlook_assumption(found: TaskOutlook) -> str:
-    """The assumptions behind one outlook, in words."""
+    """Says the assumptions behind one outlook in words."""
     share = f"a share right of {found.share_right:g}, two methods that answer {found.disagreement:g} of the items apart"
     if found.seeds < 2:
         return f"{share}, and no spread between seeds: with one seed nothing is settled of methods that vary with it"
@@ -117,7 +118,7 @@ def outlook_assumption(found: TaskOutlook) -> str:
 
 
 def outlook_warning(found: list[TaskOutlook]) -> str:
-    """One line for the start of a run: which tasks cannot show ties; "" where all can."""
+    """Returns one line for the start of a run, which names the tasks that cannot show ties; "" where all can."""
     open_ = {one.task: one for one in found if not one.figures.decides}
     if not open_:
         return ""
@@ -132,10 +133,11 @@ def outlook_warning(found: list[TaskOutlook]) -> str:
 def seed_spreads(
     connection: duckdb.DuckDBPyConnection, wanted: dict[tuple[str, str], tuple[str, str]]
 ) -> dict[tuple[str, str], Spread]:
-    """(model, task) -> how far scores lie apart between seeds, of all settings that were run with two or more.
+    """Returns (model, task) -> the spread of scores between seeds, pooled over all stored settings with two seeds or
+    more.
 
-    `wanted` maps each to (metric, fingerprint of the task as it is now): scores of other items do not count. Trials of
-    studies do not either: they have one seed.
+    `wanted` maps each (model, task) to (metric, fingerprint of the task as it is now): scores of other items do not
+    count. Trials of studies do not count either: they have one seed.
     """
     attempts = [
         attempt
@@ -158,5 +160,5 @@ def seed_spreads(
 
 
 def alike(seeds: list[list[float]]) -> bool:
-    """Whether all seeds were scored on equally many items, two or more."""
+    """Whether all seeds were scored on the same number of items, two or more. `seeds` is [seeds][items]."""
     return len(seeds[0]) > 1 and len({len(row) for row in seeds}) == 1

@@ -1,12 +1,12 @@
-"""Which method to take: candidates and wishes in, a ranked answer with reasons out. Pure: no store, no torch.
+"""Decides which method to take: candidates and limits in, a ranked answer with reasons out. Pure: no store, no torch.
 
-The rule. What failed, what learned nothing and what breaks a limit is ruled out, each with every reason. Of those that
-fit, the highest score is sought; what scores within the margin of it is good enough. Of these the cheapest counts, by
-total cost of ownership, and what costs at most a quarter more, since times are measured no better: among them fewer
-parts to run, extra packages and settings to choose go first, then the score. Where one of them was timed beside other
-work, costs do not decide. The other good ones follow by their cost,
-all others by their score. Scores decide by their estimates and not by tests: if whatever cannot be told
-apart were good enough, a cheap method would win by being measured badly. The answer says how certain it is.
+The rule. Candidates that failed, learned nothing or break a limit are ruled out, each with every reason. Of those that
+fit, all that score within the margin of the highest score are good enough. Of these the cheapest counts, by total cost
+of ownership, together with those that cost at most a quarter more, since times are measured no better. Among them fewer
+parts to run, extra packages and settings to choose go first, then the score. Where one of the good-enough candidates
+was timed beside other work, costs do not decide. The other good ones follow by their cost, all others by their score.
+Scores decide by their estimates and not by tests: if whatever cannot be told apart were good enough, a cheap method
+would win by being measured badly. The answer says how certain it is.
 
 Not covered: how candidates come from stored results (`report/candidates.py`), and words (`report/advice.py`).
 """
@@ -26,18 +26,19 @@ from harness.analysis.stats.p_best import Runner, leads
 from harness.analysis.total_cost import Cost, Prices, Workload, ownership
 from harness.records import MARGIN
 
-ALIKE = 1.25  # costs up to so many times the lowest are alike: throughput is timed over three batches
-LEAST_SAVING = 0.5  # a cheaper alternative is named that costs at most this share
+ALIKE = 1.25  # costs up to this many times the lowest are similar: throughput is timed over three batches
+LEAST_SAVING = 0.5  # an alternative is named where it costs at most this share of the first
 LEAST_ENDED = 0.8  # the share of seeds that must have ended well; one of five may fail
 UNKNOWN = Workload(None)
-TINY = 1e-9  # differences of sums: what is exactly at a limit must not depend on their last bit
+TINY = 1e-9  # tolerance of limits, so that the last bit of a sum does not decide
 Rule = Literal["none", "only", "score", "cost", "simplicity", "score within the margin"]
 Limit = Literal["status", "ended", "learned", "memory", "forgetting", "latency", "budget"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """The change of a retained task against the base model, in its own unit; positive where it became better."""
+    """The change of a retained task against the base model, in the task's own unit; positive where the task became
+    better."""
 
     value: float
     stderr: float | None
@@ -46,17 +47,17 @@ class Change:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is known of a label at some number of examples: means over seeds, of memory the highest.
+    """The measurements of a label at some number of examples: means over seeds, but for memory the highest.
 
-    `memory` maps what was done to its peak, in bytes. `values` are [seeds, items] of the score, in the order of
-    `items`; where it is not `seeded` it would score the same again. `failure` says why there is no score. What is
-    None was not measured.
+    `memory` maps what was done (a phase) to its peak, in bytes. `values` are [seeds, items] of the score, in the order
+    of `items`; without `seeded` the label would score the same again. `failure` says why there is no score. A field
+    that is None was not measured.
     """
 
     label: str
     method: str = ""
     family: str = ""
-    own_model: str = ""  # what it starts from, where that is not the suite's model
+    own_model: str = ""  # the model that the label starts from, where it is not the suite's
     n_train: int = 0
     seeds: int = 1
     metric: str = ""
@@ -69,55 +70,57 @@ class Candidate:
     memory: Mapping[str, float] = field(default_factory=dict)
     latency_ms: float | None = None  # the median of one request alone
     latency_ms_p90: float | None = None
-    unfolded_ms: float | None = None  # its median with the adapters beside the weights, where they are served folded
-    network: tuple[object, ...] | None = None  # labels with the same one are timed together; None: it is its own
+    unfolded_ms: float | None = None  # the median with unfolded adapters, where they are served folded
+    network: tuple[object, ...] | None = None  # labels with the same network are timed together; None: its own
     work: Workload = UNKNOWN
-    trials: int = 0  # of its tuning
-    trials_to_good: int | None = None  # of them, until the expected best is within the margin of the best
+    trials: int = 0  # how many its tuning made
+    trials_to_good: int | None = None  # how many until the expected best is within the margin of the best
     artifact_bytes: float | None = None
-    settings: tuple[str, ...] = ()  # to choose
-    packages: tuple[str, ...] = ()  # beside those that every method takes
-    parts: tuple[str, ...] = ("model",)  # to keep and run for an answer
-    described: bool = True  # False: of a method that is not known here, so that these three are not
-    made_of: tuple[str, ...] = ()  # other results that it needs first
+    settings: tuple[str, ...] = ()  # names of the settings that somebody has to choose
+    packages: tuple[str, ...] = ()  # extra ones, beyond those of every method
+    parts: tuple[str, ...] = ("model",)  # what must be kept and run to answer
+    described: bool = True  # False: this version does not know the method, so the three above are unknown
+    made_of: tuple[str, ...] = ()  # other results that are needed first
     contended: bool = False
     failure: str = ""
     values: tuple[tuple[float, ...], ...] = ()
     items: tuple[str, ...] = ()
     seeded: bool = True
-    seed_numbers: tuple[int, ...] = ()  # of the rows of `values`
-    ended: tuple[int, int] = (1, 1)  # seeds that ended well, of those that ended; the score counts the others too
+    seed_numbers: tuple[int, ...] = ()  # those of the rows of `values`
+    ended: tuple[int, int] = (1, 1)  # (seeds that ended well, seeds that ended); the score counts both
 
     @property
     def arm(self) -> Arm | None:
-        """Its values as `compare_arms` takes them; None where single items are not known."""
+        """The candidate's item values as `compare_arms` takes them; None where single items are not known."""
         return Arm(self.values, self.seeded, self.seed_numbers) if self.values else None
 
     @property
     def merit(self) -> float:
-        """The score, more is better; -inf without one."""
+        """The score, with its sign turned where lower is better, so that more is always better; -inf without a
+        score."""
         if self.score is None:
             return -math.inf
         return self.score if self.higher_is_better else -self.score
 
     @property
     def complexity(self) -> tuple[int, int, int]:
-        """Parts, packages and settings; more than any where they are not known."""
+        """(parts, packages, settings): how many there are of each; larger than any other where they are not known."""
         many = 0 if self.described else sys.maxsize // 2
         return many + len(self.parts), many + len(self.packages), many + len(self.settings)
 
     @property
     def peak(self) -> tuple[str, float] | None:
-        """What had the highest memory, and its bytes; None where memory was not measured."""
+        """(what was done, bytes) of the highest memory; None where memory was not measured."""
         return max(self.memory.items(), key=lambda item: (item[1], item[0]), default=None)
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """Limits, None where there is none, and the margin below which a difference of scores does not matter.
+    """The limits of whoever asks, None where there is none, and the margin below which a difference of scores does not
+    matter.
 
-    `memory` in bytes; `max_forgetting` in the unit of the retained task `forgetting_on`; `latency_ms` of the median
-    request; `budget` of ownership, in the currency of the prices.
+    `memory` is in bytes, `max_forgetting` in the unit of the retained task `forgetting_on`. `latency_ms` limits the
+    median request, in milliseconds, and `budget` the cost of ownership, in the currency of the prices.
     """
 
     memory: float | None = None
@@ -130,10 +133,10 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a candidate is ruled out, or a caution about one that fits: its figure and the limit.
+    """The reason why a candidate is ruled out, or a caution about a candidate that fits: its figure and the limit.
 
-    `where` is the phase of memory, the retained task, or a status. A `value` of None was not measured. `reach` is the
-    far end of the interval of a figure whose estimate is on the other side of the limit.
+    `where` is the phase of the memory peak, the retained task, or a status. A `value` of None was not measured. `reach`
+    is the far end of the interval of a figure, where it lies on the other side of the limit than the estimate.
     """
 
     limit: Limit
@@ -146,15 +149,16 @@ class Reason:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A candidate that fits. `close`: within the margin of the best score. `decision`: what it is to the recommended
-    one; None for itself, and where single items are not known. `cautions`: limits that its intervals reach across."""
+    """A candidate that fits the limits. `close`: its score is within the margin of the best score. `decision`: the
+    comparison of this candidate with the recommended one; None for the recommended one itself, and where single items
+    are not known. `cautions`: limits that the intervals of its figures reach across."""
 
     candidate: Candidate
     cost: Cost | None
     close: bool
     decision: Decision | None = None
     cautions: tuple[Reason, ...] = ()
-    no_model: bool = False  # a limit of forgetting says nothing of it
+    no_model: bool = False  # no language model is left, so a limit of forgetting does not apply
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,13 @@ class RuledOut:
 
 @dataclass(frozen=True)
 class Confidence:
-    """The probability that the recommended one has the highest expected score of those that fit, and that it is at
-    most the margin below the highest. `at_most`: seeds were not repeated, so that only items are in the errors.
-    `paired`: from single items, which all share; else errors are taken as independent."""
+    """The certainty of a recommendation. `best`: the probability that the recommended candidate has the highest
+    expected score of the `among` candidates that fit. `good_enough`: the probability that it is at most the margin
+    below the highest.
+
+    `at_most`: seeds were not repeated, so the errors count items only and both probabilities are upper bounds.
+    `paired`: computed from single items, which all candidates share; otherwise errors are taken as independent.
+    """
 
     best: float
     good_enough: float
@@ -179,7 +187,8 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Answer:
-    """`ranked` is best first; `rule` is what put the first before the second."""
+    """The answer to the wishes: candidates that fit, `ranked` from best to worst, and those `ruled_out`. `rule` says
+    what put the first before the second."""
 
     ranked: tuple[Ranked, ...]
     ruled_out: tuple[RuledOut, ...]
@@ -187,7 +196,7 @@ class Answer:
     prices: Prices
     rule: Rule
     confidence: Confidence | None = None
-    cheaper: Ranked | None = None  # costs much less, and is not shown to be worse
+    cheaper: Ranked | None = None  # costs at most half, and is not shown to be worse
 
     @property
     def first(self) -> Ranked | None:
@@ -201,8 +210,9 @@ class Answer:
 def rank_candidates(
     candidates: Iterable[Candidate], wishes: Wishes | None = None, prices: Prices | None = None, seed: int = 0
 ) -> Answer:
-    """The answer to the wishes, by the rule that this module's docstring states. The order of candidates is of no
-    effect. Raises ValueError for scores of different metrics, or a label twice."""
+    """Ranks candidates within the wishes, by the rule in this module's docstring. The order in which candidates are
+    given has no effect; `seed` is that of the draws behind `confidence`. Raises ValueError for scores of different
+    metrics, or for a label that is given twice."""
     wishes, prices = wishes or Wishes(), prices or Prices(0.0)
     given = sorted(candidates, key=lambda one: one.label)
     metrics = {one.metric for one in given if one.score is not None}
@@ -239,8 +249,8 @@ def rank_candidates(
 
 
 def judged(one: Candidate, cost: Cost | None, wishes: Wishes) -> tuple[list[Reason], list[Reason]]:
-    """(reasons that rule a candidate out, cautions). A limit is met by an estimate that meets it; a caution says that
-    the interval of 95% does not. What was not measured does not meet a limit."""
+    """Returns (reasons that rule a candidate out, cautions). A limit is met where the estimate meets it; a caution says
+    that the 95% interval does not. A figure that was not measured does not meet a limit."""
     if one.failure or one.score is None:
         return [Reason("status", where=one.failure or "has no score")], []
     reasons: list[Reason] = []
@@ -276,22 +286,23 @@ def judged(one: Candidate, cost: Cost | None, wishes: Wishes) -> tuple[list[Reas
 
 
 def total(one: Ranked) -> float:
-    """Cost of ownership; infinite where it is unknown."""
+    """Returns a candidate's total cost of ownership, in the currency of the prices; infinite where it is unknown."""
     return one.cost.total if one.cost else math.inf
 
 
 def simpler(one: Ranked) -> tuple[tuple[int, int, int], float, float, str]:
-    """The order among those that are good enough and alike in cost."""
+    """Sort key for candidates that are good enough and similar in cost: complexity, then score, cost and label."""
     return one.candidate.complexity, -one.candidate.merit, total(one), one.candidate.label
 
 
 def by_cost(one: Ranked) -> tuple[float, tuple[int, int, int], float, float, str]:
-    """The order by cost alone."""
+    """Sort key that puts the cheapest candidate first; candidates of equal cost are ordered as by `simpler`."""
     return (total(one), *simpler(one))
 
 
 def rule_of(ranked: Sequence[Ranked], priced: bool = True) -> Rule:
-    """What put the first before the second; costs only where they are `priced`, that is compared."""
+    """Names what put the first candidate before the second. Costs are a reason only where `priced`, that is where costs
+    were compared."""
     if len(ranked) == 1:
         return "only"
     first, second = ranked[:2]
@@ -303,8 +314,8 @@ def rule_of(ranked: Sequence[Ranked], priced: bool = True) -> Rule:
 
 
 def cheaper(ranked: Sequence[Ranked]) -> Ranked | None:
-    """The cheapest that costs at most half of the first, and of which the interval does not show that it is worse.
-    None of what was timed beside other work."""
+    """Returns the cheapest candidate that costs at most half of the first and is not shown to be worse by its interval;
+    None where there is none. Candidates that were timed beside other work do not count."""
     first = ranked[0]
     found = [
         one
@@ -325,8 +336,9 @@ def comparable(a: Candidate, b: Candidate) -> bool:
 
 
 def decided(chosen: Candidate, all_: Sequence[Candidate], margin: float) -> dict[str, Decision]:
-    """label -> what it is to the chosen one. p-values are corrected by Holm for all pairs of those that fit: which two
-    are looked at was chosen by their scores. Not of those whose single items are not known, or not the same."""
+    """Returns label -> the comparison of that candidate with the `chosen` one. p-values are corrected by Holm for all
+    pairs of the candidates that fit, since their scores decided which pairs are looked at. Candidates whose single
+    items are unknown, or are others than those of the chosen one, are left out."""
     kept = [one for one in all_ if comparable(one, chosen)]
     arms = {one.label: one.arm for one in kept if one.arm}
     fit = {(one, other): compare_arms(arms[one], arms[other]) for one, other in combinations(arms, 2)}
@@ -345,7 +357,7 @@ def decided(chosen: Candidate, all_: Sequence[Candidate], margin: float) -> dict
 
 
 def confidence(ranked: Sequence[Ranked], margin: float, seed: int = 0) -> Confidence:
-    """How likely the first is the best of all, or close enough to it; see `leads`."""
+    """Estimates how likely the first candidate is the best of all, or within the margin of the best; see `leads`."""
     first = ranked[0].candidate
     if len(ranked) == 1:
         return Confidence(1.0, 1.0, 1, False, True)

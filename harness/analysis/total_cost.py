@@ -1,6 +1,6 @@
-"""What a method costs over its life: making it, answering with it, and keeping it up to date. Pure.
+"""Computes what a method costs over its life: making it, answering with it, and keeping it up to date. Pure.
 
-Counted is the time of the device, at a price an hour: nothing else of a computer has a figure here. Not covered:
+Only the time of the device is counted, at a price an hour: nothing else of a computer has a figure here. Not covered:
 people's time, storage, traffic, and a device that waits (each request is charged its share of a full batch's time).
 """
 
@@ -14,16 +14,17 @@ CURRENCY = "USD"
 # Assumed prices of an hour, in USD, where nobody gives one: about what clouds asked on demand in 2025. They are no
 # measurement: `--price` takes their place. The first name that stands in the device's own is its price.
 HOURLY = {"H200": 4.00, "H100": 3.00, "A100": 1.80, "L40": 1.00, "A10": 0.80, "L4": 0.70, "T4": 0.40}
-OTHER_HOURLY = 2.00  # of an accelerator that is not in the list
-CORE_HOURLY = 0.05  # of a core of a CPU
+OTHER_HOURLY = 2.00  # USD an hour of an accelerator that is not in the list
+CORE_HOURLY = 0.05  # USD an hour of one CPU core
 # Assumed volume, where nobody gives one.
 REQUESTS, MONTHS, UPDATES = 100_000.0, 12.0, 12.0
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What costs are reckoned with: the price of the device's hour; requests a month, for so many months; updates with
-    new examples a year. `assumed` names those of the four that nobody gave, `of` says how the price came about."""
+    """The prices and volumes of a cost of ownership: the price of an hour of the device, requests a month, months in
+    use, and updates with new examples a year. `assumed` names those of the four that nobody gave; `of` says what device
+    the price is of."""
 
     hour: float
     currency: str = CURRENCY
@@ -36,8 +37,8 @@ class Prices:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a method takes of a device, in seconds: to be made once, to find its settings, for an answer, and to take in
-    new examples; on so many `devices` when it is made. None is unknown."""
+    """The seconds that a method takes of a device: to `make` it once, to `search` for its settings, to answer a
+    `request`, and for an `update` with new examples. `devices` is how many devices making it takes. None is unknown."""
 
     make: float | None
     search: float = 0.0
@@ -48,12 +49,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of ownership, in the currency of the prices: `making` with the search for settings, `answering`, `updating`."""
+    """The cost of ownership, in the currency of the prices: `making` (with the search for settings), `answering`,
+    `updating`."""
 
     making: float
     answering: float
     updating: float
-    update: float  # of one update
+    update: float  # cost of one update
 
     @property
     def total(self) -> float:
@@ -61,8 +63,8 @@ class Cost:
 
 
 def hourly(cpu: str, accelerator: str = "") -> tuple[float, str]:
-    """The assumed price of a device's hour in USD, and in words what it is of. `cpu` is what the environment says of
-    it: "…, 2 cores"; a CPU is paid by its cores."""
+    """Returns the assumed price of an hour of the device, in USD, and in words what it is the price of. `cpu` is the
+    environment's text, "…, 2 cores": a CPU is priced by its cores."""
     if accelerator:
         name = next((name for name in HOURLY if name in accelerator), "")
         return HOURLY.get(name, OTHER_HOURLY), f"an {name}" if name else f"a {accelerator}"
@@ -72,7 +74,7 @@ def hourly(cpu: str, accelerator: str = "") -> tuple[float, str]:
 
 
 def ownership(work: Workload, prices: Prices) -> Cost | None:
-    """The total cost of ownership; None where a part of the work is unknown."""
+    """Computes the total cost of ownership; None where a part of the work is unknown."""
     if work.make is None or work.request is None or work.update is None:
         return None
     making = work.devices * prices.hour / HOUR

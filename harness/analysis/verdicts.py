@@ -1,8 +1,8 @@
-"""Stored scores -> verdicts: better, worse, tied, underpowered or incomparable, with the figures behind each.
+"""Compares stored scores: verdicts better, worse, tied, underpowered or incomparable, with the figures behind each.
 
-In: the rows of a run (`store.CellRow`) and the values of their items. Out: a `Verdict` for each pair of labels
-that stand in one table: one model, task, data size and quality of data. What is inferred, and how, says `contrast.py`;
-here is what may be compared at all. Not covered: which method to take (a recommendation weighs costs too).
+In: the rows of a run (`store.CellRow`) and the values of their items. Out: a `Verdict` for each pair of labels that
+stand in one table: one model, task, data size and quality of data. This module decides what may be compared at all;
+`contrast.py` says what is inferred, and how. Not covered: which method to take (a recommendation weighs costs too).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ Table = dict[str, list[CellRow]]  # label -> its cells, a seed each
 
 
 def tables(rows: Iterable[CellRow]) -> dict[Point, Table]:
-    """The tables of a run; the untrained rows stand in every one of their task and model. Where nothing was trained
-    they have a table of their own."""
+    """Groups the rows of a run into tables. Untrained rows stand in every table of their task and model; where nothing
+    was trained they have a table of their own."""
     by_point: dict[Point, Table] = {}
     untrained: dict[tuple[str, str], Table] = {}
     for row in rows:
@@ -61,8 +61,8 @@ def tables(rows: Iterable[CellRow]) -> dict[Point, Table]:
 
 
 def headlines(rows: Iterable[CellRow], metric: str = "") -> dict[str, tuple[str, str]]:
-    """attempt_id -> (task, metric) of the score that a cell is compared by, for `store.item_values`; `metric`
-    is another than the task's first."""
+    """Returns attempt_id -> (task, metric) of the score by which a cell is compared, as `store.item_values` takes it.
+    `metric` "" means the task's first metric."""
     return {
         row.attempt_id: (row.task, score.metric)
         for row in rows
@@ -71,25 +71,28 @@ def headlines(rows: Iterable[CellRow], metric: str = "") -> dict[str, tuple[str,
 
 
 def sides(table: Table, values: Values, metric: str = "", failed_seeds: FailedSeeds = FAILED_SEEDS) -> dict[str, Side]:
-    """label -> its side of every comparison within a table; see `Fallback` for seeds that ended badly."""
+    """Returns label -> the label's values for every comparison within a table. `failed_seeds` says what seeds that
+    ended badly count as; see `Fallback`."""
     fallback = fallback_of(table.get(BASE, ()), values, failed_seeds)
     return {label: side_of(label, cells, values, metric, fallback) for label, cells in table.items()}
 
 
 @dataclass(frozen=True)
 class Fallback:
-    """What a seed of a method counts as that diverged, failed, or ran out of memory or time. How often a method ends
-    well is part of what it does: without them, one of five seeds that happens to end well would speak for all.
+    """The values that stand in for a seed that diverged, failed, or ran out of memory or time. How often a method ends
+    well is part of what it does: without this, one of five seeds that happens to end well would speak for all.
 
-    `base`: as the base model, whose `values` are given, doc_id -> value. `worst`: as wrong answers to all items,
-    where the values lie between 0 and 1 (others have no worst, and count as the base model's).
+    `how` "base": the seed counts as the base model, whose `values` are given, doc_id -> value. "worst": it counts as
+    wrong answers to all items, where the values lie between 0 and 1 (other values have no worst, and count as the base
+    model's).
     """
 
     how: FailedSeeds = FAILED_SEEDS
     values: Mapping[str, float] = field(default_factory=dict)
 
     def row(self, docs: Sequence[str], known: Sequence[Sequence[float]], higher: bool) -> tuple[float, ...] | None:
-        """The values of a seed; None where the base model has none for these items."""
+        """Returns the stand-in values of a seed, in the order of `docs`; None where the base model has none for these
+        items. `known` are the values of the seeds that ended well, [seeds][items]."""
         bounded = all(0 <= value <= 1 for row in known for value in row)
         if self.how == "worst" and bounded:
             return (0.0 if higher else 1.0,) * len(docs)
@@ -97,13 +100,13 @@ class Fallback:
 
 
 def fallback_of(base: Sequence[CellRow], values: Values, how: FailedSeeds) -> Fallback:
-    """The fallback by the base model's cell of a table."""
+    """Makes the fallback of a table from the cells of its base model."""
     known = next((values.get(cell.attempt_id, {}) for cell in base if cell.status == "done"), {})
     return Fallback(how, known)
 
 
 def ended(cells: Iterable[CellRow]) -> tuple[int, int]:
-    """(seeds that ended well, seeds that ended)."""
+    """Counts (seeds that ended well, seeds that ended)."""
     states = [cell.status for cell in cells]
     well = states.count("done")
     return well, well + sum(state in ENDED_BADLY for state in states)
@@ -111,29 +114,31 @@ def ended(cells: Iterable[CellRow]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Side:
-    """A label at one data size: its attempts, a seed each, with the value of every item, in the order of `docs`."""
+    """A label at one data size, as one side of a comparison: the value of every item, in the order of `docs`, for each
+    seed."""
 
     label: str
     metric: str
     higher_is_better: bool
     docs: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]  # [seeds][items]
-    seeded: bool = True  # False: it trains nothing, and would score the same again
+    seeded: bool = True  # False: the label trains nothing, and would score the same again
     missing: str = ""  # why it cannot be compared
     fingerprint: str = ""  # of the task's definition and documents, where it is known
-    seeds: tuple[int, ...] = ()  # of the rows of `values`, in rising order
-    ended: tuple[int, int] = (1, 1)  # seeds that ended well, of how many; the values of the others are a `Fallback`
+    seeds: tuple[int, ...] = ()  # seed numbers of the rows of `values`, in rising order
+    ended: tuple[int, int] = (1, 1)  # (seeds that ended well, seeds that ended); the others' values are a `Fallback`
 
     @property
     def arm(self) -> Arm:
-        """Its values as `compare_arms` takes them."""
+        """The values of this side as `compare_arms` takes them."""
         return Arm(self.values, self.seeded, self.seeds)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times one cost is another (`costs.ratio`). `margin` is relative: 0.02 is two per cent. There is no
-    interval where one side has a single value."""
+    """The ratio of two costs: how many times the first is the second (`cost_ratios.ratio`). `margin` is relative: 0.02
+    is two per cent. `interval` is None where one side has a single value. `seeds` are the numbers of values of the two
+    sides."""
 
     value: float
     interval: Interval | None
@@ -145,12 +150,12 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether `a` is better or worse than `b`, or tied with it.
+    """The verdict on two labels: whether `a` is better or worse than `b`, or tied with it.
 
     Scores have a `decision`, costs a `ratio`. Where the two cannot be compared, both are None and `reason` says why.
     The decision's p-value is corrected for all pairs that are shown; `p_alone` is not, and `q` is corrected by
-    Benjamini and Hochberg. `effect_size` is the mean difference of items in their own standard deviations (Cohen's
-    d_z).
+    Benjamini and Hochberg. `effect_size` is the mean difference of items, in standard deviations of these differences
+    (Cohen's d_z).
     """
 
     a: str
@@ -163,14 +168,14 @@ class Verdict:
     p_alone: float | None = None
     q: float | None = None
     effect_size: float | None = None
-    remarks: tuple[str, ...] = ()  # of seeds that ended badly
+    remarks: tuple[str, ...] = ()  # sentences on seeds that ended badly
 
 
 def side_of(
     label: str, cells: Sequence[CellRow], values: Values, metric: str = "", fallback: Fallback | None = None
 ) -> Side:
-    """A label's cells on the task that they learned. `metric` is another than the headline. Without a `fallback`, seeds
-    that ended badly are left out."""
+    """Collects a label's cells on the task that they learned into one side of a comparison. `metric` "" means the
+    headline. Without a `fallback`, seeds that ended badly are left out."""
 
     def without(reason: str) -> Side:
         return Side(label, metric, True, (), (), missing=f"{label} {reason}")
@@ -215,7 +220,8 @@ def side_of(
 
 
 def interval_of(side: Side, share: bool) -> tuple[float, float]:
-    """The ends of the 95% interval of a side's score over seeds and items. `share`: its items are right or wrong."""
+    """Returns the ends of the 95% interval of a side's score, over seeds and items. `share`: each item is right or
+    wrong."""
     import numpy
 
     items = len(side.docs)
@@ -224,7 +230,7 @@ def interval_of(side: Side, share: bool) -> tuple[float, float]:
 
 
 def why_incomparable(a: Side, b: Side) -> str:
-    """Why two sides cannot be compared, or ""."""
+    """Returns the reason why two sides cannot be compared, "" where they can."""
     if a.missing or b.missing:
         return a.missing or b.missing
     if a.metric != b.metric:
@@ -244,8 +250,8 @@ def why_incomparable(a: Side, b: Side) -> str:
 
 
 def verdict_of(a: Side, b: Side, margin: float = MARGIN, pairs: int = 1) -> Verdict:
-    """Two sides compared, with a p-value of their own; see `pairwise_verdicts` for several pairs. What would settle
-    them is worked out for so many `pairs`."""
+    """Compares two sides, with the p-value of this pair alone; see `pairwise_verdicts` for several pairs. What would
+    settle an open question is computed for a correction over so many `pairs`."""
     if reason := why_incomparable(a, b):
         return incomparable(a, b, reason)
     found = compare_arms(a.arm, b.arm)
@@ -258,8 +264,8 @@ def pairwise_verdicts(
     against: str | None = None,
     settle: bool = True,
 ) -> list[Verdict]:
-    """Every pair of sides, or every one `against` a label, with p-values of differences and of ties corrected by Holm
-    for all pairs shown.
+    """Compares every pair of sides, or every side `against` one label. The p-values of differences and of ties are
+    corrected by Holm for all pairs shown.
 
     `settle`: see `contrast.decide`; without it thousands of pairs take seconds.
     """
@@ -292,7 +298,7 @@ def pairwise_verdicts(
 
 
 def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:
-    """The verdict that a comparison and the decision on it amount to."""
+    """Builds the verdict on two sides from their comparison and the decision on it."""
     return Verdict(
         a.label, b.label, decision.verdict, a.metric, decision, p_alone=found.p, effect_size=effect_size(a, b),
         remarks=tuple(
@@ -303,7 +309,7 @@ def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:
 
 
 def effect_size(a: Side, b: Side) -> float | None:
-    """Cohen's d_z of the items' means over seeds; None where all items differ by the same amount."""
+    """Returns Cohen's d_z between the items' means over seeds; None where all items differ by the same amount."""
     import numpy
 
     found = cohen_d(*(numpy.asarray(side.values).mean(axis=0) for side in (a, b)))
@@ -311,5 +317,5 @@ def effect_size(a: Side, b: Side) -> float | None:
 
 
 def incomparable(a: Side, b: Side, reason: str) -> Verdict:
-    """The verdict on two sides that cannot be compared, for this reason."""
+    """Builds the verdict on two sides that cannot be compared, for this reason."""
     return Verdict(a.label, b.label, "incomparable", reason=reason)

@@ -23,7 +23,7 @@ __all__ = ["application", "complain", "main"]
 
 
 class Grouped(TyperGroup):
-    """Lists commands by what they are for."""
+    """The list of commands in `--help`, grouped by what they are for."""
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         commands = all_commands().values()
@@ -33,7 +33,7 @@ class Grouped(TyperGroup):
 
 
 def application() -> typer.Typer:
-    """The command line, with every command of `harness/cli/commands/`."""
+    """Builds the command line, with every command of `harness/cli/commands/`."""
     app = typer.Typer(
         cls=Grouped,
         no_args_is_help=True,
@@ -48,7 +48,7 @@ def application() -> typer.Typer:
 
 
 def main() -> None:
-    """The entry point: errors that the user can mend become one message and exit code 2."""
+    """Runs the command line: errors that the user can mend become one message and exit code 2."""
     try:
         application()()
     except TunebenchError as error:

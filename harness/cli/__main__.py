@@ -1,4 +1,4 @@
-"""`python -m harness.cli` is `tunebench`."""
+"""Runs `tunebench` as `python -m harness.cli`."""
 
 from harness.cli import main
 

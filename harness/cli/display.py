@@ -1,4 +1,4 @@
-"""How things look on a terminal: tables, records, download bars, and the live table of a run."""
+"""Prints to a terminal: tables, records, download bars, and the live table of a run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from harness.plan import Plan
 
 REFRESH_SECONDS = 0.5
-MOST_ROWS, MOST_BAD = 12, 5  # lines of a live table
-MOST_LINES = 500  # of a plan
+MOST_ROWS, MOST_BAD = 12, 5  # running and failed cells that the live table lists
+MOST_LINES = 500  # cells of a plan that are listed
 
 
 def show_json(value: object) -> None:
@@ -30,13 +30,13 @@ def show_json(value: object) -> None:
 def show_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: frozenset[str] = frozenset()
 ) -> None:
-    """Prints rows under their columns; those of `right` hold figures and are aligned to the right."""
+    """Prints rows under their columns; the columns named in `right` hold figures and are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        # Names are copied from here, and figures are compared: they are never broken.
+        # Readers copy names and compare figures, so neither is ever wrapped.
         narrow = column in ("cell", "key", "label", "method", "model", "task", *right)
         table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=narrow)
     for row in rows:
@@ -46,7 +46,8 @@ def show_table(
 
 @contextmanager
 def download_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress callback (description, done bytes, total bytes) that draws bars; lines where it is no terminal."""
+    """Yields a progress callback (description, done bytes, total bytes) that draws bars; it prints lines where the
+    output is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 
@@ -74,7 +75,7 @@ def download_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def show_detail(detail: Mapping[str, object], indent: int = 0) -> None:
-    """A nested record as indented lines; lists of records as lines of their values."""
+    """Prints a nested record as indented lines, and a list of records as one line for each."""
     pad = "  " * indent
     for key, value in detail.items():
         if isinstance(value, dict) and value:
@@ -90,12 +91,12 @@ def show_detail(detail: Mapping[str, object], indent: int = 0) -> None:
 
 
 def short(value: object) -> str:
-    """A value as text; six digits of a fraction."""
+    """Returns a value as text, a fraction with six digits."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
-    """A plan: a line a cell, and how long what is to do may take."""
+    """Prints a plan: a line for each cell, and how long the cells to do may take."""
     waiting = [row for row in rows if row.status == "to do"]
     known = [row.seconds for row in waiting if row.seconds]
     guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / jobs)}" if known else ""
@@ -117,7 +118,7 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
 
 
 def show_outlooks(found: list[TaskOutlook]) -> None:
-    """What the test items of each learned task can decide, and what that is assumed from."""
+    """Prints which differences the test items of each learned task can show, and what that assumes."""
     from harness.analysis import outlook_assumption, outlook_sentence
 
     several = len({one.model for one in found}) > 1
@@ -132,7 +133,8 @@ def show_outlooks(found: list[TaskOutlook]) -> None:
 
 @contextmanager
 def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows a Progress: a live table on a terminal, a line per ended cell elsewhere."""
+    """Yields a function that shows a Progress: as a live table on a terminal, as a line for each ended cell
+    elsewhere."""
     from rich.console import Console
     from rich.live import Live
 
@@ -165,7 +167,8 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
 
 
 def table(progress: Progress, elapsed: float) -> Group:
-    """Counts by state, what runs, what failed and what was slowest: as readable with 100,000 cells as with ten."""
+    """Makes the live table: counts by state, what runs, what failed and what was slowest. It is as readable with
+    100,000 cells as with ten."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -203,7 +206,8 @@ def counts_text(counts: Mapping[str, int]) -> str:
 
 
 def time_left(progress: Progress) -> float | None:
-    """Seconds until the end, from the cells done so far: the mean of their method if any, else of all."""
+    """Estimates the seconds until the end of a run from the cells done so far: by the mean of each cell's method where
+    there is one, else by the mean of all. None before the first cell is done."""
     by_method: dict[str, list[float]] = {}
     for cell, state, seconds in progress.ended:
         if state == "done":
@@ -223,7 +227,7 @@ def time_left(progress: Progress) -> float | None:
 
 
 def show_status(status: LiveStatus) -> None:
-    """A run as seen from another terminal."""
+    """Prints the state of a run as seen from another terminal."""
     state = "is running" if status.alive else "has ended" if status.ended else "was killed; run it again to go on"
     print(f"{status.suite} {state} (run {status.run_id}, pid {status.pid}, since {status.started[:19]}Z)")
     print(f"{status.cells} cells: {counts_text(status.counts)}")

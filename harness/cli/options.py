@@ -1,4 +1,4 @@
-"""What commands share: how one is declared, common options, and the ways to a project, its store and its data."""
+"""Holds what commands share: how one is declared, common options, and access to the project, its store and its data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Command:
 
 
 def command(group: str, summary: str, name: str = "") -> Callable[[Function], Function]:
-    """Makes a function of a file in `harness/cli/commands/` a command, by its own name or another.
+    """Makes a function in `harness/cli/commands/` a command, named after the function or `name`.
 
     Raises ValueError for a group that `GROUPS` does not have.
     """
@@ -100,7 +100,7 @@ def read_suite(name: str, catalog: Catalog) -> Suite:
 
 
 def quiet_libraries() -> None:
-    """Libraries' own notices and bars would bury ours; what fails still raises."""
+    """Silences the notices and progress bars of libraries, which would bury our own; errors still raise."""
     import logging
     import warnings
 
@@ -112,7 +112,7 @@ def quiet_libraries() -> None:
 
 
 def get_facts(catalog: Catalog, suite: Suite) -> Facts:
-    """The facts about a suite's models and tasks; what is missing is downloaded, with progress bars."""
+    """Returns the facts about a suite's models and tasks; downloads what is missing, with progress bars."""
     from harness.plan import fetch_suite, fetched_facts, has_unchecked_data, pairs_without_lengths
 
     facts, missing = fetched_facts(catalog, suite)
@@ -124,7 +124,7 @@ def get_facts(catalog: Catalog, suite: Suite) -> Facts:
 
 
 def size_of(text: str | None) -> int | None:
-    """Bytes of "16GiB" or "500MB". Raises UserError."""
+    """Returns the bytes of a text such as "16GiB" or "500MB", None for None. Raises UserError."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     if text is None:

@@ -1,7 +1,7 @@
-"""The one command that does a cell again, from what is stored of an attempt at it. Pure.
+"""Builds the one command that runs a cell again, from what is stored of an attempt at it. Pure.
 
-It checks out the code, installs the packages that results depend on, and runs the cell with what it needs. Not
-covered: Python itself and the machine, which `show` names beside it.
+It checks out the code, installs the packages that results depend on, and runs the cell with what it needs. Not covered:
+Python itself and the machine, which `show` names beside it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from pathlib import Path
 
 from harness.environment import RESULT_PACKAGES
 
-# Options of a run on which a cell's result, or whether it can run, may depend. Threads are known of the attempt itself.
+# Options on which a cell's result, or whether it can run, may depend. `--threads` is stored with the attempt.
 CARRIED = ("--executor", "--address", "--jobs", "--memory", "--results", "--trials")
 FLAGS = ("--allow-bad-instruments",)
 
 
 @dataclass(frozen=True)
 class Again:
-    """`command` is all of it, for a shell; the others are its parts. `remarks` say what it cannot give back."""
+    """The way to run a cell again. `command` is the whole for a shell; `commit`, `requirements` and `run` are its
+    parts. `remarks` say what the command cannot bring back."""
 
     command: str
     commit: str
@@ -35,10 +36,11 @@ def again(
     *, suite: str, key: str, status: str, command: str, knows_only: bool, commit: str, dirty: bool,
     packages: Mapping[str, str], threads: int | None,
 ) -> Again:  # fmt: skip
-    """How to do a cell again. `command` is that of the run in which the attempt was made, `knows_only` whether the
-    tunebench that ran it knew `--only`, `packages` every installed package's version, `threads` those of the cell."""
+    """Builds the command that runs a cell again. `command` is that of the run in which the attempt was made,
+    `knows_only` whether the tunebench that ran it knew `--only`, `packages` every installed package's version,
+    `threads` the number of threads of the cell."""
     requirements = pinned(packages)
-    if words_of(command)[:2] == ["tunebench", "tune"]:  # of a budget that the suite may not have
+    if words_of(command)[:2] == ["tunebench", "tune"]:  # the suite itself may have another budget
         run = ["tunebench", "tune", suite_named(command, suite), "--method", key.split("/")[0]]
     else:
         run = ["tunebench", "run", suite_named(command, suite), "--only", key, "--retry", status]
@@ -74,32 +76,32 @@ def again(
 
 
 def pinned(packages: Mapping[str, str]) -> tuple[str, ...]:
-    """ "name==version" of every installed package that results depend on."""
+    """Returns "name==version" of every installed package that results depend on."""
     versions = {canonical_name(name): version for name, version in packages.items()}
     names = {name: canonical_name(name) for name in RESULT_PACKAGES}
     return tuple(f"{name}=={versions[canonical]}" for name, canonical in names.items() if versions.get(canonical))
 
 
 def canonical_name(name: str) -> str:
-    """A package's name as indexes compare it (PEP 503)."""
+    """Returns a package's name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def words_of(command: str) -> list[str]:
     try:
         return shlex.split(command)
-    except ValueError:  # recorded before it was quoted
+    except ValueError:  # commands of old runs were stored without quotes
         return command.split()
 
 
 def suite_named(command: str, suite: str) -> str:
-    """The suite as a command named it: a path, where it lies outside `suites/`."""
+    """Returns the suite as a command named it: as a path, where it lies outside `suites/`."""
     paths = (word for word in words_of(command) if word.endswith((".yaml", ".yml")) and Path(word).stem == suite)
     return next(paths, suite)
 
 
 def options(command: str) -> list[str]:
-    """Those of CARRIED and FLAGS that a command was given."""
+    """Returns the options in CARRIED and FLAGS that a command was given, with their values."""
     words = words_of(command)
     found: list[str] = []
     for place, word in enumerate(words):

@@ -1,4 +1,4 @@
-"""Running a plan from the command line: what is said before, meanwhile and after."""
+"""Runs a plan from the command line, and prints what there is to say before, meanwhile and after."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_executor(name: str) -> None:
-    """Raises UserError for one that is unknown, or cannot be used here."""
+    """Raises UserError for an executor that is unknown, or cannot be used here."""
     from harness.execute.executors import all_executors
 
     if name not in all_executors():
@@ -35,7 +35,8 @@ def check_executor(name: str) -> None:
 def run_plan(
     plan: Plan, choices: Choices, catalog: Catalog, store: Store, tracker: Iterable[str] = (), allow_bad: bool = False
 ) -> int:
-    """Run what is to do of a plan; the exit code. Without a number of threads in `choices`, the executor says it."""
+    """Runs the cells of a plan that are to do; returns the exit code. Where `choices` have no number of threads, the
+    executor chooses it."""
     from harness.execute import Session
     from harness.execute.executors import all_executors
     from harness.store import sole_writer
@@ -56,7 +57,7 @@ def run_plan(
 
 
 def execute(session: Session) -> int:
-    """Run what is to do and say how it ended; the exit code."""
+    """Runs the cells that are to do and prints how they ended; returns the exit code."""
     from harness.analysis import outlook_warning
 
     warn(session.complaints)
@@ -82,7 +83,7 @@ def execute(session: Session) -> int:
 
 
 def what_items_decide(plan: Plan, store: Store) -> list[TaskOutlook]:
-    """What the plan's test items can decide, with the spread between seeds of what is stored."""
+    """Returns what the plan's test items can show, given the spread between seeds in stored results."""
     from harness.analysis import outlooks, seed_spreads
 
     if not store.path.exists():
@@ -94,4 +95,4 @@ def what_items_decide(plan: Plan, store: Store) -> list[TaskOutlook]:
         return outlooks(plan, seed_spreads(connection, known))
 
 
-MOST_LINES = 50  # of unfinished cells after a run
+MOST_LINES = 50  # unfinished cells that are listed after a run

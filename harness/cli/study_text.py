@@ -1,4 +1,4 @@
-"""Stored studies, and how a terminal shows them."""
+"""Reads stored studies, and shows them on a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def stored(store: Store, suite: str, digests: set[str] | None = None) -> list[StoredStudy]:
-    """The studies of a suite's newest run that has any, or some of them. Raises UserError."""
+    """Returns the studies of a suite's newest run that has any; `digests` limits them to some. Raises UserError where
+    there are none."""
     from harness.store import all_suites, latest_run, studies_of
 
     with store.open(read_only=True) as connection:
@@ -30,12 +31,12 @@ def stored(store: Store, suite: str, digests: set[str] | None = None) -> list[St
 
 
 def described(study: StoredStudy) -> JsonObject:
-    """A study as `--json` prints it, with the settings that it chose."""
+    """Returns a study as `--json` prints it, with the settings that it chose."""
     return {**asdict(study), "chosen": study.best.params if study.best else None}
 
 
 def show_study(study: StoredStudy) -> None:
-    """A study's trials, and what it chose in the form in which a suite takes it."""
+    """Prints a study's trials, and the settings that it chose in the form in which a suite takes them."""
     import yaml
 
     from harness.report import notes, value_text
@@ -64,7 +65,7 @@ def show_study(study: StoredStudy) -> None:
 
 
 def nested(params: JsonObject) -> JsonObject:
-    """Settings by full name, as a label of a suite has them."""
+    """Turns settings by full name ("a.b") into nested mappings, as a label of a suite has them."""
     made: JsonObject = {}
     for name, value in params.items():
         *path, last = name.split(".")

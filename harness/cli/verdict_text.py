@@ -1,4 +1,4 @@
-"""Verdicts in words: of labels, cells, runs and environments."""
+"""Puts verdicts into words: on labels, cells, runs and environments."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 NOTHING_WOULD = "Neither more seeds alone nor more items alone would settle it."
 
 
-FEW = 5  # verdicts that are told in sentences; more stand in a table
+FEW = 5  # up to this many verdicts are printed as sentences, more as a table
 
 
-LISTED = 8  # names of what only one side has
+LISTED = 8  # names that are listed before the rest is counted
 
 
 def show_comparison(comparison: LabelComparison | CellComparison | GroupComparison) -> None:
-    """Print what came of two names, in sentences, or in a table where there are many."""
+    """Prints the comparison of two names, in sentences, or in a table where there are many verdicts."""
     from harness.analysis import CellComparison, LabelComparison
 
     if isinstance(comparison, LabelComparison):
@@ -39,12 +39,12 @@ def show_comparison(comparison: LabelComparison | CellComparison | GroupComparis
 
 
 def sentence(verdict: Verdict) -> str:
-    """A verdict in words, with its figures, and how many seeds ended well where some did not."""
+    """Says a verdict in words, with its figures, and how many seeds ended well where some did not."""
     return " ".join([outcome(verdict), *(f"{remark}." for remark in verdict.remarks)])
 
 
 def outcome(verdict: Verdict) -> str:
-    """A verdict in words, with its figures."""
+    """Says a verdict in words, with its figures."""
     if verdict.ratio:
         return cost_sentence(verdict)
     if verdict.decision is None:
@@ -77,7 +77,7 @@ def outcome(verdict: Verdict) -> str:
 
 
 def cost_sentence(verdict: Verdict) -> str:
-    """A cost's verdict in words."""
+    """Says a verdict on costs in words."""
     found = verdict.ratio
     assert found is not None
     ends = f"95% interval {interval(verdict)}, p = {found.p:.2g}, " if found.interval else ""
@@ -94,14 +94,14 @@ def cost_sentence(verdict: Verdict) -> str:
 
 
 def effect(verdict: Verdict) -> str:
-    """ "+0.031", of a cost "1.3 ×"; "" where nothing was compared."""
+    """Returns the difference as text, such as "+0.031", or for a cost "1.3 ×"; "" where nothing was compared."""
     if verdict.ratio:
         return f"{verdict.ratio.value:.3g} ×"
     return f"{verdict.decision.effect:+.3f}" if verdict.decision else ""
 
 
 def interval(verdict: Verdict) -> str:
-    """The ends of an interval in words; "" where there is none."""
+    """Returns the ends of an interval as text; "" where there is none."""
     if verdict.ratio:
         ends = verdict.ratio.interval
         return f"{ends.low:.3g} to {ends.high:.3g}" if ends else ""
@@ -109,7 +109,7 @@ def interval(verdict: Verdict) -> str:
 
 
 def enough(need: Need) -> str:
-    """Numbers that would do, each by itself."""
+    """Says how many items or seeds would do, each by itself; "" where neither would."""
     ways = [f"{need.items} items" if need.items else "", f"{need.seeds} seeds" if need.seeds else ""]
     return " or ".join(filter(None, ways))
 
@@ -126,7 +126,8 @@ def show_cells(verdict: Verdict, exact: Paired | None) -> None:
 
 
 def show_sides(found: GroupComparison) -> None:
-    """What they are, what differs, how many came out how; sentences where they are few, else a table."""
+    """Prints the comparison of two runs or environments: what they are, how they differ, how many verdicts of each kind
+    there are, and the verdicts, as sentences where they are few, else as a table."""
     print(f"{found.kind} {found.a} ({found.descriptions[0]}) beside {found.kind} {found.b} ({found.descriptions[1]})")
     for line in what_changed(found.changes):
         print(line)
@@ -161,7 +162,7 @@ def show_sides(found: GroupComparison) -> None:
 
 
 def what_changed(changes: EnvironmentChanges) -> list[str]:
-    """What two environments differ in, those packages first that results depend on."""
+    """Returns the differences between two environments in words, packages that results depend on first."""
     packages = sorted(changes.packages, key=lambda name: name not in changes.decisive)
     found = [f"{name}: {old or 'none'} → {new or 'none'}" for name in packages for old, new in [changes.packages[name]]]
     lines = [f"packages that differ: {listed(found, '; ')}"] if found else []

@@ -1,6 +1,6 @@
 """[7] In: stored rows, and verdicts on them. Out: the answer on a terminal, as a page, as `report.md`, and in files.
 
-All are made from the same rows (`table.py`) and texts (`columns.py`, `answer.py`), so they cannot disagree.
+All forms are made from the same rows (`table.py`) and texts (`columns.py`, `answer.py`), so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ReportPaths:
 
 
 def load(store: Store, suite: str) -> Report:
-    """The newest run of a suite. Raises StoreError when it has none."""
+    """Reads the newest run of a suite from the store. Raises StoreError where the suite has no run."""
     with store.open(read_only=True) as connection:
         run = latest_run(connection, suite)
         if run is None:
@@ -94,7 +94,7 @@ def write_contents(store: Store, folder: Path) -> Path:
 
 
 def printable(report: Report) -> TerminalReport:
-    """A suite's results as a rich renderable: its tables, and the answer last."""
+    """Makes a suite's results printable by rich: its tables, and the answer last."""
     from harness.report.terminal import TerminalReport
 
     return TerminalReport(report)

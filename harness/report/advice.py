@@ -1,4 +1,4 @@
-"""A recommendation in words: the sentences and tables that terminal, Markdown and HTML all take from here."""
+"""Puts a recommendation into words: the sentences and tables that terminal, Markdown and HTML all show."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.report.format import MOST_SURE, NA, digits_of, number, seconds, siz
 from harness.report.table import Report
 
 MOST_ROWS = 12
-# Left out one after another where there is no room for all (a narrow terminal).
+# Columns that a narrow terminal leaves out, in this order.
 SPARE = ("ms", "ship", "memory")
 RULES = {
     "only": "it is the only one that fits",
@@ -39,8 +39,8 @@ GIVEN = {"hour": "--price", "requests": "--requests", "months": "--months", "upd
 
 @lru_cache(maxsize=4)
 def advised(report: Report) -> tuple[tuple[Answer, Question], ...]:
-    """What a report's results recommend to somebody without limits, at the largest size of each model and task; none
-    where nothing has been scored."""
+    """Returns (answer, question) for each model and task of a report: the recommendation for somebody without limits,
+    at the largest size. Empty where nothing has been scored."""
     if not any(row.score for block in report.blocks if block.base for row in block.rows):
         return ()
     prices = prices_of(report)
@@ -54,7 +54,8 @@ def title(question: Question) -> str:
 
 
 def sentences(answer: Answer, question: Question) -> list[str]:
-    """The answer, why, what comes second, how sure it is, and what is to be said beside it; the answer first."""
+    """Returns the recommendation as sentences: the answer first, then why, what comes second, how sure the answer is,
+    and remarks."""
     lines = [headline(answer, question), *outside(question)]
     first = answer.first
     if first is None:
@@ -84,7 +85,7 @@ def headline(answer: Answer, question: Question) -> str:
 
 
 def outside(question: Question) -> list[str]:
-    """What is said of the number of examples, where it is not one that was run."""
+    """Returns a remark about the number of examples, where it is not a size that was run; otherwise nothing."""
     sizes = ", ".join(map(str, question.sizes))
     if question.asked is not None and not question.sizes:
         return ["Nothing was trained in this suite: examples are of no effect."]
@@ -113,7 +114,8 @@ def price_beside(one: Ranked, answer: Answer) -> str:
 
 
 def verdict(one: Candidate, other: Candidate, found: Decision) -> str:
-    """What the recommended `one` is to `other`, of which `found` is the decision: so its signs are turned."""
+    """Says how the recommended candidate `one` compares with `other`. `found` is the decision on `other` against `one`,
+    so its signs are turned."""
     digits = digits_of(one.metric)
     low, high = sorted((-found.interval.low, -found.interval.high))
     figures = (
@@ -147,12 +149,12 @@ def sure(answer: Answer) -> str:
 
 
 def chance(found: Confidence, value: float) -> str:
-    """In per cent; "at most" where seeds are not known."""
+    """Formats a probability in per cent, with "at most" where the spread between seeds is not known."""
     return f"at most {percent(min(value, MOST_SURE))}" if found.at_most else percent(value)
 
 
 def short(answer: Answer, question: Question) -> str:
-    """The headline with how sure it is, in one sentence."""
+    """Returns the headline of an answer with its certainty, as one sentence."""
     found = answer.confidence
     text = headline(answer, question)
     if found is None or found.among == 1:
@@ -161,7 +163,7 @@ def short(answer: Answer, question: Question) -> str:
 
 
 def percent(value: float) -> str:
-    """Draws do not tell 0 or 1 from close to it."""
+    """Formats a probability in per cent. Draws cannot tell 0 or 1 from values close to it: "under 1%", "over 99%"."""
     return "under 1%" if value < 0.01 else "over 99%" if value > 0.99 else f"{100 * value:.0f}%"
 
 
@@ -177,7 +179,7 @@ def cheaper(answer: Answer) -> list[str]:
 
 
 def nearest(answer: Answer) -> list[str]:
-    """What a single limit keeps out, the best first."""
+    """Returns a sentence for each of the three best candidates that a single limit rules out, the best score first."""
     single = [out for out in answer.ruled_out if len(out.reasons) == 1 and out.reasons[0].allowed is not None]
     single.sort(key=lambda out: (-out.candidate.merit, out.candidate.label))
     return [
@@ -191,7 +193,7 @@ def nearest(answer: Answer) -> list[str]:
 
 
 def reason(why: Reason, prices: Prices) -> str:
-    """Why something is out: "to train it takes 2.9 GiB, more than 2.0 GiB"."""
+    """Says why a candidate is ruled out, such as "train: 2.9 GiB, more than 2.0 GiB"."""
     known = why.value is not None
     if why.limit == "status":
         return why.where
@@ -225,7 +227,7 @@ def caution(why: Reason) -> str:
 
 
 def ruled_out(answer: Answer) -> list[tuple[str, str]]:
-    """(label, every reason), the best score first."""
+    """Returns (label, all its reasons) for each candidate that is ruled out, the best score first."""
     ordered = sorted(answer.ruled_out, key=lambda out: (-out.candidate.merit, out.candidate.label))
     return [(out.candidate.label, "; ".join(reason(why, answer.prices) for why in out.reasons)) for out in ordered]
 
@@ -238,7 +240,7 @@ def headers(question: Question) -> list[str]:
 
 
 def texts(one: Ranked | RuledOut, prices: Prices) -> list[str]:
-    """One candidate's texts, in the order of `headers`."""
+    """Returns the texts of one candidate's table row, in the order of `headers`."""
     known, work = one.candidate, one.candidate.work
     effort = None if work.make is None else work.make + work.search
     return [
@@ -255,7 +257,8 @@ def texts(one: Ranked | RuledOut, prices: Prices) -> list[str]:
 
 
 def details(one: Ranked, prices: Prices) -> list[str]:
-    """The recommended one along the five dimensions, in sentences."""
+    """Describes the recommended candidate in sentences: what there is to choose, install and run, how its settings were
+    found, and its cost."""
     known, work, cost = one.candidate, one.candidate.work, one.cost
     lines = [
         f"To choose: {', '.join(known.settings) or 'nothing'}. "
@@ -282,13 +285,14 @@ def parts_of(cost: Cost, prices: Prices) -> str:
 
 
 def money(value: float, prices: Prices, unit: bool = True) -> str:
-    """Two decimals, and of less than a hundredth two digits."""
+    """Formats an amount with two decimals, or with one significant digit below a hundredth; "0.00" below 0.0001."""
     text = f"{value:.2f}" if value >= 0.01 or value == 0 else f"{value:.1g}" if value >= 1e-4 else "0.00"
     return text + (f" {prices.currency}" if unit else "")
 
 
 def assumptions(answer: Answer, question: Question) -> list[str]:
-    """What the figures rest on: inputs, those that nobody gave marked so, and where it was measured."""
+    """Lists what the figures rest on, in sentences: prices and volumes (assumed ones marked), and the device that was
+    measured."""
     prices, wishes = answer.prices, answer.wishes
 
     def said(name: str, text: str) -> str:
@@ -325,7 +329,7 @@ def assumptions(answer: Answer, question: Question) -> list[str]:
 
 
 def served(question: Question) -> list[str]:
-    """How what answers is timed: folded or not, and which labels share one time."""
+    """Says how answering is timed: with adapters folded or not, and which labels share one time."""
     lines = []
     folded = [one for one in question.candidates if one.unfolded_ms is not None and one.latency_ms is not None]
     if folded:
@@ -342,7 +346,7 @@ def served(question: Question) -> list[str]:
 
 
 def as_json(answer: Answer, question: Question) -> dict[str, object]:
-    """Everything but the values of single items."""
+    """Returns the answer and its question as JSON values, without the values of single items."""
     found = asdict(answer)
     entries = [*found["ranked"], *found["ruled_out"], *([found["cheaper"]] if found["cheaper"] else [])]
     for entry in entries:

@@ -1,11 +1,13 @@
-"""Stored results -> what `recommend` chooses from: each label at a number of examples, with its five dimensions.
+"""Turns stored results into the candidates of `recommend`: each label at a number of examples, with its five
+dimensions.
 
-What counts: to make a method is its phases load, train and save, and those of the cells that it needs; scoring is the
-benchmark's work. Answering is timed as it would be served, with adapters folded into the weights where they can be.
+The time to make a method is that of its phases load, train and save, and those of the cells that it needs; scoring is
+the benchmark's work. Answering is timed as it would be served, with adapters folded into the weights where they can be.
 Labels whose network is then the same have one time, the median of all their cells: what differs is noise. Memory is the
-highest of these and of answering (`infer`; where that is not stored, `evaluate`). Between two sizes that were run every
-figure is a straight line over log10 of the examples, and of memory the higher one counts; the score's single items go
-along, so that comparisons stay paired. Beyond them nothing is known: the nearest size stands in, and says so.
+highest of these phases and of answering (`infer`; where that is not stored, `evaluate`). Between two sizes that were
+run every figure is a straight line over log10 of the examples, and of memory the higher one counts; the score's single
+items are interpolated too, so that comparisons stay paired. Beyond the sizes that were run nothing is known: the
+nearest size stands in, and the answer says so.
 """
 
 from __future__ import annotations
@@ -27,15 +29,17 @@ from harness.suite import BASE
 MAKING = ("load", "train", "save")
 TIMES = ("latency_ms_p50", "latency_ms_p90", "inference_documents_per_second")
 UNFOLDED = "latency_ms_p50_unfolded"
-ANSWERING = ("infer", "evaluate")  # the first that was measured
+ANSWERING = ("infer", "evaluate")  # phases of answering; the first that was measured counts
 CORE = "CPU"
 
 
 @dataclass(frozen=True)
 class Question:
-    """The candidates of one model and task at a number of examples, and what was measured to know them.
+    """The candidates for one model and task at a number of examples, with the sizes, tasks and device they were
+    measured on.
 
-    `examples` is what they stand for; `asked` what was asked for, where that lies outside the `sizes` that were run.
+    `examples` is the number that the candidates stand for. `asked` is the number that was asked for, where it lies
+    outside the `sizes` that were run; else None.
     """
 
     model: str
@@ -46,10 +50,10 @@ class Question:
     metric: str
     retain: tuple[str, ...]
     device: str
-    resident: bool  # memory is that of the process, not of an accelerator
+    resident: bool  # True: memory is that of the process, not of an accelerator
     candidates: tuple[Candidate, ...]
     asked: int | None = None
-    several: bool = False  # models are compared: say which
+    several: bool = False  # True: several models are compared, so sentences name the model
 
     @property
     def between(self) -> bool:
@@ -59,9 +63,11 @@ class Question:
 def questions(
     report: Report, examples: int | None = None, task: str = "", model: str = "", margin: float | None = None
 ) -> list[Question]:
-    """The questions that a suite's report answers: one for each model and task, or those that are named. Tables that
-    hold only what others need have no base model, and are asked by name alone. Raises
-    UserError for names that nobody knows, StoreError where nothing has been scored."""
+    """Returns the questions that a suite's report answers: one for each model and task, or only those that are named.
+
+    Tables that hold only what other cells need have no base model, and are returned only where their task is named.
+    Raises UserError for an unknown task or model, StoreError where nothing has been scored.
+    """
     found = [block for block in report.blocks if block.base or task]
     for kind, name, names in (
         ("task", task, {block.task for block in report.blocks}),
@@ -77,7 +83,7 @@ def questions(
 
 
 def prices_of(report: Report) -> Prices:
-    """The assumed prices of the device that a run was done on."""
+    """Returns the assumed prices of the device on which a run was done."""
     environment = report.run.environment
     hour, of = hourly(environment.get("cpu") or "", environment.get("accelerator") or "")
     return Prices(hour, assumed=("hour", "requests", "months", "updates"), of=of)
@@ -85,7 +91,8 @@ def prices_of(report: Report) -> Prices:
 
 @dataclass(frozen=True)
 class Known:
-    """What single cells are looked up in."""
+    """The stored results in which single cells are looked up. `designs` are by spec digest, `values` by attempt and
+    item."""
 
     report: Report
     designs: Mapping[str, Design]
@@ -93,7 +100,7 @@ class Known:
     margin: float
 
     def of(self, cells: Sequence[CellRow]) -> list[Design]:
-        """The designs of cells, where they are stored."""
+        """Returns the designs of these cells, leaving out cells whose design is not stored."""
         return [design for cell in cells if (design := self.designs.get(cell.spec_digest))]
 
     def cells(self, block: Block, row: Row) -> list[CellRow]:
@@ -105,7 +112,8 @@ class Known:
         ]
 
     def needed(self, cell: CellRow) -> list[CellRow] | None:
-        """The cells that were made before it, each once; None where one is not known. Studies are counted apart."""
+        """Returns the cells that had to be made before this cell, each once; None where one of them is not known.
+        Studies are left out."""
         studies = {study.study_digest for study in self.report.studies}
         by_spec = {other.spec_digest: other for other in self.report.cells}
         found: dict[str, CellRow] = {}
@@ -121,8 +129,8 @@ class Known:
         return list(found.values())
 
     def network(self, cell: CellRow) -> tuple[object, ...] | None:
-        """What tells the network that a cell would be served with from others of its table: two with the same answer
-        alike fast. None where it is one of its own, or where how it is made is not known."""
+        """Identifies the network that a cell would be served with: two cells with the same identifier are equally fast.
+        None where the network is the cell's own, or where it is not known how the cell is made."""
         design = self.designs.get(cell.spec_digest)
         method = method_of(design)
         if design is None or method is None or not (method.is_language_model and method.foldable):
@@ -135,8 +143,9 @@ class Known:
         return cell.base_model, cell.model, cell.task, design.train.get("eval_batch_size"), size
 
     def times(self, cells: Sequence[CellRow]) -> dict[str, float]:
-        """What `TIMES` are of a row's cells: of all cells with the same network, measured as it is served, the median;
-        of a network of its own, the mean over seeds. What some of them lack is left out."""
+        """Returns the figures of `TIMES` for a row's cells, by name. For a network that other cells share: the median
+        over all cells with it that were measured as served. For a network of its own: the mean over seeds. A figure
+        that some of the row's cells lack is then left out."""
         network = self.network(cells[0])
         alike = [
             cell
@@ -152,7 +161,7 @@ class Known:
         return found
 
     def measured_as_served(self, cell: CellRow) -> bool:
-        """Whether a cell's times are those of its folded network, if it has to be folded."""
+        """Whether a cell's times are those of its folded network, or the cell needs no folding."""
         method = method_of(self.designs.get(cell.spec_digest))
         return UNFOLDED in cell.facts or method is None or not method.wraps
 
@@ -208,7 +217,8 @@ def question(block: Block, known: Known, examples: int | None) -> Question:
 
 
 def intermediate(block: Block, known: Known) -> set[str]:
-    """Labels of cells that the suite does not list: a cell of another label needs them, and they bear its name."""
+    """Returns the labels of cells that the suite does not list: cells that another label needs, and that are named
+    after it."""
     cells = known.report.cells
     needed_by: dict[str, set[str]] = {}
     for cell in cells:
@@ -224,7 +234,7 @@ def intermediate(block: Block, known: Known) -> set[str]:
 
 
 def candidate(block: Block, row: Row, known: Known) -> Candidate:
-    """A row as a candidate."""
+    """Turns a row of the report into a candidate, with all figures that are stored of its cells."""
     cells = known.cells(block, row)
     done = [cell for cell in cells if cell.status == "done"]
     base = [cell for one in block.rows if one.label == BASE for cell in known.cells(block, one)]
@@ -291,7 +301,8 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
 
 
 def change_of(estimate: Estimate, untouched: bool) -> Change | None:
-    """Better is positive. The base model's own is 0; None where the base model has no such score."""
+    """Returns the change of a retained task against the base model, signed so that better is positive. 0 for the base
+    model itself (`untouched`); None where the base model has no such score."""
     unit = UNITS.get(estimate.metric, estimate.metric)
     if estimate.gain is None:
         return Change(0.0, 0.0, unit) if untouched else None
@@ -299,7 +310,8 @@ def change_of(estimate: Estimate, untouched: bool) -> Change | None:
 
 
 def making(cell: CellRow, known: Known) -> float | None:
-    """Seconds to make a cell's result again, with what it needs first; 0 of what only loads a model."""
+    """Returns the seconds that making a cell's result again takes, with the cells that it needs first; 0 for a cell
+    that only loads a model, None where a needed cell is not known."""
     needed = known.needed(cell)
     if needed is None:
         return None
@@ -312,7 +324,8 @@ def making(cell: CellRow, known: Known) -> float | None:
 
 
 def memory(done: Sequence[CellRow], needed: Sequence[CellRow]) -> dict[str, float]:
-    """What is done -> the highest peak over seeds; nothing where answering was not measured."""
+    """Returns what was done (a phase) -> its highest peak over seeds, in bytes; empty where answering was not
+    measured."""
     found: dict[str, float] = {}
     for cell in done:
         answering = next((phase for phase in ANSWERING if bytes_of(cell, phase) is not None), None)
@@ -329,25 +342,28 @@ def memory(done: Sequence[CellRow], needed: Sequence[CellRow]) -> dict[str, floa
 
 
 def bytes_of(cell: CellRow, phase: str) -> float | None:
-    """Peak bytes: of the whole device on a GPU (of torch alone where others shared it), else of the process."""
+    """Returns the peak bytes of a phase: of the whole device on a GPU (of torch alone where others shared it), else of
+    the process. None where nothing was measured."""
     held = cell.phases.get(phase, {})
     kinds = ("reserved_bytes", "rss_bytes") if cell.contended else ("device_bytes", "reserved_bytes", "rss_bytes")
     return next((float(held[kind]) for kind in kinds if held.get(kind) is not None), None)
 
 
 def devices(done: Sequence[CellRow], known: Known) -> int:
-    """Accelerators that it was trained on; processes on a CPU share what is paid for."""
+    """Returns the number of accelerators that a label was trained on. 1 on a CPU, where processes share what is paid
+    for."""
     design = known.designs.get(done[0].spec_digest)
     return int(design.train.get("devices") or 1) if design and known.report.run.environment.get("accelerator") else 1
 
 
 def searching(study: StoredStudy | None) -> float:
-    """Seconds of all trials, those that were ended early or failed too."""
+    """Returns the seconds of all trials of a study, those that ended early or failed included; 0 without a study."""
     return math.fsum(trial.seconds or 0.0 for trial in study.trials) if study else 0.0
 
 
 def trials_to_good(study: StoredStudy, margin: float) -> int | None:
-    """The fewest trials whose expected best is within the margin of the best of all; None where none was finished."""
+    """Returns the fewest trials whose expected best is within the margin of the best of all; None where no trial
+    finished."""
     merits = [trial.merits[0] for trial in study.done if trial.merits]
     if not merits:
         return None
@@ -358,7 +374,8 @@ def trials_to_good(study: StoredStudy, margin: float) -> int | None:
 
 
 def joined(label: str, found: Sequence[Candidate], ends: tuple[int, int], share: float) -> Candidate:
-    """A label at a number of examples: what is untrained as it is, else on the line between its two sizes."""
+    """Returns a label's candidate at a number of examples: an untrained label as it is, otherwise interpolated between
+    the two sizes `ends`. `share` is how far the number lies from the lower size to the higher, 0 to 1."""
     by_size = {one.n_train: one for one in found}
     if 0 in by_size:
         return by_size[0]
@@ -383,7 +400,7 @@ def between(low: Candidate, high: Candidate, share: float) -> Candidate:
     return replace(
         near,
         score=line(low.score, high.score),
-        stderr=line(low.stderr, high.stderr),  # of the same items: they move together
+        stderr=line(low.stderr, high.stderr),  # the errors are of the same items and move together
         seeds=min(low.seeds, high.seeds),
         retained={
             name: Change(line(a.value, b.value) or 0.0, line(a.stderr, b.stderr), b.unit)

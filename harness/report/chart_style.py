@@ -1,4 +1,4 @@
-"""What every plot shares: its colours, and the way from a chart to SVG, offline, by vl-convert.
+"""Holds what every plot shares: its colours, and the conversion of a chart to SVG or PNG, offline, by vl-convert.
 
 One SVG serves light and dark: a stylesheet inside it changes our colours where the reader prefers dark.
 """
@@ -14,7 +14,7 @@ Spec: TypeAlias = dict[str, object]  # Vega-Lite, as JSON
 
 INK, SOFT, FAINT = "#1f2328", "#57606a", "#d0d7de"
 DARK = {INK: "#e6edf3", SOFT: "#9aa4af", FAINT: "#30363d"}
-# Series, and their dark twins: at least 4.5 to 1 against the page, since names are set in them.
+# Colours of series and their dark twins. Contrast is at least 4.5 to 1, since names are set in them.
 COLOURS = {
     "#2f62a8": "#79b0f2", "#b3541a": "#f0985a", "#23775a": "#5cc79b", "#a83a6b": "#ee8ab8",
     "#6a52b5": "#b3a0f5", "#7a5f14": "#d6b354", "#1f7488": "#63c4da", "#b53830": "#ff8f86",
@@ -23,13 +23,14 @@ COLOURS = {
 
 
 def colours(labels: list[str], chosen: list[str]) -> list[str]:
-    """A colour for each of the chosen labels, by its place among all: the same in every plot of a block."""
+    """Returns a colour for each chosen label, by its place among all labels: it is the same in every plot of a
+    block."""
     palette = list(COLOURS)
     return [palette[labels.index(label) % len(palette)] for label in chosen]
 
 
 def legend(labels: list[str]) -> alt.Legend | None:
-    """A legend of lines on the right, in columns of twenty; None for a single label."""
+    """Makes a legend of lines on the right, in columns of twenty; None for a single label."""
     import altair as alt
 
     if len(labels) < 2:
@@ -39,7 +40,7 @@ def legend(labels: list[str]) -> alt.Legend | None:
 
 
 def spec(chart: alt.TopLevelMixin) -> Spec:
-    """The Vega-Lite of a chart, transparent, in our type and colours: what the page draws."""
+    """Returns the Vega-Lite of a chart as the page draws it: transparent, in our type and colours."""
     styled = chart.configure(
         background="transparent",
         font="system-ui, sans-serif",
@@ -56,7 +57,8 @@ def spec(chart: alt.TopLevelMixin) -> Spec:
 
 
 def dark_rules(before: str = "", within: str | None = None) -> str:
-    """CSS that changes our colours for their dark twins in a drawn plot; only those that `within` has."""
+    """Returns CSS that changes our colours to their dark twins in a drawn plot. `within` limits the rules to colours
+    that this text holds; `before` is put before each selector."""
     return "".join(
         f'{before}.marks [fill="{light}"]{{fill:{dark}}}{before}.marks [stroke="{light}"]{{stroke:{dark}}}'
         for light, dark in (DARK | COLOURS).items()
@@ -65,7 +67,7 @@ def dark_rules(before: str = "", within: str | None = None) -> str:
 
 
 def svg(vega_lite: Spec) -> str:
-    """The SVG text of a `spec`, with its dark colours in a stylesheet."""
+    """Returns the SVG text of a `spec`, with its dark colours in a stylesheet."""
     import vl_convert as vlc
 
     text = str(vlc.vegalite_to_svg(vega_lite))
@@ -75,7 +77,7 @@ def svg(vega_lite: Spec) -> str:
 
 
 def png(vega_lite: Spec) -> bytes:
-    """The picture of a `spec` on white, at twice its size: for slides and papers."""
+    """Returns the picture of a `spec` as PNG bytes, on white, at twice its size: for slides and papers."""
     import vl_convert as vlc
 
     drawn: bytes = vlc.vegalite_to_png({**vega_lite, "background": "white"}, scale=2)

@@ -1,4 +1,4 @@
-"""The columns of the main table, with their texts: what terminal, Markdown and HTML all show."""
+"""Defines the columns of the main table and their texts, as terminal, Markdown and HTML all show them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.records import bare_quantity
 from harness.report.format import NA, chance, count, digits_of, number, seconds, share, size, with_error
 from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Estimate, Row
 
-# Left out one after another where there is no room for all (a narrow terminal).
+# Columns that a narrow terminal leaves out, in this order.
 SPARE = (
     "on front", "MFU", "latency ms", "train energy", "mean Δ", "tokens/s", "to ship", "trainable", "peak memory",
     "seeds", "KL to base", "train s", "backward transfer", "forgetting", "average",
@@ -22,8 +22,8 @@ OPEN = "open"
 
 @dataclass(frozen=True)
 class Column:
-    """One of the main table: its header, what a row shows there, and the number (or text) that it is sorted by, None
-    where there is none. `error`: the standard error of that number, for columns that have one."""
+    """A column of the main table: its header, the text it shows for a row, and the number (or text) that rows are
+    sorted by, None where a row has none. `error` gives the standard error of that number, for columns that have one."""
 
     name: str
     text: Callable[[Row], str]
@@ -32,12 +32,12 @@ class Column:
 
 
 def title(n_train: int, condition: str) -> str:
-    """The title of a table: "128 training examples, labels 0.2"."""
+    """Returns the title of a table, such as "128 training examples, labels 0.2"."""
     return ", ".join(filter(None, (f"{n_train} training examples" if n_train else "untrained", condition)))
 
 
 def columns(block: Block) -> list[Column]:
-    """The columns of a block's table from left to right: what a row is, what it scores, retains and costs."""
+    """Returns the columns of a block's table from left to right: what a row is, what it scores, retains and costs."""
     return [
         Column("method", lambda row: name(block, row), lambda row: row.label),
         Column("seeds", seeds, lambda row: row.seeds if row.n_train else None),
@@ -79,7 +79,8 @@ def columns(block: Block) -> list[Column]:
 
 
 def estimate_column(header: str, pick: Callable[[Row], Estimate | None]) -> Column:
-    """A change against the base model."""
+    """Makes a column that shows the change of one estimate against the base model. `pick` reads the estimate off a
+    row."""
     return Column(
         header,
         lambda row: "" if bare(row) else change(pick(row)),
@@ -97,7 +98,7 @@ def mean_change_of(metric: str) -> Callable[[Row], Estimate | None]:
 
 
 def kl_column(block: Block, task: str) -> Column:
-    """How far a row has moved from the base model on a text; which text is said where there are several."""
+    """Makes the column of the KL to base on a retained text. The header names the text where there are several."""
 
     def value(row: Row) -> float | None:
         return estimate.value if (estimate := row.moved.get(task)) else None
@@ -123,8 +124,8 @@ def cost_column(header: str) -> Column:
 
 
 def ranking_columns(block: Block) -> list[Column]:
-    """What a row is to the best of its table, and how likely it is on the front of learning and forgetting; none where
-    nothing was compared."""
+    """Makes the columns of a row's verdict against the best of its table, and of its probability of being on the Pareto
+    front of learning and forgetting. Empty where nothing was compared."""
     found = []
     if any(len(ranking.labels) > 1 and ranking.seeds_known for ranking in block.rankings.values()):
         found.append(Column(BESIDE, lambda row: beside_best(block, row), lambda row: place(block, row)))
@@ -140,7 +141,7 @@ def ranking_columns(block: Block) -> list[Column]:
 
 
 def beside_best(block: Block, row: Row) -> str:
-    """ "best", or what the row is to the best one."""
+    """Returns "best", or the verdict on the row against the best row of its table; "" where the row is not compared."""
     ranking = block.ranking(row.n_train, row.condition)
     if not row.n_train or not ranking.best or row.label not in ranking.labels:
         return ""
@@ -151,7 +152,8 @@ def beside_best(block: Block, row: Row) -> str:
 
 
 def place(block: Block, row: Row) -> int | None:
-    """The rank by score among those compared."""
+    """Returns the row's rank by score among the rows that are compared, 1 for the best; None where it is not
+    compared."""
     labels = block.ranking(row.n_train, row.condition).labels
     return labels.index(row.label) + 1 if row.n_train and row.label in labels else None
 
@@ -165,22 +167,22 @@ def headers(block: Block) -> list[str]:
 
 
 def costs(block: Block) -> list[str]:
-    """The columns of costs that are not always known; none where no row has any."""
+    """Returns the names of those columns of `COSTS` for which some row has a figure."""
     return [name for name in COSTS if any(name in row.costs for row in block.rows)]
 
 
 def several(block: Block) -> list[str]:
-    """The columns about several learned tasks; none where no row has any."""
+    """Returns the names of those columns about several learned tasks for which some row has a figure."""
     return [name for name in SEVERAL if any(name in row.several for row in block.rows)]
 
 
 def averaged(block: Block) -> list[str]:
-    """The metrics of which several capability tasks are retained, so that there is a mean of their changes."""
+    """Returns the metrics that two or more retained capability tasks share, so that their changes have a mean."""
     return list(dict.fromkeys(metric for row in block.rows for metric in row.mean_changes))
 
 
 def moved(block: Block) -> list[str]:
-    """The retained texts on which rows are compared with the base model; none in results from before that was done."""
+    """Returns the retained texts with a KL to the base model; empty for results from before it was measured."""
     return [task for task in block.retain if any(task in row.moved for row in block.rows)]
 
 
@@ -193,7 +195,8 @@ def unit(block: Block, task: str) -> str:
 
 
 def texts(block: Block, row: Row) -> list[str]:
-    """One row's texts, in the order of `headers`. Without a finished cell: its status, no number."""
+    """Returns the texts of one row, in the order of `headers`. A row without a finished cell shows its status and no
+    number."""
     if not row.seeds:
         status = ", ".join(dict.fromkeys(status for _, status, _ in row.failures))
         return [name(block, row), seeds(row), status, *[""] * (len(headers(block)) - 3)]
@@ -201,7 +204,7 @@ def texts(block: Block, row: Row) -> list[str]:
 
 
 def bare(row: Row) -> bool:
-    """Whether it is the base model, whose changes would be against itself."""
+    """Whether the row is the base model, whose changes would be against itself."""
     return row.label == "base"
 
 
@@ -214,7 +217,8 @@ def disturbed(row: Row) -> str:
 
 
 def cost(row: Row, name: str) -> str:
-    """One of COSTS; figures that others disturbed are marked. Energy is absent then."""
+    """Returns the text of one of COSTS for a row, with a mark where other work on the device disturbed it. Energy has
+    no mark: it is absent then."""
     if name not in row.costs:
         return ""
     unit = COSTS[name].unit
@@ -227,14 +231,14 @@ def name(block: Block, row: Row) -> str:
 
 
 def seeds(row: Row) -> str:
-    """ "2", or "1 of 2" where a seed has not finished; nothing for what was not trained."""
+    """Returns how many seeds finished: "2", or "1 of 2" where a seed has not; "" for a row that was not trained."""
     if not row.n_train:
         return ""
     return f"{row.seeds} of {row.seeds + len(row.failures)}" if row.failures else str(row.seeds)
 
 
 def change(estimate: Estimate | None) -> str:
-    """The difference from the base model with its standard error."""
+    """Returns the text of the difference from the base model with its standard error, "n/a" without an estimate."""
     if estimate is None:
         return NA
     text = with_error(estimate.gain, estimate.gain_stderr, digits_of(estimate.metric), signed=True)
@@ -242,12 +246,12 @@ def change(estimate: Estimate | None) -> str:
 
 
 def level(estimate: Estimate | None) -> str:
-    """An estimate itself with its standard error."""
+    """Returns the text of an estimate with its standard error, "n/a" without one."""
     return with_error(estimate.value, estimate.stderr, digits_of(estimate.metric)) if estimate else NA
 
 
 def problem(row: Row) -> str:
-    """ "oom: CUDA out of memory …" for a row without a finished cell, else nothing."""
+    """Returns why a row has no finished cell, such as "oom: CUDA out of memory …"; "" where it has one."""
     if row.seeds:
         return ""
     return "; ".join(dict.fromkeys(status + (f": {why}" if why else "") for _, status, why in row.failures))

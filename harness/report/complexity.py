@@ -1,4 +1,4 @@
-"""How much there is to choose, to install and to run for a method: read from its design. Pure."""
+"""Reads from a method's design how much there is to choose, to install and to run. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from harness.store import Design, StoredStudy
 
 
 def method_of(design: Design | None) -> Method | None:
-    """None of a method or setting that this version does not know."""
+    """Makes the method of a design; None without a design, or for a method or setting that this version does not
+    know."""
     if design is None:
         return None
     try:
@@ -21,7 +22,8 @@ def method_of(design: Design | None) -> Method | None:
 
 
 def packages(designs: Sequence[Design]) -> tuple[str, ...]:
-    """Packages that a result and the cells it needs take beyond those of every cell."""
+    """Returns the packages that a result and the cells it needs take beyond those of every cell. `designs` are those of
+    the result and of these cells."""
     found: dict[str, None] = {}
     for design in designs:
         method = method_of(design)
@@ -34,9 +36,11 @@ def packages(designs: Sequence[Design]) -> tuple[str, ...]:
 
 
 def to_choose(design: Design, needed: Sequence[Design], study: StoredStudy | None = None) -> tuple[str, ...]:
-    """The settings that somebody has to choose: those that the method says matter (its `space`, its learning rate),
-    those that the suite gave another value than the default's, and those that were searched; with what is put beside
-    the method, and those of what it needs first."""
+    """Returns the names of the settings that somebody has to choose: those that the method says matter (its `space`,
+    its learning rate), those to which the suite gave another value than the default, and those that were searched.
+
+    The settings of objectives and the curriculum are included, and those of the cells that are `needed` first.
+    """
     found: dict[str, None] = {}
     for made, prefix in [(design, ""), *((other, f"{other.method}.") for other in needed)]:
         method = method_of(made)
@@ -55,7 +59,7 @@ def to_choose(design: Design, needed: Sequence[Design], study: StoredStudy | Non
 
 
 def settings_of(thing: Method | Objective) -> list[str]:
-    """The settings of a method or objective that somebody has to choose: searchable ones, and changed ones."""
+    """Returns the settings of a method or objective that somebody has to choose: searchable ones, and changed ones."""
     fields = thing.fields()
     moved = [key for key, value in thing.settings.items() if key in fields and value != fields[key]]
     open_ = [key for key in fields if key in thing.space or (key == "learning_rate" and getattr(thing, key))]

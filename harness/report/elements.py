@@ -1,4 +1,5 @@
-"""What a section of the report is made of: texts, tables, plots. Each form of the report shows all of these kinds.
+"""Defines the elements of a section of the report: texts, tables, plots. Each form of the report shows all of these
+kinds.
 
 Not covered: which section says what (`sections/`), and what a form makes of an element (`html`, `markdown`, `terminal`,
 `files`).
@@ -14,7 +15,7 @@ from harness.report.chart_style import Spec
 
 Style = Literal["", "note", "footnote", "warning", "bad", "strong"]
 RowStyle = Literal["", "soft", "bad"]
-Value = str | float | int | None  # of a field of a CSV file; None is an empty field
+Value = str | float | int | None  # a field of a CSV file; None is an empty field
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Text:
 
 @dataclass(frozen=True)
 class Footnote:
-    """What a mark or a column means. A form that has no room for the columns that begin with `column` leaves it out."""
+    """An explanation of a mark or a column. A form that has no room for the columns that begin with `column` leaves it
+    out."""
 
     kind: ClassVar[str] = "footnote"
     text: str
@@ -37,8 +39,8 @@ class Footnote:
 
 @dataclass(frozen=True)
 class Bullets:
-    """Short sentences. `lead`: they are what a reader should take away, and are set larger. On a terminal they fill at
-    most `most_lines` lines, of which the last `closing` sentences always get theirs."""
+    """A list of short sentences. `lead`: they are what a reader should take away, and are set larger. On a terminal
+    they fill at most `most_lines` lines; the last `closing` sentences are always shown."""
 
     kind: ClassVar[str] = "bullets"
     lines: Sequence[str]
@@ -53,7 +55,7 @@ class TextTable:
 
     `numbers` are the headers and rows of its CSV file, where these say more than the texts. `file` are the parts of its
     file's name, by default the section's name and the title. A narrow terminal leaves out the columns that begin with
-    one of `spare`, the first first. `css` is a class of the page's style sheet.
+    an entry of `spare`, in the order of `spare`. `css` is a class of the page's style sheet.
     """
 
     kind: ClassVar[str] = "table"
@@ -69,8 +71,8 @@ class TextTable:
 
 @dataclass(frozen=True)
 class Plot:
-    """Plots of one matter: `charts` maps what each shows to its Vega-Lite. `label` is read aloud in its place, `file`
-    are the parts of the files' names; both are the title by default."""
+    """A group of plots on one topic: `charts` maps the name of each to its Vega-Lite. `label` is what a screen reader
+    reads, `file` are the parts of the files' names; both are the title by default."""
 
     kind: ClassVar[str] = "plot"
     title: str
@@ -108,7 +110,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Folded:
-    """Elements that the page shows on demand, and the other forms at once."""
+    """A group of elements that the page shows on demand, and the other forms at once."""
 
     kind: ClassVar[str] = "folded"
     summary: str
@@ -136,7 +138,7 @@ Element = Text | Footnote | Bullets | TextTable | Plot | Entries | Code | Folded
 
 
 def flat(elements: Iterable[Element]) -> Iterator[Element]:
-    """The elements with those that are folded in their place."""
+    """Yields the elements in order, with each folded group replaced by the elements in it."""
     for element in elements:
         if isinstance(element, Folded):
             yield from flat(element.elements)

@@ -1,4 +1,4 @@
-"""What lies beside the page: its plots as SVG and PNG, its tables as CSV, LaTeX (booktabs) and Markdown."""
+"""Writes the files beside the page: its plots as SVG and PNG, its tables as CSV, LaTeX (booktabs) and Markdown."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PlotKey = tuple[str, Subject, tuple[str, ...], str]  # section, its subject, the
 
 
 def plot_key(section: str, subject: Subject, plot: Plot, chart: str) -> PlotKey:
-    """What a chart is known by, whichever form of the report shows it."""
+    """Returns the key that identifies a chart, whichever form of the report shows it."""
     return section, subject, plot.file or (plot.title,), chart
 
 
 def write_plots(report: Report, folder: Path) -> dict[PlotKey, str]:
-    """Write each chart as SVG and PNG into `folder`/plots, and remove those of an earlier report that are no more.
-    Returns each chart's SVG, relative to `folder`, for the Markdown beside it."""
+    """Writes each chart as SVG and PNG into `folder`/plots, and removes charts of an earlier report that no longer
+    exist. Returns the path of each chart's SVG, relative to `folder`, for the Markdown beside it."""
     written: dict[PlotKey, str] = {}
     names = FileNames()
     for part in parts_of(report, "files"):
@@ -57,7 +57,8 @@ def write_plot(folder: Path, name: str, chart: Spec) -> None:
 
 
 def write_tables(report: Report, folder: Path) -> None:
-    """Write each table as CSV, LaTeX and Markdown into `folder`/tables; remove those of an earlier report."""
+    """Writes each table as CSV, LaTeX and Markdown into `folder`/tables; removes tables of an earlier report that no
+    longer exist."""
     names = FileNames()
     for table in tables(report):
         path = folder / TABLES / names.of(*table.file)
@@ -70,13 +71,13 @@ def write_tables(report: Report, folder: Path) -> None:
 
 
 class FileNames:
-    """Names for files, each once: what two things would share, or what is too long, gets a digest."""
+    """A source of file names that are never given twice: a name that is taken already, or too long, gets a digest."""
 
     def __init__(self) -> None:
         self.given: set[str] = set()
 
     def of(self, *parts: str) -> str:
-        """A name for what these parts say, such as a title, a model and a task."""
+        """Returns a new name made of these parts, such as a title, a model and a task."""
         name = slug("-".join(filter(None, parts)))
         if name.lower() in self.given or not name or len(name) > LONGEST:
             name = f"{name[:LONGEST]}-{digest(list(parts))[:8]}".lstrip("-")
@@ -84,14 +85,15 @@ class FileNames:
         return name
 
     def tidy(self, folder: Path) -> None:
-        """Remove what is in a folder of ours and was not named."""
+        """Removes the files of a folder to which this object gave no name."""
         for path in folder.glob("*.*"):
             if path.stem.lower() not in self.given:
                 path.unlink()
 
 
 def tables(report: Report) -> Iterator[TextTable]:
-    """Every table that can be exported, with a title that says what it is about, and the name of its file."""
+    """Yields every table that can be exported, with a title that says what it is about, and the parts of its file's
+    name."""
     for part in parts_of(report, "files"):
         subject = part.subject
         for table in flat(part.elements):
@@ -102,7 +104,7 @@ def tables(report: Report) -> Iterator[TextTable]:
 
 
 def csv_text(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
-    """CSV; what is not known is an empty field."""
+    """Returns a table as CSV text; an unknown value is an empty field."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
@@ -111,7 +113,7 @@ def csv_text(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
 
 
 def latex(table: TextTable) -> str:
-    """A table with booktabs' rules and a caption; needs \\usepackage{booktabs}."""
+    """Returns a table as LaTeX, with booktabs' rules and a caption; needs \\usepackage{booktabs}."""
     label = slug("-".join(filter(None, table.file)))
     lines = [" & ".join(map(tex, row)) + r" \\" for row in (table.headers, *table.rows)]
     return "\n".join(
@@ -124,12 +126,12 @@ def latex(table: TextTable) -> str:
 
 
 def tex(text: str) -> str:
-    """Text that LaTeX shows as it is."""
+    """Escapes text so that LaTeX shows it as it is."""
     return "".join(TEX.get(sign, sign) for sign in text)
 
 
 def plain_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table."""
+    """Returns the lines of a Markdown table."""
     words = wordy(rows) or [False] * len(names)
     aligned = ["---", *("---" if word else "---:" for word in words[1:])]
     lines = [[*map(escape, names)], aligned, *([*map(escape, cells)] for cells in rows)]

@@ -1,4 +1,4 @@
-"""Numbers as text, in one place, so that every report says the same."""
+"""Formats numbers as text, in one place, so that every form of the report says the same."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Sequence
 
 from harness.records import bare_quantity, quantity
 
-MOST_SURE = 0.99  # what is stated at most of one seed: what other seeds would change is not known
+MOST_SURE = 0.99  # the highest probability stated with one seed: what others would change is not known
 NA = "n/a"
 MINUS = "−"
 DIGITS = {
     "log_likelihood_per_word": 3,
     "choice_cross_entropy": 3,
     "kl_to_base": 3,
-}  # effects there are of the order of 0.01
+}  # effects on these metrics are of the order of 0.01
 
 
 def digits_of(metric: str) -> int:
-    """Decimals to show; two where items are few hundred and the standard error is some hundredths."""
+    """Returns the number of decimals that a metric is shown with: two where items are few hundred and the standard
+    error is some hundredths, three for the metrics of `DIGITS`."""
     return DIGITS.get(metric, 2)
 
 
@@ -32,31 +33,32 @@ def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
 
 
 def with_error(value: float | None, stderr: float | None, digits: int = 2, signed: bool = False) -> str:
-    """ "0.81 ± 0.03", or "n/a"."""
+    """Formats a value with its standard error, such as "0.81 ± 0.03"; "n/a" for a value of None."""
     if value is None:
         return NA
     return number(value, digits, signed) + (f" ± {stderr:.{digits}f}" if stderr is not None else "")
 
 
 def share(part: float | None) -> str:
-    """A fraction in per cent, with two significant digits."""
+    """Formats a fraction in per cent, with two significant digits."""
     return quantity(part, "share")
 
 
 def chance(value: float | None) -> str:
-    """A probability in per cent. Draws do not tell 0 or 1 from close to it."""
+    """Formats a probability in per cent; "" for None. Draws cannot tell 0 or 1 from values close to it: "<1%",
+    ">99%"."""
     if value is None:
         return ""
     return "<1%" if value < 0.01 else ">99%" if value > 0.99 else f"{100 * value:.0f}%"
 
 
 def size(count: float | None) -> str:
-    """Bytes in binary units."""
+    """Formats bytes in binary units."""
     return quantity(count, "B")
 
 
 def seconds(value: float | None) -> str:
-    """Seconds without their unit."""
+    """Formats seconds without their unit."""
     return bare_quantity(value, "s")
 
 
@@ -65,18 +67,19 @@ def count(value: float | None) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, in a table too."""
+    """Escapes text so that Markdown shows it as it is, also in a table."""
     for sign in "\\`*[]|":
         text = text.replace(sign, "\\" + sign)
     return " ".join(text.replace("<", "&lt;").split())
 
 
 def slug(text: str) -> str:
-    """A name for files and places in a page."""
+    """Turns text into a name for files and for anchors in a page."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-")
 
 
 def wordy(rows: Sequence[Sequence[str]]) -> list[bool]:
-    """For each column whether it holds words, which are set flush left."""
+    """Returns for each column whether most of its texts begin with a letter; such columns of words are set flush
+    left."""
     columns = [[text for text in column if text and text != NA] for column in zip(*rows, strict=True)] if rows else []
     return [2 * sum(text[0].isalpha() for text in column) > len(column) for column in columns]

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML file: it asks for nothing else, works offline, in light and dark and in print.
+"""Renders the report as one self-contained HTML file: it works offline, in light and dark and in print.
 
 Plots are Vega-Lite, drawn by the page; `templates/` has what it looks like and does. Not covered: what the page says,
 which is in `sections/`.
@@ -29,7 +29,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass
 class PageSection:
-    """A stretch of the page with its place in the navigation: a section of the whole report, or all of one block."""
+    """A stretch of the page with its place in the navigation: a section of the whole report, or all sections of one
+    block."""
 
     anchor: str
     title: str
@@ -38,7 +39,7 @@ class PageSection:
 
 
 def environment() -> Environment:
-    """Jinja, strict, over our templates."""
+    """Sets up Jinja over our templates; an undefined name in a template is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     jinja = Environment(
@@ -54,14 +55,14 @@ def environment() -> Environment:
 
 
 def render(report: Report) -> str:
-    """The HTML text."""
+    """Returns the HTML text of the report's page."""
     from markupsafe import Markup
 
     charts: dict[str, Spec] = {}
     jinja = environment()
 
     def keep(chart: Spec) -> str:
-        """Put a chart into the page; the name by which its script finds it."""
+        """Puts a chart into the page; returns the name by which the page's script finds it."""
         name = f"c{len(charts)}"
         charts[name] = chart
         return name
@@ -91,7 +92,7 @@ def render(report: Report) -> str:
 
 
 def page_sections(report: Report) -> list[PageSection]:
-    """The parts of the page: one for each section of the whole report, one for all sections of a block."""
+    """Returns the parts of the page: one for each section of the whole report, and one for all sections of a block."""
     several_models = len({block.model for block in report.blocks}) > 1
     sections: list[PageSection] = []
     for part in parts_of(report, "page"):
@@ -108,7 +109,7 @@ def page_sections(report: Report) -> list[PageSection]:
 
 
 def script_json(value: object) -> Markup:
-    """JSON for a script element: nothing in it can end the element."""
+    """Returns a value as JSON for a script element: nothing in it can end the element."""
     from markupsafe import Markup
 
     text = json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -116,7 +117,7 @@ def script_json(value: object) -> Markup:
 
 
 def finite(value: object) -> object:
-    """A value for JSON, with null in place of numbers that are not finite."""
+    """Prepares a value for JSON: numbers that are not finite become None (null)."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -125,15 +126,15 @@ def finite(value: object) -> object:
 
 
 def vega_kept_at() -> Path:
-    """Where the script of this version of vl-convert is kept."""
+    """Returns the path in the cache of the script that belongs to this version of vl-convert."""
     from importlib.metadata import version
 
     return cache_root() / "page" / f"vega-{version('vl-convert-python')}.js"
 
 
 def vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert; to put them together takes it seconds, so it is
-    kept in the cache."""
+    """Returns Vega, Vega-Lite and Vega-Embed as one script, from vl-convert. Bundling them takes seconds, so the script
+    is kept in the cache."""
     import vl_convert
 
     path = vega_kept_at()

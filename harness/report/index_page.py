@@ -1,6 +1,7 @@
-"""`reports/index.html`: every suite with results, its question, the first line of its answer, and where its report is.
+"""Writes `reports/index.html`: each suite with results, its question, the first line of its answer, and a link to its
+report.
 
-Each report leaves what is said of it here in `summary.json` beside itself, so that nobody has to read all results.
+Each report leaves its entry for this list in `summary.json` beside itself, so that nobody has to read all results.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SUMMARY = "summary.json"
 
 
 class Summary(TypedDict):
-    """What the list of all reports says of one."""
+    """The entry of one report in the list of all reports."""
 
     suite: str
     question: str
@@ -33,7 +34,7 @@ class Summary(TypedDict):
 
 
 def summary(report: Report) -> Summary:
-    """What is said of a report in the list of all."""
+    """Returns the entry of a report for the list of all reports."""
     return {
         "suite": report.run.suite,
         "question": report.run.question,
@@ -47,7 +48,8 @@ def summary(report: Report) -> Summary:
 
 
 def write_contents(folder: Path, suites: Sequence[str]) -> Path:
-    """Write the list of the reports in `folder`; `suites` are all that have results, reported on or not."""
+    """Writes the list of the reports in `folder` and returns its path. `suites` are all that have results, with or
+    without a report."""
     from markupsafe import Markup
 
     summaries = {name: read(folder / name / SUMMARY) for name in sorted({*suites, *reported(folder)})}
@@ -69,7 +71,7 @@ def reported(folder: Path) -> list[str]:
 
 
 def read(path: Path) -> Summary | None:
-    """A report's summary; None where there is none, or it is damaged: the report can be written again."""
+    """Reads a report's summary; None where the file is missing or damaged, as the report can be written again."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

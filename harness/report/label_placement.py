@@ -1,4 +1,4 @@
-"""Where the names of points go in a plot so that they hide neither each other nor a point. Pure."""
+"""Places the names of points in a plot so that they hide neither each other nor a point. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def place(
     height: float,
     obstacles: Sequence[Box] = (),
 ) -> list[tuple[float, float, str]]:
-    """For each point (pixels, y downwards; those without a name come after), the (x, y, align) of its name.
+    """Returns (x, y, align) for the name of each named point. `points` are in pixels, y downwards; points without a
+    name come last.
 
     Tries right, left, above, below, then further away; y is the middle of the line of text.
     """
@@ -41,7 +42,7 @@ def box(choice: tuple[float, float, str], long: float) -> Box:
 
 
 def crowding(one: Box, taken: Sequence[Box], width: float, height: float) -> float:
-    """Square pixels of this box that others cover or that lie outside the plot."""
+    """Returns the square pixels of this box that other boxes cover or that lie outside the plot."""
     inside = overlap(one, (0.0, 0.0, width, height))
     outside = (one[2] - one[0]) * (one[3] - one[1]) - inside
     return round(outside + sum(overlap(one, other) for other in taken), 6)

@@ -1,4 +1,4 @@
-"""The report as Markdown."""
+"""Renders the report as Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.report.table import Report
 
 
 def render(report: Report, plots: Mapping[PlotKey, str]) -> str:
-    """Markdown text. `plots` maps charts to their files beside it."""
+    """Returns the Markdown text of the report. `plots` maps charts to the paths of their files beside it."""
     lines = [f"# {escape(report.run.suite)}", ""]
     if report.run.question:
         lines += [f"**{escape(report.run.question)}**", ""]
@@ -27,7 +27,7 @@ def render(report: Report, plots: Mapping[PlotKey, str]) -> str:
 
 
 def part_lines(part: Part, plots: Mapping[PlotKey, str]) -> list[str]:
-    """A section's heading, and its elements with a blank line after each."""
+    """Returns the lines of a section: its heading, and its elements with a blank line after each."""
     title = part.section.title
     level = 3 if part.subject.its_block else 2
     lines = [heading(level, title), ""] if title else []
@@ -51,12 +51,12 @@ def heading(level: int, title: str) -> str:
 
 
 def small(element: Element | None) -> bool:
-    """Whether it is a line of small print, which follows the one before without a blank line."""
+    """Whether the element is a line of small print, which follows the line before without a blank line."""
     return isinstance(element, Footnote) or (isinstance(element, Text) and element.style == "footnote")
 
 
 def element_lines(element: Element) -> Iterator[str]:
-    """The lines of an element that is neither a table nor a plot."""
+    """Yields the lines of an element that is neither a table nor a plot."""
     if isinstance(element, Text | Footnote):
         yield escape(element.text) + "  " * small(element)
     elif isinstance(element, Bullets):
@@ -69,7 +69,7 @@ def element_lines(element: Element) -> Iterator[str]:
 
 
 def plot_lines(part: Part, plot: Plot, plots: Mapping[PlotKey, str]) -> Iterator[str]:
-    """An image for each chart that lies beside the report."""
+    """Yields an image line, followed by a blank line, for each chart of a plot that has a file beside the report."""
     for name in plot.charts:
         file = plots.get(plot_key(part.section.name, part.subject, plot, name))
         if file:

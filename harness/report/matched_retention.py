@@ -1,11 +1,11 @@
-"""Retention at matched task score: what each label had forgotten when it had learned as much as the others. Pure.
+"""Computes retention at matched task score: how much each label had forgotten when all had learned equally much. Pure.
 
 A method that learns more often forgets more; what it forgot at the end says little of how gently it learns. Where a
 suite asks for checkpoints, each label has a curve: the base model at step 0 (or the untrained start, where that was
 scored), its checkpoints, its end. The target is the lowest final task score among the labels with a curve that are
-better than the base model (and not flagged as having learned nothing): the one that all of these have reached. Along
-each label's curve, linear between its points, the first crossing of the target is found, and the changes of the
-retained scores are read off there.
+better than the base model (and not flagged as having learned nothing): all of these labels have reached it. Along each
+label's curve, linear between its points, the first crossing of the target is found, and the changes of the retained
+scores are read off there.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from harness.store import CellRow
 
 @dataclass(frozen=True)
 class Curve:
-    """A label's course: `scores` on the learned task at `steps`, means over seeds; of each retained task the changes
-    against the base model at those steps, [seeds][steps]."""
+    """The course of a label's training. `scores` are those on the learned task at `steps`, means over seeds. `changes`
+    maps each retained task to its changes against the base model at those steps, [seeds][steps]."""
 
     steps: tuple[int, ...]
     scores: tuple[float, ...]
@@ -33,7 +33,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class MatchedChange:
-    """A mean over seeds, and their standard deviation (None for one seed)."""
+    """The mean of a change over seeds, with its standard deviation between seeds (None for one seed)."""
 
     mean: float
     deviation: float | None
@@ -41,8 +41,9 @@ class MatchedChange:
 
 @dataclass(frozen=True)
 class Match:
-    """A label at the target: the step of the crossing, between two points of its curve, and the change of each retained
-    task there. Where it never reaches the target there is no step; `best` is the best score of its curve."""
+    """The figures of a label where it reaches the target: the step of the crossing, interpolated between two points of
+    its curve, and the change of each retained task there. `step` is None where the label never reaches the target.
+    `best` is the best score of its curve."""
 
     label: str
     seeds: int
@@ -63,8 +64,9 @@ class MatchedRetention:
 def retention_at_matched_score(
     groups: Mapping[str, Sequence[CellRow]], retain: Sequence[str]
 ) -> MatchedRetention | None:
-    """Reads every label off at one task score. `groups` has each label's cells, a seed each, at one data size and
-    quality. None with fewer than two curves, or where no label is better than the base model."""
+    """Reads every label's changes off at the same task score. `groups` has each label's cells, a seed each, at one data
+    size and quality. None with fewer than two curves, for scores of different metrics, or where no label is better than
+    the base model."""
     curves = {label: curve for label, cells in groups.items() if (curve := curve_of(cells, retain))}
     metrics = {score.metric for cells in groups.values() for c in cells if (score := headline(c, c.task, "task"))}
     target = target_of(list(curves.values()))
@@ -76,7 +78,8 @@ def retention_at_matched_score(
 
 
 def target_of(curves: Sequence[Curve]) -> float | None:
-    """The lowest final score of those that learned and end better than they began; None when there is none."""
+    """Returns the lowest final score of the labels that learned and end better than they began; None where there are
+    none."""
     ends = [
         curve.scores[-1]
         for curve in curves
@@ -86,7 +89,7 @@ def target_of(curves: Sequence[Curve]) -> float | None:
 
 
 def match(label: str, curve: Curve, target: float) -> Match:
-    """A label where its mean curve first reaches the target."""
+    """Reads a label's step and changes off where its mean curve first reaches the target."""
     place = crossing([signed(score, curve) for score in curve.scores], signed(target, curve))
     best = max(curve.scores, key=lambda score: signed(score, curve))
     if place is None:
@@ -104,8 +107,8 @@ def signed(score: float, curve: Curve) -> float:
 
 
 def crossing(scores: Sequence[float], target: float) -> float | None:
-    """Where a line through points first reaches the target from below: 2.25 is a quarter of the way from the point
-    number 2 to the next. 0 where it begins there or above; None where it never does."""
+    """Returns where a line through points first reaches the target from below: 2.25 is a quarter of the way from point
+    number 2 to the next. 0 where it begins at the target or above; None where it never reaches it."""
     for place, score in enumerate(scores):
         if score >= target:
             if place == 0:
@@ -116,14 +119,15 @@ def crossing(scores: Sequence[float], target: float) -> float | None:
 
 
 def between(values: Sequence[float], place: float) -> float:
-    """The value at such a place, in proportion between two points."""
+    """Returns the value at a place such as 2.25, interpolated linearly between two points."""
     low = min(int(place), len(values) - 1)
     high = min(low + 1, len(values) - 1)
     return values[low] + (values[high] - values[low]) * (place - low)
 
 
 def curve_of(cells: Sequence[CellRow], retain: Sequence[str]) -> Curve | None:
-    """The curve of a label's finished cells with checkpoints, at the steps that all of them have."""
+    """Makes the curve of a label from its finished cells with checkpoints, at the steps that all of them have; None
+    without such cells."""
     courses = [course for cell in cells if cell.status == "done" and (course := course_of(cell, retain))]
     if not courses:
         return None
@@ -146,8 +150,8 @@ def curve_of(cells: Sequence[CellRow], retain: Sequence[str]) -> Curve | None:
 
 
 def course_of(cell: CellRow, retain: Sequence[str]) -> dict[int, dict[str, float]] | None:
-    """step -> {the learned task: its score, a retained task: its change}, of headlines; None without checkpoints, or
-    without the base model's scores."""
+    """Returns step -> {the learned task: its score, a retained task: its change against the base model}, of headline
+    metrics. None without checkpoints, or without the base model's scores."""
     last = cell.facts.get("optimizer_steps")
     own = headline(cell, cell.task, "task")
     if not cell.checkpoints or last is None or own is None or own.base_value is None:

@@ -1,4 +1,4 @@
-"""What is read off one stored cell, and how figures of several seeds are joined. Pure."""
+"""Reads figures off one stored cell, and joins figures of several seeds. Pure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from harness.store import CellRow, StoredScore
 
 PEAK = "peak"
 THROUGHOUT = ("process", "weights")
-# Phase -> the predicted parts that are there beside those of THROUGHOUT.
+# Phase -> the parts of predicted memory that it adds to those of THROUGHOUT.
 ADDED = {"load": ("loading",), "train": ("gradients", "optimizer", "activations"), "evaluate": ("scoring",)}
 
 
 def headline(cell: CellRow, task: str, role: str, metric: str = "") -> StoredScore | None:
-    """The first score stored for a task, or that of a metric. A task that was learned does not count as retained,
-    and what is no finite number is no score."""
+    """Returns the first score stored for a task, or its score by `metric`; None where there is none, or it is not
+    finite. A task that was learned does not count as retained: `role` is "task" or "retain"."""
     found = (score for score in cell.scores if score.task == task and score.role == role)
     score = next((score for score in found if not metric or score.metric == metric), None)
     return score if score and math.isfinite(score.value) else None
 
 
 def average(cell: CellRow) -> float | None:
-    """The mean headline of all tasks that a cell learned; None for one task, or tasks of different metrics."""
+    """Returns the mean headline of all tasks that a cell learned; None for one task, or tasks of different metrics."""
     found = [score for task in cell.learn if (score := headline(cell, task, "task"))]
     if len(found) < 2 or len({score.metric for score in found}) > 1:
         return None
@@ -33,7 +33,7 @@ def average(cell: CellRow) -> float | None:
 
 
 def joint_stderr(values: Sequence[float], item_errors: Sequence[float | None]) -> float | None:
-    """Standard error of a mean over seeds on the same items; sqrt(mean(item stderr²) + var(seeds) / seeds).
+    """Returns the standard error of a mean over seeds on the same items: sqrt(mean(item stderr²) + var(seeds) / seeds).
 
     Averaging over seeds shrinks the spread between seeds, but not the error that the shared items make.
 
@@ -51,9 +51,9 @@ def joint_stderr(values: Sequence[float], item_errors: Sequence[float | None]) -
 def score_interval(
     values: Sequence[float], item_errors: Sequence[float | None], items: int, share: bool
 ) -> tuple[float, float] | None:
-    """The ends of the 95% interval of a mean over seeds on the same items; None when an item error is unknown.
+    """Returns the ends of the 95% interval of a mean over seeds on the same items; None when an item error is unknown.
 
-    `share`: each item is right or wrong. With one seed it is that of the items alone.
+    `share`: each item is right or wrong. With one seed the interval is that of the items alone.
     """
     known = [error for error in item_errors if error is not None]
     if len(known) < len(values) or not values:
@@ -65,7 +65,8 @@ def score_interval(
 
 
 def tokens_per_second(cell: CellRow) -> float | None:
-    """As measured without warm-up; else the whole training phase's."""
+    """Returns training tokens per second: as measured without warm-up, else over the whole training phase; None where
+    unknown."""
     phase = cell.phases.get("train", {})
     if "tokens_per_second" in cell.facts:
         return cell.facts["tokens_per_second"]
@@ -73,8 +74,8 @@ def tokens_per_second(cell: CellRow) -> float | None:
 
 
 def peak_bytes(cell: CellRow) -> float | None:
-    """The peak of training: the device's on a GPU, else resident memory. Scoring, which has larger batches,
-    is left out; so is what was not trained."""
+    """Returns the peak memory of training, in bytes: the device's on a GPU, else resident memory. Scoring, which has
+    larger batches, is left out. None for a cell that was not trained."""
     phase = cell.phases.get("train", {})
     return next((float(phase[c]) for c in ("device_bytes", "rss_bytes") if phase.get(c) is not None), None)
 
@@ -89,8 +90,8 @@ def trainable_share(cell: CellRow) -> float | None:
 
 
 def memory(cells: Sequence[CellRow]) -> dict[str, tuple[float, float]]:
-    """Phase, or PEAK for the highest of all (but this program's own check) -> (predicted, measured) bytes of a row's
-    finished cells."""
+    """Returns phase -> (predicted, measured) bytes of a row's finished cells; the highest measured over seeds. The
+    phase PEAK is the highest of all but this program's own check."""
     found: dict[str, tuple[float, float]] = {}
     for cell in cells:
         measured = {phase: value for phase, values in cell.phases.items() if (value := held(values)) is not None}
@@ -109,7 +110,8 @@ def held(phase: Mapping[str, float]) -> float | None:
 
 
 def prediction(facts: dict[str, float], phase: str) -> float | None:
-    """Bytes of a phase; None where its parts are not known, as of results that are older than these facts."""
+    """Returns the predicted bytes of a phase; None where its parts are not known, as in results that are older than
+    these facts."""
     if phase == PEAK:
         return facts.get("predicted_bytes")
     names = [f"predicted_{part}_bytes" for part in (*THROUGHOUT, *ADDED.get(phase, ()))]
@@ -118,13 +120,14 @@ def prediction(facts: dict[str, float], phase: str) -> float | None:
 
 
 def mean_facts(cells: Sequence[CellRow]) -> dict[str, float]:
-    """Fact -> its mean over the cells that have it."""
+    """Returns fact -> its mean over the cells that have it."""
     names = dict.fromkeys(name for cell in cells for name in cell.facts)
     return {name: statistics.fmean(cell.facts[name] for cell in cells if name in cell.facts) for name in names}
 
 
 def mean_curve(cells: Sequence[CellRow]) -> list[tuple[int, float]]:
-    """Cross-entropy of the training answers by step, averaged over seeds; steps without a finite one are left out."""
+    """Returns (step, cross-entropy of the training answers) for each step, averaged over seeds; steps without a finite
+    value are left out."""
     by_step: dict[int, list[float]] = {}
     for cell in cells:
         for step, split, loss in cell.losses:

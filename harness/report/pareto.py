@@ -1,4 +1,4 @@
-"""Pareto fronts of the score and a second goal: the probability that each label is on one."""
+"""Estimates Pareto fronts of the score and a second goal: the probability that each label is on one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Goal:
 
 
 def measured(pick: Callable[[Row], float | None]) -> Callable[[Row], tuple[float, float] | None]:
-    """A cost, taken as known; of what was not trained there is none."""
+    """Makes a reader of a cost that is taken as exact (standard error 0); it returns None for a row that was not
+    trained."""
 
     def read(row: Row) -> tuple[float, float] | None:
         value = pick(row)
@@ -34,7 +35,8 @@ def measured(pick: Callable[[Row], float | None]) -> Callable[[Row], tuple[float
 
 
 def retention(task: str) -> Goal:
-    """The change of a retained task against the base model. A task that the row learned is not retained by it."""
+    """Makes the goal of a small loss on a retained task: its change against the base model. A row that learned the task
+    has no figure."""
 
     def read(row: Row) -> tuple[float, float] | None:
         estimate = row.retained.get(task)
@@ -47,12 +49,12 @@ def retention(task: str) -> Goal:
 
 
 def seconds(row: Row) -> float | None:
-    """Seconds of training; None where other work disturbed it."""
+    """Returns the seconds of training; None where other work disturbed them, or the row trains nothing."""
     return row.train_seconds if trains(row) and not row.contended else None
 
 
 def trains(row: Row) -> bool:
-    """What trains nothing itself, a merge, has its costs elsewhere."""
+    """Whether the row trains anything itself. A merge does not, and has its costs in other cells."""
     return bool(row.trainable)
 
 
@@ -64,14 +66,14 @@ COSTS = (
 
 
 def goals(retain: Sequence[str]) -> list[Goal]:
-    """Retention first, where there is any, then what training costs."""
+    """Returns the goals to trade against the score: retention first, where there is any, then the costs of training."""
     return [*(retention(task) for task in retain[:1]), *COSTS]
 
 
 def front(ranking: TableRanking, rows: Sequence[Row], goal: Goal) -> dict[str, float]:
-    """label -> the probability of being on the front of score and goal. Only for rows that learned: doing nothing
-    forgets nothing. Scores are drawn jointly, as their items are shared; the goals' errors each by itself, which makes
-    the front look less sure than it is, never surer."""
+    """Returns label -> the probability of being on the Pareto front of score and goal. Only rows that learned count:
+    doing nothing forgets nothing. Scores are drawn jointly, as their items are shared. The goals' errors are drawn
+    independently, which makes the front look less sure than it is, never surer."""
     import numpy
 
     known = {row.label: row for row in rows if row.learned and row.label != "base"}
@@ -79,7 +81,7 @@ def front(ranking: TableRanking, rows: Sequence[Row], goal: Goal) -> dict[str, f
     if not labels or ranking.leads is None:
         return {}
     ahead = dict(zip(ranking.leads.labels, ranking.leads.draws.T, strict=True))
-    level = numpy.zeros(len(ranking.leads.draws))  # the one that the others' leads are over
+    level = numpy.zeros(len(ranking.leads.draws))  # the best label, over which all leads are
     scores = numpy.stack([ahead.get(label, level) for label in labels], axis=1)
     figures = numpy.array([goal.read(known[label]) for label in labels], dtype=float)
     noise = numpy.random.default_rng(0).standard_normal(scores.shape)
@@ -89,7 +91,7 @@ def front(ranking: TableRanking, rows: Sequence[Row], goal: Goal) -> dict[str, f
 
 
 def fronts(block: Block, goal: Goal) -> dict[tuple[str, int, str], float]:
-    """(label, n_train, condition) -> the probability of being on the front of its table."""
+    """Returns (label, n_train, condition) -> the probability of being on the Pareto front of its table."""
     return {
         (label, n_train, condition): chance
         for n_train, condition in block.tables

@@ -1,4 +1,4 @@
-"""The ranking of one table: a verdict for every pair of labels, and the probability that each is the best."""
+"""Ranks the labels of one table: a verdict for every pair of labels, and the probability that each is the best."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.analysis.stats import Decision, Interval, Leads, Runner, best_chanc
 from harness.records import FAILED_SEEDS, FailedSeeds
 from harness.store import CellRow
 
-SETTLED = 5  # of those that cannot be told from the best: for so many it is worked out what would do
+SETTLED = 5  # for this many open verdicts against the best label, what would settle them is computed
 OPPOSITE: dict[Outcome, Outcome] = {"better": "worse", "worse": "better"}
 
 
@@ -31,9 +31,9 @@ class TableRanking:
     """The labels of one table by score, with a verdict for every pair.
 
     `labels` are those that can be compared, the best score first; `missing` says why others cannot. p-values of `pairs`
-    are corrected by Holm for all of them. `chances` are the probabilities of being the best, counted in `leads` over
-    the best score, which are None where nothing can be compared. `seeds_known` is False where every pair has a label
-    that varies with its seed and was not repeated.
+    are corrected by Holm for all of them. `chances` are the probabilities of being the best, counted in `leads`: draws
+    of leads over the best label, None where nothing can be compared. `seeds_known` is False where every pair has a
+    label that varies with its seed and was not repeated.
     """
 
     point: Point
@@ -52,20 +52,20 @@ class TableRanking:
         return self.labels[0] if self.labels else None
 
     def between(self, a: str, b: str) -> Verdict | None:
-        """The verdict on `a` against `b`; None where there is none."""
+        """Returns the verdict on `a` against `b`; None where the two were not compared."""
         if (a, b) in self.pairs:
             return self.pairs[a, b]
         found = self.pairs.get((b, a))
         return turned(found) if found else None
 
     def to_best(self, word: Outcome) -> list[Verdict]:
-        """Verdicts on labels against the best one that have this word, the highest score first."""
+        """Returns the verdicts on labels against the best label that are `word`, the highest score first."""
         found = (self.between(label, self.labels[0]) for label in self.labels[1:])
         return [verdict for verdict in found if verdict and verdict.verdict == word]
 
 
 def turned(verdict: Verdict) -> Verdict:
-    """The same verdict seen from the other side."""
+    """Returns the same verdict seen from the other side: `b` against `a`."""
     found = verdict.decision
     if found is None:
         return replace(verdict, a=verdict.b, b=verdict.a)
@@ -79,7 +79,7 @@ def turned(verdict: Verdict) -> Verdict:
 def rankings(
     rows: Iterable[CellRow], values: Values, margin: float, failed_seeds: FailedSeeds = FAILED_SEEDS
 ) -> dict[Point, TableRanking]:
-    """Ranks every table. `values` are those of the items of every row's headline score."""
+    """Ranks the labels of every table of a run. `values` are those of the items of every row's headline score."""
     return {point: ranking(point, table, values, margin, failed_seeds) for point, table in tables_of(rows).items()}
 
 
@@ -89,7 +89,7 @@ def ranking(
     found = sides(table, values, failed_seeds=failed_seeds)
     missing = {label: side.missing for label, side in found.items() if side.missing}
     alike = Counter((side.metric, side.docs, side.fingerprint) for side in found.values() if not side.missing)
-    usual = max(alike, key=lambda what: alike[what], default=None)  # where some have other items, those that most have
+    usual = max(alike, key=lambda what: alike[what], default=None)  # where items differ, those that most labels have
     first = next((side for side in found.values() if (side.metric, side.docs, side.fingerprint) == usual), None)
     if first is None or first.missing:
         return TableRanking(point, margin, missing=missing)
@@ -117,7 +117,8 @@ def ranking(
 def settled(
     kept: Sequence[Side], pairs: Mapping[tuple[str, str], Verdict], margin: float
 ) -> dict[tuple[str, str], Verdict]:
-    """The open verdicts nearest to the best, with what would settle them."""
+    """Returns the first `SETTLED` open verdicts against the best label, the highest score first, with what would settle
+    them."""
     found: dict[tuple[str, str], Verdict] = {}
     for side in kept[1:]:
         pair = (kept[0].label, side.label)
@@ -132,5 +133,5 @@ def settled(
 
 
 def score(side: Side) -> float:
-    """The mean over seeds and items."""
+    """Returns the mean over seeds and items."""
     return sum(map(sum, side.values)) / sum(map(len, side.values))

@@ -1,4 +1,4 @@
-"""Scatter plots, a point for each label × data size: learning against forgetting, and score against costs."""
+"""Draws scatter plots with a point for each label × data size: learning against forgetting, and score against costs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPES = [
     "arrow",
 ]  # fmt: skip
 GIB = 1024**3
-SCALE = {"GiB": 1 / GIB, "%": 100.0}  # from what is stored to what an axis shows
+SCALE = {"GiB": 1 / GIB, "%": 100.0}  # unit of an axis -> its factor on the stored value
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,13 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Where a value lies, in the units in which the axis is even."""
+        """Returns where a value lies on the axis: its log10 on a logarithmic axis, else the value."""
         return math.log10(value) if self.log else value
 
 
 class Dot(TypedDict):
-    """A row's point: its two values with the ends of their error bars, and how likely it is on the front."""
+    """The point of a row: its two values with the ends of their error bars, and its probability of being on the Pareto
+    front."""
 
     label: str
     n_train: int
@@ -61,7 +62,7 @@ class Dot(TypedDict):
 
 
 class PlacedName(TypedDict):
-    """A label's name at a place, in the plot's units."""
+    """The name of a label at a place, in the plot's units."""
 
     label: str
     at: float
@@ -69,7 +70,7 @@ class PlacedName(TypedDict):
 
 
 def learning_against_forgetting(block: Block) -> alt.LayerChart | None:
-    """A chart: gain on the learned task (right is better) against the change on the first retained one (up is
+    """Draws the gain on the learned task (right is better) against the change on the first retained task (up is
     better). Hollow points are not shown to have learned. None when no row has both figures."""
     dots = list(gains_and_changes(block))
     if not dots:
@@ -86,7 +87,8 @@ def learning_against_forgetting(block: Block) -> alt.LayerChart | None:
 
 
 def score_against(block: Block, goal: Goal) -> alt.LayerChart | None:
-    """A chart: what a label costs (left is better) against its score (up is better). None when no row has both."""
+    """Draws what a label costs (left is better) against its score (`block.higher_is_better` says whether up is better).
+    None where fewer than two different costs are known."""
     dots = list(costs_and_scores(block, goal))
     if len({dot["x"] for dot in dots}) < 2:
         return None
@@ -101,13 +103,13 @@ def better(higher_is_better: bool) -> str:
 
 
 def cost_charts(block: Block) -> dict[str, alt.LayerChart]:
-    """Name of a cost -> its chart, of those that are known."""
+    """Returns the name of each cost -> its chart, for costs that are known."""
     found = {goal.name: score_against(block, goal) for goal in COSTS}
     return {name: chart for name, chart in found.items() if chart is not None}
 
 
 def gains_and_changes(block: Block) -> Iterator[Dot]:
-    """A dot for each row that has a gain and a change on the first retained task."""
+    """Yields a dot for each row that has a gain and a change on the first retained task."""
     chances = block.fronts
     for row in sorted(block.rows, key=lambda row: row.n_train):
         kept = row.retained.get(block.retain[0]) if block.retain else None
@@ -130,7 +132,7 @@ def costs_and_scores(block: Block, goal: Goal) -> Iterator[Dot]:
 
 
 def dot(row: Row, x: tuple[float, float], y: tuple[float, float], chances: dict[tuple[str, int, str], float]) -> Dot:
-    """A row's point: two values with their standard errors."""
+    """Makes a row's dot from two values, each with its standard error."""
     size = (f"{row.n_train} examples" if row.n_train else "untrained") + f", {row.condition}" * bool(row.condition)
     sure = chances.get((row.label, row.n_train, row.condition))
     return {
@@ -151,8 +153,9 @@ def dot(row: Row, x: tuple[float, float], y: tuple[float, float], chances: dict[
 
 
 def scatter(block: Block, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, origin: bool = False) -> alt.LayerChart:
-    """Layers of a scatter plot with error bars, a line through the sizes of each label, names that hide nothing, and
-    a ring as strong as the probability of being on the front. `origin`: the base model stands at (0, 0)."""
+    """Draws the layers of a scatter plot: points with error bars, a line through the sizes of each label, names that
+    hide nothing, and a ring as strong as the probability of being on the front. `origin`: the base model stands at (0,
+    0)."""
     import altair as alt
 
     zero = [0.0] if origin else []
@@ -215,12 +218,12 @@ def scatter(block: Block, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, origi
 
 
 def ends(dot: Dot, way: str) -> list[float]:
-    """The ends of a point's error bar along "x" or "y"."""
+    """Returns the two ends of a point's error bar along "x" or "y"."""
     return [dot["x_low"], dot["x_high"]] if way == "x" else [dot["y_low"], dot["y_high"]]
 
 
 def span(values: list[float]) -> list[float]:
-    """A domain with some air around the values."""
+    """Returns the ends of an axis, with some air around the values."""
     low, high = min(values), max(values)
     air = 0.07 * (high - low) or 0.05
     return [low - air, high + air]
@@ -229,7 +232,7 @@ def span(values: list[float]) -> list[float]:
 def placed_names(
     dots: Sequence[Dot], x_axis: Axis, across: list[float], upright: list[float], origin: bool
 ) -> dict[str, list[PlacedName]]:
-    """align -> names with their places in the plot's units. Each label is named once, at its largest size."""
+    """Returns align -> names with their places in the plot's units. Each label is named once, at its largest size."""
 
     def pixel(x: float, y: float) -> tuple[float, float]:
         return (
@@ -238,7 +241,7 @@ def placed_names(
         )
 
     def bars(dot: Dot) -> list[Box]:
-        """A point's two error bars as thin boxes."""
+        """Returns a point's two error bars as thin boxes."""
         x, y = pixel(dot["x"], dot["y"])
         left, top = pixel(dot["x_low"], dot["y_high"])
         right, bottom = pixel(dot["x_high"], dot["y_low"])

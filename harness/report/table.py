@@ -1,9 +1,9 @@
-"""Stored cells -> the rows of the report. Every report (terminal, Markdown, HTML) is made from these.
+"""Turns stored cells into the rows of the report. Every report (terminal, Markdown, HTML) is made from these rows.
 
 A row is label × data size × data quality; its figures are means over seeds. The standard error of a score joins two
-things: the items (the same for every seed, so averaging over seeds does not shrink it) and the spread
-between seeds: sqrt(mean(item stderr²) + var(seeds) / seeds). The standard error of a change against the base
-model is joined in the same way, from item errors paired with the base model's answers to the same items.
+things: the items (the same for every seed, so averaging over seeds does not shrink it) and the spread between seeds:
+sqrt(mean(item stderr²) + var(seeds) / seeds). The standard error of a change against the base model is joined in the
+same way, from item errors paired with the base model's answers to the same items.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from harness.suite import BASE
 
 Unit = tuple[str, bool | None]
 Answers = Mapping[str, Mapping[str, tuple[float, str, str]]]  # attempt_id -> {doc_id: (value, prediction, target)}
-# The headline of running text; what its change is called.
+# The headline metric of running text.
 ROLLING = "log_likelihood_per_word"
-# How far the distribution of the next token has moved, on such text.
+# The KL to base on such text.
 KL = "kl_to_base"
 UNITS = {ROLLING: "nats/word", KL: "nats/token"}
-# What is said of rows that learned several tasks: column -> the fact that it is (of the average, from the scores).
+# Columns for rows that learned several tasks -> the fact shown (the average is computed from the scores).
 SEVERAL = {"average": "", "backward transfer": "backward_transfer", "forgetting": "forgetting"}
 
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """A cost that not every machine or method has a figure for: how it is read off a cell, and its unit."""
+    """A cost that is not known on every machine or of every method: how it is read off a cell, and its unit."""
 
     read: Callable[[CellRow], float | None]
     unit: str
@@ -64,7 +64,8 @@ COSTS = {  # by column
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, and its distance from the base model's (`gain`), each with its standard error."""
+    """The mean of a score over seeds, and its difference from the base model's score (`gain`), each with its standard
+    error."""
 
     value: float
     stderr: float | None
@@ -73,14 +74,14 @@ class Estimate:
     higher_is_better: bool
     n: int
     gain_stderr: float | None = None
-    ends: tuple[float, float] | None = None  # of the 95% interval of `value`
+    ends: tuple[float, float] | None = None  # the ends of the 95% interval of `value`
     learned: bool = False  # the task is one that the row was trained on
 
 
 @dataclass(frozen=True)
 class Row:
     """A label at a data size (0: untrained), over its finished seeds. `condition` says how its training data was chosen
-    and spoilt, nothing for clean data."""
+    and spoilt, "" for clean data."""
 
     label: str
     method: str
@@ -98,29 +99,29 @@ class Row:
     learned: bool
     contended: bool
     failures: tuple[tuple[str, str, str], ...] = ()  # key, status, reason
-    several: dict[str, float] = field(default_factory=dict)  # of SEVERAL, what is known: for rows of several tasks
+    several: dict[str, float] = field(default_factory=dict)  # column of SEVERAL -> its figure, where known
     condition: str = ""
-    doubtful: bool = False  # not shown to have learned under some seed; `learned` is False where it is half of them
+    doubtful: bool = False  # a seed is not shown to have learned; `learned` is False for half of them
     moved: dict[str, Estimate] = field(default_factory=dict)  # retained text -> KL to the base model, where it is known
-    # metric -> the mean change of all retained tasks with that headline: beside its parts, and of two or more alone
+    # metric -> the mean change of all retained tasks with that headline, where there are two or more
     mean_changes: dict[str, Estimate] = field(default_factory=dict)
-    costs: dict[str, float] = field(default_factory=dict)  # of COSTS, what is known
+    costs: dict[str, float] = field(default_factory=dict)  # column of COSTS -> its figure, where known
     memory: dict[str, tuple[float, float]] = field(default_factory=dict)  # phase -> predicted and measured bytes
     facts: dict[str, float] = field(default_factory=dict)  # every fact of its cells, by name
     by_seed: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of MEASURED_COSTS: a value for each seed
-    ended: tuple[int, int] = (0, 0)  # seeds that ended well, of those that ended; the score counts the others too
+    ended: tuple[int, int] = (0, 0)  # (seeds that ended well, seeds that ended); the score counts both
 
     @property
     def merit(self) -> float:
-        """The score so that more is better; of a row without one the worst."""
+        """The score, signed so that more is better; -inf without a score."""
         if self.score is None:
             return -math.inf
         return self.score.value if self.score.higher_is_better else -self.score.value
 
 
-@dataclass(frozen=True, eq=False)  # known by itself, so that what is made of it can be kept
+@dataclass(frozen=True, eq=False)  # hashed by identity, so that results can be cached by block
 class Block:
-    """All rows of one base model on one learned task."""
+    """The rows of one base model on one learned task."""
 
     model: str
     task: str
@@ -131,11 +132,11 @@ class Block:
     matched: dict[tuple[int, str], MatchedRetention] = field(default_factory=dict)  # n_train, condition
     rankings: dict[tuple[int, str], TableRanking] = field(default_factory=dict)  # n_train, condition
     fronts: dict[tuple[str, int, str], float] = field(default_factory=dict)  # label, n_train, condition -> probability
-    curveless: tuple[str, ...] = ()  # labels whose training has steps, and no cross-entropy of answers
+    curveless: tuple[str, ...] = ()  # labels trained in steps without a cross-entropy of answers
 
     @property
     def compares(self) -> bool:
-        """Whether there is more than one trained label: a block may hold the experts of a merge alone."""
+        """Whether the block has more than one trained label. It may hold only the experts of a merge."""
         return len({row.label for row in self.rows if row.n_train}) > 1
 
     @property
@@ -148,14 +149,14 @@ class Block:
 
     @property
     def answered(self) -> tuple[int, str] | None:
-        """The table that the answer is about: of the largest size at which something trained was scored, clean data
-        first. None where nothing was."""
+        """(n_train, condition) of the table that the answer is about: the largest size at which a trained label was
+        scored, on clean data where there is some. None where no trained label was scored."""
         scored = [(n, its) for n, its in self.tables if n and any(row.score and row.n_train for row in self.at(n, its))]
         return max(scored, key=lambda point: (point[0], not point[1]), default=None)
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """Qualities of the data: clean data first, the others as planned."""
+        """The qualities of the training data: clean data ("") first, the others as planned."""
         found = dict.fromkeys(row.condition for row in self.rows if row.n_train)
         return tuple(sorted(found, key=bool))
 
@@ -168,12 +169,12 @@ class Block:
         )
 
     def at(self, n_train: int, condition: str = "") -> list[Row]:
-        """Rows of one data size and quality: the untrained ones, then the best score first."""
+        """Returns the rows of one data size and quality: the untrained rows, then the best score first."""
         rows = [row for row in self.rows if not row.n_train or (row.n_train, row.condition) == (n_train, condition)]
         return sorted(rows, key=lambda row: (row.n_train > 0, row.score is None, -row.merit if row.score else 0.0))
 
     def ranking(self, n_train: int, condition: str = "") -> TableRanking:
-        """The verdicts of one table; without any label where items are not stored."""
+        """Returns the ranking of one table; it has no labels where items are not stored."""
         found = self.rankings.get((n_train, condition))
         return found or TableRanking(Point(self.task, self.model, n_train, condition), MARGIN)
 
@@ -205,7 +206,7 @@ class Report:
 
     @property
     def flags(self) -> list[tuple[str, str, str]]:
-        """(key, flag, its evidence in a line)."""
+        """(key of the cell, flag, its evidence in one line) of every flag."""
         return [
             (cell.key, name, evidence_text(evidence)) for cell in self.cells for name, evidence in cell.flags.items()
         ]
@@ -220,8 +221,8 @@ def build(
     texts: dict[tuple[str, str], str] | None = None,
     designs: Mapping[str, Design] | None = None,
 ) -> Report:
-    """Group the cells of a run into blocks. `answers` are those to the items of each cell's headline score, `texts`
-    what these items show."""
+    """Groups the cells of a run into blocks. `answers` hold the items of each cell's headline score, `texts` what these
+    items show."""
     bare = Report(run, (), tuple(cells), tuple(checks), tuple(studies), answers or {}, texts or {}, designs or {})
     cells = bare.cells
     stood = rankings(cells, bare.values, run.margin, run.failed_seeds)
@@ -271,8 +272,8 @@ def build(
 
 
 def capabilities(cells: Sequence[CellRow], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """metric -> the retained tasks that have it for their headline, where these are two or more. General text is no
-    capability task: its likelihood stands alone."""
+    """Returns metric -> the retained tasks that have it as their headline, where there are two or more. General text is
+    not a capability task: its likelihood stands alone."""
     found: dict[str, list[str]] = {}
     for name in names:
         score = next((score for cell in cells if (score := headline(cell, name, "retain"))), None)
@@ -286,7 +287,7 @@ def condition_of(cell: CellRow) -> str:
 
 
 def evidence_text(evidence: Mapping[str, object]) -> str:
-    """The figures behind a flag in one line; figures about a task follow its name."""
+    """Returns the figures behind a flag in one line; figures about a task follow its name."""
     return ", ".join(
         f"{key}: {evidence_text(value)}" if isinstance(value, dict) else f"{key.replace('_', ' ')} {shown(value)}"
         for key, value in evidence.items()
@@ -298,7 +299,8 @@ def shown(value: object) -> str:
 
 
 def name_kept(cell: CellRow, task: str) -> bool:
-    """Whether a trained cell retains or learns a task (the base is also scored on what the cells of others learn)."""
+    """Whether a trained cell retains or learns a task. (The base model is also scored on tasks that other cells
+    learn.)"""
     return cell.n_train > 0 and any(score.task == task for score in cell.scores)
 
 
@@ -358,21 +360,22 @@ def make_row(
 
 
 def several(name: str) -> Callable[[CellRow], float | None]:
-    """How one of SEVERAL is read off a cell."""
+    """Returns a function that reads one of SEVERAL off a cell."""
     fact = SEVERAL[name]
     return (lambda cell: cell.facts.get(fact)) if fact else average
 
 
 def learned(cells: Sequence[CellRow], task: str) -> Estimate | None:
-    """The score of a task that the row was trained on, beside those that it should retain."""
+    """Returns the score of a task that the row was trained on, marked as learned, to stand beside the retained tasks;
+    None without a score."""
     found = estimate(cells, task, "task")
     return replace(found, learned=True) if found else None
 
 
 def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Estimate | None:
-    """The mean change of several retained tasks of one metric, over seeds; None where one of them is missing (a row
-    that learned it): a mean of others would be no estimate of the same thing. Items of different tasks are independent,
-    so that the variances of their changes add up."""
+    """Returns the mean change of several retained tasks of one metric, over seeds. None where one of the tasks is
+    missing (a row that learned it): a mean of the others would be no estimate of the same thing. Items of different
+    tasks are independent, so that the variances of their changes add up."""
     gains, errors, first = [], [], None
     for cell in cells:
         scores = [score for task in tasks if (score := headline(cell, task, "retain"))]
@@ -390,8 +393,8 @@ def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Estimate | No
 
 
 def with_interval(row: Row, cells: Sequence[CellRow], values: Values, fallback: Fallback) -> Row:
-    """The row with the interval of its score from single items, where they are stored: it counts once what varies both
-    between items and between seeds."""
+    """Returns the row with the interval of its score computed from single items, where these are stored. This counts
+    once what varies both between items and between seeds."""
     side = side_of(row.label, cells, values, fallback=fallback)
     if row.score is None or side.missing or side.metric != row.score.metric:
         return row
@@ -401,8 +404,8 @@ def with_interval(row: Row, cells: Sequence[CellRow], values: Values, fallback: 
 def with_failed_seeds(
     found: Estimate | None, done: Sequence[CellRow], cells: Sequence[CellRow], how: FailedSeeds
 ) -> Estimate | None:
-    """A score over all seeds that ended: those that ended badly count as the base model, or as wrong throughout
-    (see `analysis.Fallback`). As it is where the base model was not scored."""
+    """Returns the score over all seeds that ended: seeds that ended badly count as the base model, or as wrong
+    throughout (see `analysis.Fallback`). The score is returned unchanged where the base model was not scored."""
     well, of = ended(cells)
     scores = [score for cell in done if (score := headline(cell, cell.task, "task"))]
     bases = [score.base_value for score in scores if score.base_value is not None]
@@ -425,7 +428,7 @@ def with_failed_seeds(
 
 
 def estimate(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -> Estimate | None:
-    """The headline score of a task over seeds, or that of a metric; None when no cell has one."""
+    """Returns the headline score of a task over seeds, or its score by `metric`; None when no cell has one."""
     scores = [score for cell in cells if (score := headline(cell, task, role, metric))]
     if not scores:
         return None

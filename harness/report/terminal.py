@@ -1,4 +1,4 @@
-"""The report on a terminal: the same texts, with the least important columns left out where it is narrow."""
+"""Shows the report on a terminal: the same texts, with the least important columns left out where it is narrow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STYLES = {"note": "dim", "footnote": "dim", "warning": "yellow", "bad": "red", "
 
 @dataclass(frozen=True)
 class TerminalReport:
-    """A rich renderable: the width is known only when it is printed."""
+    """The report as a rich renderable: its width is known only when it is printed."""
 
     report: Report
 
@@ -34,14 +34,14 @@ class TerminalReport:
 
 @dataclass
 class Columns:
-    """The headers of the tables so far, and those among them that had no room."""
+    """The headers of the tables shown so far (`shown`), and the headers for which there was no room (`left_out`)."""
 
     shown: set[str] = field(default_factory=set)
     left_out: dict[str, None] = field(default_factory=dict)
 
 
 def part_of(part: Part, width: int, columns: Columns) -> Iterator[RenderableType]:
-    """A section: its heading, unless a table has it or its first text begins with it, and its elements."""
+    """Yields a section: its heading, unless a table has it or its first text begins with it, and its elements."""
     from rich.text import Text as RichText
 
     elements = list(flat(part.elements))
@@ -69,7 +69,7 @@ def part_of(part: Part, width: int, columns: Columns) -> Iterator[RenderableType
 
 
 def styled_lines(element: Element, width: int, columns: Columns) -> Iterator[tuple[str, str]]:
-    """(text, style) of each line of an element that is no table. A plot has none."""
+    """Yields (text, style) for each line of an element that is not a table; nothing for a plot."""
     if isinstance(element, Text):
         yield element.text, STYLES[element.style]
     elif isinstance(element, LeftOut):
@@ -92,13 +92,13 @@ def styled_lines(element: Element, width: int, columns: Columns) -> Iterator[tup
 
 
 def within(lines: Sequence[str], closing: int, width: int, most: int | None) -> Iterator[str]:
-    """As many sentences as fill `most` lines of a terminal, the `closing` last ones always; each wrapped between
-    words."""
+    """Yields the sentences, wrapped between words, that fit into `most` lines of a terminal; the last `closing`
+    sentences are always shown."""
     wrapped = [textwrap.wrap(line, max(width, 20), initial_indent="• ", subsequent_indent="  ") for line in lines]
     last = wrapped[len(wrapped) - closing :]
     others = wrapped[: len(wrapped) - closing]
     room = sum(map(len, wrapped)) if most is None else most - sum(map(len, last))
-    more = sum(map(len, others)) > room  # one line is kept to say so
+    more = sum(map(len, others)) > room  # True keeps one line for how many were left out
     shown: list[str] = []
     left = 0
     for parts in others:
@@ -112,7 +112,8 @@ def within(lines: Sequence[str], closing: int, width: int, most: int | None) -> 
 
 
 def fitted(element: TextTable, width: int) -> tuple[Table, list[str]]:
-    """A rich table no wider than `width` where that is possible, and the columns left out for it."""
+    """Returns a rich table no wider than `width` where that is possible, and the headers of the columns left out for
+    it."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -133,14 +134,16 @@ def fitted(element: TextTable, width: int) -> tuple[Table, list[str]]:
 
 
 def widths(names: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
-    """How wide each column must be. Headers, and the names of rows, may wrap between words; values may not."""
+    """Returns the width that each column needs, in characters. Headers and the names of rows may wrap between words;
+    values may not."""
     first = [word for line in lines for word in line[0].split()]
     values = [first, *([line[place] for line in lines] for place in range(1, len(names)))]
     return [max(map(len, [*name.split(), *texts]), default=0) for name, texts in zip(names, values, strict=True)]
 
 
 def fit(names: Sequence[str], wide: Sequence[int], width: int, dispensable: Sequence[str] = ()) -> list[int]:
-    """The places of the columns that fit, without the first of those that are `dispensable`."""
+    """Returns the places of the columns that fit into `width`. Columns that are `dispensable` are left out first, in
+    the order given."""
     kept = list(range(len(names)))
 
     def too_wide() -> bool:
@@ -151,5 +154,5 @@ def fit(names: Sequence[str], wide: Sequence[int], width: int, dispensable: Sequ
             break
         kept = [place for place in kept if not names[place].startswith(spare)]
     while too_wide() and len(kept) > LEAST:
-        kept.pop()  # of several retained tasks the suite's first is the last to go
+        kept.pop()  # drops from the right, so the suite's first retained task goes last
     return kept

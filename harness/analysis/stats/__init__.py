@@ -1,4 +1,5 @@
-"""Mathematics of results, a file a question. In: numbers. Out: estimates with intervals. No input or output."""
+"""The statistics of results, one file for each question. In: numbers. Out: estimates with intervals. No input or
+output."""
 
 from __future__ import annotations
 

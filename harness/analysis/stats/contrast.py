@@ -1,14 +1,14 @@
-"""Two methods across seeds and items: how far apart they are, how sure that is, and what would settle it. Pure.
+"""Compares two methods across seeds and items: their difference, its error, and what would settle the question. Pure.
 
-What is inferred is the difference of two expected scores: over all seeds, on the population of items that these are
-drawn from. Both sources of error count. More seeds do not shrink what the shared items leave open, and more items
+The quantity inferred is the difference of two expected scores: over all seeds, on the population of items that these
+are drawn from. Both sources of error count. More seeds do not shrink what the shared items leave open, and more items
 do not shrink what the seeds leave open.
 
 The model is the crossed one, score[method, seed, item] = method + item + method x item + seed + seed x item,
 analysed by its mean squares. The error of the difference is that of the items, var(D) / n less what seeds add to
 it, plus that of the seeds, s² / seeds of either method, where D are the differences per item of the means over seeds
-and s² is the variance of a method's own scores between its seeds. It is not taken together for several methods:
-stable ones would be told apart too seldom, unstable ones beside them far too often (29% at a nominal 5%, simulated).
+and s² is the variance of a method's own scores between its seeds. This variance is not pooled over several methods:
+stable methods would be told apart too seldom, unstable ones beside them far too often (29% at a nominal 5%, simulated).
 Where both methods were run with the same seeds, which draw the same training examples, the differences seed by seed are
 taken in place of the two scores.
 
@@ -46,9 +46,9 @@ Finding = Literal["better", "worse", "tied", "underpowered"]
 
 @dataclass(frozen=True)
 class Spread:
-    """How far the scores of a method's seeds lie apart.
+    """The spread of a method's scores between its seeds.
 
-    `variance` of the mean score between seeds, with `df` degrees of freedom; `residual` is the part of it that
+    `variance` is that of the mean score between seeds, with `df` degrees of freedom. `residual` is the part of it that
     comes from answers that change from seed to seed on single items, and that more items would shrink.
     """
 
@@ -59,11 +59,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A - B, its standard error, what that is measured against, two-sided p-value and interval.
+    """The difference A - B of two scores with its standard error, two-sided p-value and interval.
 
-    `seeds_known` is False where a method that varies with its seed was run with one alone: its error is then a guess.
-    `paired_seeds`: both were run with the same seeds, and their differences were taken seed by seed. `bounded`: all
-    values lie between 0 and 1.
+    `reference` is the distribution that the standard error is used with. `seeds_known` is False where a method that
+    varies with its seed was run with a single seed: its error is then a guess. `paired_seeds`: both methods were run
+    with the same seeds, and their differences were taken seed by seed. `bounded`: all values lie between 0 and 1.
     """
 
     effect: float
@@ -81,15 +81,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decision:
-    """What two methods are to each other, and the figures that it stands on.
+    """The finding on two methods (better, worse, tied or underpowered), and the figures behind it.
 
-    `negligible` tells of a difference that is real and yet surely within the margin. For an open question,
-    `to_differ` is what would show a difference as large as the margin, `to_tie` what would show a tie of methods
-    that are alike; both with a chance of 80%. The difference that was seen is no guide: where there is none, it still
-    asks for some number of items. `detectable` is the smallest true difference that these seeds and
-    items find as often. These three take far longer to find than the verdict, and are None where they were not asked
-    for. Without `seeds_known` a method was run with one seed alone: nothing is decided of it. `paired_seeds`: the
-    differences were taken seed by seed.
+    `negligible` marks a difference that is real and yet surely within the margin. For an open question, `to_differ` is
+    what would show a difference as large as the margin, and `to_tie` what would show a tie of methods that are alike;
+    both with a chance of 80%. The difference that was seen is no guide: where there is none, it still asks for some
+    number of items. `detectable` is the smallest true difference that these seeds and items find as often. These three
+    take far longer to compute than the verdict, and are None where they were not asked for. Without `seeds_known` a
+    method was run with a single seed, and nothing is decided of it. `paired_seeds`: the differences were taken seed by
+    seed.
     """
 
     verdict: Finding
@@ -107,7 +107,7 @@ class Decision:
 
 
 def seed_spread(tasks: Sequence[Matrix]) -> Spread | None:
-    """The spread between the seeds of one method; `tasks` holds one array [seeds, items] for each task.
+    """Estimates the spread between the seeds of one method; `tasks` holds one array [seeds, items] for each task.
 
     None where there is one seed, or where all seeds give the same answers, as methods without training do.
     """
@@ -115,8 +115,8 @@ def seed_spread(tasks: Sequence[Matrix]) -> Spread | None:
 
 
 def pooled_spread(spreads: Sequence[Spread]) -> Spread:
-    """The typical spread of several methods, each weighed by its degrees of freedom: for a forecast, not for a verdict.
-    Raises ValueError for none."""
+    """Averages the spreads of several methods, each weighted by its degrees of freedom: for a forecast, not for a
+    verdict. Raises ValueError where there are no degrees of freedom."""
     df = math.fsum(spread.df for spread in spreads)
     if not df:
         raise ValueError("no method was run with two seeds")
@@ -129,8 +129,8 @@ def pooled_spread(spreads: Sequence[Spread]) -> Spread:
 
 @dataclass(frozen=True)
 class Arm:
-    """The values [seeds][items] of one method. `seeds` are the numbers of its rows, in rising order, () where they are
-    not known. Without `seeded` it would score the same again: its row is then compared as if it had been repeated."""
+    """The values [seeds][items] of one method. `seeds` are the seed numbers of the rows, in rising order, () where they
+    are not known. Without `seeded` the method is deterministic: its row is then compared as if it had been repeated."""
 
     values: Sequence[Sequence[float]]
     seeded: bool = True
@@ -138,31 +138,32 @@ class Arm:
 
     @property
     def rows(self) -> Sequence[Sequence[float]]:
-        """The values as `compare` takes them."""
+        """The values as `compare` takes them: [seeds][items], the row of a deterministic method twice."""
         return self.values if self.seeded else [*self.values[:1]] * 2
 
 
 def compare_arms(a: Arm, b: Arm) -> Comparison:
-    """A - B. They are paired by seed where both were run with the same seeds, two or more: a seed draws the same
-    training examples for all methods."""
+    """Compares A with B (A - B). The two are paired by seed where both were run with the same seeds, two or more: a
+    seed draws the same training examples for all methods."""
     same = a.seeded and b.seeded and len(a.seeds) > 1 and a.seeds == b.seeds
     return compare(a.rows, b.rows, paired_seeds=same)
 
 
 def compare(a: Matrix, b: Matrix, *, paired_seeds: bool = False) -> Comparison:
-    """A - B of two arrays [seeds, items] on the same items, in the same order; see `compare_tasks`."""
+    """Compares two arrays [seeds, items] on the same items in the same order (A - B); see `compare_tasks`."""
     return compare_tasks([a], [b], paired_seeds=paired_seeds)
 
 
 def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: bool = False) -> Comparison:
-    """A - B, averaged over tasks, each weighing the same; `a` and `b` hold one array [seeds, items] for each task.
+    """Compares A with B (A - B), averaged over tasks of equal weight; `a` and `b` hold one array [seeds, items] for
+    each task.
 
-    The seeds of a method stand in the same order in all tasks. `paired_seeds`: row s of A and of B share what is
-    random (training examples, their order, the start of new weights), and their differences are taken. A method whose
-    seeds all agree is taken to have no spread. One with a single seed may have any: its figures borrow the other's
-    spread, and `seeds_known` is False; where it has no seed at all, give its row twice.
+    The seeds of a method stand in the same order in all tasks. `paired_seeds`: row s of A and of B share what is random
+    (training examples, their order, the start of new weights), and their differences are taken. A method whose seeds
+    all agree is taken to have no spread. A method with a single seed may have any spread: it borrows that of the other
+    method, and `seeds_known` is False. Give the row of a method without seeds twice.
 
-    The interval is of `LEVEL`. Raises ValueError for arrays of other shapes, fewer than two items, or unpaired numbers
+    The interval is of `LEVEL`. Raises ValueError for arrays of other shapes, fewer than two items, or different numbers
     of seeds with `paired_seeds`.
     """
     first, second = arrays(a), arrays(b)
@@ -209,7 +210,7 @@ def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: boo
     )
     stderr = math.sqrt(item_part + math.fsum(of_seeds))
     seeds_known = not any(once)
-    if stderr <= 1e-12 * max(1.0, abs(effect)):  # no spread at all to go by: the sign test over the items
+    if stderr <= 1e-12 * max(1.0, abs(effect)):  # no spread at all: the sign test over the items
         p, reach, stderr = 2.0 ** (1 - total) if effect else 1.0, 0.0, 0.0
     else:
         p = min(2 * reference.tail(abs(effect) / stderr), 1.0)
@@ -227,14 +228,15 @@ def mean(values: Sequence[float]) -> float:
 
 
 def p_tied(comparison: Comparison, margin: float = MARGIN) -> float:
-    """p-value of "they differ by less than the margin": the larger of two one-sided t-tests (Schuirmann 1987,
-    doi:10.1007/BF01068419).
+    """Returns the p-value of a tie ("they differ by less than the margin"): the larger of two one-sided t-tests
+    (Schuirmann 1987, doi:10.1007/BF01068419).
 
-    What is tested is that they differ by the margin, so the error is that of such a difference, as in Tango's score
-    test of paired shares (1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B): where one method
-    alone is right on a share d of the items more than the other alone, single differences vary by d (1 - d) more than
-    what cancels out, and that share is the margin, not the one that was seen. Without it, methods that are right nearly
-    always would be tied by the few items that they were asked. It is taken of all values between 0 and 1.
+    The hypothesis tested is that the methods differ by the margin, so the error is that of such a difference, as in
+    Tango's score test of paired shares (1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B).
+    Where the share of items on which one method alone is right exceeds that of the other by d, single differences vary
+    by d (1 - d) more than what cancels out. The d used is the margin, not the difference that was seen. Without this,
+    methods that are nearly always right would be tied by the few items that they were asked. The variance is added for
+    all values between 0 and 1.
     """
     room = margin - abs(comparison.effect)
     unseen = least_variance(margin) - least_variance(abs(comparison.effect))
@@ -257,13 +259,14 @@ def decide(
     higher_is_better: bool = True,
     settle: bool = True,
 ) -> Decision:
-    """What A is to B. `p` and `p_within` are the p-values of a difference and of a tie as corrected for all `pairs`
-    shown, else those of the comparison alone.
+    """Decides what A is to B: better, worse, tied or underpowered. `p` and `p_within` are the p-values of a difference
+    and of a tie as corrected for all `pairs` shown; None takes those of the comparison alone.
 
-    Better or worse where a difference is shown at `alpha`, also one within the margin, which is then `negligible`;
-    else tied where two one-sided tests show that it is within; else underpowered. Without a repeated seed nothing
-    is decided of methods that vary with it. Without `settle` it is not worked out what would settle the question; with
-    it, at `alpha` / `pairs`, which no correction is stricter than.
+    The verdict is better or worse where a difference is shown at `alpha`. Where that difference is also shown to lie
+    within the margin, it is marked `negligible`. Otherwise the verdict is tied where two one-sided tests show that the
+    difference is within the margin, and else underpowered. Without a repeated seed nothing is decided of methods that
+    vary with it. With `settle`, what would settle an open question is computed too, at `alpha` / `pairs`, which no
+    correction is stricter than.
     """
     used = comparison.p if p is None else p
     tied = p_tied(comparison, margin) if p_within is None else p_within
@@ -292,7 +295,8 @@ def decide(
 
 
 def arrays(tasks: Sequence[Matrix]) -> list[Array]:
-    """One array [seeds, items] of floats for each task, with the same seeds. Raises ValueError for anything else."""
+    """Converts values to one float array [seeds, items] for each task, all with the same seeds. Raises ValueError for
+    other shapes, and for values that are not finite."""
     import numpy
 
     found = [numpy.asarray(values, dtype=float) for values in tasks]
@@ -306,7 +310,7 @@ def arrays(tasks: Sequence[Matrix]) -> list[Array]:
 
 
 def arm_spread(tasks: Sequence[Array]) -> Spread | None:
-    """`seed_spread` of arrays [seeds, items] that `arrays` has checked."""
+    """Does the work of `seed_spread` on arrays [seeds, items] that `arrays` has checked."""
     import numpy
 
     seeds = tasks[0].shape[0]

@@ -1,4 +1,4 @@
-"""Score against the number of examples: which of two methods leads, from where on, and whether a curve fits. Pure.
+"""Fits score against the number of examples: which of two methods leads, from where on, and whether a curve fits. Pure.
 
 Between sizes the lead is a straight line over log10 of the examples; beyond the sizes that were run nothing is said.
 """
@@ -16,18 +16,18 @@ from harness.analysis.stats.intervals import LEVEL, RESAMPLES, Interval
 if TYPE_CHECKING:
     from harness.analysis.stats.intervals import Array
 
-LEAST_SIZES = 4  # for a curve of three parameters, one size left out
-EXPONENTS = (0.02, 3.0)  # of power laws; outside, they cannot be told from a logarithm or a step
+LEAST_SIZES = 4  # sizes needed to fit three parameters with one size left out
+EXPONENTS = (0.02, 3.0)  # range of exponents; beyond it a power law cannot be told from a logarithm or a step
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where the lead changes for good.
+    """The number of examples at which the lead passes for good from one method to the other.
 
-    `leads_last` is 1 if A leads at the largest size, -1 if B does, 0 for neither. `at` is the number of examples
-    from which on it leads, None where it leads at all sizes; an end of its interval is 0 where it may lead from the
-    first size on, and infinite where it may not lead by the last. `probability` is the share of draws in which the
-    one that leads at last is behind at some smaller size.
+    `leads_last` is 1 if A leads at the largest size, -1 if B does, 0 for neither. `at` is the number of examples from
+    which on that method leads, None where it leads at all sizes or neither leads. An end of its interval is 0 where the
+    method may lead from the first size on, and infinite where it may not lead by the last. `probability` is the share
+    of draws in which the method that leads at last is behind at some smaller size.
     """
 
     leads_last: int
@@ -36,8 +36,8 @@ class Crossover:
 
 
 def find_crossover(sizes: Sequence[int], lead: Sequence[float], stderr: Sequence[float], seed: int = 0) -> Crossover:
-    """Where the lead A - B of scores changes, given it and its standard error at rising sizes (as `contrast.compare`
-    finds them); a lower-is-better score is negated by the caller.
+    """Finds where the lead changes, from the lead A - B of scores and its standard error at rising sizes (as
+    `contrast.compare` finds them). The caller negates a score of which less is better.
 
     The interval is that of draws around the leads, independent between sizes. Raises ValueError for fewer than two
     sizes, sizes that do not rise from 1 up, or figures that are missing or not finite.
@@ -58,8 +58,8 @@ def find_crossover(sizes: Sequence[int], lead: Sequence[float], stderr: Sequence
 
 
 def leads_from(logs: Array, leads: Array, last: int) -> Array:
-    """log10 of the examples from which on the method of sign `last` leads, for each row of `leads` [draws, sizes];
-    -inf where it leads at all sizes, inf where it does not at the largest."""
+    """Returns log10 of the examples from which on the method of sign `last` leads, for each row of `leads` [draws,
+    sizes]; -inf where the method leads at all sizes, inf where it does not lead at the largest."""
     import numpy
 
     signed = leads * last
@@ -75,7 +75,8 @@ def leads_from(logs: Array, leads: Array, last: int) -> Array:
 
 @dataclass(frozen=True)
 class Scaling:
-    """score = a - b N^-c, with the root mean square error of its forecasts of sizes left out, and the constant's."""
+    """A power law, score = a - b N^-c. `error` is the root mean square error of its forecasts of sizes left out,
+    `constant_error` that of forecasting the mean of the other sizes."""
 
     a: float
     b: float
@@ -88,11 +89,11 @@ class Scaling:
 
 
 def scaling(sizes: Sequence[int], scores: Sequence[float], stderr: Sequence[float] | None = None) -> Scaling | None:
-    """The power law through scores at rising sizes, by least squares, weighted by 1 / stderr² where errors are given.
+    """Fits a power law through scores at rising sizes, by least squares, weighted by 1 / stderr² where errors are
+    given.
 
-    None unless it forecasts sizes that were left out, one at a time, better than the mean of the others does, or
-    with fewer than four sizes. Where it is right there is a curve, which goes for the sizes that were run and not
-    far beyond.
+    None unless the law forecasts sizes that were left out, one at a time, better than the mean of the others does, or
+    with fewer than four sizes. A law that is returned holds for the sizes that were run and not far beyond.
     """
     import numpy
 
@@ -115,7 +116,7 @@ def scaling(sizes: Sequence[int], scores: Sequence[float], stderr: Sequence[floa
 
 
 def power_law(counts: Array, values: Array, weights: Array) -> tuple[float, float, float]:
-    """(a, b, c) of a - b N^-c by weighted least squares: a and b are solved for each exponent that is tried."""
+    """Fits (a, b, c) of a - b N^-c by weighted least squares: a and b are solved for each exponent that is tried."""
     import numpy
     from scipy.optimize import minimize_scalar
 
@@ -135,7 +136,8 @@ def power_law(counts: Array, values: Array, weights: Array) -> tuple[float, floa
 
 
 def checked(sizes: Sequence[int], values: Sequence[float], errors: Sequence[float]) -> tuple[Array, Array, Array]:
-    """(log10 of the sizes, values, errors) as arrays."""
+    """Returns (log10 of the sizes, values, errors) as arrays. Raises ValueError for fewer than two sizes, sizes that do
+    not rise from 1 up, other lengths, and figures that are not finite."""
     import numpy
 
     rising = len(sizes) > 1 and sizes[0] >= 1 and all(low < high for low, high in itertools.pairwise(sizes))

@@ -1,7 +1,7 @@
-"""Pure mathematics of results: no store, no plots, no torch.
+"""Basic statistics of results: intervals, paired tests and corrected p-values. Pure: no store, no plots, no torch.
 
-Here are the figures of one method, and of two compared on one seed each. What holds across seeds is `contrast`,
-over many methods and tasks `rankings`, against the number of examples `crossover`.
+These are the figures of one method, and of two methods compared on one seed each. `contrast` compares across seeds,
+`rankings` over many methods and tasks, and `crossover` against the number of examples.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ class Interval:
 
 
 def expected_best(values: Sequence[float], k: int) -> float:
-    """The expected best of `k` trials drawn with replacement from those seen (Dodge et al. 2019, arXiv:1909.03004).
+    """Returns the expected best of `k` trials drawn with replacement from those seen (Dodge et al. 2019,
+    arXiv:1909.03004).
 
-    More is better. With v the n values in rising order: the sum over i of v_i ((i/n)^k - ((i-1)/n)^k). It treats
-    trials as independent draws. A sampler that learns does not draw independently: for its trials the figure is what
-    chance would have found among the same settings. Raises ValueError without values, or for k below 1.
+    More is better. With v the n values in rising order: the sum over i of v_i ((i/n)^k - ((i-1)/n)^k). It treats trials
+    as independent draws. A sampler that learns does not draw independently: for its trials the figure is what chance
+    would have found among the same settings. Raises ValueError without values, or for k below 1.
     """
     if not values or k < 1:
         raise ValueError(f"the best of {k} from {len(values)} values")
@@ -50,7 +51,7 @@ def expected_best(values: Sequence[float], k: int) -> float:
 
 
 def expected_best_interval(values: Sequence[float], k: int, seed: int = 0) -> Interval:
-    """`expected_best` with its percentile bootstrap interval (95%) over the trials."""
+    """Returns `expected_best` with its percentile bootstrap interval (95%) over the trials."""
     import numpy
 
     n = len(values)
@@ -63,10 +64,10 @@ def expected_best_interval(values: Sequence[float], k: int, seed: int = 0) -> In
 
 
 def mean_interval(values: Values, method: Literal["BCa", "percentile"] = "BCa", seed: int = 0) -> Interval:
-    """The mean of `values` [items] with its bootstrap interval over the items.
+    """Returns the mean of `values` [items] with its bootstrap interval over the items.
 
-    BCa is bias-corrected and accelerated (Efron 1987, doi:10.1080/01621459.1987.10478410). It says how sure the
-    mean is over items like these; nothing of other seeds. Values that are all the same give an interval of no
+    BCa is bias-corrected and accelerated (Efron 1987, doi:10.1080/01621459.1987.10478410). The interval says how sure
+    the mean is over items like these, and nothing of other seeds. Values that are all the same give an interval of no
     width.
     """
     import numpy
@@ -84,10 +85,10 @@ def mean_interval(values: Values, method: Literal["BCa", "percentile"] = "BCa", 
 
 @dataclass(frozen=True)
 class Paired:
-    """Two methods on the same items, for one seed of each: what is said holds for these two trained models alone.
+    """The comparison of two methods on the same items, one seed each: it holds for these two trained models alone.
 
-    `difference` is the mean of A - B with its BCa interval over the items; `wins` and `losses` count the items on
-    which A has more, or less, than B; `test` names where `p` comes from.
+    `difference` is the mean of A - B with its BCa interval over the items; `wins` and `losses` count the items on which
+    A has more, or less, than B; `test` names where `p` comes from.
     """
 
     difference: Interval
@@ -116,16 +117,16 @@ def paired(a: Values, b: Values, seed: int = 0) -> Paired:
         p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
         return Paired(difference, p, "mcnemar", wins, losses)
     if gains.size < 2 or numpy.ptp(gains) == 0:
-        p = float(2.0 ** (1 - gains.size)) if wins + losses else 1.0  # the sign test: t has no spread to go by
+        p = float(2.0 ** (1 - gains.size)) if wins + losses else 1.0  # the sign test: t needs a spread
         return Paired(difference, p, "t", wins, losses)
     return Paired(difference, float(ttest_1samp(gains, 0.0).pvalue), "t", wins, losses)
 
 
 def corrected(p_values: Sequence[float], method: Literal["holm", "benjamini-hochberg"] = "holm") -> list[float]:
-    """p-values corrected for all that are shown together, in the order given.
+    """Returns the p-values corrected for all that are shown together, in the order given.
 
-    "holm" keeps the chance of any false "better" or "worse" at the level (Holm 1979); "benjamini-hochberg" the
-    expected share of false ones among those claimed (doi:10.1111/j.2517-6161.1995.tb02031.x).
+    "holm" keeps the chance of any false "better" or "worse" at the level (Holm 1979); "benjamini-hochberg" keeps the
+    expected share of false ones among those claimed there (doi:10.1111/j.2517-6161.1995.tb02031.x).
     """
     import numpy
     from scipy.stats import false_discovery_control
@@ -140,8 +141,8 @@ def corrected(p_values: Sequence[float], method: Literal["holm", "benjamini-hoch
 
 
 def cohen_d(a: Values, b: Values) -> float:
-    """The mean of paired differences [items] in their own standard deviations (d_z, Cohen 1988). 0 where none differ,
-    infinite where all differ alike."""
+    """Returns Cohen's d_z: the mean of paired differences [items], in standard deviations of these differences (Cohen
+    1988). 0 where no item differs, infinite where all differ by the same amount."""
     import numpy
 
     gains = numpy.asarray(a, dtype=float) - numpy.asarray(b, dtype=float)

@@ -1,4 +1,4 @@
-"""How likely each of several methods is to be the best, given the items that they share and the seeds of each. Pure.
+"""Estimates how likely each of several methods is the best, from the items that they share and the seeds of each. Pure.
 
 A method's lead over a reference has the error and the degrees of freedom of `contrast.compare`. Leads move together:
 all hold the reference's own error, and a hard set of items moves all methods alike. Where the items of a method are not
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from harness.analysis.stats.intervals import Array
 
 DRAWS = 4000
-UNPAIRED_DF = 30.0  # of a lead without single items: close to a normal
+UNPAIRED_DF = 30.0  # degrees of freedom of a lead without single items: close to a normal
 
 
 @dataclass(frozen=True)
 class Runner:
-    """A method: `merit` is its score, more is better; `arm` its values on the items of all, None where they are not
-    known or others; `stderr` of its score counts then."""
+    """A method among those that may be the best. `merit` is its score, signed so that more is better. `arm` are its
+    values on the shared items, None where they are not known or the items are others: the error of the score is then
+    `stderr`."""
 
     merit: float
     arm: Arm | None = None
@@ -34,9 +35,9 @@ class Runner:
 
 @dataclass(frozen=True)
 class Leads:
-    """Draws of true leads over the reference [draws, labels]; `labels` without the reference, in alphabetical order.
-    `paired`: all were compared item by item. `at_most`: a spread between seeds is unknown, so that chances of being
-    the best look too sure."""
+    """Draws [draws, labels] of true leads over the reference method. `labels` are all but the reference, in
+    alphabetical order. `paired`: all were compared item by item. `at_most`: a spread between seeds is unknown, so that
+    chances of being the best look too sure."""
 
     labels: tuple[str, ...]
     draws: Array
@@ -45,8 +46,8 @@ class Leads:
 
 
 def leads(reference: str, runners: Mapping[str, Runner], seed: int = 0) -> Leads:
-    """Draws around the leads over `reference`: correlated normal noise, each brought to the quantiles of its own
-    comparison (`reference.Reference`)."""
+    """Draws the leads of all other methods over `reference`: correlated normal noise around the estimates, each brought
+    to the quantiles of its own comparison (`reference.Reference`)."""
     import numpy
 
     first = runners[reference]
@@ -70,7 +71,7 @@ def leads(reference: str, runners: Mapping[str, Runner], seed: int = 0) -> Leads
 
 
 def away_from(reference: Reference, noise: Array) -> Array:
-    """Normal noise [draws] brought to the quantiles of a reference, by interpolation."""
+    """Maps standard normal noise [draws] to the quantiles of a reference distribution, by interpolation."""
     import numpy
     from scipy.special import ndtr
 
@@ -81,14 +82,16 @@ def away_from(reference: Reference, noise: Array) -> Array:
 
 
 def error_of(one: Runner, first: Runner, found: Comparison | None) -> float:
-    """Standard error of a lead: from the paired comparison where there is one, else of independent scores."""
+    """Returns the standard error of a lead: from the paired comparison `found`, or else as of two independent
+    scores."""
     return found.stderr if found else math.hypot(one.stderr or 0.0, first.stderr or 0.0)
 
 
 def correlation(first: Runner, others: Sequence[Runner]) -> Array:
-    """Correlations [others, others] of the leads over the first.
+    """Returns the correlations [others, others] of the leads over the `first` method.
 
-    They come from the items, from the seeds of the first, which all leads share, and from the seeds of each other.
+    They come from the items, from the seeds of the first method, which all leads share, and from the seeds of each
+    other method.
     """
     import numpy
 
@@ -114,7 +117,8 @@ def correlation(first: Runner, others: Sequence[Runner]) -> Array:
 
 
 def best_chances(reference: str, found: Leads) -> dict[str, float]:
-    """label -> the share of draws in which it is the best; those that are best together share it."""
+    """Returns label -> the share of draws in which that method is the best; methods that are best together share a
+    draw."""
     import numpy
 
     merits = numpy.concatenate([numpy.zeros((len(found.draws), 1)), found.draws], axis=1)

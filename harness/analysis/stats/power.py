@@ -1,7 +1,7 @@
-"""What seeds and items can find: power, the smallest difference that shows, what would settle a question. Pure.
+"""Computes what seeds and items can show: power, the minimum detectable effect, what would settle a question. Pure.
 
-All figures are of the test in `contrast.compare`, from the variance components of a difference; they are averages
-over what the mean squares may turn out to be, not normal approximations.
+All figures are of the test in `contrast.compare`, from the variance components of a difference; they are averages over
+what the mean squares may turn out to be, not normal approximations.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SEED_POINTS, ITEM_POINTS = 48, 8  # quantiles of the two mean squares over which
 
 @dataclass(frozen=True)
 class Parts:
-    """Variance components of a difference, for one item and one seed.
+    """The variance components of a difference between two methods, for one item and one seed.
 
-    `item`: of true differences between items (method x item); `seed`: of a method's expected score between its seeds;
-    `residual`: of single answers between seeds beyond that. `varying` of the two methods have seeds at all (0 to 2).
-    `bounded`: the values that were compared lie between 0 and 1.
+    `item` is the variance of true differences between items (method x item), `seed` that of a method's expected score
+    between its seeds, `residual` that of single answers between seeds beyond it. `varying` is how many of the two
+    methods vary with their seed (0 to 2). `bounded`: the values that were compared lie between 0 and 1.
     """
 
     item: float
@@ -42,14 +42,14 @@ class Parts:
     bounded: bool = False
 
     def variance(self, items: float, seeds: float) -> float:
-        """Variance of the difference, with that many items and that many seeds of either method."""
+        """Returns the variance of the difference with that many items and that many seeds of each method."""
         return self.item / items + self.varying / seeds * (self.seed + self.residual / items)
 
 
 @dataclass(frozen=True)
 class Need:
-    """How many seeds of either method at these items, or items at these seeds, would do; in all, not more. None: no
-    number would, up to a thousand seeds or a million items."""
+    """The number of seeds of each method at the present items, or of items at the present seeds, that would do. Both
+    are totals, not additions. None: no number would do, up to a thousand seeds or a million items."""
 
     seeds: int | None
     items: int | None
@@ -57,11 +57,11 @@ class Need:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a plan's items can decide at a margin, before anything has run.
+    """The differences and ties that a plan's items can show, before anything has run.
 
-    `score_stderr` of one score, `stderr` of a difference, `detectable` the smallest difference that is found 80% of
-    the time, `items_needed` to show a tie within the margin as often; None where the seeds alone leave more open
-    than that. `decides`: whether these items are as many.
+    `score_stderr` is the standard error of one score, `stderr` that of a difference. `detectable` is the smallest
+    difference that is found 80% of the time. `items_needed` is how many items show a tie within the margin as often,
+    None where the seeds alone leave more open than the margin. `decides`: whether there are that many items.
     """
 
     score_stderr: float
@@ -72,8 +72,8 @@ class Outlook:
 
 
 def power_to_differ(parts: Parts, effect: float, items: int, seeds: int, alpha: float = ALPHA) -> float:
-    """The chance that `compare` finds a true difference of `effect` at `alpha`, averaged over what the mean squares of
-    items and seeds may turn out to be."""
+    """Returns the chance that `compare` finds a true difference of `effect` at `alpha`, averaged over what the mean
+    squares of items and seeds may turn out to be."""
     from scipy.special import ndtr
 
     true, weights, reach = reaches(parts, items, seeds, alpha / 2)
@@ -83,7 +83,7 @@ def power_to_differ(parts: Parts, effect: float, items: int, seeds: int, alpha: 
 
 
 def power_to_tie(parts: Parts, margin: float, items: int, seeds: int, alpha: float = ALPHA) -> float:
-    """The chance that two methods without any true difference are found tied within the margin at `alpha`."""
+    """Returns the chance that two methods without any true difference are found tied within the margin at `alpha`."""
     import numpy
     from scipy.special import ndtr
 
@@ -96,14 +96,15 @@ def power_to_tie(parts: Parts, margin: float, items: int, seeds: int, alpha: flo
 
 
 def least_variance(margin: float) -> float:
-    """The least variance of single differences of right and wrong answers whose mean is the margin."""
+    """Returns the least variance that differences between right-or-wrong answers can have when their mean is the
+    margin."""
     return margin * (1 - margin) if 0 < margin < 1 else 0.0
 
 
 def minimum_detectable_effect(
     parts: Parts, items: int, seeds: int, alpha: float = ALPHA, power: float = POWER
 ) -> float:
-    """The smallest true difference that is found at `alpha` with a chance of `power`."""
+    """Returns the smallest true difference that is found at `alpha` with a chance of `power`."""
     from scipy.optimize import brentq
 
     true = math.sqrt(parts.variance(items, seeds))
@@ -116,12 +117,13 @@ def minimum_detectable_effect(
 
 
 def needed_to_differ(parts: Parts, effect: float, items: int, seeds: int, alpha: float = ALPHA) -> Need:
-    """Seeds or items with which a true difference of `effect` is found with a chance of 80%."""
+    """Returns the seeds or items with which a true difference of `effect` is found with a chance of 80%."""
     return needed(lambda items, seeds: power_to_differ(parts, effect, items, seeds, alpha), items, seeds)
 
 
 def needed_to_tie(parts: Parts, margin: float, items: int, seeds: int, alpha: float = ALPHA) -> Need:
-    """Seeds or items with which methods that are alike are found tied within the margin, with a chance of 80%."""
+    """Returns the seeds or items with which methods that are alike are found tied within the margin, with a chance of
+    80%."""
     return needed(lambda items, seeds: power_to_tie(parts, margin, items, seeds, alpha), items, seeds)
 
 
@@ -136,12 +138,13 @@ def outlook(
     disagreement: float = DISAGREEMENT,
     alpha: float = ALPHA,
 ) -> Outlook:
-    """What `items` right-or-wrong items can decide, from assumptions that are all stated: the share of right answers,
-    the share of items that two methods answer differently, and the standard deviation of the score between seeds.
+    """Forecasts what `items` right-or-wrong items can show, from assumptions that are all stated: the share of right
+    answers, the share of items that two methods answer differently, and the standard deviation of the score between
+    seeds.
 
-    200 items give one score a standard error of 0.035. With `seed_sd` 0 it speaks of items alone, which is the best
-    case. `residual` is the part of `seed_sd` squared that comes from single answers and that more items would shrink
-    (`contrast.Spread`).
+    200 items give one score a standard error of 0.035. With `seed_sd` 0 the forecast counts items alone, which is the
+    best case. `residual` is the part of `seed_sd` squared that comes from single answers and that more items would
+    shrink (`contrast.Spread`).
     """
     varying = 2 if seed_sd else 0
     answers = residual * items
@@ -158,11 +161,12 @@ def outlook(
 
 @functools.lru_cache(maxsize=512)
 def reaches(parts: Parts, items: int, seeds: int, tail: float, more: float = 0.0) -> tuple[float, float, Array]:
-    """(true standard error, weights, how far from 0 a difference must be at this tail), the latter two over quantiles
-    of the mean squares: those of items are chi² with items - 1 degrees of freedom, those of seeds with seeds - 1 for
-    each method that varies, which are taken to scatter alike.
+    """Returns (true standard error, weight of each entry, how far from 0 a difference must lie to be found at this
+    tail).
 
-    With a single seed the spread is taken as known. `more` is a variance that a test adds to the items' part.
+    The last is an array over quantiles of the mean squares: those of items are chi² with items - 1 degrees of freedom,
+    those of seeds with seeds - 1 for each method that varies; both methods are taken to scatter alike. With a single
+    seed the spread is taken as known. `more` is a variance that a test adds to the items' part.
     """
     import numpy
 
@@ -189,7 +193,7 @@ def reaches(parts: Parts, items: int, seeds: int, tail: float, more: float = 0.0
 
 @functools.lru_cache(maxsize=512)
 def quantiles(df: float, points: int) -> Array:
-    """Equally likely values of a mean square with `df` degrees of freedom and mean 1."""
+    """Returns `points` equally likely values of a mean square with `df` degrees of freedom and mean 1."""
     import numpy
     from scipy.special import chdtri
 
@@ -198,14 +202,16 @@ def quantiles(df: float, points: int) -> Array:
 
 
 def needed(power: Callable[[int, int], float], items: int, seeds: int) -> Need:
-    """The least seeds at these items, and items at these seeds, whose power is 80% or more."""
+    """Returns the least seeds at these items, and the least items at these seeds, whose power is 80% or more. `power`
+    maps (items, seeds) to a power."""
     return Need(
         least(lambda count: power(items, count), 2, MOST_SEEDS), least(lambda count: power(count, seeds), 2, MOST_ITEMS)
     )
 
 
 def least(power: Callable[[int], float], low: int, high: int) -> int | None:
-    """The least count whose power is `POWER`, by bisection: power rises with the count. None above `high`."""
+    """Returns the least count from `low` to `high` whose power is `POWER` or more, by bisection (power rises with the
+    count); None where even `high` has less."""
     if power(high) < POWER:
         return None
     while low < high:

@@ -1,5 +1,4 @@
-"""Many methods over many tasks and goals: what they do in the middle, which differ in rank, which are on a Pareto
-front.
+"""Compares many methods over many tasks and goals: interquartile means, differences in rank, and Pareto fronts.
 
 Pure. Tasks, or seeds within tasks, are resampled here, never single items.
 """
@@ -18,15 +17,16 @@ if TYPE_CHECKING:
 
 
 def interquartile_mean(scores: Matrix) -> float:
-    """The mean of the middle half of all scores, of whatever shape (Agarwal et al. 2021, arXiv:2108.13264): a quarter
-    is cut off either end. Outliers move it less than the mean, and it uses more of the runs than the median."""
+    """Returns the mean of the middle half of all scores, of whatever shape (Agarwal et al. 2021, arXiv:2108.13264): a
+    quarter is cut off either end. Outliers move it less than the mean, and it uses more of the runs than the median."""
     from scipy.stats import trim_mean
 
     return float(trim_mean(scores, 0.25, axis=None))
 
 
 def probability_of_improvement(a: Matrix, b: Matrix) -> float:
-    """The chance that a run of A beats one of B on a task drawn at random; ties count half (arXiv:2108.13264).
+    """Returns the chance that a run of A beats a run of B on a task drawn at random; ties count half
+    (arXiv:2108.13264).
 
     `a` is [seeds, tasks], `b` [other seeds, tasks].
     """
@@ -37,17 +37,18 @@ def probability_of_improvement(a: Matrix, b: Matrix) -> float:
 
 
 def performance_profile(scores: Matrix, thresholds: Sequence[float]) -> list[float]:
-    """The share of runs [seeds, tasks] that score above each threshold (Dolan and Moré 2002; arXiv:2108.13264)."""
+    """Returns the share of runs [seeds, tasks] that score above each threshold (Dolan and Moré 2002;
+    arXiv:2108.13264)."""
     import numpy
 
     return [float(share) for share in (numpy.asarray(scores)[..., None] > numpy.asarray(thresholds)).mean(axis=(0, 1))]
 
 
 def interquartile_interval(scores: Matrix, seed: int = 0) -> Interval:
-    """`interquartile_mean` of [seeds, tasks] with its stratified bootstrap interval (percentile).
+    """Returns `interquartile_mean` of [seeds, tasks] with its stratified bootstrap interval (percentile).
 
-    Seeds are drawn with replacement within each task, as rliable does; tasks are fixed. With fewer than five seeds it
-    is too narrow, as any bootstrap of them.
+    Seeds are drawn with replacement within each task, as rliable does; tasks are fixed. With fewer than five seeds the
+    interval is too narrow, as any bootstrap of so few is.
     """
     import numpy
 
@@ -64,10 +65,11 @@ def interquartile_interval(scores: Matrix, seed: int = 0) -> Interval:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Methods by their mean rank over tasks, 1 for the best.
+    """The methods by their mean rank over tasks, 1 for the best.
 
-    `p` is Friedman's, for "all methods are alike"; `critical_difference` Nemenyi's: mean ranks that are closer do not
-    differ. `groups` are the largest sets of methods (by index, best first) that do not, each of two or more.
+    `p` is that of Friedman's test, for "all methods are alike". `critical_difference` is Nemenyi's: methods whose mean
+    ranks are closer do not differ. `groups` are the largest sets of methods (by index, best first) that do not differ,
+    each of two or more.
     """
 
     mean_ranks: tuple[float, ...]
@@ -77,11 +79,12 @@ class Ranking:
 
 
 def friedman(scores: Matrix, alpha: float = 0.05, *, higher_is_better: bool = True) -> Ranking:
-    """Friedman's test and Nemenyi's groups over tasks (Demšar 2006, JMLR 7:1-30) of scores [tasks, methods].
+    """Ranks methods over tasks by Friedman's test and Nemenyi's groups (Demšar 2006, JMLR 7:1-30), from scores [tasks,
+    methods].
 
-    Here the tasks are a sample: it is asked what holds on tasks like these. Where Friedman's test finds nothing,
-    all methods are one group. Raises ValueError for fewer than three methods or two tasks, and for scores that are
-    not finite.
+    Here the tasks are a sample: the question is what holds on tasks like these. Where Friedman's test finds nothing,
+    all methods are one group. Raises ValueError for fewer than three methods or two tasks, and for scores that are not
+    finite.
     """
     import numpy
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
@@ -106,10 +109,11 @@ def friedman(scores: Matrix, alpha: float = 0.05, *, higher_is_better: bool = Tr
 
 
 def pareto_front(goals: Matrix, higher_is_better: Sequence[bool]) -> Mask:
-    """The Pareto front: a mask [..., methods] of values [..., methods, goals], True for methods that no other beats.
+    """Finds the Pareto front: a mask [..., methods] of values [..., methods, goals], True for methods that no other
+    beats.
 
-    One beats another if it is at least as good in all goals and better in one; methods that are alike in all stay
-    together.
+    A method beats another if it is at least as good in all goals and better in one. Methods that are alike in all goals
+    stay together.
     """
     import numpy
 
@@ -122,5 +126,5 @@ def pareto_front(goals: Matrix, higher_is_better: Sequence[bool]) -> Mask:
 
 
 def on_front(draws: Array, higher_is_better: Sequence[bool]) -> list[float]:
-    """Shares of the draws [draws, methods, goals] in which each method is on the Pareto front."""
+    """Returns the share of the draws [draws, methods, goals] in which each method is on the Pareto front."""
     return [float(share) for share in pareto_front(draws, higher_is_better).mean(axis=0)]

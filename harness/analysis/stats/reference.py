@@ -1,7 +1,7 @@
-"""What an estimate's distance from the truth is measured against, in standard errors, when its error has several parts.
+"""The distribution of an estimate's distance from the truth, in standard errors, when its error has several parts.
 
 The error of a difference is the sum of a part of the items, of many degrees of freedom, and one of each method's seeds,
-of few. Its parts are estimated apart, so no Student's t is exact. Two approximations are used:
+of few. Its parts are estimated apart, so no Student's t is exact. Three approximations are used:
 
 - Satterthwaite (1946, doi:10.2307/3002019): one t, whose degrees of freedom follow from the parts. In them a part with
   nu of its own counts 1 + 2 / nu times, since E[s^4] = (1 + 2 / nu) sigma^4. At 5%, at most 6.3% of identical methods
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # One-sided tails: Satterthwaite's rule down to the first, Banerjee's from the second on.
 WIDE, FAR = math.log(0.025), math.log(0.0005)
-LEAST_TAIL = 1e-15  # what is further out is said to be as far
+LEAST_TAIL = 1e-15  # the smallest tail that is reported
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,13 @@ class Reference:
     seeds_df: tuple[float, ...] = ()
 
     def critical(self, tail: float) -> Array:
-        """How many standard errors an estimate lies from the truth with a chance of `tail` on that side, up to 0.5."""
+        """Returns the distance, in standard errors, beyond which an estimate lies with a chance of `tail` (one-sided,
+        up to 0.5)."""
         import numpy
         from scipy.special import stdtrit
 
         total = self.items + sum(self.seeds)
-        items = numpy.where(numpy.asarray(total) > 0, self.items, 1.0)  # where nothing varies, items are what there is
+        items = numpy.where(numpy.asarray(total) > 0, self.items, 1.0)  # avoids 0 / 0 where nothing varies
         total = numpy.where(numpy.asarray(total) > 0, total, 1.0)
         few = sum(part for part, df in zip(self.seeds, self.seeds_df, strict=True) if df <= 1)
         few_t = -stdtrit(1.0, tail) if any(df <= 1 for df in self.seeds_df) else 0.0
@@ -65,9 +66,9 @@ class Reference:
         return numpy.asarray((1 - share) * one + share * numpy.sqrt(squares / total))
 
     def around(self, value: float, share_of: int = 0) -> tuple[float, float]:
-        """The ends of the interval of `LEVEL` around an estimate of which these are the parts of the error.
+        """Returns the ends of the interval of `LEVEL` around the estimate `value`, whose error has these parts.
 
-        Of a share of at most `share_of` independent answers it is Wilson's (1927,
+        For a share of at most `share_of` independent answers the interval is Wilson's (1927,
         doi:10.1080/01621459.1927.10502953), with this reference in place of the normal and the number of answers that
         would give the same error: near 0 and 1 it stays within them, and is not empty where all answers are right.
         """
@@ -82,7 +83,8 @@ class Reference:
         return centre - reach, centre + reach
 
     def degrees(self) -> Array:
-        """Satterthwaite's degrees of freedom of all parts that have more than one; never fewer than the fewest."""
+        """Returns Satterthwaite's degrees of freedom of all parts that have more than one; never fewer than the fewest
+        of a part."""
         import numpy
 
         parts = [(part, df) for part, df in zip(self.seeds, self.seeds_df, strict=True) if df > 1]
@@ -93,7 +95,7 @@ class Reference:
         return numpy.asarray(numpy.maximum(found, min([self.items_df, *(df for _, df in parts)])), dtype=float)
 
     def tail(self, distance: float) -> float:
-        """The chance of an estimate `distance` standard errors or more above the truth."""
+        """Returns the chance that an estimate lies `distance` standard errors or more above the truth."""
         from scipy.optimize import brentq
         from scipy.special import stdtr
 
@@ -108,6 +110,7 @@ class Reference:
 
 
 def satterthwaite(parts: Sequence[float], dfs: Sequence[float]) -> float:
-    """The degrees of freedom of a sum of independent mean squares; the fewest where all are 0."""
+    """Returns the degrees of freedom of a sum of independent mean squares; the fewest of a part where all parts are
+    0."""
     scatter = math.fsum(part**2 / df for part, df in zip(parts, dfs, strict=True))
     return max(math.fsum(parts) ** 2 / scatter, min(dfs)) if scatter else float(min(dfs))

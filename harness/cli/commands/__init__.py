@@ -1,4 +1,4 @@
-"""The commands, a file each, found by walking this folder: adding a file adds a command.
+"""Collects the commands, one file each, by walking this folder: adding a file adds a command.
 
 In: options and arguments. Out: what is printed.
 """
@@ -14,7 +14,7 @@ __all__ = ["all_commands"]
 
 
 def all_commands() -> dict[str, Command]:
-    """Every command by name. Raises RuntimeError when two have the same name."""
+    """Returns every command by name. Raises RuntimeError when two have the same name."""
     commands: dict[str, Command] = {}
     for info in pkgutil.iter_modules(__path__):
         for value in vars(importlib.import_module(f"{__name__}.{info.name}")).values():

@@ -1,4 +1,4 @@
-"""Whether this machine is fit to measure on: `doctor`."""
+"""`tunebench doctor`: whether this machine is fit to measure on."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def doctor(
 
 
 def about(environment: Environment, threads: int, catalog: Catalog, folder: Path) -> dict[str, str | int]:
-    """The machine, in words."""
+    """Describes the machine in words: what -> its value."""
     import psutil
 
     from harness.data import cache_root
@@ -95,12 +95,12 @@ def about(environment: Environment, threads: int, catalog: Catalog, folder: Path
 
 
 def nearest(path: Path) -> Path:
-    """A path, or the folder above it that is there."""
+    """Returns the path itself if it exists, else the nearest folder above it that does."""
     return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def unavailable() -> dict[str, str]:
-    """Method, objective or curriculum -> why it cannot run here."""
+    """Returns method, objective or curriculum -> the reason why it cannot run here."""
     from harness.curricula import all_curricula
     from harness.methods import all_methods
     from harness.objectives import all_objectives
@@ -114,7 +114,8 @@ def unavailable() -> dict[str, str]:
 
 
 def checked(catalog: Catalog, model: str | None, environment: Environment, threads: int) -> list[tuple[str, Check]]:
-    """Does the instruments' checks on a model, or on every fetched one: (model, check) for each. Raises UserError."""
+    """Runs the self-checks on a base model, or on every fetched one: returns (model, check) for each. Raises UserError
+    where no such model is fetched."""
     from harness.execute import check_anew
     from harness.records import TrainSettings
 

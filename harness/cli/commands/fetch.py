@@ -1,4 +1,4 @@
-"""`tunebench fetch`: everything ahead of a run without network."""
+"""`tunebench fetch`: downloads all that a suite needs, for a run without network."""
 
 from __future__ import annotations
 

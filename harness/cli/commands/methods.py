@@ -19,8 +19,8 @@ def plural(kind: str) -> str:
 
 
 def describe(part: type[Configurable]) -> JsonObject:
-    """A method, objective or curriculum, for listings. `missing` says what it lacks on this machine, `space` what
-    tuning may move."""
+    """Describes a method, objective or curriculum for listings. `missing` says what it lacks on this machine, `space`
+    which settings tuning may search."""
     from harness.methods import Method
     from harness.suite import range_of
 
@@ -43,7 +43,7 @@ def describe(part: type[Configurable]) -> JsonObject:
 
 
 def limits(method: Method) -> Iterator[str]:
-    """What a method declares that it cannot do."""
+    """Yields what a method declares that it cannot do."""
     if not method.is_language_model:
         yield "be scored for retention"
     if method.own_trainer:
@@ -55,7 +55,7 @@ def limits(method: Method) -> Iterator[str]:
 
 
 def shown(row: JsonObject) -> list[str]:
-    """The cells of a row: its name, and all the rest as lines of text, which 80 columns hold."""
+    """Returns the two cells of a table row: the name, and all the rest as lines of text, which fit into 80 columns."""
     origin = ", ".join(
         filter(None, (row.get("family"), row["paper"], "folds into the model" * row.get("foldable", False)))
     )
@@ -69,7 +69,7 @@ def yes(value: bool) -> str:
 
 
 def brief(value: object) -> str:
-    """A default value in at most 24 characters."""
+    """Returns a default value in at most 24 characters."""
     text = str(value)
     return text if len(text) <= 24 else f"{text[:21]}…"
 

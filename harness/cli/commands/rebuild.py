@@ -1,4 +1,4 @@
-"""`tunebench rebuild`: the database again, from the result files."""
+"""`tunebench rebuild`: makes the database again from the result files."""
 
 from __future__ import annotations
 

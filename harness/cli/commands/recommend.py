@@ -1,4 +1,4 @@
-"""Which method to take: `recommend`."""
+"""`tunebench recommend`: which method to take."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def recommend(
 
 
 def duration(text: str) -> float:
-    """Milliseconds of "50ms" or "0.05s". Raises UserError."""
+    """Returns the milliseconds of a text such as "50ms" or "0.05s". Raises UserError."""
     found = re.fullmatch(NUMBER + r"\s*(ms|s|min)", text.strip())
     if not found:
         raise UserError(f"--latency: got {text!r}, wanted a duration with its unit, such as 50ms or 0.05s.")
@@ -115,7 +115,8 @@ def duration(text: str) -> float:
 
 
 def amount(text: str, option: str = "--budget", example: str = "5USD, $5 or 5") -> tuple[float, str]:
-    """(amount, currency) of "5USD", "5 EUR", "$5" or "5"; the currency is "" where none is named. Raises UserError."""
+    """Returns (amount, currency) of "5USD", "5 EUR", "$5" or "5"; the currency is "" where none is named. Raises
+    UserError."""
     found = re.fullmatch(rf"([$€£]?)\s*{NUMBER}\s*([A-Za-z]{{3}}|[$€£])?", text.strip())
     if not found or (found[1] and found[3]):
         raise UserError(f"{option}: got {text!r}, wanted an amount of money, such as {example}.")
@@ -124,15 +125,15 @@ def amount(text: str, option: str = "--budget", example: str = "5USD, $5 or 5") 
 
 
 def rate(text: str) -> tuple[float, str]:
-    """(amount, currency) of "1.20USD/h" or "1.20". Raises UserError."""
+    """Returns (amount, currency) of a price an hour such as "1.20USD/h" or "1.20". Raises UserError."""
     return amount(re.sub(r"\s*/\s*h(our)?$", "", text.strip()), "--price", "1.20USD/h")
 
 
 def priced(
     assumed: Prices, hourly: tuple[float, str] | None, budget: tuple[float, str] | None, **volume: float | None
 ) -> Prices:
-    """The prices and volume that were given, else those assumed. A currency is only a label, and is not converted:
-    raises UserError where those of price and budget differ."""
+    """Returns the prices and volume that were given, and the assumed ones for the rest. A currency is only a label, and
+    is not converted: raises UserError where price and budget are in different currencies."""
     given = {name: value for name, value in volume.items() if value is not None}
     if hourly:
         given["hour"] = hourly[0]
@@ -178,7 +179,8 @@ def show(answer: Answer, question: Question) -> None:
 
 
 def table(answer: Answer, question: Question, width: int) -> Table:
-    """Those that fit, the best first; with fewer columns where there is no room."""
+    """Makes a table of the candidates that fit, the best first; with fewer columns where `width` has no room for
+    all."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""`tunebench sql`: a question of one's own to the database."""
+"""`tunebench sql`: a query of your own to the database."""
 
 from __future__ import annotations
 

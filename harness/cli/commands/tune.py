@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from harness.suite import Suite
 
 
-TRIALS = 12  # of a suite that has no `tune:` of its own
+TRIALS = 12  # of each study, for a suite that has no `tune:` of its own
 
 
 def with_budget(suite: Suite, trials: int | None) -> Suite:
-    """A suite that is tuned, with so many trials where they are given. Raises SuiteError."""
+    """Returns the suite with tuning switched on, and with `trials` for each study where they are given. Raises
+    SuiteError."""
     from harness.errors import SuiteError
     from harness.suite import TuneSettings, check_tuning
 

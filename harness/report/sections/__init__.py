@@ -1,4 +1,4 @@
-"""The report's sections, a file each, found by walking this folder.
+"""Collects the report's sections, one file each, by walking this folder.
 
 In: a report. Out: its parts in reading order, for the page, Markdown, a terminal and files.
 """
@@ -19,7 +19,7 @@ __all__ = ["EVERYWHERE", "WRITTEN", "Form", "Part", "Section", "Subject", "all_s
 
 @dataclass(frozen=True)
 class Part:
-    """What one section says of its subject, in one form of the report."""
+    """The elements that one section contributes about its subject, in one form of the report."""
 
     section: Section
     subject: Subject
@@ -28,13 +28,13 @@ class Part:
 
 @cache
 def all_sections() -> tuple[Section, ...]:
-    """Every section of this folder, by its order."""
+    """Returns every section of this folder, by its `order`."""
     kinds = find_classes(__name__, __path__, Section).values()
     return tuple(sorted((kind() for kind in kinds), key=lambda section: (section.order, section.name)))
 
 
 def parts_of(report: Report, form: Form) -> Iterator[Part]:
-    """The parts that are not empty: of the whole report, then block by block, then of the whole report again."""
+    """Yields the parts that are not empty: of the whole report, then block by block, then of the whole report again."""
 
     def order(section: Section) -> int:
         elsewhere = section.terminal_order if form == "terminal" else None

@@ -1,4 +1,4 @@
-"""What to use, when nobody has said what limits they have."""
+"""Shows what to use when nobody has said what limits they have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.report.candidates import Question
 from harness.report.elements import Bullets, Code, Element, Folded, Text, TextTable
 from harness.report.sections.base import WRITTEN, Section, Subject
 
-MOST = 15  # labels that fit, on the page; the command has all
+MOST = 15  # labels that the page lists; the command lists all
 LIMITS = "--examples 100 --memory 16GiB --max-forgetting 0.1 --latency 50ms --budget 5USD"
 
 
@@ -48,7 +48,7 @@ class Advice(Section):
 
 
 def recommendations(subject: Subject) -> list[tuple[Answer, Question]]:
-    """The recommendation of a block; none where it has no base model or nothing was scored."""
+    """Returns (answer, question) of a block; empty where the block has no base model or nothing was scored."""
     block = subject.block
     return [
         (answer, question)
@@ -58,7 +58,7 @@ def recommendations(subject: Subject) -> list[tuple[Answer, Question]]:
 
 
 def table_of(answer: Answer, question: Question, most: int | None = None) -> TextTable:
-    """The labels that fit, the best first."""
+    """Makes the table of the labels that fit, the best first; `most` limits its rows."""
     return TextTable(
         "Along five dimensions" + (f", {question.examples} examples" if question.examples else ""),
         advice.headers(question),

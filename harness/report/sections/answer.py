@@ -1,4 +1,4 @@
-"""The answer in plain words, before any table: of the whole report, and of each block."""
+"""Answers in plain words, before any table: for the whole report, and for each block."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from harness.report.sections import learning_curves, self_checks
 from harness.report.sections.base import Section, Subject
 from harness.report.table import UNITS, Block, Estimate, Report, Row
 
-MOST_NAMES = 6  # of a list in a sentence
-LINES = 10  # of the answer on a terminal
+MOST_NAMES = 6  # names listed in a sentence
+LINES = 10  # the most sentences of the answer, and its most lines on a terminal
 CROSSINGS = 1
 WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowered", "undecided"))
 
@@ -43,7 +43,7 @@ class Answer(Section):
 
 
 class BlockAnswer(Section):
-    """One block's answer. `report.md` always has it, the page where two or more blocks compare labels."""
+    """The answer of one block. `report.md` always has it; the page has it where two or more blocks compare labels."""
 
     name = "block-answer"
     order = 100
@@ -60,9 +60,9 @@ class BlockAnswer(Section):
 
 
 def lines(report: Report) -> list[str]:
-    """The answer in at most `LINES` sentences: what to use; then all sentences of a single block, or of several blocks
-    the first of each and then the second of each; last `closing`, which is never cut. Blocks with one label are left
-    out, unless there are no others."""
+    """Returns the answer in at most `LINES` sentences: what to use; then all sentences of a single block, or, of
+    several blocks, the first of each and then the second of each; last `closing`, which is never cut. Blocks with one
+    label are left out, unless there are no others."""
     last = closing(report)
     room = LINES - len(last)
     each = [sentences(block) for block in report.blocks if block.compares] or [
@@ -80,7 +80,8 @@ def lines(report: Report) -> list[str]:
 
 
 def closing(report: Report) -> list[str]:
-    """The answer's last sentences, each where it applies: labels not compared, cells unfinished, self-checks failed."""
+    """Returns the answer's last sentences, each where it applies: labels not compared, cells unfinished, self-checks
+    failed."""
     texts = []
     odd = {
         label: why
@@ -100,7 +101,8 @@ def closing(report: Report) -> list[str]:
 
 
 def sentences(block: Block) -> list[str]:
-    """What a reader should take away from one block, at its largest data size and on clean data where there is some."""
+    """Returns what a reader should take away from one block, in sentences: at its largest data size, and on clean data
+    where there is some."""
     if not block.sizes:
         return []
     point = block.answered
@@ -126,7 +128,7 @@ def sentences(block: Block) -> list[str]:
 
 
 def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
-    """Which scores highest, and how likely it is to be the best."""
+    """Says which label scores highest, and how likely it is to be the best."""
     top = max(rows, key=lambda row: (row.label == ranking.best, row.label in ranking.labels, row.merit))
     assert top.score is not None
     examples = f"With {top.n_train} examples" if top.n_train else "Without training"
@@ -143,7 +145,7 @@ def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
         text += f" (base model: {number(block.base.score.value, digits_of(block.metric))})"
     sure = ranking.chances.get(top.label)
     if sure is not None and len(ranking.labels) > 1:
-        bounded = ranking.leads is not None and ranking.leads.at_most  # one seed: what others would do is not in it
+        bounded = ranking.leads is not None and ranking.leads.at_most  # one seed: its spread is not counted
         told = f"at most {chance(min(sure, MOST_SURE))}" if bounded else chance(sure)
         text += f". Chance that it is the best of these {len(ranking.labels)}: {told}"
     if ranking.best == "base":
@@ -152,7 +154,7 @@ def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
 
 
 def beside_best(ranking: TableRanking) -> Iterator[str]:
-    """How sure the lead of the highest score is."""
+    """Says how sure the lead of the best label is over each other label."""
     if len(ranking.labels) == 1:
         return
     if not ranking.best:
@@ -181,7 +183,8 @@ def corrected_for(ranking: TableRanking) -> str:
 
 
 def settling(verdict: Verdict) -> str:
-    """What would tell a pair apart, or show a tie, in words; nothing where it was not worked out."""
+    """Says how many seeds or items would show a difference between two labels, or a tie; "" where this was not
+    computed."""
     found = verdict.decision
     if not found or found.detectable is None:
         return ""
@@ -200,11 +203,11 @@ def settling(verdict: Verdict) -> str:
 
 
 def beside_full(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
-    """How those that train a part of the weights stand beside the first of the suite that trains all of them: the best
-    of several would be the luckiest. With one seed nothing is known of it."""
+    """Compares labels that train a part of the weights with the first label of the suite that trains all of them. The
+    first is taken, as the best of several would be the luckiest. Says nothing where seeds were not repeated."""
     if not ranking.seeds_known:
         return
-    here = {id(row) for row in rows}  # these are sorted by score; the block has them as the suite does
+    here = {id(row) for row in rows}  # `rows` are sorted by score, the block's rows in the suite's order
     same = [
         row
         for row in block.rows
@@ -226,7 +229,7 @@ def beside_full(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Ite
 
 
 def forgetting(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
-    """Which forgets least and most, and which are likely on the front of learning and forgetting."""
+    """Says which label forgets least and most, and which are likely on the Pareto front of learning and forgetting."""
     first = block.retain[0] if block.retain else ""
     kept = [row for row in rows if row.learned and row.n_train and first and loss_of(row, first) is not None]
     if not kept:
@@ -244,11 +247,11 @@ def forgetting(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iter
 
 
 def costs(rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
-    """Who is cheap among those that learned and are not shown to be worse than the best."""
+    """Says which labels are cheapest, among those that learned and are not shown to be worse than the best."""
     worse = {verdict.a for verdict in ranking.to_best("worse")}
     good = [row for row in rows if row.learned and row.n_train and row.label not in worse]
     texts = []
-    # A merge trains nothing, and what shared its device was timed with it.
+    # A merge trains nothing, and a row that shared its device was timed together with other work.
     timed = [row for row in good if row.trainable and not row.contended]
     if quick := cheapest(timed, "train_seconds"):
         slow = max(timed, key=lambda row: row.train_seconds or 0.0)
@@ -267,15 +270,18 @@ def row_text(row: Row, value: str, unit: str = "") -> str:
 
 
 def and_(names: Iterable[str]) -> str:
-    """Names joined by commas and an "and"."""
+    """Joins names by commas, the last by "and"."""
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def cheapest(rows: Sequence[Row], cost: str) -> list[Row]:
-    """Those with the least of a cost: the least mean, and all that are not shown to have more (their p-values corrected
-    by Holm). Nothing where that leaves nobody out. A single seed says nothing of others: what was measured under one is
-    left out, and nothing is said where it has the least; but the size of what is shipped is exact."""
+    """Returns the rows with the least of a cost: the least mean, and all rows that are not shown to have more (p-values
+    corrected by Holm). Empty where that is every row.
+
+    A single seed says nothing of others: rows measured under one seed are left out, and nothing is returned where such
+    a row has the least. The size of what is shipped is exact, so one seed is enough for it.
+    """
     exact = cost == "artifact_bytes"
     measured = sorted(
         (row for row in rows if row.by_seed.get(cost)), key=lambda row: statistics.fmean(row.by_seed[cost])
@@ -294,7 +300,7 @@ def cheapest(rows: Sequence[Row], cost: str) -> list[Row]:
 
 
 def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:
-    """What other data of the same size does to each label, the one that stands it best first."""
+    """Says how each label's score changes with other data of the same size, the label that loses least first."""
     clean = {row.label: row for row in rows}
     n_train = max(row.n_train for row in rows)
     for condition in block.conditions[1:]:
@@ -307,21 +313,23 @@ def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def drop(before: Estimate, after: Estimate) -> str:
-    """How far a score has moved. Its error is joined as if the items were others, which makes it too large."""
+    """Returns the change of a score, with its standard error. The errors are joined as if the items were different
+    ones, which makes the error too large."""
     known = before.stderr is not None and after.stderr is not None
     joint = math.hypot(before.stderr or 0.0, after.stderr or 0.0) if known else None
     return with_error(after.value - before.value, joint, digits_of(after.metric), signed=True)
 
 
 def some(names: Iterable[str]) -> str:
-    """Names with commas, not too many."""
+    """Joins names with commas, at most `MOST_NAMES` or so, and counts the rest."""
     found = list(names)
     more = len(found) - MOST_NAMES
     return ", ".join(found) if more <= 1 else f"{', '.join(found[:MOST_NAMES])} and {more} more"
 
 
 def loss_of(row: Row, task: str) -> float | None:
-    """How much worse a row is than the base on a retained task; positive is worse."""
+    """Returns how much worse a row is than the base model on a retained task, positive for worse; None where that is
+    not known, or the row learned the task."""
     estimate = row.retained.get(task)
     if estimate is None or estimate.gain is None or estimate.learned:
         return None

@@ -1,4 +1,4 @@
-"""What each label scores against what it costs."""
+"""Plots what each label scores against what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model's labels over several tasks: what they do in the middle, and which differ in rank."""
+"""Compares one model's labels over several tasks: interquartile means, and which labels differ in rank."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOTE = (
 
 
 class CrossTask(Section):
-    """How labels rank over all tasks that they share, for each model and data size."""
+    """The ranks of labels over all tasks that they share, for each model and data size."""
 
     name = "across"
     title = TITLE
@@ -61,7 +61,7 @@ class CrossTask(Section):
 
 @dataclass(frozen=True)
 class TaskComparison:
-    """Labels that finished every task of one size; `scores` are [seeds, tasks]."""
+    """The labels that finished every task at one data size; `scores` maps each label to an array [seeds, tasks]."""
 
     model: str
     n_train: int
@@ -71,7 +71,7 @@ class TaskComparison:
     tasks: tuple[str, ...]
     scores: dict[str, NDArray[numpy.float64]]
     means: dict[str, Interval]
-    beats: dict[str, float]  # the reference
+    beats: dict[str, float]  # label -> the chance of beating the reference
     reference: str
     ranking: Ranking | None  # in the order of `scores`; None for fewer than three labels
 
@@ -83,7 +83,7 @@ class TaskComparison:
 
 @lru_cache(maxsize=4)
 def across(report: Report) -> tuple[TaskComparison, ...]:
-    """A comparison for each model and data size that two or more tasks of one metric have in common."""
+    """Returns a comparison for each model and data size that two or more tasks of one metric have in common."""
     blocks, cells = report.blocks, report.cells
     found = []
     for model in dict.fromkeys(block.model for block in blocks):
@@ -107,7 +107,8 @@ def across(report: Report) -> tuple[TaskComparison, ...]:
 def compared(
     model: str, n_train: int, condition: str, metric: str, tasks: Sequence[str], cells: Sequence[CellRow]
 ) -> TaskComparison | None:
-    """None where fewer than two tasks and two labels are left. Seeds beyond those that every task has are left out."""
+    """Compares the labels of one model at one data size over `tasks`; None where fewer than two tasks or two labels are
+    left. Seeds beyond those that every task has are left out."""
     import numpy
 
     table: dict[str, dict[str, list[float]]] = {}
@@ -144,7 +145,7 @@ def headers(one: TaskComparison) -> list[str]:
 
 
 def lines(one: TaskComparison) -> list[list[str]]:
-    """The texts of a table's rows, the best mean rank first."""
+    """Returns the texts of the table's rows, the best mean rank first."""
     digits = digits_of(one.metric)
     labels = list(one.scores)
     letters = groups(one.ranking, labels) if one.ranking else {}
@@ -167,7 +168,7 @@ def lines(one: TaskComparison) -> list[list[str]]:
 
 
 def groups(ranking: Ranking, labels: Sequence[str]) -> Mapping[str, str]:
-    """label -> the letters of the groups that it is in."""
+    """Returns label -> the letters of the groups that hold it."""
     found: dict[str, str] = {}
     for place, group in enumerate(ranking.groups):
         letter = string.ascii_lowercase[place % 26]
@@ -177,7 +178,7 @@ def groups(ranking: Ranking, labels: Sequence[str]) -> Mapping[str, str]:
 
 
 def sentence(one: TaskComparison) -> str:
-    """What Friedman's test says, in words; nothing for fewer than three labels."""
+    """Says the result of Friedman's test in words; "" for fewer than three labels."""
     if one.ranking is None:
         return ""
     if one.ranking.p >= 0.05:
@@ -192,7 +193,7 @@ def sentence(one: TaskComparison) -> str:
 
 
 def chart(one: TaskComparison) -> alt.Chart:
-    """Performance profiles: the share of runs that score above each threshold."""
+    """Draws performance profiles: the share of runs that score above each threshold."""
     import altair as alt
     import numpy
 

@@ -1,4 +1,4 @@
-"""Every other number that cells report about themselves, each with its own unit."""
+"""Lists every other number that cells report about themselves, each with its own unit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTE = "Means over finished seeds. `tunebench show CELL` has those of one cell."
 
 
 class Facts(Section):
-    """The facts that no other section shows, a column each. A fact of a series ("after:stage:task") is no column."""
+    """The facts that no other section shows, a column each. A fact of a series ("after:stage:task") gets no column."""
 
     name = "facts"
     order = 195
@@ -45,19 +45,20 @@ class Facts(Section):
 
 
 def names_of(block: Block) -> list[str]:
-    """The facts of a block's rows that no section claims, in the order of the alphabet."""
+    """Returns the names of the facts of a block's rows that no section claims, in alphabetical order."""
     claimed = frozenset[str]().union(*(section.facts for section in all_sections()))
     return sorted({fact for row in block.rows for fact in row.facts if fact not in claimed and ":" not in fact})
 
 
 def header(fact: str, unit: str) -> str:
-    """The fact's words, and its unit where neither they nor the numbers have it."""
+    """Returns the fact's name in words, with its unit where neither the words nor the numbers show it."""
     words = fact.replace("_", " ")
     return words if not unit or scales(unit) or unit in words.split() else f"{words} ({unit})"
 
 
 def text(row: Row, fact: str, unit: Unit) -> str:
-    """A row's fact, marked where other work on the device changes such figures; "" where it has none."""
+    """Returns the text of a row's fact, with a mark where other work on the device disturbed it; "" where the row has
+    none."""
     if fact not in row.facts:
         return ""
     return bare_quantity(row.facts[fact], unit[0]) + disturbed(row) * CostKind(fact, *unit).disturbed

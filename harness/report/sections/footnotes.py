@@ -1,4 +1,4 @@
-"""What the marks and columns of the report mean; only those that are there."""
+"""Explains the marks and columns that occur in the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Footnotes(Section):
 
 
 def footnotes(report: Report) -> Iterator[Footnote]:
-    """Every section's footnotes, each text once."""
+    """Yields the footnotes of every section, each text once."""
     texts: set[str] = set()
     for section in all_sections():
         for note in section.footnotes(report):

@@ -1,4 +1,4 @@
-"""What each label learned against what it forgot."""
+"""Plots what each label learned against what it forgot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which differences are real, and on which items: verdicts on every pair, and the items behind them.
+"""Shows which differences are real, and on which items: verdicts on every pair, and the items behind them.
 
-What the page holds is small: a score of 0 or 1 is a digit, the number of seeds that were right; an answer is a place in
-a list.
+The data in the page are kept small: a score of 0 or 1 is stored as one digit, the number of seeds that were right; an
+answer is stored as a place in a list.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from harness.report.table import Block, Report, condition_of
 from harness.store import CellRow
 
 MOST_VALUES = 600_000  # answers of one block that go into the page: about as many bytes
-MOST_TEXT = 1_200  # characters of a document
+MOST_TEXT = 1_200  # characters of a document that are shown
 CODES = string.digits + string.ascii_letters
 VERDICTS = ["a", "verdict", "b", "metric", "effect", "low", "high", "d_z", "p alone", "p Holm", "q Benjamini-Hochberg"]
 
 
 class ItemRow(TypedDict):
-    """A label's answers to every document. `right`: of how many of its `seeds`, a digit each; or `values`, the means.
-    `said`: its first seed's answers, as places in the list of all, or a letter for each."""
+    """A label's answers to every document. `right`: how many of its `seeds` were right, a digit for each document; or
+    `values`: the means over seeds. `said`: the answers of its first seed, as places in the list of all answers, or as
+    one letter for each."""
 
     label: str
     n: int
@@ -38,14 +39,14 @@ class ItemRow(TypedDict):
 
 
 class Scored(TypedDict, total=False):
-    """What a label scored on each document: digits, or means over its seeds."""
+    """The scores of a label on each document: digits, or means over its seeds."""
 
     right: str
     values: list[float]
 
 
 class Explorer(TypedDict):
-    """All answers of a block: `docs` are pairs of text and target."""
+    """The answers of all labels of a block: `docs` are pairs of text and target."""
 
     task: str
     model: str
@@ -68,7 +69,8 @@ class PageVerdicts(TypedDict):
 
 
 class ItemBrowser(Section):
-    """Any two labels side by side, down to the items on which they differ; as files, every verdict."""
+    """The comparison of any two labels, down to the items on which they differ; in the files, every verdict as a
+    table."""
 
     name = "verdicts"
     title = "Which differences are real, and on which items"
@@ -122,9 +124,12 @@ def verdict_texts(verdict: Verdict) -> list[str]:
 
 
 def explorer(report: Report, block: Block) -> Explorer | None:
-    """`docs` with id, text and target; `answers`, all that was said; `rows`, for each label × size what it scored on
-    every document (`right`: how many of its `seeds`, or `values`: the mean) and what its first seed `said`. Rows of
-    the largest size come first, and where there are too many the last are left out. None without stored items."""
+    """Collects the answers of a block for the page; None without stored items.
+
+    `docs` are text and target of each document, `answers` all that was said, and `rows`, for each label × size, its
+    score on every document (`right`: how many of its `seeds`, or `values`: the mean) and what its first seed `said`.
+    Untrained rows come first, then the largest size; where there are too many rows the last are left out.
+    """
     groups: dict[tuple[int, str, str], list[CellRow]] = {}
     for cell in report.cells:
         if (cell.base_model, cell.task) == (block.model, block.task) and cell.attempt_id in report.answers:
@@ -140,7 +145,7 @@ def explorer(report: Report, block: Block) -> Explorer | None:
         cells = groups[n_train, condition, label]
         found = [report.answers[cell.attempt_id] for cell in cells]
         if any(sorted(answers) != docs for answers in found):
-            continue  # other items: nothing to set side by side
+            continue  # scored on other items: not comparable
         if not all(value is not None and math.isfinite(value) for answers in found for value, *_ in answers.values()):
             continue
         if len(rows) * len(docs) >= MOST_VALUES:
@@ -149,7 +154,7 @@ def explorer(report: Report, block: Block) -> Explorer | None:
         said = [place_of_answer.setdefault(found[0][doc][1], len(place_of_answer)) for doc in docs]
         score = scored([[answers[doc][0] for doc in docs] for answers in found])
         rows.append({"label": label, "n": n_train, "condition": condition, "seeds": len(cells), "said": said, **score})
-    if len(place_of_answer) <= len(CODES):  # a letter for each
+    if len(place_of_answer) <= len(CODES):  # few answers: a letter for each
         for row in rows:
             row["said"] = "".join(CODES[int(place)] for place in row["said"])
     return {
@@ -164,7 +169,8 @@ def explorer(report: Report, block: Block) -> Explorer | None:
 
 
 def scored(seeds: Sequence[Sequence[float]]) -> Scored:
-    """Scores [seeds][items] of one label as digits where all are 0 or 1 and the seeds are few, else as means."""
+    """Converts scores [seeds][items] of one label to digits, where all are 0 or 1 and the seeds are few, else to
+    means."""
     if len(seeds) < 10 and all(value in (0.0, 1.0) for row in seeds for value in row):
         return {"right": "".join(str(int(sum(column))) for column in zip(*seeds, strict=True))}
     return {"values": [float(f"{sum(column) / len(seeds):.4g}") for column in zip(*seeds, strict=True)]}
@@ -175,8 +181,8 @@ def shortened(text: str) -> str:
 
 
 def verdicts(block: Block) -> list[PageVerdicts]:
-    """All verdicts of each table, for the page: `labels`, whether their seeds are `known`, why others are `missing`,
-    and `pairs` of places, each [a, b, word, effect, low, high, p]."""
+    """Returns all verdicts of each table, for the page: `labels`, whether their seeds are `known`, why others are
+    `missing`, and `pairs`, each [place of a in `labels`, place of b, verdict, effect, low, high, p]."""
     found: list[PageVerdicts] = []
     for n_train, condition in block.tables:
         ranking = block.ranking(n_train, condition)

@@ -1,4 +1,4 @@
-"""The leaderboard: what every label scores, keeps and costs, with the marks that qualify it."""
+"""Shows the leaderboard: what every label scores, keeps and costs, with the marks that qualify these figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 SIZE = "examples"
-WHISKER = 100.0  # how wide the drawing of an interval is, in its own units
+WHISKER = 100.0  # width of the drawing of an interval, in its own units
 ALWAYS = (
     "± is one standard error, √(mean item error² + variance between seeds / seeds): the items are the same for every "
     "seed, so more seeds do not shrink their share. One seed says nothing about others.",
@@ -23,7 +23,7 @@ ALWAYS = (
     "accuracy means forgetting; n/a: the method leaves no language model.",
     "Time and peak memory cover training only, not loading or scoring.",
 )
-OF_COLUMNS = {  # the start of a header -> what is said of it
+OF_COLUMNS = {  # the start of a header -> its footnote
     FRONT: "On front: the probability of lying on the Pareto front of the score and the first retained task, among "
     "rows that learned.",
     "KL to base": "KL to base: KL(p_base || p_tuned) of the distribution of the next token, averaged over tokens of "
@@ -41,7 +41,7 @@ OF_COLUMNS = {  # the start of a header -> what is said of it
 
 
 class Leaderboard(Section):
-    """A table for each data size and quality; on the page a single one, to sort and to filter."""
+    """The table of each data size and quality; on the page a single table, to sort and to filter."""
 
     name = "leaderboard"
     order = 110
@@ -107,14 +107,14 @@ def row_style(row: Row) -> RowStyle:
 
 
 def full_texts(block: Block, row: Row) -> list[str]:
-    """A row's texts, with the reason where there is no number."""
+    """Returns a row's texts; a row without a score shows the reason in its place."""
     found = texts(block, row)
     return [*found[:2], problem(row) or found[2], *found[3:]]
 
 
 def numbers(block: Block, rows: Sequence[Row]) -> tuple[list[str], list[list[Value]]]:
-    """The figures of a table as they are: a column each, and the standard error beside it where it has one. What a row
-    is to the best is a word, beside its rank."""
+    """Returns (headers, rows) of a table as plain figures, for its CSV file: a column for each figure, followed by its
+    standard error where it has one. The verdict against the best row is a word, beside the row's rank."""
     names = ["label", "method", "family", "model", "task", "n_train", "condition", "status"]
     parts: list[tuple[str, Callable[[Row], Value]]] = []
     for column in columns(block)[1:]:
@@ -137,7 +137,7 @@ def numbers(block: Block, rows: Sequence[Row]) -> tuple[list[str], list[list[Val
 
 @dataclass(frozen=True)
 class BoardCell:
-    """A cell of the page's leaderboard: its text, what it is sorted by, and how it looks."""
+    """A cell of the page's leaderboard: its text, the value that it is sorted by, and its look."""
 
     text: str
     value: float | str | None = None
@@ -148,7 +148,7 @@ class BoardCell:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A row of the page's leaderboard, with what it is filtered by."""
+    """A row of the page's leaderboard, with the values that it is filtered by."""
 
     n: int | str
     condition: str
@@ -161,7 +161,8 @@ class BoardRow:
 
 @dataclass(frozen=True)
 class Board:
-    """The page's leaderboard. `order` is that of the column number `sorted`, by which the page sorts at first."""
+    """The page's leaderboard. At first the page sorts it by the column number `sorted`, in the `order` "ascending" or
+    "descending" that puts the best row first."""
 
     headers: list[str]
     order: str
@@ -173,7 +174,8 @@ class Board:
 
 
 def board(block: Block) -> Board:
-    """The leaderboard: all rows of a block, the highest score first, with what they are sorted and filtered by."""
+    """Makes the page's leaderboard of all rows of a block, the best score first, with the values to sort and filter
+    by."""
     shown = columns(block)
     shown = [column for column in shown if column.name != "seeds"] + [shown[1]]  # narrow screens show the first
     if len(block.sizes) > 1:
@@ -206,7 +208,8 @@ def board(block: Block) -> Board:
 
 
 def board_cells(block: Block, row: Row, shown: Sequence[Column], span: tuple[float, float]) -> list[BoardCell]:
-    """A row's cells. Without a finished cell: what it is, and across the rest why there is no number."""
+    """Returns the cells of one row. A row without a finished cell has its name and, across the other columns, the
+    reason."""
 
     def cell(column: Column) -> BoardCell:
         value = column.value(row)
@@ -225,14 +228,15 @@ def board_cells(block: Block, row: Row, shown: Sequence[Column], span: tuple[flo
 
 
 def interval(row: Row) -> tuple[float, ...]:
-    """The ends of about 95% around a row's score; of an error that is not known, the score alone."""
+    """Returns the ends of the 95% interval of a row's score; the score twice where its error is not known, () without a
+    score."""
     if row.score is None:
         return ()
     return row.score.ends or (row.score.value, row.score.value)
 
 
 def whisker(row: Row, span: tuple[float, float]) -> Markup | str:
-    """A row's score and its interval, drawn on the scale of its table."""
+    """Draws a row's score and its interval as SVG, on the scale `span` of its table; "" without a score."""
     from markupsafe import Markup
 
     if row.score is None:

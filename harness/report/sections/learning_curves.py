@@ -1,4 +1,4 @@
-"""Score against the number of training examples: which label leads where, and from where on."""
+"""Shows score against the number of training examples: which label leads at each size, and where the lead changes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ NOTE = (
     "for each. The lead changes where the straight line between two sizes, over the logarithm of the examples, crosses "
     "zero; its interval is that of draws around the leads. Nothing is said beyond the sizes that were run."
 )
-LEADERS = 2  # whose bands are drawn
-CONTENDERS = 4  # of each size, its best: between these the lead is followed
-MOST = 6  # changes of lead that are told
-SURE = 0.8  # less likely ones are noise
+LEADERS = 2  # labels whose bands are drawn
+CONTENDERS = 4  # best labels of each size, between which changes of lead are sought
+MOST = 6  # changes of lead that are listed
+SURE = 0.8  # the least probability of a change that is listed: less likely ones are noise
 LIKELY = 0.1  # a label with less chance to be the best is not named
 
 
 class LearningCurves(Section):
-    """Score by number of examples, which label wins at each size, and where the lead changes."""
+    """The score by number of examples, the label that wins at each size, and where the lead changes."""
 
     name = "learning-curves"
     order = 160
@@ -63,7 +63,7 @@ class LearningCurves(Section):
 
 @dataclass(frozen=True)
 class LeadChange:
-    """`label` leads `behind` at the largest size, but not at all sizes."""
+    """A change of the lead: `label` leads `behind` at the largest size, but not at all sizes."""
 
     label: str
     behind: str
@@ -71,13 +71,14 @@ class LeadChange:
 
 
 def sizes(block: Block, condition: str) -> list[int]:
-    """Data sizes, within one quality of data, at which something that was trained can be compared."""
+    """Returns the data sizes, within one quality of data, at which a trained label can be compared."""
     trained = {row.label for row in block.rows if row.n_train}
     return [n for n, its in block.tables if its == condition and n and trained & {*block.ranking(n, its).labels}]
 
 
 def changes(block: Block, condition: str) -> list[LeadChange]:
-    """Pairs of labels whose lead surely enough changes between the sizes that were run, the surest first."""
+    """Returns the changes of lead between the sizes that were run that have a probability of `SURE` or more, the surest
+    first."""
     ns = sizes(block, condition)
     if len(ns) < 2:
         return []
@@ -109,7 +110,7 @@ def trained_first(ranking: TableRanking, trained: set[str]) -> list[str]:
 
 
 def lead(ranking: TableRanking, a: str, b: str) -> tuple[float, float]:
-    """(lead of `a` over `b`, its standard error), in the metric's unit, positive where `a` is better.
+    """Returns (lead of `a` over `b`, its standard error), in the metric's unit, positive where `a` is better.
 
     The error is that of a normal with the same 95% interval. (nan, nan) where the two cannot be compared.
     """
@@ -122,7 +123,7 @@ def lead(ranking: TableRanking, a: str, b: str) -> tuple[float, float]:
 
 
 def sentence(change: LeadChange) -> str:
-    """Where a lead changes, in words."""
+    """Says in words where a lead changes."""
     at, interval, sure = extent(change)
     return (
         f"{change.label} overtakes {change.behind} at about {at} examples (95% interval: {interval}; chance that it "
@@ -135,7 +136,7 @@ def headers() -> list[str]:
 
 
 def lines(block: Block, condition: str) -> list[list[str]]:
-    """Which wins at each size: a row of texts for each."""
+    """Returns a row of texts for each size: which label is most likely the best, and which others may be."""
     found = []
     for n in sizes(block, condition):
         ranked = sorted(block.ranking(n, condition).chances.items(), key=lambda pair: -pair[1])
@@ -145,7 +146,8 @@ def lines(block: Block, condition: str) -> list[list[str]]:
 
 
 def fits(block: Block, condition: str) -> dict[str, Scaling]:
-    """label -> a power law through its scores, only where that forecasts a size left out better than a constant."""
+    """Returns label -> a power law through its scores, only where the law forecasts a size left out better than a
+    constant."""
     found = {}
     for label, rows in by_label(block, condition).items():
         known = [(row.n_train, row.score.value, row.score.stderr) for row in rows if row.score and row.score.stderr]
@@ -157,7 +159,7 @@ def fits(block: Block, condition: str) -> dict[str, Scaling]:
 
 
 def by_label(block: Block, condition: str) -> dict[str, list[Row]]:
-    """The scored rows of each trained label, by rising size."""
+    """Returns the scored rows of each trained label, by rising size."""
     found: dict[str, list[Row]] = {}
     for row in sorted(block.rows, key=lambda row: row.n_train):
         if row.n_train and row.condition == condition and row.score:
@@ -166,7 +168,7 @@ def by_label(block: Block, condition: str) -> dict[str, list[Row]]:
 
 
 def chart(block: Block, condition: str) -> alt.LayerChart | None:
-    """Score by number of examples with bands of 95%, dashed where a power law forecasts; None for one size."""
+    """Draws score by number of examples with bands of 95%, dashed where a power law forecasts; None for one size."""
     if len(sizes(block, condition)) < 2:
         return None
     import altair as alt
@@ -183,7 +185,7 @@ def chart(block: Block, condition: str) -> alt.LayerChart | None:
     chosen = alt.selection_point(fields=["label"], bind="legend", name="shown")
     strong = alt.condition(chosen, alt.value(1.0), alt.value(0.12))
     drawn = alt.Chart(alt.Data(values=points)).encode(x=x, color=colour)
-    # Bands of all would hide each other: those of the leaders are shown, or of what is chosen in the legend.
+    # All bands would hide each other: only those of the leaders, or of labels chosen in the legend, are shown.
     seen = [
         {"param": "shown", "empty": False, "value": 0.18},
         {"test": "datum.leads && !length(data('shown_store'))", "value": 0.1},
@@ -211,7 +213,7 @@ def chart(block: Block, condition: str) -> alt.LayerChart | None:
 
 
 def banded(block: Block, condition: str) -> Iterator[dict[str, object]]:
-    """A point for each label and size; `leads` for the best of the largest size."""
+    """Yields a point for each label and size; `leads` is True for the `LEADERS` best labels of the largest size."""
     digits = digits_of(block.metric)
     best = trained_first(block.ranking(sizes(block, condition)[-1], condition), set(by_label(block, condition)))
     for label, rows in by_label(block, condition).items():
@@ -230,7 +232,7 @@ def banded(block: Block, condition: str) -> Iterator[dict[str, object]]:
 
 
 def forecast(block: Block, condition: str) -> Iterator[dict[str, object]]:
-    """Points of the fitted curves, within the sizes that were run."""
+    """Yields points of the fitted curves, within the sizes that were run."""
     ns = sizes(block, condition)
     for label, fit in fits(block, condition).items():
         for step in range(25):
@@ -243,12 +245,13 @@ def change_headers() -> list[str]:
 
 
 def change_lines(block: Block, condition: str) -> list[list[str]]:
-    """The changes of lead as a row of texts each."""
+    """Returns a row of texts for each change of lead."""
     return [[change.label, change.behind, *extent(change)] for change in changes(block, condition)]
 
 
 def extent(change: LeadChange) -> list[str]:
-    """From how many examples on, its interval, and how likely it is at all."""
+    """Returns as texts: the number of examples at which the lead changes, its interval, and the probability of the
+    change."""
     at = change.found.at
     assert at is not None
     low = f"{at.low:.0f}" if at.low >= 1 else "the smallest size"

@@ -1,4 +1,4 @@
-"""Cross-entropy of the training answers by step, one small plot a data size."""
+"""Plots the cross-entropy of the training answers by step, one small plot for each data size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Losses(Section):
-    """How the cross-entropy of the training answers falls, label by label."""
+    """The fall of the cross-entropy of the training answers, label by label."""
 
     name = "losses"
     order = 170
@@ -29,7 +29,7 @@ class Losses(Section):
 
 
 def caption(block: Block) -> str:
-    """What the curves are, and which labels have none."""
+    """Explains the curves, and names the labels that have none."""
     said = (
         "Cross-entropy of the training answers, without penalties and other terms of a loss. "
         "Mean over finished seeds, running mean of five steps."
@@ -39,8 +39,8 @@ def caption(block: Block) -> str:
 
 
 def losses(block: Block) -> alt.FacetChart | None:
-    """A chart: cross-entropy of the training answers by step, one small plot a data size and quality of data. None when
-    nothing was trained on answers."""
+    """Draws the cross-entropy of the training answers by step, one small plot for each data size and quality of data.
+    None when nothing was trained on answers."""
     rows = [
         {"label": label, "size": facet_title(n_train, condition), "step": step, "loss": loss}
         for (label, n_train, condition), curve in block.curves.items()
@@ -80,7 +80,7 @@ def facet_title(n_train: int, condition: str) -> str:
 
 
 def smooth(curve: list[tuple[int, float]], width: int = 5) -> list[tuple[int, float]]:
-    """A running mean over the last `width` steps: single batches of eight are too noisy to read."""
+    """Returns a running mean over the last `width` steps: single batches of eight are too noisy to read."""
     return [
         (step, sum(loss for _, loss in curve[max(0, place - width + 1) : place + 1]) / min(place + 1, width))
         for place, (step, _) in enumerate(curve)

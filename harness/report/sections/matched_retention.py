@@ -1,4 +1,4 @@
-"""What each label had forgotten when it had learned as much as the others."""
+"""Shows how much each label had forgotten when all had learned equally much."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def headers(block: Block) -> list[str]:
 
 
 def lines(block: Block, matched: MatchedRetention) -> list[list[str]]:
-    """A line for each label with a curve, in the order of `headers`."""
+    """Returns a line of texts for each label with a curve, in the order of `headers`."""
     texts = []
     for one in matched.matches:
         if one.step is None:
@@ -63,7 +63,7 @@ def lines(block: Block, matched: MatchedRetention) -> list[list[str]]:
 
 
 def interpolated(block: Block, task: str, change: MatchedChange | None) -> str:
-    """ "−0.105 (0.012)": a mean and the standard deviation between seeds."""
+    """Formats a mean and the standard deviation between seeds, such as "−0.105 (0.012)"; "n/a" without a change."""
     if change is None:
         return NA
     metric = next((estimate.metric for row in block.rows if (estimate := row.retained.get(task))), "")

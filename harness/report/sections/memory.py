@@ -1,4 +1,4 @@
-"""Predicted memory beside measured, as far as phases tell its parts apart: what all tables of it show."""
+"""Shows predicted beside measured memory, as far as phases tell its parts apart."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Memory(Section):
 
 
 def columns(block: Block) -> list[str]:
-    """The headers of a block's table; none where nothing was predicted."""
+    """Returns the headers of a block's table; empty where nothing was predicted."""
     found = [phase for phase in (*ADDED, PEAK) if any(phase in row.memory for row in block.rows)]
     return ["method", "examples", *found] if found else []
 
 
 def lines(block: Block) -> list[list[str]]:
-    """The texts of its rows, those of which something was predicted."""
+    """Returns the texts of the table's rows: one for each row of the block with a prediction."""
     return [
         [name(block, row), str(row.n_train or ""), *(text(row, phase) for phase in columns(block)[2:])]
         for row in block.rows

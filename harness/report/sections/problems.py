@@ -1,4 +1,4 @@
-"""What did not finish, and what was flagged."""
+"""Lists the cells that did not finish, and the flags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from harness.report.elements import Element, Entries, Entry, Folded, Text
 from harness.report.sections.base import Section, Subject
 
-OPEN = 12  # so many flags are shown without being asked for
+OPEN = 12  # up to this many flags are shown unfolded
 
 
 class Failures(Section):

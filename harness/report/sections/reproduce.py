@@ -1,4 +1,4 @@
-"""How to run the suite again, and what it was run with."""
+"""Shows how to run the suite again, and what it was run with."""
 
 from __future__ import annotations
 

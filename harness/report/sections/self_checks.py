@@ -1,4 +1,4 @@
-"""What the instruments' checks of themselves said, before anything was measured with them."""
+"""Shows the results of the self-checks: tests of the measuring instruments before anything was measured with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADERS = ("check", "result", "measured", "at most", "unit", "what was compared"
 
 
 class SelfChecks(Section):
-    """Whether what the figures were measured with measures rightly, on each base model."""
+    """The results of the self-checks on each base model: whether the measuring instruments measure rightly."""
 
     name = "instruments"
     title = "Instruments"
@@ -45,7 +45,7 @@ class CheckTable:
 
 
 def summary(report: Report) -> str:
-    """One sentence: how many passed, and which failed."""
+    """Says in one sentence how many self-checks passed, and which failed."""
     checks = report.checks
     if not checks:
         return "Instruments: no checks of them are stored for this environment."
@@ -56,7 +56,7 @@ def summary(report: Report) -> str:
 
 
 def tables(report: Report) -> list[CheckTable]:
-    """A table for each base model and the settings that its scores are made with."""
+    """Returns a table for each base model and the settings that its scores are made with."""
     groups: dict[str, list[StoredCheck]] = {}
     for check in report.checks:
         title = f"{check.model}, precision {check.precision}, attention {check.attention}"

@@ -1,4 +1,4 @@
-"""What tuning found: tables, notes and a plot, the same for every form of the report."""
+"""Shows what tuning found: tables, notes and a plot, the same for every form of the report."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ NOTE = (
     "found on average (Dodge et al. 2019), as if drawn at random; one that failed is worth the worst that was finished."
 )
 RATE = "learning_rate"
-WHOLE = 0.999  # of the weights: all of them
-# The columns that a narrow terminal does without, the first first.
+WHOLE = 0.999  # a trainable share above this counts as all weights
+# The columns that a narrow terminal leaves out, in this order.
 SPARE = ("notes", "front", "peak", "best of", "other settings", "trials", "default")
 MOST_POINTS = 60
 CAPTION = (
@@ -37,7 +37,7 @@ CAPTION = (
 
 
 class Tuning(Section):
-    """What the search for settings found, for each group of studies that may be compared."""
+    """The result of the search for settings, for each group of studies that may be compared."""
 
     name = "tuning"
     title = TITLE
@@ -62,19 +62,19 @@ class Tuning(Section):
 
 
 def table_of(name: str, studies: Sequence[StoredStudy], report: Report) -> TextTable:
-    """One group of studies as a table."""
+    """Makes a table of one group of studies."""
     rows = lines(studies, report.blocks)
     return TextTable(name, headers(studies), rows, file=("tuning", name), spare=SPARE, css="tuning")
 
 
 def labels_of(study: StoredStudy, report: Report) -> list[str]:
-    """The labels of a study's block in the suite's order, which gives each its colour."""
+    """Returns the labels of a study's block in the suite's order, which gives each label its colour."""
     blocks = (block for block in report.blocks if (block.task, block.model) == (study.task, study.model))
     return list(dict.fromkeys(row.label for block in blocks for row in block.rows))
 
 
 def groups(studies: Sequence[StoredStudy]) -> dict[str, list[StoredStudy]]:
-    """Title -> studies that may be compared: one task, model, data size and quality."""
+    """Groups studies that may be compared: title -> the studies of one task, model, data size and quality."""
     found: dict[str, list[StoredStudy]] = {}
     for study in studies:
         examples = f"{study.n_train} examples" if study.n_train else ""
@@ -85,7 +85,7 @@ def groups(studies: Sequence[StoredStudy]) -> dict[str, list[StoredStudy]]:
 
 
 def headers(studies: Sequence[StoredStudy]) -> list[str]:
-    """The columns: which there are depends on what was searched, and for what."""
+    """Returns the headers of the table's columns, which depend on what was searched, and for which goals."""
     budgets = [f"best of {k}" for k in budgets_of(studies)]
     rates = ["learning rate", "× full's"] if any(rate_of(study) for study in studies) else []
     goals = ["front"] if any(len(study.goals) > 1 for study in studies) else []
@@ -94,13 +94,13 @@ def headers(studies: Sequence[StoredStudy]) -> list[str]:
 
 
 def budgets_of(studies: Sequence[StoredStudy]) -> list[int]:
-    """The numbers of trials for which the expected best is told: a quarter and a half of them."""
+    """Returns the numbers of trials for which the expected best is shown: a quarter and a half of them."""
     most = max((len(study.trials) for study in studies), default=0)
     return sorted({k for k in (max(1, most // 4), max(1, most // 2)) if k < most})
 
 
 def lines(studies: Sequence[StoredStudy], blocks: Sequence[Block] = ()) -> list[list[str]]:
-    """The texts of a table's rows, the best first. `blocks` have what the final cells scored."""
+    """Returns the texts of the table's rows, the best first. `blocks` hold the scores of the final cells."""
     full = full_rate(studies)
     ranked = sorted(studies, key=lambda study: -merit(study.best) if study.best else float("inf"))
     rated, several = any(map(rate_of, studies)), any(len(study.goals) > 1 for study in studies)
@@ -108,7 +108,7 @@ def lines(studies: Sequence[StoredStudy], blocks: Sequence[Block] = ()) -> list[
 
 
 def tested(study: StoredStudy, blocks: Sequence[Block]) -> str:
-    """The test score of a study's final cells over the suite's seeds."""
+    """Returns the test score of a study's final cells over the suite's seeds, as text."""
     rows = [
         row
         for block in blocks
@@ -122,7 +122,8 @@ def tested(study: StoredStudy, blocks: Sequence[Block]) -> str:
 
 
 def full_rate(studies: Sequence[StoredStudy]) -> float | None:
-    """The learning rate that was found for training all weights; of several labels that do, that of the best."""
+    """Returns the learning rate that was found for training all weights; where several labels do so, that of the best.
+    None where no label does."""
     whole = [study for study in studies if (study.trainable or 0.0) > WHOLE and study.best and rate_of(study)]
     best = max(whole, key=lambda study: merit(study.best) if study.best else 0.0, default=None)
     return rate_of(best) if best else None
@@ -154,21 +155,23 @@ def line(
 
 
 def drawn_merits(study: StoredStudy) -> list[float]:
-    """What each trial was worth, for the expected best of k: one that failed is worth the worst that was finished, one
-    that was ended early what it had reached. Without the failures a method that often fails would look safe."""
+    """Returns the score of each trial, signed so that more is better, for the expected best of k. A failed trial counts
+    as the worst that was finished, a trial that was ended early as what it had reached. Without the failures a method
+    that often fails would look safe."""
     finished = [merit(trial) for trial in study.trials if trial.merits]
     return [merit(trial) if trial.merits else min(finished) for trial in study.trials] if finished else []
 
 
 def counts(study: StoredStudy) -> str:
-    """How many trials there were, and how those ended that were not finished."""
+    """Returns how many trials there were, and how many ended otherwise than done: "12 (2 failed)"."""
     states = [trial.status for trial in study.trials]
     bad = {state: states.count(state) for state in dict.fromkeys(states) if state != "done"}
     return f"{len(states)}" + (f" ({', '.join(f'{count} {state}' for state, count in bad.items())})" if bad else "")
 
 
 def notes(study: StoredStudy) -> list[str]:
-    """What a reader should know of a study's choice."""
+    """Returns remarks on a study's choice for the reader: a bad end, the default as best, an edge of the space,
+    importance."""
     found = []
     if study.status != "done":
         found.append(f"{study.status}: {study.reason}")
@@ -183,7 +186,7 @@ def notes(study: StoredStudy) -> list[str]:
 
 
 def warnings(studies: Sequence[StoredStudy]) -> list[str]:
-    """What tuning did not settle, in sentences."""
+    """Returns a sentence for each best value that lies at the end of its space, so that a better one may lie beyond."""
     return [
         f"{study.label} ({study.task}, {study.n_train} examples): the best {name} tried, {value_text(at['value'])}, is "
         f"at the {at['end']} end of its space; a better one may lie beyond. Widen its space."
@@ -193,7 +196,7 @@ def warnings(studies: Sequence[StoredStudy]) -> list[str]:
 
 
 def times(ratio: float) -> str:
-    """A ratio with two digits: 0.48, 26, 210."""
+    """Formats a ratio with two digits: 0.48, 26, 210."""
     return f"{float(f'{ratio:.2g}'):g}"
 
 
@@ -202,7 +205,7 @@ def value_text(value: object) -> str:
 
 
 def rate_of(study: StoredStudy) -> float | None:
-    """The learning rate that was found."""
+    """Returns the learning rate that a study found; None where it searched for none."""
     found = [value for key, value in (study.best.params if study.best else {}).items() if key.endswith(RATE)]
     return float(found[0]) if found and isinstance(found[0], int | float) else None
 
@@ -212,8 +215,8 @@ def merit(trial: StoredTrial) -> float:
 
 
 def curves(studies: Sequence[StoredStudy], every: Sequence[str] = ()) -> alt.HConcatChart | None:
-    """A chart, for each label: the expected best validation score of k trials with its 95% interval over trials; and
-    the best so far by the seconds that were spent. None where no study has two trials."""
+    """Draws two charts for all labels: the expected best validation score of k trials with its 95% interval over
+    trials, and the best so far by the seconds that were spent. None where no study has two trials."""
     rows = []
     for study in studies:
         merits = drawn_merits(study)
@@ -252,7 +255,7 @@ def curves(studies: Sequence[StoredStudy], every: Sequence[str] = ()) -> alt.HCo
 
 
 def so_far(studies: Sequence[StoredStudy]) -> Iterator[dict[str, object]]:
-    """The best value after each trial, by the seconds that all trials until then took."""
+    """Yields the best value after each trial of each study, with the seconds that all its trials until then took."""
     for study in studies:
         seconds, best = 0.0, None
         for trial in study.trials:
