@@ -1,7 +1,7 @@
 """Reads a model folder's architecture: the configuration, and the names and shapes of the weights.
 
-Read from `config.json` and the headers of the safetensors files, by json and struct alone: no weight is loaded.
-Not covered: checkpoints of another form (`.bin`, GGUF), which have no header that can be read so.
+Only `config.json` and the headers of the safetensors files are read, by json and struct alone; no weight is loaded. Not
+covered: checkpoints of another form (`.bin`, GGUF), which have no such header.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ HEADER_MOST = 100_000_000  # bytes: the format's own limit for a header
 
 @dataclass(frozen=True)
 class Network:
-    """A causal language model's shapes. `weights` maps each parameter to its shape (tied weights once);
-    `stored_bytes` are those of the checkpoint, whose dtype need not be the one that a cell computes in."""
+    """The names and shapes of a causal language model's weights, and its configuration.
+
+    `weights` maps each parameter to its shape (tied weights once); `stored_bytes` is the size of the checkpoint's
+    weights, whose dtype need not be the one that a cell computes in.
+    """
 
     config: Mapping[str, Any]
     weights: Mapping[str, Shape]
@@ -36,7 +39,7 @@ class Network:
 
     @cached_property
     def layers(self) -> tuple[dict[str, str], ...]:
-        """For each decoder layer, from the bottom up: name within the layer -> name in `weights`."""
+        """For each decoder layer, from the bottom up: {name within the layer: name in `weights`}."""
         by_number: dict[int, dict[str, str]] = {}
         for name in self.weights:
             if match := LAYER.match(name):
@@ -45,13 +48,13 @@ class Network:
 
     @cached_property
     def final_norm(self) -> str:
-        """The norm above the last layer, or ""."""
+        """The name in `weights` of the norm above the last layer, or an empty string."""
         outside = (name for name in self.weights if not LAYER.match(name))
         return next((name for name in outside if name.endswith("norm.weight")), "")
 
     @cached_property
     def embedding(self) -> str:
-        """The token embedding (vocabulary × hidden), or ""."""
+        """The name in `weights` of the token embedding (vocabulary × hidden), or an empty string."""
         return next((name for name in self.weights if name.endswith("embed_tokens.weight")), "")
 
     @property
@@ -78,7 +81,7 @@ class Network:
         return sum(map(math.prod, self.weights.values()))
 
     def linears(self, targets: str | Sequence[str] = "all-linear") -> dict[str, Shape]:
-        """The linear layers inside the decoder: name in `weights` -> (out, in). Not the output layer.
+        """Return the linear layers inside the decoder as {name in `weights`: (out, in)}, without the output layer.
 
         `targets` chooses among them by peft's rules: a pattern for the whole name, or the ends of names.
         """
@@ -90,7 +93,8 @@ class Network:
         }
 
     def unmatched(self, targets: str | Sequence[str]) -> Iterator[str]:
-        """A sentence for each target that matches no linear layer of this model; peft silently ignores such ones."""
+        """Yield a message for each target that matches no linear layer of this model; peft silently ignores such
+        targets."""
         names = [name.removesuffix(".weight") for name in (*self.weights, "lm_head.weight")]
         linears = [name.removesuffix(".weight") for name in self.linears()]
         if isinstance(targets, str):
@@ -102,7 +106,8 @@ class Network:
                 yield unknown("linear layer", target, sorted({name.split(".")[-1] for name in linears}))
 
     def is_counted(self) -> bool:
-        """Whether every layer has the form that `plan/memory.py` counts: attention and a gated MLP, as in Llama."""
+        """Return whether every layer has the form that `plan/memory.py` counts: attention and a gated MLP, as in
+        Llama."""
         wanted = set(LINEARS)
         each = ({short.split(".")[-2] for short in layer if short.endswith("_proj.weight")} for layer in self.layers)
         return bool(self.embedding and self.layers and "num_attention_heads" in self.config) and all(
@@ -111,7 +116,8 @@ class Network:
 
 
 def sample(layers: int = 128) -> Network:
-    """A network of Llama's form without a checkpoint, to count what a method trains in such a model."""
+    """Return a small made-up network of Llama's form, to find out which tensors a method trains without any
+    checkpoint."""
     weights: dict[str, Shape] = {"model.embed_tokens.weight": (32, 8), "model.norm.weight": (8,)}
     for place in range(layers):
         for part in LINEARS:
@@ -122,7 +128,7 @@ def sample(layers: int = 128) -> Network:
 
 
 def is_target(layer: str, targets: str | Sequence[str]) -> bool:
-    """Whether peft would adapt the linear layer of this name."""
+    """Return whether peft would adapt the linear layer of this name."""
     if targets == "all-linear":
         return True
     if isinstance(targets, str):
@@ -131,7 +137,7 @@ def is_target(layer: str, targets: str | Sequence[str]) -> bool:
 
 
 def read_network(folder: Path) -> Network | None:
-    """The network of a model folder; None where it has no readable config.json and safetensors headers."""
+    """Return the network of a model folder; None where it has no readable config.json and safetensors headers."""
     try:
         config = json.loads((folder / "config.json").read_text())
         weights: dict[str, Shape] = {}
@@ -152,8 +158,11 @@ def read_network(folder: Path) -> Network | None:
 
 
 def header(path: Path) -> Iterator[tuple[str, str, Shape]]:
-    """(name, dtype, shape) of each tensor: eight bytes of length (little-endian), then that much JSON
-    (https://github.com/huggingface/safetensors#format). Raises ValueError for anything else."""
+    """Yield (name, dtype, shape) of each tensor of a safetensors file, from its header.
+
+    The header is eight bytes of length (little-endian), then that much JSON
+    (https://github.com/huggingface/safetensors#format). Raises ValueError for anything else.
+    """
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > HEADER_MOST:

@@ -1,4 +1,4 @@
-"""The error tree.
+"""The exceptions that tunebench raises on purpose, and what each one means to the caller.
 
 ::
 
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 
 class TunebenchError(Exception):
-    """Anything this package raises on purpose."""
+    """The base of every error that this package raises on purpose."""
 
 
 class UserError(TunebenchError):
@@ -81,21 +81,22 @@ class NewerStore(StoreError):
 
 
 class BusyStore(StoreError):
-    """Another process has the database open, and DuckDB lets one in."""
+    """A database that another process has open; DuckDB lets only one process in."""
 
 
 class FullDisk(StoreError):
-    """No space is left where results are kept; what is there already is whole."""
+    """A results folder on a disk with no space left; what is there already is whole."""
 
 
 class CellError(TunebenchError):
-    """Ends one cell. `status` is the word that the store keeps."""
+    """An error that ends one cell; the other cells go on. `status` is how the attempt ended, as the store records
+    it."""
 
     status = "failed"
 
 
 class OutOfMemory(CellError):
-    """Memory ran out, with evidence: a CUDA error, or the memory watchdog."""
+    """The cell's memory ran out, as a CUDA error or the memory watchdog showed."""
 
     status = "oom"
 
@@ -119,7 +120,7 @@ class Unavailable(CellError):
 
 
 def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> str:
-    """The message for an unknown name: the name, the nearest match, and the allowed names.
+    """Return the message for an unknown name: the name, the nearest match, and the allowed names.
 
     Example: ``unknown("method", "lorra", ["lora", "full"])``.
     """
@@ -136,5 +137,5 @@ def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> s
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun in the right form: "1 model", "2 models"."""
+    """Return a number with its noun in the right form: "1 model", "2 models"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -1,4 +1,4 @@
-"""The base of everything that a suite names and gives settings: methods, objectives and curricula.
+"""The base class of everything that a suite names and gives settings: methods, objectives and curricula.
 
 A class's annotated public fields are its YAML keys, with their defaults; `suite/instantiate.py` checks and coerces the
 values by the annotations before an object is made.
@@ -22,7 +22,8 @@ Found = TypeVar("Found")
 
 @cache
 def annotations_of(kind: type) -> Settings:
-    """Field -> type for a class's annotated public fields. Cached, because a plan needs it for each of its cells."""
+    """Return {field: type} of a class's annotated public fields. Cached, because a plan needs it for each of its
+    cells."""
     return {
         key: hint
         for key, hint in get_type_hints(kind).items()
@@ -49,17 +50,17 @@ class Configurable:
 
     @classmethod
     def annotations(cls) -> Settings:
-        """YAML keys and their types, base class first."""
+        """Return {YAML key: type}, the base class's keys first."""
         return annotations_of(cls)  # type: ignore[arg-type]  # a class is hashable
 
     @classmethod
     def fields(cls) -> Settings:
-        """YAML keys and their defaults."""
+        """Return {YAML key: default value}."""
         return {key: getattr(cls, key) for key in cls.annotations()}
 
     @property
     def settings(self) -> Settings:
-        """Every key with its resolved value."""
+        """The value of every setting of this object, as {YAML key: value}."""
         return {key: getattr(self, key) for key in self.fields()}
 
     @property
@@ -72,15 +73,17 @@ class Configurable:
         return {k: value for k, value in self.settings.items() if k not in self.later or value != fields[k]}
 
     def problems(self) -> Iterable[str]:
-        """Faults of this combination of settings, beyond their types."""
+        """Return what is wrong with this combination of settings, beyond their types; subclasses override it."""
         return ()
 
     def mistakes(self) -> Iterable[str]:
-        """Faults of these settings: those of `problems`, and those that the base class finds for every kind."""
+        """Return everything that is wrong with these settings: `problems`, and what the base class checks for every
+        kind."""
         return self.problems()
 
     def skip(self) -> str | None:
-        """The reason why it cannot run on this machine, or None. Called before a process is started; loads nothing."""
+        """Return the reason why this object cannot run on this machine, or None. Called before a process is started;
+        loads nothing."""
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
             return f"{self.name} needs the package{'s' if missing[1:] else ''} {', '.join(missing)}"
@@ -88,15 +91,16 @@ class Configurable:
 
 
 def inside(kind: type, module: str) -> bool:
-    """Whether a class is defined in a module, or in a package of that name."""
+    """Return whether a class is defined in a module, or in a package of that name."""
     return f"{kind.__module__}.".startswith(f"{module}.")
 
 
 def find_classes(package: str, path: Iterable[str], base: type[Found]) -> dict[str, type[Found]]:
-    """Name -> class, sorted by name: every subclass of `base` with a non-empty `name` that the package defines.
+    """Return {name: class}, sorted by name, of every subclass of `base` with a non-empty `name` that the package
+    defines.
 
-    `package` and `path` are a package's `__name__` and `__path__`; all its modules are imported.
-    Raises RuntimeError when two classes have the same name.
+    `package` and `path` are a package's `__name__` and `__path__`; all its modules are imported. Raises RuntimeError
+    when two classes have the same name.
     """
     classes: dict[str, type[Found]] = {}
     for info in pkgutil.iter_modules(path):

@@ -1,4 +1,4 @@
-"""On which data a model is trained, in which order, a file each, found by walking this folder.
+"""Curricula: on which data a model is trained, in which order; a file each, found by walking this folder.
 
 In: a cell's tasks. Out: stages of training, with encoded rows.
 """
@@ -16,5 +16,5 @@ __all__ = ["ASIDE", "Curriculum", "Single", "Stage", "all_curricula"]
 
 @cache
 def all_curricula() -> dict[str, type[Curriculum]]:
-    """Every curriculum by name."""
+    """Return {name: class} for every curriculum."""
     return find_classes(__name__, __path__, Curriculum)

@@ -1,8 +1,8 @@
-"""What every curriculum is: stages of training, each on rows of its own.
+"""The base class of every curriculum: stages of training, each on its own rows.
 
 A curriculum is one class in one file of this folder; without one, a cell is trained on its task, in one stage
 (`single.py`). Every stage has an optimiser and a learning-rate schedule of its own: Adam's moments of an earlier task
-say nothing of the next one's gradients. Adapters and weights go on where the stage before has left them.
+say nothing of the next one's gradients. Adapters and weights carry over from stage to stage.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ ASIDE = "aside"  # the key of a row that answers no task
 
 @dataclass(frozen=True)
 class Stage:
-    """One training after another: rows to learn, and rows to validate on (none: it is not stopped early).
+    """One stage of training: encoded rows to learn, and rows to validate on (empty: no early stopping).
 
-    Rows that are not `ordered` are the data: they are drawn at random for the cell's steps or epochs. Ordered ones are
-    the whole course of the stage: they are learned once, batch after batch, as they stand.
+    Rows that are not `ordered` are drawn at random for the cell's steps or epochs. Ordered rows are the whole course of
+    the stage: they are learned once, batch after batch, as they stand.
     """
 
     name: str
@@ -56,45 +56,48 @@ class Stage:
 
 
 class Curriculum(Configurable):
-    """On which data, in which order. Annotated public fields are the YAML keys, with their defaults."""
+    """The data that a cell trains on, and their order. Annotated public fields are the YAML keys, with their
+    defaults."""
 
     kind = "curriculum"
-    space: ClassVar[Space] = {}  # what tuning may move
+    space: ClassVar[Space] = {}  # the settings that tuning may search
     scores_stages: ClassVar[bool] = False  # True: every learned task is scored after each stage
     chat: ClassVar[bool] = False  # True: learned tasks are asked through the model's chat template, also in scoring
 
     # --- planning: pure, no torch ---
 
     def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
-        """Why it does not go with a method or with training settings (`settings.TrainSettings`)."""
+        """Yield why the curriculum cannot be used with a method or with training settings."""
         if not method.is_language_model:
             yield f"{method.name} has the answers of one task for its output, and {self.name} learns other text too."
 
     def clashes(self, task: str, train: TrainSettings) -> Iterable[str]:
-        """Why it does not go with a suite's task."""
+        """Return why the curriculum cannot be used with a suite's task; empty where it can."""
         return ()
 
     def learns(self, task: str) -> tuple[str, ...]:
-        """The tasks that are learned, and scored in the end; the first is the suite's."""
+        """Return the tasks that are learned, and scored in the end; the first is the suite's."""
         return (task,)
 
     def reads(self, task: str) -> tuple[str, ...]:
-        """Other tasks whose training text it reads, without being scored on them."""
+        """Return other tasks whose training text the curriculum uses without being scored on them."""
         return ()
 
     # --- working: inside the worker's process ---
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
-        """The stages, in order, with encoded rows. `model` is attached; it says how its scorer encodes."""
+        """Return the stages, in order, with encoded rows. `model` is attached; its scorer decides how rows are
+        encoded."""
         raise NotImplementedError
 
     def summary(self, history: Sequence[tuple[str, Sequence[Score]]]) -> list[Fact]:
-        """What the scores of the learned tasks after each stage say. Asked where `scores_stages`."""
+        """Return facts computed from the scores of all learned tasks after each stage: `history` is (stage, scores) in
+        order. Only called where `scores_stages`."""
         return []
 
 
 def rows_of_steps(context: Context, shares: Sequence[float], passes: Sequence[float]) -> list[int]:
-    """How many rows each stage learns: its share of the cell's steps, or `passes[i]` rows for each epoch.
+    """Return how many rows each stage learns: its share of the cell's steps, or `passes[i]` rows for each epoch.
 
     Steps are rounded so that they sum to the cell's; shares sum to 1.
     """
@@ -107,12 +110,12 @@ def rows_of_steps(context: Context, shares: Sequence[float], passes: Sequence[fl
 
 
 def mixture(parts: Mapping[str, Sequence[Row]], shares: Mapping[str, float], count: int, salt: object) -> list[Row]:
-    """`count` rows in the order in which they are learned, every stretch of them mixed in proportion to `shares`.
+    """Return `count` rows in the order in which they are learned, mixed everywhere in proportion to `shares`.
 
     The next row is of the part that is furthest behind its share; so no part is ever a whole row ahead of it. A part's
-    rows come in an order drawn (by `salt`) anew each time all of them have been learned. Where several parts are
-    mixed, every row counts the same in the loss, however many tokens it teaches: a passage of a hundred tokens would
-    otherwise drown out the answers of one.
+    rows come in an order drawn (by `salt`) anew each time all of them have been learned. Where several parts are mixed,
+    every row counts the same in the loss, however many tokens it teaches: a passage of a hundred tokens would otherwise
+    drown out the answers of one.
     """
     given = {name: share for name, share in shares.items() if share > 0}
     total = sum(given.values())
@@ -128,13 +131,13 @@ def mixture(parts: Mapping[str, Sequence[Row]], shares: Mapping[str, float], cou
 
 
 def aside(rows: Sequence[Row]) -> list[Row]:
-    """Rows that are learned beside the tasks, such as general text: their loss is minimised, and is no part of the
-    cross-entropy of the tasks' answers."""
+    """Mark rows that are learned beside the tasks, such as general text: their loss is minimised, but is left out of
+    the cross-entropy of the tasks' answers."""
     return [{**row, ASIDE: True} for row in rows]
 
 
 def endless(rows: Sequence[Row], salt: str) -> Iterator[Row]:
-    """Rows without end, each pass over them in another order."""
+    """Yield rows without end, each pass over them in another order."""
     number = 0
     while True:
         order = list(range(len(rows)))
@@ -148,7 +151,7 @@ def answer_tokens(row: Row) -> int:
 
 
 def weight_problems(weights: Mapping[str, float], tasks: Sequence[str]) -> Iterator[str]:
-    """What is wrong with mixing weights of tasks."""
+    """Yield what is wrong with the weights by which a curriculum mixes tasks."""
     for name, weight in weights.items():
         if name not in tasks:
             yield f"weights names {name!r}, which is not learned here. The tasks are {', '.join(tasks)}."

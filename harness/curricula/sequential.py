@@ -74,7 +74,7 @@ class Sequential(Curriculum):
             yield f"steps is {train.steps}, and there are {len(order)} tasks to learn. Raise steps."
 
     def order(self, task: str) -> tuple[str, ...]:
-        """The tasks in the order in which they are learned."""
+        """Return the tasks in the order in which they are learned."""
         return tuple(self.tasks) if task in self.tasks else (task, *self.tasks)
 
     def learns(self, task: str) -> tuple[str, ...]:
@@ -122,19 +122,28 @@ class Sequential(Curriculum):
 
 
 def average(matrix: Sequence[Sequence[float]]) -> float:
-    """ACC = 1/T Σ_j R[T][j] (Lopez-Paz & Ranzato 2017)."""
+    """Return the average accuracy, ACC = 1/T Σ_j R[T][j] (Lopez-Paz & Ranzato 2017).
+
+    R[i][j] is the score of task j after stage i of T.
+    """
     return sum(matrix[-1]) / len(matrix)
 
 
 def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
-    """BWT = 1/(T-1) Σ_{j<T} (R[T][j] - R[j][j]) (Lopez-Paz & Ranzato 2017), in the metric's own direction."""
+    """Return the backward transfer, BWT = 1/(T-1) Σ_{j<T} (R[T][j] - R[j][j]) (Lopez-Paz & Ranzato 2017).
+
+    R[i][j] is the score of task j after stage i of T, in the metric's own direction.
+    """
     earlier = range(len(matrix) - 1)
     return sum(matrix[-1][task] - matrix[task][task] for task in earlier) / len(earlier)
 
 
 def forgetting(matrix: Sequence[Sequence[float]], higher_is_better: bool = True) -> float:
-    """F = 1/(T-1) Σ_{j<T} (max_{l<T} R[l][j] - R[T][j]) (Chaudhry et al. 2018); the best of before, so it may come
-    from before the task was learned. Positive is worse, whichever direction the metric has."""
+    """Return the forgetting, F = 1/(T-1) Σ_{j<T} (max_{l<T} R[l][j] - R[T][j]) (Chaudhry et al. 2018).
+
+    R[i][j] is the score of task j after stage i of T. The best earlier score may come from before the task was learned.
+    Positive is worse, whichever direction the metric has.
+    """
     sign = 1 if higher_is_better else -1
     earlier = range(len(matrix) - 1)
     best = [max(sign * row[task] for row in matrix[:-1]) for task in earlier]

@@ -1,4 +1,4 @@
-"""One task, in one stage: what is done where a suite names no curriculum."""
+"""Training on one task, in one stage: what is done where a suite names no curriculum."""
 
 from __future__ import annotations
 

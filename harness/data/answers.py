@@ -1,8 +1,8 @@
-"""What a task of generated text teaches as an answer, and how a generated answer is scored.
+"""Says what a task of generated text teaches as an answer, and scores a generated answer.
 
 A trained model writes what it was taught: the task's delimiter, then the answer. The delimiter is therefore taken off
-again before the task's filters and metric see the text, in scoring, in rewards and in the check of the task alike.
-Not covered: tasks of multiple choice, whose answers are not written but chosen (`tasks.py`).
+again before the task's filters and metric see the text: in scoring, in rewards and in the check of the task alike. Not
+covered: tasks of multiple choice, whose answers are not written but chosen (`tasks.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from harness.data.lm_eval_task import Document, Task
 from harness.errors import TaskError
 
 CHECKED = 2000  # documents of a split, evenly spaced, whose answers are scored when a task is prepared
-COMPARED = 20  # of them, those whose answers are compared with other texts
-CLOSE = 1e-6  # so far from the best value is rounding
+COMPARED = 20  # of the checked documents, how many have their answers compared with other texts
+CLOSE = 1e-6  # a difference from the best value that is rounding
 SHOWN = 60  # characters of a text in a message
 # The value of a perfect answer, of metrics whose names tell it. Some have two scales: then the nearer one counts.
 ONE = ("exact_match", "em", "acc", "accuracy", "f1", "rouge", "rouge1", "rouge2", "rougel", "rougelsum", "rouge_l")
@@ -25,9 +25,10 @@ NONE = ("ter", "wer", "cer")
 
 
 def delimiter_of(task: Task, document: Document, chat: bool = False) -> str:
-    """What a trained model writes between the question and the answer.
+    """Return the text, such as a space, that a trained model writes between a document's question and its answer.
 
-    A chat template ends where the answer begins; a prefix that the task puts there stays apart from the answer.
+    It is empty for a task that scores the answer's likelihood alone, and with `chat`: a chat template ends where the
+    answer begins. A prefix that the task puts there and that ends in no space still needs the delimiter.
     """
     if task.OUTPUT_TYPE == "loglikelihood":
         return ""
@@ -37,7 +38,7 @@ def delimiter_of(task: Task, document: Document, chat: bool = False) -> str:
 
 
 def answer_of(task: Task, document: Document) -> str:
-    """The right answer of a document whose answer is written. Raises TaskError where it has none or several."""
+    """Return the right answer of a document whose answer is written. Raises TaskError where it has none or several."""
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         choices = task.doc_to_choice(document)
@@ -53,21 +54,22 @@ def answer_of(task: Task, document: Document) -> str:
 
 
 def heard(text: str, delimiter: str) -> str:
-    """A generated text without the delimiter that a trained model puts before its answer."""
+    """Return a generated text without the delimiter that a trained model puts before its answer."""
     return text.removeprefix(delimiter)
 
 
 def first_metric(task: Task, values: Mapping[str, object]) -> str:
-    """The metric that counts, of those that a document was given: the first that the task's YAML names.
+    """Return the name of the headline metric among the metrics in `values`: the first that the task's YAML names.
 
-    lm-eval hands them over in an order of its own. A metric that it splits into several (`pass@1`) is the first of
-    these.
+    lm-eval returns them in an order of its own. Where it splits the YAML's metric into several (such as `pass@1`), the
+    first of these is returned.
     """
     return next((name for name in task.aggregation() if name in values), next(iter(values)))
 
 
 def filtered(task: Task, document: Document, text: str, delimiter: str) -> tuple[str, list[object]]:
-    """(a generated text as far as the first stop sequence, what the task's first filters make of it)."""
+    """Return (a generated text up to its first stop sequence, the responses that the task's first filters make of
+    it)."""
     from lm_eval.models.utils import postprocess_generated_text
 
     generation = task.config.generation_kwargs or {}
@@ -79,7 +81,7 @@ def filtered(task: Task, document: Document, text: str, delimiter: str) -> tuple
 
 
 def written_score(task: Task, document: Document, text: str, delimiter: str) -> tuple[str, object]:
-    """(the task's first metric, its value) of a generated text, as scoring gives it."""
+    """Return (name of the task's headline metric, its value) for a generated text, as scoring computes it."""
     values = task.process_results(document, filtered(task, document, text, delimiter)[1])
     metric = first_metric(task, values)
     return metric, values[metric]
@@ -87,7 +89,8 @@ def written_score(task: Task, document: Document, text: str, delimiter: str) -> 
 
 @dataclass(frozen=True)
 class Taught:
-    """A document's own answer, as a trained model would write it, and what scoring makes of it."""
+    """A document's right answer as a trained model would write it, and what scoring makes of it: the text up to the
+    first stop sequence, the filtered responses, and the headline metric with its value."""
 
     document: Document
     answer: str
@@ -99,9 +102,10 @@ class Taught:
 
 
 def unscorable(task: Task, splits: Mapping[str, Sequence[Document]]) -> str:
-    """The reason why a model that learned a task of generated text perfectly would not score best, or "".
+    """Return the reason why a model that learned a task of generated text perfectly would not score best, or an empty
+    string.
 
-    Each document's own answer, as it is taught, goes through the stop sequences, the filters and the metric.
+    Each document's right answer, written as it is taught, goes through the stop sequences, the filters and the metric.
     """
     if task.OUTPUT_TYPE != "generate_until":
         return ""
@@ -123,7 +127,7 @@ def unscorable(task: Task, splits: Mapping[str, Sequence[Document]]) -> str:
     if not all(isinstance(one.value, int | float) for one in taught):
         return unscorable_together(task, metric, taught)
     best = best_value(metric, [cast(float, one.value) for one in taught], better)
-    # So that a value that is no number is missed too.
+    # `not … <= …`, so that NaN counts as missed too.
     missed = [one for one in taught if best is not None and not abs(cast(float, one.value) - best) <= CLOSE]
     if missed:
         return complaint(task, missed[0], f"{best:g}", len(missed), len(taught))
@@ -135,7 +139,8 @@ def unscorable(task: Task, splits: Mapping[str, Sequence[Document]]) -> str:
 
 
 def as_taught(task: Task, document: Document) -> Taught:
-    """A document's own answer through stop sequences, filters and metric."""
+    """Return a document's right answer together with what stop sequences, filters and the headline metric make of
+    it."""
     answer, delimiter = answer_of(task, document), delimiter_of(task, document)
     text = f"{delimiter}{answer}"
     stopped, responses = filtered(task, document, text, delimiter)
@@ -145,8 +150,8 @@ def as_taught(task: Task, document: Document) -> Taught:
 
 
 def best_value(metric: str, values: Sequence[float], higher: bool) -> float | None:
-    """The value of a perfect answer, told by the metric's name or by the values that right answers get; None where
-    neither tells it."""
+    """Return the value that a perfect answer gets, derived from the metric's name or from the values that right answers
+    get; None where neither settles it. `higher`: whether higher is better."""
     name = metric.lower().partition(",")[0]
     if not higher:
         return 0.0 if name in NONE or min(values) == 0 else None
@@ -156,7 +161,8 @@ def best_value(metric: str, values: Sequence[float], higher: bool) -> float | No
 
 
 def unscorable_together(task: Task, metric: str, taught: Sequence[Taught]) -> str:
-    """As `unscorable`, for a metric that has a value for all documents together alone."""
+    """Return the reason, as `unscorable` does, for a metric that has no value for one document, only for all
+    together."""
     aggregate = task.aggregation().get(metric)
     if not callable(aggregate):
         return ""
@@ -173,8 +179,11 @@ def unscorable_together(task: Task, metric: str, taught: Sequence[Taught]) -> st
 
 
 def outdone(task: Task, one: Taught, others: Sequence[str], higher: bool) -> str:
-    """The reason why a document's own answer is not the best one, where the metric's best value is not known: another
-    text of the document scores higher, or other documents' answers score no less."""
+    """Return the reason why a document's right answer is not its best one, or an empty string. For metrics whose best
+    value is not known.
+
+    The reason is that another text of the document scores higher, or that other documents' answers score no less.
+    """
     sign = 1.0 if higher else -1.0
     own = sign * cast(float, one.value)
     texts = {"the answer as it stands in the data": one.answer, "the answer without blanks": one.answer.strip()}
@@ -198,7 +207,8 @@ def outdone(task: Task, one: Taught, others: Sequence[str], higher: bool) -> str
 
 
 def complaint(task: Task, one: Taught, best: str, count: int, total: int, value: str = "", hint: str = "") -> str:
-    """What is wrong with a task whose own answer does not score best: the document, got, wanted, what to change."""
+    """Return the message for a task whose right answer does not score best: the document, what was got, what was
+    wanted, what to change. It happens in `count` of `total` documents."""
     got = one.responses[0] if len(one.responses) == 1 else one.responses
     where = f"in {count} of {total} documents that were tried" if total > 1 else "in a document that was tried"
     until = (task.config.generation_kwargs or {}).get("until") or []
@@ -222,5 +232,5 @@ def complaint(task: Task, one: Taught, best: str, count: int, total: int, value:
 
 
 def short(text: str) -> str:
-    """A text for a message, in quotes; of a long one, its end."""
+    """Return a text in quotes for a message; of a long text only its last 60 characters."""
     return repr(text if len(text) <= SHOWN else f"…{text[-SHOWN:]}")

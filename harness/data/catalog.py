@@ -1,4 +1,4 @@
-"""Finds models and tasks by name, and the files that keep the facts about them.
+"""Finds models and tasks by name, and the files in which their facts are cached.
 
 Not covered: what the facts are (`facts.py`), and making them (`tasks.py`, `leaks.py`, `models/`).
 """
@@ -31,7 +31,7 @@ LENGTHS_VERSION = 1  # raised by hand when lengths are counted in another way: t
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model that can be named. `sources` are parts of one file when there are several."""
+    """A model that a suite can name. Several `sources` are parts of one file."""
 
     name: str
     kind: str  # causal | encoder, or "" for a source that no list describes
@@ -47,7 +47,7 @@ Kind = TypeVar("Kind", ModelFacts, TaskFacts, LengthFacts, DataFacts, OverlapFac
 
 @dataclass(frozen=True)
 class Catalog:
-    """Models and tasks by name, for one project folder (where `suites/` lies)."""
+    """The models and tasks that can be named in one project folder (where `suites/` lies)."""
 
     root: Path
     models: dict[str, ModelEntry]
@@ -56,7 +56,8 @@ class Catalog:
     # --- models ---
 
     def model(self, name: str) -> ModelEntry:
-        """The entry of a name, or of a source given in its place. Raises UserError."""
+        """Return the entry of a model, given by its name or by a source such as hf:org/name. Raises UserError for any
+        other name."""
         if name in self.models:
             return self.models[name]
         kinds = sources.all_kinds()
@@ -67,7 +68,7 @@ class Catalog:
         raise UserError(unknown("model", name, self.models, f"A source works too: {forms}."))
 
     def model_facts(self, name: str) -> ModelFacts | None:
-        """The facts of a fetched model; None before it is fetched, or when its folder is gone."""
+        """Return the facts of a fetched model; None before it is fetched, or when its folder is gone."""
         path = self.model_facts_path(name)
         facts = read_facts(path, ModelFacts)
         if facts is None or not (Path(facts.folder) / "config.json").exists():
@@ -87,7 +88,8 @@ class Catalog:
     # --- tasks ---
 
     def task_path(self, name: str) -> Path:
-        """The YAML of a task: the project's own first, then lm-eval's. Raises UserError."""
+        """Return the YAML of a task: the project's own if there is one, else lm-eval's. Raises UserError for an unknown
+        name."""
         path = self.tasks.get(name) or lm_eval_tasks().get(name)
         if path is None:
             raise UserError(
@@ -101,7 +103,7 @@ class Catalog:
         return path
 
     def task_facts(self, name: str) -> TaskFacts | None:
-        """The facts of a fetched task; None before it is fetched, or when its files have changed."""
+        """Return the facts of a fetched task; None before it is fetched, or when its files have changed."""
         return read_facts(self.task_facts_path(name), TaskFacts)
 
     def task_facts_path(self, name: str) -> Path:
@@ -110,7 +112,8 @@ class Catalog:
     # --- lengths ---
 
     def length_facts(self, model: ModelFacts, task: TaskFacts) -> LengthFacts | None:
-        """How long a task's texts are for a model; None before both are fetched, or when either has changed."""
+        """Return how many tokens a task's texts have for a model; None before they were counted, or when either has
+        changed."""
         return read_facts(self.length_facts_path(model, task), LengthFacts)
 
     def length_facts_path(self, model: ModelFacts, task: TaskFacts) -> Path:
@@ -120,14 +123,15 @@ class Catalog:
     # --- data ---
 
     def data_facts(self, task: TaskFacts) -> DataFacts | None:
-        """The faults counted in a task's documents; None before they were counted."""
+        """Return the faults counted in a task's documents; None before they were counted."""
         return read_facts(self.data_facts_path(task), DataFacts)
 
     def data_facts_path(self, task: TaskFacts) -> Path:
         return sources.cache_root() / "facts" / f"data-{digest([task.fingerprint, DATA_VERSION])[:32]}.json"
 
     def overlap_facts(self, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts | None:
-        """The scored items of one task that are in the learned text of another; None before they were counted."""
+        """Return the scored items of one task that are in the learned text of another; None before they were
+        counted."""
         return read_facts(self.overlap_facts_path(learned, scored), OverlapFacts)
 
     def overlap_facts_path(self, learned: TaskFacts, scored: TaskFacts) -> Path:
@@ -136,7 +140,7 @@ class Catalog:
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Whether a model's tokenizer can write messages as one text: in a file of its own, or in its configuration."""
+    """Return whether a model's tokenizer has a chat template, in a file of its own or in its configuration."""
     if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
         return True
     try:
@@ -146,7 +150,7 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFacts | OverlapFacts) -> None:
-    """Write facts where the catalog looks for them, so that another process sees all of them or none."""
+    """Write facts to the file where the catalog looks for them, so that another process sees all of them or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     kept = asdict(replace(facts, network=None) if isinstance(facts, ModelFacts) else facts)
@@ -157,7 +161,7 @@ def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFac
 
 
 def read_facts(path: Path, kind: type[Kind]) -> Kind | None:
-    """Facts from a file; None when there is none, or when it is damaged: then they are made again."""
+    """Return the facts stored in a file; None when there is none or it is damaged, so that the facts are made again."""
     try:
         stored: dict[str, Any] = json.loads(path.read_text())
         fields: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in stored.items()}
@@ -167,9 +171,10 @@ def read_facts(path: Path, kind: type[Kind]) -> Kind | None:
 
 
 def definition(path: Path) -> str:
-    """A digest of everything that defines a task: its YAML, what it includes, its functions, local data.
+    """Return a digest of everything that defines a task: its YAML, what that includes, its functions, and local data
+    files.
 
-    Data files are noticed by size and time of change, found where the task's loader would look for them.
+    Changes of data files are noticed by size and time of change; they are looked for where the task's loader looks.
     """
     parts: list[object] = [FACTS_VERSION, str(path.resolve()), importlib.metadata.version("lm_eval")]
     for file in definition_files(path):
@@ -180,7 +185,8 @@ def definition(path: Path) -> str:
 
 
 def data_files(path: Path, base: Path) -> list[Path]:
-    """Local files that a task's YAML may name: every text in it that is a file, or a pattern of files."""
+    """Return the local files that a task's YAML may name: every text in it that is the path of a file or a pattern of
+    paths."""
     try:
         config = yaml_without_functions(path)
     except (OSError, ValueError):
@@ -199,7 +205,8 @@ def data_files(path: Path, base: Path) -> list[Path]:
 
 
 def yaml_without_functions(path: Path) -> object:
-    """A task's YAML with its functions as their names. Raises ValueError (yaml.YAMLError is turned into it)."""
+    """Return the content of a task's YAML, with each function replaced by its name. Raises ValueError for invalid
+    YAML."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -213,7 +220,7 @@ def yaml_without_functions(path: Path) -> object:
 
 
 def texts(value: object) -> Iterator[str]:
-    """Every text in a nested value."""
+    """Yield every text in nested mappings and lists."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -225,7 +232,8 @@ def texts(value: object) -> Iterator[str]:
 
 
 def definition_files(path: Path) -> Iterable[Path]:
-    """The YAML, the YAMLs it includes, and the Python files beside it whose functions it names."""
+    """Return a task's YAML, the YAMLs that it includes, the Python files beside it whose functions it names, and the
+    modules of this package that make documents and examples."""
     seen, queue = set(), [path]
     while queue:
         file = queue.pop()
@@ -244,7 +252,8 @@ def definition_files(path: Path) -> Iterable[Path]:
 
 
 def local_stamp(path: Path) -> list[object]:
-    """A local file's name, size and time of change: cheap, and enough to notice an edit."""
+    """Return the name, size in bytes and time of change of a local file, or of each file in a folder: cheap, and enough
+    to notice an edit."""
     if not path.exists():
         return [str(path)]
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -253,8 +262,11 @@ def local_stamp(path: Path) -> list[object]:
 
 @cache
 def lm_eval_tasks() -> dict[str, Path]:
-    """lm-eval's own single tasks: name -> YAML. Found by reading the files once; importing lm-eval takes
-    seconds, and building its index more. The answer is cached per lm-eval version."""
+    """Return lm-eval's own single tasks as {name: YAML}.
+
+    Found by reading the files once and cached per lm-eval version: importing lm-eval takes seconds, and building its
+    index takes more.
+    """
     version = importlib.metadata.version("lm_eval")
     kept = sources.cache_root() / "facts" / f"lm-eval-{version}.json"
     spec = importlib.util.find_spec("lm_eval")
@@ -275,7 +287,7 @@ def lm_eval_tasks() -> dict[str, Path]:
 
 
 def load_catalog(root: Path) -> Catalog:
-    """The catalog of a project folder: `suites/models.yaml` and `suites/tasks/*.yaml`. Raises SuiteError."""
+    """Read the catalog of a project folder from `suites/models.yaml` and `suites/tasks/*.yaml`. Raises SuiteError."""
     import yaml
 
     models: dict[str, ModelEntry] = {}
@@ -308,7 +320,7 @@ def as_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def find_root(start: Path) -> Path:
-    """The nearest folder upwards that holds `suites/`. Raises UserError."""
+    """Return the nearest folder, from `start` upwards, that holds `suites/`. Raises UserError."""
     for folder in (start, *start.parents):
         if (folder / "suites").is_dir():
             return folder

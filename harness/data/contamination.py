@@ -15,12 +15,13 @@ NEAR = 0.8  # the share of a text's n-grams that one other text has
 
 
 def normalise(text: str) -> str:
-    """A text in lower case, with letters and digits only and single spaces: texts equal here are duplicates."""
+    """Return a text in lower case, with letters and digits only and single spaces; two texts that are then equal count
+    as duplicates."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def ngrams(text: str) -> set[str]:
-    """A text's word 5-grams; the whole text where it is shorter."""
+    """Return the set of a text's word 5-grams; the whole text where it is shorter."""
     words = normalise(text).split()
     if len(words) < WORDS:
         return {f"<{' '.join(words)}>"} if words else set()
@@ -28,10 +29,10 @@ def ngrams(text: str) -> set[str]:
 
 
 def matches(scored: Sequence[str], learned: Sequence[str]) -> Iterator[tuple[int, int, float]]:
-    """(place in `scored`, place in `learned`, share) for every scored text that a learned one contains.
+    """Yield (place in `scored`, place in `learned`, share) for every scored text that a learned text contains.
 
-    The share is that of the scored text's n-grams which the learned text has too, at least 0.8. Texts of fewer than
-    five words count only when they are equal but for case and punctuation.
+    The share, from 0.8 to 1, is the fraction of the scored text's 5-grams that the learned text has too. A text of
+    fewer than five words counts only when the texts are equal but for case and punctuation.
     """
     grams = [ngrams(text) for text in scored]
     index: dict[str, list[int]] = defaultdict(list)
@@ -45,7 +46,7 @@ def matches(scored: Sequence[str], learned: Sequence[str]) -> Iterator[tuple[int
 
 
 def contained(scored: Sequence[str], learned: Sequence[str]) -> dict[int, float]:
-    """Place in `scored` -> the largest share of it that one learned text contains (see `matches`)."""
+    """Return {place in `scored`: largest share of that text that one learned text contains} (see `matches`)."""
     shares: dict[int, float] = {}
     for one, _, share in matches(scored, learned):
         shares[one] = max(share, shares.get(one, 0.0))

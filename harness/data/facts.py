@@ -1,6 +1,6 @@
 """Facts about models and tasks that planning, checking and predicting memory use before anything runs.
 
-Found once, by `tunebench fetch`, and kept in the cache, so that `check` and `plan` need neither torch nor lm-eval.
+`tunebench fetch` finds them once and caches them, so that `check` and `plan` need neither torch nor lm-eval.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ TEXTS, TOKENS, PLACES = 8, 128, 16
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A fetched model: its folder, and the SHA-256 of its weights and tokenizer.
+    """A fetched model: its folder, and the SHA-256 of its weights and tokenizer (`fingerprint`).
 
-    `network`, and whether the tokenizer has a `chat` template (None: not known), are read from that folder whenever the
-    facts are: it takes a millisecond, and cannot be out of date.
+    `network`, and whether the tokenizer has a `chat` template (None: not known), are not cached but read from the
+    folder each time: that takes a millisecond, and cannot be out of date.
     """
 
     name: str
@@ -32,9 +32,12 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """A fetched task. `unlearnable` is the reason why it cannot be trained on, or "". `classes` counts the training
-    examples of each class, where there are classes. `metric` is the first that the task names; `learned_from`
-    and `scored_from` are where the documents of these splits come from."""
+    """A fetched task: its file, its fingerprint, and the number of documents in each split.
+
+    `unlearnable` is the reason why it cannot be trained on, empty if it can. `classes` counts the training examples of
+    each class, where there are classes. `metric` is the headline; `learned_from` and `scored_from` name the sources of
+    the training split and of the scored split.
+    """
 
     name: str
     path: str
@@ -52,12 +55,12 @@ class TaskFacts:
 
 @dataclass(frozen=True)
 class LengthFacts:
-    """How long a task's texts are in a model's tokens: memory grows with them.
+    """How many tokens a task's texts have for one model: memory grows with them.
 
-    `training` and `scored` hold 101 quantiles each (the shortest first, the longest last), of training examples
-    with their answers and of the sequences that scoring gives to the model; empty where there are none. Nothing
-    is cut at any `max_length`. `answer` and `continuation` are the most tokens of a sequence that are predicted,
-    in training and in scoring; `sequences` counts the different ones that are scored.
+    `training` and `scored` hold 101 quantiles each (the shortest first, the longest last), of training examples with
+    their answers and of the sequences that scoring gives to the model; empty where there are none. Nothing is cut at
+    any `max_length`. `answer` and `continuation` are the most tokens of a sequence that are predicted, in training and
+    in scoring; `sequences` is the number of distinct scored sequences.
     """
 
     model: str
@@ -84,9 +87,10 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class OverlapFacts:
-    """Scored items of one task that are in the learned text of another, or of itself.
+    """The scored items of one task that are in the learned text of another task, or of the same task.
 
-    Of `n` items, `exact` are there in full, `near` but for a few words. `shown` are the beginnings of a few.
+    Of the `n` scored items, `exact` are in that text in full and `near` but for a few words. `shown` are the beginnings
+    of a few of them.
     """
 
     learned: str
@@ -98,7 +102,7 @@ class OverlapFacts:
 
     @property
     def count(self) -> int:
-        """Items that are there in full or nearly."""
+        """The number of scored items that are in the learned text in full or nearly."""
         return self.exact + self.near
 
 
@@ -106,7 +110,8 @@ class OverlapFacts:
 class Facts:
     """The facts of all models and tasks of a suite, by name.
 
-    Lengths, by (model, task), may be missing: a plan does without them. Overlaps are by (learned task, scored task).
+    `lengths`, by (model, task), may be missing: a plan does without them. `overlaps` are by (learned task, scored
+    task).
     """
 
     models: dict[str, ModelFacts]

@@ -21,7 +21,7 @@ def _rouge() -> RougeScorer:
 
 
 def overlap(doc: dict[str, str], results: list[str], target: str = "title") -> dict[str, float]:
-    """`rouge_l` and `chrf` (0–1) of one generated text against the document's `target` column."""
+    """Return {"rouge_l", "chrf"} (0–1) of one generated text against the document's `target` column."""
     from sacrebleu import sentence_chrf
 
     generated, wanted = results[0].strip(), doc[target]

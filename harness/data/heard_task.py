@@ -1,4 +1,4 @@
-"""lm-eval's task, but that it hears a generated answer without the delimiter that is taught before it."""
+"""An lm-eval task that takes the delimiter off a generated answer before scoring it, because training teaches it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from harness.data.answers import delimiter_of, heard
 
 
 class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
-    """An lm-eval task whose filters and metric get a generated answer as a trained model means it.
+    """An lm-eval task whose filters and metric get a generated answer without the delimiter that a trained model writes
+    first.
 
     lm-eval puts `target_delimiter` (" ", where a YAML has none) before the answers that a model is shown, and compares
     what the model writes with the bare answer.
     """
 
-    chat = False  # whether it was asked through a chat template, last
+    chat = False  # whether the last requests were made through a chat template
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **options: Any) -> list[Instance] | Instance:
         self.chat = bool(options.get("apply_chat_template"))

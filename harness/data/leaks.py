@@ -21,14 +21,14 @@ EXCERPT = 80  # characters of each
 
 
 def prepare_data(catalog: Catalog, task: TaskFacts) -> DataFacts:
-    """Count the faults in a task's documents, and keep them for `check` and `plan`. Raises TaskError."""
+    """Count the faults in a task's documents, cache them for `check` and `plan`, and return them. Raises TaskError."""
     facts = examine(task.name, opened(task))
     keep_facts(catalog.data_facts_path(task), facts)
     return facts
 
 
 def prepare_overlap(catalog: Catalog, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts:
-    """Count one task's scored items in another's (or its own) learned text, and keep the result."""
+    """Count the scored items of one task that are in the learned text of another (or its own), and cache the result."""
     facts = overlap(learned.name, scored.name, opened(learned), opened(scored))
     keep_facts(catalog.overlap_facts_path(learned, scored), facts)
     return facts
@@ -38,7 +38,8 @@ def prepare_overlap(catalog: Catalog, learned: TaskFacts, scored: TaskFacts) -> 
 
 
 def examine(name: str, task: Task) -> DataFacts:
-    """Empty texts by split, and the share of questions that contain their answer and no other choice."""
+    """Count a task's empty examples by split, and the share of questions that contain their answer and no other
+    choice."""
     empty: dict[str, int] = {}
     for split, documents in splits_of(task).items():
         empty[split] = sum(1 for document in documents if is_empty(ask(task, document).target, document))
@@ -46,12 +47,12 @@ def examine(name: str, task: Task) -> DataFacts:
 
 
 def is_empty(answer: str, document: Document) -> bool:
-    """Whether an example has no answer, or running text no text. A template writes a missing field as None."""
+    """Return whether an example has no answer, or running text no text. A template writes a missing field as "None"."""
     return not answer.strip() or (answer.strip() == "None" and None in document.values())
 
 
 def share_given_away(task: Task) -> float | None:
-    """The share of scored items whose question contains the right choice and no other.
+    """Return the share of scored items whose question contains the right choice and no other.
 
     None for tasks without choices, or whose choices differ from item to item.
     """
@@ -74,7 +75,7 @@ def share_given_away(task: Task) -> float | None:
 
 
 def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFacts:
-    """The scored items of the task `target` that are contained in the training or validation text of `source`."""
+    """Count the scored items of the task `target` that are contained in the training or validation text of `source`."""
     score = list(target.eval_docs)
     texts = scored_texts(target, score)
     learn = [document for split, documents in splits_of(source).items() if split != "scored" for document in documents]
@@ -87,7 +88,7 @@ def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFac
 
 
 def splits_of(task: Task) -> dict[str, list[Document]]:
-    """Split -> its documents as published; "scored" are those that lm-eval scores."""
+    """Return {split: its documents as published}; "scored" are the documents that lm-eval scores."""
     splits: dict[str, list[Document]] = {"scored": list(task.eval_docs)}
     if not unlearnable(task) or task.has_training_docs():
         splits["train"] = list(task.training_docs()) if task.has_training_docs() else []
@@ -97,7 +98,8 @@ def splits_of(task: Task) -> dict[str, list[Document]]:
 
 
 def scored_texts(task: Task, documents: Sequence[Document]) -> list[str]:
-    """Questions without the template's own words, with answers where questions repeat; running text as it is."""
+    """Return the texts of scored documents to search for: questions without the template's words (with answers where
+    questions repeat), or running text as it is."""
     asked = [ask(task, document) for document in documents]
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return [one.target for one in asked]
@@ -108,14 +110,16 @@ def scored_texts(task: Task, documents: Sequence[Document]) -> list[str]:
 
 
 def learned_texts(task: Task, documents: Sequence[Document]) -> list[str]:
-    """Learned texts: questions alone (a short one matches only an equal text), and with their answers."""
+    """Return the texts of learned documents to search in: each question alone (a short one matches only an equal text),
+    then each question with its answer."""
     asked = [ask(task, document) for document in documents]
     questions = without_template([one.context for one in asked])
     return [*questions, *(f"{one.context} {one.target}" for one in asked)]
 
 
 def ask(task: Task, document: Document) -> Example:
-    """A document as question and answer; a target that is not one text (a list, an index into contexts) is left out."""
+    """Return a document as question and answer. An answer that is not one text (a list, an index into contexts) is left
+    empty."""
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return Example("", str(task.doc_to_target(document)), True)
     try:
@@ -126,7 +130,7 @@ def ask(task: Task, document: Document) -> Example:
 
 
 def without_template(texts: Sequence[str]) -> list[str]:
-    """Texts without the words that all of them begin and end with."""
+    """Return the texts without the words that all of them begin with and the words that all of them end with."""
     if len(texts) < 2:
         return list(texts)
     words = [re.findall(r"\S+", text) for text in texts]
@@ -136,5 +140,5 @@ def without_template(texts: Sequence[str]) -> list[str]:
 
 
 def shared_start(lists: Sequence[Sequence[str]]) -> int:
-    """How many words all lists begin with."""
+    """Return how many words all the lists begin with in common."""
     return sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*lists, strict=False)))

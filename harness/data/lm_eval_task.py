@@ -14,7 +14,7 @@ Render = Callable[..., str]  # an LM's `apply_chat_template`: messages -> the te
 
 
 class TaskConfig(Protocol):
-    """A task's YAML, with its defaults."""
+    """The settings of a task's YAML that this package reads, with lm-eval's defaults."""
 
     task: str
     doc_to_choice: object  # a list where every item has the same choices
@@ -25,19 +25,19 @@ class TaskConfig(Protocol):
 
 
 class Sampler(Protocol):
-    """Where few-shot examples come from."""
+    """The pool that few-shot examples are drawn from."""
 
     df: Sequence[Document]
 
 
 class Filter(Protocol):
-    """A step between a generated answer and its score."""
+    """A step that turns generated answers into what is scored."""
 
     def apply(self, resps: list[list[str]], docs: list[Document]) -> Iterable[list[str]]: ...
 
 
 class FilterSteps(Protocol):
-    """A named sequence of filters, each made when it is used."""
+    """A named sequence of filters; each is constructed when it is used."""
 
     filters: Sequence[Callable[[], Filter]]
 

@@ -25,7 +25,7 @@ POOL = 8  # candidates per example, among which the hardest are chosen
 
 
 def no_bool(value: object) -> object:
-    """`labels: true` is a mistake, and not the number one."""
+    """Return the value, or raise a validation error for true and false: pydantic would take `labels: true` for 1."""
     if isinstance(value, bool):
         raise PydanticCustomError("float_type", "Input should be a valid number")
     return value
@@ -58,7 +58,7 @@ class Quality:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The settings that are not the default, as a cell stores them; empty for clean data."""
+        """The settings that differ from the default, as a cell stores them; empty for clean, balanced data."""
         changed: dict[str, Any] = {}
         if spoilt := self.corrupt.model_dump(exclude_defaults=True):
             changed["corrupt"] = spoilt
@@ -68,24 +68,25 @@ class Quality:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Quality:
-        """The quality that `data` was made from."""
+        """Return the quality that a cell's `data` was made from (the inverse of `Quality.data`)."""
         return cls(Corruption(**data.get("corrupt", {})), data.get("select", "balanced"))
 
     @property
     def suffix(self) -> str:
-        """The end of a cell's key, such as "/labels0.2+imbalance10/hard"; "" for the default."""
+        """The end of a cell's key, such as "/labels0.2+imbalance10/hard"; empty for the default."""
         spoilt = "+".join(f"{name}{value:g}" for name, value in self.data.get("corrupt", {}).items())
         return "".join(f"/{part}" for part in (spoilt, self.data.get("select")) if part)
 
     @property
     def condition(self) -> str:
-        """In words for the report, such as "labels 0.2 and imbalance 10, select hard"; "" for the default."""
+        """The quality in words for the report, such as "labels 0.2 and imbalance 10, select hard"; empty for the
+        default."""
         spoilt = " and ".join(f"{name} {value:g}" for name, value in self.data.get("corrupt", {}).items())
         chosen = f"select {self.select}" if "select" in self.data else ""
         return ", ".join(filter(None, (spoilt, chosen)))
 
     def repeats(self, n: int) -> int:
-        """How many of `n` examples repeat another one."""
+        """Return how many of `n` examples repeat another one."""
         return len(marked(n, self.corrupt.duplicates, "", spared=1))
 
 
@@ -93,15 +94,16 @@ CLEAN = Quality()
 
 
 def rounded(share: float, n: int) -> int:
-    """share·n rounded to an integer, halves up; the share is taken as the decimal number that was written."""
+    """Return share·n rounded to an integer, halves up; the share counts as the decimal number that was written."""
     return int(Fraction(str(share)) * n + Fraction(1, 2))
 
 
 def marked(n: int, share: float, salt: str, spared: int = 0) -> list[int]:
-    """round(share·n) places of `n`, rising; the first `spared` are never among them.
+    """Return round(share·n) of the places 0 … n-1, in rising order; the first `spared` places are never chosen.
 
-    Each stretch of places in which the rounded count rises by one holds one, drawn by `salt`. So those of a smaller n
-    are among those of a larger one (which has one more of its places at the most), and none is likelier than others.
+    Each stretch of places over which the rounded count rises by one holds one chosen place, drawn by `salt`. So the
+    places for a smaller n are also chosen for a larger n (up to one more of them below the smaller n), and no place is
+    likelier than another.
     """
     rng = random.Random(salt)
     places: list[int] = []
@@ -114,7 +116,10 @@ def marked(n: int, share: float, salt: str, spared: int = 0) -> list[int]:
 
 
 def flipped(answers: Sequence[tuple[int, int]], share: float, seed: int) -> dict[int, int]:
-    """Place -> the wrong choice that is taught there. `answers`: (right choice, number of choices) by place."""
+    """Return {place: the wrong choice that is taught there} for a `share` of the places.
+
+    `answers` lists (right choice, number of choices) by place, both as integers.
+    """
     wrong = {}
     for place in marked(len(answers), share, f"{seed} labels"):
         right, choices = answers[place]
@@ -124,7 +129,8 @@ def flipped(answers: Sequence[tuple[int, int]], share: float, seed: int) -> dict
 
 
 def repeated(n: int, share: float, seed: int) -> list[int]:
-    """The number of the document at each of `n` places: the next new one, or a repeat of an earlier one.
+    """Return, for each of `n` places, the number of the document there: the next new one, or a repeat of an earlier
+    one.
 
     No document is repeated twice before every earlier one has been repeated once.
     """
@@ -145,11 +151,12 @@ def repeated(n: int, share: float, seed: int) -> list[int]:
 
 
 def turns(n: int, classes: Sequence[str], ratio: float, seed: int) -> list[str]:
-    """The class of each of `n` places, so that every start of them has the classes in their shares.
+    """Return the class of each of `n` places, such that the first k places, for every k, have the classes in their
+    shares.
 
-    Shares fall geometrically from the most frequent class to the rarest, `ratio` times rarer (the "long tail" of Cao
-    et al. 2019, arXiv:1906.07413); which is which is drawn. Places are dealt out by Sainte-Laguë's rule: the j-th
-    example of a class comes at (j + 1/2) / share.
+    Shares fall geometrically from the most frequent class to the rarest, which is `ratio` times rarer (the "long tail"
+    of Cao et al. 2019, arXiv:1906.07413); the seed decides which class is how frequent. Places are dealt out by
+    Sainte-Laguë's rule: the j-th example of a class comes at (j + 1/2) / share.
     """
     names = sorted(classes)
     random.Random(f"{seed} imbalance").shuffle(names)
@@ -159,7 +166,8 @@ def turns(n: int, classes: Sequence[str], ratio: float, seed: int) -> list[str]:
 
 
 def imbalanced(order: Sequence[int], classes: Sequence[str], n: int, ratio: float, seed: int) -> list[int]:
-    """The first `n` of `order` (numbers of documents) with class shares as in `turns`; fewer if a class runs out."""
+    """Return the first `n` document numbers of `order` that give the class shares of `turns`; fewer if a class runs
+    out."""
     queues: dict[str, Iterator[int]] = {
         name: iter([place for place in order if classes[place] == name]) for name in dict.fromkeys(classes)
     }
@@ -171,10 +179,10 @@ Ask = Callable[[Document], tuple[object, object]]  # a document -> (question, an
 
 
 def truncated(document: Document, share: float, ask: Ask) -> tuple[Document, int]:
-    """A document with that share of the words of its texts cut off their ends, and how many words that is.
+    """Return (the document with a `share` of the words of each of its texts cut off the end, number of words cut).
 
     A text is a field of several words that the question shows; only the words that it shows count (a task may show the
-    first 30). What the answer hangs on is left whole, and of every text a word stays.
+    first 30). A field that changes the answer is left whole, and at least one word of every text stays.
     """
     gone = 0
     for name in document:
@@ -184,7 +192,7 @@ def truncated(document: Document, share: float, ask: Ask) -> tuple[Document, int
 
 
 def shortened(document: Document, name: str, share: float, ask: Ask) -> tuple[Document, int]:
-    """`truncated` for one field."""
+    """Return what `truncated` does, for the one field `name` of a document."""
     text = document[name]
     ends = [word.end() for word in re.finditer(r"\S+", text)] if isinstance(text, str) else []
 
@@ -206,12 +214,14 @@ def shortened(document: Document, name: str, share: float, ask: Ask) -> tuple[Do
 
 
 def hardest(losses: Sequence[float]) -> list[int]:
-    """Places by falling loss. Rounded, so that the last bits of a device do not decide; equal ones keep their order."""
+    """Return places in the order of falling loss. Losses are rounded to four decimals, so that the last bits of a
+    device do not decide; equal losses keep their order."""
     return sorted(range(len(losses)), key=lambda place: -round(losses[place], 4))
 
 
 def spread(texts: Sequence[str], n: int) -> list[int]:
-    """`n` texts far from each other: the first, then always the one least like the likest of those taken.
+    """Return the places of `n` texts that are far from each other: the first text, then each time the text whose
+    nearest chosen text is farthest.
 
     k-centre greedy (Gonzalez 1985; for choosing data Sener & Savarese 2018, arXiv:1708.00489) on the cosine of TF-IDF
     vectors; of equals the first.

@@ -1,4 +1,4 @@
-"""Reads a file or folder of raw data into documents, every value a string. One function a format."""
+"""Reads a file or folder of raw data into documents, every value a string. One function for each format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Document = dict[str, str]
 
 
 def read(path: Path, reader: str, options: Mapping[str, object]) -> Iterator[Document]:
-    """Documents of a file or folder. `auto` goes by the ending: .csv, .tsv, .jsonl, .json, .tab."""
+    """Yield the documents of a file or folder. The reader `auto` goes by the ending: .csv, .tsv, .jsonl, .json or .tab;
+    a folder is read by `read_folders`. Raises TaskError for an unknown reader."""
     if reader == "auto":
         reader = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "orange"}.get(
             path.suffix.lower(), "folders" if path.is_dir() else path.suffix or "none"
@@ -25,7 +26,7 @@ def read(path: Path, reader: str, options: Mapping[str, object]) -> Iterator[Doc
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[Document]:
-    """A header line, then rows."""
+    """Yield a document for each row of a CSV file; its first line names the columns."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
         for row in csv.DictReader(file, delimiter=delimiter):
@@ -33,7 +34,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[Document]:
 
 
 def read_jsonl(path: Path) -> Iterator[Document]:
-    """A JSON object a line."""
+    """Yield a document for each line of a file; a line is a JSON object."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             if line.strip():
@@ -41,13 +42,16 @@ def read_jsonl(path: Path) -> Iterator[Document]:
 
 
 def read_json(path: Path) -> Iterator[Document]:
-    """A list of JSON objects."""
+    """Yield a document for each object of a JSON list."""
     for row in json.loads(path.read_text(encoding="utf-8")):
         yield {key: str(value) for key, value in row.items()}
 
 
 def read_folders(path: Path) -> Iterator[Document]:
-    """A folder a class, a text file a document: its first line is `title`, the rest `body`."""
+    """Yield a document {label, title, body} for each text file of a folder with one subfolder for each class.
+
+    The subfolder's name is the label, the file's first line the title, the rest the body.
+    """
     for file in sorted(path.glob("*/*.txt")):
         title, _, body = file.read_text(encoding="utf-8", errors="replace").strip().partition("\n")
         yield {"label": file.parent.name, "title": title.strip(), "body": " ".join(body.split())}
@@ -56,10 +60,10 @@ def read_folders(path: Path) -> Iterator[Document]:
 def read_orange(
     path: Path, columns: dict[str, str] | None = None, words: int = 0, skip_words: int = 0
 ) -> Iterator[Document]:
-    """An Orange .tab file: names, then types, then roles, then rows.
+    """Yield a document for each row of an Orange .tab file (lines of names, types and roles, then rows).
 
-    columns: {our name: name in the file}. words: keep this many words of `text`, after `skip_words`; rows
-    with fewer are left out.
+    columns: {our name: name in the file}. words: keep this many words of `text`, after `skip_words`; rows with fewer
+    are left out.
     """
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8", newline="") as file:

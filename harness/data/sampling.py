@@ -20,11 +20,10 @@ Judge = Callable[[list[Example]], list[float]]
 def examples(
     task: Task, split: str = "train", n: int | None = None, seed: int = 0, render: Render | None = None
 ) -> list[Example]:
-    """Examples of a task: "train" (the first `n` in the order of `seed`) or "validation"; with `render`, in a chat
-    template.
+    """Return examples of a task's split "train" (the first `n` in the order of `seed`) or "validation".
 
-    Slices are nested (n=32 is the start of n=128 under the same seed) and class-balanced for multiple
-    choice. Raises TaskError when the task cannot be learned or has fewer than `n`.
+    With `render` they are asked in a chat template. Slices are nested (n=32 is the start of n=128 under the same seed)
+    and class-balanced for multiple choice. Raises TaskError when the task cannot be learned or has fewer than `n`.
     """
     if split == "train":
         return draw(task, n, seed, render=render)[0]
@@ -42,7 +41,7 @@ def draw(
     judge: Judge | None = None,
     render: Render | None = None,
 ) -> tuple[list[Example], dict[str, float]]:
-    """`n` training examples (all without `n`) of the given quality, and {name: count} of what was changed in them.
+    """Return (`n` training examples of the given quality, {name: count} of what was changed in them); all without `n`.
 
     Documents are chosen from clean data; then some are repeated, then labels are flipped, then texts truncated. `judge`
     returns the base model's loss of each example. Raises TaskError as `examples` does, and when the data cannot be
@@ -86,9 +85,10 @@ def draw(
 def choose(
     task: Task, train: list[Document], count: int, n: int, seed: int, quality: Quality, judge: Judge | None
 ) -> list[int]:
-    """The numbers of `count` training documents, in order, for a slice of `n`."""
+    """Return the numbers of `count` training documents, in the order of `seed`, selected as `quality` says. `n` is the
+    size of the slice with its repeats."""
     closed = task.OUTPUT_TYPE != "multiple_choice"
-    # Only as much of each document as the order needs; the text is made for the chosen ones alone.
+    # The order needs only hash and class of each document; texts are made for the chosen documents alone.
     rows = [
         {"hash": document_hash(document), "class": "" if closed else str(gold(task, document))} for document in train
     ]
@@ -115,7 +115,7 @@ def choose(
 
 
 def asked(task: Task) -> Ask:
-    """A function from a document to its (question, answer), for `quality.truncated`."""
+    """Return a function that maps a document to its (question, answer), for `quality.truncated`."""
     choices = task.config.doc_to_choice is not None
     return lambda document: (
         task.doc_to_text(document),
@@ -124,10 +124,10 @@ def asked(task: Task) -> Ask:
 
 
 def texts(task: Task, n: int | None = None, seed: int = 0) -> list[str]:
-    """Running text of a task's training split: the first `n` in the order of `seed`, all without `n`.
+    """Return running text of a task's training split: the first `n` texts in the order of `seed`, all without `n`.
 
-    The documents of a task of running text; otherwise questions with their answers. Scored texts are left out. Raises
-    TaskError when there is no training split, or when it has fewer than `n` texts.
+    A task of questions gives each question with its answer. Scored texts are left out. Raises TaskError when there is
+    no training split, or when it has fewer than `n` texts.
     """
     name = task.config.task
     if not task.has_training_docs():

@@ -44,17 +44,19 @@ def documents(
     base: str = "",
     **options: object,
 ) -> DatasetDict:
-    """A `datasets.DatasetDict` with train, validation and test.
+    """Make a `datasets.DatasetDict` with the splits train, validation and test from raw documents.
 
-    source: one source (its documents are divided), or {split: source} where splits are published; a
-    published test split is sampled down to `test` items, a missing validation split is taken from train.
-    unique: columns that may not repeat, within or across splits, after lower-casing and dropping
-    punctuation; of two equal documents, the one in test wins, then validation. Documents that hold most of a
-    test document (see `contamination.py`) are left out of train and validation; `shown` is the number of first
-    words that the task's question shows of a text, by which that is judged (0: all).
-    label: the class column; with `balanced`, test and validation hold equally many of each class.
-    rename: class names to use instead of the raw ones. sha256: of the archive a source comes in.
-    base: the folder that `file:` sources are relative to. Other options go to the reader.
+    source: one source (its documents are divided), or {split: source} where splits are published; a published test
+    split is sampled down to `test` items, and a missing validation split is taken from train.
+
+    unique: columns that may not repeat, within or across splits, after lower-casing and dropping punctuation; of two
+    equal documents, the one in test wins, then validation. Documents that hold most of a test document (see
+    `contamination.py`) are left out of train and validation; texts are compared by their first `shown` words, as many
+    as the task's question shows (0: all).
+
+    label: the class column; with `balanced`, test and validation hold equally many of each class. rename: class names
+    to use instead of the raw ones. sha256: digest of the archive that a source comes in. base: the folder that `file:`
+    sources are relative to. Other options go to the reader.
 
     Raises TaskError for an unknown reader or column, or too few documents.
     """
@@ -81,10 +83,11 @@ def documents(
 def passages(
     texts: list[dict[str, str]], words: int, skip_words: int, count: int, sha256: str = "", **options: object
 ) -> DatasetDict:
-    """A `datasets.DatasetDict` with `count` test documents {text}: one passage of `words` words from each
-    text that is long enough, after its first `skip_words`, equally many from each source.
+    """Make a `datasets.DatasetDict` with `count` test documents {text}, each a passage of `words` words of running
+    text.
 
-    texts: [{source, column}], Orange .tab files and the column that holds the running text.
+    Each text that is long enough gives one passage, after its first `skip_words` words; every source gives equally
+    many. texts: [{source, column}], Orange .tab files and the column that holds the running text.
     """
     located = [(*locate(entry["source"], sha256, ""), entry["column"]) for entry in texts]
 
@@ -105,8 +108,11 @@ def passages(
 def articles(
     source: str, count: int, test: int, validation: int, sha256: str = "", base: str = "", **options: object
 ) -> DatasetDict:
-    """A `datasets.DatasetDict` of running text {text}: `count` articles to learn from or to look things up in, as
-    many of each class, then `test` and `validation` others. The source is a folder a class (`read_folders`)."""
+    """Make a `datasets.DatasetDict` of articles {text}: `count` for train (to learn from or to look things up in), then
+    others for `test` and `validation`.
+
+    Train holds equally many of each class. The source is a folder with one subfolder for each class (`read_folders`).
+    """
     path, fingerprint = locate(source, sha256, base)
 
     def build() -> dict[str, list[Document]]:
@@ -131,9 +137,11 @@ def article_facts(
     source: str, count: int, test: int, validation: int, choices: int = 4, each: int = 3, sha256: str = "",
     base: str = "", **options: object,
 ) -> DatasetDict:  # fmt: skip
-    """A `datasets.DatasetDict` of questions {stem, answer, choices} about the `count` articles that `articles` gives
-    to look things up in: a sentence up to a fact, that fact, and others in its place. An article has `each` of them
-    at most, all in one split.
+    """Make a `datasets.DatasetDict` of questions {stem, answer, choices} about the `count` training articles of
+    `articles`.
+
+    The stem is a sentence up to a fact, the answer that fact, and the choices the fact and others in its place. An
+    article gives at most `each` questions, all in one split.
 
     The wrong choices are facts of other articles, of the same kind and form ("$11.1bn" beside "$56.4bn", a speaker of
     the same class of articles), drawn as often as they occur, so that nothing but the article tells which is right.
@@ -156,7 +164,7 @@ def article_facts(
 
 
 class Question(TypedDict):
-    """A blanked sentence, the fact that was blanked, and the choices in a fixed order."""
+    """A sentence up to a blanked fact, the fact, and the choices in a fixed order."""
 
     stem: str
     answer: str
@@ -167,12 +175,12 @@ Item = Document | Question
 
 
 def ranked_articles(path: Path) -> list[Document]:
-    """The articles of a folder, each once, in an order that their content fixes, classes taking turns."""
+    """Return the articles of a folder, each once, in an order that their content fixes, with classes taking turns."""
     return divide({"": list(read_folders(path))}, ["title", "body"], "label", 0, 0)["train"]
 
 
 def questions(articles: list[Document], choices: int, each: int) -> list[list[Question]]:
-    """The questions of each article that has any; see `article_facts`."""
+    """Return a list of questions for each article that has any; see `article_facts`."""
     blanks = [list(blanked(article["body"])) for article in articles]
     stems = Counter(normalise(stem) for one in blanks for _, stem, _ in one)
     pools: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)  # form -> (fact, number of its article)
@@ -199,8 +207,11 @@ def questions(articles: list[Document], choices: int, each: int) -> list[list[Qu
 
 
 def blanked(text: str) -> Iterator[tuple[str, str, str]]:
-    """(kind, stem, fact) for the facts in a text: the last of each kind in each sentence, after eight words or more,
-    where the stem does not give it away."""
+    """Yield (kind, stem, fact) for the facts in a text that can be asked for.
+
+    In each sentence the last fact of each kind counts, if its stem (the sentence before it) has 8 to 40 words and does
+    not contain the fact.
+    """
     for sentence in SENTENCE_END.split(text):
         for kind, pattern in FACTS.items():
             for match in list(pattern.finditer(sentence))[-1:]:
@@ -218,11 +229,11 @@ def running_text(
     base: str = "",
     **options: object,
 ) -> DatasetDict:
-    """A `datasets.DatasetDict` of running text to learn from: train documents {text}, each `words` words long.
+    """Make a `datasets.DatasetDict` of running text to learn from: documents {text}, each `words` words long.
 
     Every text is cut into passages, and what is left over at its end is dropped; `test` texts give one passage each to
     the test split, and nothing to train. texts: as for `passages`. without: the YAML of a task made by `passages`,
-    relative to `base`; a text from which it scores a passage is left out as a whole.
+    relative to `base`; a text from which that task scores a passage is left out as a whole.
 
     Raises TaskError when nothing is left to learn from.
     """
@@ -251,21 +262,21 @@ def running_text(
 
 
 def pieces(text: str, words: int) -> Iterator[str]:
-    """A text in passages of `words` words each; words left over at its end are dropped."""
+    """Yield a text in passages of `words` words each; words left over at its end are dropped."""
     all_words = text.split()
     for start in range(0, len(all_words) - words + 1, words):
         yield " ".join(all_words[start : start + words])
 
 
 def locate(text: str, sha256: str, base: str) -> tuple[Path, str]:
-    """A source's local path and fingerprint; downloaded first if the cache lacks it."""
+    """Return (local path of a source, its fingerprint); the source is downloaded first if the cache lacks it."""
     source = sources.parse(text, sha256=sha256)
     path = sources.fetch(source, base=Path(base) if base else None)
     return path, sources.fingerprint(source, path)
 
 
 def cached(identity: Sequence[object], build: Callable[[], Mapping[str, Sequence[Item]]]) -> DatasetDict:
-    """The splits with this identity, built at the first call.
+    """Return the splits with this identity from the cache; `build` makes them at the first call.
 
     Files are read by hand: `datasets` would copy them into a cache of its own, keyed by its version.
     """
@@ -284,7 +295,7 @@ def cached(identity: Sequence[object], build: Callable[[], Mapping[str, Sequence
 
 
 def write_cached(folder: Path, divided: Mapping[str, Sequence[Item]]) -> None:
-    """Write the splits so that a second process sees all of them or none."""
+    """Write the splits to a folder so that a second process sees all of them or none."""
     import shutil
     import tempfile
 
@@ -301,14 +312,15 @@ def write_cached(folder: Path, divided: Mapping[str, Sequence[Item]]) -> None:
 
 
 def order(document: Document, salt: str = "") -> str:
-    """A key that sorts documents in a fixed pseudo-random order: the SHA-256 of their content."""
+    """Return a key that sorts documents in a fixed pseudo-random order: the SHA-256 of their content and `salt`."""
     return hashlib.sha256((salt + json.dumps(document, sort_keys=True)).encode()).hexdigest()
 
 
 def divide(
     raw: dict[str, list[Document]], unique: list[str], label: str, test: int, validation: int, shown: int = 0
 ) -> dict[str, list[Document]]:
-    """Deduplicate and divide documents; see `documents`. `raw` has one entry "" or one per published split."""
+    """Deduplicate and divide documents; return {split: documents} (see `documents`). `raw` has one entry "" or one for
+    each published split."""
     seen: dict[str, set[str]] = {column: set() for column in unique}
 
     def fresh(documents: Iterable[Document]) -> list[Document]:
@@ -355,9 +367,9 @@ def divide(
 
 
 def interleave(documents: list[Document], label: str, salt: str = "") -> list[Document]:
-    """Documents in their fixed order, one of each class in turn: every prefix is class-balanced.
+    """Return documents in their fixed order, one of each class in turn, so that every prefix is class-balanced.
 
-    With `label` "" there are no classes, and the order alone counts. Classes that run out are passed over.
+    With an empty `label` there are no classes, and the order alone counts. Classes that run out are passed over.
     """
     classes: dict[str, list[Document]] = defaultdict(list)
     for document in sorted(documents, key=lambda document: order(document, salt)):

@@ -1,4 +1,4 @@
-"""Functions of this package that task YAMLs name, as in `!function harness.data.splits.documents`: names that last.
+"""Keeps the names of this package's functions that task YAMLs use, such as `!function harness.data.splits.documents`.
 
 A YAML written when a function had another name still loads. What a task *is* does not depend on where our code lies:
 `canonical` gives the same text for a function's every name, and `tasks.fingerprint` uses it.
@@ -37,7 +37,7 @@ FUNCTION = re.compile(r"!function\s+([\w.]+)")
 
 
 def resolve_former_names() -> None:
-    """Let lm-eval's loader import functions under the names they had before, without files of those names."""
+    """Let lm-eval's loader import functions under the names that they had before, without files of those names."""
     for former, name in FORMER.items():
         module_name, _, function_name = former.rpartition(".")
         module = sys.modules.setdefault(module_name, ModuleType(module_name))
@@ -45,7 +45,8 @@ def resolve_former_names() -> None:
 
 
 def check_names(files: Iterable[Path]) -> None:
-    """Raise TaskError for a function of this package that does not exist, with the nearest that does."""
+    """Raise TaskError, with the nearest known name, for a function of this package that a YAML names and that does not
+    exist."""
     for file in files:
         if file.suffix != ".yaml":
             continue
@@ -55,8 +56,10 @@ def check_names(files: Iterable[Path]) -> None:
 
 
 def canonical(value: object) -> object:
-    """A YAML's content (functions as lm-eval writes them unresolved: folder/name) with each function of this package
-    as its last name alone."""
+    """Return a YAML's content with each function of this package reduced to the last part of its current name.
+
+    Functions come as lm-eval writes them when it does not resolve them: folder/name.
+    """
     if isinstance(value, dict):
         return {key: canonical(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -33,11 +33,13 @@ Files: TypeAlias = "str | list[Files] | dict[str, Files]"  # as `data_files` in 
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: `target` continues `context` (it begins with the task's delimiter).
+    """One training example: `context` is the question, and `target` the answer that continues it, with the task's
+    delimiter.
 
     `closed`: the answer ends there, so an end-of-text token is learned too. `choices` are the answers to choose from,
-    each with the delimiter; `generation` has lm-eval's `generation_kwargs` where there are no choices. `document` is
-    the task's item. `written`: the answer is written by the model, beginning with `delimiter`; else it is scored.
+    each with the delimiter; `generation` holds lm-eval's `generation_kwargs` where there are no choices. `document` is
+    the task's item. `written`: the model writes the answer, beginning with `delimiter`; otherwise its likelihood is
+    scored.
     """
 
     context: str
@@ -84,15 +86,18 @@ def load_task(path: Path) -> Task:
 
 @cache
 def compile_templates_once() -> None:
-    """Let lm-eval keep compiled templates. It compiles a task's template anew for every document (lm-eval 0.4.13,
-    `lm_eval.utils.apply_template`), a millisecond each: most of the time that a task takes to prepare."""
+    """Make lm-eval cache compiled templates.
+
+    It compiles a task's template anew for every document (lm-eval 0.4.13, `lm_eval.utils.apply_template`), a
+    millisecond each: most of the time that a task takes to prepare.
+    """
     from lm_eval.utils import env
 
     env.from_string = lru_cache(maxsize=1024)(env.from_string)
 
 
 def opened(facts: TaskFacts) -> Task:
-    """A fetched task with its documents. The last four stay in memory. Raises TaskError."""
+    """Return a fetched task with its documents. The last four tasks stay in memory. Raises TaskError."""
     return _opened(facts.path, facts.fingerprint)
 
 
@@ -102,7 +107,7 @@ def _opened(path: str, fingerprint: str) -> Task:
 
 
 def absolute(files: Files, folder: Path) -> Files:
-    """Data files (a name, a list or a mapping of them) with absolute paths; addresses stay as they are."""
+    """Return data files (a name, or a list or mapping of names) with absolute paths; URLs stay as they are."""
     if isinstance(files, dict):
         return {key: absolute(value, folder) for key, value in files.items()}
     if isinstance(files, list):
@@ -111,7 +116,8 @@ def absolute(files: Files, folder: Path) -> Files:
 
 
 def prepare(catalog: Catalog, name: str) -> TaskFacts:
-    """Load a task, and keep its facts for `check` and `plan`; facts that are kept are returned. Raises TaskError."""
+    """Return a task's facts; where they are not cached, load the task and cache them for `check` and `plan`. Raises
+    TaskError."""
     known = catalog.task_facts(name)
     if known:
         return known
@@ -139,8 +145,11 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
 
 
 def sources_of(path: Path, *keys: str) -> tuple[str, ...]:
-    """Where the documents of a split of a task's YAML come from: sources, files by their absolute paths, data sets by
-    name. `keys` name the split (`training_split`); of several, the first that the YAML has."""
+    """Return where the documents of a split of a task's YAML come from: sources, files by absolute path, data sets by
+    name.
+
+    `keys` are keys of the YAML that name the split (`training_split`); the first that the YAML has counts.
+    """
     from lm_eval.tasks._yaml_loader import load_yaml
 
     config = load_yaml(path, resolve_func=False)
@@ -157,7 +166,8 @@ def sources_of(path: Path, *keys: str) -> tuple[str, ...]:
 
 
 def leaves(value: object, split: str) -> list[str]:
-    """Every text in a text, a list or a mapping of such; of a mapping by split, those of that split."""
+    """Return every text in a text, a list or a mapping; of a mapping that has `split` as a key, only the texts under
+    it."""
     if isinstance(value, dict):
         kept = [value[split]] if split in value else value.values()
         return [text for inner in kept for text in leaves(inner, split)]
@@ -167,7 +177,7 @@ def leaves(value: object, split: str) -> list[str]:
 
 
 def classes(task: Task, documents: list[Document]) -> dict[str, int]:
-    """Class -> number of its documents; empty for tasks whose answers are not classes."""
+    """Return {class: number of its documents}; empty for tasks whose answers are not classes."""
     if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
         return {}
     counts = Counter(class_of(task, document) for document in documents if gold(task, document) is not None)
@@ -193,7 +203,7 @@ def check_targets(name: str, task: Task, splits: dict[str, list[Document]]) -> N
 
 
 def fingerprint(path: Path, task: Task, splits: Iterable[list[Document]]) -> str:
-    """SHA-256 over a task's definition without paths, the code of users' functions, and every document.
+    """Return the SHA-256 of a task's definition without paths, the code of users' functions, and every document.
 
     Functions of this package count by their last name, not by their module: what `custom_dataset` returns are the
     documents, and a change in what another function does raises `RESULT_VERSION`.
@@ -216,17 +226,17 @@ def fingerprint(path: Path, task: Task, splits: Iterable[list[Document]]) -> str
 
 
 def document_hash(document: Document) -> str:
-    """SHA-256 (64 hex digits) of a document's columns."""
+    """Return the SHA-256 (64 hex digits) of a document's columns."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def content_hash(document: Document) -> str:
-    """A document's hash without its number, so that the same text under two numbers counts as a repeat."""
+    """Return a document's SHA-256 without its id columns, so that the same text under two ids counts as a repeat."""
     return document_hash({key: value for key, value in document.items() if key.lower() not in NUMBERS})
 
 
 def unlearnable(task: Task) -> str:
-    """The reason why a task cannot be trained on, or ""."""
+    """Return the reason why a task cannot be trained on, or an empty string."""
     if getattr(task, "MULTIMODAL", False):
         return "it has images or sound, and only text is learned here."
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
@@ -248,7 +258,7 @@ def unlearnable(task: Task) -> str:
 
 
 def gold(task: Task, document: Document) -> int | None:
-    """The index of the right choice of a multiple-choice document, or None when there is none."""
+    """Return the index of the right choice of a multiple-choice document, or None when there is none."""
     choices, target = task.doc_to_choice(document), task.doc_to_target(document)
     if isinstance(target, int):
         return target if 0 <= target < len(choices) else None
@@ -256,14 +266,15 @@ def gold(task: Task, document: Document) -> int | None:
 
 
 def class_of(task: Task, document: Document, answer: int | None = None) -> str:
-    """The class of a document, or that of choice `answer`: the choice's text, or its index where choices differ."""
+    """Return the class of a document's right choice (or of choice `answer`): the choice's text, or its index where
+    choices differ from item to item."""
     index = gold(task, document) if answer is None else answer
     shared = isinstance(task.config.doc_to_choice, list)
     return str(task.doc_to_choice(document)[index] if shared and index is not None else index)
 
 
 def learning_docs(task: Task) -> tuple[list[Document], list[Document]]:
-    """(train, validation) documents of a task.
+    """Return the (train, validation) documents of a task.
 
     Validation is the task's own split where that is not scored, else a tenth of train (at most 100), chosen by document
     hash. Repeated documents and scored ones are left out of both.
@@ -279,7 +290,7 @@ def learning_docs(task: Task) -> tuple[list[Document], list[Document]]:
 
 
 def for_validation(task: Task) -> Task:
-    """A copy of a task that scores its validation documents and cannot reach its test documents.
+    """Return a copy of a task that scores its validation documents and cannot reach its test documents.
 
     lm-eval scores a task's test split by default; the choice of a setting must not see it. Raises TaskError where there
     are no validation documents.
@@ -305,7 +316,7 @@ def for_validation(task: Task) -> Task:
     derived.__class__ = Validation
     derived.task_docs = validation
     if task.config.num_fewshot:
-        # Its examples of how to answer are neither what is scored in the end nor what is scored now.
+        # Few-shot examples must be neither test items nor validation items.
         taken = {content_hash(document) for document in (*task.eval_docs, *validation)}
         derived.sampler = copy(task.sampler)
         shown = [document for document in task.sampler.df if content_hash(document) not in taken]
@@ -314,7 +325,7 @@ def for_validation(task: Task) -> Task:
 
 
 def fresh(documents: Iterable[Document], taken: set[str]) -> dict[str, Document]:
-    """Content hash -> document, each once; documents whose hash is `taken` are left out."""
+    """Return {content hash: document}, each document once; those whose hash is in `taken` are left out."""
     by_hash = {content_hash(document): document for document in documents}
     return {key: document for key, document in by_hash.items() if key not in taken}
 
@@ -322,7 +333,8 @@ def fresh(documents: Iterable[Document], taken: set[str]) -> dict[str, Document]
 def example(
     task: Task, document: Document, closed: bool, render: Render | None = None, answer: int | None = None
 ) -> Example:
-    """A document as lm-eval asks it (with `render`, in a chat template) and its right answer, or choice `answer`."""
+    """Return a document as lm-eval asks it (with `render`, in a chat template) with its right answer, or with choice
+    `answer`."""
     prefix = task.doc_to_prefix(document)
     context = task.fewshot_context(
         document, num_fewshot=0, apply_chat_template=bool(render), chat_template=render, gen_prefix=prefix
@@ -351,15 +363,15 @@ def example(
 
 
 def wrong_answers(task: Task, one: Example) -> list[Example]:
-    """A multiple-choice example with each of the choices that are not its target."""
+    """Return copies of a multiple-choice example, one with each wrong choice as its target."""
     return [replace(one, target=choice) for choice in one.choices if choice != one.target]
 
 
 def mark(task: Task, one: Example, answer: str) -> float:
-    """The score of a generated answer to an example; higher is better.
+    """Return the score of a generated answer to an example; higher is better.
 
     Multiple choice: 1 if the answer begins with the target and with no longer choice, else 0. Generated text: the
-    task's first metric, negated where lower is better. Raises TaskError where the metric has no value for one item.
+    task's headline metric, negated where lower is better. Raises TaskError where the metric has no value for one item.
     """
     given, wanted = answer.strip(), one.target.strip()
     if task.OUTPUT_TYPE != "generate_until":
@@ -378,13 +390,13 @@ Encoder = Callable[[str, str], tuple[list[int], list[int]]]
 
 
 def alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many token ids two texts begin with alike."""
+    """Return how many token ids two texts have in common at their start."""
     return next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
                 min(len(one), len(other)))  # fmt: skip
 
 
 def cut_left(ids: Sequence[int], most: int, openings: Iterable[Sequence[int]]) -> list[int]:
-    """The last `most` token ids of a text, behind those that open it.
+    """Return the last token ids of a text, after the ids that open it, `most` ids in all.
 
     `openings` are token ids that may stand at the start of every text, such as the beginning-of-text token: a model
     without it is in a state that it was never trained for.
@@ -404,12 +416,12 @@ def encode(
     writer: Encoder | None = None,
     openings: Sequence[Sequence[int]] = (),
 ) -> tuple[list[dict[str, list[int]]], list[int]]:
-    """Token ids of examples: (rows {input_ids, labels}, number of tokens that each row lost).
+    """Encode examples; return (rows {input_ids, labels}, number of tokens cut from each row).
 
     Labels are -100 outside the answer, so that the loss is on answer tokens only. `encoder` is the scorer's own
-    (context, continuation) -> ids, so that training and scoring see the same tokens, and `writer` is the one for
-    answers that the model writes (by default the same). A context too long for `max_length` loses its start, but for
-    what opens every text (`openings`, see `cut_left`). `end` is the end-of-text token.
+    function (context, continuation) -> token ids of each, so that training and scoring see the same tokens; `writer` is
+    the one for answers that the model writes (by default the same). A context too long for `max_length` loses its
+    start, except for what opens every text (`openings`, see `cut_left`). `end` is the end-of-text token.
     """
     rows, cut = [], []
     for given in examples:

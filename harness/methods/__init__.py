@@ -42,14 +42,14 @@ __all__ = [
 
 @cache
 def all_methods() -> dict[str, type[Method]]:
-    """Every method by name."""
+    """Return {name: class} for every method."""
     return find_classes(__name__, __path__, Method)
 
 
 def make_method(name: str, settings: Mapping[str, Any]) -> Method:
-    """A method with settings, as a cell names it; "layerwise+prefix_tuning" is composed of two.
+    """Make a method with settings, as a cell names it; "layerwise+prefix_tuning" is composed of two methods.
 
-    Raises KeyError for a name, and ValueError for a setting, that nobody knows.
+    Raises KeyError for an unknown name, and ValueError for an unknown setting.
     """
     if JOIN in name:
         return Composed([make_method(part, settings[part]) for part in name.split(JOIN)])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-ADAPTER = "default"  # peft's name for the one that there is
+ADAPTER = "default"  # peft's name for a model's only adapter
 UNKNOWN_STEPS = 10**6  # until training begins
 
 
@@ -123,7 +123,8 @@ class AdaLoRA(Method):
         return self.orth_reg * torch.stack(terms).mean()
 
     def snapshot(self, model: nn.Module) -> dict[str, list[bool]] | None:
-        """The rank pattern: which entries of each Λ are in use."""
+        """Return the rank pattern: for each adapted layer, which entries of Λ are in use; None before ranks are
+        pruned."""
         pattern: dict[str, list[bool]] | None = cast(Any, model.peft_config)[ADAPTER].rank_pattern
         return pattern and {name: list(used) for name, used in pattern.items()}
 
@@ -131,7 +132,7 @@ class AdaLoRA(Method):
         cast(Any, model.peft_config)[ADAPTER].rank_pattern = snapshot
 
     def finish(self, model: nn.Module, context: Context) -> nn.Module:
-        """Ranks that were set to zero are left out, as they are in what is saved."""
+        """Return the model without the ranks that were set to zero, as it is saved."""
         config: Any = model.peft_config[ADAPTER]  # type: ignore[index]
         if config.rank_pattern:
             divisors = {name: value.clone() for name, value in model.named_parameters() if "ranknum" in name}

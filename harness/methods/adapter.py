@@ -78,7 +78,7 @@ class Adapter(Method):
         return ("base model", "adapter")
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """The adapters' weights by name, and the settings that they were made with."""
+        """Write the adapters' weights by name, and the settings that they were made with."""
         save_trained(model, folder)
         (folder / SETTINGS).write_text(json.dumps(self.settings, indent=1))
 
@@ -88,7 +88,7 @@ class Adapter(Method):
 
 
 def bottleneck(wide: int, narrow: int, activation: str) -> nn.Module:
-    """[…, wide] -> […, wide]; nothing but zeros as long as it is untrained."""
+    """Return an untrained adapter network, [..., wide] -> [..., wide], whose output is zero."""
     from torch import nn
     from transformers.activations import ACT2FN
 
@@ -100,7 +100,8 @@ def bottleneck(wide: int, narrow: int, activation: str) -> nn.Module:
 
 
 def through_adapter(part: Any, _: Any, given: Any) -> Any:
-    """A forward hook: what a part of a layer gives (attention: a tuple), with its adapter's share added."""
+    """Add the adapter's output to the output of a part of a layer (a tensor, or attention's tuple); used as a forward
+    hook."""
     hidden = given[0] if isinstance(given, tuple) else given
     hidden = hidden + part.adapter.up(part.adapter.act(part.adapter.down(hidden)))
     return (hidden, *given[1:]) if isinstance(given, tuple) else hidden

@@ -1,4 +1,4 @@
-"""Merging adapters as adapters: the low-rank updates of several experts combined into one, through peft.
+"""Combines the low-rank updates of several experts into one adapter, through peft.
 
 Concatenation and SVD: peft's `add_weighted_adapter`. TIES: Yadav et al. 2023, arXiv:2306.01708. DARE: Yu et al. 2023,
 arXiv:2311.03099.
@@ -123,12 +123,12 @@ class AdapterMerge(OfExperts):
 
 
 def of(task: str) -> str:
-    """An expert's name among adapters; a module's name may hold no dot."""
+    """Return the adapter name of the expert of a task; a module's name may hold no dot."""
     return f"expert-{task.replace('.', '-')}"
 
 
 def check_adapter(task: str, folder: Path) -> None:
-    """Raise ValueError for what peft would load as an adapter and add up to something else."""
+    """Raise ValueError for an expert's adapter that is no LoRA update: peft would load it and add up something else."""
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text()) if path.exists() else {}
     if config.get("peft_type") != "LORA" or config.get("use_dora"):

@@ -1,8 +1,8 @@
-"""Any type of adapter that the installed peft has, by its own name and with its own configuration keys.
+"""Offers every type of adapter that the installed peft has, by its own name and with its own configuration keys.
 
 Which types there are, and what their keys are called, is read from peft's registry: a new release brings its types with
-no change here. Only what the registry does not say is written down below; tests/test_any_peft.py holds it against the
-library. Asking imports peft, and so torch: that is done for suites that use this method alone.
+no change here. Only what the registry does not say is written down below; tests/methods/test_any_peft.py checks it
+against the library. Reading the registry imports peft, and so torch: only suites that use this method do so.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class AnyPeft(Method):
 
     @classmethod
     def variants(cls) -> dict[str, dict[str, Any]]:
-        """Every type of the installed peft. Importing peft takes seconds, so its answer is kept for each release."""
+        """Return {type: what listings say of it} for every type of the installed peft. Importing peft takes seconds, so
+        the answer is cached for each release."""
         return remembered(
             f"peft-{version('peft')}-types-{VARIANTS_VERSION}", lambda: {name: about(name) for name in types()}
         )
@@ -115,7 +116,7 @@ class AnyPeft(Method):
                 yield f"config of {self.type} needs {key}: config: {{{key}: …}}."
 
     def _seeded(self) -> Any:
-        """peft's configuration, with the cell's seed for what the suite does not seed itself."""
+        """Return peft's configuration, in which every seed that the suite does not set is the cell's."""
         config = self._made()
         for key in keys(self.type).keys() - self.config.keys() - TORCHS_OWN:
             if SEED.search(key):
@@ -123,7 +124,8 @@ class AnyPeft(Method):
         return config
 
     def _made(self) -> Any:
-        """peft's configuration. Raises TypeError or ValueError for what it does not take."""
+        """Return peft's configuration with the suite's keys. Raises TypeError or ValueError for keys or values that
+        peft refuses."""
         from pydantic import TypeAdapter, ValidationError
         from pydantic.errors import PydanticSchemaGenerationError
 
@@ -146,14 +148,15 @@ class AnyPeft(Method):
 
 
 def types() -> Mapping[str, Any]:
-    """Name -> configuration class of every type in the installed peft."""
+    """Return {name: configuration class} of every type in the installed peft."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     return {kind.value.lower(): config for kind, config in sorted(PEFT_TYPE_TO_CONFIG_MAPPING.items())}
 
 
 def keys(name: str) -> dict[str, tuple[Any, Any]]:
-    """The keys that a suite may set: key -> (type, default). What every peft configuration has is not for suites."""
+    """Return {key: (type, default)} of the keys that a suite may set for a type of adapter. Keys that every peft
+    configuration has are left out."""
     from dataclasses import MISSING, fields
 
     from peft import PeftConfig
@@ -181,7 +184,7 @@ def is_prompt(name: str) -> bool:
 
 
 def why_apart(name: str) -> str:
-    """Why a type's result cannot be folded into plain weights, or ""."""
+    """Return why the result of a type of adapter cannot be folded into plain weights, or an empty string."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     if not hasattr(PEFT_TYPE_TO_TUNER_MAPPING[name.upper()], "merge_and_unload"):
@@ -190,7 +193,8 @@ def why_apart(name: str) -> str:
 
 
 def about(name: str) -> dict[str, Any]:
-    """What `tunebench methods` says of a type. The paper is the first that peft's own documentation names."""
+    """Return what `tunebench methods` shows of a type of adapter: paper, obstacles, foldability, settings with
+    defaults. The paper is the first that peft's own documentation names."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     tuner = PEFT_TYPE_TO_TUNER_MAPPING[name.upper()]

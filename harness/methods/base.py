@@ -1,7 +1,7 @@
-"""What every method is. A method is one class in one file of this folder; nothing else needs to change.
+"""The base class of every method. A method is one class in one file of this folder; nothing else needs to change.
 
-Not covered here: the training loop (`train.py`) and scoring (`evaluate.py`). A method file imports this
-base alone, and third-party packages inside functions, so that planning never loads torch.
+Not covered: the training loop (`worker/train.py`) and scoring (`worker/evaluate.py`). A method file imports this base
+alone, and third-party packages inside functions, so that planning never loads torch.
 """
 
 from __future__ import annotations
@@ -72,15 +72,15 @@ class Options:
     values: tuple[Any, ...]
 
 
-Space = dict[str, LogFloat | Options]  # setting -> what tuning may move it through
+Space = dict[str, LogFloat | Options]  # setting -> the range or values that tuning searches
 
 
 @dataclass(frozen=True)
 class Expert:
-    """A cell that another asks the plan for: this method with these settings, trained on this task.
+    """A cell that another cell asks the plan for: this method with these settings, trained on the task `learn`.
 
-    `model` is its base model where it is another than the asking cell's, `seed` the seed it is trained with where that
-    is another; its examples are those of the asking cell's seed.
+    `model` is its base model, None for that of the asking cell; `seed` is its training seed, None for that of the
+    asking cell. Its examples are always drawn by the seed of the asking cell.
     """
 
     role: str
@@ -93,14 +93,14 @@ class Expert:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What of a network a method trains, and what its gradients need: enough to count memory before a cell runs.
+    """What a method trains of a network, and what its gradients need: enough to count memory before a cell runs.
 
-    `trained` maps every trained tensor to its shape; those that are the network's own bear its names.
-    Activations are kept from layer `lowest` upwards. `adapted` names the linear layers with an adapter beside
-    them; `inputs_kept` says that the adapter reads the very input of its layer. An adapter keeps `per_token`
-    numbers for each token, and `fixed` ones whatever the batch. `virtual_tokens` run through every layer before the
-    input's own; of `prefix_tokens` a layer has keys and values alone. `frozen` numbers are added beside the network and
-    not trained; `state` are those that the method keeps of its own for each trained one. An example is `sequences`
+    `trained` maps every trained tensor to its shape; tensors of the network itself have its names. Activations are kept
+    from layer `lowest` upwards. `adapted` names the linear layers with an adapter beside them; `inputs_kept` says that
+    the adapter reads the very input of its layer. For each layer name, an adapter keeps `per_token` numbers for each
+    token, and `fixed` numbers whatever the batch. `virtual_tokens` run through every layer before the input's tokens;
+    for `prefix_tokens` a layer has only keys and values. `frozen` is the count of numbers added to the network and not
+    trained; `state` is how many numbers the method itself keeps for each trained number. An example takes `sequences`
     sequences of a batch.
     """
 
@@ -118,13 +118,14 @@ class Footprint:
 
 
 class Context(Protocol):
-    """What the worker lends a method, an objective or a curriculum while it runs one cell."""
+    """What a method, an objective or a curriculum can use while the worker runs one cell: models, examples,
+    training."""
 
     base: Path  # folder of the base model (safetensors, tokenizer)
     models: Mapping[str, Path]  # name -> folder, of every model that the cell names
     scratch: Path  # an empty folder, removed afterwards
     needs: Mapping[str, Path]  # role -> folder with that cell's saved weights
-    task: str  # what is learned; the name of the suite's task
+    task: str  # name of the suite's task, which is learned
     n_train: int
     seed: int
     settings: TrainSettings
@@ -132,59 +133,69 @@ class Context(Protocol):
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
     def load_model(self, folder: Path | None = None, quantize: str | None = None) -> nn.Module:
-        """The base model, or the full weights of another folder; on this process's device, in evaluation mode."""
+        """Load the base model, or full weights from another folder; on this process's device, in evaluation mode."""
         ...
 
     def load_need(self, role: str, fold: bool = False) -> nn.Module:
-        """The model that a needed cell left; `fold`: as plain weights."""
+        """Load the model that the needed cell in this role left; with `fold`, as plain weights."""
         ...
 
     def examples(
         self, split: str = "train", task: str | None = None, n: int | None = None, render: Render | None = None
     ) -> list[Example]:
-        """Examples (context, target, closed) of the cell's task, or of another that it names; as many as the cell's
-        data size, or `n`. `render` (an LM's `apply_chat_template`) asks them as messages of a conversation."""
+        """Return examples of the cell's task, or of another task that the cell names; as many as the cell's data size,
+        or `n`.
+
+        `render` (an LM's `apply_chat_template`) asks them as messages of a conversation.
+        """
         ...
 
     def rows(self, model: nn.Module, found: list[Example]) -> list[Row]:
-        """Examples as {input_ids, labels}, encoded as the model's scorer would; the loss is on answers."""
+        """Encode examples as {input_ids, labels}, as the model's method does; the loss is on labels that are not
+        -100."""
         ...
 
     def encode(self, model: nn.Module, found: list[Example]) -> list[Row]:
-        """Examples as a language model learns them: what `Method.rows` gives where a method has no form of its own."""
+        """Encode examples as {input_ids, labels} in the form that a language model learns, for methods without a form
+        of their own."""
         ...
 
     def texts(self, task: str, n: int | None = None) -> list[str]:
-        """Running text of a task's training split; of a task of questions, those with their answers."""
+        """Return running text of a task's training split: `n` texts, or all. A task of questions gives them with their
+        answers."""
         ...
 
     def text_rows(self, model: nn.Module, task: str, n: int | None = None) -> list[Row]:
-        """Running text of a task's training split as {input_ids, labels}, as it would be scored: behind the scorer's
-        prefix token, the loss on every other token. What is beyond `max_length` is cut off."""
+        """Encode running text of a task's training split as {input_ids, labels}, as it would be scored.
+
+        The scorer's prefix token comes first, and the loss is on every token after it. Tokens beyond `max_length` are
+        cut off.
+        """
         ...
 
     def collate(self, rows: list[Row]) -> dict[str, torch.Tensor]:
-        """A right-padded batch {input_ids, labels, attention_mask}, each [rows, length], on this process's device."""
+        """Return a right-padded batch {input_ids, labels, attention_mask}, each [rows, length], on this process's
+        device."""
         ...
 
     def answer_logits(
         self, model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(logits [rows, places, vocabulary], targets [rows, places]) where some row's label is predicted; targets are
-        -100 in rows that have none there."""
+        """Return (logits [rows, places, vocabulary], targets [rows, places]) at the places where some row predicts a
+        label. Targets are -100 in rows that have no label there."""
         ...
 
     def wrong(self, example: Example) -> list[Example]:
-        """A multiple-choice example of the cell's task with each of the answers that are not its own."""
+        """Return copies of a multiple-choice example of the cell's task, one with each wrong choice as its target."""
         ...
 
     def mark(self, example: Example, answer: str) -> float:
-        """What the cell's task makes of a generated answer to an example; more is better."""
+        """Return the score that the cell's task gives a generated answer to an example; higher is better."""
         ...
 
     def train(self, model: nn.Module, method: Method) -> nn.Module: ...
     def train_on(self, rows: list[Row], model: nn.Module, method: Method, changes: Settings) -> nn.Module:
-        """Train on encoded rows, with some of the cell's training settings changed."""
+        """Train on encoded rows, with some of the cell's training settings changed, and return the model."""
         ...
 
     def train_by(
@@ -195,17 +206,22 @@ class Context(Protocol):
         method: Method,
         changes: Settings,
     ) -> nn.Module:
-        """Train with a trainer of another library that is made of transformers' (`trainer` takes model, args and
-        callbacks). `config` makes its arguments of those of transformers: the cell's training settings, with changes.
-        The model that it hands back is as it was but for its weights."""
+        """Train with a trainer of another library that is derived from transformers' (such as trl's), and return the
+        model.
+
+        `trainer` is called with model, args and callbacks. `config` makes args from transformers' arguments: the cell's
+        training settings, with `changes`. The returned model is unchanged but for its weights.
+        """
         ...
 
     def language_model(self, model: nn.Module, base: Path | None = None) -> LM:
-        """What lm-eval scores; `base`: the folder of another model's tokenizer."""
+        """Return an lm-eval model that scores this model; `base` is the folder whose tokenizer is used, if not the
+        cell's own."""
         ...
 
     def callbacks(self) -> list[TrainerCallback]:
-        """What a trainer of the method's own, made of transformers', is given: first what measures it."""
+        """Return the callbacks for a method's own trainer, if that is derived from transformers'; the first one
+        measures it."""
         ...
 
 
@@ -233,83 +249,86 @@ class Method(Configurable):
     trains_quantized: ClassVar[bool] = False  # True: what it trains lies beside the base's weights, which may be packed
     instead_of_quantized: ClassVar[str] = "Use method qlora, or drop quantize."  # what to do where it is False
     starts_at_base: ClassVar[str] = ""  # why an untrained result does not score as the base model; "": it does
-    space: ClassVar[Space] = {}  # what tuning may move
+    space: ClassVar[Space] = {}  # the settings that tuning may search
 
     quantize: Literal["nf4", "fp4", "int8"] | None = None
 
     def declare(self, **attributes: object) -> None:
-        """Set for this instance what its class declares, where it depends on the settings: `starts_at_base`, …"""
+        """Set class attributes such as `starts_at_base` for this instance, where they depend on its settings."""
         vars(self).update(attributes)
 
     # --- planning: pure, no torch ---
 
     @classmethod
     def variants(cls) -> Mapping[str, Settings]:
-        """What it can be by another library's own names, for listings: name -> {paper, cannot, foldable, settings}."""
+        """Return {name: {paper, cannot, foldable, settings}} of the types that this method offers by another library's
+        names."""
         return {}
 
     @property
     def uses_data(self) -> bool:
-        """Whether it learns from training examples: then it has a data size and a seed."""
+        """Whether the method learns from training examples; if so, its cells have a data size and a seed."""
         return self.trains
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Packages that it takes beside those that every cell does (torch, transformers)."""
+        """The packages that the method needs beyond those that every cell needs (torch, transformers)."""
         return (*self.packages, *(("bitsandbytes",) if self.quantize else ()))
 
     @property
     def serves(self) -> tuple[str, ...]:
-        """The parts that must be kept to answer with what it leaves, in words: a base model of which others make use as
-        well is one of them."""
+        """The parts, in words, that must be kept to answer with the result, such as "base model" and "adapter". A base
+        model counts also where other labels share it."""
         return ("base model", "adapter") if self.wraps else ("model",)
 
     @property
     def prepares(self) -> bool:
-        """Whether `fit` has work to do: training, or taking in examples or documents. It is measured, and saved."""
+        """Whether `fit` has work to do: training, or reading examples or documents. That work is measured, and its
+        result saved."""
         return self.uses_data
 
     def own_model(self) -> str | None:
-        """A model this method always uses instead of the suite's (an encoder), or None."""
+        """Return the model that this method always uses instead of the suite's (an encoder), or None."""
         return None
 
     def wants(self, task: str) -> Iterable[Expert]:
-        """Cells that must be done before this one."""
+        """Return the cells that must be done before a cell of this method runs."""
         return ()
 
     def reads(self, task: str) -> tuple[str, ...]:
-        """Other tasks whose training text it reads, without being scored on them."""
+        """Return other tasks whose training text the method uses without being scored on them."""
         return ()
 
     def borrows(self) -> tuple[str, ...]:
-        """Models that it uses beside the cell's own, by name."""
+        """Return the names of models that the method uses beside the cell's own."""
         return ()
 
     def learns(self, task: str) -> tuple[str, ...]:
-        """The tasks this cell has learned when it is done; the first is the suite's."""
+        """Return the tasks that a cell of this method has learned when it is done; the first is the suite's."""
         return (task,) if self.uses_data else ()
 
     def refuses(self, expert: Method) -> Iterable[str]:
-        """Why a cell of that method, which this one asks for, cannot serve it."""
+        """Return why `expert`, the method of a cell that this method asks for, cannot be used; empty where it can."""
         return ()
 
     def cannot_train(self, train: TrainSettings) -> Iterable[str]:
-        """Why it does not go with training settings."""
+        """Return why the method cannot be used with these training settings; empty where it can."""
         return ()
 
     def misfits(self, network: Network) -> Iterable[str]:
-        """Why it cannot be put on a network of Llama's form with these layers."""
+        """Return why the method cannot be put on a network of Llama's form with these layers; empty where it can."""
         return ()
 
     @property
     def served_folded(self) -> bool:
-        """Whether what it adds to the model is folded into the model's weights before it is served. Not into quantised
-        ones, which would round it."""
+        """Whether the method's change is folded into the model's weights before it is served. Never into quantised
+        weights, which would round the change."""
         return self.foldable and self.quantize is None
 
     @property
     def adds_up(self) -> bool:
-        """Whether it leaves a low-rank adapter of peft's whose product is its whole change: such can be added up."""
+        """Whether the result is a peft low-rank adapter whose product is the whole change; only such results can be
+        added up."""
         return False
 
     def mistakes(self) -> Iterable[str]:
@@ -323,70 +342,70 @@ class Method(Configurable):
         return super().skip()
 
     def footprint(self, network: Network) -> Footprint | None:
-        """What is trained of such a network, from which memory is predicted; None where it cannot be said."""
+        """Return what the method trains of a network, from which memory is predicted; None where that is not known."""
         return None if self.trains else Footprint({})
 
     # --- working: inside the worker's process ---
 
     def load(self, context: Context) -> nn.Module:
-        """The model before it is adapted."""
+        """Load the model before it is adapted."""
         return context.load_model(quantize=self.quantize)
 
     def attach(self, model: nn.Module) -> nn.Module:
-        """Make trainable what this method trains; returns the model to train."""
+        """Make trainable what this method trains, and return the model to train."""
         return model
 
     def parameter_groups(self, model: nn.Module) -> list[Group] | None:
-        """Optimiser groups, or None for one group with the method's learning rate."""
+        """Return the optimiser's parameter groups, or None for one group with the method's learning rate."""
         return None
 
     def rows(self, model: nn.Module, found: list[Example], context: Context) -> list[Row]:
-        """Examples as {input_ids, labels}; the loss is on the labels that are not -100."""
+        """Encode examples as {input_ids, labels}; the loss is on the labels that are not -100."""
         return context.encode(model, found)
 
     def fit(self, model: nn.Module, context: Context) -> nn.Module:
-        """Train. Only methods with a trainer of their own override this."""
+        """Train the model and return it. Only methods with a trainer of their own override this."""
         return context.train(model, self) if self.trains else model
 
     def prepare(self, model: nn.Module, context: Context) -> None:
-        """Called once, when the model is attached and before it is trained; its time counts as training."""
+        """Hook called once, after the model is attached and before it is trained; its time counts as training."""
 
     def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
-        """Called before the first of `steps` optimiser steps, once for each stage of a curriculum.
+        """Hook called before the first of `steps` optimiser steps, once for each stage of a curriculum.
 
-        The optimiser already holds all that was trainable before; here and in `after_step` a method says what of it
-        is trained next (`train_only`).
+        The optimiser already holds everything that `attach` made trainable; here and in `after_step` a method can
+        choose which part of that is trained next (`train_only`).
         """
 
     def penalty(self, model: nn.Module) -> torch.Tensor | None:
-        """A term of the method's own in the loss of each forward pass, or None."""
+        """Return a term that the method adds to the loss of each forward pass, or None."""
         return None
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Called after each optimiser step (the first is 1), while the gradients are still there."""
+        """Hook called after each optimiser step (the first is 1), while the gradients are still there."""
 
     def snapshot(self, model: nn.Module) -> Any:
-        """What the method keeps beside the trained weights and belongs to them as they are now, such as which ranks are
-        in use: early stopping keeps it with the best weights."""
+        """Return state of the method that belongs to the current weights, such as which ranks are in use; None where
+        there is none. Early stopping keeps it with the best weights."""
         return None
 
     def go_back(self, model: nn.Module, snapshot: Any) -> None:
-        """Called when the trained weights have become again what they were when `snapshot` was taken."""
+        """Hook called when the trained weights have been set back to what they were when `snapshot` was taken."""
 
     def finish(self, model: nn.Module, context: Context) -> nn.Module:
-        """The trained model as it is scored and saved; its time counts as training."""
+        """Return the trained model as it is scored and saved; the time this takes counts as training."""
         return model
 
     def predictor(self, model: nn.Module, context: Context) -> LM:
-        """What lm-eval scores."""
+        """Return the lm-eval model that answers with the trained model, and that is scored."""
         return context.language_model(model)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write what must be shipped to use the result: safetensors and JSON, nothing pickled."""
+        """Write everything that must be shipped to use the result: safetensors and JSON, nothing pickled."""
         model.save_pretrained(folder)  # type: ignore[operator]
 
     def restore(self, context: Context, folder: Path) -> nn.Module:
-        """The model that `save` wrote, ready to score."""
+        """Return the model that `save` wrote, ready to score."""
         if not (folder / "adapter_config.json").exists():
             return context.load_model(folder)
         from peft import PeftModel
@@ -395,16 +414,17 @@ class Method(Configurable):
         return model.eval()
 
     def recall(self, context: Context, folder: Path) -> None:
-        """Read what `save` wrote beside weights (an index, examples), for the predictor of a restored model."""
+        """Read what `save` wrote besides weights (an index, examples), which the predictor of a restored model
+        needs."""
 
     def fold(self, model: nn.Module) -> nn.Module:
-        """A trained model as plain weights of the base's architecture. Only called where `foldable`."""
+        """Return a trained model as plain weights of the base's architecture. Only called where `foldable`."""
         unload = getattr(model, "merge_and_unload", None)
         return unload() if unload else model
 
 
 def seed_in_use() -> int:
-    """The seed of this process's random numbers: the cell's, from before its model is loaded.
+    """Return the seed of this process's random numbers, which is set to the cell's seed before its model is loaded.
 
     For libraries that draw with a generator of their own, which would give every cell the same numbers.
     """
@@ -414,10 +434,10 @@ def seed_in_use() -> int:
 
 
 def remembered(name: str, find_out: Callable[[], Settings]) -> Settings:
-    """What `find_out` returns, as JSON keeps it: found out once, and read from the cache after that.
+    """Return what `find_out` returns, as JSON stores it; computed once and read from the cache after that.
 
-    `name` must say all that the answer depends on, such as a library's version. A file that cannot be read is made
-    anew; where none can be written, the answer is found out each time.
+    `name` is the cache file's name, and must contain everything that the answer depends on, such as a library's
+    version. A file that cannot be read is made anew; where none can be written, the answer is computed each time.
     """
     import json
     from contextlib import suppress
@@ -439,10 +459,10 @@ def remembered(name: str, find_out: Callable[[], Settings]) -> Settings:
 
 
 def train_only(active: Iterable[nn.Parameter], held: Iterable[nn.Parameter]) -> None:
-    """Of `held` weights, train the `active` ones until further notice.
+    """Of the weights in `held`, train only the `active` ones from now on.
 
-    The others are left without a gradient, not with one of zero, which an optimiser's momentum and weight decay
-    would still follow: so they do not move at all.
+    The others get no gradient at all, so that they do not move; with a gradient of zero, an optimiser's momentum and
+    weight decay would still move them.
     """
     wanted = set(map(id, active))
     for value in held:
@@ -452,7 +472,7 @@ def train_only(active: Iterable[nn.Parameter], held: Iterable[nn.Parameter]) -> 
 
 
 def save_trained(model: nn.Module, folder: Path) -> None:
-    """Write what is trainable, by name: what must be shipped beside the base model."""
+    """Write the trainable weights by name: what must be shipped beside the base model."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -461,7 +481,8 @@ def save_trained(model: nn.Module, folder: Path) -> None:
 
 
 def load_trained(model: nn.Module, folder: Path) -> nn.Module:
-    """An attached model with the weights of `save_trained`, ready to score. Raises ValueError for others."""
+    """Load the weights that `save_trained` wrote into an attached model, and return it ready to score. Raises
+    ValueError for weights that the model does not have."""
     from safetensors.torch import load_file
 
     _, unknown = model.load_state_dict(load_file(folder / TRAINED), strict=False)

@@ -1,4 +1,4 @@
-"""The smallest parts of a model alone: its biases, or the weights of its norms.
+"""Methods that train only the smallest parts of a model: its biases, or the weights of its norms.
 
 BitFit: Ben Zaken et al. 2021, arXiv:2106.10199. Norms: Zhao et al. 2023, arXiv:2312.11420.
 """

@@ -1,6 +1,6 @@
-"""Several methods at once: `method: [layerwise, prefix_tuning]`, with each part's settings under its name.
+"""Combines several methods in one label: `method: [layerwise, prefix_tuning]`, with settings under each method's name.
 
-Nothing here is found by the walk over this folder: a composition has no name of its own.
+A composition has no name of its own, so the search for methods in this folder does not find it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ JOIN = "+"
 
 
 class Composed(Method):
-    """Several methods at once: each makes trainable what is its own, at its own learning rate.
+    """Several methods used at once: each makes its own weights trainable, and trains them at its own learning rate.
 
-    One part may bring how answers are found (retrieval on top of a tuned model), how examples are encoded, or how the
-    base model is loaded: what is one thing for the whole cell is the part's that has its own form of it, and two such
-    parts are refused. Everything else of every part takes place.
+    Some hooks can have one form only for the whole cell: how answers are found (retrieval on top of a tuned model), how
+    examples are encoded, how the base model is loaded. The one part that overrides such a hook decides; two such parts
+    are refused. All other hooks are called for every part.
     """
 
     # Hooks that one part alone can have, and what two of them would do.
@@ -104,7 +104,8 @@ class Composed(Method):
 
     @property
     def served_folded(self) -> bool:
-        """Text before the question leaves the model as it is, so that what is trained beside it can be folded."""
+        """Whether the trained parts' changes are folded into the weights before serving. Parts that only put text
+        before the question change no weights, so they do not prevent it."""
         return self.quantize is None and all(part.served_folded for part in self.trained)
 
     @property
@@ -113,7 +114,8 @@ class Composed(Method):
 
     @property
     def trained(self) -> list[Method]:
-        """The parts that train weights, in the order in which they are attached: peft wraps what is there before."""
+        """The parts that train weights, in the order in which they are attached: peft comes last, as it wraps the
+        model."""
         return sorted(
             (part for part in self.parts if part.trains), key=lambda part: (part.wraps, part.family != "selective")
         )
@@ -148,7 +150,7 @@ class Composed(Method):
         return self.problems()  # the parts say what quantised weights are to them
 
     def owner(self, hook: str) -> Method | None:
-        """The part that has its own form of a hook of `ONE_OWNER`, or None."""
+        """Return the part that overrides a hook of `ONE_OWNER`, or None."""
         return next((part for part in self.parts if overrides(part, hook)), None)
 
     def own_model(self) -> str | None:
@@ -256,7 +258,7 @@ class Composed(Method):
         return owner.predictor(model, context) if owner else super().predictor(model, context)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """One trained part as it is saved alone; of several, the trained tensors by name."""
+        """Write one trained part as it would be saved alone; with several, write the trained tensors by name."""
         if len(self.trained) == 1:
             self.trained[0].save(model, folder)
         elif self.trained:
@@ -274,7 +276,7 @@ class Composed(Method):
             return model.eval()
         import torch
 
-        # What a part draws at random and does not train is not among what was saved: it is drawn again, as then.
+        # Frozen random weights of a part were not saved: they are drawn again from the same seed.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
             return load_trained(self.attach(model), folder)
@@ -291,12 +293,12 @@ class Composed(Method):
 
 
 def overrides(part: Method, hook: str) -> bool:
-    """Whether a method has its own form of a hook."""
+    """Return whether a method overrides a hook of the base class."""
     return getattr(type(part), hook) is not getattr(Method, hook)
 
 
 def both(one: Footprint, other: Footprint) -> Footprint:
-    """What two methods train together."""
+    """Return the footprint of two methods that train together."""
     return Footprint(
         {**one.trained, **other.trained},
         lowest=min(one.lowest, other.lowest),

@@ -67,7 +67,8 @@ class DPO(Around):
         return context.train_by(trainer, config, model, self, changes)
 
     def preferences(self, model: nn.Module, context: Context) -> list[dict[str, Any]]:
-        """Pairs as {chosen, rejected: ids and labels as the scorer encodes them, and their log-likelihoods now}."""
+        """Return pairs as {chosen_ids, chosen_labels, rejected_ids, rejected_labels, and the log-likelihood of each
+        answer before training}, encoded as the scorer does."""
         import random
 
         order = random.Random(context.seed)
@@ -91,13 +92,13 @@ class DPO(Around):
 
 
 def halves(row: Row) -> tuple[list[int], list[int]]:
-    """(context, answer) of an encoded example."""
+    """Split an encoded example into (token ids of the context, token ids of the answer)."""
     start = next(place for place, label in enumerate(row["labels"]) if label != -100)
     return row["input_ids"][:start], row["input_ids"][start:]
 
 
 def collate(pairs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Pairs -> a batch of twice as many sequences, padded on the right, the chosen ones first."""
+    """Batch n pairs as 2n sequences, padded on the right: first all chosen answers, then all rejected ones."""
     import torch
 
     rows = [(pair[f"{side}_ids"], pair[f"{side}_labels"]) for side in SIDES for pair in pairs]
@@ -113,8 +114,11 @@ def collate(pairs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def no_reference(model: nn.Module) -> nn.Module:
-    """A stand-in for trl's reference model, whose answers are known. Without one, trl adds a second adapter to a model
-    of peft's, which not every kind of adapter can have."""
+    """Return a stand-in for trl's reference model, which is never run, because the reference's log-likelihoods are
+    known.
+
+    Without a reference, trl adds a second adapter to a model of peft's, which not every kind of adapter can have.
+    """
     from torch import nn
 
     class Absent(nn.Module):
@@ -129,7 +133,7 @@ def no_reference(model: nn.Module) -> nn.Module:
 
 
 def pair_trainer(recorder: Any) -> type:
-    """trl's trainer for pairs that are encoded and whose reference is known."""
+    """Return trl's trainer, changed to take pairs that are encoded and whose reference log-likelihoods are known."""
     from trl import DPOTrainer
 
     class PairTrainer(DPOTrainer):
@@ -140,7 +144,7 @@ def pair_trainer(recorder: Any) -> type:
             return dataset
 
         def _send_telemetry(self) -> None:
-            """Nothing is sent."""
+            """Send nothing."""
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
             mask = inputs["attention_mask"]

@@ -87,7 +87,8 @@ class GRPO(Around):
 
 
 def group_trainer(recorder: Any, contexts: list[list[int]]) -> type:
-    """trl's trainer for contexts that are encoded; its prompts are their numbers."""
+    """Return trl's trainer, changed to take encoded contexts: a prompt is the number of a context in `contexts`, as
+    text."""
     from trl import GRPOTrainer
 
     class GroupTrainer(GRPOTrainer):
@@ -95,7 +96,7 @@ def group_trainer(recorder: Any, contexts: list[list[int]]) -> type:
             return [contexts[int(prompt)] for prompt in prompts], None, {}
 
         def _send_telemetry(self) -> None:
-            """Nothing is sent."""
+            """Send nothing."""
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
             tokens = int(inputs["prompt_mask"].sum() + inputs["completion_mask"].sum())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-ADAPTER = "default"  # peft's name for the one that there is
+ADAPTER = "default"  # peft's name for a model's only adapter
 # peft's names; the whole SVD of every layer would take longer than training a small model.
 CALLED = {"gaussian": "gaussian", "eva": "eva", "pissa": "pissa_niter_16", "olora": "olora"}
 TAKEN = ("pissa", "olora")  # A and B start as a part of the weights, which is taken away from them
@@ -162,7 +162,11 @@ class LoRA(Method):
             start_from_rounding(model, context.base)
 
     def finish(self, model: nn.Module, context: Context) -> nn.Module:
-        """What was taken from the weights is given back: W - s·B₀·A₀ + s·B·A = W + s·[B, -B₀]·[A; A₀]."""
+        """Return the trained model as a plain LoRA on the unchanged base weights.
+
+        For inits that took a part s·B₀·A₀ out of the weights: W - s·B₀·A₀ + s·B·A = W + s·[B, -B₀]·[A; A₀], of twice
+        the rank.
+        """
         import torch
 
         if not self._start:
@@ -208,14 +212,15 @@ class QLoRA(LoRA):
 
 
 def adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """peft's LoRA layers, by the base model's own names."""
+    """Yield (name in the base model, peft's layer) for each layer with a LoRA update."""
     for name, part in model.named_modules():
         if hasattr(part, "lora_A") and ADAPTER in part.lora_A:
             yield name.removeprefix("base_model.model."), part
 
 
 def stored(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
-    """Weights of a model folder, read one by one. Raises ValueError where it lacks one."""
+    """Return {name: weight} for the named weights of a model folder, read one by one. Raises ValueError where one is
+    missing."""
     from safetensors import safe_open
 
     found: dict[str, torch.Tensor] = {}
@@ -230,7 +235,7 @@ def stored(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
 
 
 def start_from_inputs(model: nn.Module, context: Context) -> None:
-    """EVA: A becomes the first right singular vectors of what the layer is given, over the training examples."""
+    """Set each A as EVA does: to the first right singular vectors of the layer's inputs over the training examples."""
     import torch
     from peft import get_eva_state_dict
 
@@ -256,9 +261,10 @@ def start_from_inputs(model: nn.Module, context: Context) -> None:
 
 
 def start_from_rounding(model: nn.Module, base: Path) -> None:
-    """LoftQ with one iteration: s·B·A becomes the best approximation of W - dequantised(W) of its rank, by SVD.
+    """Set A and B as LoftQ does with one iteration: s·B·A becomes the best approximation, of the update's rank, of W -
+    dequantised(W), by SVD.
 
-    peft's own needs a GPU, and leaves s out: where it is not 1, its B·A misses what it is to make up for.
+    peft's own version needs a GPU and leaves out s, so that its B·A misses the quantisation error where s is not 1.
     """
     import torch
 
@@ -273,7 +279,8 @@ def start_from_rounding(model: nn.Module, base: Path) -> None:
 
 
 def dequantised(layer: Any) -> torch.Tensor:
-    """A bitsandbytes layer's weight. (peft's helper moves an 8-bit one, which a CPU cannot use any more then.)"""
+    """Return the weight of a bitsandbytes layer as numbers. peft's helper would move an 8-bit weight, which a CPU
+    cannot use afterwards."""
     from bitsandbytes.functional import dequantize_4bit
 
     weight = layer.weight

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Way:
-    """What a way of merging takes: a `weight` (its default) of each expert's change or, `joint`, of the merged one."""
+    """The settings that one way of merging takes. `weight` is the default weight of each expert's change or, with
+    `joint`, of the merged change; None where the way takes no weight."""
 
     weight: float | None = None
     joint: bool = False
@@ -32,7 +33,7 @@ class Way:
     base: bool = True  # it merges changes against the base model, not weights
     least: int = 1
     most: int | None = None
-    called: str = ""  # by mergekit, where by another name
+    called: str = ""  # mergekit's name, where it is another
 
 
 WAYS = {
@@ -148,7 +149,7 @@ class Merge(OfExperts):
 
     @property
     def strength(self) -> float:
-        """`weight`, or its default for this way of merging."""
+        """The setting `weight`, or its default for this way of merging."""
         return (self.way.weight or 1.0) if self.weight is None else self.weight
 
     @property
@@ -202,7 +203,8 @@ class Merge(OfExperts):
         return context.load_model(merged)
 
     def recipe(self, base: Path, folders: dict[str, Path]) -> dict[str, Any]:
-        """mergekit's configuration for experts in these folders, by task."""
+        """Return mergekit's configuration for merging experts. `folders` maps each expert's task to the folder of its
+        weights."""
         way = self.way
         # In doubles base + (expert - base) rounds to the expert itself: one expert at weight 1 comes back bit for bit.
         recipe: dict[str, Any] = {
@@ -234,9 +236,9 @@ class Merge(OfExperts):
 
 
 def plain_weights(context: Context, role: str) -> Path:
-    """A folder of an expert's full weights: its own, or what it is when folded into the base.
+    """Return a folder with an expert's full weights; an adapter is folded into the base model first.
 
-    Raises ValueError where they are not shaped as the base model's.
+    Raises ValueError where the weights have other names or shapes than the base model's.
     """
     folder = context.needs[role]
     if not (folder / "config.json").exists():
@@ -251,14 +253,16 @@ def plain_weights(context: Context, role: str) -> Path:
 
 
 def check_layers(base: Path, ends: list[int]) -> None:
-    """Raise ValueError for layers that the model does not have."""
+    """Raise ValueError where a slice ends beyond the model's last layer. `ends` are the numbers after the last
+    layers."""
     available = json.loads((base / "config.json").read_text())["num_hidden_layers"]
     if ends and max(ends) > available:
         raise ValueError(f"slices asks for layers up to {max(ends)}, but the model has {available}")
 
 
 def mend_layer_types(base: Path, merged: Path, spans: list[tuple[int, int]]) -> None:
-    """Give each stacked layer the kind of attention of the layer that it was: mergekit keeps the list of the base."""
+    """Write into the merged model's configuration which kind of attention each stacked layer had in the base model:
+    mergekit keeps the base model's own list. `spans` are the (first, after the last) layers of each slice."""
     kinds = json.loads((base / "config.json").read_text()).get("layer_types")
     if kinds:
         made = json.loads((merged / "config.json").read_text())

@@ -71,7 +71,8 @@ class PrefixTuning(Method):
         return adapted
 
     def _start(self, model: Any) -> Any:
-        """Keys and values of real words, as the model's own cache; None for random numbers."""
+        """Return the initial keys and values, those of real words, as the model's own cache; None for random
+        numbers."""
         import torch
 
         if self.init == "random":
@@ -81,7 +82,7 @@ class PrefixTuning(Method):
             return model(input_ids=ids, use_cache=True).past_key_values
 
     def _words(self, model: Any) -> torch.Tensor:
-        """Token ids [virtual_tokens]."""
+        """Return the token ids [virtual_tokens] of the words whose keys and values the prefix starts from."""
         import torch
         from transformers import AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""A new output layer: a classification head on the model's hidden states, alone or together with the body.
+"""Classification heads on the model's hidden states, in place of its output layer, alone or together with the body.
 
 Linear probes: Alain & Bengio 2016, arXiv:1610.01644. Head and body: Radford et al. 2018; Howard & Ruder 2018,
 arXiv:1801.06146.
@@ -50,7 +50,8 @@ class Headed(Method):
         return with_head(context.load_model(quantize=self.quantize), labels, self.pool)
 
     def rows(self, model: Any, found: list[Example], context: Context) -> list[Row]:
-        """The text, and a place after it at which the head gives the label's number. Of what it never saw, nothing."""
+        """Encode each text with one more place after it, at which the head predicts the label's number. Examples whose
+        label the head does not have are left out."""
         kept = [one for one in found if one.target.strip() in model.labels]
         texts = encode(context, [one.context for one in kept], context.settings.max_length - 1)
         return [row(ids, model.labels.index(one.target.strip())) for ids, one in zip(texts, kept, strict=True)]
@@ -162,7 +163,8 @@ class LinearProbe(Headed):
 
 
 def regress(model: Any, states: torch.Tensor, labels: list[int], strength: float) -> None:
-    """Set the head to the logistic regression of labels on standardised states [texts, hidden]."""
+    """Fit a logistic regression of labels on standardised states [texts, hidden], and set the head to it. `strength` is
+    the inverse of its L2 penalty."""
     import torch
     from sklearn.linear_model import LogisticRegression
 
@@ -177,14 +179,16 @@ def regress(model: Any, states: torch.Tensor, labels: list[int], strength: float
 
 
 def with_head(base: Any, labels: list[str], pool: str) -> Any:
-    """The decoder of a causal model under a head that starts at zero."""
+    """Return the decoder of a causal model with a classification head, which starts at zero, in place of its output
+    layer."""
     import torch
     from transformers.modeling_outputs import CausalLMOutput
 
     class Classifying(torch.nn.Module):
-        """Token ids [batch, length] -> logits [batch, places, labels]: at each place, of the text up to there.
+        """A classifier that maps token ids [batch, length] to logits [batch, places, labels]: at each place, of the
+        text up to there.
 
-        So it is trained and measured as a language model is, by what it says at a place.
+        It is trained and measured like a language model, by its prediction at a place.
         """
 
         mean: torch.Tensor
@@ -202,7 +206,7 @@ def with_head(base: Any, labels: list[str], pool: str) -> Any:
             self.register_buffer("scale", torch.ones(width, device=device))
 
         def states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-            """[batch, length, hidden]: what the head reads at each place."""
+            """Return the hidden states that the head reads at each place: [batch, length, hidden]."""
             hidden = self.body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
             if pool == "last":
                 return hidden
@@ -228,19 +232,20 @@ def with_head(base: Any, labels: list[str], pool: str) -> Any:
 
 
 def encode(context: Context, texts: list[str], most: int) -> list[list[int]]:
-    """Token ids of each text, of one that is too long its last `most` with what opens every text; never none."""
+    """Return the token ids of each text. A text that is too long keeps its last ids and those that open every text,
+    `most` in all; an empty text gets one token."""
     ids = context.tokenizer(texts)["input_ids"] if texts else []
     openings = [context.tokenizer("")["input_ids"]]
     return [cut_left(one, most, openings) or [context.tokenizer.eos_token_id or 0] for one in ids]
 
 
 def row(ids: list[int], label: int) -> dict[str, list[int]]:
-    """A text as the training loop takes it: the last place of the text predicts the label."""
+    """Return a text as the training loop takes it, {input_ids, labels}: after its last token the label is predicted."""
     return {"input_ids": [*ids, 0], "labels": [-100] * len(ids) + [label]}
 
 
 def pooled(model: Any, rows: Sequence[Row], batch_size: int) -> torch.Tensor:
-    """What the head reads of each text: [texts, hidden]."""
+    """Return the hidden state that the head reads of each text: [texts, hidden]."""
     import torch
 
     by_text: list[torch.Tensor] = [torch.empty(0)] * len(rows)

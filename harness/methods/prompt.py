@@ -70,7 +70,8 @@ class PromptTuning(Method):
         return get_peft_model(model, config)
 
     def _length(self, folder: str) -> int:
-        """Virtual tokens for the text. peft would silently cut a text that is longer than its tokens."""
+        """Return the number of virtual tokens for the text. Raises ValueError for a text with more tokens than
+        `virtual_tokens`, which peft would silently cut."""
         from transformers import AutoTokenizer
 
         needed = len(AutoTokenizer.from_pretrained(folder)(self.init_text)["input_ids"])
@@ -148,7 +149,7 @@ class PTuning(Method):
         return adapted
 
     def _start(self, encoder: Any, model: Any) -> None:
-        """Set the encoder's last layer so that it gives the embeddings of the text, by least squares."""
+        """Set the encoder's last layer, by least squares, so that the encoder returns the embeddings of the text."""
         import torch
         from transformers import AutoTokenizer
 

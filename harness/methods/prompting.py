@@ -120,7 +120,7 @@ class Prompting(Method):
 
 
 def in_turn(found: list[Example]) -> list[Any]:
-    """Examples in their order, one of each answer in turn."""
+    """Return the examples reordered so that answers take turns; examples of one answer keep their order."""
     classes: dict[str, list[Any]] = defaultdict(list)
     for one in found:
         classes[one.target].append(one)

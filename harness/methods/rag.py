@@ -1,4 +1,4 @@
-"""Retrieval: what is nearest to a question is put before it (Lewis et al. 2020); nothing is trained.
+"""Retrieval: the texts nearest to a question are put before it (Lewis et al. 2020); nothing is trained.
 
 Over training examples it is nearest-neighbour few-shot prompting (Liu et al. 2021, arXiv:2101.06804).
 """
@@ -113,7 +113,7 @@ class RAG(Method):
         ).cpu()
 
     def _nearest(self, context: Context, questions: list[str]) -> list[Sequence[str]]:
-        """The passages for each question, the nearest first."""
+        """Return the nearest passages for each question, the nearest first."""
         if not questions:
             return []
         ranked = (self._encode(context, questions) @ self._vectors.T).argsort(dim=1, descending=True, stable=True)
@@ -145,7 +145,7 @@ class RAG(Method):
 
 
 def cut(text: str, words: int) -> Iterator[str]:
-    """Passages of whole sentences: each ends with the sentence that brings it to `words` words."""
+    """Yield passages of whole sentences: each ends with the sentence that brings it to `words` words."""
     held: list[str] = []
     for sentence in SENTENCE_END.split(text):
         held += sentence.split()

@@ -1,4 +1,4 @@
-"""What is trained is drawn by lot, and drawn again in the course of training.
+"""Methods that train a random part of the weights at a time, and draw it again in the course of training.
 
 Half fine-tuning: Hui et al. 2024, arXiv:2404.18466. LISA: Pan et al. 2024, arXiv:2403.17919.
 """
@@ -39,11 +39,11 @@ class Sampled(Method):
             self.draw()
 
     def period(self, step: int) -> int:
-        """The number of the period that the step after `step` steps lies in."""
+        """Return the number of the period of the next step, after `step` steps are done."""
         raise NotImplementedError
 
     def draw(self) -> None:
-        """Choose what is trained next."""
+        """Choose at random which weights are trained next."""
         raise NotImplementedError
 
 
@@ -145,7 +145,8 @@ class LISA(Sampled):
 
 
 def categories(layer: Any) -> dict[str, list[list[nn.Parameter]]]:
-    """A layer's weights by category (attention, MLP, norms), those of one matrix or norm together."""
+    """Return a layer's weights by category (attention, MLP, norms); the parameters of one matrix or norm are in one
+    list."""
     found: dict[str, list[list[nn.Parameter]]] = {}
     for name, module in layer.named_modules():
         values = list(module.parameters(recurse=False))

@@ -125,7 +125,8 @@ class Layerwise(Full):
         self.after_step(model, 0)
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        """In step s of S, counted from 1, the topmost ceil(s L / S) of L layers are trained."""
+        """Unfreeze layers from the top: in step s of S, counted from 1, the topmost ceil(s L / S) of L layers are
+        trained."""
         if not self.gradual or step >= self._steps:
             return
         norms = int(self.which == "top")
@@ -141,7 +142,8 @@ class Layerwise(Full):
         return ("base model", "changed weights")
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """The weights of its layers alone, also of those that stay closed at the end of a gradual training."""
+        """Write the weights of the chosen layers only, also of layers that are still frozen at the end of a gradual
+        training."""
         for part in self._trained(model):
             part.requires_grad_(True)
         save_trained(model, folder)
@@ -150,7 +152,7 @@ class Layerwise(Full):
         return load_trained(self.attach(self.load(context)), folder)
 
     def _trained(self, model: nn.Module) -> list[nn.Module]:
-        """The final norm, where it is trained, and the trained layers, from the top down."""
+        """Return the final norm, where it is trained, and the trained layers, from the top down."""
         decoder = model.get_decoder()  # type: ignore[operator]
         layers = list(decoder.layers)
         numbers = self._numbers(len(layers))
@@ -161,7 +163,7 @@ class Layerwise(Full):
         return [*([decoder.norm] if self.which == "top" else []), *(layers[number] for number in numbers)]
 
     def _numbers(self, available: int) -> list[int]:
-        """The trained layers of those that there are, from the top down."""
+        """Return the numbers of the trained layers, from the top down; `available` is how many layers the model has."""
         if isinstance(self.which, list):
             return sorted(self.which, reverse=True)
         share = 1 / 3 if self.fraction is None else self.fraction

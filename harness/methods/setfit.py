@@ -66,7 +66,7 @@ class SetFit(Method):
         return self._model(context.base, sorted({example.target.strip() for example in context.examples()}))
 
     def _model(self, folder: Path, labels: list[str]) -> Any:
-        """The encoder of a folder, with a head as yet unfitted."""
+        """Load the sentence encoder of a folder, with a head that is not fitted yet."""
         import torch
         from sentence_transformers import SentenceTransformer
         from setfit import SetFitHead, SetFitModel
@@ -117,7 +117,8 @@ class SetFit(Method):
         return classifier_lm(model.labels, lambda texts: model.predict_proba(texts, as_numpy=True))
 
     def save(self, model: Any, folder: Path) -> None:
-        """The encoder as sentence-transformers saves it; the head's coefficients and the labels beside it."""
+        """Write the encoder as sentence-transformers saves it, with the head's coefficients and the labels beside
+        it."""
         import torch
         from safetensors.torch import save_file
 
@@ -144,16 +145,17 @@ class SetFit(Method):
 
 
 def draw_pairs(texts: Sequence[str], labels: Sequence[int], count: int, seed: int) -> list[Pair]:
-    """For each example `count` pairs with other texts of its label and `count` with texts of other labels.
+    """Draw, for each example, `count` pairs with other texts of its label and `count` pairs with texts of other labels.
 
-    They are drawn, not chosen from a list of all pairs, of which 10,000 texts have 50 million. No text is paired with
-    itself, also where several examples have it. Partners of one example differ as long as there are enough of them.
+    Returns (number of the example, number of its partner, 1.0 for the same label or 0.0). They are drawn, not chosen
+    from a list of all pairs, of which 10,000 texts have 50 million. No text is paired with itself, also where several
+    examples have it. Partners of one example differ as long as there are enough of them.
     """
     order = random.Random(seed)
     distinct: dict[tuple[int, str], int] = {}  # (label, text) -> the first example that has them
     for number, (label, text) in enumerate(zip(labels, texts, strict=True)):
         distinct.setdefault((label, text), number)
-    entries = sorted(distinct)  # those of one label lie together
+    entries = sorted(distinct)  # entries of one label are next to each other
     sizes = Counter(label for label, _ in entries)
     starts = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))  # in the order of the entries
     places = {entry: place for place, entry in enumerate(entries)}
@@ -174,7 +176,8 @@ def draw_pairs(texts: Sequence[str], labels: Sequence[int], count: int, seed: in
 
 
 def drawn(order: random.Random, among: int, count: int) -> list[int]:
-    """`count` numbers below `among`; each comes again only when all others have come as often. None below 0."""
+    """Draw `count` numbers from 0 to `among` - 1; each comes again only when all others have come as often. Empty where
+    `among` is below 1."""
     if among < 1:
         return []
     rounds, rest = divmod(count, among)
@@ -185,7 +188,7 @@ def drawn(order: random.Random, among: int, count: int) -> list[int]:
 
 
 def pair_trainer(pairs: Sequence[Pair]) -> Any:
-    """setfit's trainer for pairs that are drawn already."""
+    """Return setfit's trainer, changed to use pairs that are drawn already."""
     from datasets import Dataset
     from setfit import Trainer
 
@@ -195,7 +198,7 @@ def pair_trainer(pairs: Sequence[Pair]) -> Any:
             numbered = Dataset.from_dict({"sentence_1": one, "sentence_2": other, "label": same})
 
             def written(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-                """Numbers as texts, a batch at a time: each text is in memory once."""
+                """Replace the numbers of a batch by their texts, so that each text is in memory once."""
                 return {name: of if name == "label" else [x[number] for number in of] for name, of in batch.items()}
 
             return numbered.with_transform(written), args.loss(self.model.model_body)

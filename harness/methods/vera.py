@@ -1,4 +1,5 @@
-"""VeRA: two trained vectors a layer, between random matrices that all layers share (Kopiczko et al. 2023)."""
+"""VeRA: two trained vectors for each linear layer, around random matrices that all layers share (Kopiczko et al.
+2023)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What methods that are made of other methods share: those that combine experts, and those that train in their own way
-what another method makes trainable.
+"""Base classes of methods that are made of other methods: methods that combine experts, and methods that train, in
+their own way, what another method makes trainable.
 
-Nothing here is found by the walk over this folder: neither has a name.
+The search for methods in this folder does not find these classes, because they have no name.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ class OfExperts(Method):
 
     @property
     def learn(self) -> list[str]:
-        """The tasks of `experts`, whatever else stands there."""
+        """The tasks that `experts` lists under `learn`; empty where that is no list."""
         found = self.experts.get("learn")
         return list(map(str, found)) if isinstance(found, list) else []
 
     def expert_problems(self, least: int = 1, most: int | None = None) -> Iterable[str]:
-        """What is wrong with `experts`, of which this method takes at least so many and, with `most`, no more."""
+        """Yield what is wrong with `experts`; this method takes at least `least` of them and, with `most`, no more than
+        that."""
         found = self.experts.get("learn")
         count = len(self.learn)
         if not isinstance(found, list) or not least <= count <= (most or count) or len(set(self.learn)) < count:
@@ -53,7 +54,7 @@ class OfExperts(Method):
             yield "experts.method is missing: the method that trains each expert (experts: {method: lora, …})."
 
     def weight_problems(self, weights: Mapping[str, float]) -> Iterable[str]:
-        """What is wrong with a number for each expert."""
+        """Yield what is wrong with `weights`, which gives a number for each expert's task."""
         for name, weight in weights.items():
             if name not in self.learn:
                 yield f"weights names {name!r}, which is no expert. The experts are {', '.join(self.learn)}."
@@ -80,7 +81,7 @@ class OfExperts(Method):
 
 
 def task_of(role: str) -> str:
-    """The task that the expert in a role of `OfExperts.wants` has learned."""
+    """Return the task that the expert in this role ("expert:<task>") has learned."""
     return role.removeprefix("expert:")
 
 
@@ -236,7 +237,7 @@ class Around(Method):
         return self.part.finish(model, context)
 
     def pursue(self, model: nn.Module, context: Context) -> nn.Module:
-        """Train what the part has made trainable, towards what this method is after."""
+        """Train what the other method has made trainable, towards this method's own goal, and return the model."""
         raise NotImplementedError
 
     def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
@@ -267,7 +268,8 @@ class Around(Method):
         return self.part.fold(model)
 
     def warmed_up(self, model: nn.Module, context: Context) -> tuple[nn.Module, dict[str, Any]]:
-        """The model after `sft_share` of the steps on right answers, and what is left of them, as `train:` says it."""
+        """Train on the right answers for `sft_share` of the steps; return (the model, the rest as a training setting:
+        {"steps": n} or {"epochs": x})."""
         key = "steps" if context.settings.steps else "epochs"
         whole = getattr(context.settings, key)
         first = whole * self.sft_share
@@ -279,7 +281,7 @@ class Around(Method):
 
 
 def method_named(method: str, **settings: object) -> Method:
-    """A method by its name. Raises KeyError or ValueError for a name or a setting that nobody knows."""
+    """Make a method by its name. Raises KeyError for an unknown name, and ValueError for an unknown setting."""
     from harness.methods import all_methods  # found by walking the folder of which this file is part
 
     made: Method = all_methods()[method](**settings)

@@ -28,7 +28,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def prepare(catalog: Catalog, name: str, progress: Progress | None = None) -> ModelFacts:
-    """Fetch a model, make its folder ready for `from_pretrained`, and keep its facts.
+    """Fetch a model, make its folder ready for `from_pretrained`, and return its facts, which are cached.
 
     Raises SourceError when it cannot be had or is no model folder.
     """
@@ -49,12 +49,13 @@ def prepare(catalog: Catalog, name: str, progress: Progress | None = None) -> Mo
 
 
 def is_gguf(paths: list[Path]) -> bool:
-    """Whether a model's files are one GGUF file, in one or several parts."""
+    """Return whether a model's files are one GGUF file, in one or several parts."""
     return paths[0].is_file() and (".gguf" in paths[0].name)
 
 
 def dequantise(entry: ModelEntry, parts: list[Path]) -> Path:
-    """A folder of fp32 safetensors with tokenizer, from a GGUF file (in one or several parts)."""
+    """Convert a GGUF file (in one or several parts) into a cached folder of fp32 safetensors with tokenizer; return the
+    folder."""
     from filelock import FileLock
 
     digest = hashlib.sha256()
@@ -95,7 +96,8 @@ def dequantise(entry: ModelEntry, parts: list[Path]) -> Path:
 
 
 def weights_fingerprint(folder: Path) -> str:
-    """SHA-256 (64 hex digits) of the files that decide what a model computes: weights, configuration, tokenizer."""
+    """Return the SHA-256 (64 hex digits) of the files that decide what a model computes: weights, configuration,
+    tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"):
@@ -112,9 +114,10 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 def resolve_precision(wanted: str) -> str:
-    """fp32, bf16 or fp16 for this device. On a CPU it is fp32 whatever the checkpoint says.
+    """Return the precision to train in, fp32, bf16 or fp16; `auto` is fp32 on a CPU, whatever the checkpoint says, and
+    bf16 (else fp16) on a GPU.
 
-    Raises Unavailable for what the device cannot do.
+    Raises Unavailable for a precision that the device does not support.
     """
     import torch
 
@@ -127,10 +130,10 @@ def resolve_precision(wanted: str) -> str:
 
 
 def load_model(folder: Path, settings: TrainSettings, quantize: str | None = None) -> nn.Module:
-    """A causal model on this process's device.
+    """Load a causal model onto this process's device.
 
-    Weights are fp32, also for bf16 and fp16, which then are autocast: updates of a small learning rate
-    would be lost in bf16 weights. A quantised base computes in the chosen precision.
+    Weights are fp32, also for bf16 and fp16, which then are autocast: updates of a small learning rate would be lost in
+    bf16 weights. A quantised base computes in the chosen precision.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -160,14 +163,15 @@ def load_model(folder: Path, settings: TrainSettings, quantize: str | None = Non
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """The torch dtype of fp32, bf16 or fp16."""
+    """Return the torch dtype of "fp32", "bf16" or "fp16"."""
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """bitsandbytes settings: nf4 or fp4 with double quantisation, or int8. Raises Unavailable."""
+    """Return bitsandbytes settings: nf4 or fp4 with double quantisation, or int8. Raises Unavailable without the
+    package."""
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
@@ -185,7 +189,7 @@ def quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder."""
+    """Load the tokenizer of a model folder."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
@@ -197,7 +201,7 @@ def logits_at(
     places: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Logits [batch, places, vocabulary] at the given places of the sequence.
+    """Return the logits [batch, places, vocabulary] at the given places of the sequence.
 
     `places` count from the end (-1 is the last), so they also hold where a method puts virtual tokens in front. Other
     places are not computed where the model allows it: with a vocabulary of 262k they are most of the work.
@@ -211,7 +215,7 @@ def logits_at(
 
 
 def prompt_run_once(model: nn.Module) -> nn.Module:
-    """A model for scoring whose soft prompt or prefix is run once, with its keys and values cached.
+    """Return a model for scoring that runs its soft prompt or prefix once and caches the keys and values.
 
     With short inputs a prompt is half of the work. It also keeps generated items independent of their batch: peft puts
     the prompt before the left padding, which then separates it from the text. Models without a prompt, and models that
@@ -235,7 +239,7 @@ def prompt_run_once(model: nn.Module) -> nn.Module:
 
 
 def text_run_once(model: nn.Module, token_ids: Sequence[int]) -> nn.Module:
-    """A model for scoring what follows a text, which is run once, with its keys and values cached."""
+    """Return a model for scoring what follows a text: the text is run once, and its keys and values are cached."""
     import torch
 
     inner: Any = model
@@ -246,7 +250,8 @@ def text_run_once(model: nn.Module, token_ids: Sequence[int]) -> nn.Module:
 
 
 def behind(inner: Any, kept: Any) -> nn.Module:
-    """A model for scoring whose input follows what has been run already, of which `kept` has the keys and values."""
+    """Return a model for scoring that continues each input from `kept`, the cached keys and values of what was run
+    before."""
     import torch
 
     def copies(number: int) -> Cache:
@@ -265,7 +270,8 @@ def behind(inner: Any, kept: Any) -> nn.Module:
             return inner(input_ids=input_ids, past_key_values=past, use_cache=True, logits_to_keep=logits_to_keep)
 
         def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: object) -> torch.Tensor:
-            """`input_ids` and `attention_mask` are padded on the left; positions are counted without the padding."""
+            """Generate token ids. `input_ids` and `attention_mask` are padded on the left; positions do not count the
+            padding."""
             before = attention_mask.new_ones(len(input_ids), kept.get_seq_length())
             mask, past = torch.cat([before, attention_mask], dim=1), copies(len(input_ids))
             generated: torch.Tensor = inner.generate(
@@ -277,13 +283,13 @@ def behind(inner: Any, kept: Any) -> nn.Module:
 
 
 def inside(model: nn.Module) -> nn.Module:
-    """The model itself, without the wrapper that spreads it over devices (DDP, DeepSpeed)."""
+    """Return a model without the wrapper that spreads it over devices (DDP, DeepSpeed)."""
     from accelerate.utils import extract_model_from_parallel
 
     return cast("nn.Module", extract_model_from_parallel(model))
 
 
 def accepts_places(model: nn.Module) -> bool:
-    """Whether a model can compute logits at some places only (`logits_to_keep`)."""
+    """Return whether a model can compute logits at some places only (`logits_to_keep`)."""
     unwrap: Callable[[], nn.Module] = getattr(model, "get_base_model", lambda: model)
     return "logits_to_keep" in inspect.signature(unwrap().forward).parameters

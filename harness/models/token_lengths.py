@@ -1,4 +1,4 @@
-"""Counts how long a task's texts are in a model's tokens, once at `fetch`, for predicting memory.
+"""Counts how many tokens a task's texts have for a model, once at `fetch`, for predicting memory.
 
 Not covered: how memory follows from the lengths (`plan/memory.py`). Large splits are sampled with a fixed stride, so
 that a pair of model and task takes seconds; the longest text of a sample is not quite the longest of all.
@@ -36,17 +36,18 @@ Length = tuple[int, int]  # (tokens of a sequence, tokens of it that are predict
 
 
 def prepare(catalog: Catalog, model: ModelFacts, task: TaskFacts) -> LengthFacts:
-    """Count a task's lengths with a model's tokenizer, and keep them for `plan`. Raises TaskError."""
+    """Count a task's lengths with a model's tokenizer, cache them for `plan`, and return them. Raises TaskError."""
     facts = count(model, task, load_tokenizer(Path(model.folder)), opened(task))
     keep_facts(catalog.length_facts_path(model, task), facts)
     return facts
 
 
 def count(model: ModelFacts, task: TaskFacts, tokenizer: PreTrainedTokenizerBase, loaded: Task) -> LengthFacts:
-    """The lengths of one task (`loaded`, an lm-eval task) for one tokenizer."""
+    """Return the token lengths of one task (`loaded`, an lm-eval task) for one tokenizer."""
 
     def measure(pairs: Sequence[tuple[str, str]]) -> list[Length]:
-        """The lengths of (context, continuation) pairs as the scorer encodes them: both together, then split."""
+        """Return (tokens in all, tokens predicted) of (context, continuation) pairs, encoded as the scorer does: both
+        together, then split."""
         wholes = tokens(tokenizer, [context + continuation for context, continuation in pairs])
         contexts = tokens(tokenizer, [context.rstrip() for context, _ in pairs])
         return [
@@ -80,17 +81,17 @@ def count(model: ModelFacts, task: TaskFacts, tokenizer: PreTrainedTokenizerBase
 
 
 def strided(documents: Sequence[Document]) -> list[Document]:
-    """At most SAMPLE of the documents, at equal distances."""
+    """Return at most SAMPLE of the documents, at equal distances."""
     return list(documents[:: max(1, -(-len(documents) // SAMPLE))])
 
 
 def tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
-    """The number of tokens of each text, with the special tokens that the tokenizer adds by itself."""
+    """Return the number of tokens of each text, with the special tokens that the tokenizer adds by itself."""
     return [len(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
 
 
 def requests(task: Task, document: Document) -> Iterable[tuple[str, str]]:
-    """The (context, continuation) pairs that lm-eval scores for a document."""
+    """Return the (context, continuation) pairs that lm-eval scores for a document."""
     kind = task.OUTPUT_TYPE
     if kind == "loglikelihood_rolling":
         return [("", str(task.doc_to_target(document)))]
@@ -104,7 +105,7 @@ def requests(task: Task, document: Document) -> Iterable[tuple[str, str]]:
 
 
 def quantiles(values: Sequence[int]) -> tuple[int, ...]:
-    """The shortest, 99 between, and the longest; empty for no values."""
+    """Return 101 quantiles: the shortest value, 99 between, and the longest; empty for no values."""
     ranked = sorted(values)
     last = len(ranked) - 1
     return tuple(ranked[round(place * last / (QUANTILES - 1))] for place in range(QUANTILES)) if ranked else ()

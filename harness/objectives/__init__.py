@@ -1,4 +1,4 @@
-"""What is minimised besides the task's loss, a file each, found by walking this folder.
+"""Objectives: terms that are minimised besides the task's loss, a file each, found by walking this folder.
 
 In: a batch and the model's outputs. Out: terms of the loss.
 """
@@ -15,5 +15,5 @@ __all__ = ["Batch", "Objective", "all_objectives"]
 
 @cache
 def all_objectives() -> dict[str, type[Objective]]:
-    """Every objective by name."""
+    """Return {name: class} for every objective."""
     return find_classes(__name__, __path__, Objective)

@@ -1,4 +1,4 @@
-"""Staying near the start: penalties on how far the weights have moved, all alike (L2-SP) or by importance (EWC).
+"""Penalties on how far the weights have moved from their start, all weights alike (L2-SP) or by importance (EWC).
 
 L2-SP: Li, Grandvalet & Davoine 2018, arXiv:1802.01483. EWC: Kirkpatrick et al. 2017, arXiv:1612.00796.
 """
@@ -96,7 +96,8 @@ class EWC(L2SP):
 def fisher(
     model: nn.Module, parameters: list[nn.Parameter], context: Context, text: str, samples: int
 ) -> list[torch.Tensor]:
-    """The diagonal of the empirical Fisher information: Σ of (∂ log p / ∂θ)² over passages, divided by their tokens."""
+    """Return the diagonal of the empirical Fisher information, a tensor for each parameter: Σ of (∂ log p / ∂θ)² over
+    passages, divided by the passages' tokens."""
     import torch
 
     asked = [value.requires_grad for value in parameters]
@@ -118,12 +119,16 @@ def fisher(
     return [total / tokens for total in found]
 
 
-# What a weight is now, differentiably, and the parameter whose gradient is that weight's.
+# (function that returns the weight as it is now, differentiable; parameter whose gradient is the weight's)
 Weight = tuple[Callable[[], Any], Any]
 
 
 def weights(model: nn.Module) -> Iterator[Weight]:
-    """The weights that training moves: of each layer that peft wraps its effective weight, then all others as such."""
+    """Yield (function that returns a weight as it is now, parameter whose gradient is the weight's) for all trained
+    weights.
+
+    A layer that peft wraps gives its effective weight; all other trained weights are given as they are.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     inside: set[int] = set()
@@ -141,8 +146,11 @@ def identity(value: Any) -> Any:
 
 
 def effective(name: str, layer: Any) -> Weight:
-    """The weight with which a wrapped linear layer multiplies: the base's plus the adapter's own change where that is
-    what the layer computes, else (DoRA, IA³, rotations) what it makes of the unit vectors, at that price."""
+    """Return the effective weight of a linear layer that peft wraps, as `weights` yields it.
+
+    It is the base weight plus the adapter's own change where the layer computes that; otherwise (DoRA, IA³, rotations)
+    it is the layer's output for the unit vectors, which costs more. Raises ValueError for a layer that is not linear.
+    """
     import torch
 
     base = layer.get_base_layer()
@@ -164,7 +172,8 @@ def effective(name: str, layer: Any) -> Weight:
 
 
 def adds(layer: Any, added: Callable[[], Any], multiplied: Callable[[], Any]) -> bool:
-    """Whether an adapter's own account of its change is right, and every trained part of the layer is in it."""
+    """Return whether the layer computes base weight plus the adapter's reported change, and every trained part of the
+    layer is in that change."""
     import torch
 
     try:

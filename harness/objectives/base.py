@@ -1,4 +1,4 @@
-"""What every objective is: a term added to the task's loss, whatever the method trains.
+"""The base class of every objective: a term added to the task's loss, whatever the method trains.
 
 An objective is one class in one file of this folder. It imports this base alone, and third-party packages inside
 functions, so that planning never loads torch.
@@ -25,11 +25,11 @@ __all__ = ["Batch", "Context", "Expert", "LogFloat", "Method", "Objective", "Opt
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass of training: a right-padded batch, and what the model said of its answers.
+    """One forward pass of training: a right-padded batch, and the model's predictions of its answers.
 
-    input_ids, labels and attention_mask: [batch, length]; labels are -100 where nothing is learned. logits:
-    [batch, places, vocabulary] at the places that predict some row's answer; targets: [batch, places], the tokens
-    wanted there (-100 in rows that have none).
+    input_ids, labels and attention_mask: [batch, length]; labels are -100 where nothing is learned. logits: [batch,
+    places, vocabulary] at the places that predict some row's answer; targets: [batch, places], the tokens wanted there
+    (-100 in rows that have none).
     """
 
     input_ids: torch.Tensor
@@ -48,49 +48,52 @@ class Objective(Configurable):
     """
 
     kind = "objective"
-    space: ClassVar[Space] = {}  # what tuning may move
+    space: ClassVar[Space] = {}  # the settings that tuning may search
     once_a_step: ClassVar[bool] = False  # True: its term does not depend on the batch
 
     @property
     def task_weight(self) -> float:
-        """The share of the task's own loss that is kept."""
+        """The weight of the task's own loss in the total."""
         return 1.0
 
     # --- planning: pure, no torch ---
 
     def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
-        """Why it does not go with a method or with training settings (`settings.TrainSettings`)."""
+        """Yield why the objective cannot be used with a method or with training settings."""
         if not method.is_language_model:
             yield f"{self.name} needs a language model's own loss, and {method.name} has none. Drop it."
         if train.devices > 1:
             yield f"{self.name} is computed on one device, and devices is {train.devices}. Give it devices: 1."
 
     def refuses_need(self, expert: Method) -> Iterable[str]:
-        """Why a cell of that method, which this one asks for, cannot serve it."""
+        """Return why `expert`, the method of a cell that this objective asks for (a teacher), cannot be used; empty
+        where it can."""
         return ()
 
     def wants(self, task: str) -> Iterable[Expert]:
-        """Cells that must be done before this one (a teacher)."""
+        """Return the cells that must be done before a cell with this objective runs (a teacher)."""
         return ()
 
     def reads(self, task: str) -> tuple[str, ...]:
-        """Other tasks whose training text it reads, without being scored on them."""
+        """Return other tasks whose training text the objective uses without being scored on them."""
         return ()
 
     def borrows(self) -> tuple[str, ...]:
-        """Models that it uses beside the cell's own, by name."""
+        """Return the names of models that the objective uses beside the cell's own."""
         return ()
 
     # --- working: inside the worker's process ---
 
     def prepare(self, model: nn.Module, context: Context) -> None:
-        """Called once, when the model is attached and before it is trained; its time counts as training."""
+        """Hook called once, after the model is attached and before it is trained; its time counts as training."""
 
     def examples(self, found: list[Example], context: Context) -> list[Any]:
-        """The training examples, before they are encoded: a teacher may answer them anew."""
+        """Return the training examples before they are encoded; a teacher may replace their answers."""
         return found
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """The term, a scalar on the model's device: of one forward pass, a mean over its answer tokens; or of a whole
-        step (`once_a_step`). `model` is in training mode."""
+        """Return the objective's term of the loss, a scalar on the model's device. `model` is in training mode.
+
+        It is a mean over the answer tokens of one forward pass or, with `once_a_step`, a term of the whole step.
+        """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Distillation: a student learns what a frozen teacher answers, and how sure of it the teacher is.
+"""Distillation: a student learns a frozen teacher's answers, and how sure the teacher is of them.
 
 Soft targets: Hinton, Vinyals & Dean 2015, arXiv:1503.02531. Hidden states: patient distillation, Sun et al. 2019,
 arXiv:1908.09355. The teacher's own answers as targets: Kim & Rush 2016, arXiv:1606.07947.
@@ -118,7 +118,8 @@ class Distil(Objective):
         return term + self.hidden * self._apart(batch.attention_mask) if self.hidden else term
 
     def _apart(self, mask: torch.Tensor) -> torch.Tensor:
-        """The mean squared distance of paired hidden states, each scaled to length one, over the real tokens."""
+        """Return the mean squared distance of paired hidden states, each scaled to length one, over all tokens but
+        padding."""
         import torch
         from torch.nn.functional import normalize
 
@@ -134,12 +135,12 @@ class Distil(Objective):
         return model.requires_grad_(False).eval()
 
     def _base(self, context: Context) -> Path:
-        """The folder of the teacher's base model."""
+        """Return the folder of the teacher's base model."""
         return context.models[self.teacher["model"]] if "model" in self.teacher else context.base
 
 
 def answered(found: list[Example], lm: Any) -> list[Any]:
-    """Examples with the answers that a language model gives: the likeliest choice, or what it generates."""
+    """Return the examples with a language model's answers as targets: the likeliest choice, or generated text."""
     from lm_eval.api.instance import Instance
 
     def ask(kind: str, asked: list[tuple[Any, ...]]) -> list[Any]:
@@ -155,7 +156,7 @@ def answered(found: list[Example], lm: Any) -> list[Any]:
 
 
 def check_vocabulary(student: Path, teacher: Path) -> None:
-    """Raise ValueError when tokens of student and teacher do not stand for the same texts."""
+    """Raise ValueError when a token id can mean different texts for student and teacher."""
     if student == teacher:
         return
     from transformers import AutoTokenizer
@@ -173,7 +174,10 @@ Kept = Callable[[], Any]
 
 
 def pair_layers(student: nn.Module, teacher: nn.Module) -> list[tuple[Kept, Kept]]:
-    """What each student layer gave last, and the teacher layer at the same share of its depth. Raises ValueError."""
+    """Pair each student layer with the teacher layer at the same share of the depth.
+
+    Each is returned as a function that gives the layer's last output. Raises ValueError for models of different width.
+    """
     sides = []
     for model in (student, teacher):
         inner: Any = getattr(model, "get_base_model", lambda model=model: model)()
@@ -189,7 +193,8 @@ def pair_layers(student: nn.Module, teacher: nn.Module) -> list[tuple[Kept, Kept
 
 
 def keep(layer: nn.Module, training: bool) -> Kept:
-    """What a layer gave last: a student's in training alone, so that scoring leaves nothing behind."""
+    """Return a function that gives a layer's last output in training mode (`training`) or else in evaluation mode.
+    Students are kept in training mode only, so that scoring leaves nothing behind."""
     kept: dict[str, Any] = {}
 
     def hook(module: nn.Module, given: Any, made: Any) -> None:

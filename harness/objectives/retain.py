@@ -1,4 +1,4 @@
-"""Keeping what the model knew: its answers to general text are held to those of the base model.
+"""Knowledge retention: on general text, the model is trained to predict what the base model predicts.
 
 Learning without Forgetting: Li & Hoiem 2016, arXiv:1606.09282, here on text that is not the task's.
 """

@@ -1,4 +1,4 @@
-"""On how many devices a cell trains, and why a machine may have too few."""
+"""Says on how many devices a cell trains, and why a machine may have too few."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from harness.records import Cell
 
 
 def devices_of(cell: Cell) -> int:
-    """The devices that a cell trains on; 1 where nothing is trained, or its method only combines other cells."""
+    """Return the number of devices that a cell trains on; 1 where nothing is trained, or its method only combines
+    experts."""
     distributes = cell.n_train > 0 and make_method(cell.method, cell.settings).distributes
     return cell.train.devices if distributes else 1
 
 
 def devices_missing(cell: Cell, accelerators: int) -> str | None:
-    """Why a machine with so many accelerators (0: it trains on the CPU) cannot give a cell its devices, or None."""
+    """Return why a machine cannot give a cell the devices that it asks for, or None. `accelerators` is the machine's
+    number of GPUs; with 0 it trains on the CPU."""
     wanted = devices_of(cell)
     if wanted == 1:
         return None

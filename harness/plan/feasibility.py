@@ -1,4 +1,6 @@
-"""Mistakes in a suite that only its models and data reveal: sizes beyond a split, tasks that cannot be learned, leaks.
+"""Finds the mistakes in a suite that only its models and data reveal: sizes beyond a split, tasks that cannot be
+learned, leaks.
+
 The other mistakes are found when the suite is read (`suite/load.py`).
 """
 
@@ -14,12 +16,12 @@ from harness.errors import Problem, counted, unknown
 from harness.records import Cell
 from harness.suite import Recipe, Suite, Variant, build_expert, check_sizes
 
-TOLD = 0.9  # so many questions that name their answer, and no other choice, are no accident
+TOLD = 0.9  # from this share on, questions that contain their answer and no other choice are no accident
 RARE = 10  # times more examples of the commonest class than of the rarest: worth a note
 
 
 def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Every mistake in a suite that its models and data reveal, with its line."""
+    """Yield every mistake in a suite that its models and data reveal, with its line."""
     yield from leaks(suite, facts)
     for place, (task, sizes) in enumerate(suite.tasks):
         found = facts.tasks[task]
@@ -46,7 +48,7 @@ def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
 
 
 def task_mismatches(label: Variant, task: TaskFacts, facts: Facts) -> Iterator[str]:
-    """What a label asks of a task, and of the others that it learns or reads."""
+    """Yield why a label cannot be used with a task, or with another task that it learns or reads."""
     method = label.method
     for name in label.recipe.learns(task.name):
         if reason := facts.tasks[name].unlearnable:
@@ -63,7 +65,8 @@ def task_mismatches(label: Variant, task: TaskFacts, facts: Facts) -> Iterator[s
 
 
 def curriculum_mismatches(label: Variant, task: str, most: int, suite: Suite, facts: Facts) -> Iterator[str]:
-    """What a label's curriculum asks of data and models; `most` is the largest data size."""
+    """Yield why a label's curriculum cannot be used with the suite's data and models. `most` is the largest data
+    size."""
     curriculum = label.recipe.curriculum
     if curriculum is None:
         return
@@ -93,7 +96,8 @@ def curriculum_mismatches(label: Variant, task: str, most: int, suite: Suite, fa
 
 
 def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[str]:
-    """What a label's method, or one that it asks for, wants of a model's layers; where these are known."""
+    """Yield why a label's method, or the method of an expert that it asks for, cannot be put on the layers of a model.
+    Models whose layers are not known, or not of Llama's form, are passed over."""
     found: dict[str, None] = {}
     for task, _ in suite.tasks:
         asked = [
@@ -109,7 +113,8 @@ def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[s
 
 
 def impossible_corruptions(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Data that cannot be spoilt in a way that the suite asks for, or would not be."""
+    """Yield a problem for each `corrupt:` entry that a learned task cannot have (no classes), or that would change
+    nothing."""
     for place, corrupt in enumerate(suite.corrupt):
         for task, sizes in learned(suite, facts).items():
             for name, message in refusals(corrupt, facts.tasks[task], sizes, suite.seeds):
@@ -117,7 +122,8 @@ def impossible_corruptions(suite: Suite, facts: Facts) -> Iterator[Problem]:
 
 
 def tuning_mismatches(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Tasks that have nothing to choose a setting by: test items may not be looked at."""
+    """Yield a problem for each task without validation items in a suite that tunes: settings are chosen on these,
+    because test items may not be looked at."""
     if suite.tune is None:
         return
     for place, (task, _) in enumerate(suite.tasks):
@@ -142,7 +148,7 @@ def tuning_mismatches(suite: Suite, facts: Facts) -> Iterator[Problem]:
 
 
 def learned(suite: Suite, facts: Facts) -> dict[str, list[int]]:
-    """Every task that a cell learns from examples, with the numbers of them."""
+    """Return {task: numbers of examples} for every task that some cell learns from examples, numbers rising."""
     found: dict[str, list[int]] = {}
     for task, sizes in suite.tasks:
         for label in suite.labels:
@@ -159,7 +165,7 @@ def learned(suite: Suite, facts: Facts) -> dict[str, list[int]]:
 def refusals(
     corrupt: Corruption, task: TaskFacts, sizes: list[int], seeds: tuple[int, ...]
 ) -> Iterator[tuple[str, str]]:
-    """(key, what is wrong with it) of a corruption for one task."""
+    """Yield (key, what is wrong with its value) of a corruption for one task, at these sizes and seeds."""
     for name in ("labels", "imbalance"):
         if name in corrupt.model_dump(exclude_defaults=True) and task.output_type != "multiple_choice":
             yield name, f"{task.name!r} is {task.output_type}, which has no classes. Give it a suite of its own."
@@ -185,7 +191,8 @@ def refusals(
 
 
 def leaks(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Scored items that are learned as well, and questions that hold their answer; unless the suite allows them."""
+    """Yield a problem for each leak that the suite does not allow: scored items that are in learned text, and questions
+    that contain their answer. Also for unknown tasks under `allow_leaks`."""
     for place, name in enumerate(suite.allow_leaks):
         if name not in suite.task_names():
             yield suite.lines.problem(unknown("task", name, list(suite.task_names())), "allow_leaks", place)
@@ -208,14 +215,17 @@ def leaks(suite: Suite, facts: Facts) -> Iterator[Problem]:
 
 
 def shared_sources(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Labels that read text, to keep what the model knew, from where retention takes what it scores: they would be
-    trained on what is asked about, if not on the very passages. Unless the suite allows it."""
+    """Yield a problem for each label whose objective or curriculum reads text from the source on which retention is
+    scored.
+
+    Such a label would be trained on what it is asked about, if not on the very passages. Allowed by `allow_leaks`.
+    """
     for label in suite.labels:
         beside = [part for part in label.recipe.parts if part is not label.method]
         read = {name: part.name for part in beside for task, _ in suite.tasks for name in part.reads(task)}
         for (name, reader), scored in product(read.items(), suite.retain):
             shared = sorted({*facts.tasks[name].learned_from} & {*facts.tasks[scored].scored_from})
-            has_text = facts.tasks[name].n_train > 0  # else that is what is wrong
+            has_text = facts.tasks[name].n_train > 0  # a task without training text is reported elsewhere
             if has_text and (shared or name == scored) and scored not in suite.allow_leaks:
                 where = f" from the source that {scored!r} is taken from" + (f" ({shared[0]})" if shared else "")
                 yield suite.lines.problem(
@@ -227,13 +237,14 @@ def shared_sources(suite: Suite, facts: Facts) -> Iterator[Problem]:
 
 
 def tells_answers(task: str, facts: Facts) -> float | None:
-    """The share of a task's questions that hold their right answer and no other, where it is no accident."""
+    """Return the share of a task's questions that contain their right answer and no other choice; None where it is
+    below TOLD and may be an accident, or is not known."""
     told = facts.data[task].told if task in facts.data else None
     return told if told is not None and told >= TOLD else None
 
 
 class Leak(TypedDict, total=False):
-    """What spoils a cell's scores of one task."""
+    """The leaks that spoil a cell's scores of one task."""
 
     items: int  # scored items that were compared with the training text
     learned_with: dict[str, int]  # learned task -> scored items that stand in its text
@@ -241,7 +252,8 @@ class Leak(TypedDict, total=False):
 
 
 def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Leak]:
-    """The leaks that spoil a cell's scores and that its suite allows, by scored task."""
+    """Return {scored task: leak} for the leaks that spoil a cell's scores; the suite allows them, or the cell would not
+    exist."""
     leaks_by_task: dict[str, Leak] = {}
     studied = Recipe.of(cell).studies(cell.task)
     for scored in (*cell.learn, *cell.retain):
@@ -255,7 +267,7 @@ def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Leak]:
 
 
 def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:
-    """Notes on data that are odd but usable: empty examples, rare classes."""
+    """Yield notes on data that are odd but usable: empty examples, rare classes."""
     for name in suite.task_names():
         if name in facts.data:
             for split, count in facts.data[name].empty.items():

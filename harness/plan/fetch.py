@@ -1,4 +1,4 @@
-"""Everything a suite needs, ahead of its run: after this, cells run with the network cut off."""
+"""Fetches everything a suite needs before its run; after this, cells run with the network cut off."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from harness.suite import Suite
 
 
 def fetched_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
-    """(facts of what has been fetched, names of what has not). Loads neither torch nor lm-eval.
+    """Return (facts of the models and tasks that have been fetched, names of those that have not). Loads neither torch
+    nor lm-eval.
 
-    Lengths are not among the names: without them a plan lacks nothing but predicted memory.
-    Raises UserError for names that nobody knows (`load_suite` with this catalog has found them all).
+    Token lengths are not counted as missing: without them a plan lacks only predicted memory. Raises UserError for
+    unknown names (`load_suite` with this catalog has found them all).
     """
     models = {name: catalog.model_facts(name) for name in suite.model_names()}
     tasks = {name: catalog.task_facts(name) for name in suite.task_names()}
@@ -24,7 +25,8 @@ def fetched_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
 
 
 def gathered(catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], tasks: dict[str, TaskFacts]) -> Facts:
-    """These facts, and what is known of lengths and data."""
+    """Return the facts of these models and tasks, with the token lengths, data faults and overlaps that were counted
+    already."""
     data = {name: found for name, facts in tasks.items() if (found := catalog.data_facts(facts))}
     pairs = [pair for pair in suite.learned_and_scored() if set(pair) <= tasks.keys()]
     seen = {pair: catalog.overlap_facts(tasks[pair[0]], tasks[pair[1]]) for pair in pairs}
@@ -35,14 +37,15 @@ def gathered(catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], task
 def known_lengths(
     catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], tasks: dict[str, TaskFacts]
 ) -> dict[tuple[str, str], LengthFacts]:
-    """Lengths by (model, task), of those that have been counted."""
+    """Return {(model, task): token lengths} for the pairs that have been counted."""
     pairs = [(model, task) for model in suite.models if model in models for task in tasks]
     counted = {(model, task): catalog.length_facts(models[model], tasks[task]) for model, task in pairs}
     return {pair: facts for pair, facts in counted.items() if facts}
 
 
 def pairs_without_lengths(suite: Suite, facts: Facts) -> list[tuple[str, str]]:
-    """The (model, task) pairs of which lengths are still to be counted. A method's own encoder needs none."""
+    """Return the (model, task) pairs whose token lengths have not been counted yet. The encoder that a method brings
+    along needs none."""
     return [
         (model, task)
         for model in suite.models
@@ -52,15 +55,18 @@ def pairs_without_lengths(suite: Suite, facts: Facts) -> list[tuple[str, str]]:
 
 
 def has_unchecked_data(suite: Suite, facts: Facts) -> bool:
-    """Whether some data have not been looked through yet."""
+    """Return whether some task's data have not been checked for faults or overlaps yet."""
     return any(name not in facts.data for name in suite.task_names()) or any(
         pair not in facts.overlaps for pair in suite.learned_and_scored()
     )
 
 
 def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], None] | None = None) -> Facts:
-    """Download, verify and prepare whatever is missing. Raises SourceError, or SuiteError with the line of
-    each task that cannot be loaded."""
+    """Download, verify and prepare whatever a suite lacks, and return the facts of all its models and tasks.
+
+    `progress` is called with (what, done, total). Raises SourceError, or SuiteError with the line of each task that
+    cannot be loaded.
+    """
     facts, missing = fetched_facts(catalog, suite)
     if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):
         return facts

@@ -1,8 +1,8 @@
-"""What a cell *is*: the one place that says which of its fields its `spec_digest` covers.
+"""Says what a cell *is*: the one place that lists which of its fields its `spec_digest` covers.
 
-Labels, keys and suites are not part of it, so two suites that ask for the same thing share one cell. Settings that
-came later are left out at their defaults, and keys where there is nothing, so that results from before are still found.
-Pure.
+Labels, keys and suites are not among them, so two suites that ask for the same thing share one cell. Settings that were
+added to tunebench later are left out at their defaults, and empty fields are left out, so that earlier results are
+still found. Pure.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from harness.records import Cell, JsonObject, digest
 
 
 def spec_digest(cell: Cell, method: Method | None = None) -> str:
-    """SHA-256 of a cell's identifying fields. Pass its `method` where that has been made already, to save time."""
+    """Return the SHA-256 of a cell's identifying fields. Pass the cell's `method`, if it has been made already, to save
+    time."""
     return digest(identifying_fields(cell, method))
 
 
 def identifying_fields(cell: Cell, method: Method | None = None) -> JsonObject:
-    """The fields that `spec_digest` covers, by name, as JSON knows them."""
+    """Return the fields that `spec_digest` covers, as {name: JSON value}."""
     prints = cell.fingerprints
     return {
         "method": cell.method,

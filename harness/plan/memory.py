@@ -1,32 +1,33 @@
 """Predicted memory of a cell, counted before it runs from the model's shapes, the method and the batch.
 
-Counted: weights; gradients (4 bytes a trained number); optimiser state (Adam's two moments, 8 bytes: Kingma & Ba
-2015, arXiv:1412.6980; 8-bit, Dettmers et al. 2022, arXiv:2110.02861; Adafactor's rows and columns, Shazeer & Stern
-2018, arXiv:1804.04235; GaLore's projected moments, Zhao et al. 2024, arXiv:2403.03507; paged state is outside torch's
-memory); what a forward pass keeps for its backward pass; what scoring holds, and the base model that the
-tuned one is compared with; and on a CPU the process itself. Not
-counted: documents in memory, a trainer of a method's own (SetFit, merging), validation batches, several devices a
-cell, and on a GPU its context (some 500 MiB a process, outside torch's own figure).
+Counted: weights; gradients (4 bytes a trained number); optimiser state (Adam's two moments, 8 bytes: Kingma & Ba 2015,
+arXiv:1412.6980; 8-bit, Dettmers et al. 2022, arXiv:2110.02861; Adafactor's rows and columns, Shazeer & Stern 2018,
+arXiv:1804.04235; GaLore's projected moments, Zhao et al. 2024, arXiv:2403.03507; paged state is outside torch's
+memory); what a forward pass keeps for its backward pass; what scoring holds, and the base model that the tuned model is
+compared with; and on a CPU the process itself. Not counted: documents in memory, a method's own trainer (SetFit,
+merging), validation batches, several devices for one cell, and on a GPU its context (some 500 MiB a process, outside
+torch's own figure).
 
-What a Llama-like layer keeps, in numbers a token (h hidden, q all query heads, k all key heads, i the MLP's width),
-read off transformers' `modeling_llama.py` and checked against torch's saved-tensor hooks to the byte
-(`tests/test_memory.py`):
+What a Llama-like layer keeps for the backward pass is given below in numbers for each token (h: hidden width, q: width
+of all query heads, k: of all key heads, i: of the MLP). It was read off transformers' `modeling_llama.py` and checked
+against torch's saved-tensor hooks to the byte (`tests/plan/test_memory.py`):
 
-- each norm its input (h), one scale, and its normalised input (h) where its own weight is trained
-  (norms of queries and keys, as in Gemma 3 and Qwen 3, as wide as those);
-- each linear layer its input, where its weight is trained or an adapter reads it: in fp32 q, k and v share theirs
-  (h), gate and up theirs (h), and o's (q) is what attention gave; under autocast every layer casts one of its own;
-- attention q + q (its output) + one number a head, and keys and values at 2k, or 2q where they are repeated for
-  grouped queries, which they are when a batch has padding; then also a row of its mask, as long as the sequence;
-  eager attention the row of each head's weights instead;
-- the gated MLP 3i: gate, its activation, up.
+- Each norm keeps its input (h), one scale, and its normalised input (h) where its own weight is trained. Norms of
+  queries and keys, as in Gemma 3 and Qwen 3, are as wide as those.
+- Each linear layer keeps its input, where its weight is trained or an adapter reads it. In fp32 q, k and v share one
+  input (h), gate and up share one (h), and the input of o (q) is the output of attention. Under autocast every layer
+  casts an input of its own.
+- Attention keeps its queries and its output (q + q), one number a head, and keys and values at 2k, or 2q where they are
+  repeated for grouped queries, as they are when a batch has padding; then it also keeps a row of the mask, as long as
+  the sequence. Eager attention keeps a row of each head's weights in place of output, numbers a head and mask.
+- The gated MLP keeps 3i: gate, its activation, up.
 
 The output layer is run only where an answer token is predicted (`models.logits_at`): a batch has as many of these
 places as its answers cover, and each costs four times the vocabulary: logits, log-probabilities, and gradients of both.
 
-On a CPU two things are added that no count of tensors shows. A base whose checkpoint is in fp32 stays mapped from its
-file as long as any weight lies there, so a quantised one is there twice. And the C library's heap has holes: what a
-step frees, the next cannot fill as tightly, least of all where the small tensors of many adapters lie in between
+On a CPU two things are added that no count of tensors shows. A base model whose checkpoint is in fp32 stays mapped from
+its file as long as any weight lies there, so a quantised base is in memory twice. And the C library's heap has holes:
+what a step frees, the next cannot fill as tightly, least of all where the small tensors of many adapters lie in between
 (HOLES, measured with glibc 2.36; docs/lab-notes.md).
 """
 
@@ -58,14 +59,18 @@ HOLES, HOLES_BETWEEN_ADAPTERS = 0.2, 0.7
 ROLLING = "loglikelihood_rolling"  # lm-eval's output type of running text
 LOGITS = 4  # times the vocabulary, in fp32, for each place that predicts an answer token
 EIGHT_BIT_FROM = 4096  # bitsandbytes keeps the moments of smaller tensors in fp32
-PAGED_FROM = 100_000  # and those of smaller tensors in the GPU's own memory
+PAGED_FROM = 100_000  # smaller tensors' moments are not paged: they stay in the GPU's own memory
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Bytes. `weights` and `process` are there throughout; `gradients`, `optimizer` and `activations` are what
-    training adds at its worst moment (on a CPU the heap's holes are among the activations), `scoring` what scoring
-    adds, `loading` what reading the checkpoint adds, `comparing` the base model beside the tuned one."""
+    """Predicted memory of a cell, in bytes.
+
+    `weights` and `process` are held throughout. The others are added at their own time: `gradients`, `optimizer` and
+    `activations` at the worst moment of training (on a CPU the heap's holes are among the activations), `scoring` while
+    tasks are scored, `loading` while the checkpoint is read, `comparing` while the base model is held beside the tuned
+    one.
+    """
 
     weights: int
     gradients: int
@@ -87,12 +92,13 @@ class Prediction:
 
     @property
     def needed(self) -> int:
-        """The peak without comparing, which is left out where there is no room for it."""
+        """The peak without comparing with the base model: that step is left out where there is no room for it."""
         return self.process + self.weights + max(self.training, self.scoring, self.loading)
 
 
 def predict_memory(cell: Cell, facts: Facts, device: Device = "cpu") -> Prediction | None:
-    """The memory that a cell will take: on a CPU the resident set of its process, on a GPU what torch allocates.
+    """Predict the memory that a cell will take: on a CPU the resident set of its process, on a GPU what torch
+    allocates.
 
     None where it cannot be counted: a method that says nothing of its footprint, a network of another form than
     Llama's, a checkpoint without safetensors headers, an objective or a curriculum, or tasks whose lengths have not
@@ -111,7 +117,7 @@ def predict_memory(cell: Cell, facts: Facts, device: Device = "cpu") -> Predicti
     count = Count(network, method, footprint, cell.train, device)
     training = count.training(scored[0], cell.n_train) if cell.n_train and method.trains else (0, 0, 0)
     generated = [facts.tasks[name].output_type == "generate_until" for name in (*cell.learn, *cell.retain)]
-    # At a checkpoint the optimizer's state is there while tasks are scored; of the gradients there are none.
+    # At a checkpoint the optimizer's state is held while tasks are scored, and gradients are not.
     held = training[1] if cell.train.checkpoints else 0
     return Prediction(
         count.weights,
@@ -124,19 +130,20 @@ def predict_memory(cell: Cell, facts: Facts, device: Device = "cpu") -> Predicti
 
 
 def compares(cell: Cell, facts: Facts) -> bool:
-    """Whether a cell loads its base model to be compared with: the base model itself does not."""
+    """Return whether a cell loads the base model to compare itself with it, as cells that retain running text do. The
+    base model's own cell does not."""
     return bool(cell.baseline) and any(facts.tasks[name].output_type == ROLLING for name in cell.retain)
 
 
 def room_to_compare(parameters: float, vocabulary: int) -> int:
-    """Bytes that comparing takes beside the tuned model: the base model in fp32, both models' logits of a text, and
-    three tensors in double precision for some places of it."""
+    """Return the bytes that comparing takes beside the tuned model: the base model in fp32, both models' logits of a
+    text, and three tensors in double precision for some places of the text."""
     return int(FLOAT * parameters) + vocabulary * (2 * FLOAT * TOKENS + 3 * 2 * FLOAT * PLACES)
 
 
 @dataclass(frozen=True)
 class Count:
-    """The counting for one network, method and block of training settings."""
+    """Counts the memory of a cell, for one network, method and block of training settings."""
 
     network: Network
     method: Method
@@ -152,14 +159,14 @@ class Count:
 
     @cached_property
     def added(self) -> int:
-        """Trained numbers beside the network's own: adapters, prompts."""
+        """Trained numbers that are not part of the network itself, such as those of adapters and prompts."""
         names = self.network.weights
         return sum(math.prod(shape) for name, shape in self.footprint.trained.items() if name not in names)
 
     @cached_property
     def weights(self) -> int:
-        """fp32, whatever the checkpoint says; a quantised base keeps embeddings, norms and output layer in fp32.
-        On a CPU those are parts of the mapped file, which then stays as a whole."""
+        """Bytes of the model's weights, in fp32 whatever the checkpoint says. A quantised base keeps embeddings, norms
+        and output layer in fp32; on a CPU those are parts of the mapped file, which then stays in memory as a whole."""
         rest = self.network.parameters() - self.linear_parameters
         each = QUANTISED[self.method.quantize] if self.method.quantize else FLOAT
         mapped = self.linear_parameters * FLOAT if self.method.quantize and self.mapped else 0
@@ -167,19 +174,21 @@ class Count:
 
     @property
     def mapped(self) -> bool:
-        """Whether fp32 weights are the checkpoint's own pages."""
+        """Whether the fp32 weights are the checkpoint file itself, mapped into memory."""
         return self.device == "cpu" and self.network.stored_bytes == FLOAT * self.network.parameters()
 
     @property
     def loading(self) -> int:
-        """What of the checkpoint is in memory beside the weights made from it; a GPU gets them one by one."""
+        """Bytes of the checkpoint that are in memory beside the weights made from it. A GPU gets the weights one by
+        one."""
         if self.device == "cuda":
             return FLOAT * max(map(math.prod, self.network.weights.values()))
         return 0 if self.mapped else self.network.stored_bytes
 
     @property
     def comparing(self) -> int:
-        """The base model beside the tuned one: while it is loaded, or while both are run."""
+        """Bytes that the base model adds to the tuned one: while it is loaded, or while both are run, whichever is
+        more."""
         parameters = self.network.parameters()
         return max(FLOAT * parameters + self.loading, room_to_compare(parameters, self.network.vocabulary))
 
@@ -192,12 +201,14 @@ class Count:
 
     @property
     def each(self) -> int:
-        """Bytes of a number that a linear layer or attention gives."""
+        """Bytes of one number in the output of a linear layer or of attention."""
         return 2 if self.autocast else FLOAT
 
     def training(self, lengths: LengthFacts, n_train: int) -> tuple[int, int, int]:
-        """(gradients, optimiser state, activations) in bytes, at the worst moment of the batch with the longest
-        example that a cell will meet; every batch is padded to its longest."""
+        """Return (gradients, optimiser state, activations) in bytes, at the worst moment of the largest batch.
+
+        That batch holds the longest example that a cell will meet; every batch is padded to its longest.
+        """
         settings = self.train
         each_step = settings.batch_size * settings.gradient_accumulation
         seen = min(n_train, settings.steps * each_step) if settings.steps else n_train
@@ -224,8 +235,11 @@ class Count:
         return gradients, self.optimizer, self.beside(gradients, held + rest, passing + rest)
 
     def beside(self, gradients: int, kept: int, passing: int) -> int:
-        """Of the bytes that a forward pass keeps, those still there beside all gradients, at the worst moment.
-        `passing` are those that a whole step makes, kept or made again: all of them leave holes in a heap."""
+        """Return the bytes of activations that are held together with all gradients, at the worst moment.
+
+        `kept` are the bytes that a forward pass keeps, `passing` those that a whole step makes, kept or made again: all
+        of them leave holes in a heap.
+        """
         twice = self.shared_embedding
         if self.device == "cpu":
             # Freed activations are smaller than gradients, and scattered: the heap grows by both.
@@ -233,7 +247,7 @@ class Count:
             return kept + twice + max(0, round(holes * passing) - gradients)
         if self.train.gradient_accumulation > 1:
             return kept + twice  # gradients of the batches before are there from the start
-        # Layer by layer activations go and gradients come: either all of the former, or all of the latter.
+        # Layer by layer activations are freed and gradients made: the peak is either all activations or all gradients.
         return max(kept + twice // 2 - gradients, twice)
 
     @cached_property
@@ -242,7 +256,7 @@ class Count:
 
     @property
     def optimizer(self) -> int:
-        """Bytes of state: the optimiser's, and the method's own."""
+        """Bytes of the optimiser's state and of the state that the method keeps for each trained number."""
         kind, rank = self.train.optimizer, self.train.galore_rank
         linears = self.network.linears()
         return FLOAT * self.footprint.state * self.trained + sum(
@@ -252,14 +266,15 @@ class Count:
 
     @property
     def shared_embedding(self) -> int:
-        """An embedding that is also the output layer has two gradients for a moment, before they are one."""
+        """Bytes of the two gradients that an embedding has for a moment, where it is also the output layer, before they
+        are added up; 0 elsewhere."""
         network = self.network
         tied = network.embedding in self.footprint.trained and "lm_head.weight" not in network.weights
         return 2 * FLOAT * network.vocabulary * network.hidden if tied else 0
 
     @property
     def casts(self) -> int:
-        """Under autocast the 16-bit copies of weights, kept for the backward pass."""
+        """Bytes of the 16-bit copies of weights that autocast keeps for the backward pass; 0 without autocast."""
         if not self.autocast:
             return 0
         linear = 0 if self.method.quantize else self.linear_parameters
@@ -267,19 +282,21 @@ class Count:
 
     @property
     def dequantised(self) -> int:
-        """The largest quantised layer, as it is multiplied."""
+        """Bytes of the largest quantised layer while it is unpacked to be multiplied; 0 without quantisation."""
         return 2 * self.each * max(map(math.prod, self.network.linears().values())) if self.method.quantize else 0
 
     def head(self, batch: int, places: int) -> int:
-        """Logits, log-probabilities and their gradients, at `places` of each sequence."""
+        """Return the bytes of logits, log-probabilities and their gradients, at `places` of each sequence of a
+        batch."""
         return LOGITS * FLOAT * batch * places * self.network.vocabulary
 
     def backward(self, rows: int) -> int:
-        """Gradients of activations on their way through one layer: of the MLP's three parts, and of the stream."""
+        """Return the bytes of the gradients of activations in one layer: those of the MLP's three parts, and two as
+        wide as the hidden state."""
         return self.each * rows * (3 * self.width("gate_proj") + 2 * self.network.hidden)
 
     def width(self, linear: str, layer: int = -1) -> int:
-        """What a linear layer gives, in numbers a token."""
+        """Return the width of a linear layer's output: numbers for each token."""
         return next(
             self.network.weights[name][0]
             for short, name in self.network.layers[layer].items()
@@ -290,15 +307,16 @@ class Count:
         return FLOAT * sum(self.footprint.fixed.get(name, 0) for name in self.network.layers[place].values())
 
     def prefix(self, place: int, batch: int) -> int:
-        """Bytes of the keys and values that a method puts before those of the input."""
+        """Return the bytes of the trained keys and values (prefix tokens) that a method puts before the input's, in one
+        layer."""
         return self.each * 2 * self.seen(place) * batch * self.footprint.prefix_tokens
 
     def layer(self, place: int, rows: int, width: int) -> int:
-        """Bytes that one layer keeps for `rows` tokens in sequences of `width`, padding among them."""
+        """Return the bytes that one layer keeps for `rows` tokens in sequences of `width` tokens, padding included."""
         return rows * (self.norms(place) + self.linear_inputs(place) + self.attention(place, width) + self.mlp(place))
 
     def norms(self, place: int) -> int:
-        """Bytes a token. Norms work in fp32, also under autocast."""
+        """Return the bytes for each token that the norms of a layer keep. Norms work in fp32, also under autocast."""
         found = 0
         for short, name in self.network.layers[place].items():
             shape = self.network.weights[name]
@@ -310,7 +328,8 @@ class Count:
         return FLOAT * found
 
     def linear_inputs(self, place: int) -> int:
-        """Bytes a token: inputs kept for the gradients of weights and adapters, and what adapters keep besides."""
+        """Return the bytes for each token that a layer's linear layers keep: inputs for the gradients of weights and
+        adapters, and what adapters keep besides."""
         footprint, shared, found = self.footprint, set(), 0
         for short, name in self.network.layers[place].items():
             if not short.endswith("_proj.weight"):
@@ -331,7 +350,7 @@ class Count:
         return found
 
     def attention(self, place: int, width: int) -> int:
-        """Bytes a token, in sequences of `width`."""
+        """Return the bytes for each token that a layer's attention keeps, in sequences of `width` tokens."""
         queries, seen = self.width("q_proj", place), self.seen(place)
         heads, kind = self.network.heads, self.train.attention
         if kind == "eager":
@@ -341,7 +360,8 @@ class Count:
         return self.each * (2 * queries + 2 * seen) + FLOAT * heads + mask
 
     def seen(self, place: int) -> int:
-        """Numbers of a token's keys, as attention sees them; of its values, as many."""
+        """Return the numbers in a token's keys as attention reads them (repeated for grouped queries); values have as
+        many."""
         # One head of keys is repeated without a copy.
         repeated = self.network.key_heads > 1 and self.train.attention != "flash_attention_2"
         return self.width("q_proj" if repeated else "k_proj", place)
@@ -352,7 +372,10 @@ class Count:
     # --- scoring ---
 
     def scoring(self, lengths: LengthFacts, generated: bool) -> int:
-        """Bytes of the largest batch that is scored. Scoring computes in fp32, and keeps nothing of a layer."""
+        """Return the bytes of the largest batch that is scored. Scoring computes in fp32, and keeps nothing of a layer.
+
+        `generated`: answers are written, so that keys and values of every layer are cached.
+        """
         if not lengths.scored:
             return 0
         network = self.network
@@ -376,7 +399,7 @@ class Count:
 
 
 def state_bytes(optimizer: str, shape: Shape) -> int:
-    """Optimiser state of one tensor."""
+    """Return the bytes of the optimiser's state for one tensor."""
     size = math.prod(shape)
     if optimizer == "adafactor" and len(shape) > 1:
         return FLOAT * (size // shape[-1] + size // shape[-2])
@@ -389,22 +412,25 @@ def state_bytes(optimizer: str, shape: Shape) -> int:
 
 
 def projected_bytes(rank: int, shape: Shape) -> int:
-    """GaLore's state of one matrix: both moments of its projected gradient, and the projection."""
+    """Return the bytes of GaLore's state for one matrix: both moments of its projected gradient, and the projection."""
     short, long = min(shape), max(shape)
     rank = min(rank, short)
     return FLOAT * (2 * rank * long + rank * short)
 
 
 def quantile(values: Sequence[int], share: float) -> float:
-    """The value below which `share` of the lengths lie, between two of the quantiles in proportion."""
+    """Return the length below which a `share` of the texts lie, interpolated linearly between the given quantiles."""
     place = min(max(share, 0.0), 1.0) * (len(values) - 1)
     low = min(int(place), len(values) - 2)
     return values[low] + (values[low + 1] - values[low]) * (place - low)
 
 
 def expected_longest(values: Sequence[int], seen: int, most: int) -> int:
-    """The length to expect of the longest of `seen` texts, none longer than `most`: the mean of the quantile
-    function over the largest of as many uniform numbers, whose density is n u^(n-1)."""
+    """Return the expected length, in tokens, of the longest of `seen` texts, none longer than `most`.
+
+    This is the mean of the quantile function (`values`) at the largest of `seen` uniform numbers, whose density is n
+    u^(n-1).
+    """
     last = len(values) - 1
     weights = [((place + 1) / last) ** seen - (place / last) ** seen for place in range(last)]
     middles = [(min(low, most) + min(high, most)) / 2 for low, high in pairwise(values)]
@@ -412,8 +438,11 @@ def expected_longest(values: Sequence[int], seen: int, most: int) -> int:
 
 
 def answer_places(values: Sequence[int], answer: int, batch: int, most: int) -> int:
-    """How many places of a batch predict an answer token in one example or another: right-padded examples end,
-    and so answer, at different places. The expectation over batches."""
+    """Return the expected number of places of a batch at which some example predicts an answer token.
+
+    Right-padded examples end, and so answer, at different places. `values` are quantiles of the examples' lengths,
+    `answer` is the number of answer tokens.
+    """
     lengths = [min(value, most) for value in values]
     answer = min(answer, most - 1)
     ends: dict[int, int] = {}

@@ -1,7 +1,7 @@
 """Stage 2 of 7. In: a Suite and the facts of its tasks and models. Out: a Plan of frozen cells.
 
-Ids and seeds are settled here; nothing is run, fetched or looked up. What a cell *is* says `identity.py`. Where a suite
-tunes, a study stands before the cells of all seeds: they need it, and what it finds they learn when they run.
+Ids and seeds are settled here; nothing is run, fetched or looked up. `identity.py` says what a cell *is*. Where a suite
+tunes, each study comes before the cells of all seeds that need it; these learn its chosen setting when they run.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from harness.suite import BASE, Recipe, Suite, Variant, build_expert
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in an order in which every need comes before what needs it.
+    """All cells of a suite, ordered so that every need comes before the cells that need it.
 
-    `only_cells` are the names by which some of a suite's cells were asked for, none for the whole suite; `chosen` are
-    the digests of these. The others are there because these need them.
+    `only_cells` are the names by which the user asked for some of the suite's cells (empty: the whole suite); `chosen`
+    are the spec digests of those cells. All other cells of the plan are there because the chosen ones need them.
     """
 
     suite: Suite
@@ -39,12 +39,13 @@ class Plan:
         return {cell.spec_digest: cell for cell in self.cells}
 
     def asked(self, cell: Cell) -> bool:
-        """Whether a cell was asked for itself."""
+        """Return whether the user asked for a cell, and it is not only there because another cell needs it."""
         return not self.only_cells or cell.spec_digest in self.chosen
 
 
 def make_plan(suite: Suite, facts: Facts) -> Plan:
-    """Expand a suite. Raises SuiteError for what only the data can tell (sizes, tasks that cannot be learned)."""
+    """Expand a suite into cells. Raises SuiteError for mistakes that only the data reveal (sizes, tasks that cannot be
+    learned)."""
     problems = list(unmet_needs(suite, facts))
     if problems:
         raise SuiteError(dict.fromkeys(problems))
@@ -61,7 +62,7 @@ def make_plan(suite: Suite, facts: Facts) -> Plan:
             for label in suite.labels:
                 own = label.method.own_model()
                 if label.name == BASE or (own and model != suite.models[0]):
-                    continue  # what does not use the suite's models has one row, not one a model
+                    continue  # a method with a model of its own has one row, not one for each of the suite's models
                 points = list(axes(label.method, suite, sizes, facts.tasks[task].n_train))
                 for n_train, quality in dict.fromkeys((n_train, quality) for n_train, _, quality in points):
                     for cell in maker.study(label, own or model, n_train, quality, bare.spec_digest):
@@ -81,10 +82,10 @@ def make_plan(suite: Suite, facts: Facts) -> Plan:
 
 
 def select_cells(plan: Plan, names: Iterable[str]) -> Plan:
-    """The cells of a plan that some names stand for, with all that these need and are measured against.
+    """Return a plan of the cells that these names match, with all the cells that they need and are measured against.
 
-    A name is a cell's key, a label, or a pattern over keys ("lora/*"). No names: the plan as it is. Raises UserError
-    with every name that stands for none.
+    A name is a cell's key, a label, or a pattern over keys ("lora/*"). Without names the plan is returned as it is.
+    Raises UserError with every name that matches no cell.
     """
     names = tuple(dict.fromkeys(names))
     if not names:
@@ -115,7 +116,8 @@ def select_cells(plan: Plan, names: Iterable[str]) -> Plan:
 def axes(
     method: Method, suite: Suite, sizes: tuple[int | str, ...], available: int
 ) -> Iterator[tuple[int, int | None, Quality]]:
-    """(n_train, seed, quality of the data): one (0, None, clean) for what learns from no examples."""
+    """Yield (n_train, seed, quality of the data) for each cell of a method on one task; only (0, None, clean) for a
+    method that learns from no examples. `available` is the task's number of training examples."""
     if not method.uses_data:
         yield 0, None, CLEAN
         return
@@ -130,7 +132,8 @@ StudyOf = tuple[str, str, str, int, Quality]  # label, model, task, size, qualit
 
 @dataclass(frozen=True)
 class CellMaker:
-    """Makes the cells of one task of a suite. `studies` has the digests of those made so far."""
+    """Makes the cells of one task of a suite. `studies` maps (label, model, task, size, quality) to the spec digest of
+    each study made so far."""
 
     suite: Suite
     facts: Facts
@@ -138,7 +141,8 @@ class CellMaker:
     studies: dict[StudyOf, str]
 
     def bare(self, model: str) -> Cell:
-        """The untouched base model, scored on every task that any label learns here: all gains start from it."""
+        """Return the cell of the untouched base model, scored on every task that any label learns here; gains are
+        measured from it."""
         label = next(label for label in self.suite.labels if label.name == BASE)
         learned = [name for other in self.suite.labels for name in other.recipe.learns(self.task)]
         retain = tuple(name for name in dict.fromkeys([*self.suite.retain, *learned]) if name != self.task)
@@ -147,7 +151,8 @@ class CellMaker:
     def cells(
         self, label: Variant, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
     ) -> Iterator[Cell]:
-        """A label's cell, after the cells that it needs; of its study it needs the digest alone."""
+        """Yield the cells that a label's cell needs, then the label's cell itself. Its study must have been made
+        before; only the digest is used."""
         before = list(self.needed(label, model, n_train, seed, quality, baseline))
         yield from (cell for _, cell in before)
         needs = {role: cell.spec_digest for role, cell in before if role}
@@ -156,10 +161,11 @@ class CellMaker:
         yield self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
 
     def study(self, label: Variant, model: str, n_train: int, quality: Quality, baseline: str) -> Iterator[Cell]:
-        """The study of a label at one data size, after the cells that its trials need; nothing where it is not tuned.
+        """Yield the cells that the trials of a label's study need, then the study, at one data size; nothing without
+        tuning.
 
-        With `warm_start` it needs the study at the next smaller size too or, at the smallest, that of the suite's model
-        before.
+        With `warm_start` the study also needs the study at the next smaller size or, at the smallest size, the study of
+        the model that comes before in the suite.
         """
         tune = self.suite.tune
         if tune is None or not label.tuned:
@@ -182,8 +188,11 @@ class CellMaker:
     def needed(
         self, label: Variant, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
     ) -> Iterator[tuple[str, Cell]]:
-        """(role, cell) of the cells that a label's cell needs; without a role, those that they are measured against.
-        They learn from data of the same quality: a merge or a student is what can be made of such data, not of better.
+        """Yield (role, cell) for each cell that a label's cell needs; the role is empty for base models that experts
+        are measured against.
+
+        Needed cells learn from data of the same quality: a merge or a student is what can be made of such data, not of
+        better.
         """
         for expert in label.recipe.wants(self.task):
             method = build_expert(expert, self.suite.lines, ("methods", label.name))
@@ -206,8 +215,8 @@ class CellMaker:
             yield expert.role, self.cell(made, base, expert.learn, size, its_seed, untouched, draw=draw, quality=its)
 
     def label_of(self, recipe: Recipe, train: TrainSettings) -> str | None:
-        """The suite's own label for exactly this recipe, so that an expert that is also a row shares its name. What is
-        tuned is another: experts have the settings that they are given."""
+        """Return the suite's own label for exactly this recipe and training, or None, so that an expert that is also a
+        row shares its name. Tuned labels do not count: experts have the settings that they are given."""
         what = recipe.method.name, recipe.method.settings, recipe.beside, train
         for label in self.suite.labels:
             method = label.method
@@ -248,7 +257,7 @@ class CellMaker:
         fingerprints |= {f"model:{name}": models[name].fingerprint for name in borrows}
         fingerprints["model"] = models[model].fingerprint
         size = f"/n{n_train}/s{seed}{quality.suffix}" if method.uses_data else ""
-        short = model.rstrip("/").rsplit("/", 1)[-1].removeprefix("file:")  # of a source, its last part
+        short = model.rstrip("/").rsplit("/", 1)[-1].removeprefix("file:")  # the last part of a source
         cell = Cell(
             key=f"{label.name}/{short}/{task}{size}",
             spec_digest="",
@@ -276,7 +285,7 @@ class CellMaker:
 
 
 def unique_keys(cells: list[Cell]) -> Iterator[Cell]:
-    """Cells with keys made different where two cells of a suite would share one (a digest's start is added)."""
+    """Yield the cells with unique keys: where two would share a key, the second gets the start of its digest added."""
     taken: set[str] = set()
     for cell in cells:
         key = cell.key if cell.key not in taken else f"{cell.key}#{cell.spec_digest[:8]}"

@@ -1,4 +1,4 @@
-"""Which setting a study tries next, when a trial is not worth going on with, and which setting wins: Optuna by ask and
+"""Decides which setting a study tries next, when a trial is ended early, and which setting wins, by Optuna's ask and
 tell.
 
 A search depends on the results of its trials alone. Each trial gets a new sampler, seeded by the search and the trial's
@@ -36,7 +36,7 @@ DEFAULT, WARM_START, SAMPLER = "default", "warm start", "sampler"
 
 @dataclass(frozen=True)
 class Proposal:
-    """A setting to try: {full name: value}; trial 0 is the label's own, untuned one."""
+    """A setting to try, as {full name: value}; trial 0 is the label's own setting, before tuning."""
 
     number: int
     params: JsonObject
@@ -44,7 +44,8 @@ class Proposal:
 
 
 class StudySearch:
-    """One study's search. `how` is a study cell's `study`; `warm` the best setting of another study, tried second."""
+    """The search of one study: proposes settings and takes in results. `how` is the `study` of the study's cell; `warm`
+    the best setting of another study, tried second."""
 
     def __init__(self, how: JsonObject, warm: JsonObject | None = None):
         import optuna
@@ -67,11 +68,12 @@ class StudySearch:
 
     @property
     def most(self) -> float:
-        """The largest number of trials: the budget's, or the points of a grid."""
+        """The largest number of trials: as many as the budget allows or, for the sampler grid, as many as there are
+        points."""
         return min(self.how.get("trials") or MOST_TRIALS, len(self.first) + len(self.grid) if self.grid else math.inf)
 
     def ask(self) -> list[Proposal]:
-        """The next batch; empty when there is no other."""
+        """Return the next batch of settings to try; empty when the search is over."""
         batch: list[Proposal] = []
         while len(batch) < self.how["batch"] and self.number < self.most:
             batch.append(self._ask())
@@ -79,7 +81,7 @@ class StudySearch:
         return batch
 
     def tell(self, trials: Iterable[Trial]) -> None:
-        """Takes in a batch's results, in the order of their numbers, whatever order the trials ended in."""
+        """Record a batch's results, in the order of their numbers, whatever order the trials ended in."""
         from optuna.trial import TrialState
 
         for trial in sorted(trials, key=lambda one: one.number):
@@ -111,7 +113,7 @@ class StudySearch:
 
 
 def seed_of(search: str, number: int) -> int:
-    """A sampler's seed, from the search and the trial's number."""
+    """Return a sampler's seed: a hash of the search's digest and the trial's number."""
     return int(hashlib.sha256(f"{search} {number}".encode()).hexdigest()[:8], 16)
 
 
@@ -152,7 +154,8 @@ def sampler(how: JsonObject, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def grid_of(space: Mapping[str, Range], points: int) -> list[JsonObject]:
-    """Every combination of values; of a range `points`, at equal distances on a log scale."""
+    """Return every combination of values, as {full name: value}. A range gives `points` values, at equal distances on a
+    log scale."""
     points_of: dict[str, list[object]] = {}
     for name, values in space.items():
         if isinstance(values, list):
@@ -169,18 +172,18 @@ def grid_of(space: Mapping[str, Range], points: int) -> list[JsonObject]:
 
 
 def rung_shares(pruner: str, rungs: int) -> list[float]:
-    """After which shares of its steps a trial is scored: halved again and again, or at equal distances."""
+    """Return the shares of a trial's steps at which it is scored: halved again and again (asha, hyperband), or at equal
+    distances."""
     if pruner in ("asha", "hyperband"):
         return [REDUCTION ** (rung - rungs) / 1.0 for rung in range(rungs)]
     return [rung / (rungs + 1) for rung in range(1, rungs + 1)]
 
 
 def should_prune(trial: JsonObject, earlier: Sequence[EarlierTrial], reached: Sequence[RungScore]) -> bool:
-    """Whether a trial should end at the rung that it has reached.
+    """Return whether a trial should end at the rung that it has reached.
 
-    `trial` is its cell's; `earlier` are the trials of the batches before, {number, status, merit, intermediate}; an
-    intermediate score is {rung, merit, items}. Trials that run at the same time do not count: they may be others when
-    the study runs again.
+    `trial` is the `trial` of its cell; `earlier` are the trials of the batches before; `reached` are this trial's
+    scores so far. Trials that run at the same time do not count: they may be others when the study runs again.
     """
     if trial["pruner"] == "wilcoxon":
         return lags_by_item(earlier, reached[-1])
@@ -216,7 +219,8 @@ def should_prune(trial: JsonObject, earlier: Sequence[EarlierTrial], reached: Se
 
 
 def lags_by_item(earlier: Sequence[EarlierTrial], now: RungScore) -> bool:
-    """Optuna's Wilcoxon pruner over validation items: this trial's against those of the best one at the same rung."""
+    """Return whether Optuna's Wilcoxon pruner would end a trial: it compares the trial's validation items with those of
+    the best earlier trial at the same rung."""
     import optuna
 
     at_rung = [
@@ -244,7 +248,7 @@ def lags_by_item(earlier: Sequence[EarlierTrial], now: RungScore) -> bool:
 
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
-    """The finished trials than which no other is better in every goal, or as good in all and better in one."""
+    """Return the finished trials on the Pareto front: no other trial is as good in every goal and better in one."""
 
     def beats(one: Trial, other: Trial) -> bool:
         pairs = list(zip(one.merits, other.merits, strict=True))
@@ -255,11 +259,12 @@ def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The winner, or None where no trial ended well.
+    """Return the winning trial, or None where no trial ended well.
 
-    Of one goal, the best; of equals, the one with the lowest cross-entropy among the choices (accuracy on a hundred
-    items has many ties), then the earliest. Of two, the one on the front that is best in the second goal among those
-    whose score is within one standard error of the best score (the one-standard-error rule; Breiman et al. 1984).
+    With one goal, the best score wins; ties go to the lowest cross-entropy among the choices (accuracy on a hundred
+    items has many ties), then to the earliest trial. With two goals, the winner is the trial of the Pareto front that
+    is best in the second goal among those whose score is within one standard error of the best score (the
+    one-standard-error rule; Breiman et al. 1984).
     """
     candidates = pareto_front(trials)
     if not candidates:
@@ -278,8 +283,8 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 
 
 def setting_importances(how: JsonObject, trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
-    """{"fanova": {full name: share}, "ped_anova": …} of the score's variance; nothing for a single setting, or with too
-    few finished trials to say."""
+    """Return how much each setting explains of the score's variance: {"fanova": {full name: share}, "ped_anova": …}.
+    Empty for a single setting, or with too few finished trials to say."""
     from optuna import importance
 
     where = {name: distribution(found) for name, found in how["space"].items()}
@@ -308,9 +313,11 @@ def setting_importances(how: JsonObject, trials: Sequence[Trial]) -> dict[str, d
 def to_optuna_study(
     how: JsonObject, trials: Sequence[Trial], storage: str | optuna.storages.BaseStorage | None = None, name: str = ""
 ) -> optuna.Study:
-    """A study of Optuna's with these trials. Values are turned so that more is better, as they were sought; the
-    numbers themselves, and a failed trial's reason, are user attributes. A setting outside the ranges is left out of
-    `params` and kept as an attribute."""
+    """Return an Optuna study with these trials, for Optuna's own tools.
+
+    Its values are turned so that more is better; the scores as measured, and the reason why a trial failed, are user
+    attributes. A setting outside the ranges is left out of `params` and kept as an attribute.
+    """
     import optuna
     from optuna.trial import TrialState, create_trial
 
@@ -342,7 +349,8 @@ def to_optuna_study(
 
 
 def optuna_storage(path: Path) -> str | optuna.storages.BaseStorage:
-    """Optuna's storage in a file: SQLite (.db, .sqlite3) or its journal (.log, .journal). Raises UserError."""
+    """Return Optuna's storage for a new file: SQLite (.db, .sqlite, .sqlite3) or Optuna's journal (.log, .journal).
+    Raises UserError for another ending, or when the file exists."""
     if path.exists():
         raise UserError(f"{path} is there already. Name another file, or remove it.")
     if path.suffix in (".db", ".sqlite", ".sqlite3"):

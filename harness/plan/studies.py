@@ -1,4 +1,4 @@
-"""The cells of studies and of their trials. Pure."""
+"""Makes the cells of studies and of their trials. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ EDGE = 0.05  # share of a range (of its logarithm) that counts as its edge
 
 
 def study_cell(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
-    """The study that a label's cell (of seed `SEED`) needs, or None where there is nothing to search.
+    """Return the study that a label's cell (of seed `SEED`) needs, or None where there is nothing to search.
 
-    `search` names what is searched and how, not for how long: the sampler is seeded by it, so a study with a larger
-    budget begins with the trials of the smaller one.
+    The field `search` of the study is a digest of what is searched and how, without the budget. It seeds the sampler,
+    so a study with a larger budget begins with the trials of the smaller one.
     """
     space, _ = searched_space(label, tune)
     if not space:
@@ -44,8 +44,11 @@ def study_cell(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
 
 
 def trial_cell(study: Cell, number: int, params: JsonObject) -> Cell:
-    """The cell of a trial. Its settings identify it, so that a setting runs once however many studies try it; with a
-    pruner, which compares trials, its study and number identify it too."""
+    """Return the cell of one trial of a study, with the settings `params`.
+
+    Its settings identify it, so that a setting runs once however many studies try it; with a pruner, which compares
+    trials, its study and number identify it too.
+    """
     how = study.study
     pruned = {} if how["pruner"] == "none" else {**{k: how[k] for k in ("search", "pruner", "rungs")}, "number": number}
     cell = with_settings(study, params)
@@ -61,7 +64,8 @@ def trial_cell(study: Cell, number: int, params: JsonObject) -> Cell:
 
 
 def range_edge(value: object, space: Range) -> str:
-    """ "low" or "high" where a chosen value lies at that end of its range, so that the best may lie beyond; else ""."""
+    """Return the end of its range, "low" or "high", at which a chosen value lies, so that the best value may lie
+    beyond; an empty string where it lies at neither."""
     if isinstance(space, list):
         numbers = sorted(one for one in space if isinstance(one, int | float) and not isinstance(one, bool))
         if len(numbers) < 3 or len(numbers) < len(space) or value not in numbers:

@@ -1,4 +1,4 @@
-"""A cell: the unit of work, of resuming and of comparing, as every stage passes it on."""
+"""A cell, the unit of work, of resuming and of comparing, as the record that every stage passes on."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from harness.records.json_object import JsonObject
 from harness.records.train_settings import TrainSettings
 
 BEST_TRIAL = "best_trial"  # the fact of a study that has the number of the chosen trial
-TRAIN, OBJECTIVES = "train", "objectives"  # how the full names of settings begin that are not the method's own
-STUDY, WARM = "study", "warm"  # roles of a study that a cell needs, and of one whose best setting another begins with
+TRAIN, OBJECTIVES = "train", "objectives"  # prefixes of the full names of settings that are not the method's
+STUDY, WARM = "study", "warm"  # roles of needs: a cell's own study; a study whose best setting is tried too
 
 
 @dataclass(frozen=True)
 class Cell:
     """One label × model × task × data size × seed: the unit of work, of resuming and of comparing.
 
-    `key` is for people and joins history; `spec_digest` is what the cell *is* (see `plan/identity.py`).
-    An untrained cell has `n_train` 0 and no seed. `needs` maps a role ("expert:bbc-topic") to the
-    spec digest of the cell that fills it. `baseline` is the bare base model's cell. `objectives` and
-    `curriculum` map a name to its settings. `reads` are tasks whose training text is used without being scored,
-    `borrows` are models beside its own. `draw` is the seed that draws its examples, where that is not `seed`.
-    `data` says how its training data was chosen and spoilt (`data.Quality`), nothing for clean, balanced data.
-    `study` says how a study searches settings (`plan/studies.py`): a study is not run itself, its trials are. `trial`
-    says how a trial is scored. A tuned cell needs its study, which chooses some of its settings before it runs.
+    `key` is for people and joins history; `spec_digest` is what the cell *is* (see `plan/identity.py`). An untrained
+    cell has `n_train` 0 and no seed. `needs` maps a role ("expert:bbc-topic") to the spec digest of the cell that fills
+    it. `baseline` is the spec digest of the base model's cell. `objectives` and `curriculum` map a name to its
+    settings. `reads` are tasks whose training text is used without being scored, `borrows` are models beside the cell's
+    own. `draw` is the seed that draws its examples, where that is not `seed`. `data` says how its training data was
+    chosen and spoilt (`data.Quality`); it is empty for clean, balanced data. `study`, for a study's cell, says how it
+    searches settings (`plan/studies.py`): a study is not run itself, its trials are. `trial`, for a trial's cell, says
+    how it is scored. A tuned cell needs its study, which chooses some of its settings before it runs.
     """
 
     key: str
@@ -57,20 +57,20 @@ class Cell:
 
     @property
     def run_seed(self) -> int:
-        """The seed of everything that is random while the cell runs: its own, or 0 where it has none."""
+        """The seed of everything that is random while the cell runs: the cell's own, or 0 where it has none."""
         return self.seed if self.seed is not None else 0
 
     @property
     def loads(self) -> dict[str, str]:
-        """Role -> spec digest of the needed cells whose weights it loads: all but studies."""
+        """The needed cells whose weights this cell loads, as {role: spec digest}: all needs but studies."""
         return {role: need for role, need in self.needs.items() if role not in (STUDY, WARM)}
 
     def fingerprint_key(self, model: str) -> str:
-        """The key of a model in `fingerprints`; tasks stand under their own names."""
+        """Return the key of a model in `fingerprints`; the key of a task is its own name."""
         return "model" if model == self.model else f"model:{model}"
 
     def member(self) -> JsonObject:
-        """The entry of a cell in the record of a run that it is part of."""
+        """Return the cell's entry in the record of a run (`RunRecord.members`)."""
         names = ("key", "label", "spec_digest", "model", "task", "n_train", "seed", "baseline", "data")
         return {name: getattr(self, name) for name in names} | ({"role": "study"} if self.study else {})
 
@@ -81,7 +81,7 @@ class Cell:
 
 
 def with_settings(cell: Cell, params: Mapping[str, object]) -> Cell:
-    """A cell with some settings (by full name) changed; its identity stays that of the cell as it was planned."""
+    """Return a cell with some settings (by full name) changed; its `spec_digest` stays that of the cell as planned."""
     settings, objectives = dict(cell.settings), dict(cell.objectives)
     train: JsonObject = {}
     for name, value in params.items():

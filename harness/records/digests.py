@@ -10,10 +10,10 @@ RESULT_VERSION = 3
 
 
 def canonical(value: object) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
+    """Return a value as JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
 
 
 def digest(value: object) -> str:
-    """SHA-256 (64 hex digits) of a value's canonical JSON."""
+    """Return the SHA-256 (64 hex digits) of a value's canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A job: all that the process of a cell is told, written into the attempt's folder by whoever starts it."""
+"""A job: everything that the process of a cell needs to know, written into the attempt's folder before it starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ JOB = "job.json"  # its file in an attempt's folder
 
 
 class EarlierTrial(TypedDict):
-    """A trial of an earlier batch of a study, to which a later one is compared on its way."""
+    """A trial of an earlier batch of a study, with which a running trial is compared to decide whether to end it
+    early."""
 
     number: int
     status: str
@@ -25,7 +26,7 @@ class EarlierTrial(TypedDict):
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt at a cell. Every field is there: what does not apply is None or empty."""
+    """One attempt at a cell. Every field is always there: a field that does not apply is None or empty."""
 
     run_id: str
     """The run that the attempt belongs to."""
@@ -74,7 +75,7 @@ class Job:
         return with_settings(self.cell, self.tuned)
 
     def of_need(self, role: str) -> Job:
-        """The job of a needed cell, as far as it takes to load the model that it left."""
+        """Return a job for the needed cell in this role, with what it takes to load the model that it left."""
         return replace(
             self, cell=self.needed[role], tuned={}, needs={}, needed={}, baseline=None, predicted_bytes=None,
             needed_bytes=None, predicted_parts={}, bad_instruments=(), leaks={}, earlier=(),
@@ -98,7 +99,7 @@ class Job:
 
     @classmethod
     def from_json(cls, data: JsonObject) -> Job:
-        """The inverse of `to_json`. Raises ValueError where keys are missing or unknown, or TypeError."""
+        """Return the job that `to_json` wrote. Raises ValueError where keys are missing or unknown, or TypeError."""
         names = {field.name for field in fields(cls)}
         wrong = [
             *(f"has no {name!r}" for name in sorted(names - data.keys())),
@@ -133,6 +134,6 @@ def paths(by_name: Mapping[str, str]) -> dict[str, Path]:
 
 
 def listed(parts: Iterable[str]) -> str:
-    """Phrases in a row: "a, b and c"."""
+    """Join phrases into one: "a, b and c"."""
     *first, last = parts
     return f"{', '.join(first)} and {last}" if first else last

@@ -1,4 +1,4 @@
-"""The one loose type of the records: what a JSON object may hold."""
+"""The type of a JSON object, the one loose type of the records."""
 
 from __future__ import annotations
 

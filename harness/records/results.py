@@ -31,9 +31,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything about a machine that may change a result (`env_digest` covers it), and the provenance (it does not).
+    """Everything about a machine that may change a result (`env_digest` covers it), and the code's version (not
+    covered).
 
-    `packages` lists every installed package; only those named in `environment.RESULT_PACKAGES` count.
+    `packages` lists every installed package; only those named in `environment.RESULT_PACKAGES` count for the digest.
     """
 
     env_digest: str
@@ -50,7 +51,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Item:
-    """One document's value of one metric. `doc_id` is the document's hash and its occurrence."""
+    """One document's value of one metric. `doc_id` is the document's hash and how many times it has occurred."""
 
     task: str
     doc_id: str
@@ -62,7 +63,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Score:
-    """A metric with its standard error over `n` items. `role` is "task" or "retain"."""
+    """The value of a metric on one task, with its standard error over `n` items. `role` is "task" or "retain"."""
 
     task: str
     role: str
@@ -79,9 +80,12 @@ OWN_CHECK = "check"
 
 @dataclass(frozen=True)
 class Phase:
-    """One of load, check (within load: whether the method starts as it says), train, score_stages (between the stages
-    of training), score_checkpoints and, of a trial, score_rungs (between its steps), evaluate, compare (with the base
-    model), infer, save. Bytes are peaks within the phase; None is "not measured"."""
+    """A part of an attempt that is measured on its own: time, tokens, memory, energy.
+
+    `phase` is one of load, check (within load: whether the method starts as it says), train, score_stages (between the
+    stages of training), score_checkpoints and, of a trial, score_rungs (between its steps), evaluate, compare (with the
+    base model), infer, save. Bytes are peaks within the phase; None is "not measured".
+    """
 
     phase: str
     seconds: float
@@ -98,7 +102,7 @@ class Phase:
 class Step:
     """One optimiser step (split "train") or one validation pass (split "validation").
 
-    `loss` is what was minimised, with every term of a method's or an objective's own. `cross_entropy` is that of the
+    `loss` is what was minimised, with every term that a method or an objective adds. `cross_entropy` is that of the
     task's answers alone, in nats per answer token; None where a step has no answer tokens (general text, a
     classification head, pairs of texts) or its loss is not made of them (preferences, rewards).
     """
@@ -114,9 +118,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A score after so many optimiser steps, on the items that are scored in the end: for a curve, never for a choice.
+    """A score during training, after `step` optimiser steps, on the items that are scored in the end: for a curve,
+    never for a choice.
 
-    Step 0 is the attached model before the first one, where that does not score as the base model does.
+    Step 0 is the attached model before the first step; it is recorded where that model does not score as the base
+    model.
     """
 
     step: int
@@ -131,7 +137,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Fact:
-    """Any other number about an attempt. `higher_is_better` is None where neither end is better."""
+    """Any other number about an attempt. `higher_is_better` is None where neither direction is better."""
 
     name: str
     value: float
@@ -140,7 +146,7 @@ class Fact:
 
     @property
     def text(self) -> str:
-        """Its value as people read it, with its unit."""
+        """The value with its unit, formatted for people."""
         return quantity(self.value, self.unit)
 
 
@@ -153,7 +159,7 @@ class Flag:
 
 
 class RungScore(TypedDict):
-    """A trial's score on its way."""
+    """The score of a trial at a rung, a point of its training at which it may be ended early."""
 
     rung: int  # from 1
     step: int  # optimiser steps done
@@ -166,10 +172,10 @@ class RungScore(TypedDict):
 class Trial:
     """One setting tried in a study, and its outcome.
 
-    `status` is "done", "pruned", or how its attempt ended otherwise, for `reason`. `value` is the study's score
-    as its metric counts; `values` are all numbers by name; `merits` those of the goals, turned so that more is better.
-    `intermediate` are its scores on the way. `origin` says who proposed it. `front`: no other trial is better in every
-    goal.
+    `status` is "done", "pruned", or how its attempt ended otherwise, for the given `reason`. `value` is the score that
+    the study seeks, as its metric counts; `values` are all numbers by name; `merits` are the values of the goals,
+    turned so that more is better. `intermediate` are its scores at rungs. `origin` says who proposed it. `front`: the
+    trial is on the Pareto front.
     """
 
     number: int
@@ -190,7 +196,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Check:
-    """One instrument's own test: `measured` may be `limit` at most. `about` says what was compared."""
+    """A self-check of one measuring instrument: it passes if `measured` is at most `limit`. `about` says what was
+    compared."""
 
     name: str
     about: str
@@ -206,12 +213,12 @@ class Check:
 
 @dataclass(frozen=True)
 class CellResult:
-    """One attempt at a cell: what `result.json` holds. Per-item values lie in `items.parquet` beside it.
+    """The result of one attempt at a cell, as `result.json` holds it. Per-item values lie in `items.parquet` beside it.
 
-    `beside` lists the keys of cells that ran on the same machine at the same time; if there are any, the
-    attempt is `contended` and its timings say little. `device` is where it ran: "cpu", "cuda:0", a node's name.
-    `tuned` are settings, by full name, that a study settled: a study's choice, or those that a cell ran with.
-    `trials` are a study's, `intermediate` the scores of a trial on its way.
+    `beside` lists the keys of cells that ran on the same machine at the same time; if there are any, the attempt is
+    `contended` and its timings say little. `device` is where it ran: "cpu", "cuda:0", a node's name. `tuned` are
+    settings, by full name, that a study chose: in a study's result its choice, in a cell's result those that it ran
+    with. `trials` are those of a study, `intermediate` the scores of a trial at rungs.
     """
 
     attempt_id: str
@@ -242,14 +249,14 @@ class CellResult:
     def of_job(
         cls, attempt_id: str, job: Job, status: Status, reason: str, started: str, **measured: Any
     ) -> CellResult:
-        """The result of an attempt at a job; `measured` are further fields by name."""
+        """Return the result of an attempt at a job; `measured` are further fields by name."""
         return cls(
             attempt_id, job.run_id, job.cell, job.environment, status, reason, started, tuned=job.tuned, **measured
         )
 
     @classmethod
     def from_json(cls, data: JsonObject) -> CellResult:
-        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError on anything else."""
+        """Return the result that `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
 
         def many(kind: Callable[..., T], name: str) -> tuple[T, ...]:
             return tuple(kind(**row) for row in data.get(name, ()))
@@ -284,9 +291,9 @@ FAILED_SEEDS: FailedSeeds = "base"
 class RunRecord(TypedDict):
     """A run of a suite, as `runs/<run_id>.json` holds it: `started` and `finished` in ISO 8601, None while it runs.
 
-    `margin` is the difference below which scores are tied; `failed_seeds` what a seed that ended badly counts as.
-    `only_cells` are the patterns of `--only`; empty: the whole
-    suite. `members` are the cells (`Cell.member`).
+    `margin` is the difference of scores that does not matter; `failed_seeds` says what a seed that ended badly counts
+    as. `only_cells` are the patterns of `--only`, empty for the whole suite. `members` are the run's cells
+    (`Cell.member`).
     """
 
     run_id: str

@@ -1,4 +1,5 @@
-"""How a cell is trained, whatever its method: a suite's `train:` block, from the file to the training loop."""
+"""The training settings of a cell, whatever its method: a suite's `train:` block, from the file to the training
+loop."""
 
 from __future__ import annotations
 
@@ -96,17 +97,18 @@ class TrainSettings(pydantic.BaseModel):
 
     @property
     def identity(self) -> JsonObject:
-        """The settings that are part of a cell's identity (see LATER)."""
+        """The settings that are part of a cell's identity: all but those of LATER at their defaults."""
         defaults = {name: type(self).model_fields[name].default for name in LATER}
         return {key: value for key, value in self.model_dump().items() if defaults.get(key, ...) != value}
 
     @property
     def for_scoring(self) -> TrainSettings:
-        """The settings of a cell that trains nothing: those that change its scores, the others at their defaults."""
+        """The settings for a cell that trains nothing: only those that change its scores (SCORING), the others at their
+        defaults."""
         return TrainSettings(**self.model_dump(include=set(SCORING)))
 
     def changed(self, changes: Mapping[str, object]) -> TrainSettings:
-        """Settings with some changed. `steps` and `epochs` displace each other, unless the new one is None.
+        """Return the settings with some changed. `steps` and `epochs` displace each other, unless the new one is None.
 
         Raises pydantic.ValidationError for a key or a value that is not allowed.
         """
@@ -117,7 +119,7 @@ class TrainSettings(pydantic.BaseModel):
         return TrainSettings.model_validate(settings)
 
     def unavailable(self, gpu: bool) -> str | None:
-        """Why a machine (with or without a GPU) cannot do what they ask for, or None. Loads nothing."""
+        """Return why a machine (with or without a GPU) cannot train with these settings, or None. Loads nothing."""
         for (key, value), (packages, needs_gpu) in NEEDS.items():
             if getattr(self, key) != value:
                 continue

@@ -1,4 +1,4 @@
-"""How a number is shown, by its unit: the one place that knows, for the report, the commands and messages alike."""
+"""Formats numbers by their unit: the one place that does so, for the report, the commands and messages alike."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """A number with its unit, as people read it: "1.5 GiB" for bytes, "12 ms", "1.2 kJ", "28%" for a share,
-    "134 515 008 parameters". A unit that is not known here follows the number as it is; "n/a" for None and NaN."""
+    """Format a number with its unit for people.
+
+    Examples: "1.5 GiB" for bytes, "12 ms", "1.2 kJ", "28%" for a share, "134 515 008 parameters". An unknown unit
+    follows the number as it is. None and NaN give "n/a".
+    """
     if value is None or math.isnan(value):
         return UNKNOWN
     shown = FORMATS[unit](value) if unit in FORMATS else f"{plain(value)} {unit}".strip()
@@ -22,20 +25,20 @@ def quantity(value: float | None, unit: str) -> str:
 
 
 def bare_quantity(value: float | None, unit: str) -> str:
-    """The same without its unit, for a column whose header names it. Where the unit depends on the size of the number
-    (bytes, joules, FLOP, shares) it stays."""
+    """Format a number as `quantity` does but without its unit, for a column whose header names the unit. A unit that
+    depends on the size of the number (bytes, joules, FLOP, shares) stays."""
     shown = quantity(value, unit)
     return shown if scales(unit) else shown.removesuffix(f" {unit}")
 
 
 def scales(unit: str) -> bool:
-    """Whether numbers of this unit are shown with a prefix or sign that depends on their size, so that no header can
-    name it."""
+    """Return whether numbers of this unit are shown with a prefix or sign that depends on their size, so that a
+    column's header cannot name it."""
     return unit in SCALED
 
 
 def plain(value: float) -> str:
-    """Four significant digits; whole numbers and thousands in full, in groups of three digits."""
+    """Format a number with four significant digits; whole numbers and thousands in full, in groups of three digits."""
     whole = math.isfinite(value) and value == int(value)
     if abs(value) < 1e15 and (whole or abs(value) >= 1000):
         return f"{value:,.0f}".replace(",", " ")
@@ -43,12 +46,12 @@ def plain(value: float) -> str:
 
 
 def time(value: float) -> str:
-    """One decimal below ten, none above."""
+    """Format a time with one decimal below ten, and none from ten on."""
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def size(value: float) -> str:
-    """Bytes in binary units."""
+    """Format bytes in binary units: "1.5 GiB"."""
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:
             return f"{value:.0f} {unit}"
@@ -57,12 +60,12 @@ def size(value: float) -> str:
 
 
 def energy(value: float) -> str:
-    """Joules, and kilojoules from a thousand on."""
+    """Format an energy in joules, and in kilojoules from a thousand on."""
     return f"{value:.3g} J" if value < 1000 else f"{value / 1000:,.1f} kJ".replace(",", " ")
 
 
 def share(value: float) -> str:
-    """A fraction in per cent, with two significant digits."""
+    """Format a fraction in per cent, with two significant digits."""
     percent = 100 * value
     if percent == 0 or percent >= 10:
         return f"{percent:.0f}%"
@@ -70,7 +73,7 @@ def share(value: float) -> str:
 
 
 def operations(value: float) -> str:
-    """Floating-point operations with a prefix: "1.2 PFLOP"."""
+    """Format a number of floating-point operations with a prefix: "1.2 PFLOP"."""
     for factor, prefix in PREFIXES:
         if value >= factor:
             return f"{value / factor:.3g} {prefix}FLOP"

@@ -1,4 +1,5 @@
-"""Names and settings from a file -> methods, objectives and curricula, or every mistake in them. Pure."""
+"""Builds methods, objectives and curricula from the names and settings of a suite file, or lists every mistake in them.
+Pure."""
 
 from __future__ import annotations
 
@@ -23,13 +24,18 @@ V = TypeVar("V")
 
 @cache
 def model_of(kind: type[Configurable]) -> type[pydantic.BaseModel]:
-    """What checks and coerces the settings of a kind. Cached: a suite that tunes asks for each value of each space."""
+    """Return the pydantic model that checks and coerces the settings of a class of methods, objectives or curricula.
+    Cached: a suite that tunes checks every value of every search space with it."""
     fields: dict[str, Any] = {key: (annotation, getattr(kind, key)) for key, annotation in kind.annotations().items()}
     return create_model(kind.__name__, __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def build(kind: type[T], settings: JsonObject, lines: Lines, where: Keys) -> tuple[T | None, list[Problem]]:
-    """A method, objective or curriculum with checked and coerced settings, or what is wrong with them."""
+    """Build a method, objective or curriculum with checked and coerced settings; return (object, []), or (None,
+    mistakes).
+
+    `where` are the keys that lead to the settings in the file; mistakes carry the line that `lines` gives for them.
+    """
     model = model_of(kind)  # type: ignore[arg-type]  # a class is hashable
     fields = kind.annotations()
     problems = [
@@ -57,7 +63,8 @@ def build(kind: type[T], settings: JsonObject, lines: Lines, where: Keys) -> tup
 def look_up(
     what: str, name: Any, known: Mapping[str, V], lines: Lines, where: Keys, hint: str = ""
 ) -> tuple[V | None, list[Problem]]:
-    """What a file names, or that there is no such thing; `what` says what it would be."""
+    """Look a name up in `known`; return (entry, []), or (None, [mistake]) for an unknown name. `what` is the kind of
+    thing that is named, for the message."""
     if isinstance(name, str) and name in known:
         return known[name], []
     return None, [lines.problem(unknown(what, name, known, hint), *where)]
@@ -66,7 +73,8 @@ def look_up(
 def build_parts(
     block: dict[str, dict[str, Any]], known: Mapping[str, type[T]], lines: Lines, where: Keys
 ) -> tuple[list[T], list[Problem]]:
-    """Objectives or a curriculum from {name: settings}."""
+    """Build the objectives or the curriculum of a label from {name: settings}; return (those without mistakes,
+    mistakes)."""
     parts, problems = [], []
     for name, settings in block.items():
         kind, wrong = look_up(str(where[-1]).removesuffix("s"), name, known, lines, (*where, name))
@@ -79,8 +87,8 @@ def build_parts(
 def build_method(
     name: Any, settings: dict[str, Any], lines: Lines, where: Keys, hint: str = ""
 ) -> tuple[Method | None, list[Problem]]:
-    """A method with checked and coerced settings, or what is wrong with its name, with them, and with the experts it
-    asks for."""
+    """Build a method with checked and coerced settings; return (method, []), or (None, mistakes in its name, in its
+    settings and in the experts that it asks for)."""
     kind, problems = look_up("method", name, all_methods(), lines, (*where, "method"), hint)
     if kind is None:
         return None, problems
@@ -94,7 +102,8 @@ def build_method(
 def build_composed(
     names: list[Any], settings: dict[str, Any], lines: Lines, where: Keys
 ) -> tuple[Method | None, list[Problem]]:
-    """Several methods at once: `method: [layerwise, prefix_tuning]`, with settings under each one's name."""
+    """Build several methods that one label uses at once, as in `method: [layerwise, prefix_tuning]`; return (method,
+    []), or (None, mistakes). `settings` holds a block of settings under the name of each method."""
     kinds, problems = [], []
     for place, name in enumerate(names):
         kind, wrong = look_up("method", name, all_methods(), lines, (*where, "method", place))
@@ -124,7 +133,8 @@ def build_composed(
 def check_needs(
     wanted: Iterable[Expert], refuses: Callable[[Method], Iterable[str]], lines: Lines, where: Keys
 ) -> list[Problem]:
-    """What is wrong with the cells that a method or an objective asks for."""
+    """Return the mistakes in the other cells (experts, teachers) that a method or an objective asks for: unknown
+    methods, wrong settings, and what `refuses` says against the method of each."""
     problems: list[Problem] = []
     for expert in wanted:
         kind, wrong = look_up("method", expert.method, all_methods(), lines, where)
@@ -137,7 +147,8 @@ def check_needs(
 def build_around(
     kind: type[Method], settings: dict[str, Any], lines: Lines, where: Keys
 ) -> tuple[Method | None, list[Problem]]:
-    """A method with checked and coerced settings; first those of the method inside it (`inner`), if it has one."""
+    """Build a method of class `kind`, after checking the settings of the method inside it (`inner`), if it has one;
+    return (method, []), or (None, mistakes)."""
     block = settings.get(kind.inner)
     if not isinstance(block, dict):
         return build(kind, settings, lines, where)
@@ -155,7 +166,8 @@ def build_around(
 
 
 def build_expert(expert: Expert, lines: Lines, where: Keys) -> Method | None:
-    """The method of a cell that another one needs; None when the suite's check has refused it."""
+    """Build the method of a cell that another cell needs (an expert, a teacher); None when the suite's check has
+    refused it."""
     if JOIN in expert.method:
-        return make_method(expert.method, expert.settings)  # of a label, so its settings are coerced
+        return make_method(expert.method, expert.settings)  # a label's own method, whose settings are coerced already
     return build_method(expert.method, expert.settings, lines, where)[0]

@@ -1,6 +1,6 @@
 """Stage 1 of 7. In: a suite's YAML. Out: a `Suite`, or every mistake in it, with file and line.
 
-Not covered: what a suite expands to (`plan.py`), and whether its tasks and models can be had (`catalog.py`).
+Not covered: which cells a suite expands to (`plan/plan.py`), and where tasks and models are found (`data/catalog.py`).
 """
 
 from __future__ import annotations
@@ -79,17 +79,18 @@ class Suite:
     corrupt: tuple[Corruption, ...] = (UNSPOILT,)
     select: tuple[str, ...] = ("balanced",)
     tune: TuneSettings | None = None
-    margin: float = MARGIN  # no part of what a cell is: it says how results are read, and so does the next
+    margin: float = MARGIN  # how results are read; like failed_seeds, no part of what a cell is
     failed_seeds: FailedSeeds = FAILED_SEEDS
 
     def qualities(self) -> Iterator[Quality]:
-        """Every point of the axis of data quality, in the order of the file."""
+        """Yield every quality of training data that the suite compares: each `select` with each `corrupt`, in the
+        file's order."""
         for select in self.select:
             for corrupt in self.corrupt:
                 yield Quality(corrupt, select)
 
     def task_names(self) -> Iterator[str]:
-        """Every task that any cell may learn or be scored on, once each."""
+        """Yield every task that any cell may learn, read or be scored on, once each."""
         names = [name for name, _ in self.tasks] + list(self.retain)
         for label in self.labels:
             for task, _ in self.tasks:
@@ -98,14 +99,15 @@ class Suite:
         return iter(dict.fromkeys(names))
 
     def place_of(self, task: str) -> tuple[str | int, ...]:
-        """Where the file names a task."""
+        """Return the keys that lead to a task in the file, such as ("tasks", 0, "learn"); ("methods",) where only a
+        method names it."""
         for place, (name, _) in enumerate(self.tasks):
             if name == task:
                 return "tasks", place, "learn"
         return ("retain", self.retain.index(task)) if task in self.retain else ("methods",)
 
     def learned_and_scored(self) -> Iterator[tuple[str, str]]:
-        """Every pair of a task that some cell learns from and one that it is scored on, once each."""
+        """Yield each pair (task that some cell learns from, task that the same cell is scored on) once."""
         pairs = []
         for label in self.labels:
             for task, _ in self.tasks if label.method.uses_data else ():
@@ -123,7 +125,7 @@ class Suite:
 
 
 def find_suite(name: str, root: Path) -> Path:
-    """`suites/<name>.yaml`, or `name` itself when it is a path. Raises UserError."""
+    """Return the path of a suite: `suites/<name>.yaml`, or `name` itself when it is a path. Raises UserError."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(name)
         if not path.is_file():
@@ -140,7 +142,7 @@ def suite_names(root: Path) -> list[str]:
 
 
 class Names(Protocol):
-    """What a suite's names are looked up in (`catalog.Catalog`). Look-ups raise UserError."""
+    """The interface in which a suite's models and tasks are looked up (`data.Catalog`). Look-ups raise UserError."""
 
     def model(self, name: str) -> Any: ...
     def task_path(self, name: str) -> Path: ...
@@ -148,8 +150,11 @@ class Names(Protocol):
 
 
 def load_suite(path: Path, names: Names | None = None) -> Suite:
-    """Read and check a suite: its form, and with `names` also that its models and tasks exist, and that
-    its sizes fit what is known of the data. Raises SuiteError with every mistake found."""
+    """Read and check a suite. Raises SuiteError with every mistake found.
+
+    Its form is checked and, with `names`, also that its models and tasks exist, and that its sizes fit what is known of
+    the data.
+    """
     data, lines, problems = read_yaml(path)
     if data is None:
         raise SuiteError(problems)
@@ -208,7 +213,8 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
 
 
 def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
-    """Repeated and impossible entries of lists, whatever else is wrong with the file."""
+    """Yield a problem for each repeated entry of a list, each size below 1 and each negative seed. Works on the raw
+    file, so that these show together with any other mistakes."""
 
     def entries(holder: Any, key: str) -> list[Any]:
         found = holder.get(key) if isinstance(holder, dict) else None
@@ -231,7 +237,8 @@ def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
 
 
 def check_labels(labels: list[Variant], lines: Lines) -> Iterator[Problem]:
-    """Labels that would be one cell: the second would vanish from plan and report."""
+    """Yield a problem for each label with the same method and settings as an earlier one: both would be one cell, and
+    the second would vanish from plan and report."""
     seen: dict[str, str] = {}
     for label in labels:
         method = label.method
@@ -246,7 +253,7 @@ def check_labels(labels: list[Variant], lines: Lines) -> Iterator[Problem]:
 
 
 def check_curricula(data: dict[str, Any], labels: list[Variant], lines: Lines) -> Iterator[Problem]:
-    """Curricula that do not go with a task of the suite."""
+    """Yield a problem for each label whose curriculum cannot be used with a task of the suite."""
     entries = data.get("tasks")
     for entry in entries if isinstance(entries, list) else []:
         task = entry.get("learn") if isinstance(entry, dict) else None
@@ -259,7 +266,8 @@ def check_curricula(data: dict[str, Any], labels: list[Variant], lines: Lines) -
 
 
 def check_tuning(tune: TuneSettings | None, labels: list[Variant], lines: Lines) -> Iterator[Problem]:
-    """A budget that is none, and ranges that no label can be given."""
+    """Yield the problems of a suite's `tune:` block and of the labels' `space:` blocks: no budget, unknown settings,
+    ranges that a label cannot take, or a `space:` in a suite that does not tune."""
     if tune is None:
         for label in labels:
             if label.space:
@@ -287,7 +295,8 @@ def check_tuning(tune: TuneSettings | None, labels: list[Variant], lines: Lines)
 
 
 def check_names(data: dict[str, Any], labels: list[Variant], names: Names, lines: Lines) -> Iterator[Problem]:
-    """Models and tasks that nobody knows, models of the wrong kind, and sizes that the data cannot give."""
+    """Yield a problem for each unknown model or task, each model of the wrong kind (causal or encoder), and each size
+    beyond the training examples of a fetched task."""
 
     def model(name: str, kind: str, *path: Any) -> Iterator[Problem]:
         try:
@@ -338,7 +347,8 @@ def check_names(data: dict[str, Any], labels: list[Variant], names: Names, lines
 
 
 def check_sizes(place: int, facts: Any, sizes: Iterable[Any], lines: Lines) -> Iterator[Problem]:
-    """A task entry that cannot be learned, or not at these sizes."""
+    """Yield a problem where the task at `place` of `tasks:` cannot be learned, or for each size beyond its training
+    examples."""
     if facts.unlearnable:
         yield lines.problem(f"task {facts.name!r} cannot be learned: {facts.unlearnable}", "tasks", place, "learn")
         return

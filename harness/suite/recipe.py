@@ -1,4 +1,5 @@
-"""What a cell is made of, along its separate axes: what is trainable, what is minimised, on which data in which order.
+"""A recipe: the method, objectives and curriculum of a cell, that is, what is trained, what is minimised, and on which
+data in which order.
 
 Pure. Made from a suite (`variants.py`), or from a cell.
 """
@@ -16,7 +17,7 @@ from harness.records import Cell, JsonObject, TrainSettings
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method, and what is put beside it."""
+    """A method with the objectives and the curriculum that are used with it."""
 
     method: Method
     objectives: tuple[Objective, ...] = ()
@@ -24,7 +25,8 @@ class Recipe:
 
     @classmethod
     def of(cls, cell: Cell) -> Recipe:
-        """A cell's. Raises KeyError or ValueError for what this version does not know."""
+        """Return the recipe of a cell. Raises KeyError for names, and ValueError for settings, that this version does
+        not know."""
         curricula = [all_curricula()[name](**settings) for name, settings in cell.curriculum.items()]
         return cls(
             make_method(cell.method, cell.settings),
@@ -38,7 +40,8 @@ class Recipe:
 
     @property
     def beside(self) -> JsonObject:
-        """Objectives and curriculum with their settings, as a cell keeps them; empty where there are none."""
+        """{"objectives": …, "curriculum": …}, each as {name: settings}, as a cell stores them; empty where the recipe
+        has none."""
         found: JsonObject = {}
         if self.objectives:
             found["objectives"] = {objective.name: objective.settings for objective in self.objectives}
@@ -47,41 +50,43 @@ class Recipe:
         return found
 
     def learns(self, task: str) -> tuple[str, ...]:
-        """The tasks that are scored as learned; the first is the suite's."""
+        """Return the tasks that a cell of this recipe learns and is scored on; the first is `task`, the suite's own."""
         return self.curriculum.learns(task) if self.curriculum else self.method.learns(task)
 
     def wants(self, task: str) -> Iterator[Expert]:
-        """The cells that must be done before."""
+        """Yield the cells (experts, teachers) that must be done before a cell of this recipe runs."""
         yield from self.method.wants(task)
         for objective in self.objectives:
             yield from objective.wants(task)
 
     def reads(self, task: str) -> tuple[str, ...]:
-        """Tasks whose training text is read, and which are not scored."""
+        """Return the tasks whose training text the recipe uses without being scored on them."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part.reads(task)))
 
     def studies(self, task: str) -> tuple[str, ...]:
-        """Tasks from whose text weights are trained. What a method reads, it looks up: the answers may stand there."""
+        """Return the tasks whose text changes weights, including those that experts learn. Tasks that the method itself
+        reads are left out: it only looks things up in them, and finding answers there is no leak."""
         read = [name for part in self.parts if part is not self.method for name in part.reads(task)]
         return tuple(dict.fromkeys([*self.learns(task), *read, *(expert.learn for expert in self.wants(task))]))
 
     def borrows(self) -> tuple[str, ...]:
-        """Models that are used beside the cell's own."""
+        """Return the names of the models that the recipe uses beside the cell's own."""
         parts: list[Method | Objective] = [self.method, *self.objectives]
         return tuple(dict.fromkeys(name for part in parts for name in part.borrows()))
 
     def skip(self) -> str | None:
-        """Why it cannot run on this machine, or None."""
+        """Return why the recipe cannot run on this machine, or None."""
         return next((reason for part in self.parts if (reason := part.skip())), None)
 
     def skip_cell(self, cell: Cell, gpu: bool) -> str | None:
-        """Why a cell of this recipe cannot run on this machine, or None. Asked before a process is started."""
+        """Return why a cell of this recipe cannot run on this machine, or None. Called before a process is started."""
         # A trainer of the method's own has its own optimizer; scoring is ours.
         train = cell.train.for_scoring if self.method.own_trainer else cell.train
         return self.skip() or train.unavailable(gpu)
 
     def refusals(self, train: TrainSettings) -> Iterator[str]:
-        """Why its parts do not go together, or with training settings."""
+        """Yield why the method, objectives and curriculum cannot be combined, or cannot be used with these training
+        settings."""
         yield from self.method.cannot_train(train)
         parts: list[Objective | Curriculum] = [*self.objectives, *([self.curriculum] if self.curriculum else [])]
         for part in parts:

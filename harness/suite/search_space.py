@@ -1,10 +1,12 @@
-"""How a suite has its labels tuned: what is searched, by which sampler, for how long. Pure.
+"""What a suite's `tune:` block asks for: which settings of each label are searched, by which sampler, for how long.
+Pure.
 
-In: a suite's `tune:` block and its labels. Out: what a study's cell says (`Cell.study`), and the cells of its trials.
+In: a suite's `tune:` block and its labels. Out: the range of every setting that is searched, or the mistakes in it.
 
 A study is the tuning of one label × model × task × data size; it has no seed of its own, and the cells of all seeds
-need it. Its trials are cells too: drawn with seed 0, and scored on the validation split alone. Not covered: which
-setting is tried next (`plan/search.py`), and how trials are run (`execute/studies.py`).
+need it. Its trials are cells too: drawn with seed 0, and scored on the validation split alone. Not covered: the cells
+of studies and trials (`plan/studies.py`), which setting is tried next (`plan/search.py`), and how trials are run
+(`execute/studies.py`).
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ class TuneSettings(pydantic.BaseModel):
     )
 
     def complaints(self) -> Iterator[tuple[str, str]]:
-        """(key, what is wrong) with this combination."""
+        """Yield (key of `tune:`, what is wrong with its value) for settings of the block that contradict each other."""
         if self.trials is None and self.seconds is None and self.tokens is None:
             yield "trials", "tune has no budget. Give it trials, seconds or tokens."
         if len(set(self.goals)) < len(self.goals):
@@ -89,7 +91,7 @@ class TuneSettings(pydantic.BaseModel):
             yield "sampler", "cmaes seeks one goal. Take tpe, gp, random or grid."
 
     def misfits(self, label: Variant) -> Iterator[tuple[str, str]]:
-        """(key, why a label cannot be tuned so)."""
+        """Yield (key of `tune:`, why this label cannot be tuned with its value)."""
         method, train = label.method, label.train
         if self.trials is None and self.seconds is None and not method.trains:
             yield "tokens", f"{method.name} trains on no tokens: a budget of tokens alone has no end. Give trials too."
@@ -103,8 +105,8 @@ class TuneSettings(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that may be searched: its full name, its value in the label, its kind's own range (if any), and whether
-    it is a whole number."""
+    """A setting that may be searched: its full name, its value in the label, the range that its method or objective
+    suggests (None if it suggests none), and whether it takes whole numbers only."""
 
     name: str
     default: Any
@@ -113,25 +115,27 @@ class Setting:
 
 
 def is_whole(annotation: Any) -> bool:
-    """Whether a setting of this type takes whole numbers and no others."""
+    """Return whether a setting of this type takes whole numbers only."""
     kinds = set(get_args(annotation)) or {annotation}
     return int in kinds and not kinds & {float, str}
 
 
 def range_of(value: LogFloat | Options) -> Range:
-    """A method's own `LogFloat` or `Options` as a study keeps it."""
+    """Return the range that a method or objective suggests in the form that a study stores: {"low", "high"} or a
+    list."""
     if isinstance(value, LogFloat):
         return {"low": value.low, "high": value.high}
     return list(value.values)
 
 
 def setting_name(name: str) -> str:
-    """A setting's name as a suite writes it: without the block that it stands in."""
+    """Return a setting's name as a suite writes it, without the prefix of the block (`train.` or `objectives.`) it
+    stands in."""
     return name.removeprefix(f"{TRAIN}.").removeprefix(f"{OBJECTIVES}.")
 
 
 def searchable_settings(label: Variant) -> dict[str, Setting]:
-    """Every setting of a label that may be searched, by the name that a suite gives it."""
+    """Return every setting of a label that may be searched, as {name in the suite: setting}."""
     found: list[Setting] = []
 
     def of_method(method: Method, prefix: str = "") -> None:
@@ -161,10 +165,11 @@ def searchable_settings(label: Variant) -> dict[str, Setting]:
 
 
 def searched_space(label: Variant, tune: TuneSettings) -> tuple[dict[str, Range], list[tuple[str, str]]]:
-    """What is searched for a label, {full name: range}, and (setting, what is wrong) of the label's own `space:`.
+    """Return what is searched for a label: ({full name: range}, [(setting, what is wrong with its range)]).
 
-    Its method's own ranges, without what the label sets itself (the learning rate is searched nevertheless); then those
-    of the suite's `space:` for settings that it has; then those of its own. `null` takes a setting out.
+    Ranges come from three places, and later ones win: the method's own, except for settings that the label sets itself
+    (the learning rate is searched nevertheless); the suite's `space:`, for settings that the label has; and the label's
+    own `space:`. `null` takes a setting out of the search.
     """
     known = searchable_settings(label)
     wrong: list[tuple[str, str]] = []
@@ -195,7 +200,7 @@ def searched_space(label: Variant, tune: TuneSettings) -> tuple[dict[str, Range]
 
 
 def malformed(value: object) -> str:
-    """What is wrong with the form of a range, or ""."""
+    """Return what is wrong with the form of a range (a list of values, or {low, high}), or an empty string."""
     if isinstance(value, list):
         if not value:
             return "an empty list of values. Give at least one, or null."
@@ -212,7 +217,8 @@ def malformed(value: object) -> str:
 
 
 def checked(label: Variant, setting: Setting, values: Any) -> tuple[Range, str]:
-    """A range with its values as the setting takes them (YAML reads 1e-4 as text), and what is wrong with it, or ""."""
+    """Return (range with its values coerced by the setting's type, what is wrong with it or an empty string). Coercion
+    is needed because YAML reads 1e-4 as text."""
     if message := malformed(values):
         return [], message
     asked = values if isinstance(values, list) else [values["low"], values["high"]]
@@ -232,7 +238,7 @@ def checked(label: Variant, setting: Setting, values: Any) -> tuple[Range, str]:
 
 
 def taken(label: Variant, name: str, value: Any) -> tuple[Any, str]:
-    """A value as a label's setting takes it, and why it cannot be given to it, or ""."""
+    """Return (value coerced by the type of a label's setting, why the setting cannot take it or an empty string)."""
     head, _, rest = name.partition(".")
     if head == TRAIN:
         try:

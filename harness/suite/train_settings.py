@@ -1,6 +1,6 @@
-"""How a cell is trained, whatever its method: the keys of `train:`, their checks, and what they say when wrong.
+"""Checks of a suite's `train:` block, and the messages for what is wrong with it, whatever the method.
 
-Pure. Which labels there are, and what their methods are given, is `suite.py`.
+Pure. Not covered: the labels and the settings of their methods (`variants.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from harness.suite.yaml_lines import Keys, Lines
 
 
 def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
-    """Why a method cannot be trained on the devices that it is given."""
+    """Yield why a method cannot be trained on as many `devices`, or with the `strategy`, that the training settings
+    give it."""
     if not method.trains:
         return
     if train.devices == 1:
@@ -28,7 +29,7 @@ def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
             yield f"strategy {train.strategy} divides work among devices, and devices is 1. Raise devices, or drop it."
         return
     experts = [make_method(expert.method, expert.settings) for expert in method.wants("?")]
-    # What only combines its experts leaves the devices to them.
+    # A method that only combines its experts leaves the devices to them.
     for part in [*experts, *([] if experts else [method])]:
         if not part.distributes:
             yield (
@@ -42,7 +43,7 @@ def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
 
 
 def check_checkpoints(method: Method, train: TrainSettings) -> Iterator[str]:
-    """Why a method cannot be scored between its steps."""
+    """Yield why a method cannot be scored at checkpoints during training."""
     if not train.checkpoints or not method.trains:
         return
     if train.devices > 1:
@@ -58,7 +59,7 @@ def check_checkpoints(method: Method, train: TrainSettings) -> Iterator[str]:
 
 
 def check_optimizer(method: Method, train: TrainSettings) -> Iterator[str]:
-    """Why a method cannot be trained with the optimizer that it is given."""
+    """Yield why a method cannot be trained with the optimiser that the training settings name."""
     if train.optimizer != "galore" or not method.trains:
         return
     experts = [make_method(expert.method, expert.settings) for expert in method.wants("?")]
@@ -74,7 +75,8 @@ def check_optimizer(method: Method, train: TrainSettings) -> Iterator[str]:
 
 
 def merge_train(suite: JsonObject, own: JsonObject) -> JsonObject:
-    """A label's training settings over the suite's; steps and epochs displace each other."""
+    """Return the suite's training settings overridden by a label's own; steps and epochs displace each other, and
+    without either there are 3 epochs."""
     merged = {**suite, **own}
     if "steps" in own:
         merged.pop("epochs", None)
@@ -86,7 +88,8 @@ def merge_train(suite: JsonObject, own: JsonObject) -> JsonObject:
 
 
 def check_train(block: JsonObject, lines: Lines, where: Keys, under: JsonObject | None = None) -> list[Problem]:
-    """What is wrong with a block of training settings; `under` is the suite's, for a label's own."""
+    """Return the mistakes in a block of training settings. `under` are the suite's settings, when the block is a
+    label's own."""
     problems = [
         lines.problem(f"{key}: got {value!r}, wanted a number.", *where, key)
         for key, value in block.items()
@@ -108,14 +111,14 @@ def check_train(block: JsonObject, lines: Lines, where: Keys, under: JsonObject 
 
 
 def check_share(block: JsonObject, lines: Lines, where: Keys, under: JsonObject | None = None) -> Iterator[Problem]:
-    """A problem where `batch_size` is no multiple of `devices`, at the line where `block` sets one of them.
+    """Yield a problem where `batch_size` is no multiple of `devices`, at the line where `block` sets one of them.
 
-    `under`: the settings that `block` overrides.
+    `under` are the settings that `block` overrides.
     """
     try:
         train = TrainSettings.model_validate({**(under or {}), **block})
     except pydantic.ValidationError:
-        return  # told elsewhere
+        return  # check_train reports it
     named = next((key for key in ("devices", "batch_size") if key in block), None)
     over = train.batch_size % train.devices
     if named and over:
@@ -138,7 +141,11 @@ def accepts_bool(annotation: Any) -> bool:
 def explain(
     item: ErrorDetails, lines: Lines, model: type[pydantic.BaseModel], where: Keys = (), kind: str = "key"
 ) -> Problem:
-    """One pydantic error as one sentence: what was got, what is allowed, where."""
+    """Turn one pydantic error into a Problem of one sentence: what was given, what is allowed, and at which line.
+
+    `model` is the pydantic model that raised it, `where` the keys that lead to its block, `kind` what its keys are
+    called.
+    """
     path = (*where, *(part for part in item["loc"] if not is_type_name(part)))
     name = ".".join(str(part) for part in path[len(where) :])
     got = item.get("input")
@@ -160,14 +167,16 @@ def explain(
 
 
 def is_type_name(part: object) -> bool:
-    """pydantic adds the name of the branch of a union to a location; it is no key of the file."""
+    """Return whether part of a pydantic error's location is the name of a branch of a union, and so no key of the
+    file."""
     return isinstance(part, str) and (
         part.startswith(("literal[", "list[", "constrained-")) or part in ("int", "str", "float")
     )
 
 
 def holder(model: type[pydantic.BaseModel], path: Keys) -> type[pydantic.BaseModel]:
-    """The model that a path's last key stands in: `model` itself, or one in a list of it."""
+    """Return the pydantic model that defines the last key of a path: `model` itself, or the model of a list or field in
+    it."""
     for part in path[:-1]:
         field = model.model_fields.get(str(part))
         inner = get_args(field.annotation) if field else ()

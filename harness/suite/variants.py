@@ -1,7 +1,7 @@
-"""One entry of a suite's `methods:` -> a `Variant`, or every mistake in it: its form first (`VariantFile`), then the
-method, objectives and curriculum that it names, with checked and coerced settings, and how these go together.
+"""Reads one entry of a suite's `methods:` into a `Variant`, or lists every mistake in it.
 
-Not covered: the rest of a suite (`load.py`).
+First its form is checked (`VariantFile`), then the method, objectives and curriculum that it names, with checked and
+coerced settings, and whether these can be combined. Not covered: the rest of a suite (`load.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ BASE_IS_BARE = (
 
 
 def mapping(wanted: str) -> BeforeValidator:
-    """Takes a mapping, or nothing for an empty one."""
+    """Return a validator that accepts a mapping, and turns an empty value into {}; `wanted` is what its message asks
+    for."""
 
     def check(value: Any) -> Any:
         if value is not None and not isinstance(value, dict):
@@ -50,7 +51,7 @@ def mapping(wanted: str) -> BeforeValidator:
 
 
 def named(value: Any) -> Any:
-    """Takes a name alone for {name: {}}."""
+    """Turn a bare name into {name: {}}; return anything else unchanged."""
     return {value: {}} if isinstance(value, str) else value
 
 
@@ -65,7 +66,8 @@ Parts = Annotated[dict[str, Settings], mapping("a name, or name: {settings}"), B
 
 
 class VariantFile(pydantic.BaseModel):
-    """One entry of `methods:`. Other keys are the method's own settings; of several methods, under the name of each."""
+    """One entry of `methods:` as written. Keys that are not fields here are settings of the method or, with several
+    methods, blocks of settings under the name of each."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -80,11 +82,11 @@ class VariantFile(pydantic.BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The method's own settings."""
+        """The settings of the method: the keys of the entry that are not fields of this class."""
         return dict(self.model_extra or {})
 
     def names_given(self) -> frozenset[str]:
-        """The names, as the search space knows them, of all that the entry sets itself."""
+        """Return the names of all settings that the entry sets itself, as `searchable_settings` calls them."""
         blocks = {part: block for part, block in self.settings.items() if isinstance(block, dict)}
         inner = {f"{part}.{key}" for part, block in {**blocks, **self.objectives}.items() for key in block}
         beside = {key for key in ("objectives", "curriculum") if key in self.model_fields_set}
@@ -93,13 +95,13 @@ class VariantFile(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the report: a recipe with a name (its label), and how it is trained."""
+    """A row of the report: a label's name, its recipe (method, objectives, curriculum), and how it is trained."""
 
     name: str
     recipe: Recipe
     train: TrainSettings
-    tuned: bool = True  # where the suite tunes: False leaves this one as it is
-    space: Mapping[str, Any] = field(default_factory=dict, compare=False)  # its own ranges: what tuning may move
+    tuned: bool = True  # False: not tuned, even where the suite tunes
+    space: Mapping[str, Any] = field(default_factory=dict, compare=False)  # the label's own search ranges
     given: frozenset[str] = field(default=frozenset(), compare=False)  # what the suite sets, which tuning leaves alone
 
     @property
@@ -110,7 +112,8 @@ class Variant:
 def read_variant(
     name: str, entry: Any, suite_train: dict[str, Any], lines: Lines
 ) -> tuple[Variant | None, list[Problem]]:
-    """One entry of `methods:` as a variant, or None with what is wrong; some mistakes leave it readable."""
+    """Read one entry of `methods:`; return (variant, mistakes). The variant is None where the mistakes leave nothing
+    usable."""
     where: Keys = ("methods", name)
     if entry is not None and not isinstance(entry, dict):
         return None, [lines.problem(f"label {name!r}: got {entry!r}, wanted settings or {{}}.", *where)]
@@ -139,7 +142,7 @@ def read_variant(
 
 
 def read_form(entry: dict[str, Any], lines: Lines, where: Keys) -> tuple[VariantFile, list[Problem]]:
-    """An entry's form, and what is wrong with it; keys that are wrong are as if they were not there."""
+    """Check the keys of one entry of `methods:`; return (entry, mistakes). Wrong keys are left out of the entry."""
     try:
         return VariantFile.model_validate(entry), []
     except pydantic.ValidationError as error:
@@ -149,7 +152,8 @@ def read_form(entry: dict[str, Any], lines: Lines, where: Keys) -> tuple[Variant
 
 
 def read_method(name: str, file: VariantFile, lines: Lines, where: Keys) -> tuple[Method | None, list[Problem]]:
-    """The method that an entry names, or that its label is, with checked settings."""
+    """Build the method that an entry names, or that its label names where it has no `method:`; return (method, []), or
+    (None, mistakes)."""
     method_name = name if file.method is None else file.method
     if isinstance(method_name, list):
         return build_composed(method_name, file.settings, lines, where)
@@ -167,7 +171,8 @@ def check_together(
     suite_train: dict[str, Any],
     lines: Lines,
 ) -> Iterator[Problem]:
-    """What does not go together in a variant, at the line of the training setting that asks for it."""
+    """Yield a problem for each combination in a label that cannot run, at the line of the training setting that asks
+    for it."""
     where: Keys = ("methods", name)
 
     def line_of(*keys: str) -> Keys:

@@ -1,4 +1,4 @@
-"""YAML that knows its lines, so that every complaint can say where."""
+"""Reads YAML together with the line of every key, so that each message can name a line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Keys = tuple[object, ...]  # the keys that lead to a place in the file
 
 
 class Lines:
-    """Where things stand in a YAML file: a path of keys -> its line (from 1)."""
+    """The line (from 1) of every place in a YAML file, by the path of keys that leads there."""
 
     def __init__(self, file: str = "", places: dict[Keys, int] | None = None):
         self.file = file
         self.places = places or {}
 
     def problem(self, message: str, *path: object) -> Problem:
-        """A Problem at the line of the deepest part of `path` that exists in the file."""
+        """Return a Problem with this message, at the line of the deepest part of `path` that exists in the file."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.places:
                 return Problem(message, self.file, self.places[path[:length]])
@@ -28,7 +28,8 @@ class Lines:
 
 
 def read_yaml(path: Path) -> tuple[JsonObject | None, Lines, list[Problem]]:
-    """A mapping, its lines, and complaints (repeated keys). None when it is no YAML mapping at all."""
+    """Read a YAML file; return (mapping, its lines, mistakes such as repeated keys). The mapping is None where the file
+    cannot be read or is no YAML mapping."""
     name = str(path)
     try:
         text = path.read_text(encoding="utf-8")

@@ -21,17 +21,18 @@ __all__ = ["Progress", "Source", "SourceKind", "all_kinds", "cache_root", "fetch
 
 @cache
 def all_kinds() -> dict[str, SourceKind]:
-    """Every kind of source by its prefix."""
+    """Return {prefix: kind} for every kind of source, such as "hf"."""
     return {name: kind() for name, kind in find_classes(__name__, __path__, SourceKind).items()}  # type: ignore[type-abstract]
 
 
 def kind_of(source: Source) -> SourceKind:
-    """The kind that knows how to get a source."""
+    """Return the object that can fetch a source of its kind."""
     return all_kinds()[source.kind]
 
 
 def parse(text: str, sha256: str = "") -> Source:
-    """Read a source's text form (what `str` gives); SourceError says what was got and what is allowed."""
+    """Turn a source's text, such as hf:org/name, into a Source. Raises SourceError with what was got and what is
+    allowed."""
     prefix, _, rest = text.strip().partition(":")
     allowed = f"Allowed: {', '.join(kind.form for kind in all_kinds().values())}."
     if prefix not in all_kinds():
@@ -45,7 +46,7 @@ def parse(text: str, sha256: str = "") -> Source:
 
 
 def fetch(source: Source, *, base: Path | None = None, progress: Progress | None = None) -> Path:
-    """The local path (a file or a folder) of a source, downloaded first if the cache lacks it.
+    """Return the local path (a file or a folder) of a source, downloaded first if the cache lacks it.
 
     `base` is the folder that a relative `file:` starts at (else the working folder). `progress` is called with (what,
     bytes done, bytes in all or 0 if unknown). Raises SourceError, and OfflineError if a network is needed.
@@ -73,5 +74,5 @@ def fetch(source: Source, *, base: Path | None = None, progress: Progress | None
 
 
 def fingerprint(source: Source, path: Path) -> str:
-    """SHA-256 (64 hex digits) of what the content *is*; `path` is what `fetch` returned."""
+    """Return the SHA-256 (64 hex digits) that identifies a source's content; `path` is what `fetch` returned."""
     return kind_of(source).fingerprint(source, path)

@@ -41,10 +41,10 @@ class Source:
 
 
 class SourceKind(ABC):
-    """A way to name where models and data come from: `name:` and what follows it.
+    """A kind of source: one way to name where models and data come from, written as `name:` and what follows it.
 
-    `form` is how messages show it. A kind that downloads fills in `entry`, `cached` and `fetch`; one that is on this
-    machine already has `local` True, is found by `cached` and is never copied.
+    `form` is how messages show it. A kind that downloads implements `entry`, `cached` and `fetch`; a kind whose content
+    is on this machine already has `local` True, is found by `cached` and is never copied.
     """
 
     name: ClassVar[str] = ""
@@ -53,29 +53,29 @@ class SourceKind(ABC):
 
     @abstractmethod
     def parse(self, rest: str, sha256: str) -> Source:
-        """The source that the text after `name:` stands for. Raises ValueError with what is wrong with it."""
+        """Return the source that the text after `name:` stands for. Raises ValueError with what is wrong with it."""
 
     @abstractmethod
     def cached(self, source: Source, base: Path) -> Path | None:
-        """The local path of a whole source that needs no look at the network, or None.
+        """Return the local path of a source that is complete and needs no look at the network, or None.
 
         `base` is the folder that relative paths start at. Raises SourceError for a local source that is not there.
         """
 
     @abstractmethod
     def fingerprint(self, source: Source, path: Path) -> str:
-        """SHA-256 (64 hex digits) of what the content at `path` *is*."""
+        """Return the SHA-256 (64 hex digits) that identifies the content at `path`."""
 
     def entry(self, source: Source) -> Path:
-        """The source's folder in the cache."""
+        """Return the source's folder in the cache."""
         raise NotImplementedError
 
     def fetch(self, source: Source, report: Progress) -> Path:
-        """Download a source that is not cached into its entry; its local path. Raises SourceError."""
+        """Download a source that is not cached into its cache entry, and return its local path. Raises SourceError."""
         raise NotImplementedError
 
     def offline_error(self, source: Source, why: str) -> OfflineError:
-        """That a source is not cached and cannot be fetched, and what to do."""
+        """Return the error that says that a source is not cached and cannot be fetched, and what to do."""
         return OfflineError(
             f"{source} is not in the cache at {self.entry(source)}, and the network cannot be reached ({why}). "
             "Run `tunebench fetch SUITE` while online."
@@ -83,30 +83,30 @@ class SourceKind(ABC):
 
 
 def cache_root() -> Path:
-    """$TUNEBENCH_CACHE, or ~/.cache/tunebench; not created here."""
+    """Return the cache folder: $TUNEBENCH_CACHE, or ~/.cache/tunebench. It is not created here."""
     return Path(os.environ.get("TUNEBENCH_CACHE") or "~/.cache/tunebench").expanduser().absolute()
 
 
 def is_offline() -> bool:
-    """Whether the user has asked for no network."""
+    """Return whether the user has asked for no network (TUNEBENCH_OFFLINE or HF_HUB_OFFLINE)."""
     names = ("TUNEBENCH_OFFLINE", "HF_HUB_OFFLINE")
     return any(os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on") for name in names)
 
 
 def sha256_of_text(text: str) -> str:
-    """SHA-256 (64 hex digits) of a text."""
+    """Return the SHA-256 (64 hex digits) of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or -1 where there is none."""
+    """Return the size of a file in bytes, or -1 where there is none."""
     with suppress(OSError):  # asked once, not "is it there" first: pip removes files while we look
         return path.stat().st_size
     return -1
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of a folder's sorted relative names and bytes."""
+    """Return the SHA-256 of a file's bytes, or of a folder's sorted relative names and bytes."""
     if path.is_file():
         with path.open("rb") as data:
             return hashlib.file_digest(data, "sha256").hexdigest()

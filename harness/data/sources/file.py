@@ -10,7 +10,7 @@ from harness.errors import SourceError, unknown
 
 
 class LocalFile(SourceKind):
-    """A file or folder on this machine; its fingerprint is its content's."""
+    """A file or folder on this machine; its fingerprint is the digest of its content."""
 
     name = "file"
     form = "file:path"

@@ -14,7 +14,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubRepository(SourceKind):
-    """A repository of the Hub; its fingerprint is its name's and the commit's that the revision stood for."""
+    """A repository of the Hugging Face Hub; its fingerprint is a digest of its name and of the commit that the revision
+    meant."""
 
     name = "hf"
     form = "hf:org/name[@revision]"
@@ -32,14 +33,16 @@ class HubRepository(SourceKind):
         return cache_root() / "hf" / f"models--{source.name.replace('/', '--')}"
 
     def cached(self, source: Source, base: Path) -> Path | None:
-        """A branch moves, so it is looked up again while it can be; a commit never changes."""
+        """Return the path of a complete snapshot in the cache, or None. A branch moves, so while there is a network
+        only a full commit hash is taken from the cache."""
         return self.snapshot(source) if COMMIT.fullmatch(source.version) or is_offline() else None
 
     def fingerprint(self, source: Source, path: Path) -> str:
         return sha256_of_text(f"hf:{source.name}@{path.name}")
 
     def snapshot(self, source: Source) -> Path | None:
-        """The snapshot in the cache if every file of the commit's listing is there at its size, or None."""
+        """Return the path of the snapshot in the cache if every file of the commit's listing is there at its size, else
+        None."""
         from huggingface_hub import errors, get_cached_repo_tree, snapshot_download
 
         where = {"revision": source.version or None, "cache_dir": cache_root() / "hf"}
@@ -55,7 +58,7 @@ class HubRepository(SourceKind):
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
         class Bars(tqdm):  # type: ignore[misc]
-            """Draws nothing; reports the bars that count bytes."""
+            """A progress bar that draws nothing and reports the bytes downloaded."""
 
             def __init__(self, *args: object, **options: object):
                 self.counts_bytes = options.get("unit") == "B"

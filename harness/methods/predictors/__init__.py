@@ -1,7 +1,8 @@
-"""What lm-eval scores where the model alone does not answer: a classifier, or a model with text before the question.
+"""Makes lm-eval models for methods whose answers need more than the model itself: a classifier, or text before
+questions.
 
-In: a classifier or a language model. Out: an lm-eval LM. Shared by the methods; none of them lives here. The classes
-are imported when one is made, as lm-eval loads torch.
+In: a classifier or a language model. Out: an lm-eval LM. Shared by the methods; none of them is defined here. The
+classes are imported only when an object is made, because lm-eval loads torch.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ FLOOR = 1e-9  # the probability of a label never seen in training: it keeps its 
 
 
 def classifier_lm(labels: Sequence[str], probabilities: Probabilities) -> LM:
-    """A classifier as an lm-eval model; `probabilities` maps texts to [texts, labels]. See `ClassifierLM`."""
+    """Return a classifier as an lm-eval model; `probabilities` maps texts to label probabilities [texts, labels]. See
+    `ClassifierLM`."""
     from harness.methods.predictors.classifier import ClassifierLM
 
     return ClassifierLM(labels, probabilities)
@@ -36,7 +38,7 @@ def prompted_lm(
     references: Sequence[str] = (),
     constant: bool = False,
 ) -> LM:
-    """A language model to which one task's questions are put with more text before them. See `PromptedLM`."""
+    """Return an lm-eval model that puts more text before one task's questions. See `PromptedLM` for the arguments."""
     from harness.methods.predictors.prompted import PromptedLM
 
     return PromptedLM(inner, task, parts, write, answer, references, constant)

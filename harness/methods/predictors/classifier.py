@@ -36,7 +36,8 @@ class ClassifierLM(LM):
         return answers
 
     def gives_class_probabilities(self, task: str) -> bool:
-        """Whether the log-likelihoods of a task's choices are those of classes, not of the texts that name them."""
+        """Return whether the log-likelihoods of a task's choices are probabilities of classes rather than of the texts
+        that name them; always true here."""
         return True
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:

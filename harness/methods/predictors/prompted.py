@@ -1,4 +1,5 @@
-"""A language model to which a task's questions are put with more text before them: examples, or what was looked up."""
+"""An lm-eval language model that puts more text before a task's questions: examples, or passages that were looked
+up."""
 
 from __future__ import annotations
 
@@ -22,15 +23,15 @@ Write = Callable[[Sequence[Part], str, list[str]], str]  # (parts, question, cho
 
 
 class PromptedLM(LM):
-    """A language model (lm-eval's) to which one task's questions are put with more text before them.
+    """An lm-eval language model that puts more text before the questions of one task, such as examples or passages.
 
-    `parts` gives for questions what may stand before each of them, the most useful first. `write` makes the prompt of
-    (parts, question, choices); the choices are the answers that a question offers, none where it offers none. `answer`
-    changes what continues the prompt. `references` are questions whose answers do not matter: where all questions offer
-    the same choices, what a choice gets there on average is taken off its log-likelihood (batch calibration, Zhou et
-    al. 2023, arXiv:2309.17249: log p(y|x) - log mean p(y|x')), as a small model repeats what its examples say.
+    `parts` maps questions to what may stand before each of them, the most useful first. `write` makes the prompt from
+    (parts, question, choices); the choices are the answers that a question offers, if any. `answer` changes the text
+    that continues the prompt. `references` are questions whose answers do not matter: where all questions offer the
+    same choices, the log of a choice's mean probability on them is taken off its log-likelihood (batch calibration,
+    Zhou et al. 2023, arXiv:2309.17249: log p(y|x) - log mean p(y|x')), as a small model repeats what its examples say.
 
-    `constant`: the same stands before every question, so that it is run once and cached, as a soft prompt is.
+    `constant`: the same text stands before every question, so it is run once and cached, as a soft prompt is.
 
     A prompt that is too long for the model loses parts, never the question. Requests of other tasks, and empty
     contexts, are passed on as they are.
@@ -79,7 +80,8 @@ class PromptedLM(LM):
         ]
 
     def gives_class_probabilities(self, task: str) -> bool:
-        """Whether the log-likelihoods of a task's choices have had the choices' own taken off, length and all."""
+        """Return whether the log-likelihoods of a task's choices are calibrated, so that a choice's own probability and
+        length no longer count."""
         return task == self.task and bool(self.priors)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
@@ -93,9 +95,9 @@ class PromptedLM(LM):
         return texts
 
     def prior(self, offered: dict[str, list[str]]) -> dict[str, float]:
-        """choice -> the log of its mean probability over the references; nothing where questions differ in choices.
+        """Return {choice: log of its mean probability over the references}; empty where questions differ in choices.
 
-        It is the same for every question, so it is worked out once.
+        It is the same for every question, so it is computed once.
         """
         lists = {tuple(dict.fromkeys(choices)) for choices in offered.values()}
         if not self.references or len(lists) != 1 or len(choices := lists.pop()) < 2:
@@ -105,7 +107,7 @@ class PromptedLM(LM):
         return self.priors[choices]
 
     def prior_of(self, choices: list[str]) -> dict[str, float]:
-        """choice -> the log of its mean probability over the references."""
+        """Return {choice: log of its mean probability over the references}."""
         room = max(map(self.length, choices))
         prompts = self.prompts(dict.fromkeys(self.references, choices), dict.fromkeys(self.references, room))
         requests = [
@@ -124,13 +126,14 @@ class PromptedLM(LM):
         }
 
     def own(self, requests: list[Instance]) -> list[Instance]:
-        """The requests of this task that ask a question."""
+        """Return the requests that ask a question of this task."""
         return [request for request in requests if request.task_name == self.task and request.args[0]]
 
     def rewritten(
         self, requests: list[Instance], prompts: dict[str, str], second: Callable[[Any], Any]
     ) -> list[Instance]:
-        """Requests with this task's questions as prompts, and `second` of their second argument."""
+        """Return the requests with this task's questions replaced by their prompts, and with `second` applied to their
+        second argument."""
         own = set(map(id, self.own(requests)))
         changed = []
         for request in requests:
@@ -141,7 +144,8 @@ class PromptedLM(LM):
         return changed
 
     def prompts(self, offered: dict[str, list[str]], room: dict[str, int]) -> dict[str, str]:
-        """question -> prompt, with as many of its parts as leave `room` tokens for the answer."""
+        """Return {question: prompt}. A prompt has as many parts as leave `room` tokens for the answer; `offered` and
+        `room` are by question."""
         questions = list(offered)
         made = {
             question: self.fitting(parts, question, offered[question], self.inner.max_length - room[question])
@@ -155,7 +159,7 @@ class PromptedLM(LM):
         return made
 
     def fitting(self, parts: Sequence[Part], question: str, answers: list[str], most: int) -> str:
-        """The prompt with as many of the first parts as `most` tokens hold."""
+        """Return the prompt with as many of the first parts as fit into `most` tokens."""
         distinct = list(dict.fromkeys(text.strip() for text in answers))
         choices = distinct if distinct[1:] else []  # a single one would be the answer itself
 
@@ -166,12 +170,12 @@ class PromptedLM(LM):
         return self.write(parts[: max(count, 0)], question, choices)
 
     def length(self, text: str) -> int:
-        """Tokens of a text."""
+        """Return the number of tokens of a text."""
         return len(self.inner.tok_encode(text))
 
 
 def shared(lists: Sequence[Sequence[int]]) -> Iterator[int]:
-    """The tokens that all lists begin with."""
+    """Yield the token ids that all lists begin with."""
     for tokens in zip(*lists, strict=False):
         if len(set(tokens)) > 1:
             return
