@@ -36,7 +36,7 @@ def test_two_hundred_items_show_no_tie_within_the_default_margin(tmp_path: Path)
     assert "a tie within 0.02 takes 7,269 items (corrected for 3 pairs" in outlook_sentence(found)
     assert "not known yet and taken as none, the best case" in outlook_assumption(found)
     assert outlook_warning([found]).startswith(
-        "no tie within 0.02 can be expected: 200 items of a find differences from 0.11 on"
+        "no tie within 0.02 can be expected: 200 items of a find differences from 0.12 on"
     )
 
 
