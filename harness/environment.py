@@ -24,13 +24,14 @@ RESULT_PACKAGES = (
 
 
 def now() -> str:
-    """The time in UTC, as ISO 8601 to the millisecond."""
+    """Returns the time in UTC, as ISO 8601 to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @cache
 def environment(threads: int) -> Environment:
-    """This machine and this installation. `threads` is the number that a cell computes with."""
+    """Returns the environment of this machine and this installation. `threads` is the number that a cell computes
+    with."""
     packages = {
         dist.metadata["Name"]: dist.version
         for dist in sorted(importlib.metadata.distributions(), key=lambda dist: str(dist.metadata["Name"]).lower())
@@ -59,7 +60,7 @@ def environment(threads: int) -> Environment:
 
 
 def version_of(name: str) -> str:
-    """The installed version of a package; "" where it is not installed."""
+    """Returns the installed version of a package; "" where it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -67,7 +68,7 @@ def version_of(name: str) -> str:
 
 
 def accelerators() -> tuple[str, str]:
-    """(names of the visible NVIDIA devices, driver version), or two empty strings."""
+    """Returns (names of the visible NVIDIA devices, driver version), or two empty strings."""
     if "+cpu" in version_of("torch") or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return "", ""
     try:
@@ -82,7 +83,7 @@ def accelerators() -> tuple[str, str]:
 
 
 def cpu_name() -> str:
-    """The processor's name and the number of cores this process may use."""
+    """Returns the processor's name and the number of cores that this process may use, as text."""
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -95,12 +96,12 @@ def cpu_name() -> str:
 
 
 def cores() -> int:
-    """Cores this process may use, which in a container can be fewer than the machine has."""
+    """Returns the number of cores that this process may use, which in a container can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_state() -> tuple[str, bool]:
-    """(commit of the harness, whether tracked files differ from it); ("", False) outside a checkout."""
+    """Returns (commit of the harness, whether tracked files differ from it); ("", False) outside a checkout."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:

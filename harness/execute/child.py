@@ -1,4 +1,4 @@
-"""The first lines of a cell's process: it gets a log and a process group of its own, and ends with its parent."""
+"""The entry of a cell's process: it gets a log and a process group of its own, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ PR_SET_PDEATHSIG = 1
 def main(folder: str, parent: int, variables: dict[str, str], device: str) -> None:
     """Run the job in `folder` on `device`. `parent` is the pid of the command that waits for it.
 
-    `variables` is that command's environment: the fork server's is the one it was started with.
+    `variables` is that command's environment; the fork server's may be older, as it is the one that the server was
+    started with.
     """
     os.environ.clear()
     os.environ.update(variables)
@@ -52,13 +53,14 @@ def die_with_parent() -> None:
 
 
 def watch(parent: int) -> None:
-    """End this process when the command that started it is gone."""
+    """Look every half second whether the command that started this process is gone, and end this process when it is."""
     while True:
         end_without(parent)
         time.sleep(WATCH_SECONDS)
 
 
 def end_without(parent: int) -> None:
+    """End this process and its group when the process `parent` is gone."""
     try:
         os.kill(parent, 0)
     except OSError:
@@ -66,7 +68,8 @@ def end_without(parent: int) -> None:
 
 
 def use_cuda() -> None:
-    """Ends with 0 if a process that was started like a cell's can use the GPU."""
+    """Use the GPU once. A process that ends with exit code 0 can use it; it is started like a cell's process, as a
+    probe."""
     import torch
 
     torch.zeros(1, device="cuda")

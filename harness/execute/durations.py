@@ -1,4 +1,4 @@
-"""Expected seconds of a cell, from similar ones that have ended."""
+"""Estimates how many seconds a cell will take, from similar cells that have ended."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from harness.records import Cell
 
 
 class Durations:
-    """Expected seconds of a cell, from the mean of the most similar finished attempts.
+    """Expected seconds of cells, from the mean of the most similar finished attempts.
 
-    `history`: (method, model, task, n_train, mean seconds) of those.
+    `history` has (method, model, task, n_train, mean seconds) of finished attempts.
     """
 
     def __init__(self, history: Iterable[tuple[str, str, str, int, float]] = ()):
@@ -23,14 +23,16 @@ class Durations:
         self.means = {like: fmean(values) for like, values in seconds_by_likeness.items()}
 
     def seconds(self, cell: Cell) -> float | None:
-        """Mean seconds of the most similar cells: same method, model, task and size, else fewer of these; or None."""
+        """Returns the mean seconds of the most similar cells (same method, model, task and size, else the same in fewer
+        of these); None where no cell of the method has finished."""
         for like in self._like(cell.method, cell.model, cell.task, cell.n_train)[:-1]:
             if like in self.means:
                 return self.means[like]
         return None
 
     def sort_key(self, cell: Cell) -> float:
-        """Seconds to sort by; where nothing is known, training is taken to be longer than scoring alone."""
+        """Returns expected seconds to sort cells by. Where nothing similar is known it is the mean of all cells, halved
+        for cells that are scored without training."""
         known = self.seconds(cell)
         if known is not None:
             return known
@@ -38,5 +40,5 @@ class Durations:
 
     @staticmethod
     def _like(method: str, model: str, task: str, n_train: int) -> list[tuple[object, ...]]:
-        """From near to far: the last is any cell at all."""
+        """Returns what cells are looked up by, from most to least similar; the last stands for any cell at all."""
         return [(method, model, task, n_train), (method, model, task), (method, model), (method,), ()]

@@ -3,7 +3,7 @@
 An event is `{"time": …, "event": …, …}`: run_started, cell_added (a trial), cell_started, cell_ended, warning,
 run_ended; on a cluster also cell_placed (its node is known now) and sources_fetched (by a node). What a cell does
 meanwhile (phase, step, loss) stands in `events.jsonl` of its own folder. Live status is read from these files and never
-from the database, which lets one process in.
+from the database, which only one process can have open.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ News = dict[str, Any]  # of a cell's worker: phase, step, steps, loss
 
 
 class EventLog:
-    """Appends events to a run's file. The log is no part of the truth: a full disk does not stop it here."""
+    """Appends events to a run's file. No result depends on them, so a full disk raises no error here."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def append(self, event: str, **what: object) -> None:
-        """Write an event with the time; an error of the disk is passed over."""
+        """Write an event with the current time; errors of the disk are ignored."""
         line = json.dumps({"time": now(), "event": event, **what}, default=str) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ class EventLog:
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events of a run so far."""
+    """Returns the events of a run so far; none where the file cannot be read."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -52,7 +52,8 @@ def read_events(path: Path) -> list[Event]:
 
 
 def latest_news(folder: Path) -> News:
-    """The newest of each kind of news from a cell's worker: phase, step, steps, loss. Only the file's end is read."""
+    """Returns the newest value of each field that a cell's worker reported: phase, step, steps, loss. Only the end of
+    its events file is read."""
     try:
         with (folder / files.EVENTS).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -64,7 +65,8 @@ def latest_news(folder: Path) -> News:
 
 
 def records(text: str) -> Iterator[Event]:
-    """The JSON objects among some lines: the first may be cut, the last half written."""
+    """Yields the JSON objects among the lines of a text. Incomplete lines are skipped: the first may be cut, the last
+    half written."""
     for line in text.splitlines():
         try:
             event = json.loads(line)
@@ -76,7 +78,7 @@ def records(text: str) -> Iterator[Event]:
 
 @dataclass
 class LiveStatus:
-    """A run as its events tell it."""
+    """The state of a run, as its events tell it."""
 
     run_id: str
     suite: str
@@ -93,7 +95,7 @@ class LiveStatus:
 
 
 def live_status(root: Path, suite: str | None = None) -> LiveStatus | None:
-    """The newest run of a results folder (of one suite, if named); None when there is none."""
+    """Returns the status of the newest run in a results folder (of one suite, if named); None when there is none."""
     for path in sorted(root.glob("runs/*.events.jsonl"), reverse=True):
         events = read_events(path)
         if events and events[0]["event"] == "run_started" and suite in (None, events[0]["suite"]):
@@ -102,7 +104,7 @@ def live_status(root: Path, suite: str | None = None) -> LiveStatus | None:
 
 
 def replay(root: Path, events: list[Event]) -> LiveStatus:
-    """The status that a run's events add up to. A running cell's memory and progress are read now."""
+    """Returns the status that a run's events add up to. Memory and progress of running cells are read now."""
     first = events[0]
     status = LiveStatus(
         run_id=first["run_id"],
@@ -155,6 +157,7 @@ def replay(root: Path, events: list[Event]) -> LiveStatus:
 
 
 def is_alive(pid: int) -> bool:
+    """Returns whether a process with this id exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -18,8 +18,9 @@ from harness.suite import Recipe
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of a plan. `reason` says why it cannot run here. `memory` has the predicted parts and their peak, in
-    bytes; None where it is not counted."""
+    """The forecast of one cell of a plan. `reason` says why it cannot run here; `seconds` are expected, None where
+    nothing is known. `memory` has the predicted parts and their peak, in bytes; None where it is not counted. `needs`
+    are keys of cells."""
 
     key: str
     method: str
@@ -31,7 +32,8 @@ class Row:
 
 
 def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Prediction | None]:
-    """`memory.predict` for this machine. Seeds and runs share a prediction: it is asked for very often."""
+    """Returns a function that predicts a cell's memory on this machine (`plan.predict_memory`). Its answers are cached,
+    as it is called very often; cells that differ only in their seed share one."""
     device: Device = "cuda" if environment.accelerator else "cpu"
     known: dict[tuple[object, ...], Prediction | None] = {}
 
@@ -47,7 +49,8 @@ def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Predic
 
 
 def forecast_cells(plan: Plan, store: Store, environment: Environment, machine: int | None = None) -> list[Row]:
-    """A row for each cell. `machine` is a device's bytes, in place of what is found here."""
+    """Returns a forecast for each cell of the plan. `machine` is the memory of a device in bytes, in place of what is
+    found here."""
     known = PlanState(dict.fromkeys(plan.by_digest(), TO_DO))
     if store.path.exists() or (store.folder / "attempts").exists():
         known = plan_state(plan, store, environment.env_digest)

@@ -1,4 +1,4 @@
-"""The environment of another machine, and whether it computes what the run was planned with."""
+"""Describes the environment of another machine, and checks that it computes with what the run was planned with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harness.records import Environment
 
 
 def environment_here(threads: int) -> Environment:
-    """The environment of the machine that calls it: sent to a node as a task of its own."""
+    """Returns the environment of the machine that runs this: a node runs it as a task of its own."""
     return environment(threads)
 
 
 def same_environment(planned: Environment, threads: int) -> Environment:
-    """This machine's environment, with the commit of the planned one, whose code it runs.
+    """Returns this machine's environment, with the commit of the planned one, whose code it runs.
 
     Raises CellError where results may differ from those of the planned environment.
     """
@@ -39,5 +39,5 @@ def same_environment(planned: Environment, threads: int) -> Environment:
 
 
 def by_normal_name(packages: Mapping[str, str]) -> dict[str, str]:
-    """Versions by the names that package indexes hold to be equal: lm_eval and lm-eval."""
+    """Returns versions by normalised package name: lm_eval and lm-eval are the same package."""
     return {name.lower().replace("_", "-"): version for name, version in packages.items()}

@@ -1,7 +1,7 @@
 """Where a cell may run on this machine: devices with room for what it is predicted to need.
 
-A device takes a number of cells at a time, and as much predicted memory as it has. A cell of which nothing is
-predicted is taken to need a slot's share. Not covered: what a cell really takes (`watchdog.py`).
+A device takes a limited number of cells (slots) at a time, and as much predicted memory as it has. A cell without a
+prediction counts as needing a slot's share of the memory. Not covered: what a cell really takes (`watchdog.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ ERROR = 0.15  # of the prediction: a cell is only refused when it would not fit 
 
 @dataclass
 class Device:
-    """The CPU with the machine's memory, or one GPU with its own. `held` maps cells on it to predicted bytes."""
+    """One device: the CPU with the machine's memory, or one GPU with its own. `held` maps the spec digests of cells on
+    it to their predicted bytes."""
 
     name: str  # "cpu", or as CUDA_VISIBLE_DEVICES names it
     capacity: int  # bytes; 0 where it is not known: then memory is no reason to refuse
@@ -25,22 +26,26 @@ class Device:
     held: dict[str, int] = field(default_factory=dict)
 
     def fits(self, predicted: int) -> bool:
+        """Returns whether a cell of `predicted` bytes has room now. A device without cells takes one of any size."""
         if len(self.held) >= self.slots:
             return False
         return not self.held or not self.capacity or sum(self.held.values()) + predicted <= self.capacity
 
     def share(self) -> int:
+        """Returns the bytes of one slot's share of the memory."""
         return self.capacity // self.slots
 
 
 class Placement:
-    """Gives cells their devices, and takes them back. `predict` says how many bytes a cell needs on each device."""
+    """Gives cells their devices, and takes them back. `predict` returns the bytes that a cell needs on each device
+    (None where unknown), `wanted` the number of devices that it asks for."""
 
     def __init__(self, devices: list[Device], predict: Callable[[Cell], int | None], wanted: Callable[[Cell], int]):
         self.devices, self.predict, self.wanted = devices, predict, wanted
 
     def place(self, cell: Cell) -> tuple[Device, ...] | None:
-        """The emptiest devices that have room for a cell; None when there are not enough at present."""
+        """Reserve the emptiest devices that have room for a cell, and return them; None when there are not enough at
+        present."""
         need = self.predict(cell)
         room = [device for device in self.devices if device.fits(device.share() if need is None else need)]
         count = self.wanted(cell)
@@ -52,12 +57,14 @@ class Placement:
         return tuple(chosen)
 
     def release(self, cell: Cell) -> None:
+        """Give back the devices of a cell."""
         for device in self.devices:
             device.held.pop(cell.spec_digest, None)
 
 
 def too_large(devices: list[Device], predicted: int | None, count: int = 1) -> str | None:
-    """Why a cell that needs so many bytes on each of `count` devices fits on none of these, or None."""
+    """Returns why a cell that needs `predicted` bytes on each of `count` devices can never fit on `devices`; None where
+    it can, or where the bytes are not known."""
     largest = sorted((device.capacity for device in devices), reverse=True)[count - 1]
     if not predicted or not largest or predicted * (1 - ERROR) <= largest:
         return None

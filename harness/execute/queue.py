@@ -1,4 +1,4 @@
-"""Which cell next: what is ready, what is blocked, a seed of every label after the other. Pure: states in, cells out.
+"""Decides which cell runs next: which are ready, which are blocked. Pure: states come in, cells go out.
 
 All labels run their first seed, the longest cell first, then all their second: a machine that grows slower or faster
 over a run does so to all labels alike. With one label's seeds side by side, a drift of 3% a cell made a cost differ in
@@ -25,7 +25,7 @@ Slot = TypeVar("Slot")  # the room that an executor gives to a cell
 
 
 def turns(cells: Sequence[Cell]) -> dict[str, int]:
-    """spec_digest -> how many cells before it are the same but for the seed."""
+    """Returns spec_digest -> the cell's turn: how many cells before it differ from it only in the seed."""
     met: Counter[tuple[object, ...]] = Counter()
     found = {}
     for cell in cells:
@@ -38,9 +38,9 @@ def turns(cells: Sequence[Cell]) -> dict[str, int]:
 class Queue:
     """The cells of a plan with their states: "to do", "running", or the status they ended with.
 
-    `cells` are in the plan's order: what is needed comes first. `seconds` says how long a cell may take; among cells of
-    the same turn, the one whose own time and that of what waits for it is longest goes first, so that all slots end
-    together. Equal ones go in the order of their digests, which is that of no label.
+    `cells` are in the plan's order: needed cells come first. `seconds` returns the expected seconds of a cell. Among
+    cells of the same turn, the one goes first whose own seconds plus those of the longest chain of cells that wait for
+    it are most, so that all slots end together. Equal cells go in the order of their digests, which favours no label.
     """
 
     def __init__(self, cells: Sequence[Cell], states: dict[str, str], seconds: Callable[[Cell], float]):
@@ -71,7 +71,8 @@ class Queue:
                 self._release(name)
 
     def take(self, room: Callable[[Cell], Slot | None]) -> tuple[Cell, Slot] | None:
-        """The next ready cell for which `room` gives a slot, with that slot; it is then running."""
+        """Returns the next ready cell for which `room` gives a slot, with that slot, and marks the cell as running;
+        None where no ready cell has room."""
         passed: list[tuple[int, float, str]] = []
         taken = None
         while self.ready and len(passed) < TRIES and not taken:
@@ -92,7 +93,7 @@ class Queue:
         return taken
 
     def end(self, name: str, status: str) -> None:
-        """Record how a cell ended: what waited for it is ready now, or blocked."""
+        """Record how a cell ended. Cells that waited only for it are now ready, or blocked."""
         self._set(name, status)
         for later in self.followers.pop(name, ()):
             self.waits[later] -= 1
@@ -100,7 +101,8 @@ class Queue:
                 self._release(later)
 
     def add(self, cell: Cell, after: str) -> None:
-        """Put in a cell that is ready and was not planned: a trial of the study `after`, before which it goes."""
+        """Add a cell that is ready and was not planned: a trial of the study `after` (a spec digest). It goes before
+        that study's followers, and is ranked by the study's length."""
         name = cell.spec_digest
         self.cells[name] = cell
         self.order.setdefault(name, len(self.order))
@@ -110,7 +112,7 @@ class Queue:
         self._release(name)
 
     def put_back(self, name: str) -> None:
-        """Make a cell that was taken, and has not ended, one to do again."""
+        """Set a cell that was taken, and has not ended, to "to do" again."""
         if name in self.states:
             self.counts[str(self.states[name])] -= 1
         self.states[name] = TO_DO
@@ -118,9 +120,12 @@ class Queue:
 
     @property
     def waiting(self) -> int:
+        """The number of cells that are still to do."""
         return self.counts[TO_DO]
 
     def _release(self, name: str) -> None:
+        """Move a cell whose needs have ended to the ready cells, or to the blocked ones where a need did not end
+        well."""
         cell = self.cells[name]
         # A study from which another only starts need not have ended well.
         needs = [need for role, need in cell.needs.items() if role != WARM]

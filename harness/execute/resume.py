@@ -1,4 +1,4 @@
-"""The state of a plan: what is finished, what is to do, and what earlier runs left half done."""
+"""Works out the state of a plan before a run: what is finished, what is to do, and what earlier runs left half done."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ HEAD_BYTES = 1 << 16  # of a run's record: its long list of cells comes last
 
 @dataclass
 class PlanState:
-    """The cells of a plan before a run, by spec digest.
+    """The states of a plan's cells before a run, by spec digest.
 
-    `done` has the attempt folders of finished cells that others, which are to do, look into: their needs, their base
-    model's. `ended` has those of all cells that ended, well or not, where a study is to do: its trials may be among
-    them. `complaints` are about the store.
+    `done` maps finished cells that a cell to do depends on (its needs, its base model's cell) to their attempt folders.
+    `ended` does so for all cells that ended, well or not, where a study is to do: its trials may be among them.
+    `complaints` are sentences about damage in the store.
     """
 
     states: dict[str, str]  # "to do", or the status of the last attempt
@@ -78,8 +78,8 @@ def plan_state(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] 
 
 
 def set_back(plan: Plan, states: dict[str, str], folder_of: Callable[[str], Path]) -> set[str]:
-    """Spec digests of cells that become "to do" because others are: needs whose weights are gone, and cells that were
-    blocked by these. `folder_of` gives the attempt folder of a finished cell."""
+    """Returns the spec digests of cells that become "to do" again: finished needs whose weights are gone, and cells
+    that a need, now to do again, had blocked. `folder_of` returns the attempt folder of a finished cell."""
     needed = {need for cell in plan.cells if states[cell.spec_digest] == TO_DO for need in cell.loads.values()}
     lost = {name for name in needed if states.get(name) == Status.DONE and not weights_are_whole(folder_of(name))}
     freed = {
@@ -92,7 +92,7 @@ def set_back(plan: Plan, states: dict[str, str], folder_of: Callable[[str], Path
 
 
 def weights_are_whole(folder: Path) -> bool:
-    """Whether a finished attempt's weights are there, with the size that its result names."""
+    """Returns whether a finished attempt's weights are there, with the size that its result names."""
     weights = folder / "weights"
     if not weights.is_dir():
         return False
@@ -102,11 +102,12 @@ def weights_are_whole(folder: Path) -> bool:
 
 
 def mend(store: Store) -> list[str]:
-    """Before a run, under the lock: make whole what an earlier command left when it was killed. Returns complaints.
+    """Repair, before a run and under the lock, what an earlier command left when it was killed. Returns complaints, a
+    sentence each.
 
-    Attempts whose files were truncated since they were taken in are read again; attempts without a result become
-    interrupted ones, and their half-written weights are removed; runs that say they are running were interrupted;
-    a database that cannot be read is made anew from the files.
+    Attempts whose files have another size than when they were taken in are read again; attempts without a result become
+    interrupted ones, and their half-written weights are removed; runs that are still marked as running become
+    interrupted; a database that cannot be read is made anew from the files.
     """
     complaints = []
     try:
@@ -141,5 +142,5 @@ def close_attempt(folder: Path) -> None:
 
 
 def write_run(path: Path, record: RunRecord) -> None:
-    """A run's record. One line: the list of its cells may be long."""
+    """Write a run's record as JSON in one line, as the list of its cells may be long."""
     files.write_atomically(path, json.dumps(record, separators=(",", ":")))

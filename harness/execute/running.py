@@ -1,4 +1,4 @@
-"""A run as it goes: what it was given, which cells are under way, how they ended."""
+"""Holds the state of a run: what it was given, which cells are under way, how they ended."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class Run:
     least: Callable[[Cell], int | None] | None = None  # bytes, without what is left out where there is no room
 
     def needed(self, cell: Cell) -> int | None:
-        """The bytes without which a cell cannot run: too few of them are a reason to refuse it."""
+        """Returns the bytes without which a cell cannot run (None where unknown): where a device has fewer, the cell is
+        refused."""
         return (self.least or self.predict)(cell)
 
 
@@ -76,13 +77,13 @@ class Running(Generic[Slot, Handle]):
         return self.handle
 
     def events(self) -> News:
-        """The newest of each kind of news from the worker: phase, step, steps, loss."""
+        """Returns the newest value of each field that the worker reported: phase, step, steps, loss."""
         return latest_news(self.folder)
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a cell's process ended. Status and reason count only where it left no result."""
+    """How a cell's process ended. Status and reason count only where the process left no result."""
 
     status: Status = Status.FAILED
     reason: str = ""
@@ -90,14 +91,14 @@ class Ended:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a cell can never run on an executor."""
+    """The reason why a cell can never run on an executor."""
 
     reason: str
 
 
 @dataclass
 class Progress:
-    """The state of a run, for whoever shows it. `ended` grows: (cell, status, seconds) in the order of their ends."""
+    """The state of a run, for a display. `ended` grows: (cell, status, seconds) in the order in which cells end."""
 
     plan: Plan
     states: dict[str, str]
@@ -108,10 +109,10 @@ class Progress:
     queue: Queue | None = None
 
     def waiting_by_method(self) -> Counter[str]:
-        """How many cells of each method are still to do."""
+        """Returns method -> the number of its cells that are still to do."""
         return self.queue.waiting_by_method if self.queue else Counter()
 
     @property
     def seconds(self) -> dict[str, float]:
-        """spec_digest -> how long it took, of the cells that ended in this run."""
+        """spec_digest -> the seconds that the cell took, of the cells that ended in this run."""
         return {cell.spec_digest: seconds for cell, _, seconds in self.ended}

@@ -1,5 +1,5 @@
-"""The instruments' checks of themselves: done once for each environment and base model, and kept in the machine's cache
-and with the results."""
+"""Runs the instruments' checks of themselves once for each environment and base model, and keeps them in the machine's
+cache and with the results."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ def check_instruments(
     threads: int,
     announce: Callable[[str], None] = lambda model: None,
 ) -> dict[str, list[Check]]:
-    """Model -> its checks, for every base model of a plan, with the settings that the untouched one is scored with:
-    as this machine's cache has them, or done now (`announce` is called with the model's name). They are copied into
-    `results`, in place of older ones. Raises UserError when they cannot be run at all."""
+    """Returns model -> its checks, for every base model of a plan, with the settings that the untouched model is scored
+    with.
+
+    Checks come from this machine's cache or are done now (`announce` is called with the model's name first). They are
+    copied into the folder `results`, in place of older ones. Raises UserError when they cannot be run at all.
+    """
     settings = next(label.train for label in plan.suite.labels if label.name == BASE)
     planned = {cell.model for cell in plan.cells}
     checks_by_model = {}
@@ -53,7 +56,8 @@ def check_instruments(
 
 
 def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environment, threads: int) -> list[Check]:
-    """Do the checks on a model, and keep them. Raises UserError when they cannot be run at all."""
+    """Do the checks on a model now, keep them in the cache and return them. Raises UserError when they cannot be run at
+    all."""
     path = kept_at(environment.env_digest, facts.fingerprint, settings)
     request = {"base": str(facts.folder), "settings": settings.model_dump(), "threads": threads}
     checks = [Check(**check) for check in run_apart(path, request)]
@@ -62,12 +66,14 @@ def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environm
 
 
 def kept_at(env_digest: str, fingerprint: str, settings: TrainSettings) -> Path:
-    """Where the checks of an environment and a model are kept."""
+    """Returns the cache file for the checks of an environment and a model (fingerprint, precision and attention
+    kernel)."""
     what = digest([fingerprint, settings.precision, settings.attention])
     return cache_root() / INSTRUMENTS / f"{env_digest[:16]}-{what[:16]}.json"
 
 
 def keep(path: Path, env_digest: str, model: str, settings: TrainSettings, checks: list[Check]) -> None:
+    """Write the checks of a model to `path`, with the environment and settings that they hold for."""
     record = {
         "env_digest": env_digest,
         "model": model,
@@ -80,7 +86,7 @@ def keep(path: Path, env_digest: str, model: str, settings: TrainSettings, check
 
 
 def matmul_peaks(precisions: Iterable[str], environment: Environment, threads: int) -> dict[str, float]:
-    """Precision -> FLOP/s of a matrix product on this machine's device: as its cache has them, or measured now, before
+    """Returns precision -> FLOP/s of a matrix product on this machine's device: from the cache, or measured now, before
     any cell runs. A precision that the device cannot do is left out. Raises UserError when none can be measured."""
     path = peaks_kept_at(environment.env_digest)
     known: dict[str, float | None] = json.loads(path.read_text()) if path.exists() else {}
@@ -91,12 +97,13 @@ def matmul_peaks(precisions: Iterable[str], environment: Environment, threads: i
 
 
 def peaks_kept_at(env_digest: str) -> Path:
-    """Where the rates of an environment are kept."""
+    """Returns the cache file for an environment's rates of matrix products."""
     return cache_root() / INSTRUMENTS / f"{env_digest[:16]}-peaks.json"
 
 
 def run_apart(path: Path, request: dict[str, object]) -> Any:
-    """The answer (JSON) of a process of its own to a request for checks or rates; its log stays beside `path`."""
+    """Run a request for checks or rates in a process of its own, and return its answer (parsed JSON). Its log stays
+    beside `path`. Raises UserError when there is no answer."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -126,7 +133,7 @@ def run_apart(path: Path, request: dict[str, object]) -> Any:
 
 
 def failures(checks_by_model: dict[str, list[Check]]) -> list[str]:
-    """A line for each check that failed."""
+    """Returns a sentence for each check that failed: its name, the model, what was measured and the limit."""
     return [
         f"{check.name} on {model}: {check.about}: measured {check.measured:.3g} {check.unit}, {check.limit:.3g} at most"
         for model, checks in checks_by_model.items()

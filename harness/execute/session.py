@@ -36,7 +36,8 @@ class Choices:
 
 
 class Session:
-    """`states` maps each cell's spec digest to its status; "to do" before and "running" while it runs.
+    """One execution of a plan in one environment. `states` maps each cell's spec digest to its status; "to do" before
+    and "running" while it runs.
 
     Create it under the lock of a sole writer: it mends what a killed command left behind.
     """
@@ -56,10 +57,12 @@ class Session:
 
     @property
     def waiting(self) -> int:
+        """The number of cells that are to do."""
         return sum(self.states[cell.spec_digest] == TO_DO for cell in self.plan.cells)
 
     def check_instruments(self, announce: Callable[[str], None]) -> list[str]:
-        """A line for each check of the instruments that fails here; results that are made nevertheless are marked."""
+        """Check this machine's instruments, and return a sentence for each check that fails; results that are made
+        nevertheless are marked. Empty where nothing is to do, or where cells run on other machines."""
         if not self.waiting or not all_executors()[self.choices.executor].here:
             return []
         checks_by_model = check_instruments(
@@ -79,7 +82,7 @@ class Session:
         return failures(checks_by_model)
 
     def run(self, command: str, watch: Callable[[Progress], None]) -> bool:
-        """Run what is to do and keep the run's record. True when it was stopped by hand."""
+        """Run the cells that are to do and keep the run's record. Returns True when the user stopped it."""
         plan = self.plan
         path = self.store.folder / "runs" / f"{self.run_id}.json"
         record: RunRecord = {
@@ -150,7 +153,8 @@ class Session:
             executor.log.append("run_ended", states=dict(executor.queue.counts))
 
     def unfinished(self) -> list[tuple[Cell, str, str]]:
-        """(cell, status, reason) of every cell that is not done."""
+        """Returns (cell, status, reason) of every cell that is not done. The reason is "" where none is known or the
+        database is busy."""
         bad = [cell for cell in self.plan.cells if self.states[cell.spec_digest] != Status.DONE]
         try:
             with self.store.open(wait_seconds=0.0) as connection:

@@ -41,7 +41,8 @@ TRIES = 2  # times that a trial whose process was lost is started in one run
 
 @dataclass
 class Course:
-    """A study under way. `batch` are the proposed trials without an outcome, `begun` those in the queue."""
+    """A study under way. `batch` has the trials that the search proposed last, `begun` those of them that are in the
+    queue, `trials` all those with an outcome, by number."""
 
     study: Cell
     search: StudySearch
@@ -52,6 +53,7 @@ class Course:
 
     @property
     def numbers_begun(self) -> set[int]:
+        """Numbers of the trials that are in the queue."""
         return {number for numbers in self.begun.values() for number in numbers}
 
     @property
@@ -60,6 +62,7 @@ class Course:
         return {name: self.study.study[name] for name in ("seconds", "tokens") if self.study.study.get(name)}
 
     def spent(self) -> dict[str, float]:
+        """Returns the seconds and tokens that the trials with an outcome took together."""
         return {
             "seconds": sum(trial.seconds for trial in self.trials.values()),
             "tokens": sum(trial.tokens or 0 for trial in self.trials.values()),
@@ -67,6 +70,7 @@ class Course:
 
     @property
     def used_up(self) -> bool:
+        """Whether the budget is used up, or the last trials used nothing of it (`STALLED` in a row)."""
         spent = self.spent()
         if any(spent[name] >= most for name, most in self.budget.items()):
             return True
@@ -78,9 +82,9 @@ class Course:
 class Studies:
     """All studies of a run.
 
-    `add` puts a trial's cell into the queue, before the cells that wait for its study. `ended` maps a trial's spec
-    digest to the folder of the attempt that ended, of this run and of earlier ones. `finish` takes a study, and a
-    function that makes its result for an attempt's name.
+    `add(trial, study)` puts a trial's cell into the queue, before the cells that wait for its study. `ended` maps a
+    trial's spec digest to the folder of its attempt that ended, in this run or an earlier one. `finish(study,
+    result_of)` keeps the result of a study; `result_of` makes it for an attempt's name.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class Studies:
         self.choices: dict[str, dict[str, Any]] = {}
 
     def begin(self, study: Cell, done: Mapping[str, Path]) -> None:
-        """Start a study. `done` has the attempt folders of the cells that it needs."""
+        """Start a study. `done` maps spec digests of finished cells to their attempt folders."""
         from harness.plan import StudySearch
 
         kin = study.needs.get(WARM, "")
@@ -110,7 +114,8 @@ class Studies:
         self.advance(course)
 
     def take(self, result: CellResult, folder: Path) -> None:
-        """Take in a trial whose process has ended."""
+        """Take in the result of a trial whose process has ended. An interrupted trial is started once more; then its
+        study is stopped."""
         name = result.cell.spec_digest
         if result.status is Status.INTERRUPTED:
             self.tries[name] = self.tries.get(name, 1) + 1
@@ -128,11 +133,12 @@ class Studies:
             self.advance(course)
 
     def close(self) -> list[Cell]:
-        """The studies that have not ended: the same command goes on with them."""
+        """Returns the studies that have not ended: the same command goes on with them."""
         return [course.study for course in self.courses.values()]
 
     def earlier(self, cell: Cell) -> tuple[EarlierTrial, ...]:
-        """The trials of the batches before a trial's own, which it is compared with to end it early."""
+        """Returns the trials of the batches before a trial's own, with which it is compared to end it early; none for a
+        cell of no study under way."""
         for course in self.courses.values():
             if cell.spec_digest in course.begun:
                 before = [trial for number, trial in course.trials.items() if number < course.batch[0].number]
@@ -148,22 +154,23 @@ class Studies:
         return ()
 
     def resolved(self, cell: Cell, done: Mapping[str, Path]) -> Cell:
-        """A cell with the settings that its study chose; any other cell as it is."""
+        """Returns a cell with the settings that its study chose; any other cell as it is."""
         return with_settings(cell, self.settled(cell, done))
 
     def settled(self, cell: Cell, done: Mapping[str, Path]) -> dict[str, Any]:
-        """Settings by full name that a cell's study chose; empty where it has none."""
+        """Returns full name -> value of the settings that a cell's study chose; empty where it has no finished
+        study."""
         study = cell.needs.get(STUDY, "")
         return self.choice(done[study]) if study in done else {}
 
     def choice(self, folder: Path) -> dict[str, Any]:
-        """Settings that a finished study chose."""
+        """Returns the settings that a finished study chose, by full name. `folder` is the study's attempt folder."""
         if folder.name not in self.choices:
             self.choices[folder.name] = read_result(folder).tuned
         return self.choices[folder.name]
 
     def advance(self, course: Course) -> None:
-        """Give the search the outcomes, and put the next trials into the queue."""
+        """Give the search the outcomes, and put the next trials into the queue. Ends the study when there are none."""
         study = course.study.spec_digest
         while study in self.courses:
             if all(asked.number in course.trials for asked in course.batch):
@@ -185,6 +192,7 @@ class Studies:
         return None
 
     def start(self, course: Course, asked: Proposal) -> None:
+        """Put the cell of a proposed trial into the queue, or take its outcome where it has ended before."""
         cell = trial_cell(course.study, asked.number, asked.params)
         name = cell.spec_digest
         course.begun.setdefault(name, []).append(asked.number)
@@ -195,7 +203,8 @@ class Studies:
             self.add(cell, course.study.spec_digest)
 
     def note(self, course: Course, name: str) -> None:
-        """Record the outcome of a trial. One that repeats an earlier trial's settings costs nothing."""
+        """Record the outcome of the trial whose cell has this spec digest. A trial that repeats an earlier trial's
+        settings costs nothing."""
         folder = self.ended[name]
         result = read_result(folder)
         proposals = {proposal.number: proposal for proposal in course.batch}
@@ -205,7 +214,7 @@ class Studies:
             course.trials[number] = replace(trial, seconds=0.0, tokens=0) if again else trial
 
     def stop(self, course: Course, reason: str) -> None:
-        """End a study that cannot go on now, and can later."""
+        """End a study as interrupted: it cannot go on now, and a later run can go on with it."""
         study = self.courses.pop(course.study.spec_digest).study
         self.finish(study, lambda attempt: self.result(course, attempt, Status.INTERRUPTED, reason))
 
@@ -244,6 +253,7 @@ class Studies:
         )
 
     def result(self, course: Course, attempt: str, status: Status, reason: str) -> CellResult:
+        """Returns a study's result with its trials so far, for an attempt of this name."""
         trials = tuple(course.trials[number] for number in sorted(course.trials))
         return CellResult(
             attempt, self.run_id, course.study, self.environment, status, reason, course.started,
@@ -252,8 +262,8 @@ class Studies:
 
 
 def edges(best: Trial, study: Cell) -> Iterable[Flag]:
-    """A flag where the best value of a setting lies at the end of its range: the optimum may lie beyond. The label's
-    own value at the end of a list raises none: such a list often ends where the setting does (no dropout)."""
+    """Returns a flag where the best value of a setting lies at the end of its range: the optimum may lie beyond. The
+    label's own value at the end of a list raises none: such a list often ends where the setting does (no dropout)."""
     space, default = study.study["space"], study.study["default"]
     at_edges = {
         setting_name(name): {"value": value, "end": end, "range": space[name]}
@@ -265,7 +275,8 @@ def edges(best: Trial, study: Cell) -> Iterable[Flag]:
 
 
 def trial_from(asked: Proposal, result: CellResult, study: Cell) -> Trial:
-    """A trial with its outcome, from its attempt's result."""
+    """Returns the proposed trial with its outcome, from its attempt's result. The goals of `study` say what its merits
+    are."""
     how = study.study
     status = "pruned" if result.status is Status.DONE and not result.scores else str(result.status)
     values: dict[str, float] = {}

@@ -1,8 +1,8 @@
-"""Out of memory on a CPU, with evidence: who held how much when there was none left.
+"""Watches the memory of cells on a CPU, and ends one before the system would, with evidence of who held how much.
 
-The system's own killer leaves a bare SIGKILL and takes whom it likes. So cells are watched: one that passes
-its limit, or the largest when the machine is about to run dry, is ended, and what it held is kept as the
-reason. Not covered: a GPU's memory, of which CUDA gives an error of its own.
+The system's own killer leaves a bare SIGKILL and takes whom it likes. So cells are watched: a cell that passes its
+limit, or the largest when the machine is about to run out of memory, is ended, and what it held is kept as the reason.
+Not covered: a GPU's memory, for which CUDA raises an error of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ CGROUP_FILES = (
 
 @dataclass
 class Watched:
-    """A cell's process, with those it started. Bytes are resident now, and at most so far."""
+    """A cell's process, with the processes that it started (`family`). `bytes` are resident now, `peak` is the most so
+    far."""
 
     pid: int
     family: tuple[int, ...] = ()
@@ -41,9 +42,10 @@ class Watched:
 
 
 class Watchdog(threading.Thread):
-    """Ends cells that hold too much. `verdicts` maps an ended pid to its status and the evidence.
+    """Thread that ends cells which hold too much memory. `verdicts` maps the pid of an ended cell to (status,
+    evidence).
 
-    limit: bytes that one cell may hold; None for the machine's own limit alone.
+    `limit` is the resident bytes that one cell may hold; None for the machine's own limit alone.
     """
 
     def __init__(self, limit: int | None = None):
@@ -61,13 +63,14 @@ class Watchdog(threading.Thread):
             self.cells[pid] = Watched(pid)
 
     def forget(self, pid: int) -> tuple[int, tuple[Status, str] | None]:
-        """Stop watching a process that has ended: (the most it held, the verdict if it was ended from here)."""
+        """Stop watching a process that has ended. Returns (its peak resident bytes, its verdict or None if it was not
+        ended from here)."""
         with self.lock:
             watched = self.cells.pop(pid, Watched(pid))
             return watched.peak, self.verdicts.pop(pid, None)
 
     def killed_by_system(self) -> bool:
-        """Whether the system has killed a process for memory since this was last asked."""
+        """Returns whether the system has killed a process for memory since this was last asked."""
         before, self.kills = self.kills, system_kills()
         return self.kills > before
 
@@ -82,7 +85,7 @@ class Watchdog(threading.Thread):
             self.join()
 
     def look(self) -> None:
-        """Measure every cell, and end what must be ended."""
+        """Measure the memory of every cell, and end a cell where a limit is passed."""
         for watched in self.cells.values():
             if time.monotonic() - watched.looked > FAMILY_SECONDS:
                 watched.family, watched.looked = family(watched.pid), time.monotonic()
@@ -115,7 +118,7 @@ class Watchdog(threading.Thread):
 
 
 def resident(pid: int) -> int:
-    """Resident bytes of a process; 0 when it is gone."""
+    """Returns the resident bytes of a process; 0 when it is gone."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
@@ -123,7 +126,7 @@ def resident(pid: int) -> int:
 
 
 def family(pid: int) -> tuple[int, ...]:
-    """The processes that a process started, and theirs."""
+    """Returns the pids of all processes that a process started, directly or through others; none when it is gone."""
     import psutil
 
     try:
@@ -133,21 +136,22 @@ def family(pid: int) -> tuple[int, ...]:
 
 
 def total_memory() -> int:
-    """Bytes that processes here may use: the machine's, or the container's where that is less."""
+    """Returns the bytes that processes here may use: the machine's, or the container's where that is less."""
     import psutil
 
     return min([int(psutil.virtual_memory().total), *(limit for limit, _ in cgroup_limits())])
 
 
 def memory_left() -> int:
-    """Bytes that can still be had before the system begins to kill."""
+    """Returns the bytes that can still be had before the system begins to kill."""
     import psutil
 
     return min([int(psutil.virtual_memory().available), *(limit - used for limit, used in cgroup_limits())])
 
 
 def cgroup_limits() -> list[tuple[int, int]]:
-    """(limit, bytes in use without reclaimable file pages) of this process's control group and those above it."""
+    """Returns (limit, bytes in use without reclaimable file pages) for this process's control group and each one above
+    it that has a limit."""
     limits = []
     for folder in cgroup_folders():
         for limit, used, files in CGROUP_FILES:
@@ -161,7 +165,8 @@ def cgroup_limits() -> list[tuple[int, int]]:
 
 
 def cgroup_folders() -> list[Path]:
-    """This process's control group (memory's, in version 1) and those above it, as far as they can be seen."""
+    """Returns the folders of this process's control group (memory's, in version 1) and of those above it, as far as
+    they can be seen."""
     try:
         lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     except OSError:
@@ -176,7 +181,7 @@ def cgroup_folders() -> list[Path]:
 
 
 def system_kills() -> int:
-    """How many processes the system has killed for memory since it started."""
+    """Returns how many processes the system has killed for memory since it started; 0 where it does not tell."""
     try:
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):

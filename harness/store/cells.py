@@ -18,7 +18,7 @@ Settings = dict[str, Any]  # as JSON has them: of a method, of training, of data
 
 @dataclass(frozen=True)
 class StoredScore:
-    """A score beside the base model's.
+    """A score of a cell, with the base model's value of the same metric (None where there is none).
 
     `change_stderr` is the standard error of value − base_value, paired over the items; None where per-item values are
     not stored.
@@ -93,7 +93,8 @@ class Design:
 
 
 def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[CellRow]:
-    """Every member of a run, in the order of its plan."""
+    """Returns a row for every cell of a run, in the order of its plan, with all that its decisive attempt measured.
+    Studies are left out."""
     records = select_rows(
         connection,
         """
@@ -164,10 +165,11 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
 
 
 def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]) -> dict[tuple[str, str, str], float]:
-    """(attempt_id, task, metric) -> standard error of the mean difference from the base model, paired over items.
+    """Returns (attempt_id, task, metric) -> standard error of the mean difference from the base model, paired over
+    items.
 
-    `base_of` maps an attempt to that of its base model. Scores of which some item was not answered by both are left
-    out. A ratio such as log-likelihood per word is taken as the mean over its texts.
+    `base_of` maps an attempt to the attempt of its base model. A score is left out where some item was not answered by
+    both. A ratio such as log-likelihood per word is taken as the mean over its texts.
     """
     pairs = {tuned: base for tuned, base in base_of.items() if base}
     rows = connection.execute(
@@ -191,14 +193,15 @@ def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]
 
 
 def measured(phase: Record) -> dict[str, float]:
-    """The columns of a row of table `phases` that hold numbers."""
+    """Returns column -> value for the columns of a row of table `phases` that hold numbers."""
     return {column: value for column, value in phase.items() if isinstance(value, int | float)}
 
 
 def attempts_of(connection: duckdb.DuckDBPyConnection, row: CellRow) -> list[CellRow]:
-    """A cell's row once for each of its finished attempts in its environment, with that attempt's facts and phases.
+    """Returns a cell's row once for each of its finished attempts in its environment, with that attempt's facts and
+    phases.
 
-    The row itself where no attempt is finished.
+    Where no attempt is finished, the row itself is returned.
     """
     attempts = connection.execute(
         """
@@ -224,7 +227,7 @@ def attempts_of(connection: duckdb.DuckDBPyConnection, row: CellRow) -> list[Cel
 
 
 def designs_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> dict[str, Design]:
-    """spec_digest -> the design of each member of a run that has been attempted."""
+    """Returns spec_digest -> the design of each member of a run that has been attempted."""
     rows = select_rows(
         connection,
         """

@@ -1,8 +1,8 @@
 """Opens `results/tunebench.duckdb`, fills it from result folders, and asks how cells ended.
 
-Files are the truth (`files.py` draws them); the database can be made again from them (`rebuild`). DuckDB lets
-one process in, so nobody holds it: every function here opens, does its work and closes, and waits while
-somebody else has it open.
+Files are the truth (`files.py` describes them); the database can be made again from them (`rebuild`). DuckDB lets one
+process in, so no process keeps it open: whoever uses it opens it, does its work and closes it, and waits while another
+process has it open.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Store:
 
     @contextmanager
     def open(self, read_only: bool = False, wait_seconds: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection for the length of a `with` block. Waits while another process has the file.
+        """Open a connection for the length of a `with` block. Waits while another process has the file.
 
-        A database of an older tunebench is migrated, after a copy of it has been kept beside it. Raises
-        DamagedStore when the file is no DuckDB database, NewerStore when it is from a newer tunebench, BusyStore
-        when another process keeps it open for longer than `wait_seconds` (the store's own by default), FullDisk,
-        and StoreError when, reading, there is none yet.
+        A database of an older tunebench is migrated, after a copy of it has been kept beside it. Raises DamagedStore
+        when the file is no DuckDB database, NewerStore when it is from a newer tunebench, BusyStore when another
+        process keeps it open for longer than `wait_seconds` (the store's own by default), FullDisk, and StoreError
+        when, reading, there is none yet.
         """
         import duckdb
 
@@ -88,7 +88,7 @@ class Store:
                 time.sleep(0.1)
 
     def _backed_up(self, connection: duckdb.DuckDBPyConnection, patience: float) -> duckdb.DuckDBPyConnection:
-        """Copy an older database beside itself before it is migrated; a fresh connection to the original."""
+        """Copy an older database beside itself before it is migrated. Returns a fresh connection to the original."""
         copy = self.path.with_name(f"tunebench.schema-{version_of(connection)}.duckdb")
         connection.execute("CHECKPOINT")
         connection.close()
@@ -98,7 +98,7 @@ class Store:
         return self._connect(False, patience)
 
     def _explained(self, error: Exception) -> StoreError:
-        """DuckDB's own error as one of ours: no space, no permission, or a damaged file."""
+        """Returns DuckDB's own error as an error of tunebench: no space, no permission, or a damaged file."""
         text = str(error).splitlines()[0]
         if "No space left" in text or shutil.disk_usage(self.folder).free < files.LEAST_FREE:
             return FullDisk(files.full_disk(self.folder))
@@ -114,7 +114,7 @@ class Store:
     def ingest(self, connection: duckdb.DuckDBPyConnection, attempts: Iterable[Path] | None = None) -> list[str]:
         """Take in the given attempts (folders; new ones), or everything that the database does not have yet.
 
-        Returns complaints: a damaged result is left where it is, and its cell counts as not run.
+        Returns complaints, a sentence each: a damaged result is left where it is, and its cell counts as not run.
         """
         if attempts is None:
             return ingest.ingest_folder(connection, self.folder)
@@ -122,7 +122,8 @@ class Store:
         return ingest.ingest_attempts(connection, [folder / files.RESULT for folder in attempts])
 
     def forget_changed(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
-        """Drop attempts whose files are not what they were when they were taken in. Returns complaints."""
+        """Drop attempts whose files have another size than when they were taken in. Returns complaints, a sentence
+        each."""
         return ingest.forget_changed(connection, self.folder)
 
     def rebuild(self) -> tuple[int, list[str]]:
@@ -161,7 +162,7 @@ class Store:
     # --- reading ---
 
     def statuses(self, connection: duckdb.DuckDBPyConnection, env_digest: str) -> dict[str, str]:
-        """spec_digest -> the status of its newest attempt in this environment."""
+        """Returns spec_digest -> the status of its newest attempt in this environment."""
         rows = connection.execute(
             """SELECT spec_digest, arg_max(status, (started, attempt_id)) FROM attempts
                WHERE env_digest = ? GROUP BY spec_digest""",
@@ -170,7 +171,7 @@ class Store:
         return dict(rows)
 
     def finished(self, connection: duckdb.DuckDBPyConnection, env_digest: str) -> dict[str, str]:
-        """spec_digest -> the attempt_id of its newest finished attempt in this environment."""
+        """Returns spec_digest -> the attempt_id of its newest finished attempt in this environment."""
         rows = connection.execute(
             """SELECT spec_digest, arg_max(attempt_id, (started, attempt_id)) FROM attempts
                WHERE env_digest = ? AND status = 'done' GROUP BY spec_digest""",
@@ -181,7 +182,8 @@ class Store:
     def settled(
         self, connection: duckdb.DuckDBPyConnection, env_digest: str, but: Iterable[str] = ()
     ) -> dict[str, str]:
-        """spec_digest -> the attempt_id of its newest attempt in this environment that did not end as one of `but`."""
+        """Returns spec_digest -> the attempt_id of its newest finished attempt in this environment, else of its newest
+        one. Attempts whose status is in `but` do not count."""
         rows = connection.execute(
             """SELECT spec_digest, arg_max(attempt_id, (status = 'done', started, attempt_id)) FROM attempts
                WHERE env_digest = ? AND NOT list_contains(?::VARCHAR[], status) GROUP BY spec_digest""",
@@ -190,7 +192,8 @@ class Store:
         return dict(rows)
 
     def seconds(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str, int, float]]:
-        """(method, model, task, n_train, mean seconds) of finished attempts, in any environment."""
+        """Returns (method, model, task, n_train, mean seconds) of finished attempts, in any environment, without
+        studies."""
         rows = connection.execute(
             """SELECT method, model, task, n_train, avg(seconds) FROM attempts JOIN cells USING (spec_digest)
                WHERE status = 'done' AND attempt_id NOT IN (SELECT attempt_id FROM trials) GROUP BY ALL"""
@@ -199,11 +202,11 @@ class Store:
 
     @staticmethod
     def attempt_ids(connection: duckdb.DuckDBPyConnection) -> set[str]:
-        """The ids of all attempts that the database has taken in."""
+        """Returns the ids of all attempts that the database has taken in."""
         return {row[0] for row in connection.execute("SELECT attempt_id FROM attempts").fetchall()}
 
     def reasons(self, connection: duckdb.DuckDBPyConnection, specs: list[str]) -> dict[str, str]:
-        """spec_digest -> the reason of its newest attempt."""
+        """Returns spec_digest -> the reason of its newest attempt."""
         rows = connection.execute(
             """SELECT spec_digest, arg_max(reason, (started, attempt_id)) FROM attempts
                WHERE spec_digest IN (SELECT unnest(?)) GROUP BY spec_digest""",

@@ -72,19 +72,20 @@ def sync(path: Path) -> None:
 
 
 def shard(attempt_id: str) -> str:
-    """The folder under `attempts/` that holds an attempt: two digits of its cell's digest, which ends its id."""
+    """Returns the name of the folder under `attempts/` that holds an attempt: two digits of its cell's digest, which
+    ends its id."""
     return attempt_id.rsplit("-", 1)[-1][:2]
 
 
 def attempt_folder(root: Path, attempt_id: str) -> Path:
-    """Where an attempt lies. (Results of tunebench 0.1 lie in `attempts/` itself.)"""
+    """Returns the folder of an attempt. (Results of tunebench 0.1 lie in `attempts/` itself.)"""
     usual = root / "attempts" / shard(attempt_id) / attempt_id
     flat = root / "attempts" / attempt_id
     return flat if flat.is_dir() and not usual.is_dir() else usual
 
 
 def attempts(root: Path, known: Container[str] = ()) -> Iterator[Path]:
-    """Every attempt's folder, finished or not, but for those named in `known`. No file in them is touched."""
+    """Yields every attempt's folder, finished or not, but for those named in `known`. No file in them is touched."""
 
     def folders(path: Path) -> list[os.DirEntry[str]]:
         try:
@@ -104,7 +105,7 @@ def attempts(root: Path, known: Container[str] = ()) -> Iterator[Path]:
 
 
 def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
-    """The result files of every finished attempt, but for those named in `known`."""
+    """Yields the result file of every finished attempt, but for those named in `known`."""
     for folder in attempts(root, known):
         path = folder / RESULT
         if path.exists():
@@ -135,13 +136,13 @@ def write_job(folder: Path, job: Job) -> None:
 
 
 def note_neighbour(folder: Path, key: str) -> None:
-    """Write down a cell that shares the machine with the one in `folder`."""
+    """Write down the key of a cell that shares the machine with the cell in `folder`."""
     with (folder / BESIDE).open("a") as file:
         file.write(key + "\n")
 
 
 def neighbours_of(folder: Path) -> tuple[str, ...]:
-    """Keys of the cells that shared the machine with an attempt, each once; empty where it was alone."""
+    """Returns the keys of the cells that shared the machine with an attempt, each once; empty where it was alone."""
     try:
         return tuple(dict.fromkeys((folder / BESIDE).read_text().splitlines()))
     except OSError:
@@ -149,7 +150,7 @@ def neighbours_of(folder: Path) -> tuple[str, ...]:
 
 
 def threads_of(folder: Path) -> int | None:
-    """The number of threads that an attempt's cell computed with; None where its job is lost."""
+    """Returns the number of threads that an attempt's cell computed with; None where its job is lost."""
     try:
         return int(json.loads((folder / JOB).read_text(encoding="utf-8"))["threads"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -163,7 +164,8 @@ def clear(folder: Path) -> None:
 
 
 def is_full(folder: Path, error: BaseException | None = None) -> bool:
-    """Whether a disk has no space, or an error says that it had none. (Libraries have their own error classes.)"""
+    """Returns whether a disk has no space, or an error says that it had none. (Libraries have their own error
+    classes.)"""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
         return True
     try:
@@ -173,7 +175,7 @@ def is_full(folder: Path, error: BaseException | None = None) -> bool:
 
 
 def full_disk(folder: Path) -> str:
-    """The message for a full disk, with what to do."""
+    """Returns the message for a full disk, with what to do."""
     return (
         f"no space is left on the disk of {folder}. What is finished is kept. Free some space (weights of finished "
         "cells may be deleted: attempts/*/*/weights), then run the same command again."
@@ -214,7 +216,7 @@ def sole_writer(root: Path) -> Iterator[None]:
 
 
 def holder(root: Path) -> int | None:
-    """The pid of the command that writes to a results folder, or wrote last; None when nobody has."""
+    """Returns the pid of the command that writes to a results folder, or wrote last; None when nobody has."""
     try:
         return int((root / ".run.pid").read_text())
     except (OSError, ValueError):
@@ -222,7 +224,8 @@ def holder(root: Path) -> int | None:
 
 
 def hold_for_cell(root: Path) -> int:
-    """Called in a cell's process: while it lives, no other command begins to write to this results folder."""
+    """Take the cells' shared lock, in a cell's process: while it lives, no other command begins to write to this
+    results folder. Returns the open file's descriptor."""
     handle = os.open(root / ".cells.lock", os.O_RDWR | os.O_CREAT, 0o644)
     fcntl.flock(handle, fcntl.LOCK_SH)
     return handle

@@ -38,9 +38,10 @@ ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target")
 
 
 def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> list[str]:
-    """Take in attempts, given their result files. Returns complaints: a damaged one is left out whole.
+    """Take in attempts, given their result files. Returns complaints, a sentence each: a damaged attempt is left out
+    whole.
 
-    One that is in the database already (another command may have been quicker) is passed over.
+    An attempt that is in the database already (another command may have been quicker) is passed over.
     """
     complaints: list[str] = []
     waiting = iter(paths)
@@ -77,7 +78,7 @@ def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]
 
 
 def sizes(folder: Path | str) -> tuple[int, int]:
-    """Bytes of an attempt's result and of its items; 0 for a file that is not there."""
+    """Returns (bytes of an attempt's result, bytes of its items); 0 for a file that is not there."""
 
     def size(name: str) -> int:
         try:
@@ -89,9 +90,11 @@ def sizes(folder: Path | str) -> tuple[int, int]:
 
 
 def forget_changed(connection: duckdb.DuckDBPyConnection, root: Path) -> list[str]:
-    """Drop the rows of attempts whose files have another size than when they were taken in. Returns complaints.
+    """Drop the rows of attempts whose files have another size than when they were taken in. Returns complaints, a
+    sentence each.
 
-    A disk that failed, or a hand that deleted: the files are the truth, and the next taking in judges them anew.
+    A disk may have failed, or somebody deleted files. The files are the truth: they are read anew when attempts are
+    next taken in.
     """
     known = connection.execute("SELECT attempt_id, result_bytes, items_bytes FROM files").fetchall()
     # Text and not Path: a hundred thousand of these are made at every start.
@@ -106,7 +109,7 @@ def forget_changed(connection: duckdb.DuckDBPyConnection, root: Path) -> list[st
 
 
 def item_table(attempt_id: str, path: Path) -> pyarrow.Table | None:
-    """An attempt's per-item values as an Arrow table with its id in front; None when it has none."""
+    """Returns an attempt's per-item values as an Arrow table with its id in front; None when it has none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -136,7 +139,8 @@ def ingest_documents(connection: duckdb.DuckDBPyConnection, folder: Path) -> lis
 
 
 def ingest_runs(connection: duckdb.DuckDBPyConnection, folder: Path, new_only: bool = False) -> tuple[int, list[str]]:
-    """Take in the records of runs that are new, or (without `new_only`) were not ended: (how many, complaints)."""
+    """Take in the records of runs that are new, or (without `new_only`) had not ended. Returns (how many,
+    complaints)."""
     ended = "" if new_only else "WHERE status <> 'running'"
     known = {row[0] for row in connection.execute(f"SELECT run_id FROM runs {ended}").fetchall()}
     count = 0
@@ -197,10 +201,10 @@ def ingest_instruments(connection: duckdb.DuckDBPyConnection, folder: Path) -> l
 
 
 def fill_base_values(connection: duckdb.DuckDBPyConnection, attempts: list[str] | None = None) -> None:
-    """Set each score's `base_value`: the same metric of the bare base model, in the same environment.
+    """Set `base_value` of scores: the same metric's value of the untouched base model, in the same environment.
 
-    For `attempts` alone, or for all that have none. Which cell is the base is known to the runs: two suites
-    may share a cell, each with a base of its own.
+    For the scores of `attempts`, or for all that have none. The runs say which cell is the base: two suites may share a
+    cell, each with a base of its own.
     """
     chosen = "" if attempts is None else "AND tuned.attempt_id IN (SELECT unnest($attempts))"
     connection.execute(

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def item_values(
     connection: duckdb.DuckDBPyConnection, metrics: Mapping[str, tuple[str, str]]
 ) -> dict[str, dict[str, float]]:
-    """attempt_id -> {doc_id: value} of one metric an attempt; `metrics` maps an attempt to (task, metric)."""
+    """Returns attempt_id -> {doc_id: value} of one metric for each attempt; `metrics` maps an attempt to (task,
+    metric)."""
     answers = item_answers(connection, metrics)
     return {attempt: {doc: answer[0] for doc, answer in docs.items()} for attempt, docs in answers.items()}
 
@@ -21,7 +22,7 @@ def item_values(
 def item_answers(
     connection: duckdb.DuckDBPyConnection, metrics: Mapping[str, tuple[str, str]]
 ) -> dict[str, dict[str, tuple[float, str, str]]]:
-    """attempt_id -> {doc_id: (value, prediction, target)}; `metrics` as for `item_values`."""
+    """Returns attempt_id -> {doc_id: (value, prediction, target)}; `metrics` maps an attempt to (task, metric)."""
     rows = connection.execute(
         """
         WITH wanted AS (SELECT unnest($attempts) AS attempt_id, unnest($tasks) AS task, unnest($metrics) AS metric)
@@ -41,7 +42,7 @@ def item_answers(
 
 
 def document_texts(connection: duckdb.DuckDBPyConnection, tasks: Sequence[str]) -> dict[tuple[str, str], str]:
-    """(task, doc_id) -> the text that the model was shown."""
+    """Returns (task, doc_id) -> the text that the model was shown, for these tasks."""
     rows = connection.execute(
         "SELECT task, doc_id, text FROM documents WHERE task IN (SELECT unnest(?))", [list(tasks)]
     ).fetchall()
@@ -60,7 +61,8 @@ class SeededAttempt:
 
 
 def seeded_attempts(connection: duckdb.DuckDBPyConnection) -> list[SeededAttempt]:
-    """Every cell with a seed, but for trials of studies: once for each environment in which it is done."""
+    """Returns the newest finished attempt of every cell with a seed, once for each environment in which it is done.
+    Trials of studies are left out."""
     rows = connection.execute(
         """
         SELECT attempts.attempt_id, cells.model, cells.task,

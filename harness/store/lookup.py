@@ -18,7 +18,7 @@ DIGITS = 6  # of a digest, the fewest that name a cell
 
 
 def cell_is_named(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
-    """Whether some cell has this key, or a digest that starts with it (6 digits or more)."""
+    """Returns whether some cell has this key, or a digest that starts with it (6 digits or more)."""
     matches = connection.execute(
         """
         SELECT 1 FROM members WHERE key = $name
@@ -30,9 +30,9 @@ def cell_is_named(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
 
 
 def cell_row(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[StoredRun, CellRow]:
-    """A cell's row, by its key or the start of its digest, with its run.
+    """Returns a cell's run and row; `name` is its key or the start of its digest.
 
-    The newest run in whose environment the cell is done, else the newest run with the cell. Raises StoreError for a
+    The run is the newest in whose environment the cell is done, else the newest with the cell. Raises StoreError for a
     cell that is a row of no run: a study, or one of its trials.
     """
     detail = cell_detail(connection, name)
@@ -52,9 +52,9 @@ def cell_row(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[StoredRu
 
 
 def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> Record | None:
-    """Everything about one cell, named by key, by its digest's start (6 digits or more) or by an attempt.
+    """Returns everything about one cell, named by key, by its digest's start (6 digits or more) or by an attempt.
 
-    A key may stand for several cells (another suite, other settings): the one of the newest run is taken. None when
+    A key may stand for several cells (another suite, other settings): the cell of the newest run is taken. None when
     nothing has that name. Raises StoreError when several digests start with it.
     """
     matches = connection.execute(
@@ -126,7 +126,7 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> Record | No
 
 
 class Origin(TypedDict):
-    """How an attempt came about: all that doing its cell again takes, but for its threads.
+    """How an attempt came about: everything that is needed to run its cell again, except its number of threads.
 
     `command` is that of the run that made the attempt, "" where its record is lost; `knows_only` says whether the
     tunebench that ran it had `--only`; `packages` are all installed packages.
@@ -143,7 +143,7 @@ class Origin(TypedDict):
 
 
 def origin(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Origin | None:
-    """How an attempt came about.
+    """Returns how an attempt came about.
 
     Suite and key are those of the run that made it; where its record is lost, of the newest run with the cell. None
     when there is no such run either.
@@ -166,14 +166,15 @@ def origin(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Origin | N
 
 
 class Repeats(TypedDict):
-    """How many finished attempts a cell has in one environment; with two or more, how far their scores are apart."""
+    """The number of finished attempts that a cell has in one environment and, with two or more, how far apart their
+    scores are."""
 
     attempts: int
     largest_difference: NotRequired[dict[str, float]]
 
 
 def repeats(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Repeats:
-    """The noise floor: how far apart the finished attempts are that have the cell and environment of `attempt_id`.
+    """Returns the noise floor of a cell: how far apart its finished attempts are in the environment of `attempt_id`.
 
     `largest_difference` maps "task/metric" of each headline score to its largest minus its smallest value.
     """

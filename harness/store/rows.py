@@ -31,7 +31,7 @@ SHARED = {"environments": ("env_digest", "created"), "cells": ("spec_digest", ""
 
 
 def rows_of_result(result: CellResult) -> Rows:
-    """The rows of one attempt by table, but for its items and files."""
+    """Returns the rows of one attempt by table, but for its items and files."""
     cell, environment = result.cell, result.environment
     attempt: Row = {"attempt_id": result.attempt_id}
     chosen = next((fact.value for fact in result.facts if fact.name == BEST_TRIAL), None)
@@ -99,7 +99,7 @@ def row_of_attempt(result: CellResult) -> Row:
 
 
 def row_of_trial(trial: Trial) -> Row:
-    """A trial's own columns: those of its study's attempt are not among them."""
+    """Returns a trial's own columns, without those of its study's attempt."""
     values = {
         **vars(trial),
         "params": json.dumps(trial.params),
@@ -111,14 +111,14 @@ def row_of_trial(trial: Trial) -> Row:
 
 
 def row_of_check(check: Check) -> Row:
-    """An instrument's check, without the environment, model and settings that it was done with."""
+    """Returns an instrument's check by column, without the environment, model and settings that it was done with."""
     values = {**vars(check), "passed": check.passed}
     del values["seconds"]  # how long the check took is not stored
     return renamed("instruments", values)
 
 
 def row_of_run(run: RunRecord) -> Row:
-    """A run. Raises KeyError for what is no run's record."""
+    """Returns a run's record by column. Raises KeyError for what is no run's record."""
     return {
         "run_id": run["run_id"],
         "suite": run["suite"],
@@ -136,7 +136,8 @@ def row_of_run(run: RunRecord) -> Row:
 
 
 def rows_of_members(run: RunRecord) -> list[Row]:
-    """The cells that a run is made of, in the order of its plan. Raises KeyError for what is no run's record."""
+    """Returns the cells that a run is made of, in the order of its plan. Raises KeyError for what is no run's
+    record."""
     return [
         {
             "run_id": run["run_id"],
@@ -158,7 +159,7 @@ def rows_of_members(run: RunRecord) -> list[Row]:
 
 
 def renamed(table: str, values: Mapping[str, object]) -> Row:
-    """A record's values by the columns of a table."""
+    """Returns a record's values by the columns of a table."""
     columns = RENAMED.get(table, {})
     return {columns.get(name, name): value for name, value in values.items()}
 
@@ -199,7 +200,7 @@ def insert(connection: duckdb.DuckDBPyConnection, rows_by_table: Mapping[str, Se
 
 
 def without_repeats(table: str, rows: Iterable[Row]) -> list[Row]:
-    """One row of each key."""
+    """Returns one row for each key of a table of `SHARED`: the earliest, where the table keeps that one."""
     key, earliest = SHARED[table]
     if earliest:
         rows = sorted(rows, key=lambda row: str(row[earliest]), reverse=True)

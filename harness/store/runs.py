@@ -31,7 +31,7 @@ class EnvironmentRecord(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run of a suite, with its environment. Scores that differ by less than `margin`, the suite's own, are tied;
+    """A run of a suite, with its environment. `margin` is the suite's: a smaller difference of scores does not matter.
     `failed_seeds` says what a seed that ended badly counts as."""
 
     run_id: str
@@ -69,39 +69,39 @@ class StoredCheck:
 
 
 def all_suites(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """The name of every suite that was run."""
+    """Returns the name of every suite that was run."""
     return [row[0] for row in connection.execute("SELECT DISTINCT suite FROM runs ORDER BY 1").fetchall()]
 
 
 def all_labels(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Every label of every run."""
+    """Returns every label of every run."""
     rows = connection.execute("SELECT DISTINCT label FROM members WHERE coalesce(role, '') <> 'study' ORDER BY 1")
     return [row[0] for row in rows.fetchall()]
 
 
 def all_keys(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Every cell key of every run."""
+    """Returns every cell key of every run."""
     return [row[0] for row in connection.execute("SELECT DISTINCT key FROM members ORDER BY 1").fetchall()]
 
 
 def all_environments(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """The digest of every environment in which a cell was attempted, the newest first."""
+    """Returns the digest of every environment in which a cell was attempted, the newest first."""
     rows = connection.execute("SELECT env_digest FROM environments ORDER BY created DESC").fetchall()
     return [row[0] for row in rows]
 
 
 def all_runs(connection: duckdb.DuckDBPyConnection) -> list[StoredRun]:
-    """Every run, the newest first."""
+    """Returns every run, the newest first."""
     rows = select_rows(connection, f"SELECT {RUN} FROM runs ORDER BY started DESC, run_id DESC")
     environments = {row["env_digest"]: environment_of(connection, row["env_digest"]) for row in rows}
     return [StoredRun(**row, environment=environments[row["env_digest"]]) for row in rows]
 
 
 def latest_run(connection: duckdb.DuckDBPyConnection, suite: str, tuned: bool = False) -> StoredRun | None:
-    """The newest run of a whole suite; None when the suite has not been run.
+    """Returns the newest run of a whole suite; None when the suite has not been run.
 
     A run of some cells alone (`--only`) is taken where there is no other: the report of the whole suite shows these
-    cells as well. With `tuned`, the newest run with studies, whatever part of the suite it covers.
+    cells as well. With `tuned`, the newest run with studies is taken, whatever part of the suite it covers.
     """
     rows = select_rows(
         connection,
@@ -114,13 +114,13 @@ def latest_run(connection: duckdb.DuckDBPyConnection, suite: str, tuned: bool = 
 
 
 def environment_of(connection: duckdb.DuckDBPyConnection, env_digest: str) -> EnvironmentRecord:
-    """An environment's row, with its packages by name; empty where no attempt has ended in it."""
+    """Returns an environment's row, with its packages by name; empty where no attempt has ended in it."""
     rows = select_rows(connection, "SELECT * FROM environments WHERE env_digest = ?", [env_digest])
     return cast(EnvironmentRecord, {**rows[0], "packages": json.loads(rows[0]["packages"])}) if rows else {}
 
 
 def checks_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[StoredCheck]:
-    """The instruments' checks for a run's environment and base models; per model, failed checks first.
+    """Returns the instruments' checks for a run's environment and base models; per model, failed checks first.
 
     Only checks with the precision and attention kernel that the base models are scored with. Empty where none were
     done: the cells ran elsewhere, or were run by an earlier tunebench.
@@ -143,6 +143,6 @@ def checks_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[Sto
 
 
 def fact_units(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, bool | None]]:
-    """Fact -> (unit, whether higher is better) for every stored fact; None where neither end is better."""
+    """Returns fact -> (unit, whether higher is better) for every stored fact; None where neither end is better."""
     rows = connection.execute("SELECT name, any_value(unit), any_value(higher_is_better) FROM facts GROUP BY name")
     return {name: (unit or "", better) for name, unit, better in rows.fetchall()}

@@ -1,4 +1,4 @@
-"""The tables: a public contract. Names are stable, and every change is a numbered migration."""
+"""The database's tables, a public contract: names are stable, and every change is a numbered migration."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def what_a_seed_that_ended_badly_counts_as(connection: duckdb.DuckDBPyConnection
 
 
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
-    """The schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
+    """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
     if "schema_version" not in tables:
         return 0
@@ -167,7 +167,8 @@ def version_of(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def check_version(connection: duckdb.DuckDBPyConnection) -> None:
-    """For readers, who cannot migrate. Raises NewerStore, or StoreError when the database is older."""
+    """Check the schema of a database for readers, who cannot migrate it. Raises NewerStore, or StoreError when it is
+    older."""
     version = version_of(connection)
     if version < len(MIGRATIONS):
         raise StoreError(

@@ -15,7 +15,7 @@ Record = dict[str, Any]  # a row by column name
 def select_rows(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object] | Mapping[str, object] = ()
 ) -> list[Record]:
-    """The rows of a query by column name."""
+    """Returns the rows of a query, each as {column name: value}."""
     cursor = connection.execute(query, parameters)
     names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

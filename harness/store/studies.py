@@ -72,15 +72,15 @@ class StoredStudy:
         return str(named or next((next(iter(trial.values)) for trial in self.done if trial.values), ""))
 
     def importance(self, kind: str) -> dict[str, float]:
-        """Setting -> its share of the score's variance; `kind` is "fanova" or "ped_anova"."""
+        """Returns setting -> its share of the score's variance; `kind` is "fanova" or "ped_anova"."""
         start = f"{kind}:"
         return {name.removeprefix(start): value for name, value in self.facts.items() if name.startswith(start)}
 
 
 def studies_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[StoredStudy]:
-    """The studies of a run with their trials, in the order of its plan.
+    """Returns the studies of a run with their trials, in the order of its plan.
 
-    Each with its newest finished attempt, else its newest.
+    Each has the trials of its newest finished attempt, else of its newest one.
     """
     rows = select_rows(
         connection,
@@ -119,7 +119,7 @@ def studies_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[St
 
 
 def trials_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> tuple[StoredTrial, ...]:
-    """The trials of a study's attempt, by number."""
+    """Returns the trials of a study's attempt, by number."""
     rows = select_rows(
         connection,
         "SELECT number, params, value, status, reason, seconds, tokens, peak_bytes, intermediate, measured AS values, "
@@ -134,7 +134,7 @@ def trials_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> tuple[S
 
 
 def trainable_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> float | None:
-    """The share of the weights that a study's trials train; None where no trial says so."""
+    """Returns the share of the weights that a study's trials train; None where no trial says so."""
     rows = connection.execute(
         """
         SELECT max(facts.value) FILTER (facts.name = 'trainable_params') / max(facts.value) FILTER (
@@ -147,7 +147,8 @@ def trainable_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> floa
 
 
 def edges_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Settings:
-    """The settings whose best value lies at an end of its range, with that value."""
+    """Returns the settings whose best value lies at an end of its range, each with that value, the end and the range;
+    empty where there are none."""
     query = "SELECT evidence FROM flags WHERE attempt_id = ? AND name = 'edge_of_space'"
     rows = connection.execute(query, [attempt_id]).fetchall()
     return cast(Settings, json.loads(rows[0][0])) if rows else {}

@@ -1,4 +1,4 @@
-"""Reports a run to other experiment trackers as well; a file a tracker, found by walking this folder.
+"""Reports a run to other experiment trackers as well. Each tracker is a file of this folder, found by walking it.
 
 In: results of cells. Out: runs in MLflow, Weights & Biases, ….
 """
@@ -18,12 +18,13 @@ __all__ = ["Tracker", "TrackerGroup", "all_trackers", "open_trackers"]
 
 @cache
 def all_trackers() -> dict[str, type[Tracker]]:
-    """Every tracker by name."""
+    """Returns every tracker class by name."""
     return find_classes(__name__, __path__, Tracker)
 
 
 def open_trackers(names: Iterable[str], warn: Callable[[str], None]) -> TrackerGroup:
-    """The trackers of these names, not begun yet; `warn` is called once for each tracker that stops working.
+    """Returns the trackers of these names as one group, not begun yet; `warn` is called once for each tracker that
+    stops working.
 
     Raises UserError with every mistake at once: an unknown name, a client that is missing or too old.
     """

@@ -31,7 +31,7 @@ class Tracker:
 
     @classmethod
     def skip(cls) -> str | None:
-        """Why this tracker cannot be used in this installation, and what to do; None when it can be used."""
+        """Returns why this tracker cannot be used in this installation, and what to do; None when it can be used."""
         remedy = f"Run: pip install 'tunebench[{cls.name}]'"
         try:
             installed = version(cls.package)
@@ -55,5 +55,5 @@ class Tracker:
 
 
 def release_numbers(release: str) -> tuple[int, ...]:
-    """The first two numbers of a version, to compare by: (3, 17) for "3.17.2rc1"."""
+    """Returns the first two numbers of a version, to compare by: (3, 17) for "3.17.2rc1"."""
     return tuple(int(part) for part in re.findall(r"\d+", release)[:2])

@@ -12,10 +12,10 @@ from harness.records import CellResult, with_settings
 
 @dataclass(frozen=True)
 class Content:
-    """An attempt as trackers show it.
+    """An attempt as every tracker shows it.
 
-    `params`: the cell's names and settings. `metrics`: scores, phases and facts. `series`: losses by step.
-    `tags`: identity, provenance and status.
+    `params`: the cell's names and settings. `metrics`: scores, phases and facts. `series`: losses by step. `tags`:
+    identity, provenance and status.
     """
 
     params: dict[str, object]
@@ -25,12 +25,13 @@ class Content:
 
 
 def content(result: CellResult, folder: Path) -> Content:
-    """Everything about an attempt that fits a tracker; items, documents and weights stay in `folder`."""
+    """Returns everything about an attempt that fits a tracker; items, documents and weights stay in `folder`."""
     return Content(params(result), metrics(result, base_scores(folder)), series(result), tags(result, folder))
 
 
 def params(result: CellResult) -> dict[str, object]:
-    """The cell's names and settings; `settings`, `train` and `data` are dictionaries. An untrained cell has no seed."""
+    """Returns the cell's names and settings; `settings`, `train` and `data` are dictionaries. Empty ones are left out,
+    such as the seed of an untrained cell."""
     cell = result.cell if result.cell.study else with_settings(result.cell, result.tuned)
     params_by_name: dict[str, object] = {
         "label": cell.label,
@@ -48,7 +49,7 @@ def params(result: CellResult) -> dict[str, object]:
 
 
 def metrics(result: CellResult, base: Mapping[tuple[str, str], float]) -> dict[str, float]:
-    """Scores, phases and facts by name.
+    """Returns scores, phases and facts by name.
 
     A score is `task/metric` with `_stderr`, and with `_base` and `_change` against the base model (`base`: (task,
     metric) -> value). The change is score minus base, whether or not higher is better.
@@ -72,8 +73,8 @@ def metrics(result: CellResult, base: Mapping[tuple[str, str], float]) -> dict[s
 
 
 def series(result: CellResult) -> dict[int, dict[str, float]]:
-    """Step -> {`train/loss`, `train/cross_entropy`, `train/learning_rate`, `validation/loss`, …: value}, in the order
-    of the steps."""
+    """Returns step -> {`train/loss`, `train/cross_entropy`, `train/learning_rate`, `validation/loss`, …: value}, in the
+    order of the steps."""
     by_step: dict[int, dict[str, float]] = {}
     for step in sorted(result.steps, key=lambda step: step.step):
         values = by_step.setdefault(step.step, {})
@@ -86,7 +87,7 @@ def series(result: CellResult) -> dict[int, dict[str, float]]:
 
 
 def tags(result: CellResult, folder: Path) -> dict[str, str]:
-    """Identity, provenance, status, and the path of the attempt's folder. Empty ones are left out."""
+    """Returns identity, provenance, status, and the path of the attempt's folder, by name. Empty ones are left out."""
     cell, environment = result.cell, result.environment
     tags_by_name = {
         "run_id": result.run_id,
@@ -112,7 +113,7 @@ def tags(result: CellResult, folder: Path) -> dict[str, str]:
 
 
 def base_scores(folder: Path) -> dict[tuple[str, str], float]:
-    """(task, metric) -> the base model's value, from the attempt that this one's job names.
+    """Returns (task, metric) -> the base model's value, from the attempt that this one's job names.
 
     Empty where there is none. The attempt is looked for beside this one, since a results folder may have been moved.
     """

@@ -85,17 +85,18 @@ class MLflow(Tracker):
 
 
 def milliseconds(moment: str) -> int:
-    """Milliseconds since 1970 of a moment in ISO 8601."""
+    """Returns the milliseconds since 1970 of a moment in ISO 8601."""
     return round(1000 * datetime.fromisoformat(moment).timestamp())
 
 
 def accepted_name(name: str) -> str:
-    """A name with every character that MLflow refuses replaced by "_" (allowed: letters, digits, _ - . / : blank)."""
+    """Returns a name with every character that MLflow refuses replaced by "_" (allowed: letters, digits, _ - . / :
+    blank)."""
     return re.sub(r"[^\w./: -]", "_", name)
 
 
 def flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Each value of nested dictionaries with its dotted name: ("settings.rank", "8"). Lists become JSON."""
+    """Yields (dotted name, text) for each value of nested dictionaries: ("settings.rank", "8"). Lists become JSON."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from flattened(value, f"{prefix}{name}.")

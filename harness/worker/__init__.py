@@ -10,8 +10,8 @@ __all__ = ["run"]
 
 
 def run(folder: Path, device: str = "cpu") -> None:
-    """Do the job in `folder` on `device`, by one process a device where it asks for several. Whatever happens, a result
-    is written. Loads torch when it is called."""
+    """Run the job in `folder` on `device` (`cpu`, `cuda:0`, …), with one process per device where the cell asks for
+    several. A result is written whatever happens. Torch is imported only when this is called."""
     from harness.worker.multi_device import run as run_job
 
     run_job(folder, device)

@@ -1,11 +1,12 @@
-"""How far tuning has moved a model on general text: the KL divergence from the untouched base model, token by token.
+"""KL divergence of a tuned model from the untouched base model on general text: how far tuning has moved the model.
 
-KL(p_base || p_tuned) in nats per token, p being a model's distribution of the next token over its whole vocabulary.
+KL(p_base || p_tuned) in nats per token, where p is a model's distribution of the next token over its whole vocabulary.
 It is never negative, and 0 only where nothing has changed, while the likelihood of a text may stay the same, or rise,
-in a model that has moved. Retained text that likelihood is scored on is compared on: the same tokens behind the same
-prefix, through the same path (`evaluate.TunedLM`), so that a soft prompt stands before it here too.
+in a model that has moved. The models are compared on the retained texts whose likelihood is scored (at most `TEXTS` a
+task, `TOKENS` tokens of each), behind the same prefix token and through the same code (`evaluate.TunedLM`), so that a
+soft prompt stands before the text here too.
 
-Both models are in memory for it. Not covered: whether there is room for that (`scoring.py`, `plan/memory.py`).
+Both models are in memory at once. Not covered: whether there is room for both (`scoring.py`, `plan/memory.py`).
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ KL = "kl_to_base"
 def compare(
     tuned: TunedLM, base: TunedLM, documents: Documents, tasks: Iterable[str]
 ) -> tuple[list[Score], list[Item], int]:
-    """The score `kl_to_base` of each task of running text, with an item a text; and how many tokens were compared on.
+    """Returns (the score `kl_to_base` of each task, an item for each text, the number of tokens that were compared).
 
-    documents: {(task, doc_id): text}, as scoring leaves them. The score is a mean over tokens; its standard error is
-    one over texts (delete-one jackknife), as tokens of one text move together.
+    `documents` maps (task, doc_id) to a text, as scoring leaves them; `tasks` are names of tasks of running text. A
+    score is a mean over tokens; its standard error leaves out one text at a time (delete-one jackknife), as tokens of
+    one text move together.
     """
     scores: list[Score] = []
     items: list[Item] = []
@@ -50,14 +52,15 @@ def compare(
 
 
 def text_inputs(lm: TunedLM, text: str) -> list[int]:
-    """The token ids that a model is given of a text: the scorer's prefix token, then the text's without the last one,
-    which is predicted."""
+    """Returns the token ids to run a model on for one text: the scorer's prefix token, then the text's tokens (at most
+    `TOKENS`) without the last one, which is only predicted. Empty for a text without tokens."""
     ids = lm.tok_encode(text)[: min(TOKENS, lm.max_length)]
     return [lm.prefix_token_id, *ids[:-1]] if ids else []
 
 
 def divergence(base: torch.Tensor, tuned: torch.Tensor) -> float:
-    """The sum over tokens of KL(p_base || p_tuned), in nats, from logits [tokens, vocabulary]."""
+    """Returns the sum over all tokens of KL(p_base || p_tuned), in nats. `base` and `tuned` are logits [tokens,
+    vocabulary]."""
     total = 0.0
     for start in range(0, len(base), PLACES):
         before, after = (logits[start : start + PLACES].double().log_softmax(-1) for logits in (base, tuned))

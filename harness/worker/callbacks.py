@@ -1,6 +1,6 @@
-"""Callbacks of a training: the method's own hooks, the first step's rate, early stopping, dropout.
+"""Trainer callbacks: the method's own hooks, a learning rate above zero in the first step, early stopping, dropout.
 
-Every trainer of transformers' kind takes them. Not covered: measuring (`profiling/meter.py`).
+Every trainer that is built on transformers' Trainer takes them. Not covered: measuring (`profiling/meter.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 class Hooks(TrainerCallback):
-    """Calls the method's own hooks before the first optimiser step and after each."""
+    """Trainer callback that calls the method's hooks: `before_training` before the first optimiser step, `after_step`
+    after each step."""
 
     def __init__(self, method: Method):
         self.method = method
@@ -39,10 +40,11 @@ class Hooks(TrainerCallback):
 
 
 class FirstStep(TrainerCallback):
-    """Gives the first step of a training a learning rate above zero: in a warm-up of w steps, step k has k/w of it.
+    """Trainer callback that gives the first step a learning rate above zero: in a warm-up of w steps, step k has k/w of
+    the full rate.
 
-    The schedules of transformers begin with (k - 1)/w, so that the first step of each training, and of each stage,
-    changes nothing. What follows the warm-up is as it was.
+    The schedules of transformers begin with (k - 1)/w, so that the first step of each training, and of each stage of a
+    curriculum, would change nothing. After the warm-up the schedule is unchanged.
     """
 
     def on_train_begin(
@@ -64,15 +66,18 @@ class FirstStep(TrainerCallback):
 
 
 def warmed_up(share: Callable[[int], float], warmup: int, done: int) -> float:
-    """The share of the learning rate after so many steps, with a warm-up of `warmup` steps before what follows it."""
+    """Returns the factor on the learning rate after `done` steps: (done + 1) / `warmup` during the warm-up, then what
+    the schedule `share` gives."""
     return (done + 1) / warmup if done < warmup else share(done)
 
 
 class KeepBest(TrainerCallback):
-    """Early stopping: after `patience` validations without a lower loss, stop; in the end, take the best.
+    """Trainer callback for early stopping: ends training after `patience` validations without a lower loss, and in the
+    end puts back the weights of the lowest validation loss.
 
-    The best of the weights `held` by the optimiser are kept in memory: a checkpoint on disk would be timed as training.
-    What the method has beside them (`Method.snapshot`) is kept with them.
+    The best values of the parameters named in `held` (those that the optimiser trains) are kept in memory, as a
+    checkpoint on disk would be timed as training. The method's own state (`Method.snapshot`) is kept and restored with
+    them.
     """
 
     def __init__(self, patience: int, held: set[str], method: Method):
@@ -116,9 +121,9 @@ class KeepBest(TrainerCallback):
 
 
 class Dropout(TrainerCallback):
-    """Sets the share that the network drops of its attention weights, and in its dropout layers, for the time of
-    training alone: what is scored and saved is the network as it was configured. Adapters keep their own dropout.
-    """
+    """Trainer callback that sets the dropout probability (`share`) of attention weights and dropout layers during
+    training only: scoring and saving see the network as it was configured. Adapters keep their own dropout. Raises
+    ValueError for a network without dropout."""
 
     def __init__(self, share: float):
         self.share = share

@@ -1,9 +1,9 @@
-"""One cell on one page: load -> attach -> train -> evaluate -> save -> infer -> result. A trial ends with its scores.
+"""Runs one cell from start to end: load -> attach -> train -> evaluate -> save -> infer -> result.
 
 In: a folder with `job.json`. Out, in the same folder: `result.json` (written last, by rename), `items.parquet`,
 `weights/`. Runs in a process of its own, so that its memory is its own; what it prints goes to `log.txt`. How a cell is
-spread over several devices is not decided here (`multi_device.py`); a rank other than the first loads, attaches,
-trains, and leaves.
+spread over several devices is not decided here (`multi_device.py`); a rank other than the first ends after training,
+and a trial ends after its scores.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ if TYPE_CHECKING:
 
 
 def run(folder: Path, device: str = "cpu") -> None:
-    """Do the job in `folder` on `device`, in this process; whatever happens, a result is written."""
+    """Run the job in `folder` on `device`, in this process. A result is written whatever happens."""
     finish(folder, attempt(folder), device)
 
 
 def finish(folder: Path, result: CellResult, device: str) -> None:
-    """Write a cell's result, with where it ran and which cells (as the executor noted them) ran there meanwhile.
+    """Write a cell's result, with the device that it ran on and the keys of the cells that the executor noted as
+    running beside it.
 
-    The energy of one that was not alone is dropped: the counters saw its neighbours too.
+    If there were any, the cell's energy is dropped: the hardware's counters measured the other cells too.
     """
     beside = neighbours_of(folder)
     if beside:
@@ -50,7 +51,8 @@ def finish(folder: Path, result: CellResult, device: str) -> None:
 
 
 def attempt(folder: Path, rank: Rank | None = None) -> CellResult:
-    """Do the job in `folder`, or one rank's part of it; every failure becomes the status of the result."""
+    """Run the job in `folder`, or one rank's part of it, and return its result. Every failure becomes the result's
+    status and reason."""
     job = read_job(folder)
     started, clock = now(), time.perf_counter()
     cell_run = CellRun(folder, job, rank)
@@ -83,7 +85,8 @@ def attempt(folder: Path, rank: Rank | None = None) -> CellResult:
 
 
 def classify(error: Exception, folder: Path) -> tuple[Status, str]:
-    """The status and reason of an exception that nobody here raised. Out of memory needs a device's own error."""
+    """Returns (status, reason) of an unexpected exception: interrupted on a full disk, out of memory only on a device's
+    own error message, failed otherwise."""
     text = f"{type(error).__name__}: {error}".strip()
     if is_full(folder, error):
         return Status(Interrupted.status), f"no space left on the disk ({text.splitlines()[0]})"
@@ -95,7 +98,7 @@ def classify(error: Exception, folder: Path) -> tuple[Status, str]:
 
 
 class CellRun:
-    """The course of one cell. It owns the cell's context, its instruments, its training and its scoring."""
+    """One cell while it runs, with its context, instruments, training and scoring."""
 
     def __init__(self, folder: Path, job: Job, rank: Rank | None = None):
         self.folder, self.job = folder, job
@@ -112,7 +115,8 @@ class CellRun:
         self.base_answer: torch.Tensor | None = None  # to be compared with the attached model's
 
     def run(self) -> None:
-        """Run the cell to its end. Raises what goes wrong on the way."""
+        """Run the cell to its end, within a scratch folder that is removed afterwards. Raises whatever goes wrong on
+        the way."""
         self.context.scratch.mkdir()
         try:
             self.course()
@@ -120,7 +124,8 @@ class CellRun:
             shutil.rmtree(self.context.scratch, ignore_errors=True)
 
     def course(self) -> None:
-        """Every phase of the cell, each measured by itself."""
+        """Run every phase of the cell, each measured by itself. Ranks other than the first end after training, a trial
+        after its scores."""
         import torch
         from transformers import set_seed
 
@@ -164,9 +169,9 @@ class CellRun:
                 self.findings.facts += self.scorer.latency(model)
 
     def load(self) -> nn.Module:
-        """The model that is trained or scored, with the data and the adapters that its training takes.
+        """Returns the model to train or score, with adapters attached where the method trains any.
 
-        They are made ready here, so that "train" is training and nothing else.
+        Data and encoded rows are prepared here as well, so that the phase "train" measures training and nothing else.
         """
         context, method = self.context, self.method
         if method.uses_data:
@@ -183,12 +188,12 @@ class CellRun:
         return model
 
     def first_answer(self, attached: nn.Module | None = None) -> torch.Tensor:
-        """Log-probabilities [tokens] of the first training example's answer, by the attached model as it is now;
-        without one, by a base model that is loaded for it and given up again.
+        """Returns log-probabilities [tokens] of the first training example's answer under the model `attached`; without
+        it, under a base model that is loaded for this and released again.
 
-        A phase of its own: these forward passes are a check, and only of some methods. On a CPU weights are mapped from
-        their file and take no memory until they are used; a model that had answered would bring them all into the
-        phase load.
+        These forward passes are a phase of their own, as they are a check that only some methods need. On a CPU weights
+        are mapped from their file and take no memory until they are used; a model that had answered would bring them
+        all into the phase "load".
         """
         import torch
 
@@ -198,6 +203,7 @@ class CellRun:
             return self.answer_of(self.method.load(self.context) if attached is None else attached)
 
     def answer_of(self, model: nn.Module) -> torch.Tensor:
+        """Returns log-probabilities [tokens], in nats, of the first training example's answer under `model`."""
         import torch
 
         context = self.context
@@ -207,13 +213,14 @@ class CellRun:
         return logits.float().log_softmax(-1).gather(2, targets.clamp(min=0).unsqueeze(2)).flatten()
 
     def train(self, model: nn.Module) -> nn.Module:
-        """Fits the model by the cell's method; its training tokens and examples are added to the meter's phase."""
+        """Train the model by the cell's method and return it. The training tokens and examples are added to the meter's
+        current phase."""
         model = self.method.fit(model, self.context)
         self.meter.count(self.recorder.total_tokens or None, self.recorder.total_samples or None)
         return model
 
     def evaluate(self, model: nn.Module) -> None:
-        """Score the model; keep scores, items, scored texts, and what they say of the cell."""
+        """Score the model. Scores, facts and flags go to the findings, items and scored texts to files."""
         cell, findings, curriculum = self.cell, self.findings, self.context.curriculum
         scores, items, documents = self.scorer.score(model, (*cell.learn, *cell.retain))
         findings.scores = list(scores)
@@ -237,7 +244,8 @@ class CellRun:
 
 
 def parameter_facts(model: nn.Module, trained: bool = True) -> list[Fact]:
-    """Trainable and total parameters. Packed 4-bit weights are counted as the weights they hold."""
+    """Returns the facts `trainable_params` (0 unless `trained`) and `total_params`. Packed 4-bit weights count as the
+    weights that they hold."""
     body: nn.Module = getattr(model, "model_body", model)  # SetFit wraps its encoder
     total = trainable = 0
     for value in body.parameters():

@@ -1,8 +1,8 @@
-"""Scores along training: at some steps a cell is scored, and training goes on as if it had not been.
+"""Scores a cell at some steps of its training, without changing the training.
 
 The weights that training ends with are, to the bit, those of a training without checkpoints: random numbers, the mode
-of every module and the way that the model computes are put back. Nothing is chosen by these scores: they are those of
-the items that are scored in the end, kept for a curve. Not covered: what is scored, and where it is kept
+of every module and the way that the model computes are put back. Checkpoints choose nothing: they score the same items
+as the end of training does, and are kept for a curve. Not covered: what is scored, and where it is kept
 (`training.py`).
 """
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 
 class Checkpoints(TrainerCallback):
-    """Calls `score` with the model and the number of steps done, `count` times at equal distances before the end; with
-    `start`, before the first step of all too.
+    """Trainer callback that calls `score(model, step)` at `count` evenly spaced steps before the end of training, and
+    with `start` before the first step too.
 
-    Steps go on counting over the stages of a curriculum (`recorder` knows), each of which has `count` checkpoints.
+    Step numbers go on over the stages of a curriculum (`recorder` knows the steps before); each stage has `count`
+    checkpoints.
     """
 
     def __init__(
@@ -55,7 +56,8 @@ class Checkpoints(TrainerCallback):
 
 
 class Rungs(Checkpoints):
-    """The same for a trial that may be ended early: `lags`, given the rung too, scores it and says so."""
+    """Trainer callback that scores a trial at the rungs of its pruner, and ends training when `lags(model, step, rung)`
+    returns True. Rungs are numbered from 1."""
 
     def __init__(self, trial: dict[str, Any], lags: Callable[[nn.Module, int, int], bool], recorder: StepRecorder):
         super().__init__(trial["rungs"], self.judge, recorder)
@@ -81,17 +83,18 @@ class Rungs(Checkpoints):
 
 
 def evenly_spaced(steps: int, count: int) -> list[int]:
-    """`count` step numbers that divide `steps` into equal parts, rounded; fewer where there are not so many. The last
-    step is left out: what training ends with is scored anyway."""
+    """Returns `count` step numbers that divide `steps` into equal parts, rounded; fewer where there are too few steps.
+    The last step is left out, as the model at the end of training is scored anyway."""
     rounded = {round(number * steps / (count + 1)) for number in range(1, count + 1)}
     return sorted(rounded - {0, steps})
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Within the block a model in training is one that can be scored; afterwards all is as it was.
+    """Make a model in training ready to be scored within the block, and put everything back afterwards.
 
-    What is scored computes as in the end: without the autocast that accelerate puts around `forward`, with its cache.
+    The model then computes as it does after training: without the autocast that accelerate puts around `forward`, and
+    with its cache of keys and values.
     """
     import numpy
     import torch

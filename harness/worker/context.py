@@ -1,4 +1,5 @@
-"""The context of a cell: what the worker lends to its method, objectives and curriculum.
+"""The context of a cell: the data, models, encoding and training that the worker lends to its method, objectives and
+curriculum.
 
 Plug-ins are given it as `methods.base.Context`, which lists the parts that they may use; everything else here is the
 worker's own. Not covered: the course of a cell (`cell.py`), and how it is trained (`training.py`) and scored
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 
 class Trains(Protocol):
-    """The part of a context that trains the model of the cell (`training.CellTraining`)."""
+    """Protocol of the object that trains the cell's model and to which a context passes on; `training.CellTraining`
+    implements it."""
 
     def train(self, model: nn.Module, method: Method) -> nn.Module: ...
     def train_on(self, rows: list[Row], model: nn.Module, method: Method, changes: Mapping[str, Any]) -> nn.Module: ...
@@ -46,10 +48,11 @@ class Trains(Protocol):
 
 
 class CellContext:
-    """One cell's job, data and models.
+    """The job, data, models and encoding of one cell, as plug-ins use them (see `methods.base.Context` for each
+    method).
 
-    `scratch` is a folder for what must not outlive the cell. `training` trains its model: whoever runs the cell sets
-    it; the context of a needed cell has none, as its model is trained already.
+    `scratch` is a folder for what must not outlive the cell. `training` trains the cell's model: whoever runs the cell
+    sets it. The context of a needed cell has none, as the needed model is trained already.
     """
 
     training: Trains
@@ -72,7 +75,7 @@ class CellContext:
 
     @cached_property
     def curriculum(self) -> Curriculum:
-        """The cell's own, or one stage on its task."""
+        """The cell's curriculum; where it has none, a single stage on the cell's task."""
         return self.recipe.curriculum or Single()
 
     # --- models ---
@@ -89,7 +92,8 @@ class CellContext:
         return load_model(folder or self.base, self.settings, quantize)
 
     def load_need(self, role: str, fold: bool = False) -> nn.Module:
-        """A needed cell's model, restored by its own method on its own base model."""
+        """Returns a needed cell's model, restored by that cell's method on its own base model; with `fold`, as plain
+        weights."""
         needed = CellContext(self.job.of_need(role), self.scratch)
         model = needed.method.restore(needed, self.needs[role])
         return needed.method.fold(model) if fold else model
@@ -109,7 +113,8 @@ class CellContext:
         return self.data.examples(split, task, n, render)
 
     def _revised(self, drawn: list[Example]) -> list[Example]:
-        """Training examples as the objectives want them learned: a teacher may answer them anew."""
+        """Returns training examples as the objectives want them learned: a teacher, for instance, may answer them
+        anew."""
         for objective in self.recipe.objectives:
             drawn = objective.examples(drawn, self)
         return drawn

@@ -1,8 +1,9 @@
-"""Training on several devices: which rows each of them takes, what is divided, and the whole model afterwards.
+"""Trains one model on several devices: divides each batch, chooses how weights are shared, and gathers the whole model
+afterwards.
 
 The data loader is the one-process run's own, and each device takes its share of every batch, so the order of the
-examples, the batches at the end of an epoch and the losses are those of one device. Not covered: how the
-processes come to be (`multi_device.py`), and the training loop itself (`train.py`).
+examples, the batches at the end of an epoch and the losses are those of one device. Not covered: how the processes come
+to be (`multi_device.py`), and the training loop itself (`train.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ COUNTS = "counts"  # the key of a batch under which its true size is found
 
 @dataclass(frozen=True)
 class Rank:
-    """One of the `count` processes that train a cell together, from 0, with CPU `threads` of its own."""
+    """One of the `count` processes that train a cell together: its `number`, from 0, and the CPU `threads` that it
+    uses."""
 
     number: int
     count: int
@@ -41,7 +43,8 @@ class Rank:
 
 @dataclass(frozen=True)
 class Share:
-    """Collates one device's rows of a batch, and counts the whole batch: {…, counts: (tokens, rows)}."""
+    """Collator of one device: makes a batch of every `devices`-th row, from row `rank` on, and adds (tokens, rows) of
+    the whole batch under the key `COUNTS`."""
 
     collate: Collate
     rank: int
@@ -55,7 +58,8 @@ class Share:
 def shared_loader(
     rows: Dataset[Row], batch_size: int, sampler: Sampler[int] | None, collate: Collate, accelerator: Accelerator
 ) -> DataLoader[Row]:
-    """Loads batches of `batch_size` over all devices; this device is given its share of each."""
+    """Returns a data loader whose batches have `batch_size` rows over all devices, of which this device is given its
+    share."""
     share = Share(collate, accelerator.process_index, accelerator.num_processes)
     return prepare_data_loader(
         DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=share),
@@ -69,7 +73,8 @@ def shared_loader(
 
 
 def strategy_arguments(strategy: str, devices: int) -> dict[str, Any]:
-    """The TrainingArguments that choose a strategy. Weights of `ddp` and `deepspeed` are whole on every device."""
+    """Returns the TrainingArguments that choose a strategy (`ddp`, `fsdp` or `deepspeed`); none for a single device.
+    With `ddp` and `deepspeed` the weights are whole on every device."""
     if devices == 1:
         return {}
     if strategy == "fsdp":
@@ -90,7 +95,8 @@ def strategy_arguments(strategy: str, devices: int) -> dict[str, Any]:
 
 
 def shard_on_cpu(accelerator: Accelerator, plugin: dict[str, Any]) -> None:
-    """FSDP among CPU processes, as it is tested: accelerate knows it for GPUs only, and would do DDP instead."""
+    """Make accelerate use FSDP among CPU processes, as tests do: by itself it would use DDP there, since it knows FSDP
+    for GPUs only. `plugin` holds the arguments of its FSDP plug-in."""
     state = accelerator.state
     if state.distributed_type is DistributedType.MULTI_CPU:
         # In both places, as accelerate itself keeps it: the second would be copied over the first.
@@ -99,7 +105,8 @@ def shard_on_cpu(accelerator: Accelerator, plugin: dict[str, Any]) -> None:
 
 
 def outline(model: torch.nn.Module) -> torch.nn.Module:
-    """The model without memory for its weights (meta device): FSDP takes the original apart in place."""
+    """Returns a copy of the model without memory for its weights (meta device), to be filled after training: FSDP takes
+    the original apart in place."""
     empty = {
         id(value): torch.nn.Parameter(torch.empty_like(value, device="meta"), requires_grad=value.requires_grad)
         for value in model.parameters()
@@ -108,7 +115,8 @@ def outline(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def filled(model: torch.nn.Module, accelerator: Accelerator, empty: torch.nn.Module) -> torch.nn.Module:
-    """`empty` with the weights of a sharded model, gathered into the first process's memory; elsewhere still empty."""
+    """Returns the model `empty` (from `outline`) with the weights of a sharded model, gathered into the first process's
+    memory. In the other processes it stays without weights."""
     weights = accelerator.get_state_dict(model)
     if accelerator.is_main_process:
         empty.load_state_dict(weights, assign=True)
@@ -119,8 +127,8 @@ def filled(model: torch.nn.Module, accelerator: Accelerator, empty: torch.nn.Mod
 
 
 def leave_group(model: torch.nn.Module) -> torch.nn.Module:
-    """End the group of processes: what follows (scoring, saving) is the first one's alone. Returns the model, there on
-    its device."""
+    """End the group of processes, as scoring and saving are the first rank's alone. Returns the model, which the first
+    rank moves to its GPU if there is one."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

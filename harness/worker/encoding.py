@@ -1,4 +1,5 @@
-"""Examples and running text as token ids, encoded as the scorer encodes what it asks; and what was cut off of them."""
+"""Encodes examples and running text as token ids, exactly as the scorer encodes its questions, and counts the tokens
+that are cut off."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ Row = dict[str, list[int]]  # {input_ids, labels}, as long as each other; -100 w
 
 
 class Encoding:
-    """Encodes for one cell, at most `max_length` tokens a row, and counts what it cuts off."""
+    """Encoder of one cell's training data: cuts every row to `max_length` tokens and counts what it cuts off."""
 
     def __init__(self, max_length: int):
         self.max_length = max_length
@@ -23,22 +24,23 @@ class Encoding:
         self.text_cut: list[int] = []  # tokens of each passage of running text
 
     def rows(self, lm: TunedLM, examples: Sequence[Example]) -> list[Row]:
-        """Rows of examples; the loss is on their answers. Contexts lose their beginning, but for what opens every
-        text."""
+        """Returns a row {input_ids, labels} for each example; the loss is on its answer. A context that is too long
+        loses its beginning, except for the tokens that open every text."""
         rows, cut = encoded(lm, examples, self.max_length)
         self.cut.update(zip(examples, cut, strict=True))
         return rows
 
     def text_rows(self, lm: TunedLM, texts: Iterable[str]) -> list[Row]:
-        """Rows of running text behind the scorer's prefix token; the loss is on every other token. Texts lose their
-        end."""
+        """Returns a row {input_ids, labels} for each text, behind the scorer's prefix token; the loss is on every other
+        token. A text that is too long loses its end."""
         token_ids = [[lm.prefix_token_id, *lm.tok_encode(text)] for text in texts]
         self.text_cut += [max(0, len(ids) - self.max_length) for ids in token_ids]
         return [{"input_ids": ids[: self.max_length], "labels": [-100, *ids[1 : self.max_length]]} for ids in token_ids]
 
     def truncation(self, learned: Iterable[Example]) -> list[Fact]:
-        """Facts of what `max_length` cut off the training data, 0 where it cut nothing; none for a method that encodes
-        its examples in its own way. Running text that is read besides counts too, each passage as an example."""
+        """Returns facts of how many of the `learned` examples, and how many of their tokens, `max_length` has cut; 0
+        where it cut nothing. Each passage of running text that was read counts as an example. Empty for a method that
+        encodes its examples in its own way."""
         cut = [self.cut[example] for example in learned if example in self.cut] + self.text_cut
         if not cut:
             return []
@@ -49,15 +51,17 @@ class Encoding:
 
 
 def encoded(lm: TunedLM, examples: Sequence[Example], max_length: int) -> tuple[list[Row], list[int]]:
-    """(rows of examples as the scorer encodes what it asks, tokens that each row lost to `max_length`)."""
+    """Returns (a row {input_ids, labels} for each example, encoded as the scorer encodes its questions; the number of
+    tokens that each row lost to `max_length`)."""
     return encode(list(examples), encoder_of(lm), lm.eot_token_id, max_length, writer_of(lm), lm.openings())
 
 
 def encoder_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]:
-    """The scorer's own (context, continuation) -> token ids; an empty context is its prefix token, as there.
+    """Returns the scorer's own function (context, continuation) -> (context ids, continuation ids). An empty context
+    becomes the scorer's prefix token.
 
-    lm-eval counts white space at the end of a context as part of the answer. Of the same tokens, those that the context
-    alone ends with are its own here: else half of an answer's loss would be a template's line break.
+    lm-eval counts white space at the end of a context as part of the answer. Here the tokens with which the context
+    alone ends are given back to the context: otherwise half of an answer's loss would be a template's line break.
     """
 
     def encoder(context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -74,10 +78,11 @@ def encoder_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]
 
 
 def writer_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]:
-    """(context, answer) -> token ids, of an answer that the model writes: behind the very tokens that it is asked with.
+    """Returns a function (context, answer) -> (context ids, answer ids) for answers that the model generates. The
+    context ids are the very tokens from which it generates.
 
-    The two together may be other tokens (a blank at the end of the context joins the answer's first word): then the
-    answer's tokens are those that read as the answer behind the context.
+    Context and answer together may be other tokens (a blank at the end of the context joins the answer's first word).
+    The answer's tokens are then those that decode to the answer when they follow the context.
     """
 
     def writer(context: str, answer: str) -> tuple[list[int], list[int]]:
@@ -96,5 +101,5 @@ def writer_of(lm: TunedLM) -> Callable[[str, str], tuple[list[int], list[int]]]:
 
 
 def behind(start: list[int], whole: list[int]) -> list[int] | None:
-    """What follows `start` in `whole`; None where `whole` begins with something else."""
+    """Returns what follows `start` in `whole`; None where `whole` does not begin with `start`."""
     return whole[len(start) :] if whole[: len(start)] == start else None

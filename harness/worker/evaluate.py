@@ -1,4 +1,4 @@
-"""In: what a method hands back (an lm-eval LM) and tasks. Out: scores and per-item values.
+"""Scores an lm-eval LM, which a method hands back, on tasks: returns scores and per-item values.
 
 lm-eval asks the questions and marks the answers. Its samples become items here, and every standard error is computed
 from them (lm-eval gives none for perplexity).
@@ -39,7 +39,7 @@ Documents = dict[tuple[str, str], str]  # (task, doc_id) -> scored text
 
 
 class Evaluation(NamedTuple):
-    """The outcome of scoring some tasks: each task's headline is the first of its scores."""
+    """Scores, items and scored texts of some tasks. The first of a task's scores is its headline."""
 
     scores: list[Score]
     items: list[Item]
@@ -47,9 +47,11 @@ class Evaluation(NamedTuple):
 
 
 class TunedLM(HFLM):
-    """lm-eval's HFLM for a model in memory; equal (context, continuation[:-1]) pairs are run once, and
-    logits are computed only where a continuation token is predicted; what is the same for every input (soft
-    prompts, DoRA's weight norms) is computed once. The log-likelihoods are HFLM's."""
+    """lm-eval's HFLM for a model in memory: the same log-likelihoods with less work.
+
+    Equal (context, continuation[:-1]) pairs are run once, logits are computed only where a continuation token is
+    predicted, and what is the same for every input (soft prompts, DoRA's weight norms) is computed once.
+    """
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch_size: int):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
@@ -112,9 +114,11 @@ class TunedLM(HFLM):
         requests: Sequence[TokenRequest],
         size: int,
     ) -> Iterator[tuple[nn.Module, int, Sequence[tuple[int, ...]]]]:
-        """(what runs them, how many of their first tokens it has run already, inputs) of each batch, longest first.
+        """Yields for each batch (the model to run, the number of first tokens that it has run already, at most `size`
+        inputs).
 
-        Inputs that begin with `opening` follow what was run once; none where the model has a prompt of its own.
+        Inputs that begin with `opening` come first, on a model that has run the opening once; the others follow. In
+        both parts the longest inputs come first. A model with a prompt of its own ignores `opening`.
         """
         opening = () if hasattr(model, "is_opened") else self.opening
         cached = [
@@ -138,13 +142,14 @@ class TunedLM(HFLM):
                 yield run, skipped, some[start : start + size]
 
     def open_with(self, token_ids: Sequence[int]) -> None:
-        """Run these tokens once for all inputs that begin with them: what a method puts before every question."""
+        """Set the tokens that a method puts before every question: they are run once for all inputs that begin with
+        them."""
         if tuple(token_ids) != self.opening:
             self.opening, self._opened = tuple(token_ids), None
 
     def logits_of(self, texts: Iterable[Sequence[int]]) -> Iterator[torch.Tensor]:
-        """Logits [tokens, vocabulary] behind each token of a text, for one text (token ids) after the other, from the
-        model as it is scored."""
+        """Yields the logits [tokens, vocabulary] behind each token of a text (token ids), one text after the other,
+        from the model as it is scored."""
         model = prompt_run_once(self.model)
         for tokens in texts:
             ids = torch.tensor([list(tokens)], device=self.device)
@@ -165,12 +170,14 @@ class TunedLM(HFLM):
             self._model = whole
 
     def openings(self) -> list[list[int]]:
-        """What may open every text: what the tokenizer puts before it, or a chat template's beginning-of-text token."""
+        """Returns the token ids that may open every text: those that the tokenizer puts before it, and the
+        beginning-of-text token of a chat template. Both may be empty."""
         begin = self.tokenizer.bos_token_id
         return [list(self.tok_encode("")), [] if begin is None else [begin]]
 
     def question_tokens(self, context: str) -> list[int]:
-        """Token ids of what an answer is written behind, in training as in scoring; never none."""
+        """Returns the token ids of a context from which an answer is generated, in training as in scoring; the prefix
+        token for an empty context."""
         return list(self.tok_encode(context)) or [self.prefix_token_id]
 
     def tok_batch_encode(
@@ -180,8 +187,12 @@ class TunedLM(HFLM):
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(token ids, attention mask) [texts, tokens] of what answers are written behind, padded on one side; texts
-        lose their beginning, but for what opens them. lm-eval's own encodes batches otherwise than single texts."""
+        """Returns (token ids, attention mask), each [texts, tokens], of contexts from which answers are generated,
+        padded on one side.
+
+        Texts longer than `left_truncate_len` lose their beginning, except for the tokens that open every text.
+        lm-eval's own method encodes a batch differently from single texts.
+        """
         rows = [self.question_tokens(text) for text in strings]
         if left_truncate_len:
             openings = self.openings()
@@ -196,7 +207,7 @@ class TunedLM(HFLM):
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Within the block, what is the same for every input is made once for all, and no progress is shown."""
+        """Compute what is the same for every input once, and show no progress bars, for the length of the block."""
         whole = self.model
         self._model, self.quiet = prompt_run_once(whole), True
         try:
@@ -213,12 +224,13 @@ class TunedLM(HFLM):
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """The beginning of a text, in quotes."""
+    """Returns the first `most` characters of a text in quotes, with `…` where it goes on."""
     return repr(text if len(text) <= most else f"{text[:most]}…")
 
 
 def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float, bool]:
-    """(log-likelihood in nats, whether greedy decoding gives it) from logits [tokens, vocabulary]."""
+    """Returns (log-likelihood of `continuation` in nats, whether greedy decoding gives it) from logits [tokens,
+    vocabulary]."""
     wanted = torch.tensor(list(continuation), device=logits.device)
     logs = torch.log_softmax(logits.float(), dim=-1)
     value = logs.gather(1, wanted.unsqueeze(1)).sum()
@@ -228,8 +240,8 @@ def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float
 def evaluate(
     lm: LM, tasks: Mapping[str, ConfigurableTask], roles: Mapping[str, str], chat: Collection[str] = ()
 ) -> Evaluation:
-    """Score every task, by name, with its role ("task" or "retain"); those in `chat` are asked through the model's chat
-    template."""
+    """Score the tasks (name -> lm-eval task), each in its role (`task` or `retain`), and return scores, items and
+    texts. Tasks in `chat` are asked through the model's chat template."""
     from lm_eval import evaluator
 
     for task in tasks.values():
@@ -264,13 +276,18 @@ def evaluate(
 
 
 def no_classes(task: str) -> bool:
-    """Of a plain language model: the probability of a choice is that of its text."""
+    """Returns False for every task: a plain language model gives the probability of a choice's text, not of the choice
+    itself."""
     return False
 
 
 def without_lengths(task: ConfigurableTask, sample: Sample) -> Sample:
-    """A sample of a scorer that gives the choices' own probabilities: there is no text to divide by the length of, so
-    the metrics that do so are those of the likeliest choice, as `acc` is."""
+    """Returns a sample whose metrics divide by no length, for a scorer that gives the probabilities of the choices
+    themselves.
+
+    Such choices have no text to divide by the length of, so `acc_norm` and `acc_bytes` are computed from the likeliest
+    choice, as `acc` is.
+    """
     found = [metric for metric in BY_LENGTH if metric in sample["metrics"]]
     if not found:
         return sample
@@ -283,12 +300,13 @@ def without_lengths(task: ConfigurableTask, sample: Sample) -> Sample:
 
 
 def question_of(sample: Sample) -> str:
-    """The text that lm-eval asked a document with."""
+    """Returns the text with which lm-eval asked the sample's document."""
     return str(sample["arguments"][0][0])
 
 
 def doc_ids(samples: list[Sample]) -> list[str]:
-    """A document's hash and its occurrence: stable when other documents come or go."""
+    """Returns an id for each sample: 16 digits of its document's hash, and which occurrence of that document it is. Ids
+    are stable when other documents come or go."""
     seen: Counter[str] = Counter()
     names = []
     for sample in samples:
@@ -299,7 +317,7 @@ def doc_ids(samples: list[Sample]) -> list[str]:
 
 
 def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sample]) -> tuple[list[Score], list[Item]]:
-    """Scores and items of one task, from lm-eval's samples."""
+    """Returns (scores, items) of one task, from lm-eval's samples. The headline's score comes first."""
     ids = doc_ids(samples)
     scores: list[Score] = []
     items: list[Item] = []
@@ -347,7 +365,7 @@ def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sampl
 
 
 def describe(task: ConfigurableTask, sample: Sample) -> tuple[str, str]:
-    """(what the model answered, what was right), as text."""
+    """Returns (the model's answer, the right answer) as text; empty where there is none."""
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(sample["doc"])
         logs = [answer[0] for answer in sample["filtered_resps"]][: len(choices)]
@@ -359,19 +377,20 @@ def describe(task: ConfigurableTask, sample: Sample) -> tuple[str, str]:
 
 
 def choice_cross_entropy(logs: Sequence[float], right: int) -> float:
-    """-log of the right choice's probability among the choices (nats)."""
+    """Returns -log of the right choice's probability among all choices, in nats. `logs` are the choices'
+    log-likelihoods, `right` is the index of the right one."""
     top = max(logs)
     return top + math.log(sum(math.exp(value - top) for value in logs)) - logs[right]
 
 
 def spread_evenly(values: Sequence[T], most: int) -> list[T]:
-    """At most `most` of some values, evenly spaced from the first."""
+    """Returns at most `most` of the values, evenly spaced and beginning with the first."""
     count = min(most, len(values))
     return [values[number * len(values) // count] for number in range(count)]
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and its standard error s/√n (None for a single value)."""
+    """Returns the mean and its standard error s/√n (None for a single value)."""
     n = len(values)
     mean = sum(values) / n
     if n < 2:
@@ -380,12 +399,14 @@ def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    """Sum of the first over sum of the second: log-likelihood per word over all texts."""
+    """Returns the sum of the first numbers over the sum of the second, such as log-likelihood per word over all
+    texts."""
     return sum(top for top, _ in pairs) / sum(bottom for _, bottom in pairs)
 
 
 def jackknife(values: Sequence[T], aggregate: Callable[[list[T]], float]) -> tuple[float, float | None]:
-    """An aggregate of items and its delete-one jackknife standard error (Efron & Stein 1981)."""
+    """Returns an aggregate of the values and its delete-one jackknife standard error (Efron & Stein 1981; None for a
+    single value)."""
     values = list(values)
     whole, n = float(aggregate(values)), len(values)
     if n < 2:

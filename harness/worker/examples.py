@@ -21,9 +21,10 @@ UNITS = {"truncated_words": "words", "selection_seconds": "s"}  # of facts about
 
 
 class CellExamples:
-    """Draws a cell's examples, each set once. What was done to the training data becomes facts in `findings`.
+    """The training and test data of one cell; each set of examples is drawn once. What was done to training data
+    becomes facts in `findings`.
 
-    `revise` is what the objectives make of training examples before they are learned.
+    `revise` changes training examples before they are learned, as the cell's objectives ask.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class CellExamples:
         return self.drawn[key]
 
     def learned(self) -> list[Example]:
-        """Every training example that was drawn so far."""
+        """Returns every training example that was drawn so far."""
         return [example for (_, split, *_), drawn in self.drawn.items() if split == "train" for example in drawn]
 
     def spoilt(self, name: str, n: int, render: Render | None) -> list[Example]:
-        """Training examples of the quality that the cell asks for; what was done to them becomes facts."""
+        """Returns `n` training examples of the task `name`, corrupted and selected as the cell's `data` asks; what was
+        done to them becomes facts."""
         started = time.perf_counter()
         drawn, record = draw(self.tasks[name], n, self.seed, Quality.of(self.cell.data), self.base_losses, render)
         if "select" in self.cell.data:
@@ -81,9 +83,10 @@ class CellExamples:
         return drawn
 
     def base_losses(self, pool: Sequence[Example]) -> list[float]:
-        """The base model's loss of each example, in nats per answer token: that with which training would begin.
+        """Returns the loss of each example, in nats per answer token, under the base model or the model that `judge`
+        names: the loss at which training would begin.
 
-        Plain weights, also where a method would quantise them, so that every method gets the same examples.
+        The weights are plain even where a method would quantise them, so that every method gets the same examples.
         """
         from harness.models import load_model, load_tokenizer
         from harness.worker.encoding import encoded

@@ -1,4 +1,5 @@
-"""The parts of a cell's result that no instrument keeps by itself, gathered on its way."""
+"""Collects the scores, facts, flags and checkpoints of a cell while it runs: the parts of its result that no instrument
+keeps."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from harness.records import Checkpoint, Fact, Flag, Job, RungScore, Score
 
 @dataclass
 class Findings:
-    """Scores, facts, flags and scores on the way, each in the order in which they came."""
+    """Scores, facts, flags, checkpoints and rung scores of one cell, each in the order in which they came."""
 
     scores: list[Score] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
@@ -19,7 +20,8 @@ class Findings:
 
     @classmethod
     def of_job(cls, job: Job) -> Findings:
-        """Findings from before the cell begins: failed self-checks, leaks of its data, predicted memory."""
+        """Returns the findings from before the cell begins: failed self-checks, leaks of its data, predicted memory in
+        bytes."""
         findings = cls()
         if job.bad_instruments:
             findings.flags.append(Flag("bad_instruments", {"failed": list(job.bad_instruments)}))
@@ -32,5 +34,5 @@ class Findings:
         return findings
 
     def fact(self, name: str) -> float | None:
-        """The value of a fact, or None."""
+        """Returns the value of the fact with this name, or None."""
         return next((fact.value for fact in self.facts if fact.name == name), None)

@@ -1,4 +1,4 @@
-"""Flags that a cell's own figures raise, each with its evidence."""
+"""Flags that are raised from a cell's own scores and losses, each with its evidence."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ LEVEL = 0.05
 
 
 def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item], base_items: Path) -> list[Flag]:
-    """A flag when there are learned tasks on which the cell is not better than the untouched base model, with the
-    evidence of each.
+    """Returns the flag `learned_nothing` if the cell is not better than the untouched base model on some learned tasks,
+    with the evidence of each; otherwise no flag.
 
     Two paired one-sided tests over items, at 0.05 between them (Bonferroni): Student's t of the gain in
-    choice-normalised cross-entropy, where the task has choices, and a test of the headline metric: an exact
-    sign test where items are right or wrong (McNemar), Student's t where they are graded. The headline
-    counts because a classifier that is right but unsure of itself has learned.
+    choice-normalised cross-entropy, where the task has choices, and a test of the headline metric: an exact sign test
+    where items are right or wrong (McNemar), Student's t where they are graded. The headline counts because a
+    classifier that is right but unsure of itself has learned.
     """
     base = base_values(base_items)
     evidence_by_task: dict[str, dict[str, float]] = {}
@@ -58,8 +58,9 @@ def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item]
 
 
 def not_the_base(before: Tensor, after: Tensor) -> list[Flag]:
-    """A flag when a method that says it starts as the base model does not: log-probabilities [tokens] of the same
-    answer, `before` and `after` it was put on the model, differ by more than `START` nats."""
+    """Returns the flag `not_the_base_at_start` if a method that says it starts as the base model does not: the
+    log-probabilities [tokens] of the same answer, `before` and `after` the method was put on the model, differ by more
+    than `START` nats. Otherwise no flag."""
     change = float((after - before).abs().max()) if after.shape == before.shape else float("inf")
     if change <= START:
         return []
@@ -67,7 +68,8 @@ def not_the_base(before: Tensor, after: Tensor) -> list[Flag]:
 
 
 def p_of_gain(gains: list[float]) -> float:
-    """One-sided p-value of "the gain is above zero": by signs for gains of -1, 0 and 1, else Student's t."""
+    """Returns the one-sided p-value of "the gain is above zero": by an exact sign test where all gains are -1, 0 or 1,
+    else by Student's t."""
     from scipy.stats import binomtest, ttest_1samp
 
     if set(gains) <= {-1.0, 0.0, 1.0}:
@@ -79,9 +81,12 @@ def p_of_gain(gains: list[float]) -> float:
 
 
 def of_answers(steps: Iterable[Step], head: bool = False) -> list[Step]:
-    """Copies of the steps with the answers' cross-entropy as their `loss`; steps without one are left out, as penalties
-    and terms of objectives fall and rise for reasons of their own. `head`: steps of a classification head keep their
-    own loss, the cross-entropy of its labels, which may be compared within its own cell."""
+    """Returns copies of the steps whose `loss` is the cross-entropy of the answers. Steps without a cross-entropy are
+    left out, as penalties and terms of objectives fall and rise for reasons of their own.
+
+    With `head`, steps of a classification head keep their own loss, the cross-entropy of its labels, which may be
+    compared within the cell.
+    """
     return [
         replace(step, loss=step.loss if step.cross_entropy is None else step.cross_entropy)
         for step in steps
@@ -90,11 +95,11 @@ def of_answers(steps: Iterable[Step], head: bool = False) -> list[Step]:
 
 
 def overfitted(steps: Iterable[Step]) -> list[Flag]:
-    """A flag when the validation loss has turned up, by a twentieth of its lowest, while the training loss fell on:
-    steps of `of_answers`.
+    """Returns the flag `overfitting` if the validation loss ended more than 5% above its lowest value while the
+    training loss fell on; otherwise no flag. `steps` are those of `of_answers`.
 
     Evidence: the step and loss where validation was lowest, the last validation loss, and its distance from the
-    training loss at the end (means of a tenth of the steps). Says nothing without three validations.
+    training loss at the end (means of a tenth of the steps). Needs at least three validations.
     """
     steps = list(steps)
     training = [step for step in steps if step.split == "train"]
@@ -119,10 +124,12 @@ def overfitted(steps: Iterable[Step]) -> list[Flag]:
 
 
 def underfitted(steps: Iterable[Step]) -> list[Flag]:
-    """A flag when the training loss (of `of_answers`) was still falling at the end.
+    """Returns the flag `underfitting` if the training loss was still falling at the end; otherwise no flag. `steps` are
+    those of `of_answers`.
 
-    That is: a line through its last third (least squares) falls by a tenth of its start or more, and its slope is below
-    zero at 0.05 (one-sided t-test). What is learnt by heart, to a hundredth of a nat, has nowhere to fall.
+    A line through the last third of the losses (least squares) must fall by a tenth of its start or more, with a slope
+    below zero at 0.05 (one-sided t-test). A loss below a hundredth of a nat is learnt by heart and has nowhere to fall.
+    Needs at least 12 steps.
     """
     from scipy.stats import linregress
 
@@ -139,9 +146,11 @@ def underfitted(steps: Iterable[Step]) -> list[Flag]:
 
 
 def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_items: Path) -> list[Flag]:
-    """A flag when there are retained tasks whose headline fell by more than its limit (`FORGETTING`) below the
-    untouched base model's, with the evidence of each: a paired one-sided t-test over items against that limit, at 0.05.
-    Other metrics have no limit."""
+    """Returns the flag `forgetting` if the headline of some retained tasks fell by more than its limit (`FORGETTING`)
+    below the untouched base model's, with the evidence of each; otherwise no flag.
+
+    The test is a paired one-sided t-test over items against that limit, at 0.05. Other metrics have no limit.
+    """
     from scipy.stats import ttest_1samp
 
     evidence_by_task: dict[str, dict[str, float | str]] = {}
@@ -166,7 +175,7 @@ def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_it
 
 
 def base_values(base_items: Path) -> dict[tuple[str, str, str], float]:
-    """(task, doc_id, metric) -> value, of the untouched base model."""
+    """Returns (task, doc_id, metric) -> value of the untouched base model, from its file of items."""
     import pyarrow.parquet as pq
 
     return {(row["task"], row["doc_id"], row["metric"]): row["value"] for row in pq.read_table(base_items).to_pylist()}

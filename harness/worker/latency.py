@@ -1,10 +1,10 @@
 """How fast the adapted model answers: latency of one document alone, throughput of a batch of them.
 
-It is asked documents of a scored task, with the very requests that scoring made of them, through whatever the method
-hands back for scoring; so classifiers, prompting and retrieval are measured with all that they do for an answer. A
-document of multiple choice is answered when all its choices are scored, one of generated text when it has been
-generated. What can be folded into the base's weights has been, as it would be served; its latency unfolded is a fact
-of its own. Measured after scoring, it changes no score.
+The model answers documents of a scored task, with the very requests and the very LM of scoring; so classifiers,
+prompting and retrieval are measured with all that they do for an answer. A document of multiple choice is answered when
+all its choices are scored, one of generated text when it has been generated. Adapters that can be folded into the
+base's weights are folded, as they would be served; the latency before folding is a fact of its own. Measured after
+scoring, it changes no score.
 
 Suites have many cells, so the time is bounded: some seconds with a model of 135M on two cores.
 """
@@ -33,10 +33,11 @@ P90_FROM = 5  # passes; among fewer there is no slowest tenth
 
 
 def inference_facts(lm: LM, requests: Sequence[Instance], batch_size: int) -> list[Fact]:
-    """Facts of `latency_ms_…` at batch 1 and of throughput at `inference_batch` documents: `batch_size` of them, fewer
-    where there are not as many or where these would take too long. `requests` are lm-eval's, of one task.
+    """Returns facts of the latency of single documents (`latency_ms_…`) and of the throughput of a batch of
+    `inference_batch` documents. `requests` are lm-eval's, of one task.
 
-    Tokens per second are those that the model was given, without padding; absent where nobody counts them (classifiers,
+    The batch has `batch_size` documents, fewer where there are not as many or where these would take too long. Tokens
+    per second count the tokens that the model was given, without padding; absent where nobody counts them (classifiers,
     generated text).
     """
     requests_by_document: dict[int, list[Instance]] = {}
@@ -62,7 +63,8 @@ def inference_facts(lm: LM, requests: Sequence[Instance], batch_size: int) -> li
 
 
 def unfolded_facts(lm: LM, requests: Sequence[Instance]) -> list[Fact]:
-    """The latency of a model whose adapters still stand beside the weights, as a fact."""
+    """Returns the fact `latency_ms_p50_unfolded`: the median latency in ms of a model whose adapters are still apart
+    from the base's weights."""
     return [
         Fact("latency_ms_p50_unfolded", fact.value, "ms", False)
         for fact in inference_facts(lm, requests, 1)
@@ -71,7 +73,8 @@ def unfolded_facts(lm: LM, requests: Sequence[Instance]) -> list[Fact]:
 
 
 def throughput(lm: LM, batch: Sequence[Sequence[Instance]]) -> list[Fact]:
-    """Facts of documents asked together, several times."""
+    """Returns facts of a batch of documents that are asked together, several times: its size, documents per second and,
+    where they are counted, tokens per second."""
     together = [request for document in batch for request in document]
     tokens: list[int] = []
 
@@ -91,7 +94,8 @@ def throughput(lm: LM, batch: Sequence[Sequence[Instance]]) -> list[Fact]:
 
 
 def answer(lm: LM, requests: Sequence[Instance]) -> None:
-    """Ask requests, which lm-eval groups by kind, once more; the answers that were scored stay as they are."""
+    """Ask the model the requests once more, grouped by kind as lm-eval does. The answers are dropped: those that were
+    scored stay as they are."""
     for kind in dict.fromkeys(request.request_type for request in requests):
         getattr(lm, kind)([request for request in requests if request.request_type == kind])
 
@@ -101,8 +105,9 @@ def tokens_of(lm: LM) -> int:
 
 
 def repeated(work: Callable[[int], None], most: int, seconds: float) -> list[float]:
-    """Seconds of `work(1)`, `work(2)`, … after `work(0)`, which warms up: `most` of them, fewer where these take more
-    than `seconds` together. Where `work(0)` alone does, its time is returned."""
+    """Returns the seconds that each of `work(1)`, `work(2)`, … took, after `work(0)` to warm up: at most `most` times,
+    and none is begun once all together have taken `seconds`. Where `work(0)` alone takes that long, its own time is
+    returned."""
     times: list[float] = []
     while len(times) < most + 1 and sum(times) < seconds:
         started = time.perf_counter()

@@ -1,13 +1,13 @@
-"""One cell on several devices: a process (a rank) a device, launched through accelerate, and one result.
+"""Runs one cell on several devices: one process (a rank) per device, and one joint result.
 
 Every rank loads, attaches and trains; the first also scores and saves. On GPUs a rank has a device, on a CPU it
 has its part of the cell's threads and talks over gloo, which is how all this is tested.
 
 The environment and the entry of a rank are accelerate's (`PrepareForLaunch`, which its own launchers use too). The
-processes are started here, because of those launchers `accelerate launch` puts ranks into sessions of their own, out
-of reach of what ends a stuck cell, and among CPUs asks for mpirun; and `notebook_launcher` refuses a process that
-has imported bitsandbytes, which every cell forked from the preloaded server has. So ranks belong to the cell's
-process group, die with its process, and a failure is told with the rank's own reason.
+processes are started here and not by those launchers: `accelerate launch` puts ranks into sessions of their own, out
+of reach of what ends a stuck cell, and among CPUs asks for mpirun; `notebook_launcher` refuses a process that has
+imported bitsandbytes, which every cell forked from the preloaded server has. Here ranks belong to the cell's process
+group, die with its process, and a failure is reported with the rank's own reason.
 
 Not covered: how many devices a cell asks for (`plan.devices_of`), which ones it is given (the executor), what ranks do
 with a batch (`distributed.py`), and several machines.
@@ -42,7 +42,8 @@ HOLD_SECONDS = 2.0
 
 
 def run(folder: Path, device: str) -> None:
-    """Do the job in `folder`: here, or by one process a device. Whatever happens, a result is written."""
+    """Run the job in `folder` on `device`: in this process, or with one process per device. A result is written
+    whatever happens."""
     from harness.worker import cell as course
 
     job = read_job(folder)
@@ -70,10 +71,10 @@ def run(folder: Path, device: str) -> None:
 
 
 def launch(folder: Path, count: int, threads: int, on_gpu: bool, scratch: str) -> dict[int, int]:
-    """Run the job in `folder` as `count` ranks with so many CPU threads each, and wait for them.
+    """Run the job in `folder` as `count` ranks with `threads` CPU threads each, and wait for them.
 
-    `scratch` is the ranks' folder for temporary files. Returns {rank: exit code} of those that had failed when the
-    first failure was seen; then none is left alive.
+    `scratch` is the ranks' folder for temporary files. Returns {rank: exit code} of the ranks that had failed when the
+    first failure was seen, empty when all succeeded. No rank is left alive.
     """
     from accelerate.utils import DistributedType, PrepareForLaunch, patch_environment
     from torch.distributed import TCPStore
@@ -121,7 +122,8 @@ def launch(folder: Path, count: int, threads: int, on_gpu: bool, scratch: str) -
 
 
 def run_rank(folder: str, count: int, threads: int) -> None:
-    """A rank's whole life. Its result goes to a file of its own, from which the cell's is made."""
+    """Run one rank of a cell from its start to its exit. Its result goes to `rank-<number>.json`, from which `outcome`
+    makes the cell's."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # dies with the cell's process
     rank = int(os.environ["RANK"])
@@ -148,7 +150,8 @@ def run_rank(folder: str, count: int, threads: int) -> None:
 
 
 def outcome(folder: Path, job: Job, failed: dict[int, int]) -> CellResult:
-    """The cell's result, from those that its ranks left and from the exit codes of those that failed."""
+    """Returns the cell's result, made from the results that its ranks left and from `failed`: {rank: exit code} of
+    those that failed."""
     results: dict[int, CellResult] = {}
     written: dict[int, float] = {}
     for path in folder.glob("rank-*.json"):
@@ -170,8 +173,8 @@ def outcome(folder: Path, job: Job, failed: dict[int, int]) -> CellResult:
 
 
 def joint(phase: Phase, results: dict[int, CellResult]) -> Phase:
-    """The first rank's phase, with the memory peaks of the rank that had the largest. Each has the energy of its own
-    GPU, which is added up; on a CPU every one has that of the whole machine."""
+    """Returns the first rank's phase, with the highest memory peaks of all ranks. Energy is summed over their GPUs
+    (None where one is unknown); on a CPU the first rank's value stays, as every rank measures the whole machine."""
     same = [other for result in results.values() for other in result.phases if other.phase == phase.phase]
 
     def largest(name: str) -> int | None:
@@ -193,7 +196,8 @@ def joint(phase: Phase, results: dict[int, CellResult]) -> Phase:
 
 
 def how_it_ended(code: int) -> tuple[Status, str]:
-    """The status of a rank that ended without a word. A bare SIGKILL is no evidence of anything (see `local.py`)."""
+    """Returns (status, reason) of a rank that left no result, from its exit code. A bare SIGKILL is no evidence of
+    anything (see `local.py`), so it counts as interrupted."""
     if -code in (signal.SIGKILL, signal.SIGTERM):
         return Status.INTERRUPTED, f"the process was killed by signal {-code}"
     if code < 0:

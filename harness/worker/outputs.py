@@ -1,4 +1,4 @@
-"""Writes what a cell leaves: items, scored texts, weights, each file or folder whole."""
+"""Writes a cell's items, scored texts and weights, each file or folder whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 
 def write_items(path: Path, items: Sequence[Item]) -> None:
-    """Per-item values as Parquet, a column for each field of `Item`."""
+    """Write per-item values to a Parquet file, with a column for each field of `Item`."""
     columns = {field.name: [getattr(item, field.name) for item in items] for field in fields(Item)}
     write_parquet(path, columns)
 
 
 def write_documents(folder: Path, documents: Documents, fingerprints: Mapping[str, str]) -> None:
-    """The scored texts, a file for each task under its fingerprint; those that are there already are left alone."""
+    """Write the scored texts into `folder`, one Parquet file per task, named by the task's fingerprint. Files that are
+    there already are left alone."""
     for task in {task for task, _ in documents}:
         path = folder / f"{fingerprints[task][:32]}.parquet"
         if path.exists():
@@ -43,7 +44,7 @@ def write_documents(folder: Path, documents: Documents, fingerprints: Mapping[st
 
 
 def write_parquet(path: Path, columns: Mapping[str, list[object]]) -> None:
-    """Write a table by rename; several processes may write the same file."""
+    """Write columns (name -> values) to a Parquet file by rename, so that several processes may write the same file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -53,7 +54,8 @@ def write_parquet(path: Path, columns: Mapping[str, list[object]]) -> None:
 
 
 def save_weights(method: Method, model: nn.Module, folder: Path) -> Fact:
-    """Save what was trained or merged under `weights/`; returns its size."""
+    """Save what was trained or merged under `weights/` in the cell's folder. Returns its size in bytes as the fact
+    `artifact_bytes`."""
     temporary = folder / ".weights"
     method.save(model, temporary)
     size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())

@@ -1,4 +1,5 @@
-"""Scoring a cell's model: the tasks that it learns and retains, how fast it answers, how far it has moved.
+"""Scores a cell's model on the tasks that it learns and retains, and measures how fast it answers and how far it has
+moved.
 
 Not covered: what a score is (`evaluate.py`, `base_kl.py`), and how latency is measured (`latency.py`).
 """
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Scorer:
-    """Scores the model of one cell, as often as it is asked."""
+    """Scores the model of one cell, as often as it is asked to in the course of the cell."""
 
     def __init__(self, context: CellContext, meter: Meter, recorder: StepRecorder):
         self.context, self.meter, self.recorder = context, meter, recorder
@@ -29,7 +30,8 @@ class Scorer:
         self.truncated: int | None = None  # sequences that were scored without their beginnings, when last scored
 
     def score(self, model: nn.Module, names: Iterable[str]) -> Evaluation:
-        """Scores of some tasks, with their items and documents. Raises Diverged where a score is no number."""
+        """Score `model` on the tasks of these names and return scores, items and texts. Raises Diverged where a score
+        is no finite number."""
         context, cell = self.context, self.context.cell
         roles = {**dict.fromkeys(cell.retain, "retain"), **dict.fromkeys(cell.learn, "task")}
         lm = context.method.predictor(model, context)
@@ -42,10 +44,11 @@ class Scorer:
         return evaluation
 
     def latency(self, model: nn.Module) -> list[Fact]:
-        """How fast the model that was scored last answers the task that it learned, asked as it was in scoring.
+        """Returns facts of the weights' bytes in memory, and of how fast the last scored model answers the first task
+        that it learned, asked as in scoring.
 
-        What can be folded into the base's weights is measured so, as it would be served, and unfolded before. Folding
-        changes the model: it must have been saved.
+        Adapters that can be folded into the base's weights are measured folded, as they would be served, and unfolded
+        before that. Folding changes the model: it must have been saved.
         """
         from harness.worker.latency import inference_facts, unfolded_facts
 
@@ -62,10 +65,11 @@ class Scorer:
         return facts + inference_facts(lm, requests, context.settings.eval_batch_size)
 
     def distance_from_base(self, model: nn.Module, documents: Documents) -> tuple[list[Score], list[Item]]:
-        """How far the model has moved from the untouched base model on retained running text; nothing where the cell
-        retains none. A phase of its own, as both models are in memory.
+        """Returns the scores and items of the KL divergence from the untouched base model on retained running text;
+        nothing where the cell retains none. It is a phase of its own, as both models are in memory.
 
-        In plain fp32 weights, whatever the method loads. Left out, with a flag, where there is no room for the second.
+        The base model has plain fp32 weights, whatever the method loads. The comparison is left out, with the flag
+        `not_compared`, where there is no room for a second model.
         """
         from harness.plan import ROLLING
 
@@ -101,13 +105,13 @@ class Scorer:
 
 
 def bytes_of_weights(model: nn.Module) -> int:
-    """The size of a network's weights in memory, each counted once."""
+    """Returns the bytes of a network's weights in memory, each weight counted once."""
     body: nn.Module = getattr(model, "model_body", model)  # SetFit wraps its encoder
     return sum(value.numel() * value.element_size() for value in body.parameters())
 
 
 def check_numbers(scores: Iterable[Score]) -> None:
-    """Raises Diverged where a score, or its standard error, is no number."""
+    """Raise Diverged where a score, or its standard error, is not a finite number."""
     for score in scores:
         if not (math.isfinite(score.value) and math.isfinite(score.stderr or 0.0)):
             raise Diverged(f"the score {score.metric} of {score.task} is {score.value}")

@@ -1,8 +1,9 @@
-"""In: a model with what is trainable marked, a stage of encoded rows, settings. Out: the trained model.
+"""The only training loop: takes a model whose trainable weights are marked, a stage of encoded rows and settings, and
+trains the model.
 
-The only training loop, and it names no method: transformers.Trainer (accelerate underneath) with the loss
-on answer tokens and the method's own parameter groups. Measuring is a callback (`profiling/meter.py`). Where several
-processes train one model (`distributed.py`), every one of them runs this, and losses and counts are those of all.
+It names no method: it is transformers.Trainer (accelerate underneath) with the loss on answer tokens and the method's
+own parameter groups. Measuring is a callback (`profiling/meter.py`). Where several processes train one model
+(`distributed.py`), every one of them runs this, and losses and counts are those of all.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ Group = dict[str, Any]  # of an optimiser: its parameters, and options of their 
 
 @dataclass(frozen=True)
 class TrainRun:
-    """Everything about one training that is not model, rows or settings: `recorder` measures it, `scratch` is an empty
+    """Everything about one training except its model, rows and settings: `recorder` measures it, `scratch` is an empty
     folder, `objectives` add terms to its loss, `callbacks` run along its steps."""
 
     seed: int
@@ -64,10 +65,9 @@ class TrainRun:
 def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSettings, run: TrainRun) -> nn.Module:
     """Train `model` in place on a stage's encoded rows ({input_ids, labels}); returns it in evaluation mode.
 
-    Rows may have a `weight`, which multiplies the loss of each of their answer tokens; those that are `aside` answer no
-    task. Ordered rows are learned once,
-    as they stand. Raises Diverged, Unavailable, or torch's out-of-memory error. With several ranks, the first returns
-    the model with its weights; under fsdp the others return it without.
+    A row's `weight`, where it has one, multiplies the loss of each of its answer tokens. Rows marked `aside` answer no
+    task. Ordered rows are learned once, in their order. Raises Diverged, Unavailable, or torch's out-of-memory error.
+    With several ranks, the first returns the model with its weights; under fsdp the others return it without.
     """
     settings = settings_of_stage(settings, stage)
     arguments = training_arguments(settings, learning_rate_of(method), run, ordered=stage.ordered)
@@ -102,25 +102,26 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
 
 
 def configuration(model: nn.Module) -> PretrainedConfig:
-    """The configuration of a transformers model, or of one that peft wraps."""
+    """Returns the configuration of a transformers model, also where peft wraps it."""
     config: PretrainedConfig = model.config
     return config
 
 
 def settings_of_stage(settings: TrainSettings, stage: Stage) -> TrainSettings:
-    """The settings with which a stage is trained: an ordered one is learned once, and one without rows to validate on
-    is not validated."""
+    """Returns the settings with which a stage is trained: ordered rows are learned once, and a stage without validation
+    rows is not validated."""
     changes: dict[str, Any] = {"steps": None, "epochs": 1.0} if stage.ordered else {}
     changes |= {} if stage.validation else {"eval_every": None, "early_stopping": None}
     return settings.changed(changes)
 
 
 def learning_rate_of(method: Method) -> float:
+    """Returns the method's learning rate; 0 for a method that has none."""
     return float(getattr(method, "learning_rate", 0.0))
 
 
 def common_callbacks(method: Method, settings: TrainSettings, recorder: StepRecorder) -> list[TrainerCallback]:
-    """The callbacks of any training: measuring, a rate for the first step, the method's own hooks, dropout."""
+    """Returns the callbacks of any training: measuring, a rate for the first step, the method's own hooks, dropout."""
     dropout = [Dropout(settings.dropout)] if settings.dropout else []
     return [recorder, FirstStep(), Hooks(method), *dropout]
 
@@ -132,7 +133,8 @@ def training_arguments(
     kind: Callable[..., TrainingArguments] = TrainingArguments,
     ordered: bool = False,
 ) -> TrainingArguments:
-    """The settings as `TrainingArguments`, or as what `kind` makes of them."""
+    """Returns the settings as `TrainingArguments`, or as the kind of arguments that `kind` makes. Raises Unavailable
+    where this machine lacks what the settings ask for."""
     cuda = torch.cuda.is_available()
     precision = resolve_precision(settings.precision)
     if reason := settings.unavailable(cuda):
@@ -188,7 +190,8 @@ def train_by(
     settings: TrainSettings,
     run: TrainRun,
 ) -> nn.Module:
-    """`train` with a trainer of another library, made of transformers': see `methods.base.Context.train_by`."""
+    """Train like `train`, with another library's trainer that is derived from transformers'; returns the model in
+    evaluation mode. See `methods.base.Context.train_by`."""
     plain: PreTrainedModel = getattr(model, "get_base_model", lambda: model)()
     forward, pad = vars(plain).get("forward"), (plain.config.pad_token_id, plain.generation_config.pad_token_id)
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
@@ -211,15 +214,15 @@ def train_by(
 
 
 def decayed_names(model: nn.Module) -> list[str]:
-    """Names of the weights that weight decay pulls towards zero, whatever the method and its groups: those of two or
-    more dimensions that are neither a norm's nor a bias (by transformers' own names for these)."""
+    """Returns the names of the weights that weight decay pulls towards zero, whatever the method and its groups: those
+    of two or more dimensions that are neither a norm's nor a bias (by transformers' own names for these)."""
     shapes = {name: value.ndim for name, value in model.named_parameters()}
     names: list[str] = Trainer.get_decay_parameter_names(cast(Trainer, None), model)
     return [name for name in names if shapes.get(name, 0) > 1]
 
 
 def decayed_apart(groups: list[Group], model: nn.Module, decay: float) -> list[Group]:
-    """Each group, split into the weights that decay and the others."""
+    """Returns the groups, each split into its weights that decay (by `decay`) and its other weights."""
     named = dict(model.named_parameters())
     decays = {id(value): value.ndim > 1 for group in groups for value in group["params"]}  # sharded ones have no name
     decays |= dict.fromkeys(map(id, named.values()), False)
@@ -233,7 +236,7 @@ def decayed_apart(groups: list[Group], model: nn.Module, decay: float) -> list[G
 
 
 def optimizer_of(trainer: Trainer, groups: list[Group]) -> torch.optim.Optimizer:
-    """A trainer's optimiser over groups of parameters."""
+    """Returns an optimiser of the trainer's kind for these groups of parameters."""
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     groups = decayed_apart(groups, trainer.model, trainer.args.weight_decay)
     if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
@@ -245,7 +248,8 @@ def optimizer_of(trainer: Trainer, groups: list[Group]) -> torch.optim.Optimizer
 
 
 def embeddings_in_32_bits(model: nn.Module) -> None:
-    """Let bitsandbytes keep the state of embeddings in 32 bits, as transformers has it for one group of weights."""
+    """Make bitsandbytes keep the optimiser's state of embeddings in 32 bits, as transformers does for a single group of
+    weights."""
     from bitsandbytes.optim import GlobalOptimManager
 
     manager = GlobalOptimManager.get_instance()
@@ -255,9 +259,10 @@ def embeddings_in_32_bits(model: nn.Module) -> None:
 
 
 class CellTrainer(Trainer):
-    """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's groups.
+    """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's groups of parameters.
 
-    `answers`: the labels are tokens of answers, whose cross-entropy is logged apart from all that is added to it.
+    With `answers`, the labels are tokens of answers, and their cross-entropy is logged apart from penalties and the
+    objectives' terms.
     """
 
     def __init__(
@@ -315,9 +320,11 @@ class CellTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean cross-entropy per answer token, over all batches of a step, and what the objectives add.
+        """Returns the mean cross-entropy per answer token, over all batches of a step, plus the method's penalty and
+        what the objectives add.
 
-        Gradients and logged losses of several devices are averaged, so each gives its sum times their number.
+        Gradients and logged losses are averaged over devices, so each device multiplies its share of the sum by their
+        number.
         """
         ids, labels, mask = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
         logits, targets = answer_logits(model, ids, labels, mask)
@@ -349,7 +356,7 @@ class CellTrainer(Trainer):
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log a step with the mean cross-entropy of its answer tokens, over all its passes and devices."""
+        """Log a step, with the mean cross-entropy of its answer tokens over all its passes and devices."""
         if "loss" in logs and self.entropy:
             total, count = self.accelerator.reduce(torch.stack(self.entropy).sum(dim=0)).tolist()
             self.entropy = []
@@ -360,7 +367,7 @@ class CellTrainer(Trainer):
         super().log(logs, start_time)
 
     def _get_num_items_in_batch(self, batch_samples: list[Inputs], device: torch.device) -> torch.Tensor:
-        """The divisor of a step's loss: its answer tokens, each times its row's weight, over all devices."""
+        """Returns the divisor of a step's loss: its answer tokens over all devices, each times its row's weight."""
         if not batch_samples or WEIGHTS not in batch_samples[0]:
             return super()._get_num_items_in_batch(batch_samples, device)
         total = torch.stack([weighted_count(batch["labels"], batch[WEIGHTS]) for batch in batch_samples]).sum()
@@ -369,7 +376,8 @@ class CellTrainer(Trainer):
     def evaluation_loop(
         self, dataloader: DataLoader[Row], *args: object, metric_key_prefix: str = "eval", **options: object
     ) -> EvalLoopOutput:
-        """Over several devices, each batch's loss is that of all its shares; batches count by their rows, as in one."""
+        """Validate the model. Over several devices, a batch's loss covers all its shares, and batches count by their
+        rows, as on one device."""
         if self.accelerator.num_processes == 1:
             return super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **options)
         self.model.eval()
@@ -386,8 +394,9 @@ class CellTrainer(Trainer):
 
 
 def projected(groups: list[Group], low_rank: Group) -> list[Group]:
-    """Each group, split into the matrices whose gradients GaLore projects (Zhao et al. 2024, arXiv:2403.03507), and the
-    others. `low_rank` is the group that transformers makes: those matrices, and how they are projected."""
+    """Returns the groups, each split into the matrices whose gradients GaLore projects (Zhao et al. 2024,
+    arXiv:2403.03507) and its other weights. `low_rank` is the group that transformers makes: those matrices, and how
+    they are projected."""
     matrices = set(map(id, low_rank["params"]))
     how = {key: value for key, value in low_rank.items() if key != "params"}
     parts = []
@@ -402,7 +411,7 @@ def projected(groups: list[Group], low_rank: Group) -> list[Group]:
 def answer_logits(
     model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits [batch, places, vocabulary], targets [batch, places]) of a right-padded batch [batch, length].
+    """Returns (logits [batch, places, vocabulary], targets [batch, places]) of a right-padded batch [batch, length].
 
     Only the places that predict an answer token of some row are given to the output layer.
     """
@@ -412,7 +421,7 @@ def answer_logits(
 
 
 def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy [batch, places] of each answer token, in nats; 0 where none is wanted."""
+    """Returns the cross-entropy [batch, places] of each answer token, in nats; 0 at places without an answer token."""
     flat, wanted = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1)
     return cross_entropy(flat, wanted, ignore_index=-100, reduction="none").view_as(targets)
 
@@ -420,7 +429,8 @@ def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def weighted_sum(
     losses: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sum of token losses, number of answer tokens); of weighted rows [batch], each token times its row's weight."""
+    """Returns (sum of token losses, number of answer tokens). With `weights` [batch], both count each token times its
+    row's weight."""
     if weights is None:
         return losses.sum(), (targets != -100).sum()
     return (losses * weights.unsqueeze(1)).sum(), weighted_count(targets, weights)
@@ -429,8 +439,8 @@ def weighted_sum(
 def task_sum(
     losses: torch.Tensor, targets: torch.Tensor, aside: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sum of token losses, number of answer tokens) of rows that answer a task, each token counting once: without
-    those that are `aside` [batch]."""
+    """Returns (sum of token losses, number of answer tokens) of the rows that answer a task, each token counting once.
+    Rows marked in `aside` [batch] are left out."""
     wanted = targets != -100
     if aside is not None:
         wanted = wanted & ~aside.unsqueeze(1)
@@ -438,22 +448,23 @@ def task_sum(
 
 
 def weighted_count(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Answer tokens, each times its row's weight."""
+    """Returns the number of answer tokens, each times its row's weight."""
     return ((labels != -100).sum(dim=1) * weights).sum()
 
 
 def answer_loss(
     model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(summed cross-entropy, number of answer tokens) of a right-padded batch [batch, length]."""
+    """Returns (summed cross-entropy in nats, number of answer tokens) of a right-padded batch [batch, length]."""
     logits, targets = answer_logits(model, input_ids, labels, attention_mask)
     return weighted_sum(token_losses(logits, targets), targets)
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Rows -> a batch padded on the right. `pad` may be any token: it is masked. `weighted`: with their weights. A
-    batch with rows that answer no task says which they are (`ASIDE`)."""
+    """Makes a batch, padded on the right, of rows: input_ids, labels and attention_mask, each [rows, length]. `pad` may
+    be any token, as it is masked. With `weighted` the batch has the rows' weights; where some rows answer no task, it
+    marks them under the key `ASIDE`."""
 
     pad: int
     weighted: bool = False

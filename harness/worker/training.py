@@ -1,4 +1,5 @@
-"""Training a cell's model: the stages of its curriculum one after the other, and what is scored between steps.
+"""Trains a cell's model on the stages of its curriculum one after the other, and scores it between steps where that is
+asked.
 
 Not covered: the training loop itself (`train.py`).
 """
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class CellTraining:
-    """Trains the model of one cell; `context.Trains` says what the cell's context passes on to it.
+    """Trains the model of one cell; implements `context.Trains`, to which the cell's context passes on.
 
-    `stages` are the encoded stages of its curriculum (`encode_stages`), `history` the scores of the learned tasks after
-    each stage but the last. `lagged`: the cell is a trial that was ended early.
+    `stages` are the encoded stages of its curriculum (`encode_stages`). `history` has (stage, scores of the learned
+    tasks) after each stage but the last. `lagged`: the cell is a trial that was ended early.
     """
 
     def __init__(self, context: CellContext, scorer: Scorer, meter: Meter, recorder: StepRecorder, rank: Rank):
@@ -42,8 +43,8 @@ class CellTraining:
         self.lagged = False
 
     def encode_stages(self, model: nn.Module) -> list[Stage]:
-        """Make the stages of training ready, with rows encoded for the attached model; none for a method with a trainer
-        of its own."""
+        """Prepare and return the stages of training, with rows encoded for the attached model; none for a method with a
+        trainer of its own."""
         context = self.context
         if context.method.own_trainer:
             context.examples()
@@ -86,10 +87,12 @@ class CellTraining:
         return train_by(trainer, config, model, method, self.context.settings.changed(changes), self.run())
 
     def callbacks(self) -> list[TrainerCallback]:
-        """Callbacks for a trainer of the method's own: what measures it comes first, then what every training has."""
+        """Returns the callbacks for a method's own trainer: what measures it comes first, then what every training
+        has."""
         return [self.recorder, FirstStep()]
 
     def run(self, callbacks: list[TrainerCallback] | None = None, **options: Any) -> TrainRun:
+        """Returns the TrainRun of one training of this cell; `options` are further fields of it."""
         return TrainRun(
             self.context.seed, self.recorder, self.context.scratch, callbacks=tuple(callbacks or ()), **options
         )
@@ -97,10 +100,11 @@ class CellTraining:
     # --- scores on the way ---
 
     def scored_along(self, stage: Stage) -> list[TrainerCallback]:
-        """Callbacks that score the cell between the steps of a stage: a trial's rungs, or checkpoints for a curve.
+        """Returns callbacks that score the cell between the steps of a stage: a trial's rungs, or checkpoints for a
+        curve.
 
-        None where the method makes the model ready after training: then no earlier state is one of what is scored in
-        the end.
+        Empty where the method makes the model ready only after training: no earlier state is then like what is scored
+        in the end.
         """
         count, method = self.context.settings.checkpoints, self.context.method
         parts: list[Method] = getattr(method, "parts", [method])
@@ -114,7 +118,7 @@ class CellTraining:
         return [Checkpoints(count, self.score_checkpoint, self.recorder, bool(method.starts_at_base))] if count else []
 
     def score_checkpoint(self, model: nn.Module, step: int) -> None:
-        """Keep the scores of all tasks after so many steps."""
+        """Score all tasks after `step` steps, and keep the scores as checkpoints."""
         cell = self.context.cell
         with self.meter.phase("score_checkpoints"):
             self.recorder.announce(phase="score_checkpoints")
@@ -122,7 +126,7 @@ class CellTraining:
         self.context.findings.checkpoints += [Checkpoint(step, **vars(score)) for score in scores]
 
     def score_rung(self, model: nn.Module, step: int, rung: int) -> bool:
-        """Score a trial on its way; whether it lags so far behind the trials before it that it should end."""
+        """Score a trial at a rung. Returns whether it lags so far behind the trials before it that it should end."""
         cell, findings = self.context.cell, self.context.findings
         with self.meter.phase("score_rungs"):
             self.recorder.announce(phase="score_rungs")
@@ -142,7 +146,8 @@ class CellTraining:
     # --- what training costs ---
 
     def flops(self, model: nn.Module, rows: list[Row]) -> FlopCount | None:
-        """How to count the FLOPs of training on rows; None where objectives make work of their own."""
+        """Returns a counter of the FLOPs of training on `rows`; None for a network of unknown form, or where objectives
+        add work of their own."""
         settings = self.context.settings
         network = read_network(self.context.base)
         if network is None or self.context.recipe.objectives:
@@ -152,7 +157,7 @@ class CellTraining:
         return flop_count(model, network, rows, hold=not sharded)
 
     def facts(self) -> list[Fact]:
-        """Throughput, step times, and how much of the training data was cut off."""
+        """Returns facts of throughput, step times, and how much of the training data was cut off."""
         context = self.context
         return self.recorder.facts(self.peak) + context.encoding.truncation(context.data.learned())
 

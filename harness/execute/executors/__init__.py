@@ -1,4 +1,5 @@
-"""Where cells run, a file or folder each; found by walking this folder. `--executor NAME` names them."""
+"""The executors, which run cells on this machine or a cluster: a file or folder each, found by walking this folder.
+`--executor NAME` names them."""
 
 from __future__ import annotations
 
@@ -14,5 +15,5 @@ __all__ = ["Executor", "Progress", "Running", "all_executors"]
 
 @cache
 def all_executors() -> dict[str, type[Executor[Any, Any]]]:
-    """Every executor by name."""
+    """Returns every executor class by name."""
     return find_classes(__name__, __path__, Executor)  # type: ignore[type-abstract]

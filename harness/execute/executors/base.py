@@ -45,10 +45,10 @@ TAKE_IN_SECONDS = 10.0  # between two openings of the database: each costs a ten
 
 @contextmanager
 def ctrl_c(progress: Progress) -> Iterator[None]:
-    """Within the block, the first Ctrl-C asks to stop after what runs; the second raises KeyboardInterrupt.
+    """Handle Ctrl-C within the block: the first asks to stop after what runs, the second raises KeyboardInterrupt.
 
-    A handler instead of catching the exception: taking in a result must not be cut in the middle by the first.
-    SIGTERM, which systems send before they go down, stops at once.
+    A handler is used instead of catching the exception, so that the first Ctrl-C cannot cut short the taking in of a
+    result. SIGTERM, which systems send before they go down, raises KeyboardInterrupt at once.
     """
 
     def pressed(number: int, frame: FrameType | None) -> None:
@@ -95,12 +95,13 @@ class Executor(ABC, Generic[Slot, Handle]):
 
     @classmethod
     def skip(cls) -> str | None:
-        """Why this executor cannot be used here, or None."""
+        """Returns why this executor cannot be used here; None when it can."""
         return None
 
     @classmethod
     def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
-        """(the environment that cells compute in, the threads of a cell): this machine's, unless they run elsewhere."""
+        """Returns (the environment that cells compute in, the threads of a cell). It is this machine's, unless cells
+        run elsewhere."""
         count = threads or max(1, cores() // (jobs or 1))
         return environment(count), count
 
@@ -108,27 +109,27 @@ class Executor(ABC, Generic[Slot, Handle]):
         """Called once before the first cell."""
 
     def close(self) -> None:
-        """Called once after the last, however the run ended."""
+        """Called once after the last cell, however the run ended."""
 
     def refuse(self, cell: Cell) -> str | None:
-        """Why a cell can never run here, or None."""
+        """Returns why a cell can never run here; None when it can."""
         return None
 
     def full(self) -> bool:
-        """Whether no cell at all has room at present: then none is looked at."""
+        """Returns whether no cell at all has room at present, so that none needs to be looked at."""
         return False
 
     @abstractmethod
     def take_slot(self, cell: Cell) -> Slot | None:
-        """Take room for a cell, or None when there is none at present."""
+        """Reserve room for a cell and return it; None when there is none at present."""
 
     @abstractmethod
     def launch(self, running: Running[Slot, Handle], job: Job) -> None:
-        """Start a cell's process for the job that lies in its folder; fills in handle, pid and device."""
+        """Start a process for the cell whose job lies in its folder; sets `handle`, `pid` and `device` of `running`."""
 
     @abstractmethod
     def ended(self, running: Running[Slot, Handle]) -> Ended | None:
-        """How a cell's process ended; None while it runs."""
+        """Returns how a cell's process ended; None while it runs."""
 
     @abstractmethod
     def kill(self, running: Running[Slot, Handle]) -> None:
@@ -138,11 +139,12 @@ class Executor(ABC, Generic[Slot, Handle]):
         """Give back the room that an ended cell had."""
 
     def neighbours(self, running: Running[Slot, Handle]) -> list[Running[Slot, Handle]]:
-        """The cells under way that share a device with this one: they make its timings say little."""
+        """Returns the cells under way that share a device with this one: their timings, and its own, then say
+        little."""
         return []
 
     def wait(self, seconds: float) -> None:
-        """Return when a cell may have ended, or after some seconds."""
+        """Return when a cell may have ended, at the latest after `seconds`."""
         time.sleep(seconds)
 
     # --- the course of a run ---
@@ -150,11 +152,11 @@ class Executor(ABC, Generic[Slot, Handle]):
     def run(
         self, plan: Plan, states: dict[str, str], done: dict[str, Path], ended: Mapping[str, Path] | None = None
     ) -> Progress:
-        """Run every cell whose state is "to do". `done` maps finished cells to their attempt folders, `ended` trials'
-        cells that ended before.
+        """Run every cell whose state is "to do", and return the progress at the end. `done` maps finished cells to
+        their attempt folders, `ended` those of trials that ended before; both by spec digest.
 
-        Ctrl-C once: finish what runs, then stop. Twice: stop now. Raises FullDisk, or the database's errors;
-        what has ended until then is kept.
+        Ctrl-C once: finish what runs, then stop. Twice: stop now. Raises FullDisk, or the database's errors; what has
+        ended until then is kept.
         """
         self.weights.update(done)
         self.cells = plan.by_digest()
@@ -183,7 +185,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         return progress
 
     def _step(self) -> bool:
-        """Take in what has ended, start what can start. False when there is nothing left to wait for."""
+        """Take in what has ended, start what can start. Returns False when there is nothing left to wait for."""
         for running in list(self.progress.running):
             self._look_at(running)
         while not self.progress.stopping and self._next():
@@ -194,7 +196,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         return bool(self.progress.running) or bool(self.queue.waiting and not self.progress.stopping)
 
     def _next(self) -> bool:
-        """Start one cell, or skip one that cannot run. False when there is neither."""
+        """Start one cell, or skip one that cannot run. Returns False when there is neither."""
         if self.queue.blocked:
             self._skip(*self.queue.blocked.popleft())
             return True
@@ -213,7 +215,8 @@ class Executor(ABC, Generic[Slot, Handle]):
         return True
 
     def _room(self, cell: Cell) -> Slot | Refusal | Cell | None:
-        """A slot for a cell, or why it can never run here; the cell itself for a study, which takes no room."""
+        """Returns a slot for a cell, None where there is no room at present, or a Refusal where it can never run here.
+        A study takes no room: it is returned itself."""
         cell = self.studies.resolved(cell, self.weights)
         reason = Recipe.of(cell).skip_cell(cell, bool(self.run_info.environment.accelerator))
         if cell.study and not reason:
@@ -228,7 +231,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         self.log.append("cell_added", key=trial.key)
 
     def _finish(self, study: Cell, result_of: Callable[[str], CellResult]) -> None:
-        """Keep the result of an ended study like a cell's; `result_of` makes it for an attempt's name."""
+        """Keep the result of an ended study, as that of a cell is kept; `result_of` makes it for an attempt's name."""
         folder = self._folder(study)
         result = result_of(folder.name)
         write_result(folder, result)
@@ -252,7 +255,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         )  # fmt: skip
 
     def job(self, cell: Cell) -> Job:
-        """The job of a cell: all that its process is told."""
+        """Returns the job of a cell: all that its process is told."""
         run = self.run_info
         tuned = self.studies.settled(cell, self.weights)
         settled = with_settings(cell, tuned)
@@ -281,7 +284,8 @@ class Executor(ABC, Generic[Slot, Handle]):
         )
 
     def _look_at(self, running: Running[Slot, Handle]) -> None:
-        """Take a cell in when it has ended, and end it when it must."""
+        """Take in a running cell that has ended. End it where it passed the time limit, or is stuck after writing its
+        result."""
         limit = self.run_info.limits.seconds
         ended = self.ended(running)
         if ended is None and limit and running.seconds > limit:
@@ -297,7 +301,7 @@ class Executor(ABC, Generic[Slot, Handle]):
             self._collect(running, ended)
 
     def _collect(self, running: Running[Slot, Handle], ended: Ended) -> None:
-        """Take in one ended cell. A process that left no result gets one from the way it ended."""
+        """Take in one ended cell. Where its process left no result, one is written from the way it ended."""
         self.release(running)
         clear(running.folder)
         if not (running.folder / RESULT).exists():
@@ -328,7 +332,8 @@ class Executor(ABC, Generic[Slot, Handle]):
             self.studies.take(result, folder)
 
     def _stop_all(self, reason: str) -> None:
-        """End what runs, and leave a store that resumes; a full disk must not keep the rest from being ended."""
+        """End all running cells and keep their results, so that the run can be resumed; a full disk must not keep the
+        rest from being ended."""
         for running in self.progress.running:
             self.kill(running)
         while self.progress.running:
@@ -337,7 +342,7 @@ class Executor(ABC, Generic[Slot, Handle]):
                 self._collect(running, Ended(Status.INTERRUPTED, reason))
 
     def _folder(self, cell: Cell) -> Path:
-        """A new attempt's folder. Its name begins with the time, so that names sort as attempts do."""
+        """Make and return a new attempt's folder. Its name begins with the time, so that names sort as attempts do."""
         self.number += 1
         folder = self.store.attempt_folder(f"{self.run_info.run_id}-{self.number:05d}-{cell.spec_digest[:12]}")
         folder.mkdir(parents=True)
@@ -352,7 +357,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         return result
 
     def _take_in(self) -> None:
-        """Put new results into the database. While a reader has it open they wait: the files are the truth."""
+        """Put new results into the database. While another process has it open they wait: the files are the truth."""
         self.taken_in = time.monotonic()
         if self.fresh:
             with suppress(BusyStore), self.store.open(wait_seconds=0.0) as connection:

@@ -1,7 +1,7 @@
-"""This machine: a fresh process for each cell, forked from a server that has torch imported already.
+"""Runs cells on this machine, each in a fresh process that is forked from a server which has torch imported already.
 
-So a cell's memory is its own, and it does not pay ten seconds of imports. A CUDA context does not survive a
-fork: with a GPU the server is probed first, and where a forked process cannot use the GPU, each is spawned.
+So a cell's memory is its own, and it does not pay ten seconds of imports. A CUDA context does not survive a fork: with
+a GPU the server is probed first, and where a forked process cannot use the GPU, each cell's process is spawned.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LOST = 255  # what multiprocessing says of a process whose fork server is gone
 
 
 class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
-    """Cells on this machine's CPU or GPUs."""
+    """Executor that runs cells on this machine's CPU or GPUs."""
 
     name = "local"
     here = True
@@ -102,7 +102,7 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
         return Ended(Status.FAILED, f"the process ended with {how}; see {running.folder / LOG}")
 
     def kill(self, running: OnDevices) -> None:
-        """End a cell's whole process group: first politely, then not."""
+        """End a cell's whole process group: by SIGTERM, and after some seconds by SIGKILL."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if not end_group(running.pid, number) and running.launched.exitcode is None:
                 with suppress(OSError):
@@ -118,7 +118,8 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
         wait(sentinels, seconds) if sentinels else super().wait(seconds)
 
     def _context(self) -> ForkServerContext | SpawnContext:
-        """A fork server; with a GPU only where a process forked from it can use the GPU."""
+        """Returns what starts processes: a fork server; with a GPU only where a process forked from it can use the GPU,
+        else spawning."""
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         # bitsandbytes asks for CUDA at import; asked through NVML, that starts no CUDA context.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
@@ -135,7 +136,7 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
 
 
 def end_group(pid: int, number: int = signal.SIGKILL) -> bool:
-    """Send a signal to the process group that `pid` leads; False when there is none."""
+    """Send a signal to the process group that `pid` leads. Returns False when there is none."""
     try:
         os.killpg(pid, number)
     except OSError:
@@ -144,18 +145,19 @@ def end_group(pid: int, number: int = signal.SIGKILL) -> bool:
 
 
 def wanted(cell: Cell, devices: list[Device]) -> int:
-    """How many devices a cell asks for. On a CPU its processes share the one there is."""
+    """Returns how many devices of this machine a cell takes. On a CPU its processes share the one there is."""
     return 1 if devices[0].name == CPU else devices_of(cell)
 
 
 def refusal(cell: Cell, devices: list[Device], predicted: int | None) -> str | None:
-    """Why a cell can never run on this machine, or None."""
+    """Returns why a cell that needs `predicted` bytes on each device can never run on `devices`; None when it can."""
     accelerators = 0 if devices[0].name == CPU else len(devices)
     return devices_missing(cell, accelerators) or too_large(devices, predicted, wanted(cell, devices))
 
 
 def devices_here(environment: Environment, machine: int | None = None) -> list[Device]:
-    """The visible GPUs, or else the CPU, with the bytes that they have (`machine`, if it is given)."""
+    """Returns the visible GPUs, or else the CPU, each with its memory in bytes (`machine`, if it is given; for a CPU
+    what is left)."""
     devices = gpus(environment) if environment.accelerator else [Device(CPU, memory_left())]
     for device in devices:
         device.capacity = machine or device.capacity
@@ -163,7 +165,7 @@ def devices_here(environment: Environment, machine: int | None = None) -> list[D
 
 
 def gpus(environment: Environment) -> list[Device]:
-    """The visible GPUs, with the memory that nvidia-smi says they have."""
+    """Returns the visible GPUs, with the bytes of memory that nvidia-smi says they have (0 where it says nothing)."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = environment.accelerator.count(", ") + 1
     names = named.split(",") if named else [str(number) for number in range(count)]

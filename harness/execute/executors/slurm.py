@@ -1,4 +1,5 @@
-"""Slurm: each cell a job of its own, through submitit. Results and cache must lie on a disk that all nodes share.
+"""Runs each cell as a Slurm job of its own, through submitit. Results and cache must lie on a disk that all nodes
+share.
 
 What sbatch reads from its own variables (SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_GPUS_PER_NODE, SBATCH_TIMELIMIT, …)
 holds for every job. Not covered: jobs outlive a killed command; they end at their time limit, or with scancel.
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class SlurmJob(Protocol):
-    """The part of submitit's job that is used here."""
+    """Protocol: the part of submitit's job that is used here."""
 
     job_id: str
     state: str
@@ -50,7 +51,8 @@ STATES.update(dict.fromkeys(("CANCELLED", "NODE_FAIL", "PREEMPTED", "INTERRUPTED
 
 
 class SlurmExecutor(Executor[bool, SlurmJob]):
-    """Cells as jobs of a Slurm cluster. Its `address` may be "local": then submitit's jobs are processes here."""
+    """Executor that runs cells as jobs of a Slurm cluster. With the address "local", submitit runs them as processes
+    here."""
 
     name = "slurm"
 
@@ -60,7 +62,8 @@ class SlurmExecutor(Executor[bool, SlurmJob]):
 
     @classmethod
     def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
-        """A node's environment, found out by a job of its own: this machine may have no GPU."""
+        """Returns (a node's environment, the threads of a cell). A job of its own finds it out, as this machine may
+        have no GPU."""
         count = threads or cores()
         return submitter(address, count).submit(environment_here, count).result(), count
 
@@ -99,7 +102,8 @@ class SlurmExecutor(Executor[bool, SlurmJob]):
 
 
 def submitter(address: str, threads: int, **limits: object) -> AutoExecutor:
-    """Submitit's own executor. Raises UserError where there is no Slurm."""
+    """Returns submitit's executor for jobs with `threads` CPUs and these limits. Raises UserError where there is no
+    Slurm."""
     import submitit
 
     if not address and not shutil.which("sbatch"):
@@ -110,7 +114,8 @@ def submitter(address: str, threads: int, **limits: object) -> AutoExecutor:
 
 
 def run_cell(folder: str, planned: Environment, threads: int) -> None:
-    """Run a cell inside its Slurm job, with the same first lines as any cell's process."""
+    """Run a cell inside its Slurm job, through the same entry as any cell's process. Raises CellError where the node's
+    environment is not the planned one."""
     same_environment(planned, threads)
     offline = {"HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     device = f"{socket.gethostname()} cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '')}".removesuffix(" cuda:")

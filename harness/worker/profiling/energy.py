@@ -1,10 +1,10 @@
-"""Energy as the hardware's own counters measure it, in joules; absent where there is none, never estimated.
+"""Energy in joules, read from the hardware's own counters; absent where there is no counter, never estimated.
 
-On an NVIDIA GPU NVML's total of the board that this process uses (`nvmlDeviceGetTotalEnergyConsumption`, Volta and
-later, package nvidia-ml-py), without the processor beside it. On a CPU RAPL's packages (Linux powercap,
+On an NVIDIA GPU: NVML's total of the board that this process uses (`nvmlDeviceGetTotalEnergyConsumption`, Volta and
+later, package nvidia-ml-py), without the processor beside it. On a CPU: RAPL's packages (Linux powercap,
 https://docs.kernel.org/power/powercap/powercap.html), without memory and the rest of the machine; most systems let
 root alone read it (CVE-2020-8694). Both count the whole device: whatever else runs there is counted too, so a cell
-that shared its machine is left without (`cell.finish`). Work that is not tunebench's cannot be seen here.
+that shared its machine has no energy (`cell.finish`). Work that is not tunebench's cannot be seen here.
 
 NVML renews its total some ten to fifty times a second, RAPL a thousand times: figures of shorter phases say little.
 """
@@ -26,20 +26,21 @@ KEEP_UP_SECONDS = 30.0
 
 
 class Counter(Protocol):
-    """Joules since some moment; only differences mean something. None: not known."""
+    """Protocol of an energy counter: `read` returns the joules since some moment, so only differences mean something;
+    None where it is not known."""
 
     def read(self) -> float | None: ...
 
 
 class Absent:
-    """A device without a counter."""
+    """Energy counter of a device that has none: always reads None."""
 
     def read(self) -> float | None:
         return None
 
 
 def energy_counter() -> Counter:
-    """The counter of the device that this process computes on. CUDA is not started by it."""
+    """Returns the energy counter of the device that this process computes on, without starting CUDA."""
     import torch
 
     return gpu_counter(os.environ) if torch.cuda.is_available() else cpu_counter(POWERCAP)
@@ -49,7 +50,7 @@ def energy_counter() -> Counter:
 
 
 class Board:
-    """A GPU's own count, by NVML."""
+    """Energy counter of one GPU, by NVML."""
 
     def __init__(self, nvml: ModuleType, handle: object) -> None:
         self.nvml, self.handle = nvml, handle
@@ -62,7 +63,8 @@ class Board:
 
 
 def gpu_counter(environ: Mapping[str, str]) -> Counter:
-    """The counter of the GPU that CUDA gives a process of this environment; of several ranks, to this one."""
+    """Returns the energy counter of the GPU that CUDA gives a process with these environment variables (each of several
+    ranks has its own); `Absent` where that is not known."""
     try:
         import pynvml as nvml
     except ImportError:
@@ -76,8 +78,8 @@ def gpu_counter(environ: Mapping[str, str]) -> Counter:
 
 
 def board_of(nvml: ModuleType, environ: Mapping[str, str]) -> object | None:
-    """NVML's handle of CUDA's current device, by CUDA's rules for CUDA_VISIBLE_DEVICES; None where they do not tell,
-    or where the board is shared out (MIG), as its count is of all shares.
+    """Returns NVML's handle of CUDA's current device, by CUDA's rules for CUDA_VISIBLE_DEVICES. None where the rules do
+    not settle it, or where the GPU is shared out (MIG), as its counter covers all shares.
 
     https://docs.nvidia.com/cuda/cuda-c-programming-guide/#env-vars
     """
@@ -110,7 +112,7 @@ def text(name: str | bytes) -> str:
 
 
 class Packages:
-    """All packages of the machine together, by RAPL."""
+    """Energy counter of all processor packages of the machine together, by RAPL."""
 
     def __init__(self, folders: list[Path]) -> None:
         self.ranges = {folder / "energy_uj": int((folder / "max_energy_range_uj").read_text()) for folder in folders}
@@ -129,14 +131,15 @@ class Packages:
             return self.total / 1e6
 
     def keep_up(self) -> None:
-        """Read now and then for as long as the process lives, so that no wrap-around is missed."""
+        """Read the counter every 30 seconds for as long as the process lives, so that no wrap-around is missed."""
         pause = threading.Event()
         while not pause.wait(KEEP_UP_SECONDS):
             self.read()
 
 
 def cpu_counter(root: Path) -> Counter:
-    """The counter of this machine's processor packages; absent where there are none, or none that can be read."""
+    """Returns the energy counter of this machine's processor packages; `Absent` where there are none that can be read.
+    `root` is the powercap folder."""
     try:
         zones = [folder for folder in sorted(root.iterdir()) if PACKAGE.fullmatch(folder.name)]
         # A zone "psys" is the platform, with the packages in it.

@@ -1,4 +1,4 @@
-"""Counted FLOPs of training, and the rate at which a device multiplies matrices: what utilisation is made of.
+"""Counts the FLOPs of training and measures how fast a device multiplies matrices; utilisation is made of both.
 
 Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is the rate of the operations that a
 model's training calls for, over the most that the device can do. Counted are, as there and in Kaplan et al. 2020
@@ -54,8 +54,9 @@ FIRST, LAST = re.compile(r"lora_A|adapter\.down\.weight"), re.compile(r"lora_B|a
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter: how many of its numbers each of `rows` is multiplied with, and where it stands between input and
-    output. `flag` has its `requires_grad`."""
+    """A parameter as FLOPs count it: each token of the kind `rows` (all tokens, or those that predict answers) is
+    multiplied with `size` of its numbers, at `place` between input and output. `flag.requires_grad` says whether it is
+    trained."""
 
     flag: Parameter | Fixed
     size: int
@@ -65,8 +66,9 @@ class Part:
 
 @dataclass(frozen=True)
 class FlopCount:
-    """The FLOPs of one model's training steps. `widths` are those of each layer's queries; `answers` the answer tokens
-    of a mean example, `virtual` the tokens put before the input's own, `prefix` those of which there are keys alone."""
+    """Counter of the FLOPs of one model's training steps. `widths` has the width of each layer's queries, `answers` the
+    answer tokens of a mean example, `virtual` the number of tokens put before the input's own, `prefix` the number of
+    places before them of which there are keys and values alone."""
 
     parts: tuple[Part, ...]
     widths: tuple[int, ...]
@@ -75,11 +77,12 @@ class FlopCount:
     prefix: int = 0
 
     def trained(self) -> tuple[bool, ...]:
-        """Whether each part is trained at this moment: some methods change that between steps."""
+        """Returns for each part whether it is trained at this moment: some methods change that between steps."""
         return tuple(part.flag.requires_grad for part in self.parts)
 
     def step(self, tokens: float, sequences: int, trained: Sequence[bool]) -> float:
-        """FLOPs of one step on so many tokens of the input, without padding."""
+        """Returns the FLOPs of one step on `tokens` tokens (without padding) in `sequences` sequences. `trained` says
+        for each part whether it is trained."""
         if not sequences:
             return 0.0
         rows = {TOKENS: tokens + self.virtual * sequences, ANSWERS: self.answers * sequences}
@@ -97,7 +100,7 @@ class FlopCount:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A flag that does not change, instead of a parameter that must not be held on to."""
+    """Stand-in for a parameter that must not be held on to: its `requires_grad` does not change."""
 
     requires_grad: bool
 
@@ -105,9 +108,10 @@ class Fixed:
 def flop_count(
     model: nn.Module, network: Network, rows: Sequence[Mapping[str, list[int]]], hold: bool = True
 ) -> FlopCount | None:
-    """How to count the FLOPs of a model, made of `network`, that is about to learn `rows` ({input_ids, labels}).
+    """Returns a counter of the FLOPs of `model`, made of `network`, that is about to learn `rows` ({input_ids,
+    labels}); None where its form is not known.
 
-    `hold`: look at its parameters again before each step. None for what is not known.
+    With `hold`, the counter looks at the model's parameters again before each step.
     """
     if not network.is_counted() or not rows:
         return None
@@ -134,14 +138,14 @@ def flop_count(
 
 
 def size_of(value: Parameter) -> int:
-    """Numbers of a parameter; packed 4-bit weights count as those they hold."""
+    """Returns how many numbers a parameter has; packed 4-bit weights count as the weights that they hold."""
     state = getattr(value, "quant_state", None)
     return int(state.shape.numel() if state is not None else value.numel())
 
 
 def inside_layer(name: str, value: Parameter) -> Part | None:
-    """A layer's parameter as a `Part`: how many of its numbers each token is multiplied with (0 for a vector), and its
-    place between input and output. None for a name of unknown kind."""
+    """Returns a layer's parameter as a `Part`: how many of its numbers each token is multiplied with (0 for a vector),
+    and its place between input and output. None for a name of unknown kind."""
     number, rest = re.findall(LAYER, name)[0]
     stage = next((STAGES[part] for part in STAGES if f".{part}." in f".{rest}"), None)
     if stage is None:
@@ -158,7 +162,8 @@ def inside_layer(name: str, value: Parameter) -> Part | None:
 
 
 def outside(name: str, value: Parameter, is_prefix: bool) -> Part | None:
-    """A parameter that is in no layer: embeddings are looked up, not multiplied with."""
+    """Returns a parameter outside the layers as a `Part`; None for a name of unknown kind. Embeddings have size 0: they
+    are looked up, not multiplied with."""
     if "prompt_encoder." in name and is_prefix:
         # Keys and values themselves, of all layers: what runs through the first attention depends on them.
         return Part(value, 0, KEYS) if name.endswith("embedding.weight") else None
@@ -176,7 +181,8 @@ REPEATS, PEAK_SECONDS = 10, 2.0
 
 
 def matmul_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of a square matrix product in a torch dtype, on this process's device and threads: the best of several."""
+    """Returns the FLOP/s of a square matrix product in a torch dtype, on this process's device and threads: the best of
+    several."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -192,8 +198,8 @@ def matmul_peak(dtype: torch.dtype) -> float:
 
 
 def timings(work: Callable[[], None], repeats: int = REPEATS, most: float = PEAK_SECONDS) -> list[float]:
-    """Seconds of `work`, done `repeats` times, or fewer where they take more than `most` together. The first, which
-    warms up, is among them: it does not change the best."""
+    """Returns the seconds of each run of `work`: `repeats` runs, or fewer once they have taken `most` seconds together.
+    The first run, which warms up, is among them: it does not change the best."""
     seconds: list[float] = []
     while len(seconds) < repeats and sum(seconds) < most:
         started = time.perf_counter()

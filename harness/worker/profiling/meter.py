@@ -59,9 +59,9 @@ class Meter:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure a phase; it is kept also when it fails.
+        """Measure a phase for the length of the block; it is kept even when the block fails.
 
-        Neither time nor memory of a phase within another counts as the other's. A phase that comes again is added to
+        Time and memory of a phase within another count for the inner phase alone. A phase that comes again is added to
         its earlier stretch.
         """
         outer = self.name
@@ -83,7 +83,7 @@ class Meter:
         self.sampler = DeviceSampler()
 
     def end(self) -> None:
-        """Keep what was measured since `begin`."""
+        """End the current phase, and keep what was measured since `begin`."""
         assert self.sampler is not None
         synchronise()
         seconds = time.perf_counter() - self.started
@@ -109,8 +109,8 @@ class Meter:
 
 
 def joined(one: Phase, other: Phase) -> Phase:
-    """Two stretches of a phase: what was done is added, of peaks the higher one is kept. Energy that is not known of
-    both is not known."""
+    """Returns two stretches of a phase as one: amounts are added, of peaks the higher one is kept. Energy is None
+    unless it is known of both."""
     return Phase(
         phase=one.phase,
         seconds=one.seconds + other.seconds,
@@ -133,7 +133,7 @@ def higher(one: int | None, other: int | None) -> int | None:
 
 
 def cuda_in_use() -> bool:
-    """Whether this process uses a GPU; asking must not start CUDA."""
+    """Returns whether this process uses a GPU, without starting CUDA."""
     import torch
 
     return torch.cuda.is_available() and torch.cuda.is_initialized()
@@ -147,7 +147,7 @@ def synchronise() -> None:
 
 
 def reset_peaks() -> None:
-    """Start new peaks: of torch's allocator, and of the resident memory (writing 5 resets VmHWM).
+    """Reset the memory peaks of torch's allocator and of resident memory (writing 5 resets VmHWM).
 
     Freed memory goes back to the system first, so that a phase is not charged for what the one before left.
     """
@@ -168,11 +168,13 @@ def reset_peaks() -> None:
 
 @lru_cache(maxsize=1)
 def heap_trim() -> Callable[[int], int] | None:
-    """glibc's `malloc_trim`; None with another C library."""
+    """Returns glibc's `malloc_trim`; None with another C library."""
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def cuda_peaks() -> tuple[int | None, int | None]:
+    """Returns the peak (allocated, reserved) bytes of torch's CUDA allocator since the last reset; None for both where
+    no GPU is used."""
     if not cuda_in_use():
         return None, None
     import torch
@@ -181,7 +183,8 @@ def cuda_peaks() -> tuple[int | None, int | None]:
 
 
 def resident_peak() -> int | None:
-    """Peak resident bytes since the last reset. (`ru_maxrss` would be inherited across exec.)"""
+    """Returns the peak resident bytes since the last reset, None where the system does not tell. (`ru_maxrss` would be
+    inherited across exec.)"""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -192,8 +195,8 @@ def resident_peak() -> int | None:
 
 
 def free_bytes(limit: int | None = None) -> int:
-    """Bytes that this process can still allocate. On a GPU: what is free, and what torch has cached (`limit` is not
-    used). Else the machine's available memory, at most `limit` less what the process holds already."""
+    """Returns the bytes that this process can still allocate. On a GPU: what is free, and what torch has cached
+    (`limit` is not used). Else the machine's available memory, at most `limit` less what the process holds already."""
     if cuda_in_use():
         import torch
 
@@ -206,7 +209,8 @@ def free_bytes(limit: int | None = None) -> int:
 
 
 class DeviceSampler:
-    """The whole device's memory peak, read every 50 ms in a thread; None without a GPU."""
+    """Samples the memory in use on the whole GPU every 50 ms, in a thread, and keeps its peak in bytes; None without a
+    GPU."""
 
     def __init__(self) -> None:
         self.peak: int | None = None
@@ -236,7 +240,8 @@ class DeviceSampler:
 
 
 class StepRecorder(TrainerCallback):
-    """Loss, cross-entropy, rate, tokens and seconds of every step; ends training when the loss is not a number.
+    """Trainer callback that records loss, cross-entropy, learning rate, tokens and seconds of every step, and raises
+    Diverged when a loss is not a finite number.
 
     Progress goes to an events file, a JSON line a step, for whoever watches.
     """
@@ -259,11 +264,11 @@ class StepRecorder(TrainerCallback):
         self.before = 0  # steps of earlier stages: numbers go on where those ended
 
     def add(self, objective: str, term: Tensor) -> None:
-        """Called by the training loop with what an objective adds to the loss."""
+        """Add a term of an objective to that objective's sum. The training loop calls this."""
         self.terms[objective] = self.terms.get(objective, 0.0) + term
 
     def count(self, tokens: int, samples: int) -> None:
-        """Called by the training loop for each batch of the current step."""
+        """Add a batch's tokens and rows to the current step. The training loop calls this."""
         self.step_tokens += tokens
         self.step_samples += samples
 
@@ -325,8 +330,9 @@ class StepRecorder(TrainerCallback):
                 file.write(json.dumps(event) + "\n")
 
     def facts(self, peak: float | None = None) -> list[Fact]:
-        """Throughput and step times, without the warm-up steps (all steps when there are no others); and the share of
-        the devices' `peak` (FLOP/s) that the model's own FLOPs came to, where both are known."""
+        """Returns facts of throughput and step times, without the warm-up steps (of all steps when there are no
+        others), and the share of the devices' `peak` (FLOP/s) that the model's own FLOPs came to, where both are
+        known."""
         steps = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
         times = [self.seconds[step] for step in steps]
         if not times:

@@ -1,4 +1,4 @@
-"""The instruments check themselves, once for each environment and base model, before anything is measured with them.
+"""Checks of the measuring instruments, once for each environment and base model, before anything is measured.
 
 Each check is one function that returns what it measured and the limit for it. They run in a process of their own
 (`python -m harness.worker.profiling.self_checks REQUEST.json ANSWER.json`), so that planning stays light.
@@ -43,7 +43,7 @@ TEXT = " ".join(context + continuation + "." for context, continuation in PAIRS)
 
 @dataclass
 class Bench:
-    """The base model, settings and scratch folder of the checks; to a method under test it is the context."""
+    """The base model, settings and scratch folder of the self-checks; a method under test gets it as its context."""
 
     base: Path
     settings: TrainSettings
@@ -68,7 +68,7 @@ class Bench:
 
     @cached_property
     def small(self) -> Path:
-        """A random model of the base's configuration with two layers, and its tokenizer."""
+        """Folder of a random model with the base's configuration but two layers, and its tokenizer."""
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -84,7 +84,7 @@ class Bench:
         return folder
 
     def scores(self, model: nn.Module, batch_size: int = 4) -> Tensor:
-        """Log-likelihoods [pairs + 1] of PAIRS and, last, of TEXT, as cells are scored."""
+        """Returns log-likelihoods [pairs + 1], in nats, of PAIRS and, last, of TEXT, computed as cells are scored."""
         import torch
 
         lm = self.language_model(model, batch_size)
@@ -98,7 +98,7 @@ class Bench:
         return TunedLM(model, self.tokenizer, batch_size)
 
     def rows(self) -> list[dict[str, list[int]]]:
-        """PAIRS as training rows."""
+        """Returns PAIRS as training rows {input_ids, labels}."""
         lm = self.language_model(self.model)
         pairs = [lm._encode_pair(*pair) for pair in PAIRS]
         return [{"input_ids": one + two, "labels": [-100] * len(one) + two} for one, two in pairs]
@@ -134,7 +134,8 @@ def batch_size(bench: Bench) -> Check:
 
 
 def padding_side(bench: Bench) -> Check:
-    """Our scorer pads on the right; here the same pairs are padded on the left, through the model alone."""
+    """Compare log-likelihoods of pairs padded on the left, by the model alone, with those of our scorer, which pads on
+    the right."""
     import torch
 
     model, device = bench.model, next(bench.model.parameters()).device
@@ -178,7 +179,8 @@ def merge_of_one(bench: Bench) -> Check:
 
 
 def same_seed(bench: Bench) -> Check:
-    """On a GPU the order of sums may differ: then the spread is the noise floor, and not a fault."""
+    """Train twice from one seed and compare the weights. On a GPU the order of sums may differ: a small spread is then
+    the noise floor, and not a fault."""
     import torch
 
     first, second = (dict(bench.train_small().named_parameters()) for _ in range(2))
@@ -217,7 +219,8 @@ def phase_cost(bench: Bench) -> Check:
 
 
 def memory_meter(bench: Bench) -> Check:
-    """Planted in the second of three phases, where torch is used as cells use it."""
+    """Hold 500 MB in the second of three phases, and compare the peaks that were measured. Torch is used as cells use
+    it."""
     import torch
 
     from harness.worker.profiling.meter import Meter
@@ -244,7 +247,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
 
 
 def check_all(bench: Bench, instruments: tuple[Instrument, ...] = INSTRUMENTS) -> Iterator[Check]:
-    """Every check. One that fails to run has measured NaN, which is beyond any limit."""
+    """Run every check and yield it. A check that fails to run has measured NaN, which passes no limit."""
     for instrument in instruments:
         started = time.perf_counter()
         try:
@@ -260,14 +263,15 @@ def largest(difference: Tensor) -> float:
 
 
 def tolerance(bench: Bench) -> float:
-    """How far a log-likelihood may move, relatively, with the shape of its batch: by rounding alone."""
+    """Returns how far a log-likelihood may move, relative to itself, with the shape of its batch: by the precision's
+    rounding alone."""
     from harness.models import resolve_precision
 
     return {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}[resolve_precision(bench.settings.precision)]
 
 
 def peaks(precisions: list[str]) -> dict[str, float | None]:
-    """Precision -> FLOP/s of a matrix product in it; None where this device cannot do it."""
+    """Returns precision -> FLOP/s of a matrix product in it; None where this device cannot do it."""
     from harness.models import compute_dtype, resolve_precision
     from harness.worker.profiling.flops import matmul_peak
 
@@ -281,8 +285,8 @@ def peaks(precisions: list[str]) -> dict[str, float | None]:
 
 
 def main(request: Path, answer: Path) -> None:
-    """Answer a request, both JSON files: {base, settings, threads} with a list of checks, {precisions, threads} with
-    `peaks`."""
+    """Answer a request, both JSON files: a request {base, settings, threads} with a list of checks, a request
+    {precisions, threads} with `peaks`."""
     import tempfile
 
     import torch

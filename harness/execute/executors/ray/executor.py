@@ -1,8 +1,8 @@
-"""A Ray cluster: each cell a Ray task on a node with room for it, its results streamed to this process.
+"""Runs each cell as a Ray task on a node with room for it, and takes in its results as a stream.
 
-No disk is shared: this process, the driver, alone writes the results. A task follows one cell's process
-(`node.py`) and reports on it. Ray itself never retries: a stream taken up in its middle would
-mix two executions. So the driver starts a lost cell anew, in the same attempt folder, on whatever node is left.
+No disk is shared: this process, the driver, alone writes the results. A task follows one cell's process (`node.py`) and
+reports on it. Ray itself never retries, as a stream taken up in its middle would mix two executions. So the driver
+starts a lost cell anew, in the same attempt folder, on whatever node is left.
 
 Not covered: the memory of a node's GPUs (the node itself refuses a cell that is too large for them).
 """
@@ -75,7 +75,7 @@ OnCluster = Running[dict[str, float], Sent]  # its slot is what the cell asks of
 
 
 class RayExecutor(Executor[dict[str, float], Sent]):
-    """Cells on the nodes of a Ray cluster, or on one that is started here."""
+    """Executor that runs cells on the nodes of a Ray cluster, or on a cluster that is started on this machine."""
 
     name = "ray"
 
@@ -87,9 +87,10 @@ class RayExecutor(Executor[dict[str, float], Sent]):
 
     @classmethod
     def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
-        """A node's environment: this machine may have no GPU. Raises UserError.
+        """Returns (a node's environment, the threads of a cell). A node is asked, as this machine may have no GPU.
+        Raises UserError.
 
-        Whether all nodes are alike is seen by each cell before it begins.
+        Whether all nodes are alike is checked by each cell before it begins.
         """
         import ray
 
@@ -124,7 +125,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
     # --- room ---
 
     def nodes(self) -> list[Node]:
-        """The nodes on which cells can run; asked for now and then."""
+        """Returns the nodes on which cells can run. Ray is asked again after two seconds at the earliest."""
         import ray
 
         if time.monotonic() - self.looked > NODES_SECONDS:
@@ -133,7 +134,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return self.known_nodes
 
     def wants(self, cell: Cell) -> dict[str, float]:
-        """The resources that a cell asks of a node, by Ray's names."""
+        """Returns the resources that a cell asks of a node, by Ray's names: numbers of GPU and CPU, bytes of memory."""
         if self.cuda:
             return {"GPU": devices_of(cell), "CPU": 1}  # what is predicted is the GPU's memory
         wanted: dict[str, float] = {"CPU": self.run_info.threads}
@@ -160,9 +161,11 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return None
 
     def take_slot(self, cell: Cell) -> dict[str, float] | None:
-        """The resources that the cell asks for, when the cluster has as much to spare. Ray chooses the node.
+        """Returns the resources that the cell asks for, when the cluster has as much to spare; else None. Ray chooses
+        the node.
 
-        With a number of jobs, so many are handed over whatever there is: a cluster that grows on demand then does.
+        With a number of jobs, that many cells are handed over whatever there is to spare: a cluster that grows on
+        demand then grows.
         """
         wanted, running = self.wants(cell), self.progress.running
         if self.run_info.jobs:
@@ -174,7 +177,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return wanted
 
     def release(self, running: OnCluster) -> None:
-        """Let go of experts' weights that no other cell of this run needs."""
+        """Let go of weights that this cell needed and no other cell of this run needs."""
         running.device = running.device.removeprefix(WAITING)  # where it ran, for the result: nowhere
         for need in running.cell.loads.values():
             self.needed[need] -= 1
@@ -182,7 +185,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
                 self.parcels.pop(need, None)
 
     def neighbours(self, running: OnCluster) -> list[OnCluster]:
-        """None at the start, when the node is not known yet: see `_placed`."""
+        """Returns none, as the node is not known yet when a cell starts: see `_placed`."""
         return []
 
     # --- a cell's course ---
@@ -235,7 +238,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return ended
 
     def _message(self, running: OnCluster) -> Message | Ended | None:
-        """The next message of a cell's task, or how that ended; None when there is neither at present."""
+        """Returns the next message of a cell's task, or how the task ended; None when there is neither at present."""
         import ray
 
         sent = running.launched
@@ -252,7 +255,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
             return self._lost(running, error)
 
     def _take(self, running: OnCluster, message: Message) -> Ended | None:
-        """Take in a message of a cell's task; how the cell ended, with the last one."""
+        """Take in a message of a cell's task. Returns how the cell ended where it is the last one, else None."""
         kind, name, what = message
         sent = running.launched
         if kind == "placed":
@@ -271,7 +274,8 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return None
 
     def _placed(self, running: OnCluster, node: str, device: str) -> None:
-        """A cell's process has begun: its time runs from here."""
+        """Record that a cell's process has begun on a node: its time runs from here, and on a CPU the node's other
+        cells are its neighbours."""
         running.started = time.monotonic()
         running.launched.node = node
         running.device = f"{self._name_of(node)} {device}".removesuffix(" cpu")
@@ -283,7 +287,8 @@ class RayExecutor(Executor[dict[str, float], Sent]):
                     note_neighbour(running.folder, other.cell.key)
 
     def _lost(self, running: OnCluster, error: Exception) -> Ended | None:
-        """A node went with the cell on it: no fault of the cell's, so it starts anew elsewhere, some times."""
+        """Start a cell anew whose node was lost, which is no fault of the cell's. Returns None, or how the cell ended
+        when it was lost too often (`LOSSES`)."""
         import ray
 
         sent = running.launched
@@ -303,7 +308,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return None
 
     def _settle_files(self, running: OnCluster) -> None:
-        """Everything has come: give it its names, the result last."""
+        """Move the files that have come to their final names, the result last."""
         incoming, folder = running.folder / INCOMING, running.folder
         if not (incoming / RESULT).exists():
             return
@@ -321,7 +326,8 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         write_result(folder, result)
 
     def kill(self, running: OnCluster) -> None:
-        """The task is interrupted, and ends the cell's processes in its last breath; if it does not, Ray ends it."""
+        """End a cell: its task is interrupted, and ends the cell's processes before it ends; if it does not, Ray ends
+        the task."""
         import ray
 
         for force in (False, True):
@@ -330,7 +336,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
                 return
 
     def _drained(self, stream: ObjectRefGenerator, seconds: float) -> bool:
-        """Whether a task ends within some seconds; what it still has to say is dropped."""
+        """Returns whether a task ends within some seconds; the messages that it still sends are dropped."""
         import ray
 
         deadline = time.monotonic() + seconds
@@ -351,7 +357,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         ray.wait(streams, timeout=seconds) if streams else super().wait(seconds)
 
     def _name_of(self, node_id: str) -> str:
-        """A node's host name; with the beginning of its id where several nodes share a host."""
+        """Returns a node's host name, with the beginning of its id where several nodes share a host."""
         hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in self.nodes()}
         host = hosts.get(node_id, "")
         alone = list(hosts.values()).count(host) == 1
@@ -359,7 +365,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
 
 
 def computing(nodes: list[Node]) -> list[Node]:
-    """The living nodes on which cells can run, as Ray describes them: those with GPUs, if there are any."""
+    """Returns the living nodes on which cells can run, as Ray describes them: those with GPUs, if there are any."""
     alive = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
     return [node for node in alive if node["Resources"].get("GPU")] or alive
 

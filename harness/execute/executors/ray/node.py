@@ -47,7 +47,7 @@ Message = tuple[str, str, Any]  # (kind, name, content), as listed above
 
 @dataclass(frozen=True)
 class Order:
-    """All that a node needs to run one cell."""
+    """Everything that a node needs to run one cell."""
 
     job: Job
     folder: str  # the attempt's, on the driver
@@ -60,7 +60,8 @@ class Order:
 
 
 def run_cell(order: Order) -> Iterator[Message]:
-    """Run a cell and stream what comes of it. However this ends, its processes have ended and its folder is gone."""
+    """Run a cell and yield the messages about it. However this ends, its processes have ended and its folder is
+    gone."""
     cells = cache_root() / "cells"
     sweep(cells)
     folder = cells / f"{Path(order.folder).name}-{os.getpid()}"
@@ -76,6 +77,7 @@ def run_cell(order: Order) -> Iterator[Message]:
 
 
 def course(order: Order, folder: Path) -> Iterator[Message]:
+    """Make the cell's sources ready on this node, run it in `folder`, and yield messages until it has ended."""
     import ray
 
     cell, threads = order.job.cell, order.job.threads
@@ -113,7 +115,7 @@ def course(order: Order, folder: Path) -> Iterator[Message]:
 
 
 def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generator[Message, None, Ended]:
-    """Start the cell's process and follow it to its end, which is returned."""
+    """Start the cell's process and yield messages while it runs. Returns how it ended."""
     import ray
 
     if local.cuda and (reason := local.refuse(cell)):  # on a CPU the driver has asked the cluster
@@ -142,7 +144,8 @@ def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generat
 
 
 def news(folder: Path, followed: dict[str, int]) -> Iterator[Message]:
-    """New bytes of the followed files. `followed` has how many of each were sent, and is kept up to date."""
+    """Yield the new bytes of the followed files. `followed` maps a file to the number of its bytes that were sent, and
+    is kept up to date."""
     for name in FOLLOWED:
         with suppress(OSError), (folder / name).open("rb") as file:
             file.seek(followed.get(name, 0))
@@ -152,7 +155,8 @@ def news(folder: Path, followed: dict[str, int]) -> Iterator[Message]:
 
 
 def left_behind(folder: Path, known: frozenset[str]) -> Iterator[Message]:
-    """The files of an ended cell, its result last. Documents that the driver has are left out."""
+    """Yield the files of an ended cell in pieces, its result last. Documents that the driver has (`known`) are left
+    out."""
     names = [name for name in files_in(folder) if name == ITEMS or name.startswith("weights/")]
     names += [f"documents/{name}" for name in files_in(folder / "documents") if name not in known]
     for name in [*names, RESULT]:

@@ -1,6 +1,6 @@
-"""Files on their way to the nodes of a Ray cluster that share no disk: put in once, taken out where needed.
+"""Packs files for the nodes of a Ray cluster that share no disk: put into Ray's store once, unpacked where needed.
 
-Pieces of 32 MiB, so that a folder of weights is never whole in anybody's memory.
+They travel in pieces of 32 MiB, so that a folder of weights is never whole in the memory of a process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PIECE_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class Parcel:
-    """Files by name, each with its size and SHA-256; their bytes, one after another, cut into pieces."""
+    """Packed files: (name, bytes, SHA-256) of each file, and the bytes of all, one after another, cut into pieces."""
 
     files: tuple[tuple[str, int, str], ...]
     pieces: tuple[ObjectRef[bytes], ...]  # references into Ray's object store
@@ -31,7 +31,7 @@ class Parcel:
         return digest([(name, sha256) for name, _, sha256 in self.files])
 
     def lies_in(self, folder: Path) -> bool:
-        """Whether the folder holds these files with this content (it may hold others too)."""
+        """Returns whether the folder holds these files with this content (it may hold others too)."""
         return all((folder / name).is_file() and sha256_of(folder / name) == sha256 for name, _, sha256 in self.files)
 
     def unpack(self, folder: Path, get: Callable[[ObjectRef[bytes]], bytes]) -> None:
@@ -48,7 +48,7 @@ class Parcel:
 
 
 def pack(files: Mapping[str, Path], put: Callable[[bytes], ObjectRef[bytes]]) -> Parcel:
-    """A parcel of files by name. `put` turns bytes into a reference."""
+    """Returns a parcel of files (name -> path). `put` stores bytes and returns a reference to them."""
     listed, pieces, waiting = [], [], bytearray()
     for name, path in files.items():
         sha256, size = hashlib.sha256(), 0
@@ -66,12 +66,12 @@ def pack(files: Mapping[str, Path], put: Callable[[bytes], ObjectRef[bytes]]) ->
 
 
 def files_in(folder: Path) -> dict[str, Path]:
-    """Every file of a folder by its name inside it."""
+    """Returns name inside the folder -> path, for every file of a folder and its subfolders."""
     return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def blocks(path: Path) -> Iterator[bytes]:
-    """A file's bytes, a piece at a time; one empty block for an empty file."""
+    """Yields a file's bytes in blocks of 32 MiB at most; one empty block for an empty file."""
     with path.open("rb") as file:
         yield file.read(PIECE_BYTES)
         while block := file.read(PIECE_BYTES):

@@ -1,7 +1,8 @@
-"""A cell's sources on a node of a cluster: where the driver has them, or fetched by the node, once for all its cells.
+"""Provides a cell's models and tasks on a node of a cluster: from where the driver has them, or fetched once for all
+its cells.
 
-In: a cell, the project's small files as a parcel, and the folder where the driver has them. Out: the paths that
-the cell's job gets on this node, which hold the very content that the cell was planned with.
+In: a cell, the project's small files as a parcel, and the folder where the driver has them. Out: the paths that the
+cell's job gets on this node, which hold the very content that the cell was planned with.
 
 Not covered: models named by `file:`. They are not sent: they must lie at the same path on every node.
 """
@@ -33,7 +34,8 @@ BEFORE = dict(os.environ)  # before the first cell of this process has cut off t
 
 
 def project_files(catalog: Catalog) -> dict[str, Path]:
-    """The files of a project that a node needs: its models' list, its tasks, and the local data that these name.
+    """Returns name inside the project -> path, for the files that a node needs: the list of models, the tasks, and the
+    local data that these name.
 
     Data outside the project's folder are left out: like models named by `file:`, they must lie on every node.
     """
@@ -47,7 +49,7 @@ def project_files(catalog: Catalog) -> dict[str, Path]:
 
 
 def provide(cell: Cell, project: Parcel, root: Path, get: Get) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
-    """(models and tasks of a job on this node, name -> path; names of those that were fetched for it).
+    """Returns (model -> folder, task -> path, names of those that were fetched now) for a cell's job on this node.
 
     Raises CellError where the node cannot have them, or has something else than the cell was planned with.
     """
@@ -90,6 +92,7 @@ class Missing:
 
 
 def missing(catalog: Catalog, cell: Cell) -> Missing:
+    """Returns the models and tasks of a cell that this node has yet to fetch."""
     return Missing(
         tuple(name for name in (cell.model, *cell.borrows) if catalog.model_facts(name) is None),
         tuple(name for name in task_names(cell) if catalog.task_facts(name) is None),
@@ -98,7 +101,8 @@ def missing(catalog: Catalog, cell: Cell) -> Missing:
 
 @cache
 def catalog_here(project: Parcel, root: Path, get: Get) -> Catalog:
-    """The driver's own project folder where this node sees it (a shared disk, the same machine), else a copy."""
+    """Returns the catalog of the driver's own project folder where this node sees it (a shared disk, the same machine),
+    else of a copy."""
     if project.lies_in(root):
         return load_catalog(root)
     copy = sources.cache_root() / "projects" / project.digest[:16]
@@ -117,7 +121,8 @@ def catalog_here(project: Parcel, root: Path, get: Get) -> Catalog:
 
 
 def fetch_apart(root: Path, wanted: Missing) -> None:
-    """Fetch in a process of its own: it loads torch, and may use the network, which cells may not."""
+    """Fetch models and tasks in a process of its own: it loads torch, and may use the network, which cells may not.
+    Raises CellError where they cannot be fetched."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         complaint = pool.submit(fetch_all, root, wanted, BEFORE).result()
     if complaint:
@@ -126,7 +131,7 @@ def fetch_apart(root: Path, wanted: Missing) -> None:
 
 
 def fetch_all(root: Path, wanted: Missing, variables: dict[str, str]) -> str:
-    """Fetch and prepare; what was wrong, or ""."""
+    """Fetch and prepare models and tasks, with these environment variables. Returns what was wrong, or ""."""
     os.environ.clear()
     os.environ.update(variables)
     from harness.data import tasks
