@@ -112,10 +112,10 @@ def rows_of_steps(context: Context, shares: Sequence[float], passes: Sequence[fl
 def mixture(parts: Mapping[str, Sequence[Row]], shares: Mapping[str, float], count: int, salt: object) -> list[Row]:
     """Return `count` rows in the order in which they are learned, mixed everywhere in proportion to `shares`.
 
-    The next row is of the part that is furthest behind its share; so no part is ever a whole row ahead of it. A part's
-    rows come in an order drawn (by `salt`) anew each time all of them have been learned. Where several parts are mixed,
-    every row counts the same in the loss, however many tokens it teaches: a passage of a hundred tokens would otherwise
-    drown out the answers of one.
+    Each next row comes from the part that is furthest behind its share, so no part is ever a whole row ahead of its
+    share. A part's rows are shuffled (by `salt`), and shuffled anew each time all have been used. Where more than one
+    part has a share above 0, each row gets a `weight` of 1 / its answer tokens, so that every row counts the same in
+    the loss: otherwise a passage of a hundred tokens would drown out a one-token answer.
     """
     given = {name: share for name, share in shares.items() if share > 0}
     total = sum(given.values())

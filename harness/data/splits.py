@@ -180,7 +180,9 @@ def ranked_articles(path: Path) -> list[Document]:
 
 
 def questions(articles: list[Document], choices: int, each: int) -> list[list[Question]]:
-    """Return a list of questions for each article that has any; see `article_facts`."""
+    """Return, for each article that gives any, its fill-in-the-fact questions, at most `each`. A question has `choices`
+    choices: the blanked fact, and facts of the same form from other articles. A sentence that also begins that way
+    elsewhere, or that has too few wrong choices, gives none. See `article_facts`."""
     blanks = [list(blanked(article["body"])) for article in articles]
     stems = Counter(normalise(stem) for one in blanks for _, stem, _ in one)
     pools: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)  # form -> (fact, number of its article)

@@ -114,8 +114,9 @@ class Studies:
         self.advance(course)
 
     def take(self, result: CellResult, folder: Path) -> None:
-        """Take in the result of a trial whose process has ended. An interrupted trial is started once more; then its
-        study is stopped."""
+        """Take in the result of a trial whose process has ended; `folder` is its attempt's. The studies that asked for
+        the trial note it and go on. An interrupted trial is not noted: it is put into the queue once more, and if it is
+        interrupted again, those studies end as interrupted, and a later run can go on with them."""
         name = result.cell.spec_digest
         if result.status is Status.INTERRUPTED:
             self.tries[name] = self.tries.get(name, 1) + 1

@@ -362,8 +362,9 @@ def searching(study: StoredStudy | None) -> float:
 
 
 def trials_to_good(study: StoredStudy, margin: float) -> int | None:
-    """Returns the fewest trials whose expected best is within the margin of the best of all; None where no trial
-    finished."""
+    """Returns how many trials would have sufficed: the smallest k for which the best of k trials, drawn at random from
+    the study's finished ones, is on average at most `margin` below the best of them (`expected_best`). The first goal
+    counts. None where no trial finished with a score."""
     merits = [trial.merits[0] for trial in study.done if trial.merits]
     if not merits:
         return None

@@ -129,7 +129,8 @@ class Custom:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """The place where a terminal says which columns it had no room for."""
+    """Marks where the terminal names the table columns that it left out for lack of width; says nothing if there were
+    none."""
 
     kind: ClassVar[str] = "left_out"
 

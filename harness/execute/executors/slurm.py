@@ -62,8 +62,9 @@ class SlurmExecutor(Executor[bool, SlurmJob]):
 
     @classmethod
     def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
-        """Returns (a node's environment, the threads of a cell). A job of its own finds it out, as this machine may
-        have no GPU."""
+        """Returns (the environment of a Slurm node, the threads of a cell). Submits a job that reports the environment
+        and waits for it, as this machine may have no GPU. The threads are `threads`, or else as many as this machine
+        has cores; `jobs` is not used."""
         count = threads or cores()
         return submitter(address, count).submit(environment_here, count).result(), count
 

@@ -83,7 +83,9 @@ class TaskComparison:
 
 @lru_cache(maxsize=4)
 def across(report: Report) -> tuple[TaskComparison, ...]:
-    """Returns a comparison for each model and data size that two or more tasks of one metric have in common."""
+    """Returns the comparisons of labels across tasks: one for each model, metric, size (above 0) and quality at which
+    at least two labels finished the same two or more tasks. A label counts only if it has a score on every task that
+    any label has one on."""
     blocks, cells = report.blocks, report.cells
     found = []
     for model in dict.fromkeys(block.model for block in blocks):

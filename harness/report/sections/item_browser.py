@@ -25,9 +25,13 @@ VERDICTS = ["a", "verdict", "b", "metric", "effect", "low", "high", "d_z", "p al
 
 
 class ItemRow(TypedDict):
-    """A label's answers to every document. `right`: how many of its `seeds` were right, a digit for each document; or
-    `values`: the means over seeds. `said`: the answers of its first seed, as places in the list of all answers, or as
-    one letter for each."""
+    """A label's scores and answers on every document, at one size `n` and quality `condition`.
+
+    Scores: `right`, a string with a digit for each document that says how many of the `seeds` were right (fewer than
+    ten seeds, all scores 0 or 1); otherwise `values`, the mean over seeds for each document. `said`: what the first
+    seed answered to each document, as an index into `Explorer.answers`; a string with one character of `CODES` for each
+    index where the block has at most 62 distinct answers.
+    """
 
     label: str
     n: int
