@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.analysis.cost_ratios import CostKind, cost_kind, cost_names, cost_side, cost_verdict
@@ -353,7 +354,9 @@ def compare_groups(
         verdicts = groups_by_cost(a, b, cost, names, hardware_texts(*apart), margin)
     else:
         values = item_values(connection, headlines([*a, *b], request.metric))
-        how: Callable[..., GroupVerdicts] = environments_by_score if kind == "environment" else runs_by_score
+        how: Callable[..., GroupVerdicts] = environments_by_score
+        if kind == "run":
+            how = partial(runs_by_score, failed_seeds=max(runs, key=lambda run: run.started).failed_seeds)
         verdicts = how(a, b, values, names, request.metric, margin)
     changes = environment_changes(*apart)
     return GroupComparison(kind, *names, (descriptions[0], descriptions[1]), request.metric, margin, verdicts, changes)

@@ -31,7 +31,7 @@ from harness.analysis.verdicts import (
     why_incomparable,
 )
 from harness.environment import RESULT_PACKAGES
-from harness.records import FAILED_SEEDS, MARGIN
+from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.store import CellRow, EnvironmentRecord
 from harness.suite import BASE
 
@@ -139,6 +139,7 @@ def runs_by_score(
     names: NamePair,
     metric: str = "",
     margin: float = MARGIN,
+    failed_seeds: FailedSeeds = FAILED_SEEDS,
 ) -> GroupVerdicts:
     """Compares every label and table of run A with the same label and table of run B, by a score. `values` are those of
     single items, `names` the names of the two runs."""
@@ -146,7 +147,7 @@ def runs_by_score(
     bases = [{point: table.get(BASE, []) for point, table in tables(rows).items()} for rows in (a, b)]
     tested = []
     for pair in found:
-        fallbacks = [fallback_of(of.get(pair.where, ()), values, FAILED_SEEDS) for of in bases]
+        fallbacks = [fallback_of(of.get(pair.where, ()), values, failed_seeds) for of in bases]
         tested.append((pair, *sides_of(pair, values, names, metric, fallbacks), by_arms))
     return replace(rest, matched=tuple(judged(tested, margin)))
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from results_factory import Results, answered, cell, scores
 
-from harness.analysis import Fallback, ended
+from harness.analysis import Fallback, ended, headlines
 from harness.analysis.comparisons import Request, compare_labels
+from harness.analysis.group_comparison import runs_by_score
 from harness.cli.verdict_text import sentence
-from harness.records import Status
+from harness.records import FailedSeeds, Status
 from harness.report import load
 from harness.report.advice import advised, headline, ruled_out
 from harness.report.sections.answer import sentences
-from harness.store import Store
+from harness.store import Store, item_values, latest_run, member_rows
 
 
 def stored(folder: Path, shaky: list[Status], steady: int = 5, share: float = 0.9) -> Store:
@@ -56,6 +58,21 @@ def test_its_verdict_counts_all_seeds_and_says_so(tmp_path: Path) -> None:
     assert verdict.decision.effect == pytest.approx((0.9 + 4 * 0.5) / 5 - 0.7, abs=0.02)
     assert verdict.verdict != "better"
     assert sentence(verdict).endswith("shaky: 1 of 5 seeds ended well.")
+
+
+@pytest.mark.parametrize(("how", "score"), [("base", (0.9 + 4 * 0.5) / 5), ("worst", 0.9 / 5)])
+def test_two_runs_are_compared_as_the_suite_says(tmp_path: Path, how: FailedSeeds, score: float) -> None:
+    with stored(tmp_path, FOUR_FAILED).open(read_only=True) as connection:
+        run = latest_run(connection, "demo")
+        assert run
+        rows = member_rows(connection, run)
+        values = item_values(connection, headlines(rows))
+    base = [row for row in rows if row.label == "base"]
+    shaky, steady = ([replace(r, label="x") for r in rows if r.label == name] for name in ("shaky", "steady"))
+    found = runs_by_score([*base, *shaky], [*base, *steady], values, ("one", "other"), failed_seeds=how)
+    (decision,) = [one.verdict.decision for one in found.matched if one.label == "x"]
+    assert decision
+    assert decision.effect == pytest.approx(score - 0.7, abs=0.02)
 
 
 def test_one_of_five_may_fail_and_it_is_said(tmp_path: Path) -> None:

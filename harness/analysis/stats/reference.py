@@ -14,7 +14,7 @@ of few. Its parts are estimated apart, so no Student's t is exact. Three approxi
 
 Down to a tail of 5% (two-sided) parts of one degree of freedom (two seeds) are taken by Cochran's rule, the others by
 Satterthwaite's. From 0.1% on all are taken by Banerjee's, and between the two both count, weighted along the logarithm
-of the tail. `benchmarks/calibration.py` has the simulations.
+of the tail. `docs/lab-notes.md` has the simulations.
 """
 
 from __future__ import annotations
