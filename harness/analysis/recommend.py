@@ -18,13 +18,17 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.analysis.stats.contrast import Arm, Decision, compare_arms, decide, p_tied
-from harness.analysis.stats.intervals import Z, corrected
+from harness.analysis.stats.intervals import Interval, Z, corrected
 from harness.analysis.stats.p_best import Runner, leads
+from harness.analysis.stats.winner import expected_score
 from harness.analysis.total_cost import Cost, Prices, Workload, ownership
 from harness.records import MARGIN
+
+if TYPE_CHECKING:
+    from harness.analysis.stats.intervals import Array
 
 ALIKE = 1.25  # costs up to this many times the lowest are similar: throughput is timed over three batches
 LEAST_SAVING = 0.5  # an alternative is named where it costs at most this share of the first
@@ -103,6 +107,18 @@ class Candidate:
         return self.score if self.higher_is_better else -self.score
 
     @property
+    def seed_merits(self) -> tuple[float, ...]:
+        """The score of each seed, with its sign turned where lower is better; () where single items are not known."""
+        sign = 1.0 if self.higher_is_better else -1.0
+        return tuple(sign * math.fsum(row) / len(row) for row in self.values if row)
+
+    @property
+    def repeated(self) -> bool:
+        """Whether its score is known over seeds: it does not vary with them, or was run with two or more."""
+        rows = len(self.values) or self.seeds
+        return rows > 1 or not self.seeded or not (self.values or self.n_train)
+
+    @property
     def complexity(self) -> tuple[int, int, int]:
         """(parts, packages, settings): how many there are of each; larger than any other where they are not known."""
         many = 0 if self.described else sys.maxsize // 2
@@ -171,24 +187,26 @@ class RuledOut:
 @dataclass(frozen=True)
 class Confidence:
     """The certainty of a recommendation. `best`: the probability that the recommended candidate has the highest
-    expected score of the `among` candidates that fit. `good_enough`: the probability that it is at most the margin
-    below the highest.
+    expected score of the `among` candidates that fit and can be compared. `good_enough`: the probability that it is at
+    most the margin below the highest. Both are None where the recommended one varies with its seed and was run with one
+    seed: another may change the order.
 
-    `at_most`: seeds were not repeated, so the errors count items only and both probabilities are upper bounds.
-    `paired`: computed from single items, which all candidates share; otherwise errors are taken as independent.
+    `once`: labels that fit and are not counted, for the same reason. `paired`: computed from single items, which all
+    candidates share; otherwise errors are taken as independent.
     """
 
-    best: float
-    good_enough: float
+    best: float | None
+    good_enough: float | None
     among: int
-    at_most: bool
     paired: bool
+    once: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
     """The answer to the wishes: candidates that fit, `ranked` from best to worst, and those `ruled_out`. `rule` says
-    what put the first before the second."""
+    what put the first before the second. `expected` is the score of the first that another training may be expected to
+    reach, with its interval: the measured one less the luck of having been chosen. None where it is not known."""
 
     ranked: tuple[Ranked, ...]
     ruled_out: tuple[RuledOut, ...]
@@ -197,6 +215,7 @@ class Answer:
     rule: Rule
     confidence: Confidence | None = None
     cheaper: Ranked | None = None  # costs at most half, and is not shown to be worse
+    expected: Interval | None = None
 
     @property
     def first(self) -> Ranked | None:
@@ -214,38 +233,57 @@ def rank_candidates(
     given has no effect; `seed` is that of the draws behind `confidence`. Raises ValueError for scores of different
     metrics, or for a label that is given twice."""
     wishes, prices = wishes or Wishes(), prices or Prices(0.0)
-    given = sorted(candidates, key=lambda one: one.label)
-    metrics = {one.metric for one in given if one.score is not None}
-    labels = [one.label for one in given]
+    given = sorted(candidates, key=lambda candidate: candidate.label)
+    metrics = {candidate.metric for candidate in given if candidate.score is not None}
+    labels = [candidate.label for candidate in given]
     if len(metrics) > 1 or len(set(labels)) < len(labels):
         raise ValueError(f"candidates have one metric and a label each; got {sorted(metrics)} and {labels}")
     fit, out = [], []
-    for one in given:
-        cost = ownership(one.work, prices)
-        reasons, cautions = judged(one, cost, wishes)
+    for candidate in given:
+        cost = ownership(candidate.work, prices)
+        reasons, cautions = judged(candidate, cost, wishes)
         if reasons:
-            out.append(RuledOut(one, cost, tuple(reasons)))
+            out.append(RuledOut(candidate, cost, tuple(reasons)))
         else:
-            silent = wishes.max_forgetting is not None and not one.language_model
-            fit.append(Ranked(one, cost, False, cautions=tuple(cautions), no_model=silent))
+            silent = wishes.max_forgetting is not None and not candidate.language_model
+            fit.append(Ranked(candidate, cost, False, cautions=tuple(cautions), no_model=silent))
     if not fit:
         return Answer((), tuple(out), wishes, prices, "none")
-    best = max(one.candidate.merit for one in fit)
-    close = [one for one in fit if best - one.candidate.merit <= wishes.margin + TINY]
-    others = [one for one in fit if one not in close]
-    priced = not any(one.candidate.contended for one in close)
-    low = ALIKE * min(total(one) for one in close) if priced else math.inf
-    first = sorted(close, key=lambda one: (total(one) > low, *(by_cost(one) if total(one) > low else simpler(one))))
-    rest = sorted(others, key=lambda one: (-one.candidate.merit, *by_cost(one)))
-    chosen = first[0].candidate
-    decisions = decided(chosen, [one.candidate for one in fit], wishes.margin)
-    ranked = tuple(
-        replace(one, close=one in close, decision=decisions.get(one.candidate.label)) for one in (*first, *rest)
+    best = max(each.candidate.merit for each in fit)
+    close = [each for each in fit if best - each.candidate.merit <= wishes.margin + TINY]
+    others = [each for each in fit if each not in close]
+    priced = not any(each.candidate.contended for each in close)
+    low = ALIKE * min(total(each) for each in close) if priced else math.inf
+    first = sorted(
+        close, key=lambda each: (total(each) > low, *(by_cost(each) if total(each) > low else simpler(each)))
     )
+    rest = sorted(others, key=lambda each: (-each.candidate.merit, *by_cost(each)))
+    chosen = first[0].candidate
+    decisions = decided(chosen, [each.candidate for each in fit], wishes.margin)
+    ranked = tuple(
+        replace(each, close=each in close, decision=decisions.get(each.candidate.label)) for each in (*first, *rest)
+    )
+    floor = min(min(candidate.seed_merits, default=math.inf) for candidate in given)
     return Answer(
-        ranked, tuple(out), wishes, prices, rule_of(ranked, priced), confidence(ranked, wishes.margin, seed),
-        cheaper(ranked),
+        ranked, tuple(out), wishes, prices, rule_of(ranked, priced), confidence(ranked, wishes.margin, seed, floor),
+        cheaper(ranked), expected(ranked, wishes.margin, priced, seed, floor),
     )  # fmt: skip
+
+
+def choose(merits: Array, ranked: Sequence[Ranked], margin: float, priced: bool) -> Array:
+    """Returns the index [draws] of the candidate that the rule puts first, for each row of `merits` [draws,
+    candidates]: the rule of `rank_candidates`, for many tables at once."""
+    import numpy
+
+    kept = merits >= merits.max(axis=1, keepdims=True) - (margin + TINY)
+    if priced:
+        totals = numpy.where(kept, [total(each) for each in ranked], math.inf)
+        kept &= ~(totals > ALIKE * totals.min(axis=1, keepdims=True))
+    order = sorted({each.candidate.complexity for each in ranked})
+    complexity = numpy.where(kept, [order.index(each.candidate.complexity) for each in ranked], len(order))
+    kept &= complexity == complexity.min(axis=1, keepdims=True)
+    first: Array = numpy.where(kept, merits, -math.inf).argmax(axis=1)
+    return first
 
 
 def judged(one: Candidate, cost: Cost | None, wishes: Wishes) -> tuple[list[Reason], list[Reason]]:
@@ -335,43 +373,66 @@ def comparable(a: Candidate, b: Candidate) -> bool:
     return bool(a.values and b.values and a.items == b.items and len(a.items) > 1)
 
 
-def decided(chosen: Candidate, all_: Sequence[Candidate], margin: float) -> dict[str, Decision]:
+def decided(chosen: Candidate, fitting: Sequence[Candidate], margin: float) -> dict[str, Decision]:
     """Returns label -> the comparison of that candidate with the `chosen` one. p-values are corrected by Holm for all
-    pairs of the candidates that fit, since their scores decided which pairs are looked at. Candidates whose single
+    pairs of the `fitting` candidates, since their scores decided which pairs are looked at. Candidates whose single
     items are unknown, or are others than those of the chosen one, are left out."""
-    kept = [one for one in all_ if comparable(one, chosen)]
-    arms = {one.label: one.arm for one in kept if one.arm}
-    fit = {(one, other): compare_arms(arms[one], arms[other]) for one, other in combinations(arms, 2)}
-    p_values = dict(zip(fit, corrected([found.p for found in fit.values()]), strict=True))
-    within = dict(zip(fit, corrected([p_tied(found, margin) for found in fit.values()]), strict=True))
-    made = {}
-    for one in kept:
-        if one is not chosen:
-            pair = next(pair for pair in ((one.label, chosen.label), (chosen.label, one.label)) if pair in fit)
-            found = compare_arms(arms[one.label], arms[chosen.label])
-            made[one.label] = decide(
-                found, margin, p=p_values[pair], p_within=within[pair], pairs=len(fit),
-                higher_is_better=one.higher_is_better, settle=False,
+    kept = [candidate for candidate in fitting if comparable(candidate, chosen)]
+    arms = {candidate.label: candidate.arm for candidate in kept if candidate.arm}
+    comparisons = {(a, b): compare_arms(arms[a], arms[b]) for a, b in combinations(arms, 2)}
+    p_values = dict(zip(comparisons, corrected([each.p for each in comparisons.values()]), strict=True))
+    p_within = dict(zip(comparisons, corrected([p_tied(each, margin) for each in comparisons.values()]), strict=True))
+    decisions = {}
+    for candidate in kept:
+        if candidate is not chosen:
+            pairs = ((candidate.label, chosen.label), (chosen.label, candidate.label))
+            pair = next(pair for pair in pairs if pair in comparisons)
+            decisions[candidate.label] = decide(
+                compare_arms(arms[candidate.label], arms[chosen.label]), margin, p=p_values[pair],
+                p_within=p_within[pair], pairs=len(comparisons), higher_is_better=candidate.higher_is_better,
+                settle=False,
             )  # fmt: skip
-    return made
+    return decisions
 
 
-def confidence(ranked: Sequence[Ranked], margin: float, seed: int = 0) -> Confidence:
+def runners_of(ranked: Sequence[Ranked]) -> dict[str, Runner]:
+    """Returns label -> the candidate as the statistics take it, in the same order. Candidates that do not share the
+    items of the first have independent errors."""
+    first = ranked[0].candidate
+    return {
+        each.candidate.label: Runner(
+            each.candidate.merit,
+            each.candidate.arm if comparable(each.candidate, first) or each.candidate is first else None,
+            each.candidate.stderr,
+            each.candidate.higher_is_better,
+            each.candidate.repeated,
+        )
+        for each in ranked
+    }
+
+
+def confidence(ranked: Sequence[Ranked], margin: float, seed: int = 0, floor: float = math.inf) -> Confidence:
     """Estimates how likely the first candidate is the best of all, or within the margin of the best; see `leads`."""
     first = ranked[0].candidate
+    once = tuple(each.candidate.label for each in ranked if not each.candidate.repeated)
+    among = len(ranked) - len(once)
     if len(ranked) == 1:
-        return Confidence(1.0, 1.0, 1, False, True)
-    runners = {
-        one.candidate.label: Runner(
-            one.candidate.merit,
-            one.candidate.arm if comparable(one.candidate, first) else None,
-            one.candidate.stderr,
-        )
-        for one in ranked
-    }
-    found = leads(first.label, runners, seed)
-    at_most = found.at_most or (not found.paired and first.seeds < 2)
-    lead = found.draws.max(axis=1)
+        return Confidence(1.0, 1.0, 1, True)
+    if first.label in once:
+        return Confidence(None, None, among, True, once)
+    counted = [each for each in ranked if each.candidate.repeated]
+    ahead = leads(first.label, runners_of(counted), seed, floor)
+    lead = ahead.draws.max(axis=1, initial=-math.inf)
     return Confidence(
-        float((lead <= 0).mean()), float((lead <= margin + TINY).mean()), len(ranked), bool(at_most), found.paired
+        float((lead <= 0).mean()), float((lead <= margin + TINY).mean()), among, ahead.paired, once
+    )  # fmt: skip
+
+
+def expected(
+    ranked: Sequence[Ranked], margin: float, priced: bool, seed: int = 0, floor: float = math.inf
+) -> Interval | None:
+    """Estimates the score of the first candidate, corrected for having been chosen among the `ranked`."""
+    runners = runners_of(ranked)
+    return expected_score(
+        ranked[0].candidate.label, runners, lambda merits: choose(merits, ranked, margin, priced), seed, floor
     )

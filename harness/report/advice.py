@@ -8,7 +8,6 @@ from functools import lru_cache
 from harness.analysis import (
     Answer,
     Candidate,
-    Confidence,
     Cost,
     Prices,
     Ranked,
@@ -20,7 +19,7 @@ from harness.analysis import (
 from harness.analysis.stats import Decision
 from harness.errors import counted
 from harness.report.candidates import Question, prices_of, questions
-from harness.report.format import MOST_SURE, NA, digits_of, number, seconds, size, with_error
+from harness.report.format import NA, digits_of, number, seconds, size, some, with_error
 from harness.report.table import Report
 
 MOST_ROWS = 12
@@ -62,7 +61,7 @@ def sentences(answer: Answer, question: Question) -> list[str]:
         return [*lines, *nearest(answer)]
     if answer.second and first:
         lines.append(runner_up(answer, answer.second))
-    lines += [sure(answer), *cheaper(answer)]
+    lines += [sure(answer), *luck(answer), *cheaper(answer)]
     lines += [f"Note: {caution(one)}." for one in first.cautions]
     if first.no_model:
         lines.append(
@@ -76,12 +75,37 @@ def headline(answer: Answer, question: Question) -> str:
     first = answer.first
     if first is None:
         return f"Nothing fits: all {len(answer.ruled_out)} are ruled out."
-    one, why = first.candidate, RULES[answer.rule].format(margin=answer.wishes.margin)
-    score = with_error(one.score, one.stderr, digits_of(one.metric))
-    trained = "" if one.n_train else " It is not trained at all."
+    candidate, why = first.candidate, RULES[answer.rule].format(margin=answer.wishes.margin)
+    trained = "" if candidate.n_train else " It is not trained at all."
     where = question.task + (f", {question.model}" if question.several else "")
-    own = f" ({one.own_model})" if one.own_model else ""
-    return f"Use {one.label}{own}: {one.metric} {score} on {where}; {why}.{trained}"
+    own = f" ({candidate.own_model})" if candidate.own_model else ""
+    return f"Use {candidate.label}{own}: {candidate.metric} {score_of(answer)} on {where}; {why}.{trained}"
+
+
+def score_of(answer: Answer) -> str:
+    """Formats the score of the recommended candidate: what is expected of it, with its 95% interval, or else what was
+    measured, with its standard error."""
+    assert answer.first
+    candidate, expected = answer.first.candidate, answer.expected
+    digits = digits_of(candidate.metric)
+    if expected is None:
+        return with_error(candidate.score, candidate.stderr, digits)
+    return f"{number(expected.value, digits)} (95% {number(expected.low, digits)} to {number(expected.high, digits)})"
+
+
+def luck(answer: Answer) -> list[str]:
+    """Says how the expected score of the recommended candidate differs from the measured one, where that is seen."""
+    if answer.first is None or answer.expected is None:
+        return []
+    candidate = answer.first.candidate
+    digits = digits_of(candidate.metric)
+    measured, expected = number(candidate.score, digits), number(answer.expected.value, digits)
+    if measured == expected:
+        return []
+    return [
+        f"{candidate.label} scored {measured}; {expected} is expected of it again, as what is chosen among "
+        f"{len(answer.ranked)} had luck too."
+    ]
 
 
 def outside(question: Question) -> list[str]:
@@ -131,35 +155,38 @@ def verdict(one: Candidate, other: Candidate, found: Decision) -> str:
 
 
 def sure(answer: Answer) -> str:
-    found = answer.confidence
+    confidence = answer.confidence
     assert answer.first
-    assert found
-    if found.among == 1:
+    assert confidence
+    label = answer.first.candidate.label
+    if len(answer.ranked) == 1:
         return "Confidence: none is stated, as nothing else fits."
+    if confidence.best is None or confidence.good_enough is None:
+        return (
+            f"Confidence: none is stated. {label} was run with one seed, and another may change the order: run three "
+            "or more (`seeds: [0, 1, 2]`)."
+        )
+    once = f" Not counted, as one seed each does not say how far they scatter: {some(confidence.once)}."
+    if confidence.among == 1:
+        return f"Confidence: none is stated, as nothing else that fits was repeated.{once}"
     text = (
-        f"Confidence: {chance(found, found.good_enough)} that nothing of the {found.among} that fit is better than "
-        f"{answer.first.candidate.label} by more than {answer.wishes.margin:g}; {chance(found, found.best)} that it is "
-        "the very best."
+        f"Confidence: {percent(confidence.good_enough)} that nothing of the {confidence.among} that fit is better than "
+        f"{label} by more than {answer.wishes.margin:g}; {percent(confidence.best)} that it is the very best."
     )
-    if found.at_most:
-        text += " One seed each: another seed may change the order, and that is not in these figures."
-    if not found.paired:
+    if confidence.once:
+        text += once
+    if not confidence.paired:
         text += " Single items are not known of all, so their errors are taken as independent."
     return text
 
 
-def chance(found: Confidence, value: float) -> str:
-    """Formats a probability in per cent, with "at most" where the spread between seeds is not known."""
-    return f"at most {percent(min(value, MOST_SURE))}" if found.at_most else percent(value)
-
-
 def short(answer: Answer, question: Question) -> str:
     """Returns the headline of an answer with its certainty, as one sentence."""
-    found = answer.confidence
+    confidence = answer.confidence
     text = headline(answer, question)
-    if found is None or found.among == 1:
+    if confidence is None or confidence.good_enough is None or confidence.among == 1:
         return text
-    return f"{text.removesuffix('.')} ({chance(found, found.good_enough)} sure that nothing is better by more)."
+    return f"{text.removesuffix('.')} ({percent(confidence.good_enough)} sure that nothing is better by more)."
 
 
 def percent(value: float) -> str:

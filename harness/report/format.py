@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.records import bare_quantity, quantity
 
-MOST_SURE = 0.99  # the highest probability stated with one seed: what others would change is not known
 NA = "n/a"
 MINUS = "−"
+MOST_NAMES = 6  # names listed in a sentence
 DIGITS = {
     "log_likelihood_per_word": 3,
     "choice_cross_entropy": 3,
@@ -83,3 +83,10 @@ def wordy(rows: Sequence[Sequence[str]]) -> list[bool]:
     left."""
     columns = [[text for text in column if text and text != NA] for column in zip(*rows, strict=True)] if rows else []
     return [2 * sum(text[0].isalpha() for text in column) > len(column) for column in columns]
+
+
+def some(names: Iterable[str]) -> str:
+    """Joins names with commas, at most `MOST_NAMES` or so, and counts the rest."""
+    found = list(names)
+    more = len(found) - MOST_NAMES
+    return ", ".join(found) if more <= 1 else f"{', '.join(found[:MOST_NAMES])} and {more} more"

@@ -31,8 +31,9 @@ class TableRanking:
     """The labels of one table by score, with a verdict for every pair.
 
     `labels` are those that can be compared, the best score first; `missing` says why others cannot. p-values of `pairs`
-    are corrected by Holm for all of them. `chances` are the probabilities of being the best, counted in `leads`: draws
-    of leads over the best label, None where nothing can be compared. `seeds_known` is False where every pair has a
+    are corrected by Holm for all of them. `chances` are the probabilities of being the best of the labels that were
+    repeated, counted in `leads`: draws of leads over the best label, None where nothing can be compared. They are empty
+    where the best label varies with its seed and was run with one. `seeds_known` is False where every pair has a
     label that varies with its seed and was not repeated.
     """
 
@@ -101,7 +102,15 @@ def ranking(
     pairs = {(verdict.a, verdict.b): verdict for verdict in pairwise_verdicts(kept, margin, settle=False)}
     pairs |= settled(kept, pairs, margin)
     sign = 1.0 if first.higher_is_better else -1.0
-    runners = {side.label: Runner(sign * score(side), side.arm) for side in kept}
+    runners = {
+        side.label: Runner(
+            sign * score(side),
+            side.arm,
+            higher_is_better=side.higher_is_better,
+            repeated=not side.seeded or len(side.values) > 1,
+        )
+        for side in kept
+    }
     ahead = leads(kept[0].label, runners)
     return TableRanking(
         point, margin, first.metric, first.higher_is_better,

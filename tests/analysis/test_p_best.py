@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy
 import pytest
 from hypothesis import given, settings
@@ -21,6 +23,13 @@ def runner(skill: float, seed: int, seeds: int = 3) -> Runner:
     return Runner(float(numpy.mean(values)), Arm(tuple(map(tuple, values))))
 
 
+@pytest.fixture
+def nothing_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes seeds that were not run behave like those that were: draws are then those of the comparisons alone."""
+    monkeypatch.setattr("harness.analysis.stats.falls.UNSEEN", 1e-9)
+
+
+@pytest.mark.usefixtures("nothing_falls")
 def test_of_two_it_is_the_tail_of_the_verdicts_own_distribution() -> None:
     both = {"a": runner(0.70, 1), "b": runner(0.67, 2)}
     found = compare_arms(both["a"].arm, both["b"].arm)
@@ -29,6 +38,7 @@ def test_of_two_it_is_the_tail_of_the_verdicts_own_distribution() -> None:
     assert chances["a"] + chances["b"] == pytest.approx(1.0)
 
 
+@pytest.mark.usefixtures("nothing_falls")
 def test_many_are_as_likely_as_a_simulation_of_items_and_seeds_says() -> None:
     """Normal items and seeds with known variances: the posterior of the means is known too."""
     random = numpy.random.default_rng(5)
@@ -62,10 +72,29 @@ def test_the_order_of_methods_does_not_matter(order: list[str]) -> None:
     assert best_chances("b", leads("b", shuffled)) == best_chances("b", leads("b", runners))
 
 
-def test_without_items_errors_are_independent_and_with_one_seed_it_is_at_most() -> None:
+def test_without_items_errors_are_independent() -> None:
     found = leads("a", {"a": Runner(0.70, None, 0.03), "b": Runner(0.70, None, 0.04)})
     assert not found.paired
     assert found.draws.std() == pytest.approx(0.05, rel=0.1)
-    single = {"a": runner(0.7, 1, seeds=1), "b": runner(0.6, 2, seeds=1)}
-    assert leads("a", single).at_most
     assert leads("a", {"a": runner(0.7, 1)}).labels == ()
+
+
+def test_what_was_run_with_one_seed_has_no_chance_and_is_nobodys_rival() -> None:
+    single = replace(runner(0.7, 1, seeds=1), repeated=False)
+    runners = {"a": runner(0.7, 3), "b": single, "c": runner(0.6, 2)}
+    chances = best_chances("a", leads("a", runners))
+    assert set(chances) == {"a", "c"}
+    assert sum(chances.values()) == pytest.approx(1.0)
+    assert best_chances("b", leads("b", runners)) == {}
+
+
+def test_a_lead_is_less_sure_where_seeds_of_others_fell() -> None:
+    """Three seeds that agree say little where one seed in three of another method collapsed."""
+    steady, behind = runner(0.75, 1), runner(0.70, 2)
+    fell = runner(0.70, 4)
+    assert fell.arm
+    collapsed = Arm((*fell.arm.values[:2], runner(0.2, 5, seeds=1).arm.values[0]))  # type: ignore[union-attr]
+    calm = best_chances("a", leads("a", {"a": steady, "b": behind, "c": fell}))
+    warned = best_chances("a", leads("a", {"a": steady, "b": behind, "c": Runner(0.53, collapsed)}))
+    assert warned["a"] + warned["c"] < calm["a"] + calm["c"]
+    assert warned["a"] < calm["a"]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.analysis.recommend import Answer, Candidate, Change, Reason, Wishes, rank_candidates
+from harness.analysis.recommend import Answer, Candidate, Change, Reason, Wishes, choose, rank_candidates
 from harness.analysis.total_cost import Prices, Workload, hourly, ownership
 
 GIB = 1024.0**3
@@ -135,16 +135,20 @@ def test_it_is_surer_of_what_is_far_ahead_and_says_when_seeds_are_missing() -> N
     assert far.confidence
     assert far.second
     assert far.second.decision
-    assert far.confidence.best > 0.99
-    assert not far.confidence.at_most
+    assert far.confidence.best
+    assert far.confidence.best > 0.8  # no more: either may fall under the next seed
+    assert far.confidence.once == ()
     assert far.second.decision.verdict == "worse"
     alike = rank_candidates([answered("one", 0.6, seed=1), answered("other", 0.6, seed=5)], prices=PRICES)
     assert alike.confidence
+    assert alike.confidence.best
+    assert alike.confidence.good_enough
     assert 0.02 < alike.confidence.best < 0.98
     assert alike.confidence.best <= alike.confidence.good_enough
     once = rank_candidates([answered("good", 0.9, 1, seed=1), answered("bad", 0.3, 1, seed=5)], prices=PRICES)
     assert once.confidence
-    assert once.confidence.at_most
+    assert (once.confidence.best, once.confidence.good_enough, once.confidence.once) == (None, None, ("good", "bad"))
+    assert once.expected is None
     assert once.second
     assert once.second.decision
     assert once.second.decision.verdict == "underpowered"
@@ -155,13 +159,16 @@ def test_more_rivals_leave_less_confidence() -> None:
     rivals = [answered(f"r{number:02}", 0.6, seed=10 * number) for number in range(8)]
     sure = [rank_candidates(rivals[:count], Wishes(margin=0.0), PRICES).confidence for count in (2, 8)]
     assert sure[0]
+    assert sure[0].best
     assert sure[1]
+    assert sure[1].best
     assert sure[1].best < sure[0].best
 
 
-def test_confidence_with_two_is_that_of_the_paired_comparison() -> None:
+def test_confidence_with_two_is_that_of_the_paired_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.analysis.stats.contrast import compare
 
+    monkeypatch.setattr("harness.analysis.stats.falls.UNSEEN", 1e-9)
     one, other = answered("one", 0.66, seed=1), answered("other", 0.6, seed=7)
     found = rank_candidates([one, other], Wishes(margin=0.0), PRICES)
     assert found.first
@@ -169,6 +176,64 @@ def test_confidence_with_two_is_that_of_the_paired_comparison() -> None:
     pair = compare(second.candidate.values, first.candidate.values)
     assert found.confidence
     assert found.confidence.best == pytest.approx(1 - pair.reference.tail(-pair.effect / pair.stderr), abs=0.03)
+
+
+def test_a_label_with_one_seed_is_not_counted_and_named() -> None:
+    steady, idle = answered("steady", 0.8, 3, seed=1), answered("idle", 0.5, 3, seed=5)
+    found = rank_candidates([steady, idle, answered("once", 0.4, 1, seed=9)], prices=PRICES)
+    assert found.confidence
+    assert (found.confidence.among, found.confidence.once) == (2, ("once",))
+    assert found.confidence.best
+
+
+def test_what_is_chosen_among_many_is_expected_to_score_less_than_it_did() -> None:
+    """Twelve equal methods: the best of them was lucky. One alone, or far ahead, keeps its score."""
+    equal = [answered(f"m{number:02}", 0.6, 3, seed=10 * number) for number in range(12)]
+    many = rank_candidates(equal, prices=PRICES)
+    assert many.first
+    assert many.first.candidate.score
+    assert many.expected
+    assert many.expected.low < many.expected.value < many.first.candidate.score - 0.005
+    assert many.first.candidate.score < many.expected.high
+    alone = rank_candidates([many.first.candidate], prices=PRICES)
+    assert alone.expected
+    assert alone.expected.value == pytest.approx(many.first.candidate.score, abs=0.005)
+    ahead = rank_candidates([*equal[:3], answered("ahead", 0.95, 3, seed=200)], prices=PRICES)
+    assert ahead.first
+    assert ahead.expected
+    assert ahead.expected.value == pytest.approx(ahead.first.candidate.score, abs=0.005)
+
+
+def test_the_expected_score_of_a_loss_is_a_mirror_image() -> None:
+    def turned(candidate: Candidate) -> Candidate:
+        return replace(candidate, higher_is_better=False, metric="error",
+                       score=-(candidate.score or 0.0), values=tuple(tuple(-v for v in row) for row in candidate.values))  # fmt: skip
+
+    # A third of each answer: no share of right ones, for which intervals and falls differ at the two ends.
+    def thirds(candidate: Candidate) -> Candidate:
+        return replace(candidate, score=(candidate.score or 0.0) / 3,
+                       values=tuple(tuple(v / 3 for v in row) for row in candidate.values))  # fmt: skip
+
+    rivals = [thirds(answered(f"r{number}", 0.6, 3, seed=10 * number)) for number in range(4)]
+    up, down = rank_candidates(rivals), rank_candidates(turned(rival) for rival in rivals)
+    assert up.expected
+    assert down.expected
+    assert (down.expected.value, down.expected.low, down.expected.high) == pytest.approx(
+        (-up.expected.value, -up.expected.high, -up.expected.low)
+    )
+
+
+def test_the_rule_chooses_in_simulated_tables_as_it_does_in_the_real_one() -> None:
+    quick, slow = Workload(60.0, 0.0, 0.01, 60.0), Workload(60.0, 0.0, 0.5, 60.0)
+    rivals = [
+        candidate(f"r{number}", 0.7 + 0.005 * (number % 5), work=quick if number % 3 else slow,
+                  packages=("peft",) if number % 2 else ())
+        for number in range(9)
+    ]  # fmt: skip
+    for margin in (0.0, 0.005, 0.02):
+        found = rank_candidates(rivals, Wishes(margin=margin), PRICES)
+        merits = numpy.array([[each.candidate.merit for each in found.ranked]])
+        assert list(choose(merits, found.ranked, margin, priced=True)) == [0]
 
 
 def test_a_cheaper_one_that_is_not_shown_to_be_worse_is_named() -> None:

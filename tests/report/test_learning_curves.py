@@ -83,7 +83,9 @@ def test_a_failed_size_is_left_out(tmp_path: Path) -> None:
     base = cell("base")
     results.add(base, scores(0.5), items=answered(0.5, 1))
     for n_train, share in ((16, 0.6), (64, 0.7)):
-        results.add(cell("lora", n_train, 0, baseline=base.spec_digest), scores(share), items=answered(share, n_train))
+        for seed in (0, 1, 2):
+            trained = cell("lora", n_train, seed, baseline=base.spec_digest)
+            results.add(trained, scores(share), items=answered(share, n_train + seed))
     results.member(cell("lora", 256, 0, baseline=base.spec_digest))
     (block,) = load(results.store(), "demo").blocks
     assert learning_curves.sizes(block, "") == [16, 64]

@@ -81,7 +81,7 @@ def test_where_lower_is_better_the_lowest_is_first(tmp_path: Path) -> None:
     assert verdict.decision
     assert verdict.verdict == "better"
     assert verdict.decision.effect < 0
-    assert ranking.chances["good"] > 0.95
+    assert ranking.chances["good"] > 0.9
 
 
 def test_one_seed_is_known_to_be_one(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_front_is_of_those_that_learned(block: Block) -> None:
     assert set(kept) == {"full", "lora", "dora"}  # setfit keeps no model, prompt learned nothing, base is no method
     assert kept["lora"] > 0.95  # it forgets least
     assert kept["full"] > 0.3
-    assert kept["dora"] < 0.3
+    assert kept["dora"] < 0.5
     assert block.fronts["lora", 128, ""] == kept["lora"]
     assert front(block.ranking(64), rows, retention(PROSE)) == {}
 

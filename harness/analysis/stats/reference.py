@@ -65,22 +65,28 @@ class Reference:
         squares = sum(part * stdtrit(df, tail) ** 2 for part, df in parts)
         return numpy.asarray((1 - share) * one + share * numpy.sqrt(squares / total))
 
-    def around(self, value: float, share_of: int = 0) -> tuple[float, float]:
-        """Returns the ends of the interval of `LEVEL` around the estimate `value`, whose error has these parts.
+    def around(
+        self, value: float, share_of: int = 0, tails: tuple[float, float] = ((1 - LEVEL) / 2, (1 - LEVEL) / 2)
+    ) -> tuple[float, float]:
+        """Returns the ends of the interval around the estimate `value`, whose error has these parts. `tails` are the
+        chances that the truth lies below it and above it.
 
         For a share of at most `share_of` independent answers the interval is Wilson's (1927,
         doi:10.1080/01621459.1927.10502953), with this reference in place of the normal and the number of answers that
         would give the same error: near 0 and 1 it stays within them, and is not empty where all answers are right.
         """
-        t = float(self.critical((1 - LEVEL) / 2))
+        below, above = (float(self.critical(tail)) for tail in tails)
         variance = float(self.items + sum(self.seeds))
         if not share_of:
-            reach = t * math.sqrt(variance)
-            return value - reach, value + reach
+            return value - below * math.sqrt(variance), value + above * math.sqrt(variance)
         count = min(value * (1 - value) / variance, share_of) if variance > 0 and 0 < value < 1 else share_of
-        centre = (value + t**2 / (2 * count)) / (1 + t**2 / count)
-        reach = t / (1 + t**2 / count) * math.sqrt(value * (1 - value) / count + t**2 / (4 * count**2))
-        return centre - reach, centre + reach
+
+        def end(t: float) -> float:
+            """Returns Wilson's end `t` standard errors away; a negative `t` gives the lower one."""
+            centre = (value + t**2 / (2 * count)) / (1 + t**2 / count)
+            return centre + t / (1 + t**2 / count) * math.sqrt(value * (1 - value) / count + t**2 / (4 * count**2))
+
+        return end(-below), end(above)
 
     def degrees(self) -> Array:
         """Returns Satterthwaite's degrees of freedom of all parts that have more than one; never fewer than the fewest

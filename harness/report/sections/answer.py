@@ -10,14 +10,13 @@ from harness.analysis import Verdict, ratio
 from harness.analysis.stats import ALPHA, corrected
 from harness.report import advice
 from harness.report.elements import Bullets, Element, Text
-from harness.report.format import MOST_SURE, NA, chance, digits_of, number, seconds, size, with_error
+from harness.report.format import NA, chance, digits_of, number, seconds, size, some, with_error
 from harness.report.pareto import front, retention
 from harness.report.ranking import TableRanking
 from harness.report.sections import learning_curves, self_checks
 from harness.report.sections.base import Section, Subject
 from harness.report.table import UNITS, Block, Estimate, Report, Row
 
-MOST_NAMES = 6  # names listed in a sentence
 LINES = 10  # the most sentences of the answer, and its most lines on a terminal
 CROSSINGS = 1
 WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowered", "undecided"))
@@ -143,11 +142,8 @@ def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
         text += f", {top.ended[0]} of {top.ended[1]} seeds ended well"
     if block.base and block.base.score:
         text += f" (base model: {number(block.base.score.value, digits_of(block.metric))})"
-    sure = ranking.chances.get(top.label)
-    if sure is not None and len(ranking.labels) > 1:
-        bounded = ranking.leads is not None and ranking.leads.at_most  # one seed: its spread is not counted
-        told = f"at most {chance(min(sure, MOST_SURE))}" if bounded else chance(sure)
-        text += f". Chance that it is the best of these {len(ranking.labels)}: {told}"
+    if top.label in ranking.chances and len(ranking.chances) > 1:
+        text += f". Chance that it is the best of these {len(ranking.chances)}: {chance(ranking.chances[top.label])}"
     if ranking.best == "base":
         text += ". No label beats the base model"
     return text + "."
@@ -318,13 +314,6 @@ def drop(before: Estimate, after: Estimate) -> str:
     known = before.stderr is not None and after.stderr is not None
     joint = math.hypot(before.stderr or 0.0, after.stderr or 0.0) if known else None
     return with_error(after.value - before.value, joint, digits_of(after.metric), signed=True)
-
-
-def some(names: Iterable[str]) -> str:
-    """Joins names with commas, at most `MOST_NAMES` or so, and counts the rest."""
-    found = list(names)
-    more = len(found) - MOST_NAMES
-    return ", ".join(found) if more <= 1 else f"{', '.join(found[:MOST_NAMES])} and {more} more"
 
 
 def loss_of(row: Row, task: str) -> float | None:

@@ -141,7 +141,8 @@ def lines(block: Block, condition: str) -> list[list[str]]:
     for n in sizes(block, condition):
         ranked = sorted(block.ranking(n, condition).chances.items(), key=lambda pair: -pair[1])
         others = [f"{label} {chance(its)}" for label, its in ranked[1:] if its >= LIKELY]
-        found.append([str(n), ranked[0][0], chance(ranked[0][1]), ", ".join(others)])
+        if ranked:
+            found.append([str(n), ranked[0][0], chance(ranked[0][1]), ", ".join(others)])
     return found
 
 

@@ -1,0 +1,66 @@
+"""Allows for seeds that fall: trainings that went well under every seed that was run, and fail under another. Pure.
+
+Fine-tuning that works under most seeds may collapse under some, and ends near the score of the untouched model (Dodge
+et al. 2020, arXiv:2002.06305; Mosbach et al. 2021, arXiv:2006.04884). A method that falls under one seed in five shows
+nothing of it in a third of all cases with five seeds, and in half with three. Its own spread between seeds is then too
+small, and its score too high.
+
+So the share of seeds under which a method falls is drawn, for each method of whose n seeds none fell, from
+Beta(a, n): a = 2 where seeds of other methods in the same table fell (as though two more of its own had), and a = 0.3
+where none did. A fall costs the way down to the lowest score of the table, and for shares of right answers at least
+four tenths of the score. What a method that did fall loses is in its own scores already. `docs/lab-notes.md` has the
+simulations that chose these numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy
+
+    from harness.analysis.stats.intervals import Array
+
+UNSEEN, SEEN = 0.3, 2.0  # the first parameter of the share's distribution, without and with a fall in the table
+DEPTH = 0.4  # the part of a share of right answers that a fall costs, where the table shows no deeper one
+FAR = 5.0  # a fallen seed lies this many usual deviations below the median of its method ...
+LEAST_WAY = 0.2  # ... and this share of the way from there to the lowest score of the table
+MAD_TO_SD = 1.4826  # a normal's standard deviation, in median absolute deviations
+
+
+def fallen(merits: Sequence[Array], floor: float) -> list[int]:
+    """Counts the seeds of each method that fell. `merits` holds the scores [seeds] of each method, more is better;
+    `floor` is the lowest score of the table.
+
+    The usual deviation is the median of all scores' distances from the median of their method, where there is one. With
+    fewer than three seeds it is not known which of them fell, unless other methods show what is usual.
+    """
+    import numpy
+
+    away = [abs(scores - numpy.median(scores)) for scores in merits if scores.size > 1]
+    apart = numpy.concatenate(away)[numpy.concatenate(away) > 0] if away else numpy.zeros(0)
+    if not apart.size:
+        return [0] * len(merits)
+    usual = MAD_TO_SD * float(numpy.median(apart))
+    counts = []
+    for scores in merits:
+        middle = float(numpy.median(scores)) if scores.size else 0.0
+        reach = max(FAR * usual, LEAST_WAY * (middle - floor))
+        counts.append(int((scores < middle - reach).sum()) if scores.size > 1 else 0)
+    return counts
+
+
+def unseen_losses(merits: Sequence[Array], floor: float, draws: int, random: numpy.random.Generator) -> Array:
+    """Draws [draws, methods] of what each method's score loses by falls that its seeds did not show. `merits` are as in
+    `fallen`; methods without seeds (an empty array) and those that fell lose nothing."""
+    import numpy
+
+    counts = fallen(merits, floor)
+    strength = SEEN if any(counts) else UNSEEN
+    losses = numpy.zeros((draws, len(merits)))
+    for place, (scores, count) in enumerate(zip(merits, counts, strict=True)):
+        if scores.size and not count:
+            share = random.beta(strength, scores.size, draws)
+            losses[:, place] = share * max(float(scores.mean()) - floor, 0.0)
+    return losses

@@ -1,0 +1,128 @@
+"""Estimates the score of a method that was chosen for its score. Pure.
+
+Whatever scored best of many had luck as well as skill: of twelve equal methods with three seeds the best looks three
+points better than it is. Its expected score is the observed one less the luck that a choice like this one has.
+How much that is comes from simulated tables. Their true scores are the observed ones, drawn together by a hierarchical
+prior (a normal over the methods, whose variance is estimated as DerSimonian and Laird do, 1986,
+doi:10.1016/0197-2456(86)90046-2), and in each of them the same rule chooses. Taking the shrunk score itself would not
+do: one method that is far better than eleven alike is pulled down by them.
+
+The interval's lower end holds for all methods that may have been chosen at once, so it holds for the chosen one; the
+upper end is that of a single score, which choosing can only make safer. Where seeds of other methods fell
+(`falls`), the lower end allows that those of the chosen one may.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from harness.analysis.stats.contrast import compare
+from harness.analysis.stats.falls import SEEN, fallen
+from harness.analysis.stats.intervals import LEVEL, Interval
+from harness.analysis.stats.p_best import DRAWS, Runner, correlation, error_covariance, lowest, root_of
+from harness.analysis.stats.reference import Reference
+
+if TYPE_CHECKING:
+    from harness.analysis.stats.intervals import Array
+
+Chooser = Callable[["Array"], "Array"]  # merits [draws, methods] -> index [draws] of the one that is chosen
+BELOW, ABOVE = 0.04, 0.03  # chances that the truth lies beyond an end, where several may have been chosen
+ALONE = (1 - LEVEL) / 2
+RIVAL = 3.0  # a method this many standard errors of the difference below the chosen one was no rival
+LEAST_DRAWS = 40  # simulated tables in which the chosen one is chosen again, for its own luck to be known
+LIKELY = 0.9  # quantile of the share of seeds that may fall unseen
+
+
+def expected_score(
+    chosen: str, runners: Mapping[str, Runner], choose: Chooser, seed: int = 0, floor: float = math.inf
+) -> Interval | None:
+    """Estimates the expected score of the `chosen` method, with its 95% interval; both in the metric's own direction.
+
+    `choose` is the rule, on merits [draws, methods] in the order of `runners`. `floor` is as in `leads`. None where
+    single items of the chosen one are not known, or it varies with its seed and was run with one: its spread is then
+    unknown.
+    """
+    import numpy
+
+    labels = list(runners)
+    contestants = list(runners.values())
+    place, runner = labels.index(chosen), runners[chosen]
+    if not runner.arm or not runner.repeated:
+        return None
+    random = numpy.random.default_rng(seed)
+    references = [reference_of(each) for each in contestants]
+    deviation = numpy.array([math.sqrt(float(each.items + sum(each.seeds))) for each in references])
+    correlations = correlation(error_covariance(contestants))
+    covariance = deviation[:, None] * correlations * deviation
+    noise = random.standard_normal((DRAWS, len(labels))) @ root_of(correlations).T
+    merits = numpy.array([each.merit for each in contestants])
+
+    truths = shrunk(merits, covariance)
+    seen = truths + noise * deviation
+    picked = choose(seen)
+    again = picked == place
+    if again.sum() >= LEAST_DRAWS:
+        luck = float((seen[again, place] - truths[place]).mean())
+    else:
+        luck = float((seen[numpy.arange(DRAWS), picked] - truths[picked]).mean())
+
+    apart = numpy.sqrt(numpy.maximum(deviation**2 + deviation[place] ** 2 - 2 * covariance[place], 0.0))
+    rivals = merits >= merits[place] - RIVAL * apart
+    below, above = ALONE, ALONE
+    if rivals.sum() > 1:
+        farthest = float(numpy.quantile(noise[:, rivals].max(axis=1), 1 - BELOW))
+        below, above = 0.5 * math.erfc(farthest / math.sqrt(2)), ABOVE
+    sign = 1.0 if runner.higher_is_better else -1.0
+    tails = (below, above) if runner.higher_is_better else (above, below)
+    ends = references[place].around(sign * merits[place], runner.answers, tails)
+    low, high = sorted(sign * end for end in ends)
+    low -= unseen_loss(place, contestants, floor)
+    expected = min(max(float(merits[place]) - luck, low), high)
+    ends = (low, high) if runner.higher_is_better else (-high, -low)
+    return Interval(sign * expected, *ends)
+
+
+def reference_of(runner: Runner) -> Reference:
+    """Returns the parts of the squared standard error of a single score."""
+    import numpy
+
+    if not runner.arm:
+        return Reference((runner.stderr or 0.0) ** 2, math.inf)
+    rows = runner.arm.rows
+    return compare(rows, numpy.zeros((2, len(rows[0])))).reference
+
+
+def shrunk(merits: Array, covariance: Array) -> Array:
+    """Draws scores together towards their mean, by a normal prior over methods whose variance is estimated. Errors that
+    all scores share do not count: they move no method against another."""
+    import numpy
+
+    count = merits.size
+    if count < 2:
+        return merits
+    shared = float(covariance.sum() - numpy.trace(covariance)) / (count * (count - 1))
+    own = numpy.maximum(numpy.diag(covariance) - shared, 1e-3 * numpy.diag(covariance))
+    if not own.all():  # something that does not vary says where it is
+        return merits
+    weights = 1 / own
+    scatter = float((weights * (merits - numpy.average(merits, weights=weights)) ** 2).sum())
+    prior = max(scatter - (count - 1), 0.0) / float(weights.sum() - (weights**2).sum() / weights.sum())
+    centre = float(numpy.average(merits, weights=1 / (own + prior)))
+    towards: Array = centre + prior / (prior + own) * (merits - centre)
+    return towards
+
+
+def unseen_loss(place: int, contestants: list[Runner], floor: float) -> float:
+    """Returns what falls that the chosen method's seeds did not show may cost it, where those of others fell; else
+    0."""
+    from scipy.special import betaincinv
+
+    scores = [each.seed_merits for each in contestants]
+    bottom = lowest(contestants, floor)
+    counts = fallen(scores, bottom)
+    own = scores[place]
+    if not own.size or counts[place] or not any(counts):
+        return 0.0
+    return float(betaincinv(SEEN, own.size, LIKELY)) * max(contestants[place].merit - bottom, 0.0)
