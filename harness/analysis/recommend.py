@@ -24,6 +24,7 @@ from harness.analysis.stats.contrast import Arm, Decision, compare_arms, decide,
 from harness.analysis.stats.intervals import Z, corrected
 from harness.analysis.stats.p_best import Runner, leads
 from harness.analysis.total_cost import Cost, Prices, Workload, ownership
+from harness.analysis.tuning import UNTUNED, Tuning
 from harness.records import MARGIN
 
 ALIKE = 1.25  # costs up to this many times the lowest are similar: throughput is timed over three batches
@@ -73,7 +74,7 @@ class Candidate:
     unfolded_ms: float | None = None  # the median with unfolded adapters, where they are served folded
     network: tuple[object, ...] | None = None  # labels with the same network are timed together; None: its own
     work: Workload = UNKNOWN
-    trials: int = 0  # how many its tuning made
+    trials: int = 0  # how many a study of its tuning made
     trials_to_good: int | None = None  # how many until the expected best is within the margin of the best
     artifact_bytes: float | None = None
     settings: tuple[str, ...] = ()  # names of the settings that somebody has to choose
@@ -88,11 +89,12 @@ class Candidate:
     seeded: bool = True
     seed_numbers: tuple[int, ...] = ()  # those of the rows of `values`
     ended: tuple[int, int] = (1, 1)  # (seeds that ended well, seeds that ended); the score counts both
+    tuning: Tuning = UNTUNED
 
     @property
     def arm(self) -> Arm | None:
         """The candidate's item values as `compare_arms` takes them; None where single items are not known."""
-        return Arm(self.values, self.seeded, self.seed_numbers) if self.values else None
+        return Arm(self.values, self.seeded, self.seed_numbers, self.tuning.few) if self.values else None
 
     @property
     def merit(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 
@@ -14,6 +15,7 @@ from harness.analysis import (
     Ranked,
     Reason,
     RuledOut,
+    Tuning,
     Wishes,
     rank_candidates,
 )
@@ -24,6 +26,8 @@ from harness.report.format import MOST_SURE, NA, digits_of, number, seconds, siz
 from harness.report.table import Report
 
 MOST_ROWS = 12
+MOST_TUNED = 6  # tuned labels that are named in a sentence
+PROCEDURES = "`tune: {studies: 3}` compares tuned procedures."
 # Columns that a narrow terminal leaves out, in this order.
 SPARE = ("ms", "ship", "memory")
 RULES = {
@@ -63,6 +67,7 @@ def sentences(answer: Answer, question: Question) -> list[str]:
     if answer.second and first:
         lines.append(runner_up(answer, answer.second))
     lines += [sure(answer), *cheaper(answer)]
+    lines += tuned_once({one.candidate.label: one.candidate.tuning for one in answer.ranked})
     lines += [f"Note: {caution(one)}." for one in first.cautions]
     if first.no_model:
         lines.append(
@@ -81,7 +86,7 @@ def headline(answer: Answer, question: Question) -> str:
     trained = "" if one.n_train else " It is not trained at all."
     where = question.task + (f", {question.model}" if question.several else "")
     own = f" ({one.own_model})" if one.own_model else ""
-    return f"Use {one.label}{own}: {one.metric} {score} on {where}; {why}.{trained}"
+    return f"Use {one.tuning.name(one.label)}{own}: {one.metric} {score} on {where}; {why}.{trained}"
 
 
 def outside(question: Question) -> list[str]:
@@ -103,7 +108,7 @@ def runner_up(answer: Answer, second: Ranked) -> str:
     assert answer.first
     one, two = answer.first.candidate, second.candidate
     score = number(two.score, digits_of(two.metric))
-    text = f"Next is {two.label} ({score}{price_beside(second, answer)}): "
+    text = f"Next is {two.tuning.name(two.label)} ({score}{price_beside(second, answer)}): "
     if not second.decision:
         return text + "single items of both are not stored, so the difference is not tested."
     return text + verdict(one, two, second.decision) + "."
@@ -130,6 +135,21 @@ def verdict(one: Candidate, other: Candidate, found: Decision) -> str:
     return f"{one.label} is {word} than {other.label} ({figures})"
 
 
+def tuned_once(tunings: Mapping[str, Tuning]) -> list[str]:
+    """Returns a sentence on the labels that were tuned by one study, so that what is said of them holds for the setting
+    that it chose; nothing where there are none. `tunings` are by label."""
+    once = {label: tuning for label, tuning in tunings.items() if tuning.studies == 1}
+    if not once:
+        return []
+    named = list(once)[:MOST_TUNED]
+    first, *others = [once[label].name(label) for label in named]
+    if len(once) == 1:
+        return [f"{once[named[0]].remark(named[0])}. {PROCEDURES}"]
+    more = f" and {len(once) - len(named)} more" if len(once) > len(named) else ""
+    told = ", ".join([first, *others]) + more
+    return [f"{told}: these settings, one study each; another study may choose others. {PROCEDURES}"]
+
+
 def sure(answer: Answer) -> str:
     found = answer.confidence
     assert answer.first
@@ -142,7 +162,9 @@ def sure(answer: Answer) -> str:
         "the very best."
     )
     if found.at_most:
-        text += " One seed each: another seed may change the order, and that is not in these figures."
+        few = any(one.candidate.tuning.few for one in answer.ranked)
+        which = "Two studies: others" if few else "One seed each: another seed"
+        text += f" {which} may change the order, and that is not in these figures."
     if not found.paired:
         text += " Single items are not known of all, so their errors are taken as independent."
     return text
@@ -270,7 +292,12 @@ def details(one: Ranked, prices: Prices) -> list[str]:
         lines.append(f"It needs first: {', '.join(known.made_of)}.")
     if known.trials:
         good = f"; {known.trials_to_good} find one within the margin on average" if known.trials_to_good else ""
-        lines.append(f"Its settings were found in {counted(known.trials, 'trial')} ({seconds(work.search)} s){good}.")
+        found = f"{counted(known.trials, 'trial')} ({seconds(work.search)} s){good}"
+        lines.append(
+            f"Its settings are found in {found}; the mean of {known.tuning.studies} studies."
+            if known.tuning.studies > 1
+            else f"Its settings were found in {found}."
+        )
     if cost:
         lines.append(parts_of(cost, prices))
     return lines

@@ -33,7 +33,7 @@ class TableRanking:
     `labels` are those that can be compared, the best score first; `missing` says why others cannot. p-values of `pairs`
     are corrected by Holm for all of them. `chances` are the probabilities of being the best, counted in `leads`: draws
     of leads over the best label, None where nothing can be compared. `seeds_known` is False where every pair has a
-    label that varies with its seed and was not repeated.
+    label that varies with its seed and was not repeated, or was tuned by two studies.
     """
 
     point: Point
