@@ -146,13 +146,16 @@ def cost_verdict(a: CostSide, b: CostSide, kind: CostKind, margin: float = MARGI
         return Verdict(a.label, b.label, "incomparable", kind.name, reason=reason)
     found = ratio(a.values, b.values, margin)
     used = found.p if p is None else p
+    few = a.tuning.few or b.tuning.few
     word: Outcome = "underpowered"
-    if used < ALPHA:
+    if few:
+        pass  # two studies may choose settings of the same cost by chance
+    elif used < ALPHA:
         word = "better" if (found.value > 1) == kind.higher_is_better else "worse"
     elif found.p_tied < ALPHA:
         word = "tied"
     remarks = tuple(filter(None, (side.tuning.remark(side.label) for side in (a, b))))
-    return Verdict(a.label, b.label, word, kind.name, ratio=replace(found, p=used), remarks=remarks)
+    return Verdict(a.label, b.label, word, kind.name, ratio=replace(found, p=used, few_studies=few), remarks=remarks)
 
 
 def ratio(a: Sequence[float], b: Sequence[float], margin: float = MARGIN) -> Ratio:

@@ -146,7 +146,7 @@ class Side:
 class Ratio:
     """The ratio of two costs: how many times the first is the second (`cost_ratios.ratio`). `margin` is relative: 0.02
     is two per cent. `interval` is None where one side has a single value. `seeds` are the numbers of values of the two
-    sides."""
+    sides. `few_studies`: the values of a side are those of two studies, of which nothing is decided."""
 
     value: float
     interval: Interval | None
@@ -154,6 +154,7 @@ class Ratio:
     p_tied: float
     margin: float
     seeds: tuple[int, int]
+    few_studies: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from harness.report.table import Report
 MOST_ROWS = 12
 MOST_TUNED = 6  # tuned labels that are named in a sentence
 PROCEDURES = "`tune: {studies: 3}` compares tuned procedures."
+THREE = "Tune three times or more (`tune: {studies: 3}`)."
 # Columns that a narrow terminal leaves out, in this order.
 SPARE = ("ms", "ship", "memory")
 RULES = {
@@ -67,7 +68,7 @@ def sentences(answer: Answer, question: Question) -> list[str]:
     if answer.second and first:
         lines.append(runner_up(answer, answer.second))
     lines += [sure(answer), *cheaper(answer)]
-    lines += tuned_once({one.candidate.label: one.candidate.tuning for one in answer.ranked})
+    lines += on_tuning({one.candidate.label: one.candidate.tuning for one in answer.ranked})
     lines += [f"Note: {caution(one)}." for one in first.cautions]
     if first.no_model:
         lines.append(
@@ -135,10 +136,19 @@ def verdict(one: Candidate, other: Candidate, found: Decision) -> str:
     return f"{one.label} is {word} than {other.label} ({figures})"
 
 
-def tuned_once(tunings: Mapping[str, Tuning]) -> list[str]:
+def on_tuning(tunings: Mapping[str, Tuning]) -> list[str]:
     """Returns a sentence on the labels that were tuned by one study, so that what is said of them holds for the setting
-    that it chose; nothing where there are none. `tunings` are by label."""
-    once = {label: tuning for label, tuning in tunings.items() if tuning.studies == 1}
+    that it chose, and one on those of two studies, of which nothing is decided; each where there are such labels.
+    `tunings` are by label."""
+    twice = [label for label, tuning in tunings.items() if tuning.few]
+    told = tuned_once({label: tuning for label, tuning in tunings.items() if tuning.studies == 1})
+    if twice:
+        told.append(f"{', '.join(twice)}: two studies may choose alike by chance, so nothing is decided. {THREE}")
+    return told
+
+
+def tuned_once(once: Mapping[str, Tuning]) -> list[str]:
+    """Returns a sentence on labels that were tuned by one study each; nothing where there are none."""
     if not once:
         return []
     named = list(once)[:MOST_TUNED]

@@ -11,6 +11,7 @@ from harness.analysis import (
     Point,
     Side,
     Table,
+    Tuning,
     Values,
     Verdict,
     pairwise_verdicts,
@@ -31,9 +32,10 @@ class TableRanking:
     """The labels of one table by score, with a verdict for every pair.
 
     `labels` are those that can be compared, the best score first; `missing` says why others cannot. p-values of `pairs`
-    are corrected by Holm for all of them. `chances` are the probabilities of being the best, counted in `leads`: draws
-    of leads over the best label, None where nothing can be compared. `seeds_known` is False where every pair has a
-    label that varies with its seed and was not repeated, or was tuned by two studies.
+    are corrected by Holm for all of them. `tunings` say of each label how it was tuned. `chances` are the probabilities
+    of being the best, counted in `leads`: draws of leads over the best label, None where nothing can be compared.
+    `seeds_known` is False where every pair has a label that varies with its seed and was not repeated, or was tuned by
+    two studies.
     """
 
     point: Point
@@ -43,6 +45,7 @@ class TableRanking:
     labels: tuple[str, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
     pairs: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    tunings: dict[str, Tuning] = field(default_factory=dict)
     chances: dict[str, float] = field(default_factory=dict)
     leads: Leads | None = None
     seeds_known: bool = True
@@ -108,6 +111,7 @@ def ranking(
         labels=tuple(side.label for side in kept),
         missing=missing,
         pairs=pairs,
+        tunings={side.label: side.tuning for side in kept},
         chances=best_chances(kept[0].label, ahead),
         leads=ahead,
         seeds_known=any(each.decision and each.decision.seeds_known for each in pairs.values()) or not pairs,

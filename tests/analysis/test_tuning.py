@@ -89,6 +89,18 @@ def test_a_verdict_on_several_studies_is_of_the_procedure(tmp_path: Path, metric
     assert compared(stored(tmp_path, 3), metric).remarks == ("lora: the tuned procedure, over 3 studies",)
 
 
+@pytest.mark.parametrize("metric", ["", "train_seconds"])
+def test_of_two_studies_nothing_is_decided(tmp_path: Path, metric: str) -> None:
+    store = stored(tmp_path, 2, seeds=4)
+    verdict = compared(store, metric)
+    assert verdict.verdict == "underpowered"
+    assert "are not decided: two studies may choose alike by chance" in sentence(verdict)
+    report = load(store, "demo")
+    ((found, question),) = advised(report)
+    for lines_ in (sentences(found, question), answer.lines(report)):
+        assert any(line.startswith("lora: two studies may choose alike by chance") for line in lines_)
+
+
 def test_two_trained_models_are_themselves(tmp_path: Path) -> None:
     with stored(tmp_path, 1).open(read_only=True) as connection:
         names = (f"{label}/{MODEL}/{TASK}/n32/s0" for label in ("lora", "full"))
@@ -138,6 +150,7 @@ def test_recommendation_and_answer_say_what_one_study_stands_for(tmp_path: Path)
     assert said == f"{THIS}. `tune: {{studies: 3}}` compares tuned procedures."
     lead = answer.lines(report)
     assert any("lora as tuned (learning_rate 0.001) scores best on topic" in line for line in lead)
+    assert any(line.startswith("lora as tuned is better than ") for line in lead)
     assert any(line.startswith("lora as tuned: this setting, one study;") for line in lead)
 
 

@@ -52,7 +52,7 @@ class BlockAnswer(Section):
 
     def elements(self, subject: Subject) -> Iterator[Element]:
         if takeaways := sentences(subject.block):
-            yield Bullets([*takeaways, *advice.tuned_once(tunings(subject.block))], lead=True)
+            yield Bullets([*takeaways, *advice.on_tuning(tunings(subject.block))], lead=True)
 
     def on_page(self, subject: Subject) -> Iterator[Element]:
         if sum(block.compares for block in subject.report.blocks) > 1:
@@ -93,7 +93,7 @@ def closing(report: Report) -> list[str]:
     if odd:
         texts.append(f"Not compared: {'; '.join(odd.values())}.")
     labels = {label: Tuning(its.studies) for block in report.blocks for label, its in tunings(block).items()}
-    texts += advice.tuned_once(labels)
+    texts += advice.on_tuning(labels)
     if report.failures:
         names = list(dict.fromkeys(f"{cell.label} ({cell.status})" for cell in report.failures))
         texts.append(f"{len(report.failures)} of {len(report.cells)} cells have not finished: {some(names)}.")
@@ -187,7 +187,8 @@ def beside_best(ranking: TableRanking) -> Iterator[str]:
         texts.append(f"tied with {some(verdict.a for verdict in tied)} (within {ranking.margin:g})")
     if open_:
         texts.append(f"undecided against {some(verdict.a for verdict in open_)}")
-    yield f"{ranking.best} is {'; '.join(texts)}{corrected_for(ranking)}."
+    best = f"{ranking.best} as tuned" if ranking.tunings[ranking.best].studies == 1 else ranking.best
+    yield f"{best} is {'; '.join(texts)}{corrected_for(ranking)}."
 
 
 def corrected_for(ranking: TableRanking) -> str:
