@@ -24,10 +24,11 @@ from typing import Any
 import numpy
 from scipy.stats import norm
 
-from harness.analysis import Side, interval_of, pairwise_verdicts
+from harness.analysis import Side, interval_of, pairwise_verdicts, side_of
 from harness.analysis.stats import Arm, Reference, compare_arms
 from harness.analysis.stats.contrast import p_tied
 from harness.records import MARGIN
+from harness.store import CellRow, StoredScore
 
 ITEMS = 200
 ITEM, OWN_ITEM = 1.0, 0.5  # standard deviations on the probit scale
@@ -197,11 +198,84 @@ def power(times: int) -> Iterator[Line]:
         yield Line(f"{seeds} seeds, {pairing}, {what}: found", share, draws, 0.0, 1.0)
 
 
+@dataclass(frozen=True)
+class Search:
+    """A tuned procedure: the true scores of the settings that a study tries, in points below the best, and the standard
+    deviation in points of a setting's validation score (4 for a hundred items) and of a test score between seeds."""
+
+    settings: tuple[float, ...]
+    validation: float = 4.0
+    points: float = STABLE
+
+
+TUNED_ITEMS = 1000
+SEARCHES = {
+    "even settings, 0 to 3 points apart": Search((0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)),
+    "settings 0 to 12 points apart": Search((0.0, 2.0, 4.0, 6.0, 9.0, 12.0)),
+    "two settings 10 points apart, either as likely": Search((0.0, 10.0), validation=30.0),
+    "one setting of four breaks down": Search((0.0, 1.0, 2.0, 20.0), validation=10.0, points=2.0),
+}
+
+
+def tuned_side(
+    random: Any, label: str, search: Search, studies: int, seeds: Sequence[int], difficulty: Any, own: Any
+) -> Side:
+    """A label whose studies each choose a setting by noisy validation scores, as `side_of` collects it: test answers of
+    each seed, trained with the choice of its study. `own` is [settings, items]: what an item is for one setting."""
+    sd = probit(search.points)
+    choices = [
+        int(numpy.argmin(numpy.array(search.settings) + random.normal(0, search.validation, len(search.settings))))
+        for _ in range(studies)
+    ]
+    cells, values = [], {}
+    for place, seed in enumerate(seeds):
+        choice = choices[place % studies]
+        skill = float(norm.ppf(0.5 - search.settings[choice] / 100)) * math.sqrt(1 + ITEM**2 + OWN_ITEM**2 + sd**2)
+        x = skill + difficulty + own[choice] + random.normal(0, sd)
+        right = (random.random(len(x)) < norm.cdf(x)).astype(float)
+        attempt = f"{label} {seed}"
+        cells.append(
+            CellRow(
+                attempt, label, attempt, label, "", "m", "m", "t", ("t",), 32, seed, "", "done", "", attempt, False,
+                scores=[StoredScore("t", "task", "acc", float(right.mean()), 0.04, len(x), True, None)],
+                study=f"{label} study {place % studies}", study_status="done", tuned={"setting": choice},
+            )
+        )  # fmt: skip
+        values[attempt] = dict(zip(DOCS, right.tolist(), strict=False))
+    return side_of(label, cells, values)
+
+
+def tuned_apart(random: Any, search: Search, studies: int, seeds: int, numbered: bool) -> bool:
+    """Whether the same tuned procedure, run twice, is told apart from itself."""
+    difficulty = random.normal(0, ITEM, TUNED_ITEMS)
+    own = random.normal(0, OWN_ITEM, (len(search.settings), TUNED_ITEMS))
+    numbers = [range(seeds), range(seeds) if numbered else range(100, 100 + seeds)]
+    both = [
+        tuned_side(random, label, search, studies, its, difficulty, own)
+        for label, its in zip("ab", numbers, strict=True)
+    ]
+    (found,) = pairwise_verdicts(both, settle=False)
+    return found.verdict in ("better", "worse")
+
+
+def tuned(times: int) -> Iterator[Line]:
+    """The same tuned procedure twice. With one study each, two settings are compared, and "told apart" is no error of
+    the verdict, which says so. With several it is."""
+    random = numpy.random.default_rng(5)
+    for (name, search), numbered in product(SEARCHES.items(), (True, False)):
+        for studies, seeds in ((1, 3), (1, 5), (2, 2), (3, 3), (5, 5), (3, 6)):
+            apart = sum(tuned_apart(random, search, studies, seeds, numbered) for _ in range(times))
+            which = "study" if studies == 1 else "studies"
+            what = f"{name}, {studies} {which} of {seeds} seeds{'' if numbered else ', each its own'}: told apart"
+            yield Line(what, apart / times, times, 0.0, 1.0 if studies == 1 else 0.072)
+
+
 PARTS: dict[str, Callable[[int], Iterator[Line]]] = {
     "scatter": scatter,
     "ties": ties,
     "scores": single_scores,
     "power": power,
+    "tuned": tuned,
 }
 
 

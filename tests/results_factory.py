@@ -26,6 +26,7 @@ from harness.records import (
     Status,
     Step,
     TrainSettings,
+    Trial,
     digest,
 )
 from harness.store.database import Store
@@ -54,13 +55,14 @@ def environment(**changes: Any) -> Environment:
 def cell(
     label: str, n_train: int = 0, seed: int | None = None, *, method: str = "", family: str = "",
     model: str = MODEL, task: str = TASK, retain: Sequence[str] = (PROSE, OTHER), baseline: str = "",
-    settings: dict[str, Any] | None = None, data: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None, data: dict[str, Any] | None = None, needs: dict[str, str] | None = None,
 ) -> Cell:  # fmt: skip
     suffix = Quality.of(data or {}).suffix
     key = f"{label}/{model}/{task}" + (f"/n{n_train}/s{seed}{suffix}" if n_train else "")
     return Cell(
         key=key,
         spec_digest=digest([label, model, task, n_train, seed, *([data] if data else [])]),
+        needs=needs or {},
         label=label,
         method=method or label,
         family=family or "reparameterised",
@@ -153,6 +155,8 @@ class Results:
         checkpoints: Sequence[Checkpoint] = (),
         energy: float | None = None,
         peaks: Mapping[str, int] | None = None,
+        tuned: Mapping[str, Any] | None = None,
+        trials: Sequence[Trial] = (),
     ) -> str:  # fmt: skip
         """One attempt at a cell; later calls are newer. Returns its attempt_id. Where the items of its own task's
         score are given, the score is their mean.
@@ -191,6 +195,8 @@ class Results:
             facts=tuple(facts) if done else (),
             flags=tuple(flags),
             checkpoints=tuple(checkpoints),
+            tuned=dict(tuned or {}),
+            trials=tuple(trials),
         )
         folder = Store(self.folder).attempt_folder(attempt)
         write_atomically(folder / "result.json", json.dumps(result.to_json(), default=str))

@@ -26,11 +26,14 @@ from harness.analysis.group_comparison import (
 from harness.analysis.planned_power import (
     RIGHT_OR_WRONG,
     TaskOutlook,
+    TuningOutlook,
     outlook_assumption,
     outlook_sentence,
     outlook_warning,
     outlooks,
     seed_spreads,
+    tuning_outlook,
+    tuning_sentences,
 )
 from harness.analysis.recommend import (
     Answer,
@@ -44,6 +47,7 @@ from harness.analysis.recommend import (
     rank_candidates,
 )
 from harness.analysis.total_cost import Cost, Prices, Workload, hourly
+from harness.analysis.tuning import UNTUNED, Tuning, setting_text, study_means, tuning_of, value_text
 from harness.analysis.verdicts import (
     Fallback,
     Outcome,
@@ -53,6 +57,7 @@ from harness.analysis.verdicts import (
     Values,
     Verdict,
     ended,
+    ended_badly,
     fallback_of,
     headlines,
     incomparable,
@@ -67,6 +72,7 @@ from harness.analysis.verdicts import (
 
 __all__ = [
     "RIGHT_OR_WRONG",
+    "UNTUNED",
     "Answer",
     "Candidate",
     "CellComparison",
@@ -90,6 +96,8 @@ __all__ = [
     "Side",
     "Table",
     "TaskOutlook",
+    "Tuning",
+    "TuningOutlook",
     "Values",
     "Verdict",
     "Wishes",
@@ -101,6 +109,7 @@ __all__ = [
     "cost_side",
     "cost_verdict",
     "ended",
+    "ended_badly",
     "environment_changes",
     "environments_by_score",
     "fallback_of",
@@ -120,9 +129,15 @@ __all__ = [
     "resolve",
     "runs_by_score",
     "seed_spreads",
+    "setting_text",
     "side_of",
     "sides",
+    "study_means",
     "tables",
+    "tuning_of",
+    "tuning_outlook",
+    "tuning_sentences",
+    "value_text",
     "verdict_of",
     "why_incomparable",
 ]

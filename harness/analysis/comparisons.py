@@ -24,6 +24,7 @@ from harness.analysis.group_comparison import (
     hardware_texts,
     runs_by_score,
 )
+from harness.analysis.tuning import UNTUNED
 from harness.analysis.verdicts import (
     Point,
     Verdict,
@@ -278,7 +279,7 @@ def compare_cells(
     if kind := cost_of(connection, [one, other], request.metric):
         devices = hardware_texts(run.environment, other_run.environment)
         costs = [
-            cost_side(row.key, attempts_of(connection, row), kind.name, device)
+            replace(cost_side(row.key, attempts_of(connection, row), kind.name, device), tuning=UNTUNED)
             for row, device in zip((one, other), devices, strict=True)
         ]
         return cost_verdict(costs[0], costs[1], kind, margin), None

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from harness.analysis.stats.intervals import LEVEL, Interval
 from harness.analysis.stats.power import ALPHA
+from harness.analysis.tuning import UNTUNED, Tuning, study_means, tuning_of
 from harness.analysis.verdicts import Outcome, Ratio, Verdict
 from harness.records import MARGIN
 from harness.store import CellRow
@@ -52,14 +53,16 @@ Units = Mapping[str, tuple[str, bool | None]]  # fact -> (unit, whether more is 
 
 @dataclass(frozen=True)
 class CostSide:
-    """The values of one cost for a label or cell, one for each seed (or repeat). `device` is the hardware that measured
-    them, `contended` whether other cells shared it. `missing` says why the cost cannot be compared, "" where it can."""
+    """The values of one cost for a label or cell, one for each seed (or repeat); of a label with several studies that
+    share its seeds, one for each study. `device` is the hardware that measured them, `contended` whether other cells
+    shared it. `missing` says why the cost cannot be compared, "" where it can."""
 
     label: str
     values: tuple[float, ...]
     contended: bool = False
     device: str = ""
     missing: str = ""
+    tuning: Tuning = UNTUNED
 
 
 def cost_kind(name: str, rows: Iterable[CellRow], units: Units) -> CostKind | None:
@@ -117,7 +120,9 @@ def cost_side(label: str, cells: Sequence[CellRow], name: str, device: str = "")
         missing = f"{label} has no {name}" + (f" in {len(done) - len(values)} of {len(done)} cells" if values else "")
     elif any(not math.isfinite(value) or value <= 0 for value in values):
         missing = f"{label} has a {name} that is not above 0, so there is no ratio"
-    return CostSide(label, tuple(values), any(cell.contended for cell in done), device, missing)
+    if not missing:
+        values = study_means(done, values)
+    return CostSide(label, tuple(values), any(cell.contended for cell in done), device, missing, tuning_of(done))
 
 
 def why_costs_incomparable(a: CostSide, b: CostSide, kind: CostKind) -> str:
@@ -141,12 +146,16 @@ def cost_verdict(a: CostSide, b: CostSide, kind: CostKind, margin: float = MARGI
         return Verdict(a.label, b.label, "incomparable", kind.name, reason=reason)
     found = ratio(a.values, b.values, margin)
     used = found.p if p is None else p
+    few = a.tuning.few or b.tuning.few
     word: Outcome = "underpowered"
-    if used < ALPHA:
+    if few:
+        pass  # two studies may choose settings of the same cost by chance
+    elif used < ALPHA:
         word = "better" if (found.value > 1) == kind.higher_is_better else "worse"
     elif found.p_tied < ALPHA:
         word = "tied"
-    return Verdict(a.label, b.label, word, kind.name, ratio=replace(found, p=used))
+    remarks = tuple(filter(None, (side.tuning.remark(side.label) for side in (a, b))))
+    return Verdict(a.label, b.label, word, kind.name, ratio=replace(found, p=used, few_studies=few), remarks=remarks)
 
 
 def ratio(a: Sequence[float], b: Sequence[float], margin: float = MARGIN) -> Ratio:

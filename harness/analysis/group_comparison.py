@@ -16,6 +16,7 @@ from harness.analysis.cost_ratios import CostKind, CostSide, cost_side, cost_ver
 from harness.analysis.stats.contrast import Comparison, compare, compare_arms, decide, p_tied
 from harness.analysis.stats.intervals import Paired, corrected, paired
 from harness.analysis.stats.power import Need
+from harness.analysis.tuning import UNTUNED
 from harness.analysis.verdicts import (
     Fallback,
     Point,
@@ -256,7 +257,7 @@ def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, P
     McNemar's exact test or a paired t-test (`stats.paired`) gives p-value and interval. The test of a tie within the
     margin, and the number of items that would settle an open question, come from the items alone too.
     """
-    a, b = (replace(side, values=side.values[:1], seeded=False) for side in (a, b))
+    a, b = (replace(side, values=side.values[:1], seeded=False, tuning=UNTUNED) for side in (a, b))
     if reason := why_incomparable(a, b):
         return incomparable(a, b, reason), None
     exact = paired(a.values[0], b.values[0])

@@ -16,6 +16,7 @@ from harness.analysis.stats.contrast import Spread, pooled_spread, seed_spread
 from harness.analysis.stats.power import ALPHA, DISAGREEMENT, Outlook, outlook
 from harness.errors import counted
 from harness.plan import Plan
+from harness.records import STUDY
 from harness.store import item_values, seeded_attempts
 
 if TYPE_CHECKING:
@@ -83,6 +84,55 @@ def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
                 )
             )  # fmt: skip
     return found
+
+
+@dataclass(frozen=True)
+class TuningOutlook:
+    """The tuning that a plan asks for. `labels` are tuned by one study for each model, task, size and quality,
+    `repeated` by several. `studies` counts all studies of the plan, `trials` the most trials that they may have
+    together; None where only a budget of seconds or tokens ends them."""
+
+    labels: tuple[str, ...]
+    repeated: tuple[str, ...]
+    studies: int
+    trials: int | None
+    twice: bool = False  # the repeated ones are tuned by two studies
+
+
+def tuning_outlook(plan: Plan) -> TuningOutlook | None:
+    """Returns the tuning that a plan asks for; None where it tunes nothing."""
+    by_table: dict[tuple[str, ...], set[str]] = {}
+    studies = [cell for cell in plan.cells if cell.study]
+    for cell in plan.cells:
+        if study := cell.needs.get(STUDY):
+            table = (cell.label, cell.model, cell.task, str(cell.n_train), str(cell.data))
+            by_table.setdefault(table, set()).add(study)
+    if not studies:
+        return None
+    labels: dict[bool, dict[str, None]] = {True: {}, False: {}}
+    for (label, *_), its in by_table.items():
+        labels[len(its) > 1][label] = None
+    trials = [study.study["trials"] for study in studies]
+    return TuningOutlook(
+        tuple(labels[False]), tuple(labels[True]), len(studies), sum(trials) if all(trials) else None,
+        any(len(its) == 2 for its in by_table.values()),
+    )  # fmt: skip
+
+
+def tuning_sentences(found: TuningOutlook) -> list[str]:
+    """Says in words how much a plan tunes, and as what its tuned labels will be compared."""
+    trials = f", at most {counted(found.trials, 'trial')} in all" if found.trials else ""
+    sentences = [f"tuning: {counted(found.studies, 'study', 'studies')}{trials}"]
+    if found.repeated:
+        sentences.append(f"compared as tuned procedures, as several studies choose: {', '.join(found.repeated)}")
+    if found.twice:
+        sentences.append("two studies may choose alike by chance, so nothing is decided of them: take three or more")
+    if found.labels:
+        sentences.append(
+            "compared as the setting that one study chooses, and another may choose another: "
+            f"{', '.join(found.labels)} (`tune: {{studies: 3}}` compares tuned procedures)"
+        )
+    return sentences
 
 
 def outlook_sentence(found: TaskOutlook, several: bool = False) -> str:

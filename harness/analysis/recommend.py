@@ -25,6 +25,7 @@ from harness.analysis.stats.intervals import Interval, Z, corrected
 from harness.analysis.stats.p_best import Runner, leads
 from harness.analysis.stats.winner import expected_score
 from harness.analysis.total_cost import Cost, Prices, Workload, ownership
+from harness.analysis.tuning import UNTUNED, Tuning
 from harness.records import MARGIN
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Candidate:
     unfolded_ms: float | None = None  # the median with unfolded adapters, where they are served folded
     network: tuple[object, ...] | None = None  # labels with the same network are timed together; None: its own
     work: Workload = UNKNOWN
-    trials: int = 0  # how many its tuning made
+    trials: int = 0  # how many a study of its tuning made
     trials_to_good: int | None = None  # how many until the expected best is within the margin of the best
     artifact_bytes: float | None = None
     settings: tuple[str, ...] = ()  # names of the settings that somebody has to choose
@@ -92,11 +93,12 @@ class Candidate:
     seeded: bool = True
     seed_numbers: tuple[int, ...] = ()  # those of the rows of `values`
     ended: tuple[int, int] = (1, 1)  # (seeds that ended well, seeds that ended); the score counts both
+    tuning: Tuning = UNTUNED
 
     @property
     def arm(self) -> Arm | None:
         """The candidate's item values as `compare_arms` takes them; None where single items are not known."""
-        return Arm(self.values, self.seeded, self.seed_numbers) if self.values else None
+        return Arm(self.values, self.seeded, self.seed_numbers, self.tuning.few) if self.values else None
 
     @property
     def merit(self) -> float:
@@ -115,8 +117,7 @@ class Candidate:
     @property
     def repeated(self) -> bool:
         """Whether its score is known over seeds: it does not vary with them, or was run with two or more."""
-        rows = len(self.values) or self.seeds
-        return rows > 1 or not self.seeded or not (self.values or self.n_train)
+        return self.arm.repeated if self.arm else self.seeds > 1 or not self.n_train
 
     @property
     def complexity(self) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from harness.analysis.stats.contrast import Arm, Comparison, Decision, compare, compare_arms, decide, p_tied
 from harness.analysis.stats.intervals import Interval, cohen_d, corrected
+from harness.analysis.tuning import UNTUNED, Tuning, failed_study, study_groups, tuning_of
 from harness.data import Quality
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.store import CellRow
@@ -105,17 +106,23 @@ def fallback_of(base: Sequence[CellRow], values: Values, how: FailedSeeds) -> Fa
     return Fallback(how, known)
 
 
+def ended_badly(cell: CellRow) -> bool:
+    """Whether a cell was attempted in vain, or its study was: none of the study's trials ended well."""
+    return cell.status in ENDED_BADLY or failed_study(cell)
+
+
 def ended(cells: Iterable[CellRow]) -> tuple[int, int]:
     """Counts (seeds that ended well, seeds that ended)."""
-    states = [cell.status for cell in cells]
-    well = states.count("done")
-    return well, well + sum(state in ENDED_BADLY for state in states)
+    cells = list(cells)
+    well = sum(cell.status == "done" for cell in cells)
+    return well, well + sum(map(ended_badly, cells))
 
 
 @dataclass(frozen=True)
 class Side:
     """A label at one data size, as one side of a comparison: the value of every item, in the order of `docs`, for each
-    seed."""
+    seed. Of a label with several studies, of which each was trained with several seeds, there is a row for each study:
+    the mean over its seeds, under the first of them."""
 
     label: str
     metric: str
@@ -127,18 +134,19 @@ class Side:
     fingerprint: str = ""  # of the task's definition and documents, where it is known
     seeds: tuple[int, ...] = ()  # seed numbers of the rows of `values`, in rising order
     ended: tuple[int, int] = (1, 1)  # (seeds that ended well, seeds that ended); the others' values are a `Fallback`
+    tuning: Tuning = UNTUNED
 
     @property
     def arm(self) -> Arm:
         """The values of this side as `compare_arms` takes them."""
-        return Arm(self.values, self.seeded, self.seeds)
+        return Arm(self.values, self.seeded, self.seeds, self.tuning.few)
 
 
 @dataclass(frozen=True)
 class Ratio:
     """The ratio of two costs: how many times the first is the second (`cost_ratios.ratio`). `margin` is relative: 0.02
     is two per cent. `interval` is None where one side has a single value. `seeds` are the numbers of values of the two
-    sides."""
+    sides. `few_studies`: the values of a side are those of two studies, of which nothing is decided."""
 
     value: float
     interval: Interval | None
@@ -146,6 +154,7 @@ class Ratio:
     p_tied: float
     margin: float
     seeds: tuple[int, int]
+    few_studies: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ class Verdict:
     p_alone: float | None = None
     q: float | None = None
     effect_size: float | None = None
-    remarks: tuple[str, ...] = ()  # sentences on seeds that ended badly
+    remarks: tuple[str, ...] = ()  # sentences on what tuned labels stand for, and on seeds that ended badly
 
 
 def side_of(
@@ -206,17 +215,25 @@ def side_of(
             return without(f"has a {score.metric} that is no mean over items, so items cannot be compared")
     by_seed = {cell.seed: row for cell, row in zip(done, table, strict=True)}
     for cell in cells if fallback else ():
-        if fallback and cell.status in ENDED_BADLY:
+        if fallback and ended_badly(cell):
             stand_in = fallback.row(docs, table, headline_scores[0].higher_is_better)
             if stand_in is None:
                 return without("has seeds that ended badly, and the base model was not scored on the same items")
             by_seed.setdefault(cell.seed, stand_in)
+    of_seed = {cell.seed: cell for cell in reversed(cells) if cell.seed in by_seed}
     seeds = tuple(sorted(seed for seed in by_seed if seed is not None))
+    groups = study_groups([of_seed[seed] for seed in seeds])
     return Side(
         label, headline_scores[0].metric, headline_scores[0].higher_is_better, docs,
-        tuple(by_seed[seed] for seed in seeds) if seeds else table,
-        bool(seeds), "", done[0].fingerprint, seeds, ended(cells) if fallback else (len(done), len(done)),
+        tuple(mean_row([by_seed[seeds[place]] for place in group]) for group in groups) if seeds else table,
+        bool(seeds), "", done[0].fingerprint, tuple(seeds[group[0]] for group in groups),
+        ended(cells) if fallback else (len(done), len(done)), tuning_of(cells),
     )  # fmt: skip
+
+
+def mean_row(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """Returns the means of [seeds][items] over seeds; a single row as it is."""
+    return tuple(math.fsum(column) / len(rows) for column in zip(*rows, strict=True)) if len(rows) > 1 else rows[0]
 
 
 def interval_of(side: Side, share: bool) -> tuple[float, float]:
@@ -301,9 +318,12 @@ def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:
     """Builds the verdict on two sides from their comparison and the decision on it."""
     return Verdict(
         a.label, b.label, decision.verdict, a.metric, decision, p_alone=found.p, effect_size=effect_size(a, b),
-        remarks=tuple(
-            f"{side.label}: {side.ended[0]} of {side.ended[1]} seeds ended well"
-            for side in (a, b) if side.ended[0] < side.ended[1]
+        remarks=(
+            *filter(None, (side.tuning.remark(side.label) for side in (a, b))),
+            *(
+                f"{side.label}: {side.ended[0]} of {side.ended[1]} seeds ended well"
+                for side in (a, b) if side.ended[0] < side.ended[1]
+            ),
         ),
     )  # fmt: skip
 

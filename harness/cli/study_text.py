@@ -31,15 +31,16 @@ def stored(store: Store, suite: str, digests: set[str] | None = None) -> list[St
 
 
 def described(study: StoredStudy) -> JsonObject:
-    """Returns a study as `--json` prints it, with the settings that it chose."""
-    return {**asdict(study), "chosen": study.best.params if study.best else None}
+    """Returns a study as `--json` prints it, with its seed and the settings that it chose."""
+    return {**asdict(study), "seed": study.seed, "chosen": study.best.params if study.best else None}
 
 
 def show_study(study: StoredStudy) -> None:
     """Prints a study's trials, and the settings that it chose in the form in which a suite takes them."""
     import yaml
 
-    from harness.report import notes, value_text
+    from harness.analysis import value_text
+    from harness.report import notes
     from harness.suite import setting_name
 
     names = list(study.study.get("space", {}))

@@ -55,6 +55,11 @@ def outcome(verdict: Verdict) -> str:
     if verdict.verdict == "tied":
         why = f": {verdict.reason}" if verdict.reason else f" within {found.margin:g}"
         return f"{verdict.a} and {verdict.b} are tied{why} ({figures}, p of a larger difference = {found.p_tied:.2g})."
+    if found.few_studies:
+        return (
+            f"{verdict.a} and {verdict.b} are not decided: two studies may choose alike by chance, and say too little "
+            f"of others. On these: {figures}. Tune three times or more (`tune: {{studies: 3}}`)."
+        )
     if not found.seeds_known:
         return (
             f"{verdict.a} and {verdict.b} are not decided: one seed alone says nothing of others. On these seeds: "
@@ -88,6 +93,11 @@ def cost_sentence(verdict: Verdict) -> str:
     if verdict.verdict == "tied":
         return f"{verdict.a} and {verdict.b} are tied within {found.margin:.2g} of it ({figures})."
     if verdict.verdict == "underpowered":
+        if found.few_studies:
+            return (
+                f"{verdict.a} and {verdict.b} are not decided: two studies may choose alike by chance, and say too "
+                f"little of others ({figures}). Tune three times or more (`tune: {{studies: 3}}`)."
+            )
         more = "A cost needs two seeds or repeats of either." if min(found.seeds) < 2 else "More seeds would tell."
         return f"{verdict.a} and {verdict.b} cannot be told apart ({figures}). {more}"
     return f"{verdict.a} is {verdict.verdict} than {verdict.b} ({figures})."

@@ -25,11 +25,12 @@ Slot = TypeVar("Slot")  # the room that an executor gives to a cell
 
 
 def turns(cells: Sequence[Cell]) -> dict[str, int]:
-    """Returns spec_digest -> the cell's turn: how many cells before it differ from it only in the seed."""
+    """Returns spec_digest -> the cell's turn: how many cells before it differ from it only in the seed. Studies are
+    counted apart, so that a study and the cells of its seed have the same turn."""
     met: Counter[tuple[object, ...]] = Counter()
     found = {}
     for cell in cells:
-        alike = (cell.label, cell.model, cell.task, cell.n_train, str(cell.data))
+        alike = (cell.label, cell.model, cell.task, cell.n_train, str(cell.data), bool(cell.study))
         found[cell.spec_digest] = met[alike]
         met[alike] += 1
     return found

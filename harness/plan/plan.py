@@ -1,7 +1,7 @@
 """Stage 2 of 7. In: a Suite and the facts of its tasks and models. Out: a Plan of frozen cells.
 
 Ids and seeds are settled here; nothing is run, fetched or looked up. `identity.py` says what a cell *is*. Where a suite
-tunes, each study comes before the cells of all seeds that need it; these learn its chosen setting when they run.
+tunes, each study comes before the cells that need it; these learn its chosen setting when they run.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from harness.errors import SuiteError, UserError, unknown
 from harness.methods import Method
 from harness.plan.feasibility import unmet_needs
 from harness.plan.identity import spec_digest
-from harness.plan.studies import SEED, study_cell
+from harness.plan.studies import study_cell
 from harness.records import STUDY, WARM, Cell, TrainSettings
-from harness.suite import BASE, Recipe, Suite, Variant, build_expert
+from harness.suite import BASE, STUDY_SEED, Recipe, Suite, TuneSettings, Variant, build_expert
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def make_plan(suite: Suite, facts: Facts) -> Plan:
                     continue  # a method with a model of its own has one row, not one for each of the suite's models
                 points = list(axes(label.method, suite, sizes, facts.tasks[task].n_train))
                 for n_train, quality in dict.fromkeys((n_train, quality) for n_train, _, quality in points):
-                    for cell in maker.study(label, own or model, n_train, quality, bare.spec_digest):
+                    for cell in maker.tuning(label, own or model, n_train, quality, bare.spec_digest):
                         add(cell)
                 for point in points:
                     for cell in maker.cells(label, own or model, *point, bare.spec_digest):
@@ -127,13 +127,13 @@ def axes(
                 yield (available if size == "all" else int(size)), seed, quality
 
 
-StudyOf = tuple[str, str, str, int, Quality]  # label, model, task, size, quality
+StudyOf = tuple[str, str, str, int, Quality, int]  # label, model, task, size, quality, seed of the study
 
 
 @dataclass(frozen=True)
 class CellMaker:
-    """Makes the cells of one task of a suite. `studies` maps (label, model, task, size, quality) to the spec digest of
-    each study made so far."""
+    """Makes the cells of one task of a suite. `studies` maps (label, model, task, size, quality, seed of the study) to
+    the spec digest of each study made so far."""
 
     suite: Suite
     facts: Facts
@@ -156,33 +156,43 @@ class CellMaker:
         before = list(self.needed(label, model, n_train, seed, quality, baseline))
         yield from (cell for _, cell in before)
         needs = {role: cell.spec_digest for role, cell in before if role}
-        if study := self.studies.get((label.name, model, self.task, n_train, quality)):
+        of = STUDY_SEED
+        if self.suite.tune and seed is not None:
+            of = self.suite.tune.study_seed_of(seed, self.suite.seeds)
+        if study := self.studies.get((label.name, model, self.task, n_train, quality, of)):
             needs[STUDY] = study
         yield self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
 
-    def study(self, label: Variant, model: str, n_train: int, quality: Quality, baseline: str) -> Iterator[Cell]:
-        """Yield the cells that the trials of a label's study need, then the study, at one data size; nothing without
-        tuning.
-
-        With `warm_start` the study also needs the study at the next smaller size or, at the smallest size, the study of
-        the model that comes before in the suite.
-        """
+    def tuning(self, label: Variant, model: str, n_train: int, quality: Quality, baseline: str) -> Iterator[Cell]:
+        """Yield the studies of a label at one data size, each after the cells that its trials need; nothing without
+        tuning. A label that learns from no examples has one cell, and so one study."""
         tune = self.suite.tune
         if tune is None or not label.tuned:
             return
-        seed = SEED if label.method.uses_data else None
+        for seed in tune.study_seeds(self.suite.seeds) if label.method.uses_data else (STUDY_SEED,):
+            yield from self.study(tune, label, model, n_train, quality, baseline, seed)
+
+    def study(
+        self, tune: TuneSettings, label: Variant, model: str, n_train: int, quality: Quality, baseline: str, of: int
+    ) -> Iterator[Cell]:
+        """Yield the cells that the trials of a label's study of the seed `of` need, then the study.
+
+        With `warm_start` the study also needs the study of the same seed at the next smaller size or, at the smallest
+        size, the one of the model that comes before in the suite.
+        """
+        seed = of if label.method.uses_data else None
         before = list(self.needed(label, model, n_train, seed, quality, baseline))
         needs = {role: cell.spec_digest for role, cell in before if role}
-        like = [(size, other) for name, other, task, size, its in self.studies
-                if (name, task, its) == (label.name, self.task, quality)]  # fmt: skip
+        like = [(size, other) for name, other, task, size, its, its_seed in self.studies
+                if (name, task, its, its_seed) == (label.name, self.task, quality, of)]  # fmt: skip
         smaller = [(size, other) for size, other in like if other == model and size < n_train]
         kin = max(smaller, default=None) or next(((s, other) for s, other in reversed(like) if s == n_train), None)
         if tune.warm_start and kin:
-            needs[WARM] = self.studies[label.name, kin[1], self.task, kin[0], quality]
+            needs[WARM] = self.studies[label.name, kin[1], self.task, kin[0], quality, of]
         trained = self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
-        if made := study_cell(label, tune, replace(trained, key=trained.key.replace(f"/s{SEED}", "", 1))):
+        if made := study_cell(label, tune, trained):
             yield from (cell for _, cell in before)
-            self.studies[label.name, model, self.task, n_train, quality] = made.spec_digest
+            self.studies[label.name, model, self.task, n_train, quality, of] = made.spec_digest
             yield made
 
     def needed(

@@ -8,19 +8,18 @@ from dataclasses import replace
 from harness.methods import make_method
 from harness.plan.identity import identifying_fields, spec_digest
 from harness.records import Cell, JsonObject, digest, with_settings
-from harness.suite import Range, TuneSettings, Variant, searchable_settings, searched_space
-
-SEED = 0  # draws a trial's examples and its training: a study has no seed of its own
-
+from harness.suite import STUDY_SEED, Range, TuneSettings, Variant, searchable_settings, searched_space
 
 EDGE = 0.05  # share of a range (of its logarithm) that counts as its edge
 
 
 def study_cell(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
-    """Return the study that a label's cell (of seed `SEED`) needs, or None where there is nothing to search.
+    """Return a study of a label, or None where there is nothing to search. `cell` is the label's cell with the seed of
+    the study, which draws the examples of its trials and their training, and seeds the sampler.
 
     The field `search` of the study is a digest of what is searched and how, without the budget. It seeds the sampler,
-    so a study with a larger budget begins with the trials of the smaller one.
+    so a study with a larger budget begins with the trials of the smaller one. The seed is part of it, but for
+    `STUDY_SEED`: the first of several studies is the one that a suite with a single study has.
     """
     space, _ = searched_space(label, tune)
     if not space:
@@ -33,8 +32,12 @@ def study_cell(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
         "metric": tune.metric,
         **tune.model_dump(include={"sampler", "batch", "pruner", "rungs", "points"}),
     }
+    if cell.seed not in (None, STUDY_SEED):
+        how["seed"] = cell.seed
     retain = cell.retain if "retention" in tune.goals else ()
-    key = f"{cell.key}/study"
+    size = f"/n{cell.n_train}"
+    which = f"-s{cell.seed}" if tune.studies > 1 and cell.seed is not None else ""
+    key = f"{cell.key.replace(f'{size}/s{cell.seed}', size, 1)}/study{which}"
     study = replace(cell, key=key, seed=None, baseline="", retain=retain[:1], study=how, spec_digest="")
     names = {*study.learn, *study.retain, *study.reads, "model", *(f"model:{name}" for name in study.borrows)}
     study = replace(study, fingerprints={name: value for name, value in study.fingerprints.items() if name in names})
@@ -55,7 +58,7 @@ def trial_cell(study: Cell, number: int, params: JsonObject) -> Cell:
     cell = replace(
         cell,
         key=f"{study.key}/t{number:02d}",
-        seed=SEED if make_method(cell.method, cell.settings).uses_data else None,
+        seed=how.get("seed", STUDY_SEED) if make_method(cell.method, cell.settings).uses_data else None,
         needs=study.loads,
         study={},
         trial={"scored": "validation", "goals": how["goals"], "metric": how["metric"], **pruned},

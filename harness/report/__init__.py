@@ -15,7 +15,7 @@ from harness.errors import StoreError, unknown
 from harness.report import advice
 from harness.report.advice import as_json
 from harness.report.candidates import Question, prices_of, questions
-from harness.report.sections.tuning import notes, value_text
+from harness.report.sections.tuning import notes
 from harness.report.table import Report, build
 from harness.store import (
     Store,
@@ -44,7 +44,6 @@ __all__ = [
     "prices_of",
     "printable",
     "questions",
-    "value_text",
     "write_contents",
     "write_report",
 ]

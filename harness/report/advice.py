@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 
@@ -13,6 +14,7 @@ from harness.analysis import (
     Ranked,
     Reason,
     RuledOut,
+    Tuning,
     Wishes,
     rank_candidates,
 )
@@ -23,6 +25,9 @@ from harness.report.format import NA, digits_of, number, seconds, size, some, wi
 from harness.report.table import Report
 
 MOST_ROWS = 12
+MOST_TUNED = 6  # tuned labels that are named in a sentence
+PROCEDURES = "`tune: {studies: 3}` compares tuned procedures."
+THREE = "Tune three times or more (`tune: {studies: 3}`)."
 # Columns that a narrow terminal leaves out, in this order.
 SPARE = ("ms", "ship", "memory")
 RULES = {
@@ -62,6 +67,7 @@ def sentences(answer: Answer, question: Question) -> list[str]:
     if answer.second and first:
         lines.append(runner_up(answer, answer.second))
     lines += [sure(answer), *luck(answer), *cheaper(answer)]
+    lines += on_tuning({one.candidate.label: one.candidate.tuning for one in answer.ranked})
     lines += [f"Note: {caution(one)}." for one in first.cautions]
     if first.no_model:
         lines.append(
@@ -79,7 +85,8 @@ def headline(answer: Answer, question: Question) -> str:
     trained = "" if candidate.n_train else " It is not trained at all."
     where = question.task + (f", {question.model}" if question.several else "")
     own = f" ({candidate.own_model})" if candidate.own_model else ""
-    return f"Use {candidate.label}{own}: {candidate.metric} {score_of(answer)} on {where}; {why}.{trained}"
+    name = candidate.tuning.name(candidate.label)
+    return f"Use {name}{own}: {candidate.metric} {score_of(answer)} on {where}; {why}.{trained}"
 
 
 def score_of(answer: Answer) -> str:
@@ -127,7 +134,7 @@ def runner_up(answer: Answer, second: Ranked) -> str:
     assert answer.first
     one, two = answer.first.candidate, second.candidate
     score = number(two.score, digits_of(two.metric))
-    text = f"Next is {two.label} ({score}{price_beside(second, answer)}): "
+    text = f"Next is {two.tuning.name(two.label)} ({score}{price_beside(second, answer)}): "
     if not second.decision:
         return text + "single items of both are not stored, so the difference is not tested."
     return text + verdict(one, two, second.decision) + "."
@@ -154,6 +161,30 @@ def verdict(one: Candidate, other: Candidate, found: Decision) -> str:
     return f"{one.label} is {word} than {other.label} ({figures})"
 
 
+def on_tuning(tunings: Mapping[str, Tuning]) -> list[str]:
+    """Returns a sentence on the labels that were tuned by one study, so that what is said of them holds for the setting
+    that it chose, and one on those of two studies, of which nothing is decided; each where there are such labels.
+    `tunings` are by label."""
+    twice = [label for label, tuning in tunings.items() if tuning.few]
+    told = tuned_once({label: tuning for label, tuning in tunings.items() if tuning.studies == 1})
+    if twice:
+        told.append(f"{', '.join(twice)}: two studies may choose alike by chance, so nothing is decided. {THREE}")
+    return told
+
+
+def tuned_once(once: Mapping[str, Tuning]) -> list[str]:
+    """Returns a sentence on labels that were tuned by one study each; nothing where there are none."""
+    if not once:
+        return []
+    named = list(once)[:MOST_TUNED]
+    first, *others = [once[label].name(label) for label in named]
+    if len(once) == 1:
+        return [f"{once[named[0]].remark(named[0])}. {PROCEDURES}"]
+    more = f" and {len(once) - len(named)} more" if len(once) > len(named) else ""
+    told = ", ".join([first, *others]) + more
+    return [f"{told}: these settings, one study each; another study may choose others. {PROCEDURES}"]
+
+
 def sure(answer: Answer) -> str:
     confidence = answer.confidence
     assert answer.first
@@ -162,11 +193,13 @@ def sure(answer: Answer) -> str:
     if len(answer.ranked) == 1:
         return "Confidence: none is stated, as nothing else fits."
     if confidence.best is None or confidence.good_enough is None:
+        if answer.first.candidate.tuning.few:
+            return f"Confidence: none is stated. {label} was tuned by two studies; others may change the order. {THREE}"
         return (
             f"Confidence: none is stated. {label} was run with one seed, and another may change the order: run three "
             "or more (`seeds: [0, 1, 2]`)."
         )
-    once = f" Not counted, as one seed each does not say how far they scatter: {some(confidence.once)}."
+    once = f" Not counted, as one seed or two studies do not say how far they scatter: {some(confidence.once)}."
     if confidence.among == 1:
         return f"Confidence: none is stated, as nothing else that fits was repeated.{once}"
     text = (
@@ -297,7 +330,12 @@ def details(one: Ranked, prices: Prices) -> list[str]:
         lines.append(f"It needs first: {', '.join(known.made_of)}.")
     if known.trials:
         good = f"; {known.trials_to_good} find one within the margin on average" if known.trials_to_good else ""
-        lines.append(f"Its settings were found in {counted(known.trials, 'trial')} ({seconds(work.search)} s){good}.")
+        found = f"{counted(known.trials, 'trial')} ({seconds(work.search)} s){good}"
+        lines.append(
+            f"Its settings are found in {found}; the mean of {known.tuning.studies} studies."
+            if known.tuning.studies > 1
+            else f"Its settings were found in {found}."
+        )
     if cost:
         lines.append(parts_of(cost, prices))
     return lines

@@ -165,12 +165,11 @@ class Known:
         method = method_of(self.designs.get(cell.spec_digest))
         return UNFOLDED in cell.facts or method is None or not method.wraps
 
-    def study(self, block: Block, row: Row) -> StoredStudy | None:
+    def studies(self, block: Block, row: Row) -> list[StoredStudy]:
+        """Returns the studies that chose a row's settings, without those that have no trials yet."""
         what = row.label, block.model, block.task, row.n_train, row.condition
-        return next(
-            (s for s in self.report.studies if (s.label, s.model, s.task, s.n_train, s.condition) == what and s.trials),
-            None,
-        )
+        every = self.report.studies
+        return [s for s in every if (s.label, s.model, s.task, s.n_train, s.condition) == what and s.trials]
 
 
 def question(block: Block, known: Known, examples: int | None) -> Question:
@@ -260,7 +259,7 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         return mean(lambda cell: cell.facts.get(name))
 
     untouched = all(cell.baseline == "" for cell in done)
-    design, study = known.designs.get(done[0].spec_digest), known.study(block, row)
+    design, studies = known.designs.get(done[0].spec_digest), known.studies(block, row)
     method, needed = method_of(design), known.needed(done[0]) or []
     make = mean(lambda cell: making(cell, known))
     times = known.times(done)
@@ -283,11 +282,11 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         latency_ms_p90=times.get("latency_ms_p90"),
         unfolded_ms=fact(UNFOLDED),
         network=known.network(done[0]),
-        work=Workload(make, searching(study), request, make, devices(done, known)),
-        trials=len(study.trials) if study else 0,
-        trials_to_good=trials_to_good(study, known.margin) if study else None,
+        work=Workload(make, searching(studies), request, make, devices(done, known)),
+        trials=max((len(study.trials) for study in studies), default=0),
+        trials_to_good=trials_to_good(studies, known.margin),
         artifact_bytes=shipped,
-        settings=to_choose(design, known.of(needed), study) if design else (),
+        settings=to_choose(design, known.of(needed), *studies[:1]) if design else (),
         packages=packages(known.of([done[0], *needed])),
         parts=method.serves if method else ("model",),
         described=method is not None,
@@ -297,6 +296,7 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         seeded=side.seeded,
         seed_numbers=side.seeds,
         ended=row.ended if row.n_train else (1, 1),
+        tuning=row.tuning,
     )  # fmt: skip
 
 
@@ -356,19 +356,22 @@ def devices(done: Sequence[CellRow], known: Known) -> int:
     return int(design.train.get("devices") or 1) if design and known.report.run.environment.get("accelerator") else 1
 
 
-def searching(study: StoredStudy | None) -> float:
-    """Returns the seconds of all trials of a study, those that ended early or failed included; 0 without a study."""
-    return math.fsum(trial.seconds or 0.0 for trial in study.trials) if study else 0.0
+def searching(studies: Sequence[StoredStudy]) -> float:
+    """Returns the seconds of all trials of a study, those that ended early or failed included: the mean of a label's
+    `studies`, as whoever tunes it needs one. 0 without a study."""
+    seconds = [math.fsum(trial.seconds or 0.0 for trial in study.trials) for study in studies]
+    return statistics.fmean(seconds) if seconds else 0.0
 
 
-def trials_to_good(study: StoredStudy, margin: float) -> int | None:
+def trials_to_good(studies: Sequence[StoredStudy], margin: float) -> int | None:
     """Returns how many trials would have sufficed: the smallest k for which the best of k trials, drawn at random from
-    the study's finished ones, is on average at most `margin` below the best of them (`expected_best`). The first goal
-    counts. None where no trial finished with a score."""
-    merits = [trial.merits[0] for trial in study.done if trial.merits]
-    if not merits:
-        return None
-    return next(k for k in range(1, 10_000) if expected_best(merits, k) >= max(merits) - margin - 1e-9)
+    a study's finished ones, is on average at most `margin` below the best of them (`expected_best`). The first goal
+    counts. Of several studies, the largest of these numbers. None where no trial finished with a score."""
+    counts = []
+    for study in studies:
+        if merits := [trial.merits[0] for trial in study.done if trial.merits]:
+            counts.append(next(k for k in range(1, 10_000) if expected_best(merits, k) >= max(merits) - margin - 1e-9))
+    return max(counts, default=None)
 
 
 # --- between two sizes ---
@@ -429,4 +432,5 @@ def between(low: Candidate, high: Candidate, share: float) -> Candidate:
         items=high.items if seeds else (),
         seed_numbers=low.seed_numbers if low.seed_numbers == high.seed_numbers else (),
         ended=min((low.ended, high.ended), key=lambda ended: ended[0] / ended[1]),
+        tuning=replace(near.tuning, setting=""),  # each size has a study, and a setting, of its own
     )

@@ -11,6 +11,7 @@ from harness.analysis import (
     Point,
     Side,
     Table,
+    Tuning,
     Values,
     Verdict,
     pairwise_verdicts,
@@ -31,10 +32,10 @@ class TableRanking:
     """The labels of one table by score, with a verdict for every pair.
 
     `labels` are those that can be compared, the best score first; `missing` says why others cannot. p-values of `pairs`
-    are corrected by Holm for all of them. `chances` are the probabilities of being the best of the labels that were
-    repeated, counted in `leads`: draws of leads over the best label, None where nothing can be compared. They are empty
-    where the best label varies with its seed and was run with one. `seeds_known` is False where every pair has a
-    label that varies with its seed and was not repeated.
+    are corrected by Holm for all of them. `tunings` say of each label how it was tuned. `chances` are the probabilities
+    of being the best of the labels that were repeated, counted in `leads`: draws of leads over the best label, None
+    where nothing can be compared. They are empty where the best label was not repeated. `seeds_known` is False where
+    every pair has a label that varies with its seed and was not repeated, or was tuned by two studies.
     """
 
     point: Point
@@ -44,6 +45,7 @@ class TableRanking:
     labels: tuple[str, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
     pairs: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    tunings: dict[str, Tuning] = field(default_factory=dict)
     chances: dict[str, float] = field(default_factory=dict)
     leads: Leads | None = None
     seeds_known: bool = True
@@ -107,7 +109,7 @@ def ranking(
             sign * score(side),
             side.arm,
             higher_is_better=side.higher_is_better,
-            repeated=not side.seeded or len(side.values) > 1,
+            repeated=side.arm.repeated,
         )
         for side in kept
     }
@@ -117,6 +119,7 @@ def ranking(
         labels=tuple(side.label for side in kept),
         missing=missing,
         pairs=pairs,
+        tunings={side.label: side.tuning for side in kept},
         chances=best_chances(kept[0].label, ahead),
         leads=ahead,
         seeds_known=any(each.decision and each.decision.seeds_known for each in pairs.values()) or not pairs,

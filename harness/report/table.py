@@ -2,8 +2,9 @@
 
 A row is label × data size × data quality; its figures are means over seeds. The standard error of a score joins two
 things: the items (the same for every seed, so averaging over seeds does not shrink it) and the spread between seeds:
-sqrt(mean(item stderr²) + var(seeds) / seeds). The standard error of a change against the base model is joined in the
-same way, from item errors paired with the base model's answers to the same items.
+sqrt(mean(item stderr²) + var(seeds) / seeds). Seeds that share one of several studies of a tuned label count once, by
+their mean. The standard error of a change against the base model is joined in the same way, from item errors paired
+with the base model's answers to the same items.
 """
 
 from __future__ import annotations
@@ -14,7 +15,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from harness.analysis import RIGHT_OR_WRONG, Fallback, Point, Values, ended, fallback_of, interval_of, side_of
+from harness.analysis import (
+    RIGHT_OR_WRONG,
+    UNTUNED,
+    Fallback,
+    Point,
+    Tuning,
+    Values,
+    ended,
+    ended_badly,
+    fallback_of,
+    interval_of,
+    side_of,
+    study_means,
+    tuning_of,
+)
 from harness.data import Quality
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.report.matched_retention import MatchedRetention, retention_at_matched_score
@@ -110,6 +125,7 @@ class Row:
     facts: dict[str, float] = field(default_factory=dict)  # every fact of its cells, by name
     by_seed: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of MEASURED_COSTS: a value for each seed
     ended: tuple[int, int] = (0, 0)  # (seeds that ended well, seeds that ended); the score counts both
+    tuning: Tuning = UNTUNED
 
     @property
     def merit(self) -> float:
@@ -324,10 +340,10 @@ def make_row(
         values = [value for cell in done if (value := pick(cell)) is not None]
         return statistics.fmean(values) if values else None
 
-    by_seed = {
-        name: tuple(value for cell in done if (value := read(cell)) is not None)
-        for name, read in MEASURED_COSTS.items()
-    }
+    by_seed = {}
+    for name, read in MEASURED_COSTS.items():
+        measured = [(cell, value) for cell in done if (value := read(cell)) is not None]
+        by_seed[name] = tuple(study_means([cell for cell, _ in measured], [value for _, value in measured]))
     seconds, artifact = by_seed["train_seconds"], by_seed["artifact_bytes"]
     return Row(
         label=first.label,
@@ -356,6 +372,7 @@ def make_row(
         facts=mean_facts(done),
         by_seed=by_seed,
         ended=ended(cells),
+        tuning=tuning_of(cells),
     )
 
 
@@ -388,6 +405,7 @@ def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Estimate | No
         errors.append(math.hypot(*known) / len(tasks) if len(known) == len(tasks) else None)
     if first is None:
         return None
+    gains, errors = study_means(cells, gains), errors_by_study(cells, errors)
     mean, stderr = statistics.fmean(gains), joint_stderr(gains, errors)
     return Estimate(mean, stderr, mean, first.metric, first.higher_is_better, first.n, stderr)
 
@@ -407,15 +425,19 @@ def with_failed_seeds(
     """Returns the score over all seeds that ended: seeds that ended badly count as the base model, or as wrong
     throughout (see `analysis.Fallback`). The score is returned unchanged where the base model was not scored."""
     well, of = ended(cells)
-    scores = [score for cell in done if (score := headline(cell, cell.task, "task"))]
+    scored = [(cell, score) for cell in done if (score := headline(cell, cell.task, "task"))]
+    scores = [score for _, score in scored]
     bases = [score.base_value for score in scores if score.base_value is not None]
     share = bool(scores) and scores[0].metric in RIGHT_OR_WRONG
     if found is None or well == of or not scores or not (bases or (how == "worst" and share)):
         return found
     stand_in = 0.0 if how == "worst" and share else statistics.fmean(bases)
-    values = [score.value for score in scores] + [stand_in] * (of - well)
+    bad = [cell for cell in cells if ended_badly(cell)]
+    counted = [*(cell for cell, _ in scored), *bad]
+    values = study_means(counted, [score.value for score in scores] + [stand_in] * len(bad))
     errors = [score.stderr for score in scores]
-    errors += [max((error for error in errors if error is not None), default=None)] * (of - well)
+    errors += [max((error for error in errors if error is not None), default=None)] * len(bad)
+    errors = errors_by_study(counted, errors)
     gains = [value - statistics.fmean(bases) for value in values] if bases else []
     return replace(
         found,
@@ -429,21 +451,29 @@ def with_failed_seeds(
 
 def estimate(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -> Estimate | None:
     """Returns the headline score of a task over seeds, or its score by `metric`; None when no cell has one."""
-    scores = [score for cell in cells if (score := headline(cell, task, role, metric))]
-    if not scores:
+    scored = [(cell, score) for cell in cells if (score := headline(cell, task, role, metric))]
+    if not scored:
         return None
-    values = [score.value for score in scores]
-    compared = [score for score in scores if score.base_value is not None and math.isfinite(score.base_value)]
-    gains = [score.value - (score.base_value or 0.0) for score in compared]
+    scores, own = [score for _, score in scored], [cell for cell, _ in scored]
+    values = study_means(own, [score.value for score in scores])
+    errors = errors_by_study(own, [score.stderr for score in scores])
+    compared = [(cell, its) for cell, its in scored if its.base_value is not None and math.isfinite(its.base_value)]
+    against = [cell for cell, _ in compared]
+    gains = study_means(against, [its.value - (its.base_value or 0.0) for _, its in compared])
     return Estimate(
         value=statistics.fmean(values),
-        stderr=joint_stderr(values, [score.stderr for score in scores]),
+        stderr=joint_stderr(values, errors),
         gain=statistics.fmean(gains) if gains else None,
         metric=scores[0].metric,
         higher_is_better=scores[0].higher_is_better,
         n=scores[0].n,
-        gain_stderr=joint_stderr(gains, [score.change_stderr for score in compared]),
-        ends=score_interval(
-            values, [score.stderr for score in scores], scores[0].n, scores[0].metric in RIGHT_OR_WRONG
-        ),
+        gain_stderr=joint_stderr(gains, errors_by_study(against, [its.change_stderr for _, its in compared])),
+        ends=score_interval(values, errors, scores[0].n, scores[0].metric in RIGHT_OR_WRONG),
     )
+
+
+def errors_by_study(cells: Sequence[CellRow], errors: Sequence[float | None]) -> list[float | None]:
+    """Returns the standard errors over items that belong to `study_means`; all None where one of them is not known."""
+    known = [error for error in errors if error is not None]
+    means = study_means(cells, known if len(known) == len(errors) else [0.0] * len(errors))
+    return [*means] if len(known) == len(errors) else [None] * len(means)

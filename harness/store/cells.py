@@ -52,6 +52,8 @@ class CellRow:
     `base_model` is the model of its baseline cell; rows with the same one are compared. `data` says how the training
     data was chosen and corrupted (`data.Quality`); it is empty for clean data. `fingerprint` identifies the task's
     definition and documents. `phases` maps a phase to its seconds, tokens, bytes and joules, as far as measured.
+    `study` is the spec digest of the study that chose some of its settings ("" where it was not tuned), `tuned` are
+    these settings by full name, and `study_status` says how that study ended.
     """
 
     key: str
@@ -78,6 +80,9 @@ class CellRow:
     flags: dict[str, Settings] = field(default_factory=dict)
     losses: list[tuple[int, str, float | None]] = field(default_factory=list)  # (step, split, cross-entropy)
     checkpoints: list[StoredCheckpoint] = field(default_factory=list)  # by step
+    study: str = ""
+    study_status: str = ""
+    tuned: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,8 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
             coalesce(cells.method, '') AS method, coalesce(cells.family, '') AS family, cells.learn,
             coalesce(cells.fingerprints ->> ('$."' || members.task || '"'), '') AS fingerprint,
             coalesce(status, 'missing') AS status, coalesce(reason, '') AS reason,
-            coalesce(attempts.attempt_id, '') AS attempt_id, coalesce(contended, false) AS contended
+            coalesce(attempts.attempt_id, '') AS attempt_id, coalesce(contended, false) AS contended,
+            coalesce(cells.needs, []) AS needs, coalesce(attempts.tuned, '{}') AS tuned
         FROM members
         LEFT JOIN members AS bare ON bare.run_id = members.run_id AND bare.spec_digest = members.baseline
         LEFT JOIN cells ON cells.spec_digest = members.spec_digest
@@ -117,10 +123,13 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
         """,
         {"env": run.env_digest, "run": run.run_id},
     )
-    rows = [
-        CellRow(**{**record, "learn": tuple(record["learn"] or ()), "data": json.loads(record["data"])})
-        for record in records
-    ]
+    studies = study_statuses(connection, run)
+    rows = []
+    for record in records:
+        study = next((need for need in record.pop("needs") if need in studies), "")
+        record |= {name: json.loads(record[name]) for name in ("data", "tuned")}
+        record |= {"learn": tuple(record["learn"] or ()), "study": study, "study_status": studies.get(study, "")}
+        rows.append(CellRow(**record))
     by_attempt = {row.attempt_id: row for row in rows if row.attempt_id}
     attempts = list(by_attempt)
     attempt_of_spec = {row.spec_digest: row.attempt_id for row in rows}
@@ -162,6 +171,19 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
     ):
         by_attempt[checkpoint.pop("attempt_id")].checkpoints.append(StoredCheckpoint(**checkpoint))
     return rows
+
+
+def study_statuses(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> dict[str, str]:
+    """Returns spec_digest -> status for each study of a run; "missing" for one without an attempt."""
+    rows = connection.execute(
+        """
+        SELECT members.spec_digest, coalesce(arg_max(status, (status = 'done', started, attempt_id)), 'missing')
+        FROM members LEFT JOIN attempts ON attempts.spec_digest = members.spec_digest AND env_digest = $env
+        WHERE members.run_id = $run AND members.role = 'study' GROUP BY members.spec_digest
+        """,
+        {"env": run.env_digest, "run": run.run_id},
+    ).fetchall()
+    return dict(rows)
 
 
 def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]) -> dict[tuple[str, str, str], float]:

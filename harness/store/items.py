@@ -68,7 +68,8 @@ def seeded_attempts(connection: duckdb.DuckDBPyConnection) -> list[SeededAttempt
         SELECT attempts.attempt_id, cells.model, cells.task,
             coalesce(cells.fingerprints ->> ('$."' || cells.task || '"'), ''),
             [attempts.env_digest, method, settings::VARCHAR, train::VARCHAR, n_train::VARCHAR, learn::VARCHAR,
-             objectives::VARCHAR, curriculum::VARCHAR, data::VARCHAR]
+             objectives::VARCHAR, curriculum::VARCHAR, data::VARCHAR,
+             (coalesce(attempts.tuned::VARCHAR, '{}') <> '{}')::VARCHAR]
         FROM cells JOIN attempts USING (spec_digest)
         WHERE attempts.status = 'done' AND seed IS NOT NULL AND coalesce(trial::VARCHAR, '{}') = '{}'
         QUALIFY row_number() OVER (

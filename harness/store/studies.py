@@ -53,6 +53,11 @@ class StoredStudy:
         return list(self.study.get("goals", ["score"]))
 
     @property
+    def seed(self) -> int:
+        """The seed that draws and trains its trials; 0 for the only study of a label."""
+        return int(self.study.get("seed", 0))
+
+    @property
     def done(self) -> list[StoredTrial]:
         return [trial for trial in self.trials if trial.status == "done"]
 

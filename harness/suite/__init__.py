@@ -7,6 +7,7 @@ from harness.suite.load import Suite, check_sizes, check_tuning, find_suite, loa
 from harness.suite.recipe import Recipe
 from harness.suite.search_space import (
     MOST_TRIALS,
+    STUDY_SEED,
     Range,
     TuneSettings,
     range_of,
@@ -19,6 +20,7 @@ from harness.suite.variants import BASE, Variant
 __all__ = [
     "BASE",
     "MOST_TRIALS",
+    "STUDY_SEED",
     "Range",
     "Recipe",
     "Suite",

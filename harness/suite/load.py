@@ -5,7 +5,7 @@ Not covered: which cells a suite expands to (`plan/plan.py`), and where tasks an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,7 +14,7 @@ import pydantic
 from pydantic import ByteSize, ConfigDict, Field
 
 from harness.data import UNSPOILT, Corruption, Number, Quality, Select
-from harness.errors import Problem, SuiteError, UserError, unknown
+from harness.errors import Problem, SuiteError, UserError, counted, unknown
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds, canonical
 from harness.suite.search_space import TuneSettings, malformed, searchable_settings, searched_space
 from harness.suite.train_settings import check_train, explain
@@ -186,7 +186,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
     problems += check_labels(labels, lines)
     problems += check_curricula(data, labels, lines)
     if file:
-        problems += check_tuning(file.tune, labels, lines)
+        problems += check_tuning(file.tune, labels, file.seeds, lines)
     if names:
         problems += check_names(data, labels, names, lines)
     if problems or file is None:
@@ -265,9 +265,11 @@ def check_curricula(data: dict[str, Any], labels: list[Variant], lines: Lines) -
                 yield lines.problem(f"label {label.name!r}: {message}", "methods", label.name, "curriculum")
 
 
-def check_tuning(tune: TuneSettings | None, labels: list[Variant], lines: Lines) -> Iterator[Problem]:
-    """Yield the problems of a suite's `tune:` block and of the labels' `space:` blocks: no budget, unknown settings,
-    ranges that a label cannot take, or a `space:` in a suite that does not tune."""
+def check_tuning(
+    tune: TuneSettings | None, labels: list[Variant], seeds: Sequence[int], lines: Lines
+) -> Iterator[Problem]:
+    """Yield the problems of a suite's `tune:` block and of the labels' `space:` blocks: no budget, more studies than
+    seeds, unknown settings, ranges that a label cannot take, or a `space:` in a suite that does not tune."""
     if tune is None:
         for label in labels:
             if label.space:
@@ -279,6 +281,12 @@ def check_tuning(tune: TuneSettings | None, labels: list[Variant], lines: Lines)
         return
     for key, message in tune.complaints():
         yield lines.problem(message, "tune", key)
+    if tune.studies > max(len(seeds), 1):
+        yield lines.problem(
+            f"studies: {tune.studies}, and the suite has {counted(len(seeds), 'seed')}. Each study's choice is trained "
+            "with a seed of its own; a study without one says nothing. Give as many seeds, or fewer studies.",
+            "tune", "studies",
+        )  # fmt: skip
     tuned = [label for label in labels if label.tuned and label.name != BASE]
     known = dict.fromkeys(name for label in tuned for name in searchable_settings(label))
     for key, value in tune.space.items():

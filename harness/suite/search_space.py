@@ -3,16 +3,17 @@ Pure.
 
 In: a suite's `tune:` block and its labels. Out: the range of every setting that is searched, or the mistakes in it.
 
-A study is the tuning of one label × model × task × data size; it has no seed of its own, and the cells of all seeds
-need it. Its trials are cells too: drawn with seed 0, and scored on the validation split alone. Not covered: the cells
-of studies and trials (`plan/studies.py`), which setting is tried next (`plan/search.py`), and how trials are run
-(`execute/studies.py`).
+A study is the tuning of one label × model × task × data size. By default there is one, of seed 0, and the cells of all
+seeds need it; with `studies: N` it is repeated with the suite's first N seeds, which share its cells among them. Its
+trials are cells too: drawn and trained with the study's seed, and scored on the validation split alone. Not covered:
+the cells of studies and trials (`plan/studies.py`), which setting is tried next (`plan/search.py`), and how trials are
+run (`execute/studies.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -39,6 +40,7 @@ FACTOR = 30.0  # a learning rate without a range is searched this far below and 
 # {"low", "high"} on a log scale (of whole numbers, where both ends are), or a list of values
 Range = dict[str, float] | list[Any]
 MOST_TRIALS = 100  # of a study whose budget is in seconds or tokens
+STUDY_SEED = 0  # of a label's only study
 
 
 class TuneSettings(pydantic.BaseModel):
@@ -52,6 +54,9 @@ class TuneSettings(pydantic.BaseModel):
     )
     tokens: int | None = Field(
         None, gt=0, description="trained on in all trials of a study; no trial starts after that"
+    )
+    studies: int = Field(
+        1, ge=1, description="how often each label is tuned, each time with another seed; 3 or more compare procedures"
     )
     sampler: Literal["tpe", "random", "grid", "cmaes", "gp"] = Field(
         "tpe", description="which Optuna sampler proposes settings; grid is tunebench's own"
@@ -89,6 +94,17 @@ class TuneSettings(pydantic.BaseModel):
             yield "pruner", f"pruner {self.pruner} compares one score, and there are {len(self.goals)} goals. Drop it."
         if self.goals[1:] and self.sampler == "cmaes":
             yield "sampler", "cmaes seeks one goal. Take tpe, gp, random or grid."
+
+    def study_seeds(self, seeds: Sequence[int]) -> tuple[int, ...]:
+        """Return the seed of each study of a label that learns from examples; `seeds` are the suite's. Several studies
+        take the first of these, a single one `STUDY_SEED`."""
+        return tuple(seeds[: self.studies]) if self.studies > 1 else (STUDY_SEED,)
+
+    def study_seed_of(self, seed: int, seeds: Sequence[int]) -> int:
+        """Return the seed of the study that chooses the setting of the cell with this seed. The suite's `seeds` are
+        dealt to its studies in turn: of three studies the first gets the first seed, the fourth, …"""
+        own = self.study_seeds(seeds)
+        return own[seeds.index(seed) % len(own)]
 
     def misfits(self, label: Variant) -> Iterator[tuple[str, str]]:
         """Yield (key of `tune:`, why this label cannot be tuned with its value)."""

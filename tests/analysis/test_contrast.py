@@ -17,8 +17,10 @@ from simulated import World
 from statsmodels.stats.weightstats import ttost_paired
 
 from harness.analysis.stats.contrast import (
+    Arm,
     Comparison,
     compare,
+    compare_arms,
     compare_tasks,
     decide,
     p_tied,
@@ -156,6 +158,16 @@ def test_seeds_that_methods_share_are_paired() -> None:
         unpaired.append(compare(*scores).stderr)
     assert 0.022 * 400 <= apart <= 0.072 * 400
     assert numpy.mean(paired) < 0.4 * numpy.mean(unpaired)
+
+
+def test_of_two_studies_nothing_is_decided() -> None:
+    random = numpy.random.default_rng(3)
+    a, b = ([list(row) for row in (random.random((2, 300)) < share).astype(float)] for share in (0.9, 0.2))
+    assert decide(compare_arms(Arm(a), Arm(b))).verdict == "better"
+    found = compare_arms(Arm(a, few_studies=True), Arm(b))
+    assert not found.seeds_known
+    assert decide(found).verdict == "underpowered"
+    assert decide(found).few_studies
 
 
 def test_other_numbers_of_seeds_are_calibrated_too() -> None:

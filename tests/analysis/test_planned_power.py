@@ -12,7 +12,15 @@ from results_factory import MODEL, TASK, Results, cell, items, scores
 from samples import MODELS, TASKS
 from samples import plan as planned
 
-from harness.analysis.planned_power import outlook_assumption, outlook_sentence, outlook_warning, outlooks, seed_spreads
+from harness.analysis.planned_power import (
+    outlook_assumption,
+    outlook_sentence,
+    outlook_warning,
+    outlooks,
+    seed_spreads,
+    tuning_outlook,
+    tuning_sentences,
+)
 from harness.analysis.stats.contrast import Spread, seed_spread
 from harness.data.facts import Facts
 from harness.plan.plan import Plan
@@ -80,3 +88,24 @@ def test_the_spread_of_stored_seeds_is_pooled_over_settings(tmp_path: Path) -> N
     each = [seed_spread([[answers[label, 0], answers[label, 1]]]) for label in ("full", "lora")]
     assert found.df == 2
     assert found.variance == pytest.approx(numpy.mean([spread.variance for spread in each if spread]))
+
+
+def test_what_is_tuned_is_counted_over_all_studies(tmp_path: Path) -> None:
+    labels = {"full": {"tune": False}, "lora": {}, "dora": {}}
+    once = tuning_outlook(plan(tmp_path, methods=labels, seeds=[0, 1, 2], tune={"trials": 4}))
+    assert once
+    assert (sorted(once.labels), once.repeated, once.studies, once.trials) == (["dora", "lora"], (), 4, 16)
+    assert tuning_sentences(once)[0] == "tuning: 4 studies, at most 16 trials in all"
+    assert "as the setting that one study chooses, and another may choose another: dora, lora" in "".join(
+        tuning_sentences(once)
+    )
+    many = tuning_outlook(plan(tmp_path, methods=labels, seeds=[0, 1, 2], tune={"trials": 4, "studies": 3}))
+    assert many
+    assert (many.labels, sorted(many.repeated), many.studies, many.trials) == ((), ["dora", "lora"], 12, 48)
+    assert len(tuning_sentences(many)) == 2
+    twice = tuning_outlook(plan(tmp_path, methods=labels, seeds=[0, 1, 2], tune={"seconds": 60, "studies": 2}))
+    assert twice
+    assert twice.trials is None
+    assert tuning_sentences(twice)[0] == "tuning: 8 studies"
+    assert "nothing is decided of them" in tuning_sentences(twice)[-1]
+    assert tuning_outlook(plan(tmp_path)) is None

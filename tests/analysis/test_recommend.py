@@ -206,13 +206,15 @@ def test_what_is_chosen_among_many_is_expected_to_score_less_than_it_did() -> No
 
 def test_the_expected_score_of_a_loss_is_a_mirror_image() -> None:
     def turned(candidate: Candidate) -> Candidate:
-        return replace(candidate, higher_is_better=False, metric="error",
-                       score=-(candidate.score or 0.0), values=tuple(tuple(-v for v in row) for row in candidate.values))  # fmt: skip
+        values = tuple(tuple(-value for value in row) for row in candidate.values)
+        return replace(
+            candidate, higher_is_better=False, metric="error", score=-(candidate.score or 0.0), values=values
+        )
 
     # A third of each answer: no share of right ones, for which intervals and falls differ at the two ends.
     def thirds(candidate: Candidate) -> Candidate:
-        return replace(candidate, score=(candidate.score or 0.0) / 3,
-                       values=tuple(tuple(v / 3 for v in row) for row in candidate.values))  # fmt: skip
+        values = tuple(tuple(value / 3 for value in row) for row in candidate.values)
+        return replace(candidate, score=(candidate.score or 0.0) / 3, values=values)
 
     rivals = [thirds(answered(f"r{number}", 0.6, 3, seed=10 * number)) for number in range(4)]
     up, down = rank_candidates(rivals), rank_candidates(turned(rival) for rival in rivals)

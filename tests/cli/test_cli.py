@@ -306,6 +306,45 @@ tune: {trials: 3, batch: 3}
 """
 
 
+REPEATED = TUNED.replace("trials: 3, batch: 3", "studies: 2, trials: 2, batch: 2").replace(
+    "train:", "seeds: [0, 1]\ntrain:"
+)
+
+
+def test_studies_that_are_repeated_are_a_procedure_from_plan_to_report(project: Path) -> None:
+    (project / "suites" / "tuned.yaml").write_text(REPEATED.replace("[0, 1]", "[0]"))
+    refused(tunebench("check", "tuned"), "studies: 2, and the suite has 1 seed")
+    (project / "suites" / "tuned.yaml").write_text(REPEATED)
+    assert tunebench("fetch", "tuned").returncode == 0
+    planned = tunebench("plan", "tuned").stdout
+    assert "tuning: 4 studies, at most 8 trials in all" in planned
+    assert "compared as tuned procedures, as several studies choose: full, lora" in planned
+    done = tunebench("run", "tuned")
+    assert done.returncode == 0, done.stderr
+    assert "9 cells, 0 finished before, 9 to run" in done.stdout
+    listed = json.loads(tunebench("studies", "tuned", "--json").stdout)
+    assert [(study["label"], study["seed"]) for study in listed] == [("full", 0), ("full", 1), ("lora", 0), ("lora", 1)]
+    for study in listed:
+        final = json.loads(tunebench("show", f"{study['label']}/tiny/colours/n8/s{study['seed']}", "--json").stdout)
+        assert final["attempts"][0]["tuned"] == study["chosen"]
+    compared = tunebench("compare", "lora", "full").stdout
+    assert "lora: the tuned procedure, over 2 studies. full: the tuned procedure, over 2 studies." in compared
+    assert "one study" not in tunebench("recommend", "tuned").stdout
+    assert tunebench("report", "tuned").returncode == 0
+    markdown = (project / "reports" / "tuned" / "report.md").read_text()
+    for name in ("lora, seed 0", "lora, seed 1", "full, seed 0", "full, seed 1"):
+        assert f"| {name} |" in markdown
+    again = tunebench("run", "tuned")
+    assert "9 finished before, 0 to run" in again.stdout
+    (project / "suites" / "tuned.yaml").write_text(REPEATED.replace("studies: 2, ", ""))
+    once = json.loads(tunebench("plan", "tuned", "--json").stdout)
+    assert once["tuning"]["labels"] == ["full", "lora"]
+    states = {row["key"]: row["status"] for row in once["cells"]}
+    assert states["lora/tiny/colours/n8/study"] == states["lora/tiny/colours/n8/s0"] == "done", "the first study is it"
+    assert states["lora/tiny/colours/n8/s1"] == "to do"
+    assert "compared as the setting that one study chooses" in tunebench("plan", "tuned").stdout
+
+
 def test_tuning_one_method_then_the_suite(project: Path) -> None:
     (project / "suites" / "tuned.yaml").write_text(TUNED)
     found = tunebench("tune", "tuned", "--method", "lora")

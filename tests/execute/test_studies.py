@@ -338,6 +338,23 @@ def test_a_larger_size_starts_from_the_best_of_the_smaller(project: Path, tmp_pa
     assert large.cell.needs == {"warm": small.cell.spec_digest}
 
 
+def test_each_of_several_studies_has_trials_of_its_own_seed_and_is_resumed_by_itself(
+    project: Path, tmp_path: Path
+) -> None:
+    text = TUNED.replace("seeds: [0]", "seeds: [0, 7]").replace("trials: 4", "trials: 4, studies: 2")
+    first, second = [cell for cell in plan_of(project, text).cells if cell.study]
+    fake = Fake(tmp_path, lambda cell: ("done", rate(cell), 1.0, 10, 1))
+    results = [fake.run(study) for study in (first, second)]
+    assert [cell.seed for cell in fake.ran] == [0] * 4 + [7] * 4
+    tried = [[trial.params for trial in result.trials] for result in results]
+    assert tried[0][0] == tried[1][0], "both begin with the label's own setting"
+    assert tried[0][1:] != tried[1][1:], "another seed, another course"
+    again = Fake(tmp_path / "again", fake.outcome)
+    again.studies.ended |= {cell.spec_digest: tmp_path / f"trial-{place}" for place, cell in enumerate(fake.ran, 1)}
+    assert told(again.run(second)) == told(results[1])
+    assert again.ran == []
+
+
 def test_two_goals_leave_a_front(project: Path, tmp_path: Path) -> None:
     plan = plan_of(project, TUNED.replace("trials: 4, batch: 2", "trials: 9, batch: 2, goals: [score, memory]"))
     fake = Fake(tmp_path, lambda cell: ("done", rate(cell), 1.0, 10, int(1e12 * rate(cell))))  # the better, the larger

@@ -121,6 +121,38 @@ def test_the_cells_of_all_seeds_need_one_study(project: Path) -> None:
     assert {cell.spec_digest for cell in more.cells if cell.study} == {cell.spec_digest for cell in studies}
 
 
+def test_several_studies_have_the_first_seeds_and_share_the_others(project: Path) -> None:
+    text = SUITE.replace("sizes: [8, 16]", "sizes: [8]").replace("trials: 6", "trials: 6, studies: 2")
+    plan = plan_of(project, text.replace("seeds: [0, 1, 2]", "seeds: [0, 3, 1, 2]"))
+    keys = {cell.spec_digest: cell.key for cell in plan.cells}
+    lora = [cell for cell in plan.cells if cell.label == "lora"]
+    studies = [cell for cell in lora if cell.study]
+    assert [cell.key for cell in studies] == ["lora/tiny/colours/n8/study-s0", "lora/tiny/colours/n8/study-s3"]
+    chosen_by = {cell.seed: keys[cell.needs["study"]][-2:] for cell in lora if not cell.study}
+    assert chosen_by == {0: "s0", 3: "s3", 1: "s0", 2: "s3"}
+    assert [trial_cell(study, 1, {"learning_rate": 2e-4}).seed for study in studies] == [0, 3]
+    assert [study.study.get("seed") for study in studies] == [None, 3]
+    assert studies[0].study["search"] != studies[1].study["search"], "it seeds the sampler"
+    one = next(cell for cell in plan_of(project, SUITE).cells if cell.study and cell.n_train == 8)
+    assert one.spec_digest == studies[0].spec_digest, "the study of seed 0 is the one that a single study is"
+
+
+def test_a_study_is_repeated_from_the_study_of_its_own_seed(project: Path) -> None:
+    plan = plan_of(project, SUITE.replace("trials: 6", "trials: 6, studies: 3, warm_start: true"))
+    keys = {cell.spec_digest: cell.key for cell in plan.cells}
+    for study in (cell for cell in plan.cells if cell.study and cell.n_train == 16):
+        assert keys[study.needs["warm"]] == study.key.replace("/n16/", "/n8/")
+
+
+def test_what_learns_from_no_examples_has_one_study(project: Path) -> None:
+    text = SUITE.replace("lora: {}", "zero: {method: prompting, examples: 0}")
+    plan = plan_of(project, text.replace("trials: 6", "trials: 6, studies: 3"))
+    studies = [cell for cell in plan.cells if cell.study]
+    assert [cell.key for cell in studies if cell.label == "zero"] == ["zero/tiny/colours/study"]
+    assert next(cell for cell in plan.cells if cell.label == "zero" and not cell.study).needs.keys() == {"study"}
+    assert len([cell for cell in studies if (cell.label, cell.n_train) == ("full", 8)]) == 3
+
+
 def test_a_label_that_is_not_tuned_is_as_it_would_be_without(project: Path) -> None:
     tuned = plan_of(project, SUITE.replace("full: {}", "full: {tune: false}"))
     plain = plan_of(project, SUITE.replace("tune: {trials: 6}", ""))
@@ -242,6 +274,8 @@ def test_the_edge_of_a_space(value: Any, space: Any, end: str) -> None:
         ("tune: {trials: 6}", "tune: {batch: 2}", "tune has no budget. Give it trials, seconds or tokens.", 11),
         ("trials: 6", "trials: 0", "tune.trials: got 0, wanted greater than or equal to 1", 11),
         ("trials: 6", "trials: 6, sampler: tpee", "tune.sampler: got 'tpee'", 11),
+        ("trials: 6", "trials: 6, studies: 4", "studies: 4, and the suite has 3 seeds", 11),
+        ("trials: 6", "trials: 6, studies: 0", "tune.studies: got 0, wanted greater than or equal to 1", 11),
         ("trials: 6", "trails: 6", "did you mean 'trials'", 11),
         ("trials: 6", "trials: 6, goals: [memory, score]", "the first goal is score", 11),
         ("trials: 6", "trials: 6, goals: [score, memory], pruner: asha", "pruner asha compares one score", 11),

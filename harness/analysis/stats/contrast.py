@@ -64,6 +64,7 @@ class Comparison:
     `reference` is the distribution that the standard error is used with. `seeds_known` is False where a method that
     varies with its seed was run with a single seed: its error is then a guess. `paired_seeds`: both methods were run
     with the same seeds, and their differences were taken seed by seed. `bounded`: all values lie between 0 and 1.
+    `few_studies`: the seeds of a method are two studies, which is why its spread is not known.
     """
 
     effect: float
@@ -77,6 +78,7 @@ class Comparison:
     seeds_known: bool = True
     paired_seeds: bool = False
     bounded: bool = False
+    few_studies: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ class Decision:
     both with a chance of 80%. The difference that was seen is no guide: where there is none, it still asks for some
     number of items. `detectable` is the smallest true difference that these seeds and items find as often. These three
     take far longer to compute than the verdict, and are None where they were not asked for. Without `seeds_known` a
-    method was run with a single seed, and nothing is decided of it. `paired_seeds`: the differences were taken seed by
-    seed.
+    method was run with a single seed or, with `few_studies`, tuned by two studies, and nothing is decided of it.
+    `paired_seeds`: the differences were taken seed by seed.
     """
 
     verdict: Finding
@@ -104,6 +106,7 @@ class Decision:
     to_tie: Need | None = None
     seeds_known: bool = True
     paired_seeds: bool = False
+    few_studies: bool = False
 
 
 def seed_spread(tasks: Sequence[Matrix]) -> Spread | None:
@@ -130,11 +133,21 @@ def pooled_spread(spreads: Sequence[Spread]) -> Spread:
 @dataclass(frozen=True)
 class Arm:
     """The values [seeds][items] of one method. `seeds` are the seed numbers of the rows, in rising order, () where they
-    are not known. Without `seeded` the method is deterministic: its row is then compared as if it had been repeated."""
+    are not known. Without `seeded` the method is deterministic: its row is then compared as if it had been repeated.
+    `few_studies`: the rows are those of two studies of a tuned method. Studies choose among settings that may lie far
+    apart, and two choose the same by chance so often that the same procedure would be told apart from itself in up to
+    an eighth of cases; so their spread counts as unknown."""
 
     values: Sequence[Sequence[float]]
     seeded: bool = True
     seeds: tuple[int, ...] = ()
+    few_studies: bool = False
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the spread between seeds is known: there is none, or there are two seeds or more, which are not those
+        of two studies."""
+        return not self.seeded or (len(self.values) > 1 and not self.few_studies)
 
     @property
     def rows(self) -> Sequence[Sequence[float]]:
@@ -146,7 +159,9 @@ def compare_arms(a: Arm, b: Arm) -> Comparison:
     """Compares A with B (A - B). The two are paired by seed where both were run with the same seeds, two or more: a
     seed draws the same training examples for all methods."""
     same = a.seeded and b.seeded and len(a.seeds) > 1 and a.seeds == b.seeds
-    return compare(a.rows, b.rows, paired_seeds=same)
+    found = compare(a.rows, b.rows, paired_seeds=same)
+    few = a.few_studies or b.few_studies
+    return replace(found, seeds_known=found.seeds_known and not few, few_studies=few)
 
 
 def compare(a: Matrix, b: Matrix, *, paired_seeds: bool = False) -> Comparison:
@@ -278,7 +293,7 @@ def decide(
     decision = Decision(
         verdict, comparison.effect, comparison.interval, used, tied, margin,
         negligible=verdict in ("better", "worse") and tied < alpha, seeds_known=comparison.seeds_known,
-        paired_seeds=comparison.paired_seeds,
+        paired_seeds=comparison.paired_seeds, few_studies=comparison.few_studies,
     )  # fmt: skip
     if not settle or not comparison.seeds_known:
         return decision

@@ -39,10 +39,11 @@ def show_plan(
 ) -> None:
     """List what would run: time, predicted memory, what is done, and what cannot run here.
 
-    It also says which differences the suite's test items can show.
+    It also says how much is tuned, and which differences the suite's test items can show.
 
     Example: tunebench plan peft-vs-full
     """
+    from harness.analysis import tuning_outlook, tuning_sentences
     from harness.cli.display import show_forecast, show_outlooks
     from harness.execute import forecast_cells
     from harness.execute.executors import Executor
@@ -58,10 +59,20 @@ def show_plan(
         )
     environment, _ = Executor.environment(threads, jobs, "")
     plan, store = make_plan(loaded, facts), results(folder, catalog)
-    rows = forecast_cells(select_cells(plan, only or ()), store, environment, size_of(memory))
+    chosen = select_cells(plan, only or ())
+    rows = forecast_cells(chosen, store, environment, size_of(memory))
+    tuning = tuning_outlook(chosen)
     decided = what_items_decide(plan, store)
     if as_json:
-        show_json({"cells": [asdict(row) for row in rows], "outlook": [asdict(one) for one in decided]})
+        show_json(
+            {
+                "cells": [asdict(row) for row in rows],
+                "tuning": asdict(tuning) if tuning else None,
+                "outlook": [asdict(one) for one in decided],
+            }
+        )
     else:
         show_forecast(loaded.name, rows, jobs or 1)
+        for line in tuning_sentences(tuning) if tuning else ():
+            print(line)
         show_outlooks(decided)

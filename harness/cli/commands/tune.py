@@ -35,20 +35,18 @@ if TYPE_CHECKING:
 TRIALS = 12  # of each study, for a suite that has no `tune:` of its own
 
 
-def with_budget(suite: Suite, trials: int | None) -> Suite:
-    """Returns the suite with tuning switched on, and with `trials` for each study where they are given. Raises
-    SuiteError."""
+def with_budget(suite: Suite, trials: int | None, studies: int | None = None) -> Suite:
+    """Returns the suite with tuning switched on, with `trials` for each study and `studies` of each label where they
+    are given. Raises SuiteError."""
     from harness.errors import SuiteError
     from harness.suite import TuneSettings, check_tuning
 
-    if suite.tune is None:
-        made = TuneSettings.model_validate({"trials": trials or TRIALS})
-        suite = replace(suite, tune=made)
-        if problems := list(check_tuning(made, list(suite.labels), suite.lines)):
-            raise SuiteError(problems)
-        return suite
-    changed = suite.tune.model_copy(update={"trials": trials}) if trials else suite.tune
-    return replace(suite, tune=changed)
+    given = {name: value for name, value in {"trials": trials, "studies": studies}.items() if value}
+    own = suite.tune or TuneSettings.model_validate({"trials": TRIALS})
+    made = own.model_copy(update=given)
+    if problems := list(check_tuning(made, list(suite.labels), suite.seeds, suite.lines)):
+        raise SuiteError(problems)
+    return replace(suite, tune=made)
 
 
 @command("Run", "search for the best settings of a suite's methods")
@@ -59,6 +57,9 @@ def tune(
     ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="trials of each study (default: the suite's; 12 without `tune:`)")
+    ] = None,
+    studies: Annotated[
+        int | None, typer.Option(min=1, help="studies of each label, each of another seed (default: the suite's; 1)")
     ] = None,
     jobs: Jobs = None,
     threads: Threads = None,
@@ -78,22 +79,22 @@ def tune(
     from harness.plan import make_plan, select_cells
 
     catalog = project()
-    loaded = with_budget(read_suite(suite, catalog), trials)
+    loaded = with_budget(read_suite(suite, catalog), trials, studies)
     check_executor(executor)
     plan = make_plan(loaded, get_facts(catalog, loaded))
-    studies = {cell.key: cell for cell in plan.cells if cell.study}
+    by_key = {cell.key: cell for cell in plan.cells if cell.study}
     for name in method or ():
-        known = dict.fromkeys(name for cell in studies.values() for name in (cell.label, cell.method))
+        known = dict.fromkeys(name for cell in by_key.values() for name in (cell.label, cell.method))
         if name not in known:
             raise UserError(unknown(f"tuned method of {loaded.name}", name, known))
-    wanted = [key for key, cell in studies.items() if not method or {cell.label, cell.method} & set(method)]
+    wanted = [key for key, cell in by_key.items() if not method or {cell.label, cell.method} & set(method)]
     if not wanted:
         raise UserError(f"{loaded.name} has nothing to tune: no label of it has settings to search.")
     choices = Choices(executor, jobs, threads or 0, memory=size_of(memory))
     store = results(folder, catalog)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
         code = run_plan(select_cells(plan, wanted), choices, catalog, store)
-    found = stored(store, loaded.name, {studies[key].spec_digest for key in wanted})
+    found = stored(store, loaded.name, {by_key[key].spec_digest for key in wanted})
     if as_json:
         show_json([described(study) for study in found])
     else:

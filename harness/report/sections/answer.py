@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
-from harness.analysis import Verdict, ratio
+from harness.analysis import Tuning, Verdict, ratio
 from harness.analysis.stats import ALPHA, corrected
 from harness.report import advice
 from harness.report.elements import Bullets, Element, Text
@@ -51,7 +51,7 @@ class BlockAnswer(Section):
 
     def elements(self, subject: Subject) -> Iterator[Element]:
         if takeaways := sentences(subject.block):
-            yield Bullets(takeaways, lead=True)
+            yield Bullets([*takeaways, *advice.on_tuning(tunings(subject.block))], lead=True)
 
     def on_page(self, subject: Subject) -> Iterator[Element]:
         if sum(block.compares for block in subject.report.blocks) > 1:
@@ -79,8 +79,8 @@ def lines(report: Report) -> list[str]:
 
 
 def closing(report: Report) -> list[str]:
-    """Returns the answer's last sentences, each where it applies: labels not compared, cells unfinished, self-checks
-    failed."""
+    """Returns the answer's last sentences, each where it applies: labels not compared, labels tuned by one study, cells
+    unfinished, self-checks failed."""
     texts = []
     odd = {
         label: why
@@ -91,6 +91,8 @@ def closing(report: Report) -> list[str]:
     }
     if odd:
         texts.append(f"Not compared: {'; '.join(odd.values())}.")
+    labels = {label: Tuning(its.studies) for block in report.blocks for label, its in tunings(block).items()}
+    texts += advice.on_tuning(labels)
     if report.failures:
         names = list(dict.fromkeys(f"{cell.label} ({cell.status})" for cell in report.failures))
         texts.append(f"{len(report.failures)} of {len(report.cells)} cells have not finished: {some(names)}.")
@@ -135,7 +137,7 @@ def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
         examples += f" ({top.condition})"
     own = f" ({top.model})" if top.model != block.model else ""
     text = (
-        f"{examples}, {top.label}{own} scores best on {block.task}: "
+        f"{examples}, {top.tuning.name(top.label)}{own} scores best on {block.task}: "
         f"{block.metric} {with_error(top.score.value, top.score.stderr, digits_of(block.metric))}"
     )
     if top.ended[0] < top.ended[1]:
@@ -149,12 +151,23 @@ def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
     return text + "."
 
 
+def tunings(block: Block) -> dict[str, Tuning]:
+    """Returns label -> how it was tuned, of the labels that the answer on a block compares."""
+    return {row.label: row.tuning for row in block.at(*block.answered) if row.score} if block.answered else {}
+
+
 def beside_best(ranking: TableRanking) -> Iterator[str]:
     """Says how sure the lead of the best label is over each other label."""
     if len(ranking.labels) == 1:
         return
     if not ranking.best:
         yield "Answers to single items are not stored, so no difference can be tested."
+        return
+    if not ranking.seeds_known and any(each.decision and each.decision.few_studies for each in ranking.pairs.values()):
+        yield (
+            "Two studies each: others may choose otherwise and change the order, so no difference is established. Tune "
+            "three times or more (`tune: {studies: 3}`)."
+        )
         return
     if not ranking.seeds_known:
         yield (
@@ -170,7 +183,8 @@ def beside_best(ranking: TableRanking) -> Iterator[str]:
         texts.append(f"tied with {some(verdict.a for verdict in tied)} (within {ranking.margin:g})")
     if open_:
         texts.append(f"undecided against {some(verdict.a for verdict in open_)}")
-    yield f"{ranking.best} is {'; '.join(texts)}{corrected_for(ranking)}."
+    best = f"{ranking.best} as tuned" if ranking.tunings[ranking.best].studies == 1 else ranking.best
+    yield f"{best} is {'; '.join(texts)}{corrected_for(ranking)}."
 
 
 def corrected_for(ranking: TableRanking) -> str:

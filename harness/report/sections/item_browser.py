@@ -69,6 +69,7 @@ class PageVerdicts(TypedDict):
     labels: list[str]
     known: bool
     missing: list[str]
+    remarks: dict[str, str]
     pairs: list[list[float | int | str]]
 
 
@@ -186,7 +187,8 @@ def shortened(text: str) -> str:
 
 def verdicts(block: Block) -> list[PageVerdicts]:
     """Returns all verdicts of each table, for the page: `labels`, whether their seeds are `known`, why others are
-    `missing`, and `pairs`, each [place of a in `labels`, place of b, verdict, effect, low, high, p]."""
+    `missing`, `remarks` on what tuned labels stand for, by label, and `pairs`, each [place of a in `labels`, place of
+    b, verdict, effect, low, high, p]."""
     found: list[PageVerdicts] = []
     for n_train, condition in block.tables:
         ranking = block.ranking(n_train, condition)
@@ -198,6 +200,11 @@ def verdicts(block: Block) -> list[PageVerdicts]:
                 "labels": list(ranking.labels),
                 "known": ranking.seeds_known,
                 "missing": list(ranking.missing.values()),
+                "remarks": {
+                    row.label: row.tuning.remark(row.label)
+                    for row in block.at(n_train, condition)
+                    if row.tuning.studies and row.label in place
+                },
                 "pairs": [
                     [
                         place[a],

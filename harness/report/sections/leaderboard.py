@@ -96,6 +96,12 @@ class Leaderboard(Section):
                 "† not shown to be better than the base model in at least one seed (paired tests). With half of the "
                 "seeds or more, the row is on no front and is not recommended."
             )
+        once = dict.fromkeys(row.label for row in rows if row.tuning.studies == 1)
+        if once:
+            yield Footnote(
+                "Tuned by one study, and compared as the setting that it chose; another study may choose another: "
+                f"{', '.join(once)}."
+            )
         if any(estimate and estimate.learned for row in rows for estimate in row.retained.values()):
             yield Footnote("§ learned here: this row was trained on that task too.")
         if any(row.contended for row in rows):

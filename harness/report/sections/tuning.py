@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from harness.analysis import value_text
 from harness.analysis.stats import expected_best, expected_best_interval
 from harness.report.chart_style import colours, legend, spec
 from harness.report.elements import Element, Plot, Text, TextTable
 from harness.report.format import NA, digits_of, number, size, with_error
 from harness.report.sections.base import Section, Subject
-from harness.report.table import Block, Report
+from harness.report.table import Report, estimate
 from harness.store import StoredStudy, StoredTrial
 from harness.suite import setting_name
 
@@ -22,7 +23,9 @@ PLOT_TITLE = "Best validation score by budget"
 NOTE = (
     "Every label had the same budget. Settings are chosen by validation items alone; trial 0 is the label's own "
     "setting, so the change is what tuning gained there. The tables above are of test items, with the chosen setting. "
-    "Test: the score of the final cells, ± over seeds and items. Expected best of k: what k of these trials would have "
+    "Test: the score of the final cells, ± over seeds and items. A label with one study is compared as the setting "
+    "that this study chose; where a label has several, each has a row, with the test score of the cells that it chose "
+    "for, and the label is compared as a procedure. Expected best of k: what k of these trials would have "
     "found on average (Dodge et al. 2019), as if drawn at random; one that failed is worth the worst that was finished."
 )
 RATE = "learning_rate"
@@ -32,7 +35,7 @@ SPARE = ("notes", "front", "peak", "best of", "other settings", "trials", "defau
 MOST_POINTS = 60
 CAPTION = (
     "Left: the best of as many trials drawn at random from those made; bands are 95% bootstrap intervals over the "
-    "trials. Right: the best found so far, by what had been spent."
+    "trials. Right: the best found so far, by what had been spent. Each study has a line."
 )
 
 
@@ -63,7 +66,7 @@ class Tuning(Section):
 
 def table_of(name: str, studies: Sequence[StoredStudy], report: Report) -> TextTable:
     """Makes a table of one group of studies."""
-    rows = lines(studies, report.blocks)
+    rows = lines(studies, report)
     return TextTable(name, headers(studies), rows, file=("tuning", name), spare=SPARE, css="tuning")
 
 
@@ -99,25 +102,57 @@ def budgets_of(studies: Sequence[StoredStudy]) -> list[int]:
     return sorted({k for k in (max(1, most // 4), max(1, most // 2)) if k < most})
 
 
-def lines(studies: Sequence[StoredStudy], blocks: Sequence[Block] = ()) -> list[list[str]]:
-    """Returns the texts of the table's rows, the best first. `blocks` hold the scores of the final cells."""
+def lines(studies: Sequence[StoredStudy], report: Report | None = None) -> list[list[str]]:
+    """Returns the texts of the table's rows, the best label first, with all its studies. `report` holds the scores of
+    the final cells."""
     full = full_rate(studies)
-    ranked = sorted(studies, key=lambda study: -merit(study.best) if study.best else float("inf"))
+    best = {
+        label: max(merit(study.best) if study.best else float("-inf") for study in its)
+        for label, its in by_label(studies).items()
+    }
+    ranked = sorted(studies, key=lambda study: (-best[study.label], study.label, study.seed))
     rated, several = any(map(rate_of, studies)), any(len(study.goals) > 1 for study in studies)
-    return [line(study, tested(study, blocks), full, rated, several, budgets_of(studies)) for study in ranked]
+    names, budgets = study_names(studies), budgets_of(studies)
+    return [
+        [names[study.study_digest], *line(study, tested(study, report), full, rated, several, budgets)]
+        for study in ranked
+    ]
 
 
-def tested(study: StoredStudy, blocks: Sequence[Block]) -> str:
-    """Returns the test score of a study's final cells over the suite's seeds, as text."""
+def by_label(studies: Sequence[StoredStudy]) -> dict[str, list[StoredStudy]]:
+    """Groups studies by their label, in the order in which they are given."""
+    found: dict[str, list[StoredStudy]] = {}
+    for study in studies:
+        found.setdefault(study.label, []).append(study)
+    return found
+
+
+def study_names(studies: Sequence[StoredStudy]) -> dict[str, str]:
+    """Returns study_digest -> how the table names a study: by its label and, where the label has several, its seed."""
+    return {
+        study.study_digest: f"{label}, seed {study.seed}" if len(its) > 1 else label
+        for label, its in by_label(studies).items()
+        for study in its
+    }
+
+
+def tested(study: StoredStudy, report: Report | None) -> str:
+    """Returns the test score of the cells that a study chose for, over their seeds, as text. Where the label has no
+    other study, it is the score of the label, which counts seeds that ended badly."""
+    if report is None:
+        return NA
     rows = [
         row
-        for block in blocks
+        for block in report.blocks
         if block.task == study.task
         for row in block.rows
         if (row.label, row.model, row.n_train, row.condition)
         == (study.label, study.model, study.n_train, study.condition)
     ]
     score = rows[0].score if rows else None
+    if rows and rows[0].tuning.studies > 1:
+        own = [cell for cell in report.cells if cell.study == study.study_digest and cell.status == "done"]
+        score = estimate(own, study.task, "task")
     return with_error(score.value, score.stderr, digits_of(score.metric)) if score else NA
 
 
@@ -132,6 +167,7 @@ def full_rate(studies: Sequence[StoredStudy]) -> float | None:
 def line(
     study: StoredStudy, test: str, full: float | None, rated: bool, several: bool, budgets: Sequence[int]
 ) -> list[str]:
+    """Returns the texts of one study's row but for its name; `test` is its test score as text."""
     digits = digits_of(study.metric)
     default, best = study.trials[0] if study.trials else None, study.best
     told = [number(trial.value, digits) if trial and trial.value is not None else NA for trial in (default, best)]
@@ -141,7 +177,7 @@ def line(
     rate = rate_of(study)
     others = {key: value for key, value in (best.params if best else {}).items() if not key.endswith(RATE)}
     merits = drawn_merits(study)
-    cells = [study.label, counts(study), *told, number(gain, digits, signed=True), test]
+    cells = [counts(study), *told, number(gain, digits, signed=True), test]
     if rated:
         cells += [f"{rate:.2g}" if rate else NA, times(rate / full) if rate and full else NA]
     cells += [
@@ -187,8 +223,10 @@ def notes(study: StoredStudy) -> list[str]:
 
 def warnings(studies: Sequence[StoredStudy]) -> list[str]:
     """Returns a sentence for each best value that lies at the end of its space, so that a better one may lie beyond."""
+    names = {digest: name for its in groups(studies).values() for digest, name in study_names(its).items()}
     return [
-        f"{study.label} ({study.task}, {study.n_train} examples): the best {name} tried, {value_text(at['value'])}, is "
+        f"{names[study.study_digest]} ({study.task}, {study.n_train} examples): the best {name} tried, "
+        f"{value_text(at['value'])}, is "
         f"at the {at['end']} end of its space; a better one may lie beyond. Widen its space."
         for study in studies
         for name, at in study.edges.items()
@@ -198,10 +236,6 @@ def warnings(studies: Sequence[StoredStudy]) -> list[str]:
 def times(ratio: float) -> str:
     """Formats a ratio with two digits: 0.48, 26, 210."""
     return f"{float(f'{ratio:.2g}'):g}"
-
-
-def value_text(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def rate_of(study: StoredStudy) -> float | None:
@@ -226,7 +260,16 @@ def curves(studies: Sequence[StoredStudy], every: Sequence[str] = ()) -> alt.HCo
         for k in range(1, min(len(merits), MOST_POINTS) + 1):
             found = expected_best_interval(merits, k)
             ends = sorted((sign * found.low, sign * found.high))
-            rows.append({"label": study.label, "k": k, "best": sign * found.value, "low": ends[0], "high": ends[1]})
+            rows.append(
+                {
+                    "label": study.label,
+                    "study": study.key,
+                    "k": k,
+                    "best": sign * found.value,
+                    "low": ends[0],
+                    "high": ends[1],
+                }
+            )
     if not rows:
         return None
     import altair as alt
@@ -237,6 +280,7 @@ def curves(studies: Sequence[StoredStudy], every: Sequence[str] = ()) -> alt.HCo
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("k:Q", title="trials", axis=alt.Axis(tickMinStep=1)),
         color=alt.Color("label:N", title=None, scale=scale, legend=legend(labels)),
+        detail="study:N",
     )
     title = f"expected best {studies[0].metric}"
     band = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), y2="high:Q")
@@ -248,6 +292,7 @@ def curves(studies: Sequence[StoredStudy], every: Sequence[str] = ()) -> alt.HCo
             x=alt.X("seconds:Q", title="seconds of trials"),
             y=alt.Y("best:Q", title=f"best {studies[0].metric} so far", scale=alt.Scale(zero=False)),
             color=alt.Color("label:N", title=None, scale=scale, legend=legend(labels)),
+            detail="study:N",
         )
     )
     sides = [chart.properties(width=330, height=260) for chart in (drawn, spent)]
@@ -263,4 +308,4 @@ def so_far(studies: Sequence[StoredStudy]) -> Iterator[dict[str, object]]:
             if trial.status == "done" and (best is None or merit(trial) > merit(best)):
                 best = trial
             if best:
-                yield {"label": study.label, "seconds": seconds, "best": best.value}
+                yield {"label": study.label, "study": study.key, "seconds": seconds, "best": best.value}

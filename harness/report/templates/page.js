@@ -208,9 +208,10 @@
         const say = { better: `${a} is better than ${b}`, worse: `${a} is worse than ${b}`, tied: `${a} and ${b} are tied`,
           underpowered: `${a} vs ${b}: undecided` }[what];
         const figures = `${panel.dataset.metric} ${signed(effect)}, 95% interval of this pair alone ${signed(low)} to ${signed(high)}`;
-        word.textContent = table.known
+        const remarks = [a, b].map((label) => table.remarks[label]).filter(Boolean).map((remark) => ` ${remark}.`).join("");
+        word.textContent = (table.known
           ? `${say}: ${figures}; p ${p < 0.001 ? "< 0.001" : "= " + p.toPrecision(2)}, corrected for all pairs.`
-          : `One seed each: this says nothing about other seeds. On these items: ${figures}.`;
+          : `Too few seeds or studies: this says nothing about others. On these items: ${figures}.`) + remarks;
       }
       page = 1;
       showItems();
