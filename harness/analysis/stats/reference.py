@@ -65,7 +65,7 @@ class Reference:
         squares = sum(part * stdtrit(df, tail) ** 2 for part, df in parts)
         return numpy.asarray((1 - share) * one + share * numpy.sqrt(squares / total))
 
-    def around(self, value: float, share_of: int = 0) -> tuple[float, float]:
+    def around(self, value: float, share_of: float = 0) -> tuple[float, float]:
         """Returns the ends of the interval of `LEVEL` around the estimate `value`, whose error has these parts.
 
         For a share of at most `share_of` independent answers the interval is Wilson's (1927,
