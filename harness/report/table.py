@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from harness.analysis import RIGHT_OR_WRONG, Fallback, Point, Values, ended, fallback_of, interval_of, side_of
-from harness.data import Quality
+from harness.data import Quality, items_text
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.report.matched_retention import MatchedRetention, retention_at_matched_score
 from harness.report.measurements import (
@@ -33,11 +33,11 @@ from harness.report.measurements import (
 )
 from harness.report.pareto import fronts, retention
 from harness.report.ranking import TableRanking, rankings
-from harness.store import CellRow, Design, StoredCheck, StoredRun, StoredStudy
+from harness.store import CellRow, Design, ItemAnswer, ItemValues, StoredCheck, StoredRun, StoredStudy
 from harness.suite import BASE
 
 Unit = tuple[str, bool | None]
-Answers = Mapping[str, Mapping[str, tuple[float, str, str]]]  # attempt_id -> {doc_id: (value, prediction, target)}
+Answers = Mapping[str, Mapping[str, ItemAnswer]]  # attempt_id -> {doc_id: its value and answers}
 # The headline metric of running text.
 ROLLING = "log_likelihood_per_word"
 # The KL to base on such text.
@@ -76,6 +76,13 @@ class Estimate:
     gain_stderr: float | None = None
     ends: tuple[float, float] | None = None  # the ends of the 95% interval of `value`
     learned: bool = False  # the task is one that the row was trained on
+    clusters: int | None = None  # of the `n` items; None where they are independent
+    clustered_by: str = ""  # the column that names an item's cluster
+
+    @property
+    def clustering(self) -> str:
+        """The number of items and clusters in words; "" where items are independent."""
+        return items_text(self.n, self.clusters, self.clustered_by) if self.clusters else ""
 
 
 @dataclass(frozen=True)
@@ -196,9 +203,9 @@ class Report:
     units: Mapping[str, Unit] = field(default_factory=dict)  # fact -> its unit, and whether more is better
 
     @cached_property
-    def values(self) -> dict[str, dict[str, float]]:
-        """attempt_id -> {doc_id: value} of each cell's headline score."""
-        return {attempt: {doc: found[0] for doc, found in docs.items()} for attempt, docs in self.answers.items()}
+    def values(self) -> dict[str, ItemValues]:
+        """attempt_id -> the values of the items of each cell's headline score."""
+        return {attempt: ItemValues(docs) for attempt, docs in self.answers.items()}
 
     @property
     def failures(self) -> list[CellRow]:
@@ -423,7 +430,7 @@ def with_failed_seeds(
         stderr=joint_stderr(values, errors),
         gain=statistics.fmean(gains) if gains else None,
         gain_stderr=joint_stderr(gains, [found.gain_stderr] * len(gains)) if gains else None,
-        ends=score_interval(values, errors, found.n, share),
+        ends=score_interval(values, errors, found.n, share, found.clusters),
     )
 
 
@@ -444,6 +451,12 @@ def estimate(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -
         n=scores[0].n,
         gain_stderr=joint_stderr(gains, [score.change_stderr for score in compared]),
         ends=score_interval(
-            values, [score.stderr for score in scores], scores[0].n, scores[0].metric in RIGHT_OR_WRONG
+            values,
+            [score.stderr for score in scores],
+            scores[0].n,
+            scores[0].metric in RIGHT_OR_WRONG,
+            scores[0].clusters,
         ),
+        clusters=scores[0].clusters,
+        clustered_by=scores[0].clustered_by,
     )
