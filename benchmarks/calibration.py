@@ -33,6 +33,7 @@ from harness.store import CellRow, StoredScore
 ITEMS = 200
 ITEM, OWN_ITEM = 1.0, 0.5  # standard deviations on the probit scale
 UNSTABLE, STABLE = 8.6, 0.7  # points of the score between seeds
+WITHIN, OWN_CLUSTERED = 0.7, 3.0  # differences of answers are then correlated by a half within a cluster
 DOCS = tuple(f"d{number:04d}" for number in range(5000))
 
 
@@ -270,12 +271,73 @@ def tuned(times: int) -> Iterator[Line]:
             yield Line(what, apart / times, times, 0.0, 1.0 if studies == 1 else 0.072)
 
 
+def cluster_sizes(kind: str, count: int, random: Any) -> Any:
+    """The number of items of each cluster: five, or 1 to 9, or with a long tail (geometric, five on average)."""
+    if kind == "of 5 items":
+        return numpy.full(count, 5)
+    return random.integers(1, 10, count) if kind == "of 1 to 9 items" else random.geometric(0.2, count)
+
+
+def in_clusters(random: Any, sizes: Any, seeds: int, shares: Sequence[float]) -> list[Any]:
+    """Right or wrong [seeds, items] of each method. What makes an item hard, for all and for one method, is correlated
+    by `WITHIN` between the items of a cluster, and seeds scatter by a point."""
+    of = numpy.repeat(numpy.arange(len(sizes)), sizes)
+
+    def hard(sd: float) -> Any:
+        shared, alone = random.normal(0, 1, len(sizes))[of], random.normal(0, 1, len(of))
+        return sd * (math.sqrt(WITHIN) * shared + math.sqrt(1 - WITHIN) * alone)
+
+    common, drawn = hard(ITEM), []
+    sd = probit(1.0) if seeds > 1 else 0.0
+    for share in shares:
+        skill = float(norm.ppf(share)) * math.sqrt(1 + ITEM**2 + OWN_CLUSTERED**2 + sd**2)
+        x = skill + common + hard(OWN_CLUSTERED) + sd * random.normal(0, 1, (seeds, 1))
+        drawn.append((random.random(x.shape) < norm.cdf(x)).astype(float))
+    return drawn
+
+
+def clusters(times: int) -> Iterator[Line]:
+    """Items in clusters: identical methods told apart, the interval of one score, and ties that are none. Twice as many
+    draws, as the coverage has two bounds."""
+    random = numpy.random.default_rng(5)
+    times *= 2
+    kinds = ("of 5 items", "of 1 to 9 items", "of sizes with a long tail")
+    for kind, count, seeds in product(kinds, (20, 40, 100), (1, 3)):
+        apart = covered = alone = 0
+        for _ in range(times):
+            sizes = cluster_sizes(kind, count, random)
+            names = tuple(f"c{number}" for number in numpy.repeat(numpy.arange(count), sizes))
+            rows = [tuple(map(tuple, values)) for values in in_clusters(random, sizes, seeds, (0.5, 0.5))]
+            arms = [Arm(values, seeds > 1, tuple(range(seeds)), names) for values in rows]
+            apart += compare_arms(*arms).p < 0.05
+            alone += compare_arms(*(Arm(arm.values, arm.seeded, arm.seeds) for arm in arms)).p < 0.05
+            side = Side(
+                "m", "acc", True, DOCS[: len(names)], rows[0], seeds > 1, seeds=tuple(range(seeds)), clusters=names
+            )
+            low, high = interval_of(side, True)
+            covered += low <= 0.5 <= high
+        what = f"{count} clusters {kind}, {kind_of(seeds)}"
+        yield Line(f"{what}: told apart", apart / times, times, 0.0, 0.072)
+        yield Line(f"{what}: told apart as if items were independent", alone / times, times, 0.0, 1.0)
+        yield Line(f"{what}: a score of 0.5 covered", covered / times, times, 0.93, 0.97)
+    most = 0.05 + 2 * (0.05 * 0.95 / times) ** 0.5
+    for kind, share in product(kinds, (0.9, 0.98, 0.995)):
+        tied = 0
+        for _ in range(times):
+            sizes = cluster_sizes(kind, 400, random)
+            names = tuple(f"c{number}" for number in numpy.repeat(numpy.arange(400), sizes))
+            drawn = in_clusters(random, sizes, 1, (share, share - MARGIN))
+            tied += p_tied(compare_arms(*(Arm(values.tolist(), False, (), names) for values in drawn)), MARGIN) < 0.05
+        yield Line(f"{share:g} and {share - MARGIN:g}, 400 clusters {kind}: tied", tied / times, times, 0.0, most)
+
+
 PARTS: dict[str, Callable[[int], Iterator[Line]]] = {
     "scatter": scatter,
     "ties": ties,
     "scores": single_scores,
     "power": power,
     "tuned": tuned,
+    "clusters": clusters,
 }
 
 

@@ -190,7 +190,7 @@ def by_arms(a: Side, b: Side) -> Comparison:
 
 def apart(a: Side, b: Side) -> Comparison:
     """Compares A and B seed by seed. A row without a seed is deterministic and is given twice."""
-    return compare(a.arm.rows, b.arm.rows, paired_seeds=True)
+    return compare(a.arm.item_rows, b.arm.item_rows, paired_seeds=True, clusters=a.clusters)
 
 
 Tested = tuple[Pair, Side, Side, Callable[[Side, Side], Comparison]]
@@ -260,7 +260,7 @@ def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, P
     a, b = (replace(side, values=side.values[:1], seeded=False, tuning=UNTUNED) for side in (a, b))
     if reason := why_incomparable(a, b):
         return incomparable(a, b, reason), None
-    exact = paired(a.values[0], b.values[0])
+    exact = paired(a.values[0], b.values[0], clusters=a.clusters)
     found = compare_arms(a.arm, b.arm)
     made = verdict(a, b, found, decide(found, margin, p=exact.p, higher_is_better=a.higher_is_better))
     if made.decision:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.analysis.stats.contrast import Spread, pooled_spread, seed_spread
 from harness.analysis.stats.power import ALPHA, DISAGREEMENT, Outlook, outlook
+from harness.data import TaskFacts, independent_units, items_text
 from harness.errors import counted
 from harness.plan import Plan
 from harness.records import STUDY
@@ -27,6 +28,7 @@ RIGHT_OR_WRONG = frozenset(
     {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match", "exact_match_mc"}
 )
 SHARE_RIGHT = 0.5
+ALIKE_IN_CLUSTER = 0.5  # correlation of the items of a cluster, before anything is known of them
 
 Spreads = Mapping[tuple[str, str], Spread]  # (model, task) -> the spread of its scores between seeds
 
@@ -38,7 +40,9 @@ class TaskOutlook:
     `seed_sd` is the standard deviation of a score between seeds, with `seed_df` degrees of freedom. It is None where it
     is unknown, or with one seed: `figures` then count the items alone, the best case. They are corrected for `pairs`,
     all pairs of labels of a table, as the report is.
-    `share_right` and `disagreement` (the share of items that two methods answer differently) are assumed.
+    `share_right` and `disagreement` (the share of items that two methods answer differently) are assumed. Where items
+    come in `clusters` (None: they are independent), which the column `clustered_by` names, those of one cluster are
+    taken to be correlated by `ALIKE_IN_CLUSTER`.
     """
 
     model: str
@@ -53,6 +57,8 @@ class TaskOutlook:
     pairs: int = 1
     share_right: float = SHARE_RIGHT
     disagreement: float = DISAGREEMENT
+    clusters: int | None = None
+    clustered_by: str = ""
 
 
 def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
@@ -68,8 +74,9 @@ def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
             labels = {cell.label for cell in plan.cells if (cell.model, cell.task) == (model, task)}
             pairs = max(math.comb(len(labels), 2), 1)
             spread = spreads.get((model, task)) if seeds > 1 else None
+            independent = independent_items(facts)
             figures = outlook(
-                facts.n_test,
+                round(independent),
                 plan.suite.margin,
                 seeds=seeds,
                 seed_sd=spread.variance**0.5 if spread else 0.0,
@@ -77,10 +84,14 @@ def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
                 share_right=SHARE_RIGHT,
                 alpha=ALPHA / pairs,
             )
+            if figures.items_needed and facts.clusters:
+                needed = math.ceil(figures.items_needed * facts.n_test / independent)
+                figures = replace(figures, items_needed=needed, decides=needed <= facts.n_test)
             found.append(
                 TaskOutlook(
                     model, task, facts.metric, facts.n_test, seeds, plan.suite.margin,
                     spread.variance**0.5 if spread else None, spread.df if spread else 0.0, figures, pairs,
+                    clusters=facts.clusters or None, clustered_by=facts.cluster,
                 )
             )  # fmt: skip
     return found
@@ -135,11 +146,20 @@ def tuning_sentences(found: TuningOutlook) -> list[str]:
     return sentences
 
 
+def independent_items(facts: TaskFacts) -> float:
+    """Returns how many independent items a task's scored items are taken to be worth: their number over the design
+    effect 1 + (items in a cluster - 1) x `ALIKE_IN_CLUSTER` (Kish 1965), at least 2."""
+    if not facts.clusters:
+        return facts.n_test
+    return max(facts.n_test / (1 + (facts.n_test / facts.clusters - 1) * ALIKE_IN_CLUSTER), 2.0)
+
+
 def outlook_sentence(found: TaskOutlook, several: bool = False) -> str:
     """Says one outlook in words; with `several`, the sentence names the model."""
     figures = found.figures
     seeds = f"with {counted(found.seeds, 'seed')} " if found.seed_sd else ""
-    what = f"{found.task}{f', {found.model}' if several else ''}: {counted(found.items, 'test item')}"
+    items = items_text(found.items, found.clusters, found.clustered_by).replace(" item", " test item", 1)
+    what = f"{found.task}{f', {found.model}' if several else ''}: {items}"
     if figures.items_needed is None:
         tie = f"no number of items shows a tie within {found.margin:g}"
         tie += ": the seeds alone leave more open" if found.seed_sd and found.margin else ""
@@ -160,6 +180,8 @@ def corrected_for(pairs: int) -> str:
 def outlook_assumption(found: TaskOutlook) -> str:
     """Says the assumptions behind one outlook in words."""
     share = f"a share right of {found.share_right:g}, two methods that answer {found.disagreement:g} of the items apart"
+    if found.clusters:
+        share += f", items of one {found.clustered_by} correlated by {ALIKE_IN_CLUSTER:g}"
     if found.seeds < 2:
         return f"{share}, and no spread between seeds: with one seed nothing is settled of methods that vary with it"
     if found.seed_sd is None:
@@ -173,7 +195,8 @@ def outlook_warning(found: list[TaskOutlook]) -> str:
     if not open_:
         return ""
     tasks = "; ".join(
-        f"{one.items} items of {task} find differences from {one.figures.detectable:.2f} on"
+        f"{items_text(one.items, one.clusters, one.clustered_by)} of {task} find differences from "
+        f"{one.figures.detectable:.2f} on"
         for task, one in open_.items()
     )
     margin = next(iter(open_.values())).margin
@@ -200,7 +223,10 @@ def seed_spreads(
     for attempt in attempts:
         if items := values.get(attempt.attempt_id):
             group = groups.setdefault((attempt.model, attempt.task), {})
-            group.setdefault(attempt.setting, []).append([items[doc] for doc in sorted(items)])
+            docs = sorted(items)
+            clusters = [items.clusters.get(doc, doc) for doc in docs] if items.clusters else []
+            units = independent_units([[items[doc] for doc in docs]], clusters)[0]
+            group.setdefault(attempt.setting, []).append([float(value) for value in units])
     spreads = {}
     for of, settings in groups.items():
         known = [spread for seeds in settings.values() if alike(seeds) and (spread := seed_spread([seeds]))]

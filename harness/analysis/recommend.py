@@ -92,13 +92,16 @@ class Candidate:
     items: tuple[str, ...] = ()
     seeded: bool = True
     seed_numbers: tuple[int, ...] = ()  # those of the rows of `values`
+    clusters: tuple[str, ...] = ()  # those of `items`; empty where items are independent
     ended: tuple[int, int] = (1, 1)  # (seeds that ended well, seeds that ended); the score counts both
     tuning: Tuning = UNTUNED
 
     @property
     def arm(self) -> Arm | None:
         """The candidate's item values as `compare_arms` takes them; None where single items are not known."""
-        return Arm(self.values, self.seeded, self.seed_numbers, self.tuning.few) if self.values else None
+        if not self.values:
+            return None
+        return Arm(self.values, self.seeded, self.seed_numbers, self.clusters, few_studies=self.tuning.few)
 
     @property
     def merit(self) -> float:
@@ -371,7 +374,7 @@ def cheaper(ranked: Sequence[Ranked]) -> Ranked | None:
 
 
 def comparable(a: Candidate, b: Candidate) -> bool:
-    return bool(a.values and b.values and a.items == b.items and len(a.items) > 1)
+    return bool(a.values and b.values and (a.items, a.clusters) == (b.items, b.clusters) and len(a.items) > 1)
 
 
 def decided(chosen: Candidate, fitting: Sequence[Candidate], margin: float) -> dict[str, Decision]:

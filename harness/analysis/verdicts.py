@@ -13,17 +13,18 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
 
-from harness.analysis.stats.contrast import Arm, Comparison, Decision, compare, compare_arms, decide, p_tied
+from harness.analysis.stats.contrast import Arm, Comparison, Decision, compare_arms, decide, p_tied, single_score
 from harness.analysis.stats.intervals import Interval, cohen_d, corrected
 from harness.analysis.tuning import UNTUNED, Tuning, failed_study, study_groups, tuning_of
-from harness.data import Quality
+from harness.data import Quality, items_text
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
-from harness.store import CellRow
+from harness.store import CellRow, ItemValues
 from harness.suite import BASE
 
 TINY = 1e-6
 ENDED_BADLY = frozenset({"failed", "diverged", "oom", "timeout"})
-Values = Mapping[str, Mapping[str, float]]  # attempt_id -> {doc_id: value}
+# attempt_id -> {doc_id: value}; `ItemValues` know the clusters of items too
+Values = Mapping[str, Mapping[str, float]]
 Outcome = Literal["better", "worse", "tied", "underpowered", "incomparable"]
 
 
@@ -135,11 +136,18 @@ class Side:
     seeds: tuple[int, ...] = ()  # seed numbers of the rows of `values`, in rising order
     ended: tuple[int, int] = (1, 1)  # (seeds that ended well, seeds that ended); the others' values are a `Fallback`
     tuning: Tuning = UNTUNED
+    clusters: tuple[str, ...] = ()  # the cluster of each of `docs`, empty where items are independent
+    clustered_by: str = ""  # the column that names the cluster of an item
 
     @property
     def arm(self) -> Arm:
         """The values of this side as `compare_arms` takes them."""
-        return Arm(self.values, self.seeded, self.seeds, self.tuning.few)
+        return Arm(self.values, self.seeded, self.seeds, self.clusters, few_studies=self.tuning.few)
+
+    @property
+    def counted(self) -> str:
+        """The number of items in words, with their clusters where they come in some."""
+        return items_text(len(self.docs), len(set(self.clusters)), self.clustered_by)
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,8 @@ class Verdict:
     Scores have a `decision`, costs a `ratio`. Where the two cannot be compared, both are None and `reason` says why.
     The decision's p-value is corrected for all pairs that are shown; `p_alone` is not, and `q` is corrected by
     Benjamini and Hochberg. `effect_size` is the mean difference of items, in standard deviations of these differences
-    (Cohen's d_z).
+    (Cohen's d_z). `items` are counted, with their `clusters`, which the column `clustered_by` names; None and "" where
+    items are independent.
     """
 
     a: str
@@ -178,6 +187,14 @@ class Verdict:
     q: float | None = None
     effect_size: float | None = None
     remarks: tuple[str, ...] = ()  # sentences on what tuned labels stand for, and on seeds that ended badly
+    items: int | None = None
+    clusters: int | None = None
+    clustered_by: str = ""
+
+    @property
+    def clustering(self) -> str:
+        """The number of items and clusters in words; "" where items are independent."""
+        return items_text(self.items, self.clusters, self.clustered_by) if self.items and self.clusters else ""
 
 
 def side_of(
@@ -207,6 +224,11 @@ def side_of(
         return without("was scored on other items under another seed")
     if len(docs) < 2:
         return without(f"has no values of single items for {headline_scores[0].metric}")
+    clusters = clusters_of(rows[0], docs)
+    if any(clusters_of(row, docs) != clusters for row in rows):
+        return without("was scored on items in other clusters under another seed")
+    if len(set(clusters)) == 1:
+        return without("has items of a single cluster, which tells nothing of others")
     table = tuple(tuple(row[doc] for doc in docs) for row in rows)
     if not all(value is not None and math.isfinite(value) for row in table for value in row):
         return without("has values of single items that are no finite numbers")
@@ -228,6 +250,7 @@ def side_of(
         tuple(mean_row([by_seed[seeds[place]] for place in group]) for group in groups) if seeds else table,
         bool(seeds), "", done[0].fingerprint, tuple(seeds[group[0]] for group in groups),
         ended(cells) if fallback else (len(done), len(done)), tuning_of(cells),
+        clusters, headline_scores[0].clustered_by if clusters else "",
     )  # fmt: skip
 
 
@@ -236,14 +259,18 @@ def mean_row(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
     return tuple(math.fsum(column) / len(rows) for column in zip(*rows, strict=True)) if len(rows) > 1 else rows[0]
 
 
+def clusters_of(row: Mapping[str, float], docs: Sequence[str]) -> tuple[str, ...]:
+    """Returns the cluster of each of `docs`, () where items are independent. An item without a cluster beside others
+    that have one is a cluster of its own."""
+    by_doc = row.clusters if isinstance(row, ItemValues) else {}
+    return tuple(by_doc.get(doc, f"item {doc}") for doc in docs) if by_doc else ()
+
+
 def interval_of(side: Side, share: bool) -> tuple[float, float]:
     """Returns the ends of the 95% interval of a side's score, over seeds and items. `share`: each item is right or
     wrong."""
-    import numpy
-
-    items = len(side.docs)
-    score = compare(side.arm.rows, numpy.zeros((2, items)))
-    return score.reference.around(score.effect, items * len(side.values) if share else 0)
+    score, answers = single_score(side.arm)
+    return score.reference.around(score.effect, answers if share else 0)
 
 
 def why_incomparable(a: Side, b: Side) -> str:
@@ -258,6 +285,8 @@ def why_incomparable(a: Side, b: Side) -> str:
             f"they were scored on different items: {len(a.docs)} and {len(b.docs)}, of which {shared} are the same. "
             "Run both on the task as it is now"
         )
+    if a.clusters != b.clusters:
+        return f"their items are clustered otherwise: {a.counted} and {b.counted}. Run both on the task as it is now"
     if a.fingerprint and b.fingerprint and a.fingerprint != b.fingerprint:
         return (
             "the task was defined otherwise (its prompt, its choices, its metrics or its training documents have "
@@ -325,6 +354,7 @@ def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:
                 for side in (a, b) if side.ended[0] < side.ended[1]
             ),
         ),
+        items=len(a.docs), clusters=len(set(a.clusters)) or None, clustered_by=a.clustered_by,
     )  # fmt: skip
 
 

@@ -51,7 +51,8 @@ def outcome(verdict: Verdict) -> str:
         return f"{verdict.a} and {verdict.b} are incomparable: {verdict.reason}."
     found = verdict.decision
     paired = ", paired by seed" if found.paired_seeds else ""
-    figures = f"{verdict.metric} {effect(verdict)}, 95% interval {interval(verdict)}{paired}"
+    clustered = f", {verdict.clustering}" if verdict.clustering else ""
+    figures = f"{verdict.metric} {effect(verdict)}, 95% interval {interval(verdict)}{paired}{clustered}"
     if verdict.verdict == "tied":
         why = f": {verdict.reason}" if verdict.reason else f" within {found.margin:g}"
         return f"{verdict.a} and {verdict.b} are tied{why} ({figures}, p of a larger difference = {found.p_tied:.2g})."
@@ -128,6 +129,7 @@ def show_cells(verdict: Verdict, exact: Paired | None) -> None:
     print(sentence(verdict))
     if exact:
         test = "McNemar's exact test" if exact.test == "mcnemar" else "a paired t-test"
+        test += " over clusters" if verdict.clusters else ""
         how = "right and the second wrong" if exact.test == "mcnemar" else "above the second"
         print(f"By {test}; the first is {how} on {counted(exact.wins, 'item')}, the other way round on {exact.losses}.")
         print(

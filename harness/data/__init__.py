@@ -14,6 +14,15 @@ from harness.data.catalog import (
     lm_eval_tasks,
     load_catalog,
 )
+from harness.data.clusters import (
+    cluster_column,
+    cluster_of,
+    effective_clusters,
+    effective_items,
+    independent_units,
+    items_text,
+    mean_test,
+)
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
@@ -57,10 +66,14 @@ __all__ = [
     "TaskFacts",
     "alike",
     "cache_root",
+    "cluster_column",
+    "cluster_of",
     "cut_left",
     "data_files",
     "definition_files",
     "draw",
+    "effective_clusters",
+    "effective_items",
     "encode",
     "example",
     "examples",
@@ -68,6 +81,8 @@ __all__ = [
     "first_metric",
     "for_validation",
     "gold",
+    "independent_units",
+    "items_text",
     "keep_facts",
     "leaks",
     "learning_docs",
@@ -76,6 +91,7 @@ __all__ = [
     "load_task",
     "mark",
     "marked",
+    "mean_test",
     "opened",
     "sources",
     "tasks",

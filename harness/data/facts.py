@@ -36,7 +36,9 @@ class TaskFacts:
 
     `unlearnable` is the reason why it cannot be trained on, empty if it can. `classes` counts the training examples of
     each class, where there are classes. `metric` is the headline; `learned_from` and `scored_from` name the sources of
-    the training split and of the scored split.
+    the training split and of the scored split. `cluster` is the column that names the cluster of a scored item, and
+    `clusters` the number of clusters; "" and 0 where items are independent. `cluster_problem` is what is wrong with
+    that column, as (message, file, line); () where nothing is.
     """
 
     name: str
@@ -51,6 +53,9 @@ class TaskFacts:
     metric: str = ""
     learned_from: tuple[str, ...] = ()
     scored_from: tuple[str, ...] = ()
+    cluster: str = ""
+    clusters: int = 0
+    cluster_problem: tuple[str, str, int] | tuple[()] = ()
 
 
 @dataclass(frozen=True)

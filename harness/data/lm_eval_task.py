@@ -22,6 +22,7 @@ class TaskConfig(Protocol):
     generation_kwargs: dict[str, Any] | None
     num_fewshot: int | None
     repeats: int  # answers that are asked of a question
+    metadata: dict[str, Any] | None  # what a YAML says of itself; `cluster` names a column
 
 
 class Sampler(Protocol):

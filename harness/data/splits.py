@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 SPLITS = ("train", "validation", "test")
-HARMLESS = ("version", "config_source")  # a YAML's metadata, which lm-eval passes along
+HARMLESS = ("version", "config_source", "cluster")  # a YAML's metadata, which lm-eval passes along
 
 
 def documents(

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, cast
 from harness.data import task_functions
 from harness.data.answers import answer_of, delimiter_of, unscorable, written_score
 from harness.data.catalog import Catalog, definition_files, keep_facts
+from harness.data.clusters import cluster_column, cluster_problem, count_clusters
 from harness.data.facts import TaskFacts
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.errors import TaskError
@@ -126,6 +127,8 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
     train, validation = learning_docs(task)
     scored = list(task.eval_docs)
     check_targets(name, task, {"train": train, "validation": validation, "scored": scored})
+    cluster = cluster_column(task.config.metadata)
+    problem = cluster_problem(path, cluster, scored)
     facts = TaskFacts(
         name=name,
         path=str(path),
@@ -139,6 +142,9 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         metric=next(iter(task.aggregation()), ""),
         learned_from=sources_of(path, "training_split"),
         scored_from=sources_of(path, "test_split", "validation_split"),
+        cluster=cluster,
+        clusters=count_clusters(cluster, scored),
+        cluster_problem=(problem.message, problem.file, problem.line) if problem else (),
     )
     keep_facts(catalog.task_facts_path(name), facts)
     return facts
@@ -203,7 +209,8 @@ def check_targets(name: str, task: Task, splits: dict[str, list[Document]]) -> N
 
 
 def fingerprint(path: Path, task: Task, splits: Iterable[list[Document]]) -> str:
-    """Return the SHA-256 of a task's definition without paths, the code of users' functions, and every document.
+    """Return the SHA-256 of a task's definition without paths, the code of users' functions, and every document. Of the
+    metadata the cluster column alone counts: it changes what is stored of an item, and every standard error.
 
     Functions of this package count by their last name, not by their module: what `custom_dataset` returns are the
     documents, and a change in what another function does raises `RESULT_VERSION`.
@@ -222,7 +229,8 @@ def fingerprint(path: Path, task: Task, splits: Iterable[list[Document]]) -> str
         if file.suffix == ".py" and file.parent != Path(__file__).parent
     ]
     documents = [[document_hash(document) for document in split] for split in splits]
-    return digest([text, code, documents, str(task.OUTPUT_TYPE)])
+    cluster = cluster_column(task.config.metadata)
+    return digest([text, code, documents, str(task.OUTPUT_TYPE), *([{"cluster": cluster}] if cluster else [])])
 
 
 def document_hash(document: Document) -> str:

@@ -23,6 +23,10 @@ RARE = 10  # times more examples of the commonest class than of the rarest: wort
 def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
     """Yield every mistake in a suite that its models and data reveal, with its line."""
     yield from leaks(suite, facts)
+    for name in suite.task_names():
+        if problem := facts.tasks[name].cluster_problem:
+            message, file, line = problem
+            yield Problem(f"task {name!r}: {message}", file, line)
     for place, (task, sizes) in enumerate(suite.tasks):
         found = facts.tasks[task]
         yield from check_sizes(place, found, sizes, suite.lines)

@@ -51,7 +51,8 @@ class Environment:
 
 @dataclass(frozen=True)
 class Item:
-    """One document's value of one metric. `doc_id` is the document's hash and how many times it has occurred."""
+    """One document's value of one metric. `doc_id` is the document's hash and how many times it has occurred. `cluster`
+    is what the document shares with others (a passage), None where the items of its task are independent."""
 
     task: str
     doc_id: str
@@ -59,11 +60,16 @@ class Item:
     value: float
     prediction: str
     target: str
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
 class Score:
-    """The value of a metric on one task, with its standard error over `n` items. `role` is "task" or "retain"."""
+    """The value of a metric on one task, with its standard error over `n` items. `role` is "task" or "retain".
+
+    Where items come in clusters, the error is clustered: `clusters` is how many there are, and `clustered_by` the
+    column that names an item's cluster. Otherwise they are None and "".
+    """
 
     task: str
     role: str
@@ -72,6 +78,8 @@ class Score:
     stderr: float | None
     n: int
     higher_is_better: bool
+    clusters: int | None = None
+    clustered_by: str = ""
 
 
 # The phase of this program's own test of a method's start. It is no cost of the method: not every method has it.

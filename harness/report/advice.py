@@ -415,7 +415,7 @@ def as_json(answer: Answer, question: Question) -> dict[str, object]:
     found = asdict(answer)
     entries = [*found["ranked"], *found["ruled_out"], *([found["cheaper"]] if found["cheaper"] else [])]
     for entry in entries:
-        entry["candidate"] = {k: v for k, v in entry["candidate"].items() if k not in ("values", "items")}
+        entry["candidate"] = {k: v for k, v in entry["candidate"].items() if k not in ("values", "items", "clusters")}
         if entry["cost"]:
             cost = entry["cost"]
             cost["total"] = cost["making"] + cost["answering"] + cost["updating"]

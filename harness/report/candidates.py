@@ -295,6 +295,7 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
         items=side.docs,
         seeded=side.seeded,
         seed_numbers=side.seeds,
+        clusters=side.clusters,
         ended=row.ended if row.n_train else (1, 1),
         tuning=row.tuning,
     )  # fmt: skip

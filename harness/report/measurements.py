@@ -49,11 +49,16 @@ def joint_stderr(values: Sequence[float], item_errors: Sequence[float | None]) -
 
 
 def score_interval(
-    values: Sequence[float], item_errors: Sequence[float | None], items: int, share: bool
+    values: Sequence[float],
+    item_errors: Sequence[float | None],
+    items: int,
+    share: bool,
+    clusters: int | None = None,
 ) -> tuple[float, float] | None:
     """Returns the ends of the 95% interval of a mean over seeds on the same items; None when an item error is unknown.
 
-    `share`: each item is right or wrong. With one seed the interval is that of the items alone.
+    `share`: each item is right or wrong. With one seed the interval is that of the items alone. `clusters` is how many
+    the items come in, None where they are independent; the errors are then clustered.
     """
     known = [error for error in item_errors if error is not None]
     if len(known) < len(values) or not values:
@@ -61,7 +66,9 @@ def score_interval(
     of_items, mean = statistics.fmean(error**2 for error in known), statistics.fmean(values)
     of_seeds = statistics.variance(values) / len(values) if len(values) > 1 else 0.0
     seeds = ((of_seeds,), (len(values) - 1,)) if of_seeds else ((), ())
-    return Reference(of_items, max(items - 1, 1), *seeds).around(mean, items * len(values) if share else 0)
+    drawn = clusters or items
+    independent = items if 0 < mean < 1 else drawn  # where all are right, nothing tells items of a cluster apart
+    return Reference(of_items, max(drawn - 1, 1), *seeds).around(mean, independent * len(values) if share else 0)
 
 
 def tokens_per_second(cell: CellRow) -> float | None:

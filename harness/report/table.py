@@ -30,7 +30,7 @@ from harness.analysis import (
     study_means,
     tuning_of,
 )
-from harness.data import Quality
+from harness.data import Quality, items_text
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.report.matched_retention import MatchedRetention, retention_at_matched_score
 from harness.report.measurements import (
@@ -48,11 +48,11 @@ from harness.report.measurements import (
 )
 from harness.report.pareto import fronts, retention
 from harness.report.ranking import TableRanking, rankings
-from harness.store import CellRow, Design, StoredCheck, StoredRun, StoredStudy
+from harness.store import CellRow, Design, ItemAnswer, ItemValues, StoredCheck, StoredRun, StoredStudy
 from harness.suite import BASE
 
 Unit = tuple[str, bool | None]
-Answers = Mapping[str, Mapping[str, tuple[float, str, str]]]  # attempt_id -> {doc_id: (value, prediction, target)}
+Answers = Mapping[str, Mapping[str, ItemAnswer]]  # attempt_id -> {doc_id: its value and answers}
 # The headline metric of running text.
 ROLLING = "log_likelihood_per_word"
 # The KL to base on such text.
@@ -91,6 +91,13 @@ class Estimate:
     gain_stderr: float | None = None
     ends: tuple[float, float] | None = None  # the ends of the 95% interval of `value`
     learned: bool = False  # the task is one that the row was trained on
+    clusters: int | None = None  # of the `n` items; None where they are independent
+    clustered_by: str = ""  # the column that names an item's cluster
+
+    @property
+    def clustering(self) -> str:
+        """The number of items and clusters in words; "" where items are independent."""
+        return items_text(self.n, self.clusters, self.clustered_by) if self.clusters else ""
 
 
 @dataclass(frozen=True)
@@ -212,9 +219,9 @@ class Report:
     units: Mapping[str, Unit] = field(default_factory=dict)  # fact -> its unit, and whether more is better
 
     @cached_property
-    def values(self) -> dict[str, dict[str, float]]:
-        """attempt_id -> {doc_id: value} of each cell's headline score."""
-        return {attempt: {doc: found[0] for doc, found in docs.items()} for attempt, docs in self.answers.items()}
+    def values(self) -> dict[str, ItemValues]:
+        """attempt_id -> the values of the items of each cell's headline score."""
+        return {attempt: ItemValues(docs) for attempt, docs in self.answers.items()}
 
     @property
     def failures(self) -> list[CellRow]:
@@ -445,7 +452,7 @@ def with_failed_seeds(
         stderr=joint_stderr(values, errors),
         gain=statistics.fmean(gains) if gains else None,
         gain_stderr=joint_stderr(gains, [found.gain_stderr] * len(gains)) if gains else None,
-        ends=score_interval(values, errors, found.n, share),
+        ends=score_interval(values, errors, found.n, share, found.clusters),
     )
 
 
@@ -468,7 +475,9 @@ def estimate(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -
         higher_is_better=scores[0].higher_is_better,
         n=scores[0].n,
         gain_stderr=joint_stderr(gains, errors_by_study(against, [its.change_stderr for _, its in compared])),
-        ends=score_interval(values, errors, scores[0].n, scores[0].metric in RIGHT_OR_WRONG),
+        ends=score_interval(values, errors, scores[0].n, scores[0].metric in RIGHT_OR_WRONG, scores[0].clusters),
+        clusters=scores[0].clusters,
+        clustered_by=scores[0].clustered_by,
     )
 
 

@@ -35,7 +35,15 @@ from harness.store.files import (
     write_job,
     write_result,
 )
-from harness.store.items import SeededAttempt, document_texts, item_answers, item_values, seeded_attempts
+from harness.store.items import (
+    ItemAnswer,
+    ItemValues,
+    SeededAttempt,
+    document_texts,
+    item_answers,
+    item_values,
+    seeded_attempts,
+)
 from harness.store.lookup import DIGITS, Origin, Repeats, cell_detail, cell_is_named, cell_row, origin, repeats
 from harness.store.runs import (
     EnvironmentRecord,
@@ -63,6 +71,8 @@ __all__ = [
     "CellRow",
     "Design",
     "EnvironmentRecord",
+    "ItemAnswer",
+    "ItemValues",
     "Origin",
     "Repeats",
     "SeededAttempt",

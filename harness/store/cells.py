@@ -21,7 +21,8 @@ class StoredScore:
     """A score of a cell, with the base model's value of the same metric (None where there is none).
 
     `change_stderr` is the standard error of value − base_value, paired over the items; None where per-item values are
-    not stored.
+    not stored. Errors are clustered where items come in `clusters`, which the column `clustered_by` names (None and ""
+    where they are independent).
     """
 
     task: str
@@ -33,6 +34,8 @@ class StoredScore:
     higher_is_better: bool
     base_value: float | None
     change_stderr: float | None = None
+    clusters: int | None = None
+    clustered_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
     stored: dict[str, list[Record]] = {}
     for score in select_rows(
         connection,
-        "SELECT attempt_id, task, role, metric, value, stderr, n, higher_is_better FROM scores "
+        "SELECT attempt_id, task, role, metric, value, stderr, n, higher_is_better, clusters, "
+        "coalesce(clustered_by, '') AS clustered_by FROM scores "
         "WHERE attempt_id IN (SELECT unnest(?)) ORDER BY attempt_id, position",
         [attempts],
     ):
@@ -191,23 +195,39 @@ def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]
     items.
 
     `base_of` maps an attempt to the attempt of its base model. A score is left out where some item was not answered by
-    both. A ratio such as log-likelihood per word is taken as the mean over its texts.
+    both. A ratio such as log-likelihood per word is taken as the mean over its texts. Where items come in clusters the
+    error is clustered, as `data.independent_units` has it.
     """
     pairs = {tuned: base for tuned, base in base_of.items() if base}
     rows = connection.execute(
         """
-        WITH pairs AS (SELECT unnest($tuned) AS tuned_id, unnest($base) AS base_id)
-        SELECT scores.attempt_id, scores.task, scores.metric,
-            stddev_samp(tuned.value - untouched.value) / sqrt(count(*))
-        FROM pairs
-        JOIN scores ON scores.attempt_id = pairs.tuned_id
-        JOIN items AS tuned ON tuned.attempt_id = pairs.tuned_id
-            AND tuned.task = scores.task AND tuned.metric = scores.metric
-        JOIN items AS untouched ON untouched.attempt_id = pairs.base_id
-            AND untouched.task = tuned.task AND untouched.metric = tuned.metric
-            AND untouched.doc_id = tuned.doc_id
-        GROUP BY scores.attempt_id, scores.task, scores.metric, scores.n
-        HAVING count(*) > 1 AND count(*) = scores.n
+        WITH pairs AS (SELECT unnest($tuned) AS tuned_id, unnest($base) AS base_id),
+        differences AS (
+            SELECT scores.attempt_id, scores.task, scores.metric, scores.n, tuned.cluster,
+                tuned.value - untouched.value AS difference
+            FROM pairs
+            JOIN scores ON scores.attempt_id = pairs.tuned_id
+            JOIN items AS tuned ON tuned.attempt_id = pairs.tuned_id
+                AND tuned.task = scores.task AND tuned.metric = scores.metric
+            JOIN items AS untouched ON untouched.attempt_id = pairs.base_id
+                AND untouched.task = tuned.task AND untouched.metric = tuned.metric
+                AND untouched.doc_id = tuned.doc_id),
+        by_cluster AS (
+            SELECT attempt_id, task, metric, n, count(*) AS items, sum(difference) AS total
+            FROM differences WHERE cluster IS NOT NULL GROUP BY attempt_id, task, metric, n, cluster),
+        centred AS (
+            SELECT *, total - items * (sum(total) OVER score / sum(items) OVER score) AS apart FROM by_cluster
+            WINDOW score AS (PARTITION BY attempt_id, task, metric)),
+        robust AS (
+            SELECT attempt_id, task, metric, n, sum(items) AS items, sum(apart * apart) AS total,
+                sum(items ** 2) / sum(items) ** 2 AS squares, sum(items ** 3) / sum(items) ** 3 AS cubes
+            FROM centred GROUP BY attempt_id, task, metric, n HAVING count(*) > 1)
+        SELECT attempt_id, task, metric, stddev_samp(difference) / sqrt(count(*))
+        FROM differences WHERE cluster IS NULL GROUP BY attempt_id, task, metric, n
+        HAVING count(*) > 1 AND count(*) = n
+        UNION ALL
+        SELECT attempt_id, task, metric, sqrt(squares / (squares - 2 * cubes + squares ** 2) * total) / items
+        FROM robust WHERE items = n
         """,
         {"tuned": list(pairs), "base": list(pairs.values())},
     ).fetchall()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Several hundred at a time: DuckDB is made for few big inserts, and a batch's items still fit in memory.
 BATCH = 500
 PER_ATTEMPT = ("attempts", "scores", "items", "phases", "steps", "facts", "flags", "files", "checkpoints", "trials")
-ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target")
+ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target", "cluster")
 
 
 def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> list[str]:
@@ -116,6 +116,10 @@ def item_table(attempt_id: str, path: Path) -> pyarrow.Table | None:
     if not path.exists():
         return None
     table = pq.ParquetFile(path).read(columns=list(ITEM_COLUMNS))
+    if "cluster" not in table.column_names:  # items that were scored before there were any
+        table = table.append_column("cluster", pa.nulls(len(table)))
+    # A column without any cluster is written without a type.
+    table = table.set_column(len(ITEM_COLUMNS) - 1, "cluster", table["cluster"].cast(pa.string()))
     ids = pa.array([attempt_id]).take(pa.array([0] * len(table)))
     return table.add_column(0, "attempt_id", ids).replace_schema_metadata(None)
 

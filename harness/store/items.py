@@ -4,29 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import duckdb
 
 
-def item_values(
-    connection: duckdb.DuckDBPyConnection, metrics: Mapping[str, tuple[str, str]]
-) -> dict[str, dict[str, float]]:
-    """Returns attempt_id -> {doc_id: value} of one metric for each attempt; `metrics` maps an attempt to (task,
-    metric)."""
-    answers = item_answers(connection, metrics)
-    return {attempt: {doc: answer[0] for doc, answer in docs.items()} for attempt, docs in answers.items()}
+class ItemAnswer(NamedTuple):
+    """An item's value of one metric, the model's answer and the right one ("" where there is none), and the item's
+    cluster (None where items are independent)."""
+
+    value: float
+    prediction: str
+    target: str
+    cluster: str | None = None
+
+
+class ItemValues(dict[str, float]):
+    """The values of one attempt's items in one metric, doc_id -> value. `clusters` maps doc_id to the item's cluster;
+    it is empty where items are independent."""
+
+    def __init__(self, answers: Mapping[str, ItemAnswer]):
+        super().__init__({doc: answer.value for doc, answer in answers.items()})
+        self.clusters = {doc: answer.cluster for doc, answer in answers.items() if answer.cluster is not None}
+
+
+def item_values(connection: duckdb.DuckDBPyConnection, metrics: Mapping[str, tuple[str, str]]) -> dict[str, ItemValues]:
+    """Returns attempt_id -> the values of its items in one metric; `metrics` maps an attempt to (task, metric)."""
+    return {attempt: ItemValues(docs) for attempt, docs in item_answers(connection, metrics).items()}
 
 
 def item_answers(
     connection: duckdb.DuckDBPyConnection, metrics: Mapping[str, tuple[str, str]]
-) -> dict[str, dict[str, tuple[float, str, str]]]:
-    """Returns attempt_id -> {doc_id: (value, prediction, target)}; `metrics` maps an attempt to (task, metric)."""
+) -> dict[str, dict[str, ItemAnswer]]:
+    """Returns attempt_id -> {doc_id: answer} in one metric; `metrics` maps an attempt to (task, metric)."""
     rows = connection.execute(
         """
         WITH wanted AS (SELECT unnest($attempts) AS attempt_id, unnest($tasks) AS task, unnest($metrics) AS metric)
-        SELECT items.attempt_id, items.doc_id, items.value, coalesce(prediction, ''), coalesce(target, '')
+        SELECT items.attempt_id, items.doc_id, items.value, coalesce(prediction, ''), coalesce(target, ''), cluster
         FROM items JOIN wanted USING (attempt_id, task, metric)
         """,
         {
@@ -35,9 +50,9 @@ def item_answers(
             "metrics": [metric for _, metric in metrics.values()],
         },
     ).fetchall()
-    answers: dict[str, dict[str, tuple[float, str, str]]] = {}
-    for attempt, doc, value, prediction, target in rows:
-        answers.setdefault(attempt, {})[doc] = (value, prediction, target)
+    answers: dict[str, dict[str, ItemAnswer]] = {}
+    for attempt, doc, *answer in rows:
+        answers.setdefault(attempt, {})[doc] = ItemAnswer(*answer)
     return answers
 
 

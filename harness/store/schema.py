@@ -152,6 +152,14 @@ def what_a_seed_that_ended_badly_counts_as(connection: duckdb.DuckDBPyConnection
     connection.execute("ALTER TABLE runs ADD COLUMN failed_seeds VARCHAR")
 
 
+@migration
+def which_items_share_a_cluster(connection: duckdb.DuckDBPyConnection) -> None:
+    # NULL: the items are independent, or were scored by a tunebench that took all items to be.
+    connection.execute("ALTER TABLE items ADD COLUMN cluster VARCHAR")
+    connection.execute("ALTER TABLE scores ADD COLUMN clusters INTEGER")
+    connection.execute("ALTER TABLE scores ADD COLUMN clustered_by VARCHAR")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}

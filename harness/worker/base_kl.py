@@ -11,7 +11,7 @@ Both models are in memory at once. Not covered: whether there is room for both (
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -23,14 +23,19 @@ KL = "kl_to_base"
 
 
 def compare(
-    tuned: TunedLM, base: TunedLM, documents: Documents, tasks: Iterable[str]
+    tuned: TunedLM,
+    base: TunedLM,
+    documents: Documents,
+    tasks: Iterable[str],
+    clusters: Mapping[tuple[str, str], str] | None = None,
 ) -> tuple[list[Score], list[Item], int]:
     """Returns (the score `kl_to_base` of each task, an item for each text, the number of tokens that were compared).
 
     `documents` maps (task, doc_id) to a text, as scoring leaves them; `tasks` are names of tasks of running text. A
     score is a mean over tokens; its standard error leaves out one text at a time (delete-one jackknife), as tokens of
-    one text move together.
+    one text move together, or one cluster of texts: `clusters` maps (task, doc_id) to a cluster, where texts have one.
     """
+    clusters = clusters or {}
     scores: list[Score] = []
     items: list[Item] = []
     tokens = 0
@@ -45,9 +50,12 @@ def compare(
             for before, after in zip(base.logits_of(texts), tuned.logits_of(texts), strict=True)
         ]
         tokens += sum(count for _, count in pairs)
-        scores.append(Score(name, "retain", KL, *jackknife(pairs, ratio), len(pairs), False))
-        for (doc_id, _), (total, count) in zip(chosen, pairs, strict=True):
-            items.append(Item(name, doc_id, KL, total / count, "", ""))
+        of_texts = [clusters.get((name, doc_id)) for doc_id, _ in chosen]
+        shared = [cluster for cluster in of_texts if cluster is not None]
+        error = jackknife(pairs, ratio, shared)
+        scores.append(Score(name, "retain", KL, *error, len(pairs), False, len(set(shared)) or None))
+        for (doc_id, _), (total, count), cluster in zip(chosen, pairs, of_texts, strict=True):
+            items.append(Item(name, doc_id, KL, total / count, "", "", cluster))
     return scores, items, tokens
 
 

@@ -222,12 +222,13 @@ class CellRun:
     def evaluate(self, model: nn.Module) -> None:
         """Score the model. Scores, facts and flags go to the findings, items and scored texts to files."""
         cell, findings, curriculum = self.cell, self.findings, self.context.curriculum
-        scores, items, documents = self.scorer.score(model, (*cell.learn, *cell.retain))
+        evaluation = self.scorer.score(model, (*cell.learn, *cell.retain))
+        scores, items, documents = evaluation
         findings.scores = list(scores)
         if cell.trial:  # validation items: documents and flags are about test items
             write_items(self.folder / ITEMS, items)
             return
-        distances, distance_items = self.scorer.distance_from_base(model, documents)
+        distances, distance_items = self.scorer.distance_from_base(model, evaluation)
         findings.scores += distances  # after the others: a task's first score is its headline
         items = [*items, *distance_items]
         if self.scorer.truncated is not None:

@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from peft.helpers import DoraCaching
 
-from harness.data import cut_left, example, first_metric, gold
+from harness.data import cluster_column, cluster_of, cut_left, example, first_metric, gold, independent_units
 from harness.models import logits_at, prompt_run_once, text_run_once
 from harness.records import Item, Score
 
@@ -323,11 +323,15 @@ def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sampl
     items: list[Item] = []
     better = {**task.higher_is_better()}
     answers = [describe(task, sample) for sample in samples]
+    of_items = [cluster_of(task, sample["doc"]) for sample in samples]
+    # Only of a trial's validation items may some have none: they then count as independent.
+    clusters = [] if None in of_items else [str(cluster) for cluster in of_items]
+    clustering = (len(set(clusters)), cluster_column(task.config.metadata)) if clusters else ()
 
     def add(metric: str, value: float, stderr: float | None, higher: bool, values: Sequence[float] | None) -> None:
-        scores.append(Score(name, role, metric, value, stderr, len(samples), higher))
+        scores.append(Score(name, role, metric, value, stderr, len(samples), higher, *clustering))
         for place, item in enumerate(values or ()):
-            items.append(Item(name, ids[place], metric, float(item), *answers[place]))
+            items.append(Item(name, ids[place], metric, float(item), *answers[place], of_items[place]))
 
     # lm-eval hands metrics over in an order of its own; a task's headline is the first that its YAML names.
     given = samples[0]["metrics"]
@@ -337,19 +341,19 @@ def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sampl
         aggregate = task.aggregation().get(metric)
         plain = all(isinstance(value, int | float | bool) for value in values)
         if plain and (aggregate is None or aggregate.__name__ in ("mean", "nanmean")):
-            add(metric, *mean_and_stderr(values), better.get(metric, True), values)
+            add(metric, *mean_and_stderr(values, clusters), better.get(metric, True), values)
         elif aggregate is not None:
             if metric == "word_perplexity":
                 per_word = [total / words for total, words in values]
-                add(ROLLING, *jackknife(values, ratio), True, per_word)
+                add(ROLLING, *jackknife(values, ratio, clusters), True, per_word)
                 totals = [total for total, _ in values]
             elif metric == "perplexity":
                 totals = values
             else:
                 totals = []
             for place, total in enumerate(totals):
-                items.append(Item(name, ids[place], "log_likelihood", float(total), *answers[place]))
-            add(metric, *jackknife(values, aggregate), better.get(metric, False), None)
+                items.append(Item(name, ids[place], "log_likelihood", float(total), *answers[place], of_items[place]))
+            add(metric, *jackknife(values, aggregate, clusters), better.get(metric, False), None)
     if task.OUTPUT_TYPE == "multiple_choice":
         losses = []
         for place, sample in enumerate(samples):
@@ -358,9 +362,11 @@ def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sampl
             right = gold(task, sample["doc"])
             losses.append(choice_cross_entropy(logs, right) if right is not None else math.nan)
             for choice, value in zip(choices, logs, strict=True):
-                items.append(Item(name, ids[place], "log_likelihood", value, choice, answers[place][1]))
+                items.append(
+                    Item(name, ids[place], "log_likelihood", value, choice, answers[place][1], of_items[place])
+                )
         if not any(math.isnan(loss) for loss in losses):
-            add("choice_cross_entropy", *mean_and_stderr(losses), False, losses)
+            add("choice_cross_entropy", *mean_and_stderr(losses, clusters), False, losses)
     return scores, items
 
 
@@ -389,10 +395,13 @@ def spread_evenly(values: Sequence[T], most: int) -> list[T]:
     return [values[number * len(values) // count] for number in range(count)]
 
 
-def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
-    """Returns the mean and its standard error s/√n (None for a single value)."""
+def mean_and_stderr(values: Sequence[float], clusters: Sequence[str] = ()) -> tuple[float, float | None]:
+    """Returns the mean and its standard error s/√n (None for a single value). With `clusters`, one for each value, the
+    error is clustered (see `data.independent_units`), and None for a single cluster."""
     n = len(values)
     mean = sum(values) / n
+    if clusters:
+        return mean, mean_and_stderr([float(value) for value in independent_units([values], clusters)[0]])[1]
     if n < 2:
         return mean, None
     return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
@@ -404,13 +413,19 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> float:
     return sum(top for top, _ in pairs) / sum(bottom for _, bottom in pairs)
 
 
-def jackknife(values: Sequence[T], aggregate: Callable[[list[T]], float]) -> tuple[float, float | None]:
+def jackknife(
+    values: Sequence[T], aggregate: Callable[[list[T]], float], clusters: Sequence[str] = ()
+) -> tuple[float, float | None]:
     """Returns an aggregate of the values and its delete-one jackknife standard error (Efron & Stein 1981; None for a
-    single value)."""
+    single value). With `clusters`, one for each value, a whole cluster is left out at a time."""
     values = list(values)
-    whole, n = float(aggregate(values)), len(values)
+    left_out = list(clusters) or list(map(str, range(len(values))))
+    groups = list(dict.fromkeys(left_out))
+    whole, n = float(aggregate(values)), len(groups)
     if n < 2:
         return whole, None
-    parts = [float(aggregate(values[:place] + values[place + 1 :])) for place in range(n)]
+    parts = [
+        float(aggregate([value for value, of in zip(values, left_out, strict=True) if of != group])) for group in groups
+    ]
     mean = sum(parts) / n
     return whole, math.sqrt((n - 1) / n * sum((part - mean) ** 2 for part in parts))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.data import mean_test
 from harness.records import Flag, Item, Score, Step
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item]
 
     Two paired one-sided tests over items, at 0.05 between them (Bonferroni): Student's t of the gain in
     choice-normalised cross-entropy, where the task has choices, and a test of the headline metric: an exact sign test
-    where items are right or wrong (McNemar), Student's t where they are graded. The headline counts because a
-    classifier that is right but unsure of itself has learned.
+    where items are right or wrong (McNemar), Student's t where they are graded or come in clusters. The headline counts
+    because a classifier that is right but unsure of itself has learned.
     """
     base = base_values(base_items)
     evidence_by_task: dict[str, dict[str, float]] = {}
@@ -40,13 +41,10 @@ def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item]
         evidence: dict[str, float] = {}
         p_values = []
         for metric in tested:
-            gains = [
-                (item.value - base[task, item.doc_id, metric]) * (1 if metrics[metric] else -1)
-                for item in items
-                if item.task == task and item.metric == metric and (task, item.doc_id, metric) in base
-            ]
+            both = scored_by_both(items, base, task, metric)
+            gains = [(item.value - base[task, item.doc_id, metric]) * (1 if metrics[metric] else -1) for item in both]
             if len(gains) > 1:
-                p_values.append(p_of_gain(gains))
+                p_values.append(p_of_gain(gains, clusters_of(both)))
                 evidence |= {
                     f"mean_gain_{metric}": sum(gains) / len(gains),
                     f"p_{metric}": p_values[-1],
@@ -67,11 +65,25 @@ def not_the_base(before: Tensor, after: Tensor) -> list[Flag]:
     return [Flag("not_the_base_at_start", {"change_nats": change, "at_most": START})]
 
 
-def p_of_gain(gains: list[float]) -> float:
+def scored_by_both(
+    items: Iterable[Item], base: Mapping[tuple[str, str, str], float], task: str, metric: str
+) -> list[Item]:
+    """Returns the items of a task and metric that the base model was scored on too. `base` is that of `base_values`."""
+    return [i for i in items if (i.task, i.metric) == (task, metric) and (task, i.doc_id, metric) in base]
+
+
+def clusters_of(items: Iterable[Item]) -> list[str]:
+    """Returns the cluster of each item; empty where items are independent."""
+    return [item.cluster for item in items if item.cluster is not None]
+
+
+def p_of_gain(gains: list[float], clusters: Sequence[str] = ()) -> float:
     """Returns the one-sided p-value of "the gain is above zero": by an exact sign test where all gains are -1, 0 or 1,
-    else by Student's t."""
+    else by Student's t. With `clusters`, one for each gain, by Student's t over clusters."""
     from scipy.stats import binomtest, ttest_1samp
 
+    if clusters:
+        return mean_test(gains, clusters)
     if set(gains) <= {-1.0, 0.0, 1.0}:
         won, lost = gains.count(1.0), gains.count(-1.0)
         return float(binomtest(won, won + lost, alternative="greater").pvalue) if won + lost else 1.0
@@ -149,7 +161,8 @@ def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_it
     """Returns the flag `forgetting` if the headline of some retained tasks fell by more than its limit (`FORGETTING`)
     below the untouched base model's, with the evidence of each; otherwise no flag.
 
-    The test is a paired one-sided t-test over items against that limit, at 0.05. Other metrics have no limit.
+    The test is a paired one-sided t-test over items (or over their clusters) against that limit, at 0.05. Other metrics
+    have no limit.
     """
     from scipy.stats import ttest_1samp
 
@@ -159,16 +172,16 @@ def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_it
         score = next((score for score in scores if score.task == task), None)
         if score is None or score.metric not in FORGETTING:
             continue
-        changes = [
-            item.value - base[task, item.doc_id, score.metric]
-            for item in items
-            if item.task == task and item.metric == score.metric and (task, item.doc_id, score.metric) in base
-        ]
+        both = scored_by_both(items, base, task, score.metric)
+        changes = [item.value - base[task, item.doc_id, score.metric] for item in both]
         limit = FORGETTING[score.metric]
         if len(changes) < 2 or mean(changes) >= -limit:
             continue
         same = len(set(changes)) == 1
-        p_value = 0.0 if same else float(ttest_1samp(changes, -limit, alternative="less").pvalue)
+        if clusters := clusters_of(both):
+            p_value = mean_test([-change for change in changes], clusters, limit)
+        else:
+            p_value = 0.0 if same else float(ttest_1samp(changes, -limit, alternative="less").pvalue)
         if p_value < LEVEL:
             evidence_by_task[task] = {"metric": score.metric, "change": mean(changes), "limit": -limit, "p": p_value}
     return [Flag("forgetting", evidence_by_task)] if evidence_by_task else []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.errors import Diverged
 from harness.records import Fact, Flag, Item, Score
 from harness.worker.context import CellContext
-from harness.worker.evaluate import Documents, Evaluation, evaluate
+from harness.worker.evaluate import Evaluation, evaluate
 from harness.worker.profiling.meter import Meter, StepRecorder, free_bytes
 
 if TYPE_CHECKING:
@@ -64,9 +64,10 @@ class Scorer:
         facts.append(Fact("served_bytes", bytes_of_weights(model), "B", False))
         return facts + inference_facts(lm, requests, context.settings.eval_batch_size)
 
-    def distance_from_base(self, model: nn.Module, documents: Documents) -> tuple[list[Score], list[Item]]:
-        """Returns the scores and items of the KL divergence from the untouched base model on retained running text;
-        nothing where the cell retains none. It is a phase of its own, as both models are in memory.
+    def distance_from_base(self, model: nn.Module, evaluation: Evaluation) -> tuple[list[Score], list[Item]]:
+        """Returns the scores and items of the KL divergence from the untouched base model on retained running text, as
+        the `evaluation` of `model` has it; nothing where the cell retains none. It is a phase of its own, as both
+        models are in memory.
 
         The base model has plain fp32 weights, whatever the method loads. The comparison is left out, with the flag
         `not_compared`, where there is no room for a second model.
@@ -79,9 +80,9 @@ class Scorer:
             return [], []
         with self.meter.phase("compare"):
             self.recorder.announce(phase="compare")
-            return self._distance(model, documents, texts)
+            return self._distance(model, evaluation, texts)
 
-    def _distance(self, model: nn.Module, documents: Documents, texts: list[str]) -> tuple[list[Score], list[Item]]:
+    def _distance(self, model: nn.Module, evaluation: Evaluation, texts: list[str]) -> tuple[list[Score], list[Item]]:
         import torch
 
         from harness.plan import room_to_compare
@@ -95,7 +96,8 @@ class Scorer:
                 raise torch.OutOfMemoryError
             base = context.load_model() if trained else model  # the base model is its own base
             tuned, untouched = context.language_model(model), context.language_model(base)
-            scores, items, tokens = compare(tuned, untouched, documents, texts)
+            clusters = {(item.task, item.doc_id): item.cluster for item in evaluation.items if item.cluster is not None}
+            scores, items, tokens = compare(tuned, untouched, evaluation.documents, texts, clusters)
         except torch.OutOfMemoryError:
             context.findings.flags.append(Flag("not_compared", {"needed_bytes": needed, "free_bytes": free}))
             return [], []

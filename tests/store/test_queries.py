@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import pytest
 from results_factory import PROSE, TASK, Results, cell, demo, environment, items, scores
@@ -10,6 +11,7 @@ from results_factory import PROSE, TASK, Results, cell, demo, environment, items
 from harness.errors import StoreError
 from harness.records import Status, TrainSettings
 from harness.store import all_keys, all_suites, cell_detail, latest_run, member_rows, origin, repeats
+from harness.worker.evaluate import mean_and_stderr
 
 
 def rows_of(store, suite="demo"):
@@ -233,3 +235,27 @@ def test_the_commit_of_a_cell_is_its_attempts_own_not_the_environments_first(tmp
     assert (detail["environment"]["commit"], detail["environment"]["dirty"]) == ("later", False)
     assert detail["environment"]["created"].year == 2026
     assert detail["environment"]["created"].month == 1
+
+
+def test_paired_errors_of_items_in_clusters_are_clustered(tmp_path):
+    results = Results(tmp_path)
+    clusters = ["a", "a", "a", "b", "b", "c", "c", "c", "c", "d"]
+    gains = [0.1, 0.3, 0.2, -0.1, 0.0, 0.5, 0.4, 0.6, 0.5, 0.2]
+    of_clusters = {"clusters": 4, "clustered_by": "book"}
+
+    def scored(value, values):
+        made = items(PROSE, "log_likelihood_per_word", values)
+        made = [replace(item, cluster=cluster) for item, cluster in zip(made, clusters, strict=True)]
+        return [replace(score, n=10, **of_clusters) for score in scores(0.6, 0.03, value)], made
+
+    base = cell("base")
+    found, made = scored(-5.0, [-5.0] * 10)
+    results.add(base, found, items=made)
+    tuned = cell("lora", 32, 0, baseline=base.spec_digest)
+    found, made = scored(-4.8, [gain - 5.0 for gain in gains])
+    results.add(tuned, found, items=made)
+    row = rows_of(results.store())["lora/tiny/topic/n32/s0"]
+    score = next(score for score in row.scores if score.metric == "log_likelihood_per_word")
+    assert (score.clusters, score.clustered_by) == (4, "book")
+    assert score.change_stderr == pytest.approx(mean_and_stderr(gains, clusters)[1])
+    assert score.change_stderr > 1.3 * mean_and_stderr(gains)[1]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from results_factory import Results
 
@@ -309,3 +310,26 @@ def test_a_runs_margin_is_kept_in_its_file_and_restored_from_it(tmp_path: Path) 
             assert connection.execute("SELECT margin FROM runs ORDER BY run_id").fetchall() == [(None,), (0.05,)]
         assert margins == {"demo": 0.05, "older": MARGIN}
         store.rebuild()
+
+
+def test_items_of_before_clusters_are_read_and_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.store import schema
+
+    names = [step.__name__ for step in schema.MIGRATIONS]
+    older = schema.MIGRATIONS[: names.index("which_items_share_a_cluster")]
+    store = Store(tmp_path)
+    with duckdb.connect(str(store.path)) as connection:
+        monkeypatch.setattr(schema, "MIGRATIONS", older)
+        schema.migrate(connection)
+        connection.execute("INSERT INTO items VALUES ('older', 't', 'd-0', 'acc', 1.0, 'x', 'x')")
+        monkeypatch.undo()
+    put(tmp_path, "base", 0.5)
+    path = attempt_folder(tmp_path, "base-0") / "items.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["cluster"]), path)  # as an earlier tunebench wrote it
+    put(tmp_path, "lora", 0.7)
+    write_items(attempt_folder(tmp_path, "lora-0") / "items.parquet", [Item("t", "d-0", "acc", 1.0, "x", "y", "p7")])
+    with store.open() as connection:
+        assert store.ingest(connection) == []
+        stored = connection.execute("SELECT attempt_id, cluster FROM items ORDER BY 1").fetchall()
+        assert stored == [("base-0", None), ("lora-0", "p7"), ("older", None)]
+        assert connection.execute("SELECT DISTINCT clusters, clustered_by FROM scores").fetchall() == [(None, "")]

@@ -204,3 +204,12 @@ def test_an_answer_longer_than_the_window_is_an_error_that_says_so(loaded: tuple
     for context in ("Text", ""):
         with pytest.raises(ValueError, match=r"has \d+ tokens, and the model's window holds 256: 'sky sky"):
             lm.loglikelihood(requests("loglikelihood", [(context, " red"), (context, long)]), disable_tqdm=True)
+
+
+def test_errors_of_clustered_values_leave_out_whole_clusters() -> None:
+    values, clusters = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0], ["a", "a", "b", "b", "c", "c"]
+    wanted = statistics.stdev([1.0, 0.0, 0.5]) / math.sqrt(3)
+    assert mean_and_stderr(values, clusters) == (0.5, pytest.approx(wanted))
+    assert jackknife(values, statistics.fmean, clusters) == (0.5, pytest.approx(wanted))
+    assert mean_and_stderr(values, ["a"] * 6) == (0.5, None)
+    assert jackknife(values, statistics.fmean, ["a"] * 6) == (0.5, None)

@@ -155,3 +155,27 @@ def test_two_tasks_make_one_flag_with_the_evidence_of_both(tmp_path: Path) -> No
     assert flag.evidence.keys() == {"one", "two"}
     (flag,) = learned_nothing(["one", "two"], scores, items(-6.0), tmp_path / "items.parquet")
     assert flag.evidence.keys() == {"one", "two"}
+
+
+def in_clusters(items: list[Item], size: int) -> list[Item]:
+    """The items in clusters of that many, in the order of their numbers."""
+    return [replace(item, cluster=f"c{int(item.doc_id[1:]) // size}") for item in items]
+
+
+def test_a_gain_on_one_cluster_alone_is_not_learning(tmp_path: Path) -> None:
+    """Five right answers more, all of one passage: as independent items they would be enough."""
+    hits, losses = [1] * 10 + [0, 1] * 5, [1.0, 1.2] * 10
+    write_items(tmp_path / "items.parquet", cell([0] * 10 + [0, 1] * 5, losses))
+    assert learned_nothing(["t"], SCORES, cell(hits, losses), tmp_path / "items.parquet") == []
+    clustered = in_clusters(cell(hits, losses), 10)
+    (flag,) = learned_nothing(["t"], SCORES, clustered, tmp_path / "items.parquet")
+    assert flag.evidence["t"]["p_acc"] == pytest.approx(0.25)
+
+
+def test_what_one_cluster_forgets_is_not_forgetting(tmp_path: Path) -> None:
+    scores = [Score("prose", "retain", "acc", 0.8, 0, 40, True)]
+    before = [Item("prose", f"d{n}", "acc", 1.0, "", "") for n in range(40)]
+    after = [Item("prose", f"d{n}", "acc", float(n >= 8), "", "") for n in range(40)]
+    write_items(tmp_path / "items.parquet", before)
+    assert [flag.name for flag in forgot(["prose"], scores, after, tmp_path / "items.parquet")] == ["forgetting"]
+    assert forgot(["prose"], scores, in_clusters(after, 8), tmp_path / "items.parquet") == []

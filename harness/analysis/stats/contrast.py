@@ -15,6 +15,9 @@ taken in place of the two scores.
 `reference.Reference` says how far from the truth such an estimate may lie. Bootstraps of seeds are no substitute: from
 two seeds, half of all draws have no spread between seeds at all, and identical methods are then told apart too often.
 
+Where items come in clusters (questions about one text), clusters are what is drawn: `data.independent_units` turns the
+values of items into values of clusters, and all of the above is done with these in place of items.
+
 Tasks are fixed: an average over tasks speaks of these tasks. For other tasks see `rankings.friedman`.
 """
 
@@ -36,6 +39,7 @@ from harness.analysis.stats.power import (
     needed_to_tie,
 )
 from harness.analysis.stats.reference import Reference, satterthwaite
+from harness.data import effective_clusters, effective_items, independent_units
 from harness.records import MARGIN
 
 if TYPE_CHECKING:
@@ -65,6 +69,8 @@ class Comparison:
     varies with its seed was run with a single seed: its error is then a guess. `paired_seeds`: both methods were run
     with the same seeds, and their differences were taken seed by seed. `bounded`: all values lie between 0 and 1.
     `few_studies`: the seeds of a method are two studies, which is why its spread is not known.
+    `items` counts what was drawn independently: items, or clusters, as if all had one size, `cluster_size` items.
+    `answers` is how many independent items would leave as much error of the items.
     """
 
     effect: float
@@ -73,11 +79,13 @@ class Comparison:
     p: float
     interval: Interval
     parts: Parts
-    items: int
+    items: float
     seeds: tuple[int, int]
     seeds_known: bool = True
     paired_seeds: bool = False
     bounded: bool = False
+    cluster_size: float = 1.0
+    answers: float = 0.0
     few_studies: bool = False
 
 
@@ -134,6 +142,7 @@ def pooled_spread(spreads: Sequence[Spread]) -> Spread:
 class Arm:
     """The values [seeds][items] of one method. `seeds` are the seed numbers of the rows, in rising order, () where they
     are not known. Without `seeded` the method is deterministic: its row is then compared as if it had been repeated.
+    `clusters` are those of the items, () where items are independent.
     `few_studies`: the rows are those of two studies of a tuned method. Studies choose among settings that may lie far
     apart, and two choose the same by chance so often that the same procedure would be told apart from itself in up to
     an eighth of cases; so their spread counts as unknown."""
@@ -141,6 +150,7 @@ class Arm:
     values: Sequence[Sequence[float]]
     seeded: bool = True
     seeds: tuple[int, ...] = ()
+    clusters: tuple[str, ...] = ()
     few_studies: bool = False
 
     @property
@@ -150,26 +160,54 @@ class Arm:
         return not self.seeded or (len(self.values) > 1 and not self.few_studies)
 
     @property
-    def rows(self) -> Sequence[Sequence[float]]:
+    def item_rows(self) -> Sequence[Sequence[float]]:
         """The values as `compare` takes them: [seeds][items], the row of a deterministic method twice."""
         return self.values if self.seeded else [*self.values[:1]] * 2
+
+    @property
+    def rows(self) -> Matrix:
+        """The same for what was drawn independently: [seeds][items], or [seeds, clusters] where items come in
+        clusters."""
+        return independent_units(self.item_rows, self.clusters) if self.clusters else self.item_rows
 
 
 def compare_arms(a: Arm, b: Arm) -> Comparison:
     """Compares A with B (A - B). The two are paired by seed where both were run with the same seeds, two or more: a
-    seed draws the same training examples for all methods."""
+    seed draws the same training examples for all methods. Raises ValueError where their items come in other
+    clusters."""
+    if a.clusters != b.clusters:
+        raise ValueError("the same items are compared, so they come in the same clusters")
     same = a.seeded and b.seeded and len(a.seeds) > 1 and a.seeds == b.seeds
-    found = compare(a.rows, b.rows, paired_seeds=same)
+    comparison = compare(a.item_rows, b.item_rows, paired_seeds=same, clusters=a.clusters)
     few = a.few_studies or b.few_studies
-    return replace(found, seeds_known=found.seeds_known and not few, few_studies=few)
+    return replace(comparison, seeds_known=comparison.seeds_known and not few, few_studies=few)
 
 
-def compare(a: Matrix, b: Matrix, *, paired_seeds: bool = False) -> Comparison:
-    """Compares two arrays [seeds, items] on the same items in the same order (A - B); see `compare_tasks`."""
-    return compare_tasks([a], [b], paired_seeds=paired_seeds)
+def single_score(arm: Arm) -> tuple[Comparison, float]:
+    """Returns (a method's own score with its error, the number of independent answers behind it), the score as its
+    difference from a method that scores 0 on every item."""
+    import numpy
+
+    items = len(arm.values[0])
+    score = compare(arm.item_rows, numpy.zeros((2, items)), clusters=arm.clusters)
+    # Where all are right, or all wrong, nothing says how far the items of a cluster are alike: only clusters count.
+    independent = items if 0 < score.effect < 1 else score.items
+    return score, independent * len(arm.values)
 
 
-def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: bool = False) -> Comparison:
+def compare(a: Matrix, b: Matrix, *, paired_seeds: bool = False, clusters: Sequence[str] = ()) -> Comparison:
+    """Compares two arrays [seeds, items] on the same items in the same order (A - B); see `compare_tasks`. `clusters`
+    are those of the items, () where items are independent."""
+    return compare_tasks([a], [b], paired_seeds=paired_seeds, clusters=[clusters])
+
+
+def compare_tasks(
+    a: Sequence[Matrix],
+    b: Sequence[Matrix],
+    *,
+    paired_seeds: bool = False,
+    clusters: Sequence[Sequence[str]] | None = None,
+) -> Comparison:
     """Compares A with B (A - B), averaged over tasks of equal weight; `a` and `b` hold one array [seeds, items] for
     each task.
 
@@ -178,13 +216,18 @@ def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: boo
     all agree is taken to have no spread. A method with a single seed may have any spread: it borrows that of the other
     method, and `seeds_known` is False. Give the row of a method without seeds twice.
 
-    The interval is of `LEVEL`. Raises ValueError for arrays of other shapes, fewer than two items, or different numbers
-    of seeds with `paired_seeds`.
+    `clusters` holds the cluster of each item for each task, () where items are independent. The interval is of `LEVEL`.
+    Raises ValueError for arrays of other shapes, fewer than two items or clusters, or different numbers of seeds with
+    `paired_seeds`.
     """
     first, second = arrays(a), arrays(b)
     items = [scores.shape[1] for scores in first]
     if items != [scores.shape[1] for scores in second] or min(items) < 2:
         raise ValueError(f"the same items are compared, two or more for each task; A has {items} of them")
+    bounded = all(values.min() >= 0 and values.max() <= 1 for values in [*first, *second])
+    scored, answers, counts = sum(items), float(sum(items)), [float(count) for count in items]
+    if clusters and any(map(len, clusters)):
+        first, second, answers, counts = clustered(first, second, clusters)
     seeds = (first[0].shape[0], second[0].shape[0])
     arms = [first, [-scores for scores in second]]
     if paired_seeds:
@@ -192,7 +235,7 @@ def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: boo
             raise ValueError(f"paired seeds come in equal numbers; these are {seeds[0]} and {seeds[1]}")
         arms = [[one - other for one, other in zip(first, second, strict=True)]]
 
-    weight, total = 1 / len(items), sum(items)
+    weight, total = 1 / len(items), math.fsum(counts)
     differences = [sum(arm[task].mean(axis=0) for arm in arms) for task in range(len(items))]
     effect = weight * math.fsum(float(each.mean()) for each in differences)
     of_items = [weight**2 * float(each.var(ddof=1)) / each.size for each in differences]
@@ -213,7 +256,7 @@ def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: boo
     item_part = true_items + math.fsum(max(n - s, 0.0) for n, s in zip(noise, of_seeds, strict=True))
     reference = Reference(
         item_part,
-        satterthwaite(of_items, [count - 1 for count in items]),
+        satterthwaite(of_items, [count - 1 for count in counts]),
         tuple(of_seeds),
         tuple(spread.df for _, spread in varying),
     )
@@ -231,11 +274,27 @@ def compare_tasks(a: Sequence[Matrix], b: Sequence[Matrix], *, paired_seeds: boo
         p = min(2 * reference.tail(abs(effect) / stderr), 1.0)
         reach = float(reference.critical((1 - LEVEL) / 2)) * stderr
     interval = Interval(effect, effect - reach, effect + reach)
-    bounded = all(values.min() >= 0 and values.max() <= 1 for values in [*first, *second])
     return Comparison(
-        effect, stderr, reference, p, interval, replace(parts, bounded=bounded), total, seeds, seeds_known,
-        paired_seeds, bounded,
+        effect, stderr, reference, p, interval, replace(parts, bounded=bounded, answers=answers / total), total, seeds,
+        seeds_known, paired_seeds, bounded, scored / total, answers,
     )  # fmt: skip
+
+
+def clustered(
+    first: Sequence[Array], second: Sequence[Array], clusters: Sequence[Sequence[str]]
+) -> tuple[list[Array], list[Array], float, list[float]]:
+    """Returns what `compare_tasks` compares where items come in clusters: the arrays of both sides [seeds, clusters],
+    how many independent items would leave as much error of the items, and the effective number of clusters of each
+    task. Raises ValueError for a task with a single cluster."""
+    tasks = list(zip(first, second, clusters, strict=True))
+    if any(len(set(of)) == 1 for of in clusters):
+        raise ValueError("items come in two clusters or more; a task has one")
+    return (
+        [independent_units(scores, of) for scores, _, of in tasks],
+        [independent_units(scores, of) for _, scores, of in tasks],
+        math.fsum(effective_items(one.mean(axis=0) - other.mean(axis=0), of) for one, other, of in tasks),
+        [effective_clusters(of) if len(of) else float(scores.shape[1]) for scores, _, of in tasks],
+    )
 
 
 def mean(values: Sequence[float]) -> float:
@@ -251,11 +310,11 @@ def p_tied(comparison: Comparison, margin: float = MARGIN) -> float:
     Where the share of items on which one method alone is right exceeds that of the other by d, single differences vary
     by d (1 - d) more than what cancels out. The d used is the margin, not the difference that was seen. Without this,
     methods that are nearly always right would be tied by the few items that they were asked. The variance is added for
-    all values between 0 and 1.
+    all values between 0 and 1; items in clusters count as so many independent ones (`Comparison.answers`).
     """
     room = margin - abs(comparison.effect)
     unseen = least_variance(margin) - least_variance(abs(comparison.effect))
-    missing = max(unseen, 0.0) / comparison.items if comparison.bounded and room > 0 else 0.0
+    missing = max(unseen, 0.0) / comparison.answers if comparison.bounded and room > 0 else 0.0
     stderr = math.sqrt(comparison.stderr**2 + missing)
     if stderr == 0:
         return 2.0 ** (1 - comparison.items) if room > 0 else 1.0
@@ -304,9 +363,16 @@ def decide(
         return decision
     return replace(
         decision,
-        to_differ=needed_to_differ(comparison.parts, margin, comparison.items, seeds, alpha) if margin else None,
-        to_tie=needed_to_tie(comparison.parts, margin, comparison.items, seeds, alpha),
+        to_differ=in_items(needed_to_differ(comparison.parts, margin, comparison.items, seeds, alpha), comparison)
+        if margin
+        else None,
+        to_tie=in_items(needed_to_tie(comparison.parts, margin, comparison.items, seeds, alpha), comparison),
     )
+
+
+def in_items(need: Need, comparison: Comparison) -> Need:
+    """Returns a need with its clusters counted as items, at the comparison's number of items in a cluster."""
+    return replace(need, items=need.items and math.ceil(need.items * comparison.cluster_size - 1e-9))
 
 
 def arrays(tasks: Sequence[Matrix]) -> list[Array]:

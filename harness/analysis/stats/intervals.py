@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from harness.data import independent_units, mean_test
+
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
@@ -98,11 +100,12 @@ class Paired:
     losses: int
 
 
-def paired(a: Values, b: Values, seed: int = 0) -> Paired:
+def paired(a: Values, b: Values, seed: int = 0, clusters: Sequence[str] = ()) -> Paired:
     """Compares two runs item by item: `a` and `b` are [items], in the same order.
 
     Values of 0 and 1 get McNemar's exact test (two-sided, binomial over the items that differ; McNemar 1947,
-    doi:10.1007/BF02295996), others Student's paired t. Raises ValueError for other lengths or no items.
+    doi:10.1007/BF02295996), others Student's paired t. Items in `clusters` get the t-test and the interval over their
+    clusters (`data.independent_units`). Raises ValueError for other lengths or no items.
     """
     import numpy
     from scipy.stats import binomtest, ttest_1samp
@@ -112,7 +115,13 @@ def paired(a: Values, b: Values, seed: int = 0) -> Paired:
         raise ValueError(f"runs of the same items are compared; these have shapes {first.shape}, {second.shape}")
     gains = first - second
     wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
-    difference = mean_interval(gains, seed=seed)
+    units = independent_units([gains], clusters)[0]
+    if numpy.ptp(units) <= 1e-12:  # what rounding left of units that are alike
+        units = numpy.full_like(units, gains.mean())
+    difference = mean_interval(units, seed=seed)
+    if len(clusters):
+        p = min(2 * mean_test(gains if gains.mean() > 0 else -gains, clusters), 1.0) if wins + losses else 1.0
+        return Paired(difference, p, "t", wins, losses)
     if numpy.isin(first, (0, 1)).all() and numpy.isin(second, (0, 1)).all():
         p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
         return Paired(difference, p, "mcnemar", wins, losses)

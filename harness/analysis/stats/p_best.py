@@ -39,13 +39,11 @@ class Runner:
     repeated: bool = True
 
     @property
-    def answers(self) -> int:
-        """The number of answers, where the score is a share of right ones; 0 where it is no share, or single items are
-        not known."""
+    def is_share(self) -> bool:
+        """Whether the score is a share of right answers: single items are known, and all are 0 or 1."""
         import numpy
 
-        values = numpy.asarray(self.arm.values if self.arm else ())
-        return values.size if numpy.isin(values, (0, 1)).all() else 0
+        return bool(self.arm and numpy.isin(numpy.asarray(self.arm.values), (0, 1)).all())
 
     @property
     def seed_merits(self) -> Array:
@@ -108,7 +106,7 @@ def lowest(runners: Sequence[Runner], floor: float = math.inf) -> float:
     lower; for shares of right answers at most a fixed part of the best."""
     merits = [runner.merit for runner in runners]
     depth = (
-        (1 - DEPTH) * max(merits) if all(runner.answers and runner.higher_is_better for runner in runners) else floor
+        (1 - DEPTH) * max(merits) if all(runner.is_share and runner.higher_is_better for runner in runners) else floor
     )
     return min([floor, depth, *merits, *(float(merit) for runner in runners for merit in runner.seed_merits)])
 

@@ -32,7 +32,8 @@ class Parts:
 
     `item` is the variance of true differences between items (method x item), `seed` that of a method's expected score
     between its seeds, `residual` that of single answers between seeds beyond it. `varying` is how many of the two
-    methods vary with their seed (0 to 2). `bounded`: the values that were compared lie between 0 and 1.
+    methods vary with their seed (0 to 2). `bounded`: the values that were compared lie between 0 and 1. Where items
+    come in clusters, a cluster stands for an item here, and is worth as many independent `answers`.
     """
 
     item: float
@@ -40,6 +41,7 @@ class Parts:
     residual: float
     varying: int = 2
     bounded: bool = False
+    answers: float = 1.0
 
     def variance(self, items: float, seeds: float) -> float:
         """Returns the variance of the difference with that many items and that many seeds of each method."""
@@ -71,7 +73,7 @@ class Outlook:
     decides: bool
 
 
-def power_to_differ(parts: Parts, effect: float, items: int, seeds: int, alpha: float = ALPHA) -> float:
+def power_to_differ(parts: Parts, effect: float, items: float, seeds: int, alpha: float = ALPHA) -> float:
     """Returns the chance that `compare` finds a true difference of `effect` at `alpha`, averaged over what the mean
     squares of items and seeds may turn out to be."""
     from scipy.special import ndtr
@@ -82,12 +84,12 @@ def power_to_differ(parts: Parts, effect: float, items: int, seeds: int, alpha: 
     return float((weights * (ndtr((effect - reach) / true) + ndtr((-reach - effect) / true))).sum())
 
 
-def power_to_tie(parts: Parts, margin: float, items: int, seeds: int, alpha: float = ALPHA) -> float:
+def power_to_tie(parts: Parts, margin: float, items: float, seeds: int, alpha: float = ALPHA) -> float:
     """Returns the chance that two methods without any true difference are found tied within the margin at `alpha`."""
     import numpy
     from scipy.special import ndtr
 
-    more = least_variance(margin) / items if parts.bounded else 0.0
+    more = least_variance(margin) / (items * parts.answers) if parts.bounded else 0.0
     true, weights, reach = reaches(parts, items, seeds, alpha, more)
     if true == 0:
         return 1.0
@@ -102,7 +104,7 @@ def least_variance(margin: float) -> float:
 
 
 def minimum_detectable_effect(
-    parts: Parts, items: int, seeds: int, alpha: float = ALPHA, power: float = POWER
+    parts: Parts, items: float, seeds: int, alpha: float = ALPHA, power: float = POWER
 ) -> float:
     """Returns the smallest true difference that is found at `alpha` with a chance of `power`."""
     from scipy.optimize import brentq
@@ -116,12 +118,12 @@ def minimum_detectable_effect(
     return float(brentq(lambda x: power_to_differ(parts, x, items, seeds, alpha) - power, 0.0, high, xtol=1e-6 * true))
 
 
-def needed_to_differ(parts: Parts, effect: float, items: int, seeds: int, alpha: float = ALPHA) -> Need:
+def needed_to_differ(parts: Parts, effect: float, items: float, seeds: int, alpha: float = ALPHA) -> Need:
     """Returns the seeds or items with which a true difference of `effect` is found with a chance of 80%."""
     return needed(lambda items, seeds: power_to_differ(parts, effect, items, seeds, alpha), items, seeds)
 
 
-def needed_to_tie(parts: Parts, margin: float, items: int, seeds: int, alpha: float = ALPHA) -> Need:
+def needed_to_tie(parts: Parts, margin: float, items: float, seeds: int, alpha: float = ALPHA) -> Need:
     """Returns the seeds or items with which methods that are alike are found tied within the margin, with a chance of
     80%."""
     return needed(lambda items, seeds: power_to_tie(parts, margin, items, seeds, alpha), items, seeds)
@@ -160,7 +162,7 @@ def outlook(
 
 
 @functools.lru_cache(maxsize=512)
-def reaches(parts: Parts, items: int, seeds: int, tail: float, more: float = 0.0) -> tuple[float, float, Array]:
+def reaches(parts: Parts, items: float, seeds: int, tail: float, more: float = 0.0) -> tuple[float, float, Array]:
     """Returns (true standard error, weight of each entry, how far from 0 a difference must lie to be found at this
     tail).
 
@@ -201,7 +203,7 @@ def quantiles(df: float, points: int) -> Array:
     return squares
 
 
-def needed(power: Callable[[int, int], float], items: int, seeds: int) -> Need:
+def needed(power: Callable[[float, int], float], items: float, seeds: int) -> Need:
     """Returns the least seeds at these items, and the least items at these seeds, whose power is 80% or more. `power`
     maps (items, seeds) to a power."""
     return Need(

@@ -66,7 +66,7 @@ class Reference:
         return numpy.asarray((1 - share) * one + share * numpy.sqrt(squares / total))
 
     def around(
-        self, value: float, share_of: int = 0, tails: tuple[float, float] = ((1 - LEVEL) / 2, (1 - LEVEL) / 2)
+        self, value: float, share_of: float = 0, tails: tuple[float, float] = ((1 - LEVEL) / 2, (1 - LEVEL) / 2)
     ) -> tuple[float, float]:
         """Returns the ends of the interval around the estimate `value`, whose error has these parts. `tails` are the
         chances that the truth lies below it and above it.

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from harness.analysis.stats.contrast import compare
+from harness.analysis.stats.contrast import single_score
 from harness.analysis.stats.falls import SEEN, fallen
 from harness.analysis.stats.intervals import LEVEL, Interval
 from harness.analysis.stats.p_best import DRAWS, Runner, correlation, error_covariance, lowest, root_of
@@ -76,7 +76,7 @@ def expected_score(
         below, above = 0.5 * math.erfc(farthest / math.sqrt(2)), ABOVE
     sign = 1.0 if runner.higher_is_better else -1.0
     tails = (below, above) if runner.higher_is_better else (above, below)
-    ends = references[place].around(sign * merits[place], runner.answers, tails)
+    ends = references[place].around(sign * merits[place], single_score(runner.arm)[1] if runner.is_share else 0, tails)
     low, high = sorted(sign * end for end in ends)
     low -= unseen_loss(place, contestants, floor)
     expected = min(max(float(merits[place]) - luck, low), high)
@@ -85,13 +85,8 @@ def expected_score(
 
 
 def reference_of(runner: Runner) -> Reference:
-    """Returns the parts of the squared standard error of a single score."""
-    import numpy
-
-    if not runner.arm:
-        return Reference((runner.stderr or 0.0) ** 2, math.inf)
-    rows = runner.arm.rows
-    return compare(rows, numpy.zeros((2, len(rows[0])))).reference
+    """Returns the parts of the squared standard error of a score."""
+    return single_score(runner.arm)[0].reference if runner.arm else Reference((runner.stderr or 0.0) ** 2, math.inf)
 
 
 def shrunk(merits: Array, covariance: Array) -> Array:

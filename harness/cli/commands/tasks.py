@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 def short_path(path: str, root: Path) -> str:
     return os.path.relpath(path, root) if Path(path).is_relative_to(root) else "lm-eval"
+
+
+def tested(row: dict[str, Any]) -> str:
+    """Returns how many items a task scores, with their clusters where they come in some; "" before it is fetched."""
+    number = row.get("n_test", "")
+    return f"{number} in {row['clusters']} clusters" if row.get("clusters") else str(number)
 
 
 @command("Look", "tasks that suites may learn or retain")
@@ -45,7 +51,7 @@ def tasks(
         ["task", "kind", "train", "validation", "test", "file"],
         [
             [r["name"], r.get("output_type", ""), r.get("n_train", ""), r.get("n_validation", ""),
-             r.get("n_test", ""), short_path(r["path"], catalog.root)]
+             tested(r), short_path(r["path"], catalog.root)]
             for r in rows
         ],
         right=frozenset({"train", "validation", "test"}),

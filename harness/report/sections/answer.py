@@ -140,6 +140,8 @@ def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
         f"{examples}, {top.tuning.name(top.label)}{own} scores best on {block.task}: "
         f"{block.metric} {with_error(top.score.value, top.score.stderr, digits_of(block.metric))}"
     )
+    if top.score.clustering:
+        text += f", from {top.score.clustering}"
     if top.ended[0] < top.ended[1]:
         text += f", {top.ended[0]} of {top.ended[1]} seeds ended well"
     if block.base and block.base.score:

@@ -104,6 +104,7 @@ class ItemBrowser(Section):
             {
                 "id": subject.anchor,
                 "block": block,
+                "clustering": next((row.score.clustering for row in block.rows if row.score), ""),
                 "margin": f"{block.ranking(*block.tables[0]).margin:g}",
                 "tables": [
                     {

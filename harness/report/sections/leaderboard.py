@@ -79,6 +79,14 @@ class Leaderboard(Section):
 
     def footnotes(self, report: Report) -> Iterator[Footnote]:
         rows = [row for block in report.blocks for row in block.rows]
+        scored = [(block.task, row.score) for block in report.blocks for row in block.rows]
+        scored += [pair for row in rows for pair in row.retained.items()]
+        for task, clustering in dict.fromkeys((task, score.clustering) for task, score in scored if score):
+            if clustering:
+                yield Footnote(
+                    f"{task}: {clustering}. Items of one cluster are not independent, so every error, interval and "
+                    "verdict counts clusters."
+                )
         shown = {name for block in report.blocks for name in headers(block)}
         yield from map(Footnote, ALWAYS)
         if BESIDE in shown:
