@@ -168,7 +168,7 @@ class Verdict:
     p_alone: float | None = None
     q: float | None = None
     effect_size: float | None = None
-    remarks: tuple[str, ...] = ()  # sentences on seeds that ended badly
+    remarks: tuple[str, ...] = ()  # sentences on seeds that ended badly, or on a machine that drifted
 
 
 def side_of(

@@ -14,7 +14,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from harness.analysis import RIGHT_OR_WRONG, Fallback, Point, Values, ended, fallback_of, interval_of, side_of
+from harness.analysis import (
+    RIGHT_OR_WRONG,
+    Fallback,
+    Point,
+    Values,
+    cell_speeds,
+    ended,
+    fallback_of,
+    interval_of,
+    side_of,
+    speed_sentences,
+    with_speed_off,
+)
 from harness.data import Quality
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.report.matched_retention import MatchedRetention, retention_at_matched_score
@@ -110,6 +122,12 @@ class Row:
     facts: dict[str, float] = field(default_factory=dict)  # every fact of its cells, by name
     by_seed: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of MEASURED_COSTS: a value for each seed
     ended: tuple[int, int] = (0, 0)  # (seeds that ended well, seeds that ended); the score counts both
+    speed_off: bool = False  # in a seed's cell the machine's speed was off
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether times, rates and energy say little: other cells shared the device, or the machine's speed was off."""
+        return self.contended or self.speed_off
 
     @property
     def merit(self) -> float:
@@ -200,6 +218,11 @@ class Report:
         """attempt_id -> {doc_id: value} of each cell's headline score."""
         return {attempt: {doc: found[0] for doc, found in docs.items()} for attempt, docs in self.answers.items()}
 
+    @cached_property
+    def machine(self) -> list[str]:
+        """Sentences on the machine's speed, where it matters for costs; empty where it was steady."""
+        return [f"{sentence}." for sentence in speed_sentences(cell_speeds(self.cells), self.run.margin)]
+
     @property
     def failures(self) -> list[CellRow]:
         return [cell for cell in self.cells if cell.status != "done"]
@@ -223,7 +246,16 @@ def build(
 ) -> Report:
     """Groups the cells of a run into blocks. `answers` hold the items of each cell's headline score, `texts` what these
     items show."""
-    bare = Report(run, (), tuple(cells), tuple(checks), tuple(studies), answers or {}, texts or {}, designs or {})
+    bare = Report(
+        run,
+        (),
+        tuple(with_speed_off(list(cells))),
+        tuple(checks),
+        tuple(studies),
+        answers or {},
+        texts or {},
+        designs or {},
+    )
     cells = bare.cells
     stood = rankings(cells, bare.values, run.margin, run.failed_seeds)
     blocks = []
@@ -356,6 +388,7 @@ def make_row(
         facts=mean_facts(done),
         by_seed=by_seed,
         ended=ended(cells),
+        speed_off=any(cell.speed_off is not None for cell in done),
     )
 
 

@@ -80,8 +80,8 @@ def lines(report: Report) -> list[str]:
 
 
 def closing(report: Report) -> list[str]:
-    """Returns the answer's last sentences, each where it applies: labels not compared, cells unfinished, self-checks
-    failed."""
+    """Returns the answer's last sentences, each where it applies: labels not compared, cells unfinished, a machine
+    whose speed was not steady, self-checks failed."""
     texts = []
     odd = {
         label: why
@@ -95,6 +95,7 @@ def closing(report: Report) -> list[str]:
     if report.failures:
         names = list(dict.fromkeys(f"{cell.label} ({cell.status})" for cell in report.failures))
         texts.append(f"{len(report.failures)} of {len(report.cells)} cells have not finished: {some(names)}.")
+    texts += report.machine
     if any(not check.passed for check in report.checks):
         texts.append(self_checks.summary(report))
     return texts
@@ -251,8 +252,8 @@ def costs(rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
     worse = {verdict.a for verdict in ranking.to_best("worse")}
     good = [row for row in rows if row.learned and row.n_train and row.label not in worse]
     texts = []
-    # A merge trains nothing, and a row that shared its device was timed together with other work.
-    timed = [row for row in good if row.trainable and not row.contended]
+    # A merge trains nothing, and the time of a disturbed row is not its own.
+    timed = [row for row in good if row.trainable and not row.disturbed]
     if quick := cheapest(timed, "train_seconds"):
         slow = max(timed, key=lambda row: row.train_seconds or 0.0)
         times = f"{and_(row_text(row, seconds(row.train_seconds), 's') for row in quick)}"
