@@ -13,6 +13,8 @@ from typing import Any
 
 from harness.data.quality import Quality
 from harness.records import (
+    SPEED_AFTER,
+    SPEED_BEFORE,
     Cell,
     CellResult,
     Check,
@@ -150,6 +152,7 @@ class Results:
         flags: Sequence[Flag] = (),
         losses: Sequence[float] = (), answers: bool = True, trainable: float = 1e6, artifact: float = 4 * MIB,
         contended: bool = False,
+        speed: tuple[float, float] | None = None,
         env: Environment | None = None,
         facts: Sequence[Fact] = (),
         checkpoints: Sequence[Checkpoint] = (),
@@ -160,6 +163,7 @@ class Results:
     ) -> str:  # fmt: skip
         """One attempt at a cell; later calls are newer. Returns its attempt_id. Where the items of its own task's
         score are given, the score is their mean.
+        `speed`: that of the machine before and after, in FLOP/s.
         `answers`: the losses are those of answer tokens."""
         scored = [consistent(score, items) if score.task == of.task else score for score in scored]
         self.member(of)
@@ -168,6 +172,10 @@ class Results:
         done = status is Status.DONE
         phases = [Phase("load", 1.0, rss_bytes=700 * MIB), Phase("evaluate", 9.0, rss_bytes=900 * MIB)]
         facts = [*facts, Fact("total_params", 1e8, "parameters"), Fact("artifact_bytes", artifact, "B", False)]
+        if speed is not None:
+            facts += [
+                Fact(name, value, "FLOP/s") for name, value in zip((SPEED_BEFORE, SPEED_AFTER), speed, strict=True)
+            ]
         if train_seconds is not None:
             phases.append(Phase("train", train_seconds, tokens=6000, rss_bytes=1536 * MIB, energy_j=energy))
             facts.append(Fact("tokens_per_second", 6000 / train_seconds, "tokens/s", True))
@@ -186,6 +194,7 @@ class Results:
             started=f"2026-01-02T10:{self.attempts // 60:02}:{self.attempts % 60:02}.000+00:00",
             seconds=60.0,
             contended=contended,
+            device="cpu",
             scores=tuple(scored) if done else (),
             phases=tuple(phases) if done else (),
             steps=tuple(

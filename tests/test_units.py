@@ -25,6 +25,7 @@ from harness.report import load, write_report
         (0.0182, "share", "1.8%"),
         (134515008.0, "parameters", "134 515 008 parameters"),
         (1.24e12, "FLOP", "1.24 TFLOP"),
+        (9.87e10, "FLOP/s", "98.7 GFLOP/s"),
         (12.3456, "tokens/s", "12.35 tokens/s"),
         (12345.6, "tokens/s", "12 346 tokens/s"),
         (0.125, "", "0.125"),

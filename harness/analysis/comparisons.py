@@ -24,6 +24,7 @@ from harness.analysis.group_comparison import (
     hardware_texts,
     runs_by_score,
 )
+from harness.analysis.machine_speed import Speeds, cell_speeds, drift_sentences, usual_speeds, with_speed_off
 from harness.analysis.tuning import UNTUNED
 from harness.analysis.verdicts import (
     Point,
@@ -99,7 +100,7 @@ class GroupComparison:
     """The verdicts on two runs or two environments, `a` and `b`.
 
     `kind` is "run" or "environment". `descriptions` say in words what each name stands for. `changes` are the
-    differences between the two environments.
+    differences between the two environments, `notes` sentences on how the machine drifted in either.
     """
 
     kind: str
@@ -110,6 +111,7 @@ class GroupComparison:
     margin: float
     verdicts: GroupVerdicts
     changes: EnvironmentChanges
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         matched = [
@@ -119,7 +121,7 @@ class GroupComparison:
         rest = {name: value for name, value in asdict(self.verdicts).items() if name != "matched"}
         return {
             "kind": self.kind, "a": self.a, "b": self.b, "metric": self.metric, "margin": self.margin,
-            "verdicts": matched, **rest, "changes": asdict(self.changes),
+            "verdicts": matched, **rest, "changes": asdict(self.changes), "notes": self.notes,
         }  # fmt: skip
 
 
@@ -225,7 +227,7 @@ def compare_labels(
     newest = [run for name in ([suite] if suite else known) if (run := latest_run(connection, name))]
     labels: dict[str, None] = {}
     for run in sorted(newest, key=lambda run: run.started, reverse=True):
-        every = member_rows(connection, run)
+        every = with_speed_off(member_rows(connection, run))
         labels |= dict.fromkeys(row.label for row in every)
         rows = request.rows(every)
         cost = cost_of(connection, rows, metric)
@@ -235,7 +237,8 @@ def compare_labels(
                 continue
             if cost:
                 first, second = (cost_side(label, table[label], cost.name) for label in (a, b))
-                verdicts.append((where, cost_verdict(first, second, cost, request.within(run))))
+                made = cost_verdict(first, second, cost, request.within(run))
+                verdicts.append((where, with_drift(made, drift_remarks(every, cost, request.within(run)))))
                 continue
             scored = headlines((cell for cells in table.values() for cell in cells), metric)
             by_label = sides(table, item_values(connection, scored), metric, run.failed_seeds)
@@ -249,6 +252,17 @@ def compare_labels(
         f"{a} and {b} stand in no table together: they have no task, model and data size in common"
         + (" that was asked for." if request.task or request.model or request.size is not None else ".")
     )
+
+
+def drift_remarks(rows: Iterable[CellRow], cost: CostKind | None, margin: float) -> tuple[str, ...]:
+    """Says how far the machine drifted while these cells ran, where that matters for the cost within a relative
+    margin."""
+    return tuple(drift_sentences(cell_speeds(rows), margin)) if cost and cost.timed else ()
+
+
+def with_drift(verdict: Verdict, remarks: tuple[str, ...]) -> Verdict:
+    """Returns a verdict on costs with remarks on the machine's drift; unchanged where nothing was compared."""
+    return replace(verdict, remarks=(*verdict.remarks, *remarks)) if verdict.ratio else verdict
 
 
 def cost_of(connection: duckdb.DuckDBPyConnection, rows: Sequence[CellRow], metric: str) -> CostKind | None:
@@ -278,11 +292,16 @@ def compare_cells(
     margin = request.within(max(run, other_run, key=lambda run: run.started))
     if kind := cost_of(connection, [one, other], request.metric):
         devices = hardware_texts(run.environment, other_run.environment)
+        beside = with_speeds_of((run, other_run), [member_rows(connection, each) for each in (run, other_run)])
         costs = [
-            replace(cost_side(row.key, attempts_of(connection, row), kind.name, device), tuning=UNTUNED)
-            for row, device in zip((one, other), devices, strict=True)
+            replace(
+                cost_side(row.key, with_speed_off(attempts_of(connection, row), usual), kind.name, device),
+                tuning=UNTUNED,
+            )
+            for row, device, (_, usual) in zip((one, other), devices, beside, strict=True)
         ]
-        return cost_verdict(costs[0], costs[1], kind, margin), None
+        remarks = dict.fromkeys(text for rows, _ in beside for text in drift_remarks(rows, kind, margin))
+        return with_drift(cost_verdict(costs[0], costs[1], kind, margin), tuple(remarks)), None
     values = item_values(connection, headlines((one, other), request.metric))
     first, second = (side_of(row.key, [row], values, request.metric) for row in (one, other))
     if one.task != other.task:
@@ -298,7 +317,8 @@ def compare_runs(connection: duckdb.DuckDBPyConnection, a: str, b: str, request:
 
     known = {run.run_id: run for run in all_runs(connection)}
     one, other = (known[name] for name in the_ones("run", a, b, list(known)))
-    rows = [request.rows(member_rows(connection, run)) for run in (one, other)]
+    beside = with_speeds_of((one, other), [member_rows(connection, run) for run in (one, other)])
+    rows = [request.rows(every) for every, _ in beside]
     descriptions = tuple(f"{run.suite} of {str(run.started)[:16]}" for run in (one, other))
     newer = max(one, other, key=lambda run: run.started)
     return compare_groups(
@@ -319,7 +339,8 @@ def compare_environments(connection: duckdb.DuckDBPyConnection, a: str, b: str, 
             if run.env_digest in digests:
                 there = replace(run, env_digest=digest)
                 found = {row.spec_digest: row for row in member_rows(connection, there)} | found
-        rows[side] = request.rows(found.values())
+        # Each side has its own usual speed: an upgrade may be what changed it, and is then what is asked about.
+        rows[side] = request.rows(with_speed_off(list(found.values())))
     newest = next(run for run in known if run.env_digest in digests)
     ends = [
         replace(newest, env_digest=digest, environment=record) for digest, record in zip(digests, records, strict=True)
@@ -331,6 +352,18 @@ def compare_environments(connection: duckdb.DuckDBPyConnection, a: str, b: str, 
     return compare_groups(
         connection, "environment", (ends[0], ends[1]), rows, names, descriptions, request.within(newest), request
     )
+
+
+def with_speeds_of(
+    runs: tuple[StoredRun, StoredRun], rows: Sequence[Sequence[CellRow]]
+) -> list[tuple[list[CellRow], Speeds]]:
+    """Returns for each of two runs its rows with `speed_off` set, and the usual speed that they were compared with. In
+    one environment that is the median of both runs, so that a machine that was slower in one of them is noticed."""
+    speeds = [cell_speeds(side) for side in rows]
+    if runs[0].env_digest == runs[1].env_digest:
+        speeds = [[*speeds[0], *speeds[1]]] * 2
+    usual = [usual_speeds(cells) for cells in speeds]
+    return [(with_speed_off(side, its), its) for side, its in zip(rows, usual, strict=True)]
 
 
 def compare_groups(
@@ -360,4 +393,9 @@ def compare_groups(
             how = partial(runs_by_score, failed_seeds=max(runs, key=lambda run: run.started).failed_seeds)
         verdicts = how(a, b, values, names, request.metric, margin)
     changes = environment_changes(*apart)
-    return GroupComparison(kind, *names, (descriptions[0], descriptions[1]), request.metric, margin, verdicts, changes)
+    notes = tuple(
+        f"{name}: {text}" for name, side in zip(names, rows, strict=True) for text in drift_remarks(side, cost, margin)
+    )
+    return GroupComparison(
+        kind, *names, (descriptions[0], descriptions[1]), request.metric, margin, verdicts, changes, notes
+    )

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from harness.analysis.machine_speed import apart_text
 from harness.analysis.stats.intervals import LEVEL, Interval
 from harness.analysis.stats.power import ALPHA
 from harness.analysis.tuning import UNTUNED, Tuning, study_means, tuning_of
@@ -32,7 +33,7 @@ COLUMNS: dict[str, tuple[str, bool | None]] = {
     "rss_bytes": ("B", False),
     "energy_j": ("J", False),
 }
-DISTURBED = ("s", "ms", "J", "share of the matmul peak")  # units of costs that other cells on the same device change
+TIMED = ("s", "ms", "J", "share of the matmul peak")  # units of costs that the speed of the machine changes
 
 
 class CostKind(NamedTuple):
@@ -45,7 +46,12 @@ class CostKind(NamedTuple):
     @property
     def disturbed(self) -> bool:
         """Whether the cost changes when cells share a device: times, rates, energy, and peaks of a whole device do."""
-        return self.unit in DISTURBED or self.unit.endswith("/s") or self.name.endswith("device_bytes")
+        return self.timed or self.name.endswith("device_bytes")
+
+    @property
+    def timed(self) -> bool:
+        """Whether the cost changes when the machine computes at another speed: times, rates and energy do."""
+        return self.unit in TIMED or self.unit.endswith("/s")
 
 
 Units = Mapping[str, tuple[str, bool | None]]  # fact -> (unit, whether more is better)
@@ -55,12 +61,14 @@ Units = Mapping[str, tuple[str, bool | None]]  # fact -> (unit, whether more is 
 class CostSide:
     """The values of one cost for a label or cell, one for each seed (or repeat); of a label with several studies that
     share its seeds, one for each study. `device` is the hardware that measured them, `contended` whether other cells
-    shared it. `missing` says why the cost cannot be compared, "" where it can."""
+    shared it. `speed_off` names the cell in which the machine's speed was farthest off and says how far, "" where it
+    was usual. `missing` says why the cost cannot be compared, "" where it can."""
 
     label: str
     values: tuple[float, ...]
     contended: bool = False
     device: str = ""
+    speed_off: str = ""
     missing: str = ""
     tuning: Tuning = UNTUNED
 
@@ -122,7 +130,17 @@ def cost_side(label: str, cells: Sequence[CellRow], name: str, device: str = "")
         missing = f"{label} has a {name} that is not above 0, so there is no ratio"
     if not missing:
         values = study_means(done, values)
-    return CostSide(label, tuple(values), any(cell.contended for cell in done), device, missing, tuning_of(done))
+    off = [(cell.speed_off, cell.key) for cell in done if cell.speed_off is not None]
+    apart, key = max(off, key=lambda pair: abs(pair[0]), default=(0.0, ""))
+    return CostSide(
+        label,
+        tuple(values),
+        contended=any(cell.contended for cell in done),
+        device=device,
+        speed_off=f"{apart_text(apart)} in {key}" if off else "",
+        missing=missing,
+        tuning=tuning_of(done),
+    )
 
 
 def why_costs_incomparable(a: CostSide, b: CostSide, kind: CostKind) -> str:
@@ -136,6 +154,9 @@ def why_costs_incomparable(a: CostSide, b: CostSide, kind: CostKind) -> str:
     if kind.disturbed and (a.contended or b.contended):
         who = " and ".join(side.label for side in (a, b) if side.contended)
         return f"other cells ran on the same device as those of {who}, so that their {kind.name} says little"
+    if kind.timed and (a.speed_off or b.speed_off):
+        off = " and ".join(side.speed_off for side in (a, b) if side.speed_off)
+        return f"the machine was {off} than in the median cell, so that this {kind.name} says little"
     return ""
 
 

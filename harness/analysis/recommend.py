@@ -4,7 +4,7 @@ The rule. Candidates that failed, learned nothing or break a limit are ruled out
 fit, all that score within the margin of the highest score are good enough. Of these the cheapest counts, by total cost
 of ownership, together with those that cost at most a quarter more, since times are measured no better. Among them fewer
 parts to run, extra packages and settings to choose go first, then the score. Where one of the good-enough candidates
-was timed beside other work, costs do not decide. The other good ones follow by their cost, all others by their score.
+has disturbed times, costs do not decide. The other good ones follow by their cost, all others by their score.
 Scores decide by their estimates and not by tests: if whatever cannot be told apart were good enough, a cheap method
 would win by being measured badly. The answer says how certain it is.
 
@@ -86,7 +86,7 @@ class Candidate:
     parts: tuple[str, ...] = ("model",)  # what must be kept and run to answer
     described: bool = True  # False: this version does not know the method, so the three above are unknown
     made_of: tuple[str, ...] = ()  # other results that are needed first
-    contended: bool = False
+    disturbed: bool = False  # its times are not its own: other work shared the machine, or its speed was off
     failure: str = ""
     values: tuple[tuple[float, ...], ...] = ()
     items: tuple[str, ...] = ()
@@ -256,7 +256,7 @@ def rank_candidates(
     best = max(each.candidate.merit for each in fit)
     close = [each for each in fit if best - each.candidate.merit <= wishes.margin + TINY]
     others = [each for each in fit if each not in close]
-    priced = not any(each.candidate.contended for each in close)
+    priced = not any(each.candidate.disturbed for each in close)
     low = ALIKE * min(total(each) for each in close) if priced else math.inf
     first = sorted(
         close, key=lambda each: (total(each) > low, *(by_cost(each) if total(each) > low else simpler(each)))
@@ -357,12 +357,12 @@ def rule_of(ranked: Sequence[Ranked], priced: bool = True) -> Rule:
 
 def cheaper(ranked: Sequence[Ranked]) -> Ranked | None:
     """Returns the cheapest candidate that costs at most half of the first and is not shown to be worse by its interval;
-    None where there is none. Candidates that were timed beside other work do not count."""
+    None where there is none. Candidates whose times were disturbed do not count."""
     first = ranked[0]
     found = [
         one
         for one in ranked[1:]
-        if one.cost and first.cost and one.decision and not (one.candidate.contended or first.candidate.contended)
+        if one.cost and first.cost and one.decision and not (one.candidate.disturbed or first.candidate.disturbed)
         and one.cost.total <= LEAST_SAVING * first.cost.total
         and one.cost.total < first.cost.total
         and one.decision.interval.low <= 0 <= one.decision.interval.high

@@ -186,7 +186,7 @@ class Verdict:
     p_alone: float | None = None
     q: float | None = None
     effect_size: float | None = None
-    remarks: tuple[str, ...] = ()  # sentences on what tuned labels stand for, and on seeds that ended badly
+    remarks: tuple[str, ...] = ()  # sentences on tuned labels, seeds that ended badly, a machine that drifted
     items: int | None = None
     clusters: int | None = None
     clustered_by: str = ""

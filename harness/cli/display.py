@@ -233,6 +233,8 @@ def show_status(status: LiveStatus) -> None:
     print(f"{status.cells} cells: {counts_text(status.counts)}")
     for message in status.warnings:
         print(f"warning: {message}")
+    for sentence in status.machine:
+        print(sentence)
     if status.running:
         rows = []
         for row in status.running:

@@ -164,6 +164,8 @@ def show_sides(found: GroupComparison) -> None:
         show_table("", columns, rows, frozenset({metric, "95% interval", "p"}))
         for reason in dict.fromkeys(one.verdict.reason for one in matched if one.verdict.verdict == "incomparable"):
             print(f"incomparable: {reason}")
+    for note in found.notes:
+        print(f"{note}.")
     for names, what in (
         (found.verdicts.shared, "the same attempts in both"),
         (found.verdicts.only_a, f"only in {found.a}"),

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.analysis import CellSpeed, speed_sentences
 from harness.environment import now
 from harness.execute.watchdog import resident
+from harness.records import MARGIN, SPEED_AFTER, SPEED_BEFORE, CellResult
 from harness.store import files
 
 TAIL_BYTES = 4096
@@ -92,6 +94,7 @@ class LiveStatus:
     slowest: list[Event] = field(default_factory=list)  # key, seconds
     unfinished: list[Event] = field(default_factory=list)  # key, status, reason
     warnings: list[str] = field(default_factory=list)
+    machine: list[str] = field(default_factory=list)  # sentences on the machine's speed, where it matters for costs
 
 
 def live_status(root: Path, suite: str | None = None) -> LiveStatus | None:
@@ -115,16 +118,20 @@ def replay(root: Path, events: list[Event]) -> LiveStatus:
         cells=first["cells"],
     )
     counts: Counter[str] = Counter(first["states"])
+    speeds: dict[str, CellSpeed | None] = {}  # by attempt, in the order of their start; None where not measured
     running: dict[str, Event] = {}
     ended: list[Event] = []
     for event in events[1:]:
         kind = event["event"]
         if kind == "cell_started":
             running[event["attempt_id"]] = event
+            speeds[event["attempt_id"]] = None
             counts["to do"] -= 1
         elif kind == "cell_ended":
             if running.pop(event["attempt_id"], None) is None:
                 counts["to do"] -= 1  # it was skipped
+            if event.get("machine_speeds"):
+                speeds[event["attempt_id"]] = speed_of(event)
             counts[event["status"]] += 1
             ended.append(event)
         elif kind == "cell_added":  # a trial
@@ -153,7 +160,19 @@ def replay(root: Path, events: list[Event]) -> LiveStatus:
         {name: event[name] for name in ("key", "status", "reason")} for event in ended if event["status"] != "done"
     ]
     status.counts = dict(+counts)
+    measured = [speed for speed in speeds.values() if speed]
+    status.machine = [f"{text}." for text in speed_sentences(measured, first.get("margin", MARGIN))]
     return status
+
+
+def speeds_of(result: CellResult) -> dict[str, float]:
+    """Returns the machine's speed around an attempt, in FLOP/s by fact; empty where it was not measured."""
+    return {fact.name: fact.value for fact in result.facts if fact.name in (SPEED_BEFORE, SPEED_AFTER)}
+
+
+def speed_of(ended: Event) -> CellSpeed:
+    """Returns the machine's speed around a cell, from the event of its end."""
+    return CellSpeed(ended["key"], ended["device"], ended["machine_speeds"], ended["contended"])
 
 
 def is_alive(pid: int) -> bool:

@@ -143,7 +143,7 @@ class Session:
         states = {state: list(self.states.values()).count(state) for state in set(self.states.values())}
         executor.log.append(
             "run_started", run_id=self.run_id, suite=plan.suite.name, pid=os.getpid(), cells=len(plan.cells),
-            states=states,
+            states=states, margin=plan.suite.margin,
         )  # fmt: skip
         for complaint in self.complaints:
             executor.log.append("warning", message=complaint)

@@ -84,6 +84,8 @@ class Score:
 
 # The phase of this program's own test of a method's start. It is no cost of the method: not every method has it.
 OWN_CHECK = "check"
+# Facts about the machine and not the cell: how fast it computed a fixed matrix product before and after the cell.
+SPEED_BEFORE, SPEED_AFTER = "machine_speed_before", "machine_speed_after"
 
 
 @dataclass(frozen=True)

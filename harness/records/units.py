@@ -8,7 +8,7 @@ from collections.abc import Callable
 UNKNOWN = "n/a"
 MINUS = "−"
 SHARES = ("share", "share of the matmul peak")
-SCALED = frozenset(["B", "J", "FLOP", *SHARES])
+SCALED = frozenset(["B", "J", "FLOP", "FLOP/s", *SHARES])
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -26,7 +26,7 @@ def quantity(value: float | None, unit: str) -> str:
 
 def bare_quantity(value: float | None, unit: str) -> str:
     """Format a number as `quantity` does but without its unit, for a column whose header names the unit. A unit that
-    depends on the size of the number (bytes, joules, FLOP, shares) stays."""
+    depends on the size of the number (bytes, joules, FLOP, FLOP/s, shares) stays."""
     shown = quantity(value, unit)
     return shown if scales(unit) else shown.removesuffix(f" {unit}")
 
@@ -86,5 +86,6 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "s": lambda value: f"{time(value)} s",
     "ms": lambda value: f"{time(value)} ms",
     "FLOP": operations,
+    "FLOP/s": lambda value: f"{operations(value)}/s",
     **dict.fromkeys(SHARES, share),
 }

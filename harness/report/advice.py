@@ -304,7 +304,7 @@ def texts(one: Ranked | RuledOut, prices: Prices) -> list[str]:
     known, work = one.candidate, one.candidate.work
     effort = None if work.make is None else work.make + work.search
     return [
-        known.label + (" ‡" if known.contended else ""),
+        known.label + (" ‡" if known.disturbed else ""),
         with_error(known.score, known.stderr, digits_of(known.metric)),
         money(one.cost.total, prices, unit=False) if one.cost else NA,
         NA if effort is None else f"{seconds(effort)} s" + (f" ({known.trials})" if known.trials else ""),
@@ -385,10 +385,10 @@ def assumptions(answer: Answer, question: Question) -> list[str]:
         on = wishes.forgetting_on
         unit = next((one.retained[on].unit for one in question.candidates if on in one.retained), "")
         lines.append(f"Forgetting: at most {wishes.max_forgetting:g} {unit} on {on}, by its estimate.")
-    if any(one.candidate.contended for one in answer.ranked):
+    if any(one.candidate.disturbed for one in answer.ranked):
         lines.append(
-            "‡ other work shared the machine: these times are too long, and decide nothing where one of them is within "
-            "the margin of the best score."
+            "‡ other work shared the machine, or its speed was off: these times are not the method's own, and decide "
+            "nothing where one of them is within the margin of the best score."
         )
     return lines
 

@@ -22,7 +22,8 @@ from harness.analysis.stats import expected_best
 from harness.curricula import all_curricula
 from harness.errors import StoreError, UserError, unknown
 from harness.report.complexity import method_of, packages, to_choose
-from harness.report.table import UNITS, Block, Estimate, Report, Row, condition_of
+from harness.report.estimates import Estimate
+from harness.report.table import UNITS, Block, Report, Row, condition_of
 from harness.store import CellRow, Design, StoredStudy
 from harness.suite import BASE
 
@@ -152,7 +153,7 @@ class Known:
             for cell in self.report.cells
             if network and cell.status == "done" and self.network(cell) == network and self.measured_as_served(cell)
         ]
-        alone = [cell for cell in alike if not cell.contended] or alike
+        alone = [cell for cell in alike if not cell.disturbed] or alike
         found: dict[str, float] = {}
         for name in TIMES:
             values = [cell.facts[name] for cell in alone or cells if name in cell.facts]
@@ -244,7 +245,7 @@ def candidate(block: Block, row: Row, known: Known) -> Candidate:
     found = Candidate(
         row.label, row.method, row.family, row.model if row.model != block.model else "", row.n_train, row.seeds,
         score.metric if score else "",
-        learned=row.learned, contended=row.contended,
+        learned=row.learned, disturbed=row.disturbed,
         failure="" if score and score.metric == block.metric else "; ".join(failures) or "was not scored",
     )  # fmt: skip
     if not score or found.failure:
@@ -425,7 +426,7 @@ def between(low: Candidate, high: Candidate, share: float) -> Candidate:
             high.work.devices,
         ),
         artifact_bytes=line(low.artifact_bytes, high.artifact_bytes),
-        contended=low.contended or high.contended,
+        disturbed=low.disturbed or high.disturbed,
         values=tuple(
             tuple((1 - share) * a + share * b for a, b in zip(one, other, strict=True))
             for one, other in zip(low.values[:seeds], high.values[:seeds], strict=True)

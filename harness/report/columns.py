@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.records import bare_quantity
+from harness.report.estimates import Estimate
 from harness.report.format import NA, chance, count, digits_of, number, seconds, share, size, with_error
-from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Estimate, Row
+from harness.report.table import COSTS, KL, SEVERAL, UNITS, Block, Row
 
 # Columns that a narrow terminal leaves out, in this order.
 SPARE = (
@@ -213,16 +214,16 @@ def timed(row: Row) -> bool:
 
 
 def disturbed(row: Row) -> str:
-    return " ‡" if row.contended else ""
+    return " ‡" if row.disturbed else ""
 
 
 def cost(row: Row, name: str) -> str:
-    """Returns the text of one of COSTS for a row, with a mark where other work on the device disturbed it. Energy has
-    no mark: it is absent then."""
+    """Returns the text of one of COSTS for a row, with a mark where it was disturbed. Energy beside other work has no
+    mark: it is absent then."""
     if name not in row.costs:
         return ""
     unit = COSTS[name].unit
-    return bare_quantity(row.costs[name], unit) + ("" if unit == "J" else disturbed(row))
+    return bare_quantity(row.costs[name], unit) + ("" if unit == "J" and not row.speed_off else disturbed(row))
 
 
 def name(block: Block, row: Row) -> str:

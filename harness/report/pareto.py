@@ -49,8 +49,8 @@ def retention(task: str) -> Goal:
 
 
 def seconds(row: Row) -> float | None:
-    """Returns the seconds of training; None where other work disturbed them, or the row trains nothing."""
-    return row.train_seconds if trains(row) and not row.contended else None
+    """Returns the seconds of training; None where they were disturbed, or the row trains nothing."""
+    return row.train_seconds if trains(row) and not row.disturbed else None
 
 
 def trains(row: Row) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from harness.store.runs import StoredRun
@@ -57,6 +58,8 @@ class CellRow:
     definition and documents. `phases` maps a phase to its seconds, tokens, bytes and joules, as far as measured.
     `study` is the spec digest of the study that chose some of its settings ("" where it was not tuned), `tuned` are
     these settings by full name, and `study_status` says how that study ended.
+    `device` is where the attempt ran. `speed_off` is how far the machine's speed was off meanwhile, as a share of the
+    usual one; the analysis sets it where that matters, the store never.
     """
 
     key: str
@@ -75,6 +78,9 @@ class CellRow:
     reason: str
     attempt_id: str
     contended: bool
+    started: datetime | None = None
+    device: str = ""
+    speed_off: float | None = None
     fingerprint: str = ""
     data: Settings = field(default_factory=dict)
     scores: list[StoredScore] = field(default_factory=list)
@@ -86,6 +92,12 @@ class CellRow:
     study: str = ""
     study_status: str = ""
     tuned: Settings = field(default_factory=dict)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether times, rates and energy of the attempt say little: other cells shared its device, or the machine's
+        speed was off."""
+        return self.contended or self.speed_off is not None
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,8 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
             coalesce(cells.fingerprints ->> ('$."' || members.task || '"'), '') AS fingerprint,
             coalesce(status, 'missing') AS status, coalesce(reason, '') AS reason,
             coalesce(attempts.attempt_id, '') AS attempt_id, coalesce(contended, false) AS contended,
-            coalesce(cells.needs, []) AS needs, coalesce(attempts.tuned, '{}') AS tuned
+            coalesce(cells.needs, []) AS needs, coalesce(attempts.tuned, '{}') AS tuned,
+            attempts.started, coalesce(attempts.device, '') AS device
         FROM members
         LEFT JOIN members AS bare ON bare.run_id = members.run_id AND bare.spec_digest = members.baseline
         LEFT JOIN cells ON cells.spec_digest = members.spec_digest
@@ -247,15 +260,24 @@ def attempts_of(connection: duckdb.DuckDBPyConnection, row: CellRow) -> list[Cel
     """
     attempts = connection.execute(
         """
-        SELECT other.attempt_id, other.contended FROM attempts AS this
+        SELECT other.attempt_id, other.contended, other.started, coalesce(other.device, '') FROM attempts AS this
         JOIN attempts AS other USING (spec_digest, env_digest)
         WHERE this.attempt_id = ? AND other.status = 'done' ORDER BY other.started, other.attempt_id
         """,
         [row.attempt_id],
     ).fetchall()
     repeats = {
-        attempt: replace(row, attempt_id=attempt, contended=contended, facts={}, phases={})
-        for attempt, contended in attempts
+        attempt: replace(
+            row,
+            attempt_id=attempt,
+            contended=contended,
+            started=started,
+            device=device,
+            speed_off=None,
+            facts={},
+            phases={},
+        )
+        for attempt, contended, started, device in attempts
     }
     for table in ("facts", "phases"):
         query = f"SELECT * FROM {table} WHERE attempt_id IN (SELECT unnest(?))"

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 
 from harness.environment import now
 from harness.errors import CellError, Interrupted, OutOfMemory
-from harness.records import OWN_CHECK, CellResult, Fact, Job, Status
+from harness.records import OWN_CHECK, SPEED_AFTER, SPEED_BEFORE, CellResult, Fact, Job, Status
 from harness.store import EVENTS, ITEMS, is_full, neighbours_of, read_job, write_result
 from harness.worker.context import CellContext
 from harness.worker.distributed import Rank, leave_group
 from harness.worker.findings import Findings
 from harness.worker.flags import forgot, learned_nothing, not_the_base, of_answers, overfitted, underfitted
 from harness.worker.outputs import save_weights, write_documents, write_items
+from harness.worker.profiling.machine_speed import speed_facts
 from harness.worker.profiling.meter import Meter, StepRecorder
 from harness.worker.scoring import Scorer
 from harness.worker.training import CellTraining
@@ -120,6 +121,8 @@ class CellRun:
         self.context.scratch.mkdir()
         try:
             self.course()
+            if self.rank.is_first:  # the other ranks have left by now
+                self.findings.facts += speed_facts(SPEED_AFTER, self.job.threads)
         finally:
             shutil.rmtree(self.context.scratch, ignore_errors=True)
 
@@ -131,6 +134,8 @@ class CellRun:
 
         torch.set_num_threads(self.rank.threads)
         set_seed(self.context.seed)
+        if self.rank.count == 1:  # ranks start side by side, and would time each other
+            self.findings.facts += speed_facts(SPEED_BEFORE, self.job.threads)
         with self.meter.phase("load"):
             self.recorder.announce(phase="load")
             model = self.load()

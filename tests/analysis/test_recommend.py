@@ -254,8 +254,8 @@ def test_costs_that_other_work_disturbed_decide_nothing() -> None:
     better, cheap = answered("better", 0.66, seed=1, work=slow), answered("cheap", 0.655, seed=2, work=quick)
     found = rank_candidates([better, cheap], Wishes(margin=0.05), PRICES)
     assert (labels(found)[0], found.rule) == ("cheap", "cost")
-    for contended in ((better, replace(cheap, contended=True)), (replace(better, contended=True), cheap)):
-        found = rank_candidates(contended, Wishes(margin=0.05), PRICES)
+    for disturbed in ((better, replace(cheap, disturbed=True)), (replace(better, disturbed=True), cheap)):
+        found = rank_candidates(disturbed, Wishes(margin=0.05), PRICES)
         assert (labels(found)[0], found.rule) == ("better", "score within the margin")
         assert found.cheaper is None
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 from commands import refused, tunebench
+from results_factory import Results, cell, scores
 
 from harness.cli import commands
 from harness.cli.commands import all_commands
 from harness.cli.options import GROUPS
+from harness.execute.events import EventLog
+from harness.records import SPEED_BEFORE
 
 COMMANDS = list(all_commands())
 
@@ -145,6 +148,31 @@ def test_a_cell_is_done_again_by_the_command_that_show_prints(project: Path) -> 
     assert "  attempts: 2" in tunebench("show", key).stdout
     stored = tunebench("sql", "select distinct only_cells from runs", "--json").stdout
     assert json.loads(stored) == [{"only_cells": [key]}]
+
+
+def test_a_machine_whose_speed_was_off_is_told_by_show_compare_and_status(project: Path) -> None:
+    results = Results(project / "results")
+    log = EventLog(project / "results" / "runs" / "run-1.events.jsonl")
+    log.append("run_started", run_id="run-1", suite="demo", pid=1, cells=8, states={"to do": 8}, margin=0.02)
+    for number in range(8):
+        speed = 1e11 * (0.75 if number == 5 else 1.0)
+        of = cell(("lora", "full")[number % 2], 32, number // 2)
+        attempt = results.add(of, scores(0.7), train_seconds=5.0 + 0.1 * number, speed=(speed, speed))
+        log.append("cell_started", key=of.key, attempt_id=attempt, device="cpu", pid=1, predicted_bytes=None)
+        log.append(
+            "cell_ended", key=of.key, attempt_id=attempt, status="done", reason="", seconds=1.0, device="cpu",
+            contended=False, machine_speeds={SPEED_BEFORE: speed},
+        )  # fmt: skip
+    results.store()
+    shown = tunebench("show", "full/tiny/topic/n32/s2").stdout
+    assert "machine_speed: 25% slower than in the median cell of run run-1: its times decide nothing" in shown
+    assert "machine_speed_before: 75 GFLOP/s" in shown
+    assert "machine_speed:" not in tunebench("show", "full/tiny/topic/n32/s1").stdout
+    compared = tunebench("compare", "lora", "full", "--metric", "train_seconds").stdout
+    assert "incomparable: the machine was 25% slower in full/tiny/topic/n32/s2 than in the median cell" in compared
+    status = tunebench("status")
+    assert "In 1 of 8 cells the machine's speed was more than 10% off the median of the run" in status.stdout
+    assert len(json.loads(tunebench("status", "--json").stdout)["machine"]) == 1
 
 
 def test_a_failed_cell_is_said_and_the_exit_code_is_1(project: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.execute.events import EventLog, latest_news, live_status, read_events
+from harness.records import SPEED_BEFORE
 from harness.store.files import attempt_folder
 
 
@@ -103,3 +104,28 @@ def test_a_file_that_is_no_event_log_is_passed_over(tmp_path: Path, line: str) -
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "r9.events.jsonl").write_text(line)
     assert live_status(tmp_path) is None
+
+
+def test_a_machine_that_slows_is_told_while_its_run_goes_on(tmp_path: Path) -> None:
+    log = begin(tmp_path, cells=12)
+    for number in range(1, 9):
+        started(log, number)
+    for number in (8, 2, 3, 4, 5, 6, 7, 1):  # by their starts, not by their ends
+        log.append(
+            "cell_ended", key=f"c{number}", attempt_id=f"{number}-ab", status="done", reason="", seconds=1.0,
+            device="cpu", contended=False, machine_speeds={SPEED_BEFORE: 1e11 * 0.99**number},
+        )  # fmt: skip
+    status = live_status(tmp_path)
+    assert status is not None
+    (sentence,) = status.machine
+    assert sentence.startswith("The machine slowed by 6.8% (95% interval")
+    assert sentence.endswith("within that.")
+
+
+def test_events_of_a_run_without_speeds_say_nothing_of_the_machine(tmp_path: Path) -> None:
+    log = begin(tmp_path)
+    started(log, 1)
+    ended(log, 1)
+    status = live_status(tmp_path)
+    assert status is not None
+    assert status.machine == []

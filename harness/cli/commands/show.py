@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.display import show_detail, show_json
 from harness.cli.options import AsJson, Results, command, project, results
 from harness.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @command("Look", "everything about one cell, and how to repeat it")
@@ -35,6 +38,8 @@ def show(
         found = origin(connection, attempt) if attempt else None
         if attempt:
             detail["repeats"] = repeats(connection, attempt)
+            if remark := speed_remark(connection, detail, attempt):
+                detail["machine_speed"] = remark
     how = again(**found, threads=threads_of(store.attempt_folder(attempt))) if found else None
     if as_json:
         show_json(detail | ({"again": asdict(how)} if how else {}))
@@ -44,3 +49,17 @@ def show(
     show_detail(detail)
     if how:
         print("to do it again:", *(f"# {remark}" for remark in how.remarks), how.command, sep="\n")
+
+
+def speed_remark(connection: duckdb.DuckDBPyConnection, detail: dict[str, Any], attempt: str) -> str:
+    """Says how far the machine's speed was off during the attempt that is shown, against the cells of its run; "" where
+    it was usual or is not known."""
+    from harness.analysis import apart_text, with_speed_off
+    from harness.store import all_runs, member_rows
+
+    made_by = next(row["run_id"] for row in detail["attempts"] if row["attempt_id"] == attempt)
+    runs = [run for run in all_runs(connection) if run.run_id == made_by]
+    rows = [row for run in runs for row in with_speed_off(member_rows(connection, run)) if row.attempt_id == attempt]
+    if not rows or rows[0].speed_off is None:
+        return ""
+    return f"{apart_text(rows[0].speed_off)} than in the median cell of run {made_by}: its times decide nothing"

@@ -18,7 +18,7 @@ from typing import ClassVar, Generic
 
 from harness.environment import cores, environment, now
 from harness.errors import BusyStore, FullDisk
-from harness.execute.events import EventLog
+from harness.execute.events import EventLog, speeds_of
 from harness.execute.queue import Queue
 from harness.execute.running import Ended, Handle, Progress, Refusal, Run, Running, Slot
 from harness.execute.studies import Studies
@@ -325,7 +325,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         self.fresh.append(folder)
         self.log.append(
             "cell_ended", key=cell.key, attempt_id=folder.name, status=result.status, reason=result.reason,
-            seconds=result.seconds,
+            seconds=result.seconds, device=result.device, contended=result.contended, machine_speeds=speeds_of(result),
         )  # fmt: skip
         self.on_result(result, folder)
         if cell.trial and not (self.progress.stopping and result.status is Status.INTERRUPTED):

@@ -10,12 +10,13 @@ from harness.analysis import Tuning, Verdict, ratio
 from harness.analysis.stats import ALPHA, corrected
 from harness.report import advice
 from harness.report.elements import Bullets, Element, Text
+from harness.report.estimates import Estimate
 from harness.report.format import NA, chance, digits_of, number, seconds, size, some, with_error
 from harness.report.pareto import front, retention
 from harness.report.ranking import TableRanking
 from harness.report.sections import learning_curves, self_checks
 from harness.report.sections.base import Section, Subject
-from harness.report.table import UNITS, Block, Estimate, Report, Row
+from harness.report.table import UNITS, Block, Report, Row
 
 LINES = 10  # the most sentences of the answer, and its most lines on a terminal
 CROSSINGS = 1
@@ -80,7 +81,7 @@ def lines(report: Report) -> list[str]:
 
 def closing(report: Report) -> list[str]:
     """Returns the answer's last sentences, each where it applies: labels not compared, labels tuned by one study, cells
-    unfinished, self-checks failed."""
+    unfinished, a machine whose speed was not steady, self-checks failed."""
     texts = []
     odd = {
         label: why
@@ -96,6 +97,7 @@ def closing(report: Report) -> list[str]:
     if report.failures:
         names = list(dict.fromkeys(f"{cell.label} ({cell.status})" for cell in report.failures))
         texts.append(f"{len(report.failures)} of {len(report.cells)} cells have not finished: {some(names)}.")
+    texts += report.machine
     if any(not check.passed for check in report.checks):
         texts.append(self_checks.summary(report))
     return texts
@@ -263,8 +265,8 @@ def costs(rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
     worse = {verdict.a for verdict in ranking.to_best("worse")}
     good = [row for row in rows if row.learned and row.n_train and row.label not in worse]
     texts = []
-    # A merge trains nothing, and a row that shared its device was timed together with other work.
-    timed = [row for row in good if row.trainable and not row.contended]
+    # A merge trains nothing, and the time of a disturbed row is not its own.
+    timed = [row for row in good if row.trainable and not row.disturbed]
     if quick := cheapest(timed, "train_seconds"):
         slow = max(timed, key=lambda row: row.train_seconds or 0.0)
         times = f"{and_(row_text(row, seconds(row.train_seconds), 's') for row in quick)}"

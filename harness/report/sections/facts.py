@@ -57,7 +57,7 @@ def header(fact: str, unit: str) -> str:
 
 
 def text(row: Row, fact: str, unit: Unit) -> str:
-    """Returns the text of a row's fact, with a mark where other work on the device disturbed it; "" where the row has
+    """Returns the text of a row's fact, with a mark where it was disturbed; "" where the row has
     none."""
     if fact not in row.facts:
         return ""

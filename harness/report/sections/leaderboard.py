@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.analysis import OFF
+from harness.records import quantity
 from harness.report.columns import BESIDE, FRONT, SPARE, Column, columns, headers, problem, seeds, texts, title
 from harness.report.elements import Custom, Footnote, RowStyle, TextTable, Value
 from harness.report.sections.base import Section, Subject
@@ -114,6 +116,11 @@ class Leaderboard(Section):
             yield Footnote("§ learned here: this row was trained on that task too.")
         if any(row.contended for row in rows):
             yield Footnote("‡ other work shared the machine: do not compare this figure.")
+        if any(row.speed_off for row in rows):
+            yield Footnote(
+                f"‡ in a cell of this row the machine's speed was more than {quantity(OFF, 'share')} off the median of "
+                "the run: do not compare this figure."
+            )
 
 
 def row_style(row: Row) -> RowStyle:

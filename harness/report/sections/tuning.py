@@ -9,9 +9,10 @@ from harness.analysis import value_text
 from harness.analysis.stats import expected_best, expected_best_interval
 from harness.report.chart_style import colours, legend, spec
 from harness.report.elements import Element, Plot, Text, TextTable
+from harness.report.estimates import estimate
 from harness.report.format import NA, digits_of, number, size, with_error
 from harness.report.sections.base import Section, Subject
-from harness.report.table import Report, estimate
+from harness.report.table import Report
 from harness.store import StoredStudy, StoredTrial
 from harness.suite import setting_name
 
