@@ -119,13 +119,14 @@ def minimum_detectable_effect(
 
 
 def needed_to_differ(parts: Parts, effect: float, items: float, seeds: int, alpha: float = ALPHA) -> Need:
-    """Returns the seeds or items with which a true difference of `effect` is found with a chance of 80%."""
+    """Returns how many seeds (at these `items`), or how many items (at these `seeds`), find a true difference of
+    `effect`, in the metric's unit, with a chance of 80%."""
     return needed(lambda items, seeds: power_to_differ(parts, effect, items, seeds, alpha), items, seeds)
 
 
 def needed_to_tie(parts: Parts, margin: float, items: float, seeds: int, alpha: float = ALPHA) -> Need:
-    """Returns the seeds or items with which methods that are alike are found tied within the margin, with a chance of
-    80%."""
+    """Returns how many seeds (at these `items`), or how many items (at these `seeds`), find two equally good methods
+    tied within `margin` with a chance of 80%. `margin` is in the metric's unit."""
     return needed(lambda items, seeds: power_to_tie(parts, margin, items, seeds, alpha), items, seeds)
 
 
