@@ -48,6 +48,7 @@ class TableRanking:
     tunings: dict[str, Tuning] = field(default_factory=dict)
     chances: dict[str, float] = field(default_factory=dict)
     leads: Leads | None = None
+    sides: Mapping[str, Side] = field(default_factory=dict)  # label -> its values, of the labels that are compared
     seeds_known: bool = True
 
     @property
@@ -122,6 +123,7 @@ def ranking(
         tunings={side.label: side.tuning for side in kept},
         chances=best_chances(kept[0].label, ahead),
         leads=ahead,
+        sides={side.label: side for side in kept},
         seeds_known=any(each.decision and each.decision.seeds_known for each in pairs.values()) or not pairs,
     )  # fmt: skip
 

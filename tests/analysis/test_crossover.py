@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from harness.analysis.stats.crossover import find_crossover, scaling
+from harness.analysis.stats.contrast import Arm
+from harness.analysis.stats.crossover import find_crossover, lead_correlations, scaling
 
 SIZES = [10, 100, 1000, 10_000]
 
@@ -107,3 +108,38 @@ def test_scores_that_do_not_rise_get_a_curve_seldom() -> None:
 def test_too_few_sizes_get_no_curve() -> None:
     assert scaling([10, 100, 1000], [0.1, 0.2, 0.25]) is None
     assert scaling([10, 100, 1000, 10_000], [0.5] * 4) is None
+
+
+def scored(lasting: float, seed: int) -> list[tuple[Arm, Arm]]:
+    """Two methods at three sizes on the same 400 items, five seeds. `lasting` is the part of the luck of an item, and
+    of a seed, that is the same at every size."""
+    random = numpy.random.default_rng(seed)
+
+    def luck(shape: tuple[int, ...]) -> list[numpy.ndarray]:
+        same = random.normal(0, 1, shape)
+        return [lasting**0.5 * same + (1 - lasting) ** 0.5 * random.normal(0, 1, shape) for _ in range(3)]
+
+    def arm(of_items: numpy.ndarray, of_seeds: numpy.ndarray) -> Arm:
+        return Arm((0.2 * of_items + 0.02 * of_seeds[:, None]).tolist(), True, tuple(range(5)))
+
+    methods = [[arm(*pair) for pair in zip(luck((400,)), luck((5,)), strict=True)] for _ in range(2)]
+    return list(zip(*methods, strict=True))
+
+
+def test_leads_at_different_sizes_move_together_as_their_items_and_seeds_do() -> None:
+    """Seeds make about two thirds of the variance; what lasts from size to size is found again on average."""
+    for lasting in (0.0, 0.8):
+        apart = [lead_correlations(scored(lasting, seed)) for seed in range(40)]
+        off = numpy.mean([matrix[numpy.triu_indices(3, 1)].mean() for matrix in apart])
+        assert off == pytest.approx(lasting, abs=0.2)
+        assert all(matrix.diagonal() == pytest.approx(numpy.ones(3)) for matrix in apart)
+
+
+def test_leads_that_move_together_may_cross_over_a_wider_range() -> None:
+    """All leads too high together move the crossing farther than leads that err each for itself."""
+    lead, errors = [-0.06, -0.02, 0.02, 0.06], [0.02] * 4
+    alone = find_crossover(SIZES, lead, errors)
+    together = find_crossover(SIZES, lead, errors, correlations=numpy.full((4, 4), 0.9) + 0.1 * numpy.eye(4))
+    assert alone.at
+    assert together.at
+    assert together.at.high / together.at.low > alone.at.high / alone.at.low

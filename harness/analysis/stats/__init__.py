@@ -4,7 +4,7 @@ output."""
 from __future__ import annotations
 
 from harness.analysis.stats.contrast import Arm, Decision, compare_arms, decide
-from harness.analysis.stats.crossover import Crossover, Scaling, find_crossover, scaling
+from harness.analysis.stats.crossover import Crossover, Scaling, find_crossover, lead_correlations, scaling
 from harness.analysis.stats.intervals import Interval, Paired, Z, corrected, expected_best, expected_best_interval
 from harness.analysis.stats.p_best import Leads, Runner, best_chances, leads
 from harness.analysis.stats.power import ALPHA, Need
@@ -43,6 +43,7 @@ __all__ = [
     "friedman",
     "interquartile_interval",
     "interquartile_mean",
+    "lead_correlations",
     "leads",
     "on_front",
     "performance_profile",

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.analysis.stats.contrast import Arm
 from harness.analysis.stats.intervals import LEVEL, RESAMPLES, Interval
+from harness.analysis.stats.p_best import correlation, root_of
 
 if TYPE_CHECKING:
     from harness.analysis.stats.intervals import Array
@@ -35,17 +37,25 @@ class Crossover:
     probability: float
 
 
-def find_crossover(sizes: Sequence[int], lead: Sequence[float], stderr: Sequence[float], seed: int = 0) -> Crossover:
+def find_crossover(
+    sizes: Sequence[int],
+    lead: Sequence[float],
+    stderr: Sequence[float],
+    seed: int = 0,
+    correlations: Array | None = None,
+) -> Crossover:
     """Finds where the lead changes, from the lead A - B of scores and its standard error at rising sizes (as
     `contrast.compare` finds them). The caller negates a score of which less is better.
 
-    The interval is that of draws around the leads, independent between sizes. Raises ValueError for fewer than two
-    sizes, sizes that do not rise from 1 up, or figures that are missing or not finite.
+    The interval is that of draws around the leads, which move together between sizes as `correlations` [sizes, sizes]
+    say (`lead_correlations`); without them they are independent. Raises ValueError for fewer than two sizes, sizes that
+    do not rise from 1 up, or figures that are missing or not finite.
     """
     import numpy
 
     logs, centre, error = checked(sizes, lead, stderr)
-    draws = centre + error * numpy.random.default_rng(seed).standard_normal((RESAMPLES, len(logs)))
+    noise = numpy.random.default_rng(seed).standard_normal((RESAMPLES, len(logs)))
+    draws = centre + error * (noise if correlations is None else noise @ root_of(correlations).T)
     last = int(numpy.sign(centre[-1]))
     signed = draws * (last or 1)
     probability = float(((signed[:, -1] > 0) & (signed[:, :-1] < 0).any(axis=1)).mean())
@@ -55,6 +65,35 @@ def find_crossover(sizes: Sequence[int], lead: Sequence[float], stderr: Sequence
     # Ends are draws, not points between two of them: some lie at infinity.
     low, high = numpy.quantile(leads_from(logs, draws, last), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
     return Crossover(last, Interval(10**point, 10 ** float(low), 10 ** float(high)), probability)
+
+
+def lead_correlations(pairs: Sequence[tuple[Arm, Arm]]) -> Array:
+    """Returns the correlations [sizes, sizes] of the errors of the leads A - B, from the values of (A, B) at each size
+    on the same items in the same order.
+
+    The items are shared by all sizes: what makes some of them easy for A does so at every size. A seed draws nested
+    training examples, so that its luck may last from size to size; how much of it lasts is one number, the mean over
+    all pairs of sizes, since few seeds tell no more. It is 0 where sizes were run with other seeds.
+    """
+    import numpy
+
+    rows = [tuple(numpy.asarray(arm.rows, dtype=float) for arm in pair) for pair in pairs]
+    apart = numpy.stack([a.mean(axis=0) - b.mean(axis=0) for a, b in rows])
+    covariance = numpy.cov(apart) / apart.shape[1]
+    of_seeds = numpy.array([sum(float(arm.mean(axis=1).var(ddof=1)) / len(arm) for arm in pair) for pair in rows])
+    lasting = 0.0
+    numbers = {arm.seeds for pair in pairs for arm in pair if arm.seeded}
+    if len(numbers) == 1 and all(len(seeds) > 1 for seeds in numbers):
+        leads = numpy.stack([a.mean(axis=1) - b.mean(axis=1) for a, b in rows if len(a) == len(b)])
+        if len(leads) == len(rows):
+            of_seeds = leads.var(axis=1, ddof=1) / leads.shape[1]
+            together = numpy.cov(leads) / leads.shape[1]
+            scale = numpy.sqrt(of_seeds[:, None] * of_seeds)
+            off = ~numpy.eye(len(rows), dtype=bool) & (scale > 0)
+            lasting = float(numpy.clip((together[off] / scale[off]).mean(), 0, 1)) if off.any() else 0.0
+    share = numpy.full(covariance.shape, lasting)
+    numpy.fill_diagonal(share, 1.0)
+    return correlation(covariance + share * numpy.sqrt(of_seeds[:, None] * of_seeds))
 
 
 def leads_from(logs: Array, leads: Array, last: int) -> Array:

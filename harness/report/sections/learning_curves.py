@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.analysis.stats import Crossover, Scaling, Z, find_crossover, scaling
+from harness.analysis.stats import Crossover, Scaling, Z, find_crossover, lead_correlations, scaling
 from harness.report.chart_style import colours, legend, spec
 from harness.report.elements import Element, Plot, TextTable
 from harness.report.format import chance, digits_of, number
@@ -19,11 +19,14 @@ from harness.report.table import Block, Row
 if TYPE_CHECKING:
     import altair as alt
 
+    from harness.analysis.stats.intervals import Array
+
 TITLE = "Score against data"
 NOTE = (
     "Best: the probability of being the best of this table, from items drawn for all labels together and seeds drawn "
     "for each. The lead changes where the straight line between two sizes, over the logarithm of the examples, crosses "
-    "zero; its interval is that of draws around the leads. Nothing is said beyond the sizes that were run."
+    "zero; its interval is that of draws around the leads, with items and seeds drawn for all sizes together. Nothing "
+    "is said beyond the sizes that were run."
 )
 LEADERS = 2  # labels whose bands are drawn
 CONTENDERS = 4  # best labels of each size, between which changes of lead are sought
@@ -93,7 +96,9 @@ def changes(block: Block, condition: str) -> list[LeadChange]:
         leads = [lead(ranking, a, b) for ranking in held]
         if not all(value == value for pair in leads for value in pair):
             continue
-        change = find_crossover(ns, [value for value, _ in leads], [error for _, error in leads])
+        change = find_crossover(
+            ns, [value for value, _ in leads], [error for _, error in leads], correlations=correlations_of(held, a, b)
+        )
         if change.at is None or not math.isfinite(change.at.value) or not ns[0] < change.at.value <= ns[-1]:
             continue
         first, second = (a, b) if change.leads_last > 0 else (b, a)
@@ -120,6 +125,15 @@ def lead(ranking: TableRanking, a: str, b: str) -> tuple[float, float]:
     found = verdict.decision
     sign = 1.0 if ranking.higher_is_better else -1.0
     return sign * found.effect, (found.interval.high - found.interval.low) / 2 / Z
+
+
+def correlations_of(held: Sequence[TableRanking], a: str, b: str) -> Array | None:
+    """Returns the correlations [sizes, sizes] of the errors of the lead of `a` over `b` in the rankings of each size;
+    None where the sizes were scored on different items."""
+    sides = [(ranking.sides[a], ranking.sides[b]) for ranking in held]
+    if len({(side.docs, side.clusters) for pair in sides for side in pair}) > 1:
+        return None
+    return lead_correlations([(first.arm, second.arm) for first, second in sides])
 
 
 def sentence(change: LeadChange) -> str:
