@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
-from harness.analysis import Side, interval_of, pairwise_verdicts, side_of
+from harness.analysis import Candidate, Side, interval_of, pairwise_verdicts, rank_candidates, side_of
 from harness.analysis.stats import Arm, Reference, compare_arms
 from harness.analysis.stats.contrast import p_tied
 from harness.records import MARGIN
@@ -137,9 +137,10 @@ def scatter(times: int) -> Iterator[Line]:
     yield from pair_rates("12 alike", [Method(2.0, 3)] * 12, times, random)
 
 
-def answers(random: Any, share: float, seeds: int, items: int, hard: Any) -> Any:
-    """Right or wrong [seeds, items]: the same items are hard for all, and seeds scatter by half a point."""
-    sd = probit(0.5) if seeds > 1 else 0.0
+def answers(random: Any, share: float, seeds: int, items: int, hard: Any, points: float = 0.5) -> Any:
+    """Right or wrong [seeds, items]: the same items are hard for all, and seeds scatter by so many points, if there are
+    two or more."""
+    sd = probit(points) if seeds > 1 else 0.0
     skill = float(norm.ppf(share)) * math.sqrt(1 + ITEM**2 + OWN_ITEM**2 + sd**2)
     x = skill + hard + random.normal(0, OWN_ITEM, items) + random.normal(0, 1, (seeds, 1)) * sd
     return (random.random(x.shape) < norm.cdf(x)).astype(float)
@@ -331,11 +332,100 @@ def clusters(times: int) -> Iterator[Line]:
         yield Line(f"{share:g} and {share - MARGIN:g}, 400 clusters {kind}: tied", tied / times, times, 0.0, most)
 
 
+@dataclass(frozen=True)
+class World:
+    """The true scores of a table's labels, with their spread between seeds in points. Of the first `collapsing`, each
+    seed falls to `low` with a chance of `fall`; their true scores count that. `spread` draws the scores about `scores`,
+    in points."""
+
+    scores: tuple[float, ...]
+    points: float
+    seeds: int
+    spread: float = 0.0
+    collapsing: int = 0
+    fall: float = 0.2
+    low: float = 0.5
+    told_apart: bool = True  # False: all are equally good, so that "the best" is no one
+
+
+def table(random: Any, world: World) -> tuple[list[Candidate], list[float]]:
+    """The candidates of a table, with the untouched model at `low`, and their true scores."""
+    hard = random.normal(0, ITEM, ITEMS)
+    candidates, truths = [], []
+    for place, score in enumerate((world.low, *world.scores)):
+        trained = place > 0
+        true = min(max(score + trained * world.spread / 100 * random.normal(), 0.05), 0.97)
+        falls = random.random(world.seeds) < (world.fall if 0 < place <= world.collapsing else 0.0)
+        right = (
+            answers(random, true, world.seeds, ITEMS, hard, world.points)
+            if trained
+            else answers(random, true, 1, ITEMS, hard)
+        )
+        if falls.any():
+            right[falls] = answers(random, world.low, int(falls.sum()), ITEMS, hard, 1.0)
+        collapses = world.fall if 0 < place <= world.collapsing else 0.0
+        truths.append((1 - collapses) * true + collapses * world.low)
+        candidates.append(
+            Candidate(
+                f"m{place:02d}" if trained else "base", n_train=32 * trained, seeds=len(right), metric="acc",
+                score=float(right.mean()), stderr=0.03, values=tuple(map(tuple, right.tolist())), items=DOCS[:ITEMS],
+                seeded=trained, seed_numbers=tuple(range(len(right))) if trained else (),
+            )
+        )  # fmt: skip
+    return candidates, truths
+
+
+LIKE, LEAD = (0.75,) * 8, (0.75,) * 11
+WORLDS = {
+    "12 equal labels, 3 seeds": World((0.75,) * 12, 2.0, 3, told_apart=False),
+    "12 equal labels, 5 seeds": World((0.75,) * 12, 2.0, 5, told_apart=False),
+    "one of 12 better by 3 points, 3 seeds": World((0.78, *LEAD), 2.0, 3),
+    "one of 12 better by 3 points, 5 seeds": World((0.78, *LEAD), 2.0, 5),
+    "one of 12 better by 5 points, 5 seeds": World((0.80, *LEAD), 2.0, 5),
+    "one of 12 better by 8 points, 5 seeds": World((0.83, *LEAD), 2.0, 5),
+    "8 labels about 2 points apart, 3 seeds": World(LIKE, 2.0, 3, spread=2.0),
+    "8 labels about 2 points apart, 5 seeds": World(LIKE, 2.0, 5, spread=2.0),
+    "8 labels about 5 points apart, 5 seeds": World(LIKE, 2.0, 5, spread=5.0),
+    "2 of 8 collapse, 2 seeds": World((0.82, 0.82, *LIKE[:6]), STABLE, 2, collapsing=2),
+    "2 of 8 collapse, 3 seeds": World((0.82, 0.82, *LIKE[:6]), STABLE, 3, collapsing=2),
+    "2 of 8 collapse, 5 seeds": World((0.82, 0.82, *LIKE[:6]), STABLE, 5, collapsing=2),
+}
+
+
+def recommended(times: int) -> Iterator[Line]:
+    """Row 6: how often what is said of an answer is true, and how far its score is off."""
+    random = numpy.random.default_rng(6)
+    for name, world in WORLDS.items():
+        stated: list[tuple[float, bool]] = []
+        within, high, raw = [], [], []
+        for _ in range(times):
+            candidates, truths = table(random, world)
+            answer = rank_candidates(candidates)
+            assert answer.first
+            assert answer.expected
+            assert answer.confidence
+            chosen = [each.label for each in candidates].index(answer.first.candidate.label)
+            within.append(answer.expected.low <= truths[chosen] <= answer.expected.high)
+            high.append(answer.expected.value - truths[chosen])
+            raw.append((answer.first.candidate.score or 0.0) - truths[chosen])
+            stated.append((answer.confidence.best or 0.0, truths[chosen] >= max(truths)))
+        yield Line(f"{name}: the stated score's interval holds the truth", sum(within) / times, times, 0.93, 1.0)
+        yield Line(f"{name}: the measured mean of the chosen one is too high by", sum(raw) / times, times, -1.0, 1.0)
+        yield Line(f"{name}: its stated score is too high by", sum(high) / times, times, -1.0, 1.0)
+        for low, upper in ((0.8, 0.9), (0.9, 0.95), (0.95, 1.1)) if world.told_apart else ():
+            right = [true for chance, true in stated if low <= chance < upper]
+            if right:
+                least = float(binom.ppf(0.01, len(right), low)) / len(right)
+                what = f"{name}: stated {low:.0%} or more" + (f", below {upper:.0%}" if upper < 1 else "") + ": right"
+                yield Line(what, sum(right) / len(right), len(right), least, 1.0)
+
+
 PARTS: dict[str, Callable[[int], Iterator[Line]]] = {
     "scatter": scatter,
     "ties": ties,
     "scores": single_scores,
     "power": power,
+    "answers": recommended,
     "tuned": tuned,
     "clusters": clusters,
 }

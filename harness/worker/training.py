@@ -123,7 +123,12 @@ class CellTraining:
         with self.meter.phase("score_checkpoints"):
             self.recorder.announce(phase="score_checkpoints")
             scores = self.scorer.score(model, (*cell.learn, *cell.retain)).scores
-        self.context.findings.checkpoints += [Checkpoint(step, **vars(score)) for score in scores]
+        self.context.findings.checkpoints += [
+            Checkpoint(
+                step, score.task, score.role, score.metric, score.value, score.stderr, score.n, score.higher_is_better
+            )
+            for score in scores
+        ]
 
     def score_rung(self, model: nn.Module, step: int, rung: int) -> bool:
         """Score a trial at a rung. Returns whether it lags so far behind the trials before it that it should end."""

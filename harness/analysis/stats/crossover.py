@@ -80,7 +80,7 @@ def lead_correlations(pairs: Sequence[tuple[Arm, Arm]]) -> Array:
     rows = [tuple(numpy.asarray(arm.rows, dtype=float) for arm in pair) for pair in pairs]
     apart = numpy.stack([a.mean(axis=0) - b.mean(axis=0) for a, b in rows])
     covariance = numpy.cov(apart) / apart.shape[1]
-    of_seeds = numpy.array([sum(float(arm.mean(axis=1).var(ddof=1)) / len(arm) for arm in pair) for pair in rows])
+    of_seeds = numpy.array([sum(seed_variance(arm) for arm in pair) for pair in rows])
     lasting = 0.0
     numbers = {arm.seeds for pair in pairs for arm in pair if arm.seeded}
     if len(numbers) == 1 and all(len(seeds) > 1 for seeds in numbers):
@@ -94,6 +94,11 @@ def lead_correlations(pairs: Sequence[tuple[Arm, Arm]]) -> Array:
     share = numpy.full(covariance.shape, lasting)
     numpy.fill_diagonal(share, 1.0)
     return correlation(covariance + share * numpy.sqrt(of_seeds[:, None] * of_seeds))
+
+
+def seed_variance(rows: Array) -> float:
+    """Returns the variance of a mean over seeds, from values [seeds, items]; 0 where there is one seed."""
+    return float(rows.mean(axis=1).var(ddof=1)) / len(rows) if len(rows) > 1 else 0.0
 
 
 def leads_from(logs: Array, leads: Array, last: int) -> Array:
