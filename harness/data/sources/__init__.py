@@ -31,8 +31,8 @@ def kind_of(source: Source) -> SourceKind:
 
 
 def parse(text: str, sha256: str = "") -> Source:
-    """Turn a source's text, such as hf:org/name, into a Source. Raises SourceError with what was got and what is
-    allowed."""
+    """Turn a source's text, such as hf:org/name, into a Source; `sha256` is its expected digest, if one is known.
+    Raises SourceError with what was got and what is allowed."""
     prefix, _, rest = text.strip().partition(":")
     allowed = f"Allowed: {', '.join(kind.form for kind in all_kinds().values())}."
     if prefix not in all_kinds():
