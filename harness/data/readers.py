@@ -14,8 +14,9 @@ Document = dict[str, str]
 
 
 def read(path: Path, reader: str, options: Mapping[str, object]) -> Iterator[Document]:
-    """Yield the documents of a file or folder. The reader `auto` goes by the ending: .csv, .tsv, .jsonl, .json or .tab;
-    a folder is read by `read_folders`. Raises TaskError for an unknown reader."""
+    """Yield the documents of a file or folder; `options` are arguments of the reader's function (`read_csv`:
+    delimiter). The reader `auto` goes by the ending: .csv, .tsv, .jsonl, .json or .tab; a folder is read by
+    `read_folders`. Raises TaskError for an unknown reader."""
     if reader == "auto":
         reader = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "orange"}.get(
             path.suffix.lower(), "folders" if path.is_dir() else path.suffix or "none"
@@ -26,7 +27,8 @@ def read(path: Path, reader: str, options: Mapping[str, object]) -> Iterator[Doc
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[Document]:
-    """Yield a document for each row of a CSV file; its first line names the columns."""
+    """Yield a document for each row of a CSV file; its first line names the columns. Values beyond them are dropped,
+    missing ones are ""."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
         for row in csv.DictReader(file, delimiter=delimiter):
