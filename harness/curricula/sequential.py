@@ -74,13 +74,14 @@ class Sequential(Curriculum):
             yield f"steps is {train.steps}, and there are {len(order)} tasks to learn. Raise steps."
 
     def order(self, task: str) -> tuple[str, ...]:
-        """Return the tasks in the order in which they are learned."""
+        """Return the tasks in the order in which they are learned; `task` is the suite's own."""
         return tuple(self.tasks) if task in self.tasks else (task, *self.tasks)
 
     def learns(self, task: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys([task, *self.tasks]))
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        """Return a stage for each task, in order, with rows of the earlier tasks mixed in by `replay`."""
         order = self.order(context.task)
         rows = {name: context.rows(model, context.examples(task=name)) for name in order}
         own = [1.0 if place == 0 else 1 - self.replay for place in range(len(order))]
@@ -98,6 +99,8 @@ class Sequential(Curriculum):
         return stages
 
     def summary(self, history: Sequence[tuple[str, Sequence[Score]]]) -> list[Fact]:
+        """Return the matrix of scores as facts and, where all tasks have the same headline metric, their averages.
+        `history` is (stage, scores of all learned tasks after it) in order."""
         facts = [
             Fact(f"after:{stage}:{score.task}:{score.metric}", score.value, score.metric, score.higher_is_better)
             for stage, scores in history
