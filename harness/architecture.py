@@ -88,9 +88,11 @@ class Network:
         return sum(map(math.prod, self.weights.values()))
 
     def linears(self, targets: str | Sequence[str] = "all-linear") -> dict[str, Shape]:
-        """Return the linear layers inside the decoder as {name in `weights`: (out, in)}, without the output layer.
+        """Return the linear layers inside the decoder (those named `…_proj`, without the output layer) as {name in
+        `weights`: (out, in)}.
 
-        `targets` chooses among them by peft's rules: a pattern for the whole name, or the ends of names.
+        `targets` chooses among them by peft's rules: "all-linear", a pattern for the whole name, or a list of the ends
+        of names.
         """
         return {
             name: self.weights[name]

@@ -127,7 +127,7 @@ class Sequential(Curriculum):
 def average(matrix: Sequence[Sequence[float]]) -> float:
     """Return the average accuracy, ACC = 1/T Σ_j R[T][j] (Lopez-Paz & Ranzato 2017).
 
-    R[i][j] is the score of task j after stage i of T.
+    `matrix` is R: R[i][j] is the score of task j after stage i of T.
     """
     return sum(matrix[-1]) / len(matrix)
 
@@ -135,7 +135,7 @@ def average(matrix: Sequence[Sequence[float]]) -> float:
 def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
     """Return the backward transfer, BWT = 1/(T-1) Σ_{j<T} (R[T][j] - R[j][j]) (Lopez-Paz & Ranzato 2017).
 
-    R[i][j] is the score of task j after stage i of T, in the metric's own direction.
+    `matrix` is R: R[i][j] is the score of task j after stage i of T, in the metric's own direction.
     """
     earlier = range(len(matrix) - 1)
     return sum(matrix[-1][task] - matrix[task][task] for task in earlier) / len(earlier)
@@ -144,8 +144,8 @@ def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
 def forgetting(matrix: Sequence[Sequence[float]], higher_is_better: bool = True) -> float:
     """Return the forgetting, F = 1/(T-1) Σ_{j<T} (max_{l<T} R[l][j] - R[T][j]) (Chaudhry et al. 2018).
 
-    R[i][j] is the score of task j after stage i of T. The best earlier score may come from before the task was learned.
-    Positive is worse, whichever direction the metric has.
+    `matrix` is R: R[i][j] is the score of task j after stage i of T. The best earlier score may come from before the
+    task was learned. Positive is worse, whichever direction the metric has.
     """
     sign = 1 if higher_is_better else -1
     earlier = range(len(matrix) - 1)

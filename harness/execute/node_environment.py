@@ -12,7 +12,8 @@ from harness.records import Environment
 
 
 def environment_here(threads: int) -> Environment:
-    """Returns the environment of the machine that runs this: a node runs it as a task of its own."""
+    """Returns the environment of the machine that runs this, for cells of this many CPU threads: a node runs it as a
+    task of its own."""
     return environment(threads)
 
 

@@ -17,8 +17,8 @@ ERROR = 0.15  # of the prediction: a cell is only refused when it would not fit 
 
 @dataclass
 class Device:
-    """One device: the CPU with the machine's memory, or one GPU with its own. `held` maps the spec digests of cells on
-    it to their predicted bytes."""
+    """One device: the CPU with the machine's memory, or one GPU with its own. `slots` is the number of cells that it
+    takes at a time; `held` maps the spec digests of cells on it to their predicted bytes."""
 
     name: str  # "cpu", or as CUDA_VISIBLE_DEVICES names it
     capacity: int  # bytes; 0 where it is not known: then memory is no reason to refuse

@@ -37,11 +37,12 @@ def turns(cells: Sequence[Cell]) -> dict[str, int]:
 
 
 class Queue:
-    """The cells of a plan with their states: "to do", "running", or the status they ended with.
+    """The cells of a plan with their states by spec digest: "to do", "running", or the status they ended with.
 
-    `cells` are in the plan's order: needed cells come first. `seconds` returns the expected seconds of a cell. Among
-    cells of the same turn, the one goes first whose own seconds plus those of the longest chain of cells that wait for
-    it are most, so that all slots end together. Equal cells go in the order of their digests, which favours no label.
+    `cells` are in the plan's order: needed cells come first. `states` is kept up to date. `seconds` returns the
+    expected seconds of a cell. Among cells of the same turn (`turns`), the one goes first whose own seconds plus those
+    of the longest chain of cells that wait for it are most, so that all slots end together. Equal cells go in the order
+    of their digests, which favours no label.
     """
 
     def __init__(self, cells: Sequence[Cell], states: dict[str, str], seconds: Callable[[Cell], float]):

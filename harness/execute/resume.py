@@ -79,7 +79,8 @@ def plan_state(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] 
 
 def set_back(plan: Plan, states: dict[str, str], folder_of: Callable[[str], Path]) -> set[str]:
     """Returns the spec digests of cells that become "to do" again: finished needs whose weights are gone, and cells
-    that a need, now to do again, had blocked. `folder_of` returns the attempt folder of a finished cell."""
+    that a need, now to do again, had blocked. `states` maps spec digests to states; `folder_of` returns the attempt
+    folder of the finished cell with this spec digest."""
     needed = {need for cell in plan.cells if states[cell.spec_digest] == TO_DO for need in cell.loads.values()}
     lost = {name for name in needed if states.get(name) == Status.DONE and not weights_are_whole(folder_of(name))}
     freed = {

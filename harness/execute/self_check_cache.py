@@ -32,8 +32,8 @@ def check_instruments(
     threads: int,
     announce: Callable[[str], None] = lambda model: None,
 ) -> dict[str, list[Check]]:
-    """Returns model -> its checks, for every base model of a plan, with the settings that the untouched model is scored
-    with.
+    """Returns model -> its self-checks, for every base model of a plan, with the settings that the untouched model is
+    scored with.
 
     Checks come from this machine's cache or are done now (`announce` is called with the model's name first). They are
     copied into the folder `results`, in place of older ones. Raises UserError when they cannot be run at all.

@@ -119,8 +119,8 @@ def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[s
 
 
 def impossible_corruptions(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Yield a problem for each `corrupt:` entry that a learned task cannot have (no classes), or that would change
-    nothing."""
+    """Yield a problem for each value of a `corrupt:` entry that some learned task cannot have (no classes, too few
+    examples of one) or that would change nothing."""
     for place, corrupt in enumerate(suite.corrupt):
         for task, sizes in learned(suite, facts).items():
             for name, message in refusals(corrupt, facts.tasks[task], sizes, suite.seeds):

@@ -206,7 +206,7 @@ class Count:
 
     @property
     def each(self) -> int:
-        """Bytes of one number in the output of a linear layer or of attention."""
+        """Bytes of one number in the output of a linear layer or of attention: 2 under autocast, else 4."""
         return 2 if self.autocast else FLOAT
 
     def training(self, lengths: LengthFacts, n_train: int) -> tuple[int, int, int]:
@@ -293,8 +293,8 @@ class Count:
         return 2 * self.each * max(map(math.prod, self.network.linears().values())) if self.method.quantize else 0
 
     def head(self, batch: int, places: int) -> int:
-        """Return the bytes of logits, log-probabilities and their gradients, at `places` of each sequence of a
-        batch."""
+        """Return the bytes of logits, log-probabilities and their gradients, where each of `batch` sequences predicts
+        at `places` places."""
         return LOGITS * FLOAT * batch * places * self.network.vocabulary
 
     def backward(self, rows: int) -> int:

@@ -144,8 +144,8 @@ class CellMaker:
     studies: dict[StudyOf, str]
 
     def bare(self, model: str) -> Cell:
-        """Return the cell of the untouched base model, scored on every task that any label learns here; gains are
-        measured from it."""
+        """Return the cell of the untouched base model, from which gains are measured: scored on the maker's task, the
+        suite's retained tasks and every task that a label learns beside it."""
         label = next(label for label in self.suite.labels if label.name == BASE)
         learned = [name for other in self.suite.labels for name in other.recipe.learns(self.task)]
         retain = tuple(name for name in dict.fromkeys([*self.suite.retain, *learned]) if name != self.task)
@@ -179,7 +179,8 @@ class CellMaker:
     def study(
         self, tune: TuneSettings, label: Variant, model: str, n_train: int, quality: Quality, baseline: str, of: int
     ) -> Iterator[Cell]:
-        """Yield the cells that the trials of a label's study of the seed `of` need, then the study.
+        """Yield the cells that the trials of a label's study of the seed `of` need, then the study; nothing where there
+        is no setting to search. `baseline` is the spec digest of the base model's cell.
 
         With `warm_start` the study also needs the study of the same seed at the next smaller size or, at the smallest
         size, the one of the model that comes before in the suite.

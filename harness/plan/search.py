@@ -70,7 +70,7 @@ class StudySearch:
     @property
     def most(self) -> float:
         """The largest number of trials: as many as the budget allows or, for the sampler grid, as many as there are
-        points."""
+        points besides the first settings, if those are fewer."""
         return min(self.how.get("trials") or MOST_TRIALS, len(self.first) + len(self.grid) if self.grid else math.inf)
 
     def ask(self) -> list[Proposal]:
@@ -225,8 +225,9 @@ def should_prune(trial: JsonObject, earlier: Sequence[EarlierTrial], reached: Se
 
 
 def lags_by_item(earlier: Sequence[EarlierTrial], now: RungScore) -> bool:
-    """Return whether Optuna's Wilcoxon pruner would end a trial: it compares the trial's validation items with those of
-    the best earlier trial at the same rung."""
+    """Return whether Optuna's Wilcoxon pruner would end a trial: it compares the trial's validation items (`now` is its
+    score at the rung that it has reached) with those of the best earlier trial at the same rung. False where no earlier
+    trial ended well with a score there."""
     import optuna
 
     at_rung = [

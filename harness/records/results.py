@@ -117,7 +117,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step (split "train") or one validation pass (split "validation").
+    """One optimiser step (split "train") or one validation pass (split "validation", after `step` optimiser steps).
 
     `loss` is what was minimised, with every term that a method or an objective adds. `cross_entropy` is that of the
     task's answers alone, in nats per answer token; None where a step has no answer tokens (general text, a
@@ -235,10 +235,11 @@ class Check:
 class CellResult:
     """The result of one attempt at a cell, as `result.json` holds it. Per-item values lie in `items.parquet` beside it.
 
-    `beside` lists the keys of cells that ran on the same machine at the same time; if there are any, the attempt is
-    `contended` and its timings say little. `device` is where it ran: "cpu", "cuda:0", a node's name. `tuned` are
-    settings, by full name, that a study chose: in a study's result its choice, in a cell's result those that it ran
-    with. `trials` are those of a study, `intermediate` the scores of a trial at rungs.
+    `reason` says why it ended with its `status`; `started` is in ISO 8601. `beside` lists the keys of cells that shared
+    a device with it at some time; if there are any, the attempt is `contended` and its timings say little. `device` is
+    where it ran: "cpu", "cuda:0", a node's name. `tuned` are settings, by full name, that a study chose: in a study's
+    result its choice, in a cell's result those that it ran with. `trials` are those of a study, `intermediate` the
+    scores of a trial at rungs.
     """
 
     attempt_id: str
@@ -311,11 +312,12 @@ FAILED_SEEDS: FailedSeeds = "base"
 
 
 class RunRecord(TypedDict):
-    """A run of a suite, as `runs/<run_id>.json` holds it: `started` and `finished` in ISO 8601, None while it runs.
+    """A run of a suite, as `runs/<run_id>.json` holds it. `started` and `finished` are in ISO 8601; while it runs,
+    `finished` is None and `status` "running", later "done", "failed" or "interrupted".
 
     `margin` is the difference of scores that does not matter; `failed_seeds` says what a seed that ended badly counts
-    as. `only_cells` are the patterns of `--only`, empty for the whole suite. `members` are the run's cells
-    (`Cell.member`).
+    as. `command` is the command line, `only_cells` are the patterns of its `--only`, empty for the whole suite.
+    `members` are the run's cells (`Cell.member`).
     """
 
     run_id: str

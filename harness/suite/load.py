@@ -249,8 +249,8 @@ def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
 
 
 def check_labels(labels: list[Variant], lines: Lines) -> Iterator[Problem]:
-    """Yield a problem for each label with the same method and settings as an earlier one: both would be one cell, and
-    the second would vanish from plan and report."""
+    """Yield a problem for each label that names the same method, settings, training, objectives and curriculum as an
+    earlier one: both would be one cell, and the second would vanish from plan and report."""
     seen: dict[str, str] = {}
     for label in labels:
         method = label.method

@@ -157,8 +157,8 @@ def read_form(entry: dict[str, Any], lines: Lines, where: Keys) -> tuple[Variant
 
 
 def read_method(name: str, file: VariantFile, lines: Lines, where: Keys) -> tuple[Method | None, list[Problem]]:
-    """Build the method that an entry names, or that its label names where it has no `method:`; return (method, []), or
-    (None, mistakes)."""
+    """Build the method that an entry names, or that its label `name` names where it has no `method:`; return (method,
+    []), or (None, mistakes). `where` are the keys that lead to the entry."""
     method_name = name if file.method is None else file.method
     if isinstance(method_name, list):
         return build_composed(method_name, file.settings, lines, where)

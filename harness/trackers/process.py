@@ -154,7 +154,7 @@ def silence() -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Returns an exception as one line of at most some 300 characters."""
+    """Returns an exception's type and message as one line of at most some 300 characters."""
     words = " ".join(str(error).split()).rstrip(".")
     shown = words if len(words) <= LONGEST_MESSAGE else words[:LONGEST_MESSAGE] + " …"
     return f"{type(error).__name__}: {shown}" if shown else type(error).__name__

@@ -49,7 +49,8 @@ def fetch(source: Source, *, base: Path | None = None, progress: Progress | None
     """Return the local path (a file or a folder) of a source, downloaded first if the cache lacks it.
 
     `base` is the folder that a relative `file:` starts at (else the working folder). `progress` is called with (what,
-    bytes done, bytes in all or 0 if unknown). Raises SourceError, and OfflineError if a network is needed.
+    bytes done, bytes in all or 0 if unknown). Raises SourceError where it cannot be had, and of that OfflineError where
+    only the network is missing.
     """
     kind, base = kind_of(source), base or Path.cwd()
     if (path := kind.cached(source, base)) is not None:

@@ -68,7 +68,7 @@ class SourceKind(ABC):
         """Return the SHA-256 (64 hex digits) that identifies the content at `path`."""
 
     def entry(self, source: Source) -> Path:
-        """Return the source's folder in the cache."""
+        """Return the source's folder in the cache, whether it is there or not. A local kind has none."""
         raise NotImplementedError
 
     def fetch(self, source: Source, report: Progress) -> Path:

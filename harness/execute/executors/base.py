@@ -45,7 +45,8 @@ TAKE_IN_SECONDS = 10.0  # between two openings of the database: each costs a ten
 
 @contextmanager
 def ctrl_c(progress: Progress) -> Iterator[None]:
-    """Handle Ctrl-C within the block: the first asks to stop after what runs, the second raises KeyboardInterrupt.
+    """Handle Ctrl-C within the block: the first asks to stop after what runs (`progress.stopping`), the second raises
+    KeyboardInterrupt. Outside the main thread nothing is handled.
 
     A handler is used instead of catching the exception, so that the first Ctrl-C cannot cut short the taking in of a
     result. SIGTERM, which systems send before they go down, raises KeyboardInterrupt at once.

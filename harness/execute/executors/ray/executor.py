@@ -138,7 +138,8 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return self.known_nodes
 
     def wants(self, cell: Cell) -> dict[str, float]:
-        """Returns the resources that a cell asks of a node, by Ray's names: numbers of GPU and CPU, bytes of memory."""
+        """Returns the resources that a cell asks of a node, by Ray's names: {"GPU", "CPU"} in number on a cluster with
+        GPUs; else {"CPU", "memory"}, its threads and its predicted bytes (left out where unknown)."""
         if self.cuda:
             return {"GPU": devices_of(cell), "CPU": 1}  # what is predicted is the GPU's memory
         wanted: dict[str, float] = {"CPU": self.run_info.threads}
