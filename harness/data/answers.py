@@ -39,7 +39,8 @@ def delimiter_of(task: Task, document: Document, chat: bool = False) -> str:
 
 
 def answer_of(task: Task, document: Document) -> str:
-    """Return the right answer of a document whose answer is written. Raises TaskError where it has none or several."""
+    """Return the right answer of a document whose answer is written. Raises TaskError where it is a list of answers or,
+    in a task of generated text with `doc_to_choice`, no number of a choice."""
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         choices = task.doc_to_choice(document)

@@ -239,7 +239,8 @@ def running_text(
 
     Every text is cut into passages, and what is left over at its end is dropped; `test` texts give one passage each to
     the test split, and nothing to train. texts: as for `passages`. without: the YAML of a task made by `passages`,
-    relative to `base`; a text from which that task scores a passage is left out as a whole.
+    relative to `base`; a text from which that task scores a passage is left out as a whole. sha256 and base are as for
+    `documents`; other options are ignored.
 
     Raises TaskError when nothing is left to learn from.
     """
@@ -392,7 +393,7 @@ def interleave(documents: list[Document], label: str, salt: str = "") -> list[Do
 
 
 def check_columns(documents: list[Document], wanted: Iterable[str]) -> None:
-    """Raise TaskError where there are no documents, or where they lack a column."""
+    """Raise TaskError where there are no documents, or where the first lacks one of the `wanted` columns."""
     if not documents:
         raise TaskError("the source holds no documents")
     for column in wanted:

@@ -245,12 +245,14 @@ def document_hash(document: Document) -> str:
 
 
 def content_hash(document: Document) -> str:
-    """Return a document's SHA-256 without its id columns, so that the same text under two ids counts as a repeat."""
+    """Return a document's SHA-256 without its id columns (`idx`, `id`, `guid`, …), so that the same text under two ids
+    counts as a repeat."""
     return document_hash({key: value for key, value in document.items() if key.lower() not in NUMBERS})
 
 
 def unlearnable(task: Task) -> str:
-    """Return the reason why a task cannot be trained on, or an empty string."""
+    """Return the reason why a task cannot be trained on, or an empty string. The form of its answers is judged by the
+    first training document."""
     if getattr(task, "MULTIMODAL", False):
         return "it has images or sound, and only text is learned here."
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
@@ -305,7 +307,8 @@ def learning_docs(task: Task) -> tuple[list[Document], list[Document]]:
 
 
 def for_validation(task: Task) -> Task:
-    """Return a copy of a task that scores its validation documents and cannot reach its test documents.
+    """Return a copy of a task that scores its validation documents and cannot reach its test documents. Its few-shot
+    examples are neither of both.
 
     lm-eval scores a task's test split by default; the choice of a setting must not see it. Raises TaskError where there
     are no validation documents.
@@ -387,8 +390,8 @@ def wrong_answers(task: Task, one: Example) -> list[Example]:
 def mark(task: Task, one: Example, answer: str) -> float:
     """Return the score of a generated answer to an example; higher is better.
 
-    Multiple choice: 1 if the answer begins with the target and with no longer choice, else 0. Generated text: the
-    task's headline metric, negated where lower is better. Raises TaskError where the metric has no value for one item.
+    Generated text: the task's headline metric, negated where lower is better. Any other task: 1 if the answer begins
+    with the target and with no longer choice, else 0. Raises TaskError where the metric has no value for one item.
     """
     given, wanted = answer.strip(), one.target.strip()
     if task.OUTPUT_TYPE != "generate_until":
@@ -437,8 +440,9 @@ def encode(
 
     Labels are -100 outside the answer, so that the loss is on answer tokens only. `encoder` is the scorer's own
     function (context, continuation) -> token ids of each, so that training and scoring see the same tokens; `writer` is
-    the one for answers that the model writes (by default the same). A context too long for `max_length` loses its
-    start, except for what opens every text (`openings`, see `cut_left`). `end` is the end-of-text token.
+    the one for answers that the model writes (by default the same). A context too long for `max_length` tokens loses
+    its start, except for what opens every text (`openings`, see `cut_left`); an answer that is too long by itself loses
+    its end. `end` is the end-of-text token.
     """
     rows, cut = [], []
     for given in examples:
