@@ -59,31 +59,40 @@ class Network:
 
     @property
     def vocabulary(self) -> int:
+        """The number of tokens in the vocabulary: the rows of the embedding."""
         return self.weights[self.embedding][0]
 
     @property
     def hidden(self) -> int:
+        """The width of the hidden state: numbers for each token between two layers."""
         return self.weights[self.embedding][1]
 
     @property
     def heads(self) -> int:
+        """The number of attention heads that a layer has for queries."""
         return int(self.config["num_attention_heads"])
 
     @property
     def key_heads(self) -> int:
+        """The number of attention heads that a layer has for keys, and for values: fewer than `heads` with grouped
+        queries."""
         return int(self.config.get("num_key_value_heads") or self.heads)
 
     @property
     def max_length(self) -> int:
+        """The most tokens of a sequence; 2048 where the configuration does not say."""
         return int(self.config.get("max_position_embeddings") or 2048)
 
     def parameters(self) -> int:
+        """Return the number of parameters; tied weights count once."""
         return sum(map(math.prod, self.weights.values()))
 
     def linears(self, targets: str | Sequence[str] = "all-linear") -> dict[str, Shape]:
-        """Return the linear layers inside the decoder as {name in `weights`: (out, in)}, without the output layer.
+        """Return the linear layers inside the decoder (those named `…_proj`, without the output layer) as {name in
+        `weights`: (out, in)}.
 
-        `targets` chooses among them by peft's rules: a pattern for the whole name, or the ends of names.
+        `targets` chooses among them by peft's rules: "all-linear", a pattern for the whole name, or a list of the ends
+        of names.
         """
         return {
             name: self.weights[name]
@@ -93,8 +102,8 @@ class Network:
         }
 
     def unmatched(self, targets: str | Sequence[str]) -> Iterator[str]:
-        """Yield a message for each target that matches no linear layer of this model; peft silently ignores such
-        targets."""
+        """Yield a message for each entry of `targets` (as for `linears`) that names no linear layer of this model. peft
+        silently ignores such entries."""
         names = [name.removesuffix(".weight") for name in (*self.weights, "lm_head.weight")]
         linears = [name.removesuffix(".weight") for name in self.linears()]
         if isinstance(targets, str):
@@ -116,8 +125,8 @@ class Network:
 
 
 def sample(layers: int = 128) -> Network:
-    """Return a small made-up network of Llama's form, to find out which tensors a method trains without any
-    checkpoint."""
+    """Return a small made-up network of Llama's form with this many decoder layers, to find out without any checkpoint
+    which tensors a method trains."""
     weights: dict[str, Shape] = {"model.embed_tokens.weight": (32, 8), "model.norm.weight": (8,)}
     for place in range(layers):
         for part in LINEARS:
@@ -128,7 +137,8 @@ def sample(layers: int = 128) -> Network:
 
 
 def is_target(layer: str, targets: str | Sequence[str]) -> bool:
-    """Return whether peft would adapt the linear layer of this name."""
+    """Return whether peft would adapt the linear layer of this name, such as "model.layers.0.mlp.up_proj". `targets` is
+    "all-linear" (any layer), a pattern for the whole name, or a list of names that it may end with."""
     if targets == "all-linear":
         return True
     if isinstance(targets, str):
@@ -137,7 +147,8 @@ def is_target(layer: str, targets: str | Sequence[str]) -> bool:
 
 
 def read_network(folder: Path) -> Network | None:
-    """Return the network of a model folder; None where it has no readable config.json and safetensors headers."""
+    """Return the network of a model folder, of a model that also sees or hears only with its text configuration; None
+    where it has no readable config.json and safetensors headers."""
     try:
         config = json.loads((folder / "config.json").read_text())
         weights: dict[str, Shape] = {}

@@ -24,14 +24,14 @@ RESULT_PACKAGES = (
 
 
 def now() -> str:
-    """Returns the time in UTC, as ISO 8601 to the millisecond."""
+    """Returns the current time in UTC as ISO 8601 text, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @cache
 def environment(threads: int) -> Environment:
-    """Returns the environment of this machine and this installation. `threads` is the number that a cell computes
-    with."""
+    """Returns the environment of this machine and this installation, found once for each number of `threads`: the CPU
+    threads that a cell computes with, which are part of `env_digest`."""
     packages = {
         dist.metadata["Name"]: dist.version
         for dist in sorted(importlib.metadata.distributions(), key=lambda dist: str(dist.metadata["Name"]).lower())
@@ -68,7 +68,8 @@ def version_of(name: str) -> str:
 
 
 def accelerators() -> tuple[str, str]:
-    """Returns (names of the visible NVIDIA devices, driver version), or two empty strings."""
+    """Returns (names of the NVIDIA devices that nvidia-smi lists, joined by ", "; driver version). Two empty strings
+    where there are none, or where none is used: torch is built for CPUs, or CUDA_VISIBLE_DEVICES is empty."""
     if "+cpu" in version_of("torch") or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return "", ""
     try:
@@ -101,7 +102,8 @@ def cores() -> int:
 
 
 def git_state() -> tuple[str, bool]:
-    """Returns (commit of the harness, whether tracked files differ from it); ("", False) outside a checkout."""
+    """Returns (commit of the checkout that this code lies in, whether tracked files differ from that commit); ("",
+    False) outside a checkout."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:

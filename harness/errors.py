@@ -37,7 +37,8 @@ class UserError(TunebenchError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in a file: what the file has, and what would be right."""
+    """One mistake in a file. `message` says what the file has and what would be right; `line` counts from 1. An empty
+    `file` or a `line` of 0 is not known and left out of the text."""
 
     message: str
     file: str = ""
@@ -49,7 +50,7 @@ class Problem:
 
 
 class SuiteError(UserError):
-    """All mistakes of one suite, gathered, in the order of their lines."""
+    """All mistakes of one suite at once. `problems` has them by file and line, the message one on each line."""
 
     def __init__(self, problems: Iterable[Problem]):
         self.problems = tuple(sorted(problems, key=lambda problem: (problem.file, problem.line)))
@@ -57,7 +58,7 @@ class SuiteError(UserError):
 
 
 class TaskError(UserError):
-    """A task that cannot be loaded, or whose shape cannot be learned; says which and why."""
+    """A task that cannot be loaded, or that gives no examples to learn from; the message says which task and why."""
 
 
 class SourceError(UserError):
@@ -73,7 +74,7 @@ class StoreError(UserError):
 
 
 class DamagedStore(StoreError):
-    """Files that are not what tunebench wrote; nothing is written over."""
+    """A results folder or database whose content is not what tunebench wrote; nothing in it is overwritten."""
 
 
 class NewerStore(StoreError):
@@ -89,8 +90,8 @@ class FullDisk(StoreError):
 
 
 class CellError(TunebenchError):
-    """An error that ends one cell; the other cells go on. `status` is how the attempt ended, as the store records
-    it."""
+    """An error that ends one cell while the other cells go on. `status` is what the store records as the end of the
+    attempt."""
 
     status = "failed"
 
@@ -120,7 +121,8 @@ class Unavailable(CellError):
 
 
 def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> str:
-    """Return the message for an unknown name: the name, the nearest match, and the allowed names.
+    """Return the message for an unknown name `got`: the name, its nearest match in `allowed`, the first 20 allowed
+    names in order of the alphabet, and the sentence `hint`. `kind` is the noun for what is named.
 
     Example: ``unknown("method", "lorra", ["lora", "full"])``.
     """
@@ -137,5 +139,6 @@ def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> s
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun in the right form: "1 model", "2 models"."""
+    """Return a number with its noun in the right form: "1 model", "2 models". `plural` is for nouns that take more than
+    an "s"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

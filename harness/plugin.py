@@ -22,8 +22,8 @@ Found = TypeVar("Found")
 
 @cache
 def annotations_of(kind: type) -> Settings:
-    """Return {field: type} of a class's annotated public fields. Cached, because a plan needs it for each of its
-    cells."""
+    """Return {field: type} of a class's annotated public fields, inherited ones too; a ClassVar is no field. Cached,
+    because a plan needs it for each of its cells."""
     return {
         key: hint
         for key, hint in get_type_hints(kind).items()
@@ -32,7 +32,9 @@ def annotations_of(kind: type) -> Settings:
 
 
 class Configurable:
-    """A named thing with settings. The docstring's first line is what listings and the report show."""
+    """Base of methods, objectives and curricula: a named thing whose annotated public fields are its settings, given to
+    the constructor by keyword. An unknown setting raises ValueError. The docstring's first line is what listings and
+    the report show."""
 
     name: ClassVar[str] = ""
     kind: ClassVar[str] = "thing"  # as messages call it: method, objective, curriculum
@@ -65,7 +67,7 @@ class Configurable:
 
     @property
     def identity(self) -> Settings:
-        """The settings that are part of a cell's identity.
+        """The settings that are part of a cell's identity, as {YAML key: value}.
 
         Settings of `later` at their defaults are left out, so that results from before them are still found.
         """
@@ -73,12 +75,13 @@ class Configurable:
         return {k: value for k, value in self.settings.items() if k not in self.later or value != fields[k]}
 
     def problems(self) -> Iterable[str]:
-        """Return what is wrong with this combination of settings, beyond their types; subclasses override it."""
+        """Return a message for each thing that is wrong with this combination of settings, beyond their types;
+        subclasses override it."""
         return ()
 
     def mistakes(self) -> Iterable[str]:
-        """Return everything that is wrong with these settings: `problems`, and what the base class checks for every
-        kind."""
+        """Return a message for everything that is wrong with these settings: `problems`, and what the base class checks
+        for every kind."""
         return self.problems()
 
     def skip(self) -> str | None:
@@ -91,7 +94,8 @@ class Configurable:
 
 
 def inside(kind: type, module: str) -> bool:
-    """Return whether a class is defined in a module, or in a package of that name."""
+    """Return whether a class is defined in the module of this dotted name, or in a module of the package of that
+    name."""
     return f"{kind.__module__}.".startswith(f"{module}.")
 
 

@@ -67,27 +67,30 @@ class Curriculum(Configurable):
     # --- planning: pure, no torch ---
 
     def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
-        """Yield why the curriculum cannot be used with a method or with training settings."""
+        """Yield why the curriculum cannot be used with a method or with training settings; nothing where it can."""
         if not method.is_language_model:
             yield f"{method.name} has the answers of one task for its output, and {self.name} learns other text too."
 
     def clashes(self, task: str, train: TrainSettings) -> Iterable[str]:
-        """Return why the curriculum cannot be used with a suite's task; empty where it can."""
+        """Return why the curriculum cannot be used where the suite learns `task` with these training settings; empty
+        where it can."""
         return ()
 
     def learns(self, task: str) -> tuple[str, ...]:
-        """Return the tasks that are learned, and scored in the end; the first is the suite's."""
+        """Return the tasks that are learned, and scored in the end, where the suite learns `task`; that one comes
+        first."""
         return (task,)
 
     def reads(self, task: str) -> tuple[str, ...]:
-        """Return other tasks whose training text the curriculum uses without being scored on them."""
+        """Return the names of further tasks whose training text the curriculum uses where the suite learns `task`.
+        Reading one does not score it; the suite may also retain it."""
         return ()
 
     # --- working: inside the worker's process ---
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
-        """Return the stages, in order, with encoded rows. `model` is attached; its scorer decides how rows are
-        encoded."""
+        """Return the stages, in order, with encoded rows. `model` is attached; its scorer decides how rows are encoded.
+        `context` gives the cell's examples, texts and settings."""
         raise NotImplementedError
 
     def summary(self, history: Sequence[tuple[str, Sequence[Score]]]) -> list[Fact]:
@@ -97,7 +100,8 @@ class Curriculum(Configurable):
 
 
 def rows_of_steps(context: Context, shares: Sequence[float], passes: Sequence[float]) -> list[int]:
-    """Return how many rows each stage learns: its share of the cell's steps, or `passes[i]` rows for each epoch.
+    """Return how many rows each stage learns: its share of the cell's steps or, where the cell trains by epochs,
+    `passes[i]` rows for each epoch of stage i. `context` has the cell's settings.
 
     Steps are rounded so that they sum to the cell's; shares sum to 1.
     """
@@ -110,7 +114,8 @@ def rows_of_steps(context: Context, shares: Sequence[float], passes: Sequence[fl
 
 
 def mixture(parts: Mapping[str, Sequence[Row]], shares: Mapping[str, float], count: int, salt: object) -> list[Row]:
-    """Return `count` rows in the order in which they are learned, mixed everywhere in proportion to `shares`.
+    """Return `count` rows in the order in which they are learned, mixed everywhere in proportion to `shares`. Both
+    mappings have the names of the parts; a part without a share above 0 is left out.
 
     Each next row comes from the part that is furthest behind its share, so no part is ever a whole row ahead of its
     share. A part's rows are shuffled (by `salt`), and shuffled anew each time all have been used. Where more than one
@@ -131,13 +136,13 @@ def mixture(parts: Mapping[str, Sequence[Row]], shares: Mapping[str, float], cou
 
 
 def aside(rows: Sequence[Row]) -> list[Row]:
-    """Mark rows that are learned beside the tasks, such as general text: their loss is minimised, but is left out of
-    the cross-entropy of the tasks' answers."""
+    """Return copies of rows marked as learned beside the tasks, such as general text: their loss is minimised, but is
+    left out of the cross-entropy of the tasks' answers."""
     return [{**row, ASIDE: True} for row in rows]
 
 
 def endless(rows: Sequence[Row], salt: str) -> Iterator[Row]:
-    """Yield rows without end, each pass over them in another order."""
+    """Yield rows without end, each pass over them in another order, drawn by `salt`."""
     number = 0
     while True:
         order = list(range(len(rows)))
@@ -147,11 +152,13 @@ def endless(rows: Sequence[Row], salt: str) -> Iterator[Row]:
 
 
 def answer_tokens(row: Row) -> int:
+    """Return how many tokens of a row count in the loss: those whose label is not -100."""
     return sum(label != -100 for label in row["labels"])
 
 
 def weight_problems(weights: Mapping[str, float], tasks: Sequence[str]) -> Iterator[str]:
-    """Yield what is wrong with the weights by which a curriculum mixes tasks."""
+    """Yield what is wrong with the weights (task -> weight) by which a curriculum mixes `tasks`, those that it
+    learns."""
     for name, weight in weights.items():
         if name not in tasks:
             yield f"weights names {name!r}, which is not learned here. The tasks are {', '.join(tasks)}."

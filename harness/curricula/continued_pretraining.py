@@ -58,6 +58,7 @@ class ContinuedPretraining(Curriculum):
         return (self.text,)
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        """Return two stages: the text without validation, then the task."""
         rows, text = context.rows(model, context.examples()), aside(context.text_rows(model, self.text))
         passes = [len(rows) * self.share / (1 - self.share), float(len(rows))]
         first, second = rows_of_steps(context, [self.share, 1 - self.share], passes)

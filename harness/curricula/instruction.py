@@ -49,6 +49,7 @@ class Instruction(Curriculum):
         return tuple(dict.fromkeys([task, *self.tasks]))
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        """Return one stage: the learned tasks in the model's chat template, mixed by their weights."""
         render = context.language_model(model).apply_chat_template
         names = self.learns(context.task)
         parts = {name: context.rows(model, context.examples(task=name, render=render)) for name in names}

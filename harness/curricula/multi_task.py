@@ -40,6 +40,7 @@ class MultiTask(Curriculum):
         return tuple(dict.fromkeys([task, *self.tasks]))
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        """Return one stage: the learned tasks, mixed by their weights."""
         parts = {name: context.rows(model, context.examples(task=name)) for name in self.learns(context.task)}
         (count,) = rows_of_steps(context, [1.0], [sum(map(len, parts.values()))])
         shares = {name: self.weights.get(name, 1.0) for name in parts}

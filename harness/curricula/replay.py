@@ -36,6 +36,7 @@ class Replay(Curriculum):
         return (self.text,)
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        """Return one stage: the task's rows with general text mixed in. It is validated on the task alone."""
         rows = context.rows(model, context.examples())
         text = aside(context.text_rows(model, self.text))
         (count,) = rows_of_steps(context, [1.0], [len(rows) / (1 - self.share)])

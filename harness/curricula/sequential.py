@@ -74,13 +74,14 @@ class Sequential(Curriculum):
             yield f"steps is {train.steps}, and there are {len(order)} tasks to learn. Raise steps."
 
     def order(self, task: str) -> tuple[str, ...]:
-        """Return the tasks in the order in which they are learned."""
+        """Return the tasks in the order in which they are learned; `task` is the suite's own."""
         return tuple(self.tasks) if task in self.tasks else (task, *self.tasks)
 
     def learns(self, task: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys([task, *self.tasks]))
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        """Return a stage for each task, in order, with rows of the earlier tasks mixed in by `replay`."""
         order = self.order(context.task)
         rows = {name: context.rows(model, context.examples(task=name)) for name in order}
         own = [1.0 if place == 0 else 1 - self.replay for place in range(len(order))]
@@ -98,6 +99,8 @@ class Sequential(Curriculum):
         return stages
 
     def summary(self, history: Sequence[tuple[str, Sequence[Score]]]) -> list[Fact]:
+        """Return the matrix of scores as facts and, where all tasks have the same headline metric, their averages.
+        `history` is (stage, scores of all learned tasks after it) in order."""
         facts = [
             Fact(f"after:{stage}:{score.task}:{score.metric}", score.value, score.metric, score.higher_is_better)
             for stage, scores in history
@@ -124,7 +127,7 @@ class Sequential(Curriculum):
 def average(matrix: Sequence[Sequence[float]]) -> float:
     """Return the average accuracy, ACC = 1/T Σ_j R[T][j] (Lopez-Paz & Ranzato 2017).
 
-    R[i][j] is the score of task j after stage i of T.
+    `matrix` is R: R[i][j] is the score of task j after stage i of T.
     """
     return sum(matrix[-1]) / len(matrix)
 
@@ -132,7 +135,7 @@ def average(matrix: Sequence[Sequence[float]]) -> float:
 def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
     """Return the backward transfer, BWT = 1/(T-1) Σ_{j<T} (R[T][j] - R[j][j]) (Lopez-Paz & Ranzato 2017).
 
-    R[i][j] is the score of task j after stage i of T, in the metric's own direction.
+    `matrix` is R: R[i][j] is the score of task j after stage i of T, in the metric's own direction.
     """
     earlier = range(len(matrix) - 1)
     return sum(matrix[-1][task] - matrix[task][task] for task in earlier) / len(earlier)
@@ -141,8 +144,8 @@ def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
 def forgetting(matrix: Sequence[Sequence[float]], higher_is_better: bool = True) -> float:
     """Return the forgetting, F = 1/(T-1) Σ_{j<T} (max_{l<T} R[l][j] - R[T][j]) (Chaudhry et al. 2018).
 
-    R[i][j] is the score of task j after stage i of T. The best earlier score may come from before the task was learned.
-    Positive is worse, whichever direction the metric has.
+    `matrix` is R: R[i][j] is the score of task j after stage i of T. The best earlier score may come from before the
+    task was learned. Positive is worse, whichever direction the metric has.
     """
     sign = 1 if higher_is_better else -1
     earlier = range(len(matrix) - 1)

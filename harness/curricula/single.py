@@ -20,6 +20,7 @@ class Single(Curriculum):
         return ()
 
     def stages(self, model: nn.Module, context: Context) -> list[Stage]:
+        """Return one stage: the cell's own task."""
         rows = context.rows(model, context.examples())
         validation = context.rows(model, context.examples("validation")) if context.settings.eval_every else []
         return [Stage(context.task, rows, validation)]

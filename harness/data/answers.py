@@ -27,8 +27,9 @@ NONE = ("ter", "wer", "cer")
 def delimiter_of(task: Task, document: Document, chat: bool = False) -> str:
     """Return the text, such as a space, that a trained model writes between a document's question and its answer.
 
-    It is empty for a task that scores the answer's likelihood alone, and with `chat`: a chat template ends where the
-    answer begins. A prefix that the task puts there and that ends in no space still needs the delimiter.
+    It is empty for a task that scores the answer's likelihood alone, and with `chat` (questions are asked through a
+    chat template): such a template ends where the answer begins. A prefix that the task puts there and that ends in no
+    space still needs the delimiter.
     """
     if task.OUTPUT_TYPE == "loglikelihood":
         return ""
@@ -38,7 +39,8 @@ def delimiter_of(task: Task, document: Document, chat: bool = False) -> str:
 
 
 def answer_of(task: Task, document: Document) -> str:
-    """Return the right answer of a document whose answer is written. Raises TaskError where it has none or several."""
+    """Return the right answer of a document whose answer is written. Raises TaskError where it is a list of answers or,
+    in a task of generated text with `doc_to_choice`, no number of a choice."""
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         choices = task.doc_to_choice(document)
@@ -54,7 +56,8 @@ def answer_of(task: Task, document: Document) -> str:
 
 
 def heard(text: str, delimiter: str) -> str:
-    """Return a generated text without the delimiter that a trained model puts before its answer."""
+    """Return a generated text without the `delimiter` that a trained model puts before its answer; a text that does not
+    begin with it stays as it is."""
     return text.removeprefix(delimiter)
 
 
@@ -68,8 +71,8 @@ def first_metric(task: Task, values: Mapping[str, object]) -> str:
 
 
 def filtered(task: Task, document: Document, text: str, delimiter: str) -> tuple[str, list[object]]:
-    """Return (a generated text up to its first stop sequence, the responses that the task's first filters make of
-    it)."""
+    """Return (a generated text up to its first stop sequence, the responses that the task's first filters make of it).
+    `delimiter` is taken off the text before the filters see it."""
     from lm_eval.models.utils import postprocess_generated_text
 
     generation = task.config.generation_kwargs or {}
@@ -81,7 +84,8 @@ def filtered(task: Task, document: Document, text: str, delimiter: str) -> tuple
 
 
 def written_score(task: Task, document: Document, text: str, delimiter: str) -> tuple[str, object]:
-    """Return (name of the task's headline metric, its value) for a generated text, as scoring computes it."""
+    """Return (name of the task's headline metric, its value) for a generated text, as scoring computes it. `delimiter`
+    is taken off the text first."""
     values = task.process_results(document, filtered(task, document, text, delimiter)[1])
     metric = first_metric(task, values)
     return metric, values[metric]
@@ -89,8 +93,9 @@ def written_score(task: Task, document: Document, text: str, delimiter: str) -> 
 
 @dataclass(frozen=True)
 class Taught:
-    """A document's right answer as a trained model would write it, and what scoring makes of it: the text up to the
-    first stop sequence, the filtered responses, and the headline metric with its value."""
+    """A document's right answer as a trained model would write it (`text`: the delimiter and the `answer`), and what
+    scoring makes of it: the text up to the first stop sequence, the filtered responses, and the headline metric with
+    its value."""
 
     document: Document
     answer: str
@@ -103,9 +108,10 @@ class Taught:
 
 def unscorable(task: Task, splits: Mapping[str, Sequence[Document]]) -> str:
     """Return the reason why a model that learned a task of generated text perfectly would not score best, or an empty
-    string.
+    string; always empty for other tasks. `splits` maps "scored" and the names of other splits to documents.
 
     Each document's right answer, written as it is taught, goes through the stop sequences, the filters and the metric.
+    Of a large split some 2,000 documents are tried, evenly spaced; scored ones with several right answers are left out.
     """
     if task.OUTPUT_TYPE != "generate_until":
         return ""
@@ -139,8 +145,8 @@ def unscorable(task: Task, splits: Mapping[str, Sequence[Document]]) -> str:
 
 
 def as_taught(task: Task, document: Document) -> Taught:
-    """Return a document's right answer together with what stop sequences, filters and the headline metric make of
-    it."""
+    """Return a document's right answer together with what stop sequences, filters and the headline metric make of it.
+    Raises TaskError where it has no answer or several, and whatever the task's own filters and metric raise."""
     answer, delimiter = answer_of(task, document), delimiter_of(task, document)
     text = f"{delimiter}{answer}"
     stopped, responses = filtered(task, document, text, delimiter)
@@ -150,8 +156,8 @@ def as_taught(task: Task, document: Document) -> Taught:
 
 
 def best_value(metric: str, values: Sequence[float], higher: bool) -> float | None:
-    """Return the value that a perfect answer gets, derived from the metric's name or from the values that right answers
-    get; None where neither settles it. `higher`: whether higher is better."""
+    """Return the value that a perfect answer gets, derived from the metric's name or from `values`, which right answers
+    got; None where neither settles it. `higher`: whether higher is better."""
     name = metric.lower().partition(",")[0]
     if not higher:
         return 0.0 if name in NONE or min(values) == 0 else None
@@ -161,8 +167,8 @@ def best_value(metric: str, values: Sequence[float], higher: bool) -> float | No
 
 
 def unscorable_together(task: Task, metric: str, taught: Sequence[Taught]) -> str:
-    """Return the reason, as `unscorable` does, for a metric that has no value for one document, only for all
-    together."""
+    """Return the reason, as `unscorable` does, for a metric that has no value for one document, only for all together;
+    empty where its value for `taught`, all right answers, is the best or no number."""
     aggregate = task.aggregation().get(metric)
     if not callable(aggregate):
         return ""
@@ -179,10 +185,11 @@ def unscorable_together(task: Task, metric: str, taught: Sequence[Taught]) -> st
 
 
 def outdone(task: Task, one: Taught, others: Sequence[str], higher: bool) -> str:
-    """Return the reason why a document's right answer is not its best one, or an empty string. For metrics whose best
-    value is not known.
+    """Return the reason why the right answer `one` does not score best for its document, or an empty string. For
+    metrics whose best value is not known.
 
-    The reason is that another text of the document scores higher, or that other documents' answers score no less.
+    The reason is that another text of the document scores higher, or that `others`, answers of other documents, score
+    no less. `higher`: whether higher is better.
     """
     sign = 1.0 if higher else -1.0
     own = sign * cast(float, one.value)
@@ -207,8 +214,9 @@ def outdone(task: Task, one: Taught, others: Sequence[str], higher: bool) -> str
 
 
 def complaint(task: Task, one: Taught, best: str, count: int, total: int, value: str = "", hint: str = "") -> str:
-    """Return the message for a task whose right answer does not score best: the document, what was got, what was
-    wanted, what to change. It happens in `count` of `total` documents."""
+    """Return the message for a task whose right answer `one` does not score best: the document, what was got, what was
+    wanted, what to change. It happens in `count` of `total` documents. `best` is the value that it should get, `value`
+    what it got, where that is not its own; `hint` is a sentence before the advice."""
     got = one.responses[0] if len(one.responses) == 1 else one.responses
     where = f"in {count} of {total} documents that were tried" if total > 1 else "in a document that was tried"
     until = (task.config.generation_kwargs or {}).get("until") or []

@@ -31,7 +31,9 @@ LENGTHS_VERSION = 1  # raised by hand when lengths are counted in another way: t
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model that a suite can name. Several `sources` are parts of one file."""
+    """A model that a suite can name. Several `sources` are parts of one file; `sha256` holds the expected digest of
+    each, or nothing. `kind` is "causal", "encoder", or "" for a source that no list describes. `parameters` is their
+    number, 0 where it is not known."""
 
     name: str
     kind: str  # causal | encoder, or "" for a source that no list describes
@@ -47,7 +49,8 @@ Kind = TypeVar("Kind", ModelFacts, TaskFacts, LengthFacts, DataFacts, OverlapFac
 
 @dataclass(frozen=True)
 class Catalog:
-    """The models and tasks that can be named in one project folder (where `suites/` lies)."""
+    """The models and tasks that can be named in one project folder `root` (where `suites/` lies): model name -> entry,
+    and task name -> YAML of the project's own tasks. lm-eval's tasks can be named too."""
 
     root: Path
     models: dict[str, ModelEntry]
@@ -68,7 +71,8 @@ class Catalog:
         raise UserError(unknown("model", name, self.models, f"A source works too: {forms}."))
 
     def model_facts(self, name: str) -> ModelFacts | None:
-        """Return the facts of a fetched model; None before it is fetched, or when its folder is gone."""
+        """Return the facts of a fetched model; None before it is fetched, or when its folder is gone. Raises UserError
+        for an unknown name."""
         path = self.model_facts_path(name)
         facts = read_facts(path, ModelFacts)
         if facts is None or not (Path(facts.folder) / "config.json").exists():
@@ -77,6 +81,8 @@ class Catalog:
         return replace(facts, network=read_network(folder), chat=has_chat_template(folder))
 
     def model_facts_path(self, name: str) -> Path:
+        """Return the file in the cache for a model's facts. It changes with the model's entry and with the files of a
+        local source."""
         entry = self.model(name)
         local = [
             local_stamp(self.root / Path(sources.parse(text).name).expanduser())
@@ -103,10 +109,12 @@ class Catalog:
         return path
 
     def task_facts(self, name: str) -> TaskFacts | None:
-        """Return the facts of a fetched task; None before it is fetched, or when its files have changed."""
+        """Return the facts of a fetched task; None before it is fetched, or when its files have changed. Raises
+        UserError for an unknown name."""
         return read_facts(self.task_facts_path(name), TaskFacts)
 
     def task_facts_path(self, name: str) -> Path:
+        """Return the file in the cache for a task's facts. It changes with all that defines the task (`definition`)."""
         return sources.cache_root() / "facts" / f"task-{definition(self.task_path(name))[:32]}.json"
 
     # --- lengths ---
@@ -117,6 +125,7 @@ class Catalog:
         return read_facts(self.length_facts_path(model, task), LengthFacts)
 
     def length_facts_path(self, model: ModelFacts, task: TaskFacts) -> Path:
+        """Return the file in the cache for how many tokens a task's texts have for a model."""
         what = digest([model.fingerprint, task.fingerprint, LENGTHS_VERSION])
         return sources.cache_root() / "facts" / f"lengths-{what[:32]}.json"
 
@@ -127,6 +136,7 @@ class Catalog:
         return read_facts(self.data_facts_path(task), DataFacts)
 
     def data_facts_path(self, task: TaskFacts) -> Path:
+        """Return the file in the cache for the faults counted in a task's documents."""
         return sources.cache_root() / "facts" / f"data-{digest([task.fingerprint, DATA_VERSION])[:32]}.json"
 
     def overlap_facts(self, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts | None:
@@ -135,6 +145,7 @@ class Catalog:
         return read_facts(self.overlap_facts_path(learned, scored), OverlapFacts)
 
     def overlap_facts_path(self, learned: TaskFacts, scored: TaskFacts) -> Path:
+        """Return the file in the cache for the scored items of one task that are in the learned text of another."""
         what = digest([learned.fingerprint, scored.fingerprint, DATA_VERSION])
         return sources.cache_root() / "facts" / f"overlap-{what[:32]}.json"
 
@@ -161,7 +172,8 @@ def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFac
 
 
 def read_facts(path: Path, kind: type[Kind]) -> Kind | None:
-    """Return the facts stored in a file; None when there is none or it is damaged, so that the facts are made again."""
+    """Return the facts of this kind stored in a file; None when there is none or it is damaged, so that the facts are
+    made again."""
     try:
         stored: dict[str, Any] = json.loads(path.read_text())
         fields: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in stored.items()}
@@ -171,8 +183,8 @@ def read_facts(path: Path, kind: type[Kind]) -> Kind | None:
 
 
 def definition(path: Path) -> str:
-    """Return a digest of everything that defines a task: its YAML, what that includes, its functions, and local data
-    files.
+    """Return a digest of everything that defines the task of a YAML: the YAML, what that includes, its functions, local
+    data files, and lm-eval's version.
 
     Changes of data files are noticed by size and time of change; they are looked for where the task's loader looks.
     """
@@ -185,8 +197,8 @@ def definition(path: Path) -> str:
 
 
 def data_files(path: Path, base: Path) -> list[Path]:
-    """Return the local files that a task's YAML may name: every text in it that is the path of a file or a pattern of
-    paths."""
+    """Return the local files that a task's YAML may name: every text in it that is the path of a file or folder, or a
+    pattern of paths, relative to the folder `base`; none for a YAML that cannot be read."""
     try:
         config = yaml_without_functions(path)
     except (OSError, ValueError):
@@ -232,8 +244,8 @@ def texts(value: object) -> Iterator[str]:
 
 
 def definition_files(path: Path) -> Iterable[Path]:
-    """Return a task's YAML, the YAMLs that it includes, the Python files beside it whose functions it names, and the
-    modules of this package that make documents and examples."""
+    """Return the files that define the task of a YAML: the YAML, those that it includes, the Python files beside it
+    whose functions it names, and the modules of this package that make documents and examples."""
     seen, queue = set(), [path]
     while queue:
         file = queue.pop()
@@ -252,8 +264,8 @@ def definition_files(path: Path) -> Iterable[Path]:
 
 
 def local_stamp(path: Path) -> list[object]:
-    """Return the name, size in bytes and time of change of a local file, or of each file in a folder: cheap, and enough
-    to notice an edit."""
+    """Return [path, size in bytes, time of change] of a local file, or of each file in a folder; only the path where
+    nothing is there. Cheap, and enough to notice an edit."""
     if not path.exists():
         return [str(path)]
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -287,7 +299,8 @@ def lm_eval_tasks() -> dict[str, Path]:
 
 
 def load_catalog(root: Path) -> Catalog:
-    """Read the catalog of a project folder from `suites/models.yaml` and `suites/tasks/*.yaml`. Raises SuiteError."""
+    """Read the catalog of a project folder from `suites/models.yaml` and `suites/tasks/*.yaml`. Raises SuiteError for a
+    list of models that cannot be read; a YAML without a `task:` is passed over."""
     import yaml
 
     models: dict[str, ModelEntry] = {}
@@ -316,11 +329,12 @@ def load_catalog(root: Path) -> Catalog:
 
 
 def as_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Return a text as a tuple of one, and several texts as a tuple."""
     return (value,) if isinstance(value, str) else tuple(value)
 
 
 def find_root(start: Path) -> Path:
-    """Return the nearest folder, from `start` upwards, that holds `suites/`. Raises UserError."""
+    """Return the nearest folder, from `start` upwards, that holds `suites/`. Raises UserError where there is none."""
     for folder in (start, *start.parents):
         if (folder / "suites").is_dir():
             return folder

@@ -43,6 +43,7 @@ def cluster_of(task: Task, document: Document) -> str | None:
 
 
 def is_empty(value: object) -> bool:
+    """Return whether a value names no cluster: it is missing or blank."""
     return value is None or str(value).strip() == ""
 
 
@@ -73,7 +74,8 @@ def cluster_problem(path: Path, column: str, scored: Sequence[Document]) -> Prob
 
 
 def line_of(path: Path) -> tuple[Path, int]:
-    """Return (file, line from 1) where a task's YAML, or a YAML that it includes, names its cluster column."""
+    """Return (file, line from 1) where a task's YAML, or a YAML that it includes, names its cluster column; (`path`, 1)
+    where none does."""
     for file in [path, *(file for file in definition_files(path) if file != path and file.suffix != ".py")]:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         for number, line in enumerate(lines, start=1):
@@ -83,13 +85,14 @@ def line_of(path: Path) -> tuple[Path, int]:
 
 
 def count_clusters(column: str, scored: Iterable[Document]) -> int:
-    """Return the number of clusters among documents; 0 without a column."""
+    """Return the number of clusters among documents, by the column that names a document's cluster; 0 where the column
+    is ""."""
     return len({str(document.get(column)) for document in scored}) if column else 0
 
 
 def items_text(items: int, clusters: int | None, column: str = "") -> str:
     """Return how many items there are in words, such as "200 items in 40 clusters (passage_id)"; `clusters` is 0 or
-    None where items are independent."""
+    None where items are independent, `column` the one that names an item's cluster."""
     if not clusters:
         return counted(items, "item")
     return f"{counted(items, 'item')} in {counted(clusters, 'cluster')}" + (f" ({column})" if column else "")
@@ -112,6 +115,8 @@ class Membership(NamedTuple):
 
 @lru_cache(maxsize=64)
 def membership(clusters: tuple[str, ...]) -> Membership:
+    """Return the items of a task by cluster; `clusters` has the cluster of each item. With a single cluster `effective`
+    is 1 and `factor` 0."""
     import numpy
 
     _, codes, sizes = numpy.unique(numpy.asarray(clusters), return_inverse=True, return_counts=True)
@@ -166,7 +171,8 @@ def independent_units(values: Sequence[Sequence[float]] | Array, clusters: Seque
 
 def effective_items(values: Sequence[float] | Array, clusters: Sequence[str]) -> float:
     """Return the number of independent items that would leave as much error in the mean of `values` [items] as these
-    clustered items do: their number over the design effect (Kish 1965). All items without `clusters`.
+    clustered items do: their number over the design effect (Kish 1965). `clusters` has the cluster of each item;
+    without it, all items count.
 
     Of few clusters in which anything varies the design effect is not known well. So it is averaged with the one of
     clusters whose items are all alike, which counts as `PRIOR` clusters; where nothing varies, that is what is left:
@@ -188,8 +194,9 @@ def effective_items(values: Sequence[float] | Array, clusters: Sequence[str]) ->
 
 
 def mean_test(values: Sequence[float] | Array, clusters: Sequence[str], limit: float = 0.0) -> float:
-    """Return the one-sided p-value of "the mean of `values` [items] is above `limit`" for items in clusters: by
-    Student's t over clusters, or by a sign test over them where they do not vary. 1 for a single cluster."""
+    """Return the one-sided p-value of "the mean of `values` [items] is above `limit`" for items in clusters (`clusters`
+    has the cluster of each; empty: independent items): by Student's t over clusters, or by a sign test over them where
+    they do not vary. 1 for a single cluster."""
     from scipy.special import stdtr
 
     units = independent_units([list(values)], clusters)[0] - limit

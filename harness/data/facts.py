@@ -82,7 +82,8 @@ class DataFacts:
     """Faults of a task's documents.
 
     `empty` counts examples without text or answer by split ("train", "validation", "scored"). `told` is the share of
-    scored items whose question contains the right choice and no other; None for tasks without choices.
+    scored items whose question contains the right choice and no other; None for tasks whose items do not all have the
+    same choices.
     """
 
     task: str
@@ -113,7 +114,7 @@ class OverlapFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts of all models and tasks of a suite, by name.
+    """The facts of all models and tasks of a suite, by name; `data` has the faults of each task's documents.
 
     `lengths`, by (model, task), may be missing: a plan does without them. `overlaps` are by (learned task, scored
     task).

@@ -21,7 +21,8 @@ def _rouge() -> RougeScorer:
 
 
 def overlap(doc: dict[str, str], results: list[str], target: str = "title") -> dict[str, float]:
-    """Return {"rouge_l", "chrf"} (0–1) of one generated text against the document's `target` column."""
+    """Return {"rouge_l", "chrf"} (0–1) of a generated text, the first of `results`, against the column `target` of the
+    document `doc`."""
     from sacrebleu import sentence_chrf
 
     generated, wanted = results[0].strip(), doc[target]

@@ -21,11 +21,13 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
     chat = False  # whether the last requests were made through a chat template
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **options: Any) -> list[Instance] | Instance:
+        """Return lm-eval's requests for a document, and note whether they go through a chat template."""
         self.chat = bool(options.get("apply_chat_template"))
         requests: list[Instance] | Instance = super().construct_requests(doc, ctx, **options)
         return requests
 
     def apply_filters(self) -> list[Instance] | None:
+        """Take the delimiter off every generated answer, then let lm-eval's filters run."""
         if self.OUTPUT_TYPE == "generate_until":
             for request in self.instances:
                 delimiter = delimiter_of(self, request.doc, self.chat)

@@ -21,14 +21,16 @@ EXCERPT = 80  # characters of each
 
 
 def prepare_data(catalog: Catalog, task: TaskFacts) -> DataFacts:
-    """Count the faults in a task's documents, cache them for `check` and `plan`, and return them. Raises TaskError."""
+    """Count the faults in a task's documents, cache them for `check` and `plan`, and return them. Raises TaskError
+    where the task cannot be loaded."""
     facts = examine(task.name, opened(task))
     keep_facts(catalog.data_facts_path(task), facts)
     return facts
 
 
 def prepare_overlap(catalog: Catalog, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts:
-    """Count the scored items of one task that are in the learned text of another (or its own), and cache the result."""
+    """Count the scored items of the task `scored` that are in the learned text of the task `learned` (which may be the
+    same), cache the result and return it. Raises TaskError where a task cannot be loaded."""
     facts = overlap(learned.name, scored.name, opened(learned), opened(scored))
     keep_facts(catalog.overlap_facts_path(learned, scored), facts)
     return facts
@@ -38,8 +40,8 @@ def prepare_overlap(catalog: Catalog, learned: TaskFacts, scored: TaskFacts) -> 
 
 
 def examine(name: str, task: Task) -> DataFacts:
-    """Count a task's empty examples by split, and the share of questions that contain their answer and no other
-    choice."""
+    """Count a task's empty examples by split, and the share of questions that contain their answer and no other choice.
+    `name` is the task's, for the facts."""
     empty: dict[str, int] = {}
     for split, documents in splits_of(task).items():
         empty[split] = sum(1 for document in documents if is_empty(ask(task, document).target, document))
@@ -75,7 +77,8 @@ def share_given_away(task: Task) -> float | None:
 
 
 def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFacts:
-    """Count the scored items of the task `target` that are contained in the training or validation text of `source`."""
+    """Count the scored items of the task `target` that are contained in the training or validation text of `source`.
+    `learned` and `scored` are the names of `source` and `target`, for the facts."""
     score = list(target.eval_docs)
     texts = scored_texts(target, score)
     learn = [document for split, documents in splits_of(source).items() if split != "scored" for document in documents]
@@ -88,7 +91,9 @@ def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFac
 
 
 def splits_of(task: Task) -> dict[str, list[Document]]:
-    """Return {split: its documents as published}; "scored" are the documents that lm-eval scores."""
+    """Return {split: its documents as published}: "scored" are those that lm-eval scores, "train" and "validation"
+    those that may be learned. Either of these is left out where the task has none, and "validation" also where it is
+    scored itself."""
     splits: dict[str, list[Document]] = {"scored": list(task.eval_docs)}
     if not unlearnable(task) or task.has_training_docs():
         splits["train"] = list(task.training_docs()) if task.has_training_docs() else []
@@ -118,8 +123,8 @@ def learned_texts(task: Task, documents: Sequence[Document]) -> list[str]:
 
 
 def ask(task: Task, document: Document) -> Example:
-    """Return a document as question and answer. An answer that is not one text (a list, an index into contexts) is left
-    empty."""
+    """Return a document as question and answer; running text is an answer without a question. An answer that is not one
+    text (a list, an index into contexts) is left empty."""
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return Example("", str(task.doc_to_target(document)), True)
     try:
@@ -140,5 +145,5 @@ def without_template(texts: Sequence[str]) -> list[str]:
 
 
 def shared_start(lists: Sequence[Sequence[str]]) -> int:
-    """Return how many words all the lists begin with in common."""
+    """Return how many words all the lists begin with in common; each list holds the words of a text."""
     return sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*lists, strict=False)))

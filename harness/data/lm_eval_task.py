@@ -32,19 +32,21 @@ class Sampler(Protocol):
 
 
 class Filter(Protocol):
-    """A step that turns generated answers into what is scored."""
+    """A step that turns generated answers into what is scored: `resps` and what it returns hold a list of answers for
+    each document."""
 
     def apply(self, resps: list[list[str]], docs: list[Document]) -> Iterable[list[str]]: ...
 
 
 class FilterSteps(Protocol):
-    """A named sequence of filters; each is constructed when it is used."""
+    """A named sequence of filters of an lm-eval task; each is constructed when it is used."""
 
     filters: Sequence[Callable[[], Filter]]
 
 
 class Task(Protocol):
-    """An lm-eval task with its documents."""
+    """An lm-eval task with its documents: the part of lm-eval's own class that is used here, whose methods mean what
+    they mean there. `eval_docs` and `task_docs` are the documents that are scored."""
 
     OUTPUT_TYPE: str  # multiple_choice, loglikelihood, loglikelihood_rolling or generate_until
     multiple_input: int  # how many contexts an item has, where its choices are contexts; otherwise 0

@@ -51,7 +51,7 @@ UNSPOILT = Corruption()
 
 @dataclass(frozen=True)
 class Quality:
-    """How training data is chosen and corrupted. The default is clean, balanced data."""
+    """How training data is chosen (`select`) and corrupted. The default is clean, balanced data."""
 
     corrupt: Corruption = UNSPOILT
     select: str = "balanced"
@@ -94,7 +94,8 @@ CLEAN = Quality()
 
 
 def rounded(share: float, n: int) -> int:
-    """Return share·n rounded to an integer, halves up; the share counts as the decimal number that was written."""
+    """Return share·n rounded to an integer, halves up; the share is taken as the decimal number that was written, not
+    as its binary approximation."""
     return int(Fraction(str(share)) * n + Fraction(1, 2))
 
 
@@ -116,7 +117,7 @@ def marked(n: int, share: float, salt: str, spared: int = 0) -> list[int]:
 
 
 def flipped(answers: Sequence[tuple[int, int]], share: float, seed: int) -> dict[int, int]:
-    """Return {place: the wrong choice that is taught there} for a `share` of the places.
+    """Return {place: the wrong choice that is taught there} for a `share` of the places, drawn by `seed`.
 
     `answers` lists (right choice, number of choices) by place, both as integers.
     """
@@ -129,8 +130,8 @@ def flipped(answers: Sequence[tuple[int, int]], share: float, seed: int) -> dict
 
 
 def repeated(n: int, share: float, seed: int) -> list[int]:
-    """Return, for each of `n` places, the number of the document there: the next new one, or a repeat of an earlier
-    one.
+    """Return, for each of `n` places, the number of the document there: the next new one (0, 1, …) or, at a `share` of
+    the places, a repeat of an earlier one.
 
     No document is repeated twice before every earlier one has been repeated once.
     """
@@ -166,8 +167,8 @@ def turns(n: int, classes: Sequence[str], ratio: float, seed: int) -> list[str]:
 
 
 def imbalanced(order: Sequence[int], classes: Sequence[str], n: int, ratio: float, seed: int) -> list[int]:
-    """Return the first `n` document numbers of `order` that give the class shares of `turns`; fewer if a class runs
-    out."""
+    """Return the first `n` document numbers of `order` that give the class shares of `turns` with this `ratio`; fewer
+    if a class runs out. `classes` holds the class of each document, by its number."""
     queues: dict[str, Iterator[int]] = {
         name: iter([place for place in order if classes[place] == name]) for name in dict.fromkeys(classes)
     }
@@ -180,6 +181,7 @@ Ask = Callable[[Document], tuple[object, object]]  # a document -> (question, an
 
 def truncated(document: Document, share: float, ask: Ask) -> tuple[Document, int]:
     """Return (the document with a `share` of the words of each of its texts cut off the end, number of words cut).
+    `ask` returns the (question, answer) that a document gives.
 
     A text is a field of several words that the question shows; only the words that it shows count (a task may show the
     first 30). A field that changes the answer is left whole, and at least one word of every text stays.
@@ -214,8 +216,8 @@ def shortened(document: Document, name: str, share: float, ask: Ask) -> tuple[Do
 
 
 def hardest(losses: Sequence[float]) -> list[int]:
-    """Return places in the order of falling loss. Losses are rounded to four decimals, so that the last bits of a
-    device do not decide; equal losses keep their order."""
+    """Return places in the order of falling loss; `losses` holds the loss at each place. Losses are rounded to four
+    decimals, so that the last bits of a device do not decide; equal losses keep their order."""
     return sorted(range(len(losses)), key=lambda place: -round(losses[place], 4))
 
 

@@ -14,8 +14,9 @@ Document = dict[str, str]
 
 
 def read(path: Path, reader: str, options: Mapping[str, object]) -> Iterator[Document]:
-    """Yield the documents of a file or folder. The reader `auto` goes by the ending: .csv, .tsv, .jsonl, .json or .tab;
-    a folder is read by `read_folders`. Raises TaskError for an unknown reader."""
+    """Yield the documents of a file or folder; `options` are arguments of the reader's function (`read_csv`:
+    delimiter). The reader `auto` goes by the ending: .csv, .tsv, .jsonl, .json or .tab; a folder is read by
+    `read_folders`. Raises TaskError for an unknown reader."""
     if reader == "auto":
         reader = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "orange"}.get(
             path.suffix.lower(), "folders" if path.is_dir() else path.suffix or "none"
@@ -26,7 +27,8 @@ def read(path: Path, reader: str, options: Mapping[str, object]) -> Iterator[Doc
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[Document]:
-    """Yield a document for each row of a CSV file; its first line names the columns."""
+    """Yield a document for each row of a CSV file; its first line names the columns. Values beyond them are dropped,
+    missing ones are ""."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
         for row in csv.DictReader(file, delimiter=delimiter):
@@ -34,7 +36,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[Document]:
 
 
 def read_jsonl(path: Path) -> Iterator[Document]:
-    """Yield a document for each line of a file; a line is a JSON object."""
+    """Yield a document for each line of a file; a line is a JSON object. Blank lines are skipped."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             if line.strip():
@@ -48,9 +50,9 @@ def read_json(path: Path) -> Iterator[Document]:
 
 
 def read_folders(path: Path) -> Iterator[Document]:
-    """Yield a document {label, title, body} for each text file of a folder with one subfolder for each class.
+    """Yield a document {label, title, body} for each .txt file of a folder with one subfolder for each class.
 
-    The subfolder's name is the label, the file's first line the title, the rest the body.
+    The subfolder's name is the label, the file's first line the title, the rest the body with single spaces.
     """
     for file in sorted(path.glob("*/*.txt")):
         title, _, body = file.read_text(encoding="utf-8", errors="replace").strip().partition("\n")
@@ -62,8 +64,8 @@ def read_orange(
 ) -> Iterator[Document]:
     """Yield a document for each row of an Orange .tab file (lines of names, types and roles, then rows).
 
-    columns: {our name: name in the file}. words: keep this many words of `text`, after `skip_words`; rows with fewer
-    are left out.
+    columns: {our name: name in the file}, by default all. words: keep this many words of `text`, after `skip_words`;
+    rows with fewer are left out (0: keep the whole text).
     """
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8", newline="") as file:

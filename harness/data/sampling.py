@@ -20,7 +20,8 @@ Judge = Callable[[list[Example]], list[float]]
 def examples(
     task: Task, split: str = "train", n: int | None = None, seed: int = 0, render: Render | None = None
 ) -> list[Example]:
-    """Return examples of a task's split "train" (the first `n` in the order of `seed`) or "validation".
+    """Return examples of a task's split "train" (the first `n` in the order of `seed`) or "validation" (all of them,
+    whatever `n` and `seed`).
 
     With `render` they are asked in a chat template. Slices are nested (n=32 is the start of n=128 under the same seed)
     and class-balanced for multiple choice. Raises TaskError when the task cannot be learned or has fewer than `n`.
@@ -41,11 +42,12 @@ def draw(
     judge: Judge | None = None,
     render: Render | None = None,
 ) -> tuple[list[Example], dict[str, float]]:
-    """Return (`n` training examples of the given quality, {name: count} of what was changed in them); all without `n`.
+    """Return (`n` training examples of the given quality in the order of `seed`, {name: count} of what was changed in
+    them and of the classes taught); all without `n`. For clean data nothing is counted.
 
     Documents are chosen from clean data; then some are repeated, then labels are flipped, then texts truncated. `judge`
-    returns the base model's loss of each example. Raises TaskError as `examples` does, and when the data cannot be
-    corrupted in that way.
+    returns the base model's loss of each example, for the selection "hard"; with `render` they are asked in a chat
+    template. Raises TaskError as `examples` does, and when the data cannot be corrupted in that way.
     """
     if reason := unlearnable(task):
         raise TaskError(f"task {task.config.task!r} cannot be learned: {reason}")
@@ -85,8 +87,9 @@ def draw(
 def choose(
     task: Task, train: list[Document], count: int, n: int, seed: int, quality: Quality, judge: Judge | None
 ) -> list[int]:
-    """Return the numbers of `count` training documents, in the order of `seed`, selected as `quality` says. `n` is the
-    size of the slice with its repeats."""
+    """Return the numbers of `count` documents of `train`, in the order of `seed`, selected as `quality` says. `n` is
+    the size of the slice with its repeats; `judge` returns the base model's loss of each example, for the selection
+    "hard"."""
     closed = task.OUTPUT_TYPE != "multiple_choice"
     # The order needs only hash and class of each document; texts are made for the chosen documents alone.
     rows = [

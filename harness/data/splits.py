@@ -47,12 +47,12 @@ def documents(
     """Make a `datasets.DatasetDict` with the splits train, validation and test from raw documents.
 
     source: one source (its documents are divided), or {split: source} where splits are published; a published test
-    split is sampled down to `test` items, and a missing validation split is taken from train.
+    split is sampled down to `test` items, and a missing validation split (`validation` items) is taken from train.
 
-    unique: columns that may not repeat, within or across splits, after lower-casing and dropping punctuation; of two
-    equal documents, the one in test wins, then validation. Documents that hold most of a test document (see
-    `contamination.py`) are left out of train and validation; texts are compared by their first `shown` words, as many
-    as the task's question shows (0: all).
+    unique: columns that may not be empty or repeat, within or across splits, after lower-casing and dropping
+    punctuation; of two equal documents, the one in test wins, then validation. Documents that hold most of a test
+    document (see `contamination.py`) are left out of train and validation; texts are compared by their first `shown`
+    words, as many as the task's question shows (0: all).
 
     label: the class column; with `balanced`, test and validation hold equally many of each class. rename: class names
     to use instead of the raw ones. sha256: digest of the archive that a source comes in. base: the folder that `file:`
@@ -84,10 +84,11 @@ def passages(
     texts: list[dict[str, str]], words: int, skip_words: int, count: int, sha256: str = "", **options: object
 ) -> DatasetDict:
     """Make a `datasets.DatasetDict` with `count` test documents {text}, each a passage of `words` words of running
-    text.
+    text; fewer where the texts give no more.
 
     Each text that is long enough gives one passage, after its first `skip_words` words; every source gives equally
-    many. texts: [{source, column}], Orange .tab files and the column that holds the running text.
+    many. texts: [{source, column}], Orange .tab files and the column that holds the running text. sha256: digest of the
+    archive that each source comes in. Other options are ignored.
     """
     located = [(*locate(entry["source"], sha256, ""), entry["column"]) for entry in texts]
 
@@ -109,9 +110,10 @@ def articles(
     source: str, count: int, test: int, validation: int, sha256: str = "", base: str = "", **options: object
 ) -> DatasetDict:
     """Make a `datasets.DatasetDict` of articles {text}: `count` for train (to learn from or to look things up in), then
-    others for `test` and `validation`.
+    others for `test` and `validation`, each a number of articles; fewer where the source has no more.
 
     Train holds equally many of each class. The source is a folder with one subfolder for each class (`read_folders`).
+    sha256 and base are as for `documents`; other options are ignored.
     """
     path, fingerprint = locate(source, sha256, base)
 
@@ -138,10 +140,11 @@ def article_facts(
     base: str = "", **options: object,
 ) -> DatasetDict:  # fmt: skip
     """Make a `datasets.DatasetDict` of questions {stem, answer, choices} about the `count` training articles of
-    `articles`.
+    `articles`: `test` and `validation` questions in these splits, the rest in train.
 
-    The stem is a sentence up to a fact, the answer that fact, and the choices the fact and others in its place. An
-    article gives at most `each` questions, all in one split.
+    The stem is a sentence up to a fact, the answer that fact, and the `choices` in number the fact and others in its
+    place. An article gives at most `each` questions, all in one split. sha256 and base are as for `documents`; other
+    options are ignored. Raises TaskError where nothing is left for train.
 
     The wrong choices are facts of other articles, of the same kind and form ("$11.1bn" beside "$56.4bn", a speaker of
     the same class of articles), drawn as often as they occur, so that nothing but the article tells which is right.
@@ -209,7 +212,8 @@ def questions(articles: list[Document], choices: int, each: int) -> list[list[Qu
 
 
 def blanked(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield (kind, stem, fact) for the facts in a text that can be asked for.
+    """Yield (kind, stem, fact) for the facts in a text that can be asked for; the kind is "amount", "percent" or
+    "speaker".
 
     In each sentence the last fact of each kind counts, if its stem (the sentence before it) has 8 to 40 words and does
     not contain the fact.
@@ -235,7 +239,8 @@ def running_text(
 
     Every text is cut into passages, and what is left over at its end is dropped; `test` texts give one passage each to
     the test split, and nothing to train. texts: as for `passages`. without: the YAML of a task made by `passages`,
-    relative to `base`; a text from which that task scores a passage is left out as a whole.
+    relative to `base`; a text from which that task scores a passage is left out as a whole. sha256 and base are as for
+    `documents`; other options are ignored.
 
     Raises TaskError when nothing is left to learn from.
     """
@@ -271,14 +276,17 @@ def pieces(text: str, words: int) -> Iterator[str]:
 
 
 def locate(text: str, sha256: str, base: str) -> tuple[Path, str]:
-    """Return (local path of a source, its fingerprint); the source is downloaded first if the cache lacks it."""
+    """Return (local path of a source, its fingerprint); the source is downloaded first if the cache lacks it. `text` is
+    the source as a task names it, `sha256` its expected digest or "", `base` the folder that a relative `file:` starts
+    at."""
     source = sources.parse(text, sha256=sha256)
     path = sources.fetch(source, base=Path(base) if base else None)
     return path, sources.fingerprint(source, path)
 
 
 def cached(identity: Sequence[object], build: Callable[[], Mapping[str, Sequence[Item]]]) -> DatasetDict:
-    """Return the splits with this identity from the cache; `build` makes them at the first call.
+    """Return the splits with this identity from the cache; `build` makes them at the first call. Splits made by another
+    version of the code that makes them are not found.
 
     Files are read by hand: `datasets` would copy them into a cache of its own, keyed by its version.
     """
@@ -321,8 +329,9 @@ def order(document: Document, salt: str = "") -> str:
 def divide(
     raw: dict[str, list[Document]], unique: list[str], label: str, test: int, validation: int, shown: int = 0
 ) -> dict[str, list[Document]]:
-    """Deduplicate and divide documents; return {split: documents} (see `documents`). `raw` has one entry "" or one for
-    each published split."""
+    """Deduplicate and divide documents; return {split: documents}. `raw` has one entry "" or one for each published
+    split. `label` is the column of the classes to balance, "" for none; the other arguments are those of `documents`.
+    Raises TaskError where nothing would be left to learn from."""
     seen: dict[str, set[str]] = {column: set() for column in unique}
 
     def fresh(documents: Iterable[Document]) -> list[Document]:
@@ -369,9 +378,11 @@ def divide(
 
 
 def interleave(documents: list[Document], label: str, salt: str = "") -> list[Document]:
-    """Return documents in their fixed order, one of each class in turn, so that every prefix is class-balanced.
+    """Return documents in the fixed order that `salt` decides, one of each class in turn, so that every prefix is
+    class-balanced.
 
-    With an empty `label` there are no classes, and the order alone counts. Classes that run out are passed over.
+    `label` is the column of the class. Where it is "" there are no classes, and the order alone counts. Classes that
+    run out are passed over.
     """
     classes: dict[str, list[Document]] = defaultdict(list)
     for document in sorted(documents, key=lambda document: order(document, salt)):
@@ -382,7 +393,7 @@ def interleave(documents: list[Document], label: str, salt: str = "") -> list[Do
 
 
 def check_columns(documents: list[Document], wanted: Iterable[str]) -> None:
-    """Raise TaskError where there are no documents, or where they lack a column."""
+    """Raise TaskError where there are no documents, or where the first lacks one of the `wanted` columns."""
     if not documents:
         raise TaskError("the source holds no documents")
     for column in wanted:

@@ -45,8 +45,8 @@ def resolve_former_names() -> None:
 
 
 def check_names(files: Iterable[Path]) -> None:
-    """Raise TaskError, with the nearest known name, for a function of this package that a YAML names and that does not
-    exist."""
+    """Raise TaskError, with the nearest known name, where one of these task YAMLs names a function of this package that
+    does not exist. Other files are passed over."""
     for file in files:
         if file.suffix != ".yaml":
             continue

@@ -34,8 +34,8 @@ Files: TypeAlias = "str | list[Files] | dict[str, Files]"  # as `data_files` in 
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: `context` is the question, and `target` the answer that continues it, with the task's
-    delimiter.
+    """One training example: `context` is the question, and `target` the answer that continues it, beginning with the
+    task's delimiter.
 
     `closed`: the answer ends there, so an end-of-text token is learned too. `choices` are the answers to choose from,
     each with the delimiter; `generation` holds lm-eval's `generation_kwargs` where there are no choices. `document` is
@@ -98,7 +98,8 @@ def compile_templates_once() -> None:
 
 
 def opened(facts: TaskFacts) -> Task:
-    """Return a fetched task with its documents. The last four tasks stay in memory. Raises TaskError."""
+    """Return a fetched task with its documents. The last four tasks stay in memory. Raises TaskError where it cannot be
+    loaded."""
     return _opened(facts.path, facts.fingerprint)
 
 
@@ -108,7 +109,8 @@ def _opened(path: str, fingerprint: str) -> Task:
 
 
 def absolute(files: Files, folder: Path) -> Files:
-    """Return data files (a name, or a list or mapping of names) with absolute paths; URLs stay as they are."""
+    """Return data files (a name, or a list or mapping of names) with absolute paths, relative ones starting at
+    `folder`; URLs stay as they are."""
     if isinstance(files, dict):
         return {key: absolute(value, folder) for key, value in files.items()}
     if isinstance(files, list):
@@ -117,8 +119,8 @@ def absolute(files: Files, folder: Path) -> Files:
 
 
 def prepare(catalog: Catalog, name: str) -> TaskFacts:
-    """Return a task's facts; where they are not cached, load the task and cache them for `check` and `plan`. Raises
-    TaskError."""
+    """Return the facts of the task of this name; where they are not cached, load the task and cache them for `check`
+    and `plan`. Raises TaskError where it cannot be loaded, or where some answers are none of its choices."""
     known = catalog.task_facts(name)
     if known:
         return known
@@ -151,10 +153,11 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
 
 
 def sources_of(path: Path, *keys: str) -> tuple[str, ...]:
-    """Return where the documents of a split of a task's YAML come from: sources, files by absolute path, data sets by
-    name.
+    """Return where the documents of one split of the task YAML `path` come from: sources, files by absolute path, data
+    sets by name.
 
-    `keys` are keys of the YAML that name the split (`training_split`); the first that the YAML has counts.
+    `keys` are keys of the YAML that name a split (`training_split`); the split is that of the first one that the YAML
+    has.
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -183,7 +186,8 @@ def leaves(value: object, split: str) -> list[str]:
 
 
 def classes(task: Task, documents: list[Document]) -> dict[str, int]:
-    """Return {class: number of its documents}; empty for tasks whose answers are not classes."""
+    """Return {class: number of its documents}, sorted by class; empty for tasks whose answers are not classes.
+    Documents without a right choice are not counted."""
     if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
         return {}
     counts = Counter(class_of(task, document) for document in documents if gold(task, document) is not None)
@@ -191,7 +195,8 @@ def classes(task: Task, documents: list[Document]) -> dict[str, int]:
 
 
 def check_targets(name: str, task: Task, splits: dict[str, list[Document]]) -> None:
-    """Raise TaskError for an answer that is not among its choices: lm-eval would silently count it as wrong."""
+    """Raise TaskError where an answer is not among its choices: lm-eval would silently count it as wrong. `splits` maps
+    names to documents. Nothing is raised for lists of answers, nor for tasks other than multiple choice."""
     if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
         return
     strange: Counter[str] = Counter()
@@ -209,8 +214,9 @@ def check_targets(name: str, task: Task, splits: dict[str, list[Document]]) -> N
 
 
 def fingerprint(path: Path, task: Task, splits: Iterable[list[Document]]) -> str:
-    """Return the SHA-256 of a task's definition without paths, the code of users' functions, and every document. Of the
-    metadata the cluster column alone counts: it changes what is stored of an item, and every standard error.
+    """Return the SHA-256 of a task's definition without paths, the code of users' functions, and every document of
+    `splits`. Of the metadata the cluster column alone counts: it changes what is stored of an item, and every standard
+    error.
 
     Functions of this package count by their last name, not by their module: what `custom_dataset` returns are the
     documents, and a change in what another function does raises `RESULT_VERSION`.
@@ -239,12 +245,14 @@ def document_hash(document: Document) -> str:
 
 
 def content_hash(document: Document) -> str:
-    """Return a document's SHA-256 without its id columns, so that the same text under two ids counts as a repeat."""
+    """Return a document's SHA-256 without its id columns (`idx`, `id`, `guid`, …), so that the same text under two ids
+    counts as a repeat."""
     return document_hash({key: value for key, value in document.items() if key.lower() not in NUMBERS})
 
 
 def unlearnable(task: Task) -> str:
-    """Return the reason why a task cannot be trained on, or an empty string."""
+    """Return the reason why a task cannot be trained on, or an empty string. The form of its answers is judged by the
+    first training document."""
     if getattr(task, "MULTIMODAL", False):
         return "it has images or sound, and only text is learned here."
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
@@ -266,7 +274,8 @@ def unlearnable(task: Task) -> str:
 
 
 def gold(task: Task, document: Document) -> int | None:
-    """Return the index of the right choice of a multiple-choice document, or None when there is none."""
+    """Return the index of the right choice of a multiple-choice document, or None where its target is none of the
+    choices, or a list."""
     choices, target = task.doc_to_choice(document), task.doc_to_target(document)
     if isinstance(target, int):
         return target if 0 <= target < len(choices) else None
@@ -298,7 +307,8 @@ def learning_docs(task: Task) -> tuple[list[Document], list[Document]]:
 
 
 def for_validation(task: Task) -> Task:
-    """Return a copy of a task that scores its validation documents and cannot reach its test documents.
+    """Return a copy of a task that scores its validation documents and cannot reach its test documents. Its few-shot
+    examples are neither of both.
 
     lm-eval scores a task's test split by default; the choice of a setting must not see it. Raises TaskError where there
     are no validation documents.
@@ -342,7 +352,8 @@ def example(
     task: Task, document: Document, closed: bool, render: Render | None = None, answer: int | None = None
 ) -> Example:
     """Return a document as lm-eval asks it (with `render`, in a chat template) with its right answer, or with choice
-    `answer`."""
+    number `answer`. `closed`: an end-of-text token is learned after the answer. Raises TypeError for multiple choice
+    without a right choice, TaskError where the answer to write is missing or a list."""
     prefix = task.doc_to_prefix(document)
     context = task.fewshot_context(
         document, num_fewshot=0, apply_chat_template=bool(render), chat_template=render, gen_prefix=prefix
@@ -371,15 +382,16 @@ def example(
 
 
 def wrong_answers(task: Task, one: Example) -> list[Example]:
-    """Return copies of a multiple-choice example, one with each wrong choice as its target."""
+    """Return copies of a multiple-choice example, one with each wrong choice as its target; none for an example without
+    choices."""
     return [replace(one, target=choice) for choice in one.choices if choice != one.target]
 
 
 def mark(task: Task, one: Example, answer: str) -> float:
     """Return the score of a generated answer to an example; higher is better.
 
-    Multiple choice: 1 if the answer begins with the target and with no longer choice, else 0. Generated text: the
-    task's headline metric, negated where lower is better. Raises TaskError where the metric has no value for one item.
+    Generated text: the task's headline metric, negated where lower is better. Any other task: 1 if the answer begins
+    with the target and with no longer choice, else 0. Raises TaskError where the metric has no value for one item.
     """
     given, wanted = answer.strip(), one.target.strip()
     if task.OUTPUT_TYPE != "generate_until":
@@ -398,7 +410,7 @@ Encoder = Callable[[str, str], tuple[list[int], list[int]]]
 
 
 def alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many token ids two texts have in common at their start."""
+    """Return how many token ids `one` and `other` have in common at their start."""
     return next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
                 min(len(one), len(other)))  # fmt: skip
 
@@ -428,8 +440,9 @@ def encode(
 
     Labels are -100 outside the answer, so that the loss is on answer tokens only. `encoder` is the scorer's own
     function (context, continuation) -> token ids of each, so that training and scoring see the same tokens; `writer` is
-    the one for answers that the model writes (by default the same). A context too long for `max_length` loses its
-    start, except for what opens every text (`openings`, see `cut_left`). `end` is the end-of-text token.
+    the one for answers that the model writes (by default the same). A context too long for `max_length` tokens loses
+    its start, except for what opens every text (`openings`, see `cut_left`); an answer that is too long by itself loses
+    its end. `end` is the end-of-text token.
     """
     rows, cut = [], []
     for given in examples:

@@ -18,7 +18,8 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(folder: str, parent: int, variables: dict[str, str], device: str) -> None:
-    """Run the job in `folder` on `device`. `parent` is the pid of the command that waits for it.
+    """Run the job in the attempt's `folder`. `parent` is the pid of the command that waits for it; this process ends
+    when that one does. `device` is the name that the result records ("cpu", "cuda:0").
 
     `variables` is that command's environment; the fork server's may be older, as it is the one that the server was
     started with.
@@ -53,7 +54,8 @@ def die_with_parent() -> None:
 
 
 def watch(parent: int) -> None:
-    """Look every half second whether the command that started this process is gone, and end this process when it is."""
+    """Look every half second whether the process `parent` is gone, the command that started this one, and end this
+    process and its group when it is."""
     while True:
         end_without(parent)
         time.sleep(WATCH_SECONDS)

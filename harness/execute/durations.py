@@ -31,8 +31,8 @@ class Durations:
         return None
 
     def sort_key(self, cell: Cell) -> float:
-        """Returns expected seconds to sort cells by. Where nothing similar is known it is the mean of all cells, halved
-        for cells that are scored without training."""
+        """Returns expected seconds to sort cells by. Where no cell of the method has finished, it is the mean of all
+        cells (1 without any), halved for cells that are scored without training."""
         known = self.seconds(cell)
         if known is not None:
             return known

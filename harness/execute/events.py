@@ -34,7 +34,7 @@ class EventLog:
         self.path = path
 
     def append(self, event: str, **what: object) -> None:
-        """Write an event with the current time; errors of the disk are ignored."""
+        """Write an event (`what` are its fields) with the current time; errors of the disk are ignored."""
         line = json.dumps({"time": now(), "event": event, **what}, default=str) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,8 @@ class EventLog:
 
 
 def read_events(path: Path) -> list[Event]:
-    """Returns the events of a run so far; none where the file cannot be read."""
+    """Returns the events of a run so far, from its events file; none where the file cannot be read. Incomplete lines
+    are skipped."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -54,8 +55,8 @@ def read_events(path: Path) -> list[Event]:
 
 
 def latest_news(folder: Path) -> News:
-    """Returns the newest value of each field that a cell's worker reported: phase, step, steps, loss. Only the end of
-    its events file is read."""
+    """Returns the newest value of each field that a cell's worker reported into its attempt's `folder`: phase, step,
+    steps, loss. Only the end of its events file is read; empty where there is none."""
     try:
         with (folder / files.EVENTS).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -80,7 +81,10 @@ def records(text: str) -> Iterator[Event]:
 
 @dataclass
 class LiveStatus:
-    """The state of a run, as its events tell it."""
+    """The state of a run, as its events tell it. `pid` is its command's; `alive`: that command still holds the results
+    folder. `cells` is the number of the plan's cells and trials, `counts` that of each state. `started` and `ended` are
+    in ISO 8601, `ended` "" until then. `slowest` are the five longest cells that are done, `unfinished` those that
+    ended otherwise."""
 
     run_id: str
     suite: str
@@ -98,7 +102,8 @@ class LiveStatus:
 
 
 def live_status(root: Path, suite: str | None = None) -> LiveStatus | None:
-    """Returns the status of the newest run in a results folder (of one suite, if named); None when there is none."""
+    """Returns the status of the newest run in the results folder `root` (of one suite, if named); None when there is
+    none."""
     for path in sorted(root.glob("runs/*.events.jsonl"), reverse=True):
         events = read_events(path)
         if events and events[0]["event"] == "run_started" and suite in (None, events[0]["suite"]):
@@ -107,7 +112,8 @@ def live_status(root: Path, suite: str | None = None) -> LiveStatus | None:
 
 
 def replay(root: Path, events: list[Event]) -> LiveStatus:
-    """Returns the status that a run's events add up to. Memory and progress of running cells are read now."""
+    """Returns the status that a run's events add up to. `root` is the results folder: memory and progress of running
+    cells are read there now."""
     first = events[0]
     status = LiveStatus(
         run_id=first["run_id"],
@@ -166,12 +172,13 @@ def replay(root: Path, events: list[Event]) -> LiveStatus:
 
 
 def speeds_of(result: CellResult) -> dict[str, float]:
-    """Returns the machine's speed around an attempt, in FLOP/s by fact; empty where it was not measured."""
+    """Returns the machine's speed before and after an attempt, as {name of the fact: FLOP/s}; empty where it was not
+    measured."""
     return {fact.name: fact.value for fact in result.facts if fact.name in (SPEED_BEFORE, SPEED_AFTER)}
 
 
 def speed_of(ended: Event) -> CellSpeed:
-    """Returns the machine's speed around a cell, from the event of its end."""
+    """Returns the machine's speed around a cell, from its "cell_ended" event."""
     return CellSpeed(ended["key"], ended["device"], ended["machine_speeds"], ended["contended"])
 
 

@@ -18,9 +18,9 @@ from harness.suite import Recipe
 
 @dataclass(frozen=True)
 class Row:
-    """The forecast of one cell of a plan. `reason` says why it cannot run here; `seconds` are expected, None where
-    nothing is known. `memory` has the predicted parts and their peak, in bytes; None where it is not counted. `needs`
-    are keys of cells."""
+    """The forecast of one cell of a plan. `status` is "to do", "cannot run" (for the `reason`, else ""), or how its
+    last attempt ended. `seconds` are expected, None where nothing is known. `memory` has the predicted parts and their
+    peak, in bytes; None where it is not counted. `needs` are keys of cells."""
 
     key: str
     method: str
@@ -49,8 +49,8 @@ def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Predic
 
 
 def forecast_cells(plan: Plan, store: Store, environment: Environment, machine: int | None = None) -> list[Row]:
-    """Returns a forecast for each cell of the plan. `machine` is the memory of a device in bytes, in place of what is
-    found here."""
+    """Returns a forecast for each cell of the plan, in its order. `store` tells what is done and how long cells took.
+    `machine` is the memory of a device in bytes, in place of what is found here."""
     known = PlanState(dict.fromkeys(plan.by_digest(), TO_DO))
     if store.path.exists() or (store.folder / "attempts").exists():
         known = plan_state(plan, store, environment.env_digest)

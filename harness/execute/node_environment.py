@@ -12,12 +12,14 @@ from harness.records import Environment
 
 
 def environment_here(threads: int) -> Environment:
-    """Returns the environment of the machine that runs this: a node runs it as a task of its own."""
+    """Returns the environment of the machine that runs this, for cells of this many CPU threads: a node runs it as a
+    task of its own."""
     return environment(threads)
 
 
 def same_environment(planned: Environment, threads: int) -> Environment:
-    """Returns this machine's environment, with the commit of the planned one, whose code it runs.
+    """Returns this machine's environment, with the commit of the planned one, whose code it runs. `threads` are those
+    of a cell.
 
     Raises CellError where results may differ from those of the planned environment.
     """
@@ -39,5 +41,5 @@ def same_environment(planned: Environment, threads: int) -> Environment:
 
 
 def by_normal_name(packages: Mapping[str, str]) -> dict[str, str]:
-    """Returns versions by normalised package name: lm_eval and lm-eval are the same package."""
+    """Returns the versions of packages by normalised name: lm_eval and lm-eval are the same package."""
     return {name.lower().replace("_", "-"): version for name, version in packages.items()}

@@ -17,8 +17,8 @@ ERROR = 0.15  # of the prediction: a cell is only refused when it would not fit 
 
 @dataclass
 class Device:
-    """One device: the CPU with the machine's memory, or one GPU with its own. `held` maps the spec digests of cells on
-    it to their predicted bytes."""
+    """One device: the CPU with the machine's memory, or one GPU with its own. `slots` is the number of cells that it
+    takes at a time; `held` maps the spec digests of cells on it to their predicted bytes."""
 
     name: str  # "cpu", or as CUDA_VISIBLE_DEVICES names it
     capacity: int  # bytes; 0 where it is not known: then memory is no reason to refuse
@@ -32,20 +32,20 @@ class Device:
         return not self.held or not self.capacity or sum(self.held.values()) + predicted <= self.capacity
 
     def share(self) -> int:
-        """Returns the bytes of one slot's share of the memory."""
+        """Returns one slot's share of the device's memory in bytes: what a cell without a prediction counts as."""
         return self.capacity // self.slots
 
 
 class Placement:
-    """Gives cells their devices, and takes them back. `predict` returns the bytes that a cell needs on each device
-    (None where unknown), `wanted` the number of devices that it asks for."""
+    """Gives cells their devices, and takes them back. `predict` returns the bytes that a cell needs on each of its
+    devices (None where unknown), `wanted` the number of devices that it asks for."""
 
     def __init__(self, devices: list[Device], predict: Callable[[Cell], int | None], wanted: Callable[[Cell], int]):
         self.devices, self.predict, self.wanted = devices, predict, wanted
 
     def place(self, cell: Cell) -> tuple[Device, ...] | None:
-        """Reserve the emptiest devices that have room for a cell, and return them; None when there are not enough at
-        present."""
+        """Reserve the emptiest devices that have room for a cell, as many as it wants, and return them; None when there
+        are not enough at present."""
         need = self.predict(cell)
         room = [device for device in self.devices if device.fits(device.share() if need is None else need)]
         count = self.wanted(cell)
@@ -64,7 +64,8 @@ class Placement:
 
 def too_large(devices: list[Device], predicted: int | None, count: int = 1) -> str | None:
     """Returns why a cell that needs `predicted` bytes on each of `count` devices can never fit on `devices`; None where
-    it can, or where the bytes are not known."""
+    it can, or where the bytes or the memory are not known. A cell is only refused where even 85% of the prediction
+    would not fit."""
     largest = sorted((device.capacity for device in devices), reverse=True)[count - 1]
     if not predicted or not largest or predicted * (1 - ERROR) <= largest:
         return None

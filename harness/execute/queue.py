@@ -37,11 +37,12 @@ def turns(cells: Sequence[Cell]) -> dict[str, int]:
 
 
 class Queue:
-    """The cells of a plan with their states: "to do", "running", or the status they ended with.
+    """The cells of a plan with their states by spec digest: "to do", "running", or the status they ended with.
 
-    `cells` are in the plan's order: needed cells come first. `seconds` returns the expected seconds of a cell. Among
-    cells of the same turn, the one goes first whose own seconds plus those of the longest chain of cells that wait for
-    it are most, so that all slots end together. Equal cells go in the order of their digests, which favours no label.
+    `cells` are in the plan's order: needed cells come first. `states` is kept up to date. `seconds` returns the
+    expected seconds of a cell. Among cells of the same turn (`turns`), the one goes first whose own seconds plus those
+    of the longest chain of cells that wait for it are most, so that all slots end together. Equal cells go in the order
+    of their digests, which favours no label.
     """
 
     def __init__(self, cells: Sequence[Cell], states: dict[str, str], seconds: Callable[[Cell], float]):
@@ -73,7 +74,8 @@ class Queue:
 
     def take(self, room: Callable[[Cell], Slot | None]) -> tuple[Cell, Slot] | None:
         """Returns the next ready cell for which `room` gives a slot, with that slot, and marks the cell as running;
-        None where no ready cell has room."""
+        None where no ready cell has room. At most 64 ready cells are tried, and none beyond one that was passed over
+        four times: the smaller ones then wait for it."""
         passed: list[tuple[int, float, str]] = []
         taken = None
         while self.ready and len(passed) < TRIES and not taken:
@@ -94,7 +96,8 @@ class Queue:
         return taken
 
     def end(self, name: str, status: str) -> None:
-        """Record how a cell ended. Cells that waited only for it are now ready, or blocked."""
+        """Record how the cell `name` (a spec digest) ended. Cells that waited only for it are now ready, or blocked
+        where a need did not end well."""
         self._set(name, status)
         for later in self.followers.pop(name, ()):
             self.waits[later] -= 1
@@ -113,7 +116,8 @@ class Queue:
         self._release(name)
 
     def put_back(self, name: str) -> None:
-        """Set a cell that was taken, and has not ended, to "to do" again."""
+        """Set a cell (`name` is its spec digest) that was taken, and has not ended, to "to do" again. It is counted,
+        but not ready to be taken."""
         if name in self.states:
             self.counts[str(self.states[name])] -= 1
         self.states[name] = TO_DO

@@ -38,10 +38,10 @@ class PlanState:
 def plan_state(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = frozenset()) -> PlanState:
     """Returns the state of a plan in an environment.
 
-    A cell is "to do" when it has no attempt, or its newest one was interrupted, or its status is in `retry`, or
-    a finished one is needed and its weights are gone, or it is not finished and one of its needs is to do, or it
-    was skipped for a need that has been done since. In a plan that was narrowed to some cells, the finished ones that
-    were not asked for are left as they are.
+    A cell is "to do" when it has no attempt, or its newest one was interrupted, or its status is in `retry`, or a
+    finished one is needed and its weights are gone, or it is not finished and one of its needs is to do, or it was
+    skipped for a need that has been done since. `retry` are statuses ("done" too) whose cells run again; in a plan that
+    was narrowed to some cells, the finished ones that were not asked for are left as they are.
     """
     with store.open() as connection:
         complaints = store.ingest(connection)
@@ -79,7 +79,8 @@ def plan_state(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] 
 
 def set_back(plan: Plan, states: dict[str, str], folder_of: Callable[[str], Path]) -> set[str]:
     """Returns the spec digests of cells that become "to do" again: finished needs whose weights are gone, and cells
-    that a need, now to do again, had blocked. `folder_of` returns the attempt folder of a finished cell."""
+    that a need, now to do again, had blocked. `states` maps spec digests to states; `folder_of` returns the attempt
+    folder of the finished cell with this spec digest."""
     needed = {need for cell in plan.cells if states[cell.spec_digest] == TO_DO for need in cell.loads.values()}
     lost = {name for name in needed if states.get(name) == Status.DONE and not weights_are_whole(folder_of(name))}
     freed = {
@@ -92,7 +93,7 @@ def set_back(plan: Plan, states: dict[str, str], folder_of: Callable[[str], Path
 
 
 def weights_are_whole(folder: Path) -> bool:
-    """Returns whether a finished attempt's weights are there, with the size that its result names."""
+    """Returns whether a finished attempt's weights are in its folder, with the size in bytes that its result names."""
     weights = folder / "weights"
     if not weights.is_dir():
         return False
@@ -102,8 +103,8 @@ def weights_are_whole(folder: Path) -> bool:
 
 
 def mend(store: Store) -> list[str]:
-    """Repair, before a run and under the lock, what an earlier command left when it was killed. Returns complaints, a
-    sentence each.
+    """Repair, before a run and under the lock of a sole writer, what an earlier command left when it was killed.
+    Returns complaints about damage, a sentence each.
 
     Attempts whose files have another size than when they were taken in are read again; attempts without a result become
     interrupted ones, and their half-written weights are removed; runs that are still marked as running become
@@ -131,7 +132,8 @@ def mend(store: Store) -> list[str]:
 
 
 def close_attempt(folder: Path) -> None:
-    """Write the result of an attempt whose command was killed; where even its job is unreadable, remove it."""
+    """Write the result "interrupted" into the folder of an attempt whose command was killed; where even its job is
+    unreadable, remove the folder."""
     try:
         reason = "the command that ran it was killed"
         result = CellResult.of_job(folder.name, files.read_job(folder), Status.INTERRUPTED, reason, now())

@@ -21,7 +21,8 @@ Handle = TypeVar("Handle")  # what an executor knows a started cell by: a proces
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a cell (seconds, resident bytes) and of a device (bytes); None is no limit of our own."""
+    """Limits of a cell: `seconds` and `memory` in resident bytes; None is no limit of our own. `machine` is the memory
+    of a device in bytes, None for what is found."""
 
     seconds: float | None = None
     memory: int | None = None
@@ -30,7 +31,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Run:
-    """One execution of a suite. `jobs` is the number of cells at a time, None for the executor's own choice."""
+    """One execution of a suite. `threads` are the CPU threads of a cell; `jobs` is the number of cells at a time, None
+    for the executor's own choice."""
 
     run_id: str
     environment: Environment
@@ -55,7 +57,8 @@ class Run:
 
 @dataclass
 class Running(Generic[Slot, Handle]):
-    """A cell under way. `slot` and `handle` belong to the executor; `handle` is None until the cell is launched."""
+    """A cell under way; `folder` is its attempt's. `slot` and `handle` belong to the executor; `handle` is None until
+    the cell is launched."""
 
     cell: Cell
     folder: Path
@@ -68,6 +71,7 @@ class Running(Generic[Slot, Handle]):
 
     @property
     def seconds(self) -> float:
+        """The seconds since the cell was started."""
         return time.monotonic() - self.started
 
     @property
@@ -77,7 +81,8 @@ class Running(Generic[Slot, Handle]):
         return self.handle
 
     def events(self) -> News:
-        """Returns the newest value of each field that the worker reported: phase, step, steps, loss."""
+        """Returns the newest value of each field that the worker reported: phase, step, steps, loss; empty before the
+        first."""
         return latest_news(self.folder)
 
 
@@ -91,14 +96,16 @@ class Ended:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The reason why a cell can never run on an executor."""
+    """Why a cell can never run on an executor."""
 
     reason: str
 
 
 @dataclass
 class Progress:
-    """The state of a run, for a display. `ended` grows: (cell, status, seconds) in the order in which cells end."""
+    """The state of a run, for a display. `states` maps spec digests to "to do", "running" or the status a cell ended
+    with; `counts` counts the cells of each state. `ended` grows: (cell, status, seconds) in the order in which cells
+    end. `stopping`: no further cell is started."""
 
     plan: Plan
     states: dict[str, str]

@@ -32,8 +32,8 @@ def check_instruments(
     threads: int,
     announce: Callable[[str], None] = lambda model: None,
 ) -> dict[str, list[Check]]:
-    """Returns model -> its checks, for every base model of a plan, with the settings that the untouched model is scored
-    with.
+    """Returns model -> its self-checks, for every base model of a plan, with the settings that the untouched model is
+    scored with.
 
     Checks come from this machine's cache or are done now (`announce` is called with the model's name first). They are
     copied into the folder `results`, in place of older ones. Raises UserError when they cannot be run at all.
@@ -56,8 +56,8 @@ def check_instruments(
 
 
 def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environment, threads: int) -> list[Check]:
-    """Do the checks on a model now, keep them in the cache and return them. Raises UserError when they cannot be run at
-    all."""
+    """Do the self-checks of the instruments on a model now, with the precision and attention kernel of `settings`, keep
+    them in the cache and return them. Raises UserError when they cannot be run at all."""
     path = kept_at(environment.env_digest, facts.fingerprint, settings)
     request = {"base": str(facts.folder), "settings": settings.model_dump(), "threads": threads}
     checks = [Check(**check) for check in run_apart(path, request)]
@@ -66,14 +66,14 @@ def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environm
 
 
 def kept_at(env_digest: str, fingerprint: str, settings: TrainSettings) -> Path:
-    """Returns the cache file for the checks of an environment and a model (fingerprint, precision and attention
-    kernel)."""
+    """Returns the cache file for the self-checks in an environment on a model. `fingerprint` is the model's; of
+    `settings` precision and attention kernel count."""
     what = digest([fingerprint, settings.precision, settings.attention])
     return cache_root() / INSTRUMENTS / f"{env_digest[:16]}-{what[:16]}.json"
 
 
 def keep(path: Path, env_digest: str, model: str, settings: TrainSettings, checks: list[Check]) -> None:
-    """Write the checks of a model to `path`, with the environment and settings that they hold for."""
+    """Write the self-checks of a model to the file `path`, with the environment and settings that they hold for."""
     record = {
         "env_digest": env_digest,
         "model": model,
@@ -86,8 +86,9 @@ def keep(path: Path, env_digest: str, model: str, settings: TrainSettings, check
 
 
 def matmul_peaks(precisions: Iterable[str], environment: Environment, threads: int) -> dict[str, float]:
-    """Returns precision -> FLOP/s of a matrix product on this machine's device: from the cache, or measured now, before
-    any cell runs. A precision that the device cannot do is left out. Raises UserError when none can be measured."""
+    """Returns precision -> FLOP/s of a matrix product on this machine's device with this many CPU threads: from the
+    cache, or measured now, before any cell runs. A precision that the device cannot do is left out. Raises UserError
+    when none can be measured."""
     path = peaks_kept_at(environment.env_digest)
     known: dict[str, float | None] = json.loads(path.read_text()) if path.exists() else {}
     if missing := sorted(set(precisions) - known.keys()):
@@ -133,7 +134,8 @@ def run_apart(path: Path, request: dict[str, object]) -> Any:
 
 
 def failures(checks_by_model: dict[str, list[Check]]) -> list[str]:
-    """Returns a sentence for each check that failed: its name, the model, what was measured and the limit."""
+    """Returns a sentence for each self-check that failed (`checks_by_model`: model -> its checks): its name, the model,
+    what was measured and the limit."""
     return [
         f"{check.name} on {model}: {check.about}: measured {check.measured:.3g} {check.unit}, {check.limit:.3g} at most"
         for model, checks in checks_by_model.items()

@@ -25,7 +25,9 @@ from harness.trackers import TrackerGroup
 
 @dataclass(frozen=True)
 class Choices:
-    """The caller's choices for a run. `memory` is bytes of a device, instead of what is found."""
+    """The caller's choices for a run. `jobs` is the number of cells at a time, None for the executor's own choice;
+    `threads` are the CPU threads of a cell. Cells whose status is in `retry` run again. `memory` is bytes of a device,
+    instead of what is found; `address` is a cluster's."""
 
     executor: str = "local"
     jobs: int | None = None
@@ -37,7 +39,8 @@ class Choices:
 
 class Session:
     """One execution of a plan in one environment. `states` maps each cell's spec digest to its status; "to do" before
-    and "running" while it runs.
+    and "running" while it runs. `complaints` are sentences about what was found damaged; `root` is the project's
+    folder.
 
     Create it under the lock of a sole writer: it mends what a killed command left behind.
     """
@@ -62,7 +65,8 @@ class Session:
 
     def check_instruments(self, announce: Callable[[str], None]) -> list[str]:
         """Check this machine's instruments, and return a sentence for each check that fails; results that are made
-        nevertheless are marked. Empty where nothing is to do, or where cells run on other machines."""
+        nevertheless are marked. `announce` is called with the name of each model before it is checked, but not for
+        checks from the cache. Empty where nothing is to do, or where cells run on other machines."""
         if not self.waiting or not all_executors()[self.choices.executor].here:
             return []
         checks_by_model = check_instruments(
@@ -82,7 +86,8 @@ class Session:
         return failures(checks_by_model)
 
     def run(self, command: str, watch: Callable[[Progress], None]) -> bool:
-        """Run the cells that are to do and keep the run's record. Returns True when the user stopped it."""
+        """Run the cells that are to do and keep the run's record. `command` is the command line, for that record;
+        `watch` is called often with the progress. Returns True when the user stopped it."""
         plan = self.plan
         path = self.store.folder / "runs" / f"{self.run_id}.json"
         record: RunRecord = {
@@ -153,8 +158,8 @@ class Session:
             executor.log.append("run_ended", states=dict(executor.queue.counts))
 
     def unfinished(self) -> list[tuple[Cell, str, str]]:
-        """Returns (cell, status, reason) of every cell that is not done. The reason is "" where none is known or the
-        database is busy."""
+        """Returns (cell, status, reason) of every cell that is not done: the reason why its newest attempt ended so, ""
+        where none is known or the database is busy."""
         bad = [cell for cell in self.plan.cells if self.states[cell.spec_digest] != Status.DONE]
         try:
             with self.store.open(wait_seconds=0.0) as connection:

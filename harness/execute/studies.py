@@ -42,7 +42,7 @@ TRIES = 2  # times that a trial whose process was lost is started in one run
 @dataclass
 class Course:
     """A study under way. `batch` has the trials that the search proposed last, `begun` those of them that are in the
-    queue, `trials` all those with an outcome, by number."""
+    queue, `trials` all those with an outcome, by number. `started` is in ISO 8601."""
 
     study: Cell
     search: StudySearch
@@ -58,7 +58,7 @@ class Course:
 
     @property
     def budget(self) -> dict[str, float]:
-        """Limits of the study: seconds and tokens, as far as the suite sets them."""
+        """Limits of all trials together, {"seconds", "tokens"}, as far as the suite sets them."""
         return {name: self.study.study[name] for name in ("seconds", "tokens") if self.study.study.get(name)}
 
     def spent(self) -> dict[str, float]:
@@ -82,9 +82,9 @@ class Course:
 class Studies:
     """All studies of a run.
 
-    `add(trial, study)` puts a trial's cell into the queue, before the cells that wait for its study. `ended` maps a
-    trial's spec digest to the folder of its attempt that ended, in this run or an earlier one. `finish(study,
-    result_of)` keeps the result of a study; `result_of` makes it for an attempt's name.
+    `add(trial, study)` puts a trial's cell into the queue, before the cells that wait for its study (a spec digest).
+    `ended` maps a trial's spec digest to the folder of its attempt that ended, in this run or an earlier one.
+    `finish(study, result_of)` keeps the result of a study; `result_of` makes it for an attempt's name.
     """
 
     def __init__(
@@ -104,7 +104,8 @@ class Studies:
         self.choices: dict[str, dict[str, Any]] = {}
 
     def begin(self, study: Cell, done: Mapping[str, Path]) -> None:
-        """Start a study. `done` maps spec digests of finished cells to their attempt folders."""
+        """Start a study, and put its first trials into the queue. `done` maps spec digests of finished cells to their
+        attempt folders; the study that it starts from (`warm_start`) is looked up there."""
         from harness.plan import StudySearch
 
         kin = study.needs.get(WARM, "")
@@ -155,12 +156,13 @@ class Studies:
         return ()
 
     def resolved(self, cell: Cell, done: Mapping[str, Path]) -> Cell:
-        """Returns a cell with the settings that its study chose; any other cell as it is."""
+        """Returns a cell with the settings that its study chose; any other cell as it is. `done` maps spec digests of
+        finished cells to their attempt folders."""
         return with_settings(cell, self.settled(cell, done))
 
     def settled(self, cell: Cell, done: Mapping[str, Path]) -> dict[str, Any]:
-        """Returns full name -> value of the settings that a cell's study chose; empty where it has no finished
-        study."""
+        """Returns full name -> value of the settings that a cell's study chose; empty where it has no finished study.
+        `done` maps spec digests of finished cells to their attempt folders."""
         study = cell.needs.get(STUDY, "")
         return self.choice(done[study]) if study in done else {}
 
@@ -204,8 +206,8 @@ class Studies:
             self.add(cell, course.study.spec_digest)
 
     def note(self, course: Course, name: str) -> None:
-        """Record the outcome of the trial whose cell has this spec digest. A trial that repeats an earlier trial's
-        settings costs nothing."""
+        """Record the outcome of the trial whose cell has the spec digest `name`. A trial that repeats an earlier
+        trial's settings costs nothing of the budget."""
         folder = self.ended[name]
         result = read_result(folder)
         proposals = {proposal.number: proposal for proposal in course.batch}
@@ -215,12 +217,13 @@ class Studies:
             course.trials[number] = replace(trial, seconds=0.0, tokens=0) if again else trial
 
     def stop(self, course: Course, reason: str) -> None:
-        """End a study as interrupted: it cannot go on now, and a later run can go on with it."""
+        """End a study as interrupted, for this reason: it cannot go on now, and a later run can go on with it."""
         study = self.courses.pop(course.study.spec_digest).study
         self.finish(study, lambda attempt: self.result(course, attempt, Status.INTERRUPTED, reason))
 
     def end(self, course: Course) -> None:
-        """Choose the best trial, now that all have ended, and write the study's result."""
+        """Choose the best trial, now that the search is over, and write the study's result. Where no trial ended well,
+        the study is skipped (if all its trials were) or failed."""
         from harness.plan import best_trial, pareto_front, setting_importances
 
         trials = [course.trials[number] for number in sorted(course.trials)]
@@ -254,7 +257,7 @@ class Studies:
         )
 
     def result(self, course: Course, attempt: str, status: Status, reason: str) -> CellResult:
-        """Returns a study's result with its trials so far, for an attempt of this name."""
+        """Returns a study's result with its trials so far; `attempt` is the name of the study's attempt."""
         trials = tuple(course.trials[number] for number in sorted(course.trials))
         return CellResult(
             attempt, self.run_id, course.study, self.environment, status, reason, course.started,
@@ -277,7 +280,7 @@ def edges(best: Trial, study: Cell) -> Iterable[Flag]:
 
 def trial_from(asked: Proposal, result: CellResult, study: Cell) -> Trial:
     """Returns the proposed trial with its outcome, from its attempt's result. The goals of `study` say what its merits
-    are."""
+    are. A trial that lacks the score of a goal counts as failed; a done one without scores was pruned."""
     how = study.study
     status = "pruned" if result.status is Status.DONE and not result.scores else str(result.status)
     values: dict[str, float] = {}

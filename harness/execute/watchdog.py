@@ -31,8 +31,8 @@ CGROUP_FILES = (
 
 @dataclass
 class Watched:
-    """A cell's process, with the processes that it started (`family`). `bytes` are resident now, `peak` is the most so
-    far."""
+    """A cell's process, with the pids of those that it started (`family`, looked up at the monotonic time `looked`).
+    `bytes` are resident now in all of them, `peak` is the most so far."""
 
     pid: int
     family: tuple[int, ...] = ()
@@ -43,7 +43,7 @@ class Watched:
 
 class Watchdog(threading.Thread):
     """Thread that ends cells which hold too much memory. `verdicts` maps the pid of an ended cell to (status,
-    evidence).
+    evidence): "oom", or "interrupted" where other programs took the memory.
 
     `limit` is the resident bytes that one cell may hold; None for the machine's own limit alone.
     """
@@ -59,6 +59,7 @@ class Watchdog(threading.Thread):
         self.stopped = threading.Event()
 
     def watch(self, pid: int) -> None:
+        """Begin to watch a cell's process."""
         with self.lock:
             self.cells[pid] = Watched(pid)
 
@@ -75,17 +76,20 @@ class Watchdog(threading.Thread):
         return self.kills > before
 
     def run(self) -> None:
+        """Look at all cells ten times a second, until `stop` is called."""
         while not self.stopped.wait(TICK_SECONDS):
             with self.lock:
                 self.look()
 
     def stop(self) -> None:
+        """Stop watching, and wait until the thread has ended."""
         self.stopped.set()
         if self.is_alive():
             self.join()
 
     def look(self) -> None:
-        """Measure the memory of every cell, and end a cell where a limit is passed."""
+        """Measure the memory of every cell. End each cell that holds more than `limit`, and the largest one where the
+        machine is about to run out of memory."""
         for watched in self.cells.values():
             if time.monotonic() - watched.looked > FAMILY_SECONDS:
                 watched.family, watched.looked = family(watched.pid), time.monotonic()
@@ -109,6 +113,7 @@ class Watchdog(threading.Thread):
             self.end(largest, Status.INTERRUPTED, f"{what}; most of the rest was held by other programs")
 
     def end(self, watched: Watched, status: Status, evidence: str) -> None:
+        """Kill a cell's process with all that it started, and record the verdict."""
         self.verdicts[watched.pid] = status, evidence
         for number in (watched.pid, *watched.family):
             with suppress(OSError):

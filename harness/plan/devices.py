@@ -17,7 +17,7 @@ def devices_of(cell: Cell) -> int:
 
 def devices_missing(cell: Cell, accelerators: int) -> str | None:
     """Return why a machine cannot give a cell the devices that it asks for, or None. `accelerators` is the machine's
-    number of GPUs; with 0 it trains on the CPU."""
+    number of GPUs; with 0 a cell's devices are processes on the CPU, which only the strategy deepspeed refuses."""
     wanted = devices_of(cell)
     if wanted == 1:
         return None

@@ -21,7 +21,8 @@ RARE = 10  # times more examples of the commonest class than of the rarest: wort
 
 
 def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Yield every mistake in a suite that its models and data reveal, with its line."""
+    """Yield every mistake in a suite that its models and data reveal, with its line. `facts` are those of all its
+    models and tasks."""
     yield from leaks(suite, facts)
     for name in suite.task_names():
         if problem := facts.tasks[name].cluster_problem:
@@ -52,7 +53,8 @@ def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
 
 
 def task_mismatches(label: Variant, task: TaskFacts, facts: Facts) -> Iterator[str]:
-    """Yield why a label cannot be used with a task, or with another task that it learns or reads."""
+    """Yield why a label cannot be used with `task`, which the suite learns, or with another task that it then learns or
+    reads."""
     method = label.method
     for name in label.recipe.learns(task.name):
         if reason := facts.tasks[name].unlearnable:
@@ -69,8 +71,8 @@ def task_mismatches(label: Variant, task: TaskFacts, facts: Facts) -> Iterator[s
 
 
 def curriculum_mismatches(label: Variant, task: str, most: int, suite: Suite, facts: Facts) -> Iterator[str]:
-    """Yield why a label's curriculum cannot be used with the suite's data and models. `most` is the largest data
-    size."""
+    """Yield why a label's curriculum cannot be used with the suite's data and models; nothing for a label without one.
+    `most` is the largest number of examples that the suite learns of `task`."""
     curriculum = label.recipe.curriculum
     if curriculum is None:
         return
@@ -117,8 +119,8 @@ def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[s
 
 
 def impossible_corruptions(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Yield a problem for each `corrupt:` entry that a learned task cannot have (no classes), or that would change
-    nothing."""
+    """Yield a problem for each value of a `corrupt:` entry that some learned task cannot have (no classes, too few
+    examples of one) or that would change nothing."""
     for place, corrupt in enumerate(suite.corrupt):
         for task, sizes in learned(suite, facts).items():
             for name, message in refusals(corrupt, facts.tasks[task], sizes, suite.seeds):
@@ -126,8 +128,8 @@ def impossible_corruptions(suite: Suite, facts: Facts) -> Iterator[Problem]:
 
 
 def tuning_mismatches(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Yield a problem for each task without validation items in a suite that tunes: settings are chosen on these,
-    because test items may not be looked at."""
+    """Yield a problem for each learned task without validation items in a suite that tunes: settings are chosen on
+    these, because test items may not be looked at. Also for a goal retention that no retained task can measure."""
     if suite.tune is None:
         return
     for place, (task, _) in enumerate(suite.tasks):
@@ -152,7 +154,8 @@ def tuning_mismatches(suite: Suite, facts: Facts) -> Iterator[Problem]:
 
 
 def learned(suite: Suite, facts: Facts) -> dict[str, list[int]]:
-    """Return {task: numbers of examples} for every task that some cell learns from examples, numbers rising."""
+    """Return {task: numbers of examples, rising} for every task that some cell or expert learns from examples. A number
+    beyond a task's training examples counts as all of them."""
     found: dict[str, list[int]] = {}
     for task, sizes in suite.tasks:
         for label in suite.labels:
@@ -169,7 +172,8 @@ def learned(suite: Suite, facts: Facts) -> dict[str, list[int]]:
 def refusals(
     corrupt: Corruption, task: TaskFacts, sizes: list[int], seeds: tuple[int, ...]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (key, what is wrong with its value) of a corruption for one task, at these sizes and seeds."""
+    """Yield (key of the `corrupt:` entry, what is wrong with its value) for one task, at these numbers of examples and
+    seeds."""
     for name in ("labels", "imbalance"):
         if name in corrupt.model_dump(exclude_defaults=True) and task.output_type != "multiple_choice":
             yield name, f"{task.name!r} is {task.output_type}, which has no classes. Give it a suite of its own."
@@ -195,8 +199,8 @@ def refusals(
 
 
 def leaks(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Yield a problem for each leak that the suite does not allow: scored items that are in learned text, and questions
-    that contain their answer. Also for unknown tasks under `allow_leaks`."""
+    """Yield a problem for each leak that the suite does not allow: scored items that stand in learned text, and scored
+    tasks whose questions contain their answers. Also for unknown tasks under `allow_leaks`."""
     for place, name in enumerate(suite.allow_leaks):
         if name not in suite.task_names():
             yield suite.lines.problem(unknown("task", name, list(suite.task_names())), "allow_leaks", place)
@@ -256,8 +260,8 @@ class Leak(TypedDict, total=False):
 
 
 def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Leak]:
-    """Return {scored task: leak} for the leaks that spoil a cell's scores; the suite allows them, or the cell would not
-    exist."""
+    """Return {scored task: leak} for the leaks that spoil a cell's scores; tasks without one are left out. The suite
+    allows these leaks, or the cell would not exist."""
     leaks_by_task: dict[str, Leak] = {}
     studied = Recipe.of(cell).studies(cell.task)
     for scored in (*cell.learn, *cell.retain):
@@ -271,7 +275,8 @@ def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Leak]:
 
 
 def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:
-    """Yield notes on data that are odd but usable: empty examples, rare classes."""
+    """Yield a note, a phrase without a full stop, on each thing in a task's data that is odd but usable: empty
+    examples, and a rarest class with a tenth of the commonest's examples or fewer."""
     for name in suite.task_names():
         if name in facts.data:
             for split, count in facts.data[name].empty.items():

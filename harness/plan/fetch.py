@@ -13,8 +13,8 @@ def fetched_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
     """Return (facts of the models and tasks that have been fetched, names of those that have not). Loads neither torch
     nor lm-eval.
 
-    Token lengths are not counted as missing: without them a plan lacks only predicted memory. Raises UserError for
-    unknown names (`load_suite` with this catalog has found them all).
+    Token lengths, faults of data and overlaps are not counted as missing: without lengths a plan lacks only predicted
+    memory. Raises UserError for unknown names (`load_suite` with this catalog has found them all).
     """
     models = {name: catalog.model_facts(name) for name in suite.model_names()}
     tasks = {name: catalog.task_facts(name) for name in suite.task_names()}
@@ -25,8 +25,8 @@ def fetched_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
 
 
 def gathered(catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], tasks: dict[str, TaskFacts]) -> Facts:
-    """Return the facts of these models and tasks, with the token lengths, data faults and overlaps that were counted
-    already."""
+    """Return the facts of these models and tasks (name -> facts), with the token lengths, data faults and overlaps that
+    were counted already."""
     data = {name: found for name, facts in tasks.items() if (found := catalog.data_facts(facts))}
     pairs = [pair for pair in suite.learned_and_scored() if set(pair) <= tasks.keys()]
     seen = {pair: catalog.overlap_facts(tasks[pair[0]], tasks[pair[1]]) for pair in pairs}
@@ -37,7 +37,8 @@ def gathered(catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], task
 def known_lengths(
     catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], tasks: dict[str, TaskFacts]
 ) -> dict[tuple[str, str], LengthFacts]:
-    """Return {(model, task): token lengths} for the pairs that have been counted."""
+    """Return {(model, task): token lengths} for the suite's models and all `tasks`, as far as they have been
+    counted."""
     pairs = [(model, task) for model in suite.models if model in models for task in tasks]
     counted = {(model, task): catalog.length_facts(models[model], tasks[task]) for model, task in pairs}
     return {pair: facts for pair, facts in counted.items() if facts}
@@ -55,7 +56,8 @@ def pairs_without_lengths(suite: Suite, facts: Facts) -> list[tuple[str, str]]:
 
 
 def has_unchecked_data(suite: Suite, facts: Facts) -> bool:
-    """Return whether some task's data have not been checked for faults or overlaps yet."""
+    """Return whether some task's data have not been searched yet for faults, or for overlaps between learned and scored
+    text."""
     return any(name not in facts.data for name in suite.task_names()) or any(
         pair not in facts.overlaps for pair in suite.learned_and_scored()
     )
@@ -64,8 +66,8 @@ def has_unchecked_data(suite: Suite, facts: Facts) -> bool:
 def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], None] | None = None) -> Facts:
     """Download, verify and prepare whatever a suite lacks, and return the facts of all its models and tasks.
 
-    `progress` is called with (what, done, total). Raises SourceError, or SuiteError with the line of each task that
-    cannot be loaded.
+    `progress` is called with (what is being done, bytes done, bytes in all), the bytes 0 where they are not known.
+    Raises SourceError, or SuiteError with the line of each task that cannot be loaded.
     """
     facts, missing = fetched_facts(catalog, suite)
     if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):

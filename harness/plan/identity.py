@@ -12,8 +12,8 @@ from harness.records import Cell, JsonObject, digest
 
 
 def spec_digest(cell: Cell, method: Method | None = None) -> str:
-    """Return the SHA-256 of a cell's identifying fields. Pass the cell's `method`, if it has been made already, to save
-    time."""
+    """Return the SHA-256 of a cell's identifying fields. `method` is the cell's method, if it has been made already, to
+    save time."""
     return digest(identifying_fields(cell, method))
 
 

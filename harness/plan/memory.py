@@ -83,6 +83,7 @@ class Prediction:
 
     @property
     def training(self) -> int:
+        """The bytes that training adds to weights and process at its worst moment."""
         return self.gradients + self.optimizer + self.activations
 
     @property
@@ -136,14 +137,16 @@ def compares(cell: Cell, facts: Facts) -> bool:
 
 
 def room_to_compare(parameters: float, vocabulary: int) -> int:
-    """Return the bytes that comparing takes beside the tuned model: the base model in fp32, both models' logits of a
-    text, and three tensors in double precision for some places of the text."""
+    """Return the bytes that comparing with the base model takes beside the tuned model: the base model in fp32, both
+    models' logits of a text, and three tensors in double precision for some places of the text. `parameters` and
+    `vocabulary` are the base model's numbers of weights and of tokens."""
     return int(FLOAT * parameters) + vocabulary * (2 * FLOAT * TOKENS + 3 * 2 * FLOAT * PLACES)
 
 
 @dataclass(frozen=True)
 class Count:
-    """Counts the memory of a cell, for one network, method and block of training settings."""
+    """Counts the memory of a cell in bytes, for one network, method (with its `footprint` on this network), block of
+    training settings and kind of device."""
 
     network: Network
     method: Method
@@ -155,6 +158,7 @@ class Count:
 
     @cached_property
     def linear_parameters(self) -> int:
+        """The number of weights in the linear layers inside the decoder."""
         return sum(map(math.prod, self.network.linears().values()))
 
     @cached_property
@@ -196,18 +200,20 @@ class Count:
 
     @property
     def autocast(self) -> bool:
+        """Whether forward passes compute in 16 bits on copies of the fp32 weights."""
         precision = self.train.precision
         return precision in ("bf16", "fp16") or (precision == "auto" and self.device == "cuda")
 
     @property
     def each(self) -> int:
-        """Bytes of one number in the output of a linear layer or of attention."""
+        """Bytes of one number in the output of a linear layer or of attention: 2 under autocast, else 4."""
         return 2 if self.autocast else FLOAT
 
     def training(self, lengths: LengthFacts, n_train: int) -> tuple[int, int, int]:
         """Return (gradients, optimiser state, activations) in bytes, at the worst moment of the largest batch.
 
-        That batch holds the longest example that a cell will meet; every batch is padded to its longest.
+        That batch holds the longest example that a cell will meet; every batch is padded to its longest. `lengths` are
+        those of the learned task, `n_train` is its number of examples.
         """
         settings = self.train
         each_step = settings.batch_size * settings.gradient_accumulation
@@ -252,6 +258,7 @@ class Count:
 
     @cached_property
     def trained(self) -> int:
+        """The number of trained weights."""
         return sum(map(math.prod, self.footprint.trained.values()))
 
     @property
@@ -286,17 +293,18 @@ class Count:
         return 2 * self.each * max(map(math.prod, self.network.linears().values())) if self.method.quantize else 0
 
     def head(self, batch: int, places: int) -> int:
-        """Return the bytes of logits, log-probabilities and their gradients, at `places` of each sequence of a
-        batch."""
+        """Return the bytes of logits, log-probabilities and their gradients, where each of `batch` sequences predicts
+        at `places` places."""
         return LOGITS * FLOAT * batch * places * self.network.vocabulary
 
     def backward(self, rows: int) -> int:
-        """Return the bytes of the gradients of activations in one layer: those of the MLP's three parts, and two as
-        wide as the hidden state."""
+        """Return the bytes of the gradients of activations in one layer, for a batch of `rows` tokens: those of the
+        MLP's three parts, and two as wide as the hidden state."""
         return self.each * rows * (3 * self.width("gate_proj") + 2 * self.network.hidden)
 
     def width(self, linear: str, layer: int = -1) -> int:
-        """Return the width of a linear layer's output: numbers for each token."""
+        """Return the width of a linear layer's output (`linear`: "q_proj"), as numbers for each token; `layer` is the
+        number of the decoder layer, by default the last."""
         return next(
             self.network.weights[name][0]
             for short, name in self.network.layers[layer].items()
@@ -304,19 +312,22 @@ class Count:
         )
 
     def fixed(self, place: int) -> int:
+        """Return the bytes that the adapters in layer number `place` keep whatever the batch."""
         return FLOAT * sum(self.footprint.fixed.get(name, 0) for name in self.network.layers[place].values())
 
     def prefix(self, place: int, batch: int) -> int:
-        """Return the bytes of the trained keys and values (prefix tokens) that a method puts before the input's, in one
-        layer."""
+        """Return the bytes of the trained keys and values (prefix tokens) that a method puts before the input's, in
+        layer number `place`, for `batch` sequences."""
         return self.each * 2 * self.seen(place) * batch * self.footprint.prefix_tokens
 
     def layer(self, place: int, rows: int, width: int) -> int:
-        """Return the bytes that one layer keeps for `rows` tokens in sequences of `width` tokens, padding included."""
+        """Return the bytes that layer number `place` keeps for the backward pass, for `rows` tokens in sequences of
+        `width` tokens, padding included."""
         return rows * (self.norms(place) + self.linear_inputs(place) + self.attention(place, width) + self.mlp(place))
 
     def norms(self, place: int) -> int:
-        """Return the bytes for each token that the norms of a layer keep. Norms work in fp32, also under autocast."""
+        """Return the bytes for each token that the norms of layer number `place` keep. Norms work in fp32, also under
+        autocast."""
         found = 0
         for short, name in self.network.layers[place].items():
             shape = self.network.weights[name]
@@ -328,8 +339,8 @@ class Count:
         return FLOAT * found
 
     def linear_inputs(self, place: int) -> int:
-        """Return the bytes for each token that a layer's linear layers keep: inputs for the gradients of weights and
-        adapters, and what adapters keep besides."""
+        """Return the bytes for each token that the linear layers of layer number `place` keep: inputs for the gradients
+        of weights and adapters, and what adapters keep besides."""
         footprint, shared, found = self.footprint, set(), 0
         for short, name in self.network.layers[place].items():
             if not short.endswith("_proj.weight"):
@@ -350,7 +361,8 @@ class Count:
         return found
 
     def attention(self, place: int, width: int) -> int:
-        """Return the bytes for each token that a layer's attention keeps, in sequences of `width` tokens."""
+        """Return the bytes for each token that attention in layer number `place` keeps, in sequences of `width`
+        tokens."""
         queries, seen = self.width("q_proj", place), self.seen(place)
         heads, kind = self.network.heads, self.train.attention
         if kind == "eager":
@@ -360,21 +372,24 @@ class Count:
         return self.each * (2 * queries + 2 * seen) + FLOAT * heads + mask
 
     def seen(self, place: int) -> int:
-        """Return the numbers in a token's keys as attention reads them (repeated for grouped queries); values have as
-        many."""
+        """Return how many numbers a token's keys have as attention reads them in layer number `place` (repeated for
+        grouped queries); its values have as many."""
         # One head of keys is repeated without a copy.
         repeated = self.network.key_heads > 1 and self.train.attention != "flash_attention_2"
         return self.width("q_proj" if repeated else "k_proj", place)
 
     def mlp(self, place: int) -> int:
+        """Return the bytes for each token that the gated MLP of layer number `place` keeps."""
         return self.each * 3 * self.width("gate_proj", place)
 
     # --- scoring ---
 
     def scoring(self, lengths: LengthFacts, generated: bool) -> int:
-        """Return the bytes of the largest batch that is scored. Scoring computes in fp32, and keeps nothing of a layer.
+        """Return the bytes that scoring adds to weights and process at its largest batch; 0 where nothing is scored.
+        Scoring computes in fp32, and keeps nothing of a layer.
 
-        `generated`: answers are written, so that keys and values of every layer are cached.
+        `lengths` are those of the scored task. `generated`: its answers are written, so that keys and values of every
+        layer are cached.
         """
         if not lengths.scored:
             return 0
@@ -399,7 +414,8 @@ class Count:
 
 
 def state_bytes(optimizer: str, shape: Shape) -> int:
-    """Return the bytes of the optimiser's state for one tensor."""
+    """Return the bytes of an optimiser's state for one tensor. `optimizer` is its name in `train:`, other than galore;
+    state that is paged out of torch's memory counts 0."""
     size = math.prod(shape)
     if optimizer == "adafactor" and len(shape) > 1:
         return FLOAT * (size // shape[-1] + size // shape[-2])
@@ -412,24 +428,26 @@ def state_bytes(optimizer: str, shape: Shape) -> int:
 
 
 def projected_bytes(rank: int, shape: Shape) -> int:
-    """Return the bytes of GaLore's state for one matrix: both moments of its projected gradient, and the projection."""
+    """Return the bytes of GaLore's state for one matrix: both moments of its gradient projected to `rank`, and the
+    projection."""
     short, long = min(shape), max(shape)
     rank = min(rank, short)
     return FLOAT * (2 * rank * long + rank * short)
 
 
 def quantile(values: Sequence[int], share: float) -> float:
-    """Return the length below which a `share` of the texts lie, interpolated linearly between the given quantiles."""
+    """Return the length below which a `share` (0 to 1) of the texts lie, interpolated linearly between `values`:
+    quantiles at equal distances, from the shortest to the longest."""
     place = min(max(share, 0.0), 1.0) * (len(values) - 1)
     low = min(int(place), len(values) - 2)
     return values[low] + (values[low + 1] - values[low]) * (place - low)
 
 
 def expected_longest(values: Sequence[int], seen: int, most: int) -> int:
-    """Return the expected length, in tokens, of the longest of `seen` texts, none longer than `most`.
+    """Return the expected length, in tokens, of the longest of `seen` texts, none longer than `most`. `values` are
+    quantiles of the lengths at equal distances, from the shortest to the longest.
 
-    This is the mean of the quantile function (`values`) at the largest of `seen` uniform numbers, whose density is n
-    u^(n-1).
+    This is the mean of the quantile function at the largest of `seen` uniform numbers, whose density is n u^(n-1).
     """
     last = len(values) - 1
     weights = [((place + 1) / last) ** seen - (place / last) ** seen for place in range(last)]
@@ -440,8 +458,8 @@ def expected_longest(values: Sequence[int], seen: int, most: int) -> int:
 def answer_places(values: Sequence[int], answer: int, batch: int, most: int) -> int:
     """Return the expected number of places of a batch at which some example predicts an answer token.
 
-    Right-padded examples end, and so answer, at different places. `values` are quantiles of the examples' lengths,
-    `answer` is the number of answer tokens.
+    Right-padded examples end, and so answer, at different places. `values` are quantiles of the examples' lengths in
+    tokens, which are cut at `most`; `answer` is the number of answer tokens, `batch` that of sequences.
     """
     lengths = [min(value, most) for value in values]
     answer = min(answer, most - 1)

@@ -36,6 +36,7 @@ class Plan:
     chosen: frozenset[str] = frozenset()
 
     def by_digest(self) -> dict[str, Cell]:
+        """Return {spec digest: cell}."""
         return {cell.spec_digest: cell for cell in self.cells}
 
     def asked(self, cell: Cell) -> bool:
@@ -44,8 +45,8 @@ class Plan:
 
 
 def make_plan(suite: Suite, facts: Facts) -> Plan:
-    """Expand a suite into cells. Raises SuiteError for mistakes that only the data reveal (sizes, tasks that cannot be
-    learned)."""
+    """Expand a suite into cells. `facts` are those of all its models and tasks. Raises SuiteError for mistakes that
+    only the data reveal (sizes, tasks that cannot be learned)."""
     problems = list(unmet_needs(suite, facts))
     if problems:
         raise SuiteError(dict.fromkeys(problems))
@@ -82,7 +83,8 @@ def make_plan(suite: Suite, facts: Facts) -> Plan:
 
 
 def select_cells(plan: Plan, names: Iterable[str]) -> Plan:
-    """Return a plan of the cells that these names match, with all the cells that they need and are measured against.
+    """Return a plan of the cells that these names match, with all the cells that they need and the base models' cells
+    that their gains are measured from.
 
     A name is a cell's key, a label, or a pattern over keys ("lora/*"). Without names the plan is returned as it is.
     Raises UserError with every name that matches no cell.
@@ -116,8 +118,9 @@ def select_cells(plan: Plan, names: Iterable[str]) -> Plan:
 def axes(
     method: Method, suite: Suite, sizes: tuple[int | str, ...], available: int
 ) -> Iterator[tuple[int, int | None, Quality]]:
-    """Yield (n_train, seed, quality of the data) for each cell of a method on one task; only (0, None, clean) for a
-    method that learns from no examples. `available` is the task's number of training examples."""
+    """Yield (number of examples, seed, quality of the data) for each cell of a method on one task; only (0, None,
+    clean) for a method that learns from no examples. `sizes` are the task's in the suite; `available` is its number of
+    training examples, which "all" stands for."""
     if not method.uses_data:
         yield 0, None, CLEAN
         return
@@ -132,8 +135,8 @@ StudyOf = tuple[str, str, str, int, Quality, int]  # label, model, task, size, q
 
 @dataclass(frozen=True)
 class CellMaker:
-    """Makes the cells of one task of a suite. `studies` maps (label, model, task, size, quality, seed of the study) to
-    the spec digest of each study made so far."""
+    """Makes the cells of one `task` of a suite. `studies` maps (label, model, task, size, quality, seed of the study)
+    to the spec digest of each study made so far, and is added to."""
 
     suite: Suite
     facts: Facts
@@ -141,8 +144,8 @@ class CellMaker:
     studies: dict[StudyOf, str]
 
     def bare(self, model: str) -> Cell:
-        """Return the cell of the untouched base model, scored on every task that any label learns here; gains are
-        measured from it."""
+        """Return the cell of the untouched base model, from which gains are measured: scored on the maker's task, the
+        suite's retained tasks and every task that a label learns beside it."""
         label = next(label for label in self.suite.labels if label.name == BASE)
         learned = [name for other in self.suite.labels for name in other.recipe.learns(self.task)]
         retain = tuple(name for name in dict.fromkeys([*self.suite.retain, *learned]) if name != self.task)
@@ -151,8 +154,8 @@ class CellMaker:
     def cells(
         self, label: Variant, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
     ) -> Iterator[Cell]:
-        """Yield the cells that a label's cell needs, then the label's cell itself. Its study must have been made
-        before; only the digest is used."""
+        """Yield the cells that a label's cell needs, then the label's cell itself. `baseline` is the spec digest of the
+        base model's cell. The cell's study must have been made before; only its digest is used."""
         before = list(self.needed(label, model, n_train, seed, quality, baseline))
         yield from (cell for _, cell in before)
         needs = {role: cell.spec_digest for role, cell in before if role}
@@ -164,8 +167,9 @@ class CellMaker:
         yield self.cell(label, model, self.task, n_train, seed, baseline, needs, quality=quality)
 
     def tuning(self, label: Variant, model: str, n_train: int, quality: Quality, baseline: str) -> Iterator[Cell]:
-        """Yield the studies of a label at one data size, each after the cells that its trials need; nothing without
-        tuning. A label that learns from no examples has one cell, and so one study."""
+        """Yield the studies of a label at one data size and quality, each after the cells that its trials need; nothing
+        without tuning, or for a label with nothing to search. A label that learns from no examples has one cell, and so
+        one study. `baseline` is the spec digest of the base model's cell."""
         tune = self.suite.tune
         if tune is None or not label.tuned:
             return
@@ -175,7 +179,8 @@ class CellMaker:
     def study(
         self, tune: TuneSettings, label: Variant, model: str, n_train: int, quality: Quality, baseline: str, of: int
     ) -> Iterator[Cell]:
-        """Yield the cells that the trials of a label's study of the seed `of` need, then the study.
+        """Yield the cells that the trials of a label's study of the seed `of` need, then the study; nothing where there
+        is no setting to search. `baseline` is the spec digest of the base model's cell.
 
         With `warm_start` the study also needs the study of the same seed at the next smaller size or, at the smallest
         size, the one of the model that comes before in the suite.
@@ -198,11 +203,11 @@ class CellMaker:
     def needed(
         self, label: Variant, model: str, n_train: int, seed: int | None, quality: Quality, baseline: str
     ) -> Iterator[tuple[str, Cell]]:
-        """Yield (role, cell) for each cell that a label's cell needs; the role is empty for base models that experts
-        are measured against.
+        """Yield (role, cell) for each cell that a label's cell with these fields needs; the role is empty for base
+        models that experts are measured against.
 
         Needed cells learn from data of the same quality: a merge or a student is what can be made of such data, not of
-        better.
+        better. `baseline` is the spec digest of the base model's cell.
         """
         for expert in label.recipe.wants(self.task):
             method = build_expert(expert, self.suite.lines, ("methods", label.name))
@@ -249,6 +254,9 @@ class CellMaker:
         draw: int | None = None,
         quality: Quality = CLEAN,
     ) -> Cell:
+        """Return the cell of a label with its digest. `task` is what it learns, an expert's own; `baseline` is the spec
+        digest of the base model's cell; `needs` maps roles to spec digests. `retain` are tasks to score without
+        learning them (by default the suite's), `draw` is the seed that draws its examples, where that is not `seed`."""
         method, recipe = label.method, label.recipe
         data = quality.data
         if quality.select == "hard" and method.own_model():
@@ -295,7 +303,8 @@ class CellMaker:
 
 
 def unique_keys(cells: list[Cell]) -> Iterator[Cell]:
-    """Yield the cells with unique keys: where two would share a key, the second gets the start of its digest added."""
+    """Yield the cells in their order, with unique keys: where two would share a key, the second gets the start of its
+    digest added."""
     taken: set[str] = set()
     for cell in cells:
         key = cell.key if cell.key not in taken else f"{cell.key}#{cell.spec_digest[:8]}"

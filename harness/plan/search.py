@@ -36,7 +36,8 @@ DEFAULT, WARM_START, SAMPLER = "default", "warm start", "sampler"
 
 @dataclass(frozen=True)
 class Proposal:
-    """A setting to try, as {full name: value}; trial 0 is the label's own setting, before tuning."""
+    """A setting for a study to try, `params` as {full name: value}. Number 0 is the label's own setting, before tuning.
+    `origin` says who proposed it: "default", "warm start" or "sampler"."""
 
     number: int
     params: JsonObject
@@ -45,7 +46,7 @@ class Proposal:
 
 class StudySearch:
     """The search of one study: proposes settings and takes in results. `how` is the `study` of the study's cell; `warm`
-    the best setting of another study, tried second."""
+    the best setting of another study as {full name: value}, tried second where it differs from the label's own."""
 
     def __init__(self, how: JsonObject, warm: JsonObject | None = None):
         import optuna
@@ -69,7 +70,7 @@ class StudySearch:
     @property
     def most(self) -> float:
         """The largest number of trials: as many as the budget allows or, for the sampler grid, as many as there are
-        points."""
+        points besides the first settings, if those are fewer."""
         return min(self.how.get("trials") or MOST_TRIALS, len(self.first) + len(self.grid) if self.grid else math.inf)
 
     def ask(self) -> list[Proposal]:
@@ -81,7 +82,8 @@ class StudySearch:
         return batch
 
     def tell(self, trials: Iterable[Trial]) -> None:
-        """Record a batch's results, in the order of their numbers, whatever order the trials ended in."""
+        """Record a batch's results, in the order of their numbers, whatever order the trials ended in. Points of a
+        grid, and settings outside the ranges, are not passed on to the sampler."""
         from optuna.trial import TrialState
 
         for trial in sorted(trials, key=lambda one: one.number):
@@ -118,6 +120,7 @@ def seed_of(search: str, number: int) -> int:
 
 
 def distribution(found: Range) -> optuna.distributions.BaseDistribution:
+    """Return Optuna's distribution for a range: of the listed values, or of whole numbers or floats on a log scale."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(found, list):
@@ -128,6 +131,7 @@ def distribution(found: Range) -> optuna.distributions.BaseDistribution:
 
 
 def inside(value: object, where: optuna.distributions.BaseDistribution) -> bool:
+    """Return whether a value belongs to one of Optuna's distributions."""
     try:
         return bool(where._contains(where.to_internal_repr(value)))
     except (TypeError, ValueError):
@@ -135,6 +139,8 @@ def inside(value: object, where: optuna.distributions.BaseDistribution) -> bool:
 
 
 def sampler(how: JsonObject, seed: int) -> optuna.samplers.BaseSampler:
+    """Return a new sampler of Optuna for a study's settings `how`: of the kind that `how["sampler"]` names, and TPE for
+    any other name."""
     from optuna import samplers
 
     with warnings.catch_warnings():
@@ -154,8 +160,8 @@ def sampler(how: JsonObject, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def grid_of(space: Mapping[str, Range], points: int) -> list[JsonObject]:
-    """Return every combination of values, as {full name: value}. A range gives `points` values, at equal distances on a
-    log scale."""
+    """Return every combination of values, as {full name: value}. A list gives its values, a range `points` values at
+    equal distances on a log scale; of whole numbers it may give fewer."""
     points_of: dict[str, list[object]] = {}
     for name, values in space.items():
         if isinstance(values, list):
@@ -172,8 +178,8 @@ def grid_of(space: Mapping[str, Range], points: int) -> list[JsonObject]:
 
 
 def rung_shares(pruner: str, rungs: int) -> list[float]:
-    """Return the shares of a trial's steps at which it is scored: halved again and again (asha, hyperband), or at equal
-    distances."""
+    """Return the shares of a trial's steps at which it is scored, rising and `rungs` in number: halved again and again
+    (asha, hyperband), or at equal distances."""
     if pruner in ("asha", "hyperband"):
         return [REDUCTION ** (rung - rungs) / 1.0 for rung in range(rungs)]
     return [rung / (rungs + 1) for rung in range(1, rungs + 1)]
@@ -219,8 +225,9 @@ def should_prune(trial: JsonObject, earlier: Sequence[EarlierTrial], reached: Se
 
 
 def lags_by_item(earlier: Sequence[EarlierTrial], now: RungScore) -> bool:
-    """Return whether Optuna's Wilcoxon pruner would end a trial: it compares the trial's validation items with those of
-    the best earlier trial at the same rung."""
+    """Return whether Optuna's Wilcoxon pruner would end a trial: it compares the trial's validation items (`now` is its
+    score at the rung that it has reached) with those of the best earlier trial at the same rung. False where no earlier
+    trial ended well with a score there."""
     import optuna
 
     at_rung = [
@@ -248,7 +255,8 @@ def lags_by_item(earlier: Sequence[EarlierTrial], now: RungScore) -> bool:
 
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the finished trials on the Pareto front: no other trial is as good in every goal and better in one."""
+    """Return the trials on the Pareto front: no other trial is as good in every goal and better in one. Trials that did
+    not end well are left out."""
 
     def beats(one: Trial, other: Trial) -> bool:
         pairs = list(zip(one.merits, other.merits, strict=True))
@@ -262,9 +270,9 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
     """Return the winning trial, or None where no trial ended well.
 
     With one goal, the best score wins; ties go to the lowest cross-entropy among the choices (accuracy on a hundred
-    items has many ties), then to the earliest trial. With two goals, the winner is the trial of the Pareto front that
-    is best in the second goal among those whose score is within one standard error of the best score (the
-    one-standard-error rule; Breiman et al. 1984).
+    items has many ties), then to the earliest trial. With several goals, the winner is the trial of the Pareto front
+    that is best in the second goal (of equals the third) among those whose score is within one standard error of the
+    best score (the one-standard-error rule; Breiman et al. 1984).
     """
     candidates = pareto_front(trials)
     if not candidates:
@@ -283,8 +291,9 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 
 
 def setting_importances(how: JsonObject, trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
-    """Return how much each setting explains of the score's variance: {"fanova": {full name: share}, "ped_anova": …}.
-    Empty for a single setting, or with too few finished trials to say."""
+    """Return how much each setting explains of the score's variance, by two methods: {"fanova": {full name: share},
+    "ped_anova": …}. Empty for a single setting, or with too few finished trials to say. `how` is the `study` of the
+    study's cell; trials with a value outside its ranges are left out."""
     from optuna import importance
 
     where = {name: distribution(found) for name, found in how["space"].items()}
@@ -313,7 +322,8 @@ def setting_importances(how: JsonObject, trials: Sequence[Trial]) -> dict[str, d
 def to_optuna_study(
     how: JsonObject, trials: Sequence[Trial], storage: str | optuna.storages.BaseStorage | None = None, name: str = ""
 ) -> optuna.Study:
-    """Return an Optuna study with these trials, for Optuna's own tools.
+    """Return an Optuna study with these trials, for Optuna's own tools. `how` is the `study` of the study's cell. The
+    Optuna study lies in `storage` (by default in memory) and has the `name`, by default the search's digest.
 
     Its values are turned so that more is better; the scores as measured, and the reason why a trial failed, are user
     attributes. A setting outside the ranges is left out of `params` and kept as an attribute.

@@ -47,7 +47,7 @@ def study_cell(label: Variant, tune: TuneSettings, cell: Cell) -> Cell | None:
 
 
 def trial_cell(study: Cell, number: int, params: JsonObject) -> Cell:
-    """Return the cell of one trial of a study, with the settings `params`.
+    """Return the cell of trial number `number` of a study, with the settings `params` (full name -> value).
 
     Its settings identify it, so that a setting runs once however many studies try it; with a pruner, which compares
     trials, its study and number identify it too.
@@ -68,7 +68,7 @@ def trial_cell(study: Cell, number: int, params: JsonObject) -> Cell:
 
 def range_edge(value: object, space: Range) -> str:
     """Return the end of its range, "low" or "high", at which a chosen value lies, so that the best value may lie
-    beyond; an empty string where it lies at neither."""
+    beyond; "" where it lies at neither. A list has ends only where it holds three or more numbers and nothing else."""
     if isinstance(space, list):
         numbers = sorted(one for one in space if isinstance(one, int | float) and not isinstance(one, bool))
         if len(numbers) < 3 or len(numbers) < len(space) or value not in numbers:

@@ -15,16 +15,19 @@ STUDY, WARM = "study", "warm"  # roles of needs: a cell's own study; a study who
 
 @dataclass(frozen=True)
 class Cell:
-    """One label × model × task × data size × seed: the unit of work, of resuming and of comparing.
+    """One label × model × task × size × quality × seed: the unit of work, of resuming and of comparing.
 
     `key` is for people and joins history; `spec_digest` is what the cell *is* (see `plan/identity.py`). An untrained
-    cell has `n_train` 0 and no seed. `needs` maps a role ("expert:bbc-topic") to the spec digest of the cell that fills
-    it. `baseline` is the spec digest of the base model's cell. `objectives` and `curriculum` map a name to its
-    settings. `reads` are tasks whose training text is used without being scored, `borrows` are models beside the cell's
-    own. `draw` is the seed that draws its examples, where that is not `seed`. `data` says how its training data was
-    chosen and spoilt (`data.Quality`); it is empty for clean, balanced data. `study`, for a study's cell, says how it
-    searches settings (`plan/studies.py`): a study is not run itself, its trials are. `trial`, for a trial's cell, says
-    how it is scored. A tuned cell needs its study, which chooses some of its settings before it runs.
+    cell has `n_train` (number of training examples) 0 and no seed. `task` is the suite's; `learn` are all tasks that
+    are learned and scored, `retain` those that are scored without being learned, `reads` those whose training text is
+    used without being scored; `borrows` are models beside the cell's own. `fingerprints` maps these tasks and models to
+    digests of their content (`fingerprint_key`). `settings` are the method's; `objectives` and `curriculum` map a name
+    to its settings. `needs` maps a role ("expert:bbc-topic") to the spec digest of the cell that fills it; `baseline`
+    is the spec digest of the base model's cell, "" where it is compared with none (that cell itself, studies, trials).
+    `draw` is the seed that draws its examples, where that is not `seed`. `data` says how its training data was chosen
+    and spoilt (`data.Quality`); it is empty for clean, balanced data. `study`, for a study's cell, says how it searches
+    settings (`plan/studies.py`): a study is not run itself, its trials are. `trial`, for a trial's cell, says how it is
+    scored. A tuned cell needs its study, which chooses some of its settings before it runs.
     """
 
     key: str
@@ -53,6 +56,7 @@ class Cell:
     trial: JsonObject = field(default_factory=dict)
 
     def to_json(self) -> JsonObject:
+        """Return the cell as values that JSON knows."""
         return {**asdict(replace(self, train=None)), "train": self.train.model_dump()}  # type: ignore[arg-type]
 
     @property
@@ -66,22 +70,28 @@ class Cell:
         return {role: need for role, need in self.needs.items() if role not in (STUDY, WARM)}
 
     def fingerprint_key(self, model: str) -> str:
-        """Return the key of a model in `fingerprints`; the key of a task is its own name."""
+        """Return the key under which `fingerprints` has a model of this name; a task's key is its own name."""
         return "model" if model == self.model else f"model:{model}"
 
     def member(self) -> JsonObject:
-        """Return the cell's entry in the record of a run (`RunRecord.members`)."""
+        """Return the cell's entry in `RunRecord.members`: its key, label, digests, model, task, size, seed and data,
+        and {"role": "study"} for a study."""
         names = ("key", "label", "spec_digest", "model", "task", "n_train", "seed", "baseline", "data")
         return {name: getattr(self, name) for name in names} | ({"role": "study"} if self.study else {})
 
     @classmethod
     def from_json(cls, data: JsonObject) -> Cell:
+        """Return the cell that `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
         lists = {name: tuple(data.get(name, ())) for name in ("learn", "retain", "reads", "borrows")}
         return cls(**{**data, **lists, "train": TrainSettings.model_validate(data["train"])})
 
 
 def with_settings(cell: Cell, params: Mapping[str, object]) -> Cell:
-    """Return a cell with some settings (by full name) changed; its `spec_digest` stays that of the cell as planned."""
+    """Return a cell with some settings changed; its `spec_digest` stays that of the cell as planned.
+
+    `params` maps full names to new values: "rank" is the method's, "lora.rank" that of one of its parts, "train.steps"
+    a training setting, "objectives.ewc.strength" an objective's.
+    """
     settings, objectives = dict(cell.settings), dict(cell.objectives)
     train: JsonObject = {}
     for name, value in params.items():

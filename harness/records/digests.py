@@ -10,7 +10,8 @@ RESULT_VERSION = 3
 
 
 def canonical(value: object) -> str:
-    """Return a value as JSON with sorted keys and no spaces: equal values give equal text."""
+    """Return a value as JSON with sorted keys and no spaces: equal values give equal text. What JSON has no form for
+    stands as its `str`."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
 
 

@@ -15,8 +15,8 @@ JOB = "job.json"  # its file in an attempt's folder
 
 
 class EarlierTrial(TypedDict):
-    """A trial of an earlier batch of a study, with which a running trial is compared to decide whether to end it
-    early."""
+    """A trial of an earlier batch of the same study, with which a running trial is compared to decide whether to end it
+    early. `number` is its place in the study, `status` how it ended."""
 
     number: int
     status: str
@@ -71,17 +71,19 @@ class Job:
 
     @property
     def settled_cell(self) -> Cell:
-        """The cell with the settings that its study chose."""
+        """The cell with the settings that its study chose (`tuned`) put in."""
         return with_settings(self.cell, self.tuned)
 
     def of_need(self, role: str) -> Job:
-        """Return a job for the needed cell in this role, with what it takes to load the model that it left."""
+        """Return the job that loads the model left by the needed cell in `role` (a key of `needed`): this job with that
+        cell in place of its own, and with nothing that concerns training or results."""
         return replace(
             self, cell=self.needed[role], tuned={}, needs={}, needed={}, baseline=None, predicted_bytes=None,
             needed_bytes=None, predicted_parts={}, bad_instruments=(), leaks={}, earlier=(),
         )  # fmt: skip
 
     def to_json(self) -> JsonObject:
+        """Return the job as values that JSON knows, as job.json holds it."""
         plain: JsonObject = {field.name: getattr(self, field.name) for field in fields(self)}
         return plain | {
             "cell": self.cell.to_json(),
@@ -99,7 +101,8 @@ class Job:
 
     @classmethod
     def from_json(cls, data: JsonObject) -> Job:
-        """Return the job that `to_json` wrote. Raises ValueError where keys are missing or unknown, or TypeError."""
+        """Return the job that `to_json` wrote. Raises ValueError for missing or unknown keys, as those of another
+        version, and KeyError or TypeError for damaged values."""
         names = {field.name for field in fields(cls)}
         wrong = [
             *(f"has no {name!r}" for name in sorted(names - data.keys())),
@@ -126,14 +129,16 @@ class Job:
 
 
 def texts(by_name: Mapping[str, Path]) -> dict[str, str]:
+    """Return {name: path as text}."""
     return {name: str(path) for name, path in by_name.items()}
 
 
 def paths(by_name: Mapping[str, str]) -> dict[str, Path]:
+    """Return {name: path} of the texts that `texts` made."""
     return {name: Path(path) for name, path in by_name.items()}
 
 
 def listed(parts: Iterable[str]) -> str:
-    """Join phrases into one: "a, b and c"."""
+    """Join one phrase or more into one: "a, b and c"."""
     *first, last = parts
     return f"{', '.join(first)} and {last}" if first else last

@@ -18,7 +18,9 @@ T = TypeVar("T")
 
 
 class Status(StrEnum):
-    """How an attempt ended."""
+    """How an attempt ended: "oom" is out of memory, "diverged" a loss that became NaN or infinite, "timeout" a passed
+    time limit; "skipped" was never started (it cannot run here, or a need did not end well), and "interrupted" was cut
+    short through no fault of its own, so that it runs again."""
 
     DONE = "done"
     FAILED = "failed"
@@ -31,10 +33,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything about a machine that may change a result (`env_digest` covers it), and the code's version (not
-    covered).
+    """Where cells compute. `env_digest` covers what counts as able to change a result: the versions of the packages in
+    `environment.RESULT_PACKAGES`, the accelerator, the CPU threads of a cell, and RESULT_VERSION.
 
-    `packages` lists every installed package; only those named in `environment.RESULT_PACKAGES` count for the digest.
+    The rest tells where results come from. `packages` maps every installed package to its version; `accelerator` names
+    the GPUs ("" for none); `commit` is the harness's own, and `dirty` says that its files differed from it.
     """
 
     env_digest: str
@@ -51,8 +54,9 @@ class Environment:
 
 @dataclass(frozen=True)
 class Item:
-    """One document's value of one metric. `doc_id` is the document's hash and how many times it has occurred. `cluster`
-    is what the document shares with others (a passage), None where the items of its task are independent."""
+    """One document's value of one metric. `doc_id` is the document's hash (16 digits), and after a dash how many equal
+    documents came before it. `prediction` and `target` are the model's answer and the right one, as text. `cluster` is
+    what the document shares with others (a passage), None where the items of its task are independent."""
 
     task: str
     doc_id: str
@@ -65,7 +69,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Score:
-    """The value of a metric on one task, with its standard error over `n` items. `role` is "task" or "retain".
+    """The value of a metric on one task, with its standard error over `n` items. `role` is "task" for a learned task,
+    "retain" for one that is scored to measure forgetting.
 
     Where items come in clusters, the error is clustered: `clusters` is how many there are, and `clustered_by` the
     column that names an item's cluster. Otherwise they are None and "".
@@ -94,7 +99,9 @@ class Phase:
 
     `phase` is one of load, check (within load: whether the method starts as it says), train, score_stages (between the
     stages of training), score_checkpoints and, of a trial, score_rungs (between its steps), evaluate, compare (with the
-    base model), infer, save. Bytes are peaks within the phase; None is "not measured".
+    base model), infer, save. `tokens` and `samples` are those that were worked through. Bytes are peaks within the
+    phase: `allocated` and `reserved` by torch on the GPU, `device` in use on the whole GPU, `rss` resident in the
+    process. None is "not measured".
     """
 
     phase: str
@@ -110,7 +117,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step (split "train") or one validation pass (split "validation").
+    """One optimiser step (split "train") or one validation pass (split "validation", after `step` optimiser steps).
 
     `loss` is what was minimised, with every term that a method or an objective adds. `cross_entropy` is that of the
     task's answers alone, in nats per answer token; None where a step has no answer tokens (general text, a
@@ -147,7 +154,8 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Fact:
-    """Any other number about an attempt. `higher_is_better` is None where neither direction is better."""
+    """Any other number about an attempt, such as its trainable parameters. `unit` decides how it is shown (`quantity`);
+    `higher_is_better` is None where neither direction is better."""
 
     name: str
     value: float
@@ -162,7 +170,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Flag:
-    """A warning about an attempt, with the figures behind it."""
+    """A warning about an attempt, such as "overfitting"; `evidence` holds the figures behind it by name."""
 
     name: str
     evidence: JsonObject
@@ -182,10 +190,11 @@ class RungScore(TypedDict):
 class Trial:
     """One setting tried in a study, and its outcome.
 
-    `status` is "done", "pruned", or how its attempt ended otherwise, for the given `reason`. `value` is the score that
-    the study seeks, as its metric counts; `values` are all numbers by name; `merits` are the values of the goals,
-    turned so that more is better. `intermediate` are its scores at rungs. `origin` says who proposed it. `front`: the
-    trial is on the Pareto front.
+    `number` is its place in the study, `params` the settings by full name. `status` is "done", "pruned", or how its
+    attempt ended otherwise, for the given `reason`. `value` is the score that the study seeks, as its metric counts;
+    `values` are all numbers by name; `merits` are the values of the study's goals in their order, turned so that more
+    is better. `tokens` were trained on; `peak_bytes` is the most memory. `intermediate` are its scores at rungs.
+    `origin` says who proposed it: "default", "warm start" or "sampler". `front`: the trial is on the Pareto front.
     """
 
     number: int
@@ -206,8 +215,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Check:
-    """A self-check of one measuring instrument: it passes if `measured` is at most `limit`. `about` says what was
-    compared."""
+    """A self-check of one measuring instrument. `about` says what was compared, `measured` by how much (in `unit`) it
+    was off, `limit` the most that passes; `seconds` is how long the check took."""
 
     name: str
     about: str
@@ -218,6 +227,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
+        """Whether `measured` is at most `limit`; False for NaN."""
         return self.measured <= self.limit  # False for NaN
 
 
@@ -225,10 +235,11 @@ class Check:
 class CellResult:
     """The result of one attempt at a cell, as `result.json` holds it. Per-item values lie in `items.parquet` beside it.
 
-    `beside` lists the keys of cells that ran on the same machine at the same time; if there are any, the attempt is
-    `contended` and its timings say little. `device` is where it ran: "cpu", "cuda:0", a node's name. `tuned` are
-    settings, by full name, that a study chose: in a study's result its choice, in a cell's result those that it ran
-    with. `trials` are those of a study, `intermediate` the scores of a trial at rungs.
+    `reason` says why it ended with its `status`; `started` is in ISO 8601. `beside` lists the keys of cells that shared
+    a device with it at some time; if there are any, the attempt is `contended` and its timings say little. `device` is
+    where it ran: "cpu", "cuda:0", a node's name. `tuned` are settings, by full name, that a study chose: in a study's
+    result its choice, in a cell's result those that it ran with. `trials` are those of a study, `intermediate` the
+    scores of a trial at rungs.
     """
 
     attempt_id: str
@@ -253,13 +264,15 @@ class CellResult:
     intermediate: tuple[RungScore, ...] = ()
 
     def to_json(self) -> JsonObject:
+        """Return the result as values that JSON knows, as result.json holds it."""
         return {**asdict(replace(self, cell=None)), "cell": self.cell.to_json()}  # type: ignore[arg-type]
 
     @classmethod
     def of_job(
         cls, attempt_id: str, job: Job, status: Status, reason: str, started: str, **measured: Any
     ) -> CellResult:
-        """Return the result of an attempt at a job; `measured` are further fields by name."""
+        """Return the result of an attempt at a job; `started` is in ISO 8601, and `measured` are further fields of the
+        result by name."""
         return cls(
             attempt_id, job.run_id, job.cell, job.environment, status, reason, started, tuned=job.tuned, **measured
         )
@@ -299,11 +312,12 @@ FAILED_SEEDS: FailedSeeds = "base"
 
 
 class RunRecord(TypedDict):
-    """A run of a suite, as `runs/<run_id>.json` holds it: `started` and `finished` in ISO 8601, None while it runs.
+    """A run of a suite, as `runs/<run_id>.json` holds it. `started` and `finished` are in ISO 8601; while it runs,
+    `finished` is None and `status` "running", later "done", "failed" or "interrupted".
 
     `margin` is the difference of scores that does not matter; `failed_seeds` says what a seed that ended badly counts
-    as. `only_cells` are the patterns of `--only`, empty for the whole suite. `members` are the run's cells
-    (`Cell.member`).
+    as. `command` is the command line, `only_cells` are the patterns of its `--only`, empty for the whole suite.
+    `members` are the run's cells (`Cell.member`).
     """
 
     run_id: str

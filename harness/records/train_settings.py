@@ -97,7 +97,8 @@ class TrainSettings(pydantic.BaseModel):
 
     @property
     def identity(self) -> JsonObject:
-        """The settings that are part of a cell's identity: all but those of LATER at their defaults."""
+        """The settings that are part of a cell's identity, as {key: value}: all but those of LATER at their
+        defaults."""
         defaults = {name: type(self).model_fields[name].default for name in LATER}
         return {key: value for key, value in self.model_dump().items() if defaults.get(key, ...) != value}
 
@@ -108,7 +109,8 @@ class TrainSettings(pydantic.BaseModel):
         return TrainSettings(**self.model_dump(include=set(SCORING)))
 
     def changed(self, changes: Mapping[str, object]) -> TrainSettings:
-        """Return the settings with some changed. `steps` and `epochs` displace each other, unless the new one is None.
+        """Return the settings with some changed; `changes` maps keys to new values. A new `steps` unsets `epochs`, and
+        the other way round, unless it is None or both are given.
 
         Raises pydantic.ValidationError for a key or a value that is not allowed.
         """
@@ -119,7 +121,8 @@ class TrainSettings(pydantic.BaseModel):
         return TrainSettings.model_validate(settings)
 
     def unavailable(self, gpu: bool) -> str | None:
-        """Return why a machine (with or without a GPU) cannot train with these settings, or None. Loads nothing."""
+        """Return why this machine cannot train with these settings (no GPU, a missing package), or None. `gpu` says
+        whether it has a GPU. Packages are looked for, not imported."""
         for (key, value), (packages, needs_gpu) in NEEDS.items():
             if getattr(self, key) != value:
                 continue

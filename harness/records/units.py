@@ -38,7 +38,8 @@ def scales(unit: str) -> bool:
 
 
 def plain(value: float) -> str:
-    """Format a number with four significant digits; whole numbers and thousands in full, in groups of three digits."""
+    """Format a number without a unit: whole numbers, and others from a thousand on, in full with blanks between groups
+    of three digits ("12 345"); the rest with four significant digits."""
     whole = math.isfinite(value) and value == int(value)
     if abs(value) < 1e15 and (whole or abs(value) >= 1000):
         return f"{value:,.0f}".replace(",", " ")
@@ -46,7 +47,7 @@ def plain(value: float) -> str:
 
 
 def time(value: float) -> str:
-    """Format a time with one decimal below ten, and none from ten on."""
+    """Format a number of seconds or milliseconds, without the unit: one decimal below ten, none from ten on."""
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
@@ -60,12 +61,12 @@ def size(value: float) -> str:
 
 
 def energy(value: float) -> str:
-    """Format an energy in joules, and in kilojoules from a thousand on."""
+    """Format joules: "12 J", from a thousand on as "1.2 kJ"."""
     return f"{value:.3g} J" if value < 1000 else f"{value / 1000:,.1f} kJ".replace(",", " ")
 
 
 def share(value: float) -> str:
-    """Format a fraction in per cent, with two significant digits."""
+    """Format a fraction as a percentage with two significant digits: 0.123 as "12%", 0.0123 as "1.2%"."""
     percent = 100 * value
     if percent == 0 or percent >= 10:
         return f"{percent:.0f}%"

@@ -31,8 +31,8 @@ def model_of(kind: type[Configurable]) -> type[pydantic.BaseModel]:
 
 
 def build(kind: type[T], settings: JsonObject, lines: Lines, where: Keys) -> tuple[T | None, list[Problem]]:
-    """Build a method, objective or curriculum with checked and coerced settings; return (object, []), or (None,
-    mistakes).
+    """Build a method, objective or curriculum of the class `kind` with checked and coerced settings; return (object,
+    []), or (None, mistakes).
 
     `where` are the keys that lead to the settings in the file; mistakes carry the line that `lines` gives for them.
     """
@@ -64,7 +64,8 @@ def look_up(
     what: str, name: Any, known: Mapping[str, V], lines: Lines, where: Keys, hint: str = ""
 ) -> tuple[V | None, list[Problem]]:
     """Look a name up in `known`; return (entry, []), or (None, [mistake]) for an unknown name. `what` is the kind of
-    thing that is named, for the message."""
+    thing that is named and `hint` a last sentence, both for the message; `where` are the keys that lead to the name in
+    the file."""
     if isinstance(name, str) and name in known:
         return known[name], []
     return None, [lines.problem(unknown(what, name, known, hint), *where)]
@@ -74,7 +75,8 @@ def build_parts(
     block: dict[str, dict[str, Any]], known: Mapping[str, type[T]], lines: Lines, where: Keys
 ) -> tuple[list[T], list[Problem]]:
     """Build the objectives or the curriculum of a label from {name: settings}; return (those without mistakes,
-    mistakes)."""
+    mistakes). `known` maps each name to its class; the last of the keys `where`, "objectives" or "curriculum", says
+    which of the two it is."""
     parts, problems = [], []
     for name, settings in block.items():
         kind, wrong = look_up(str(where[-1]).removesuffix("s"), name, known, lines, (*where, name))
@@ -87,8 +89,9 @@ def build_parts(
 def build_method(
     name: Any, settings: dict[str, Any], lines: Lines, where: Keys, hint: str = ""
 ) -> tuple[Method | None, list[Problem]]:
-    """Build a method with checked and coerced settings; return (method, []), or (None, mistakes in its name, in its
-    settings and in the experts that it asks for)."""
+    """Build the method of this name with checked and coerced settings; return (method, []), or (None, mistakes in its
+    name, in its settings and in the experts that it asks for). `where` are the keys that lead to its label in the file;
+    `hint` ends the message for an unknown name."""
     kind, problems = look_up("method", name, all_methods(), lines, (*where, "method"), hint)
     if kind is None:
         return None, problems
@@ -103,7 +106,8 @@ def build_composed(
     names: list[Any], settings: dict[str, Any], lines: Lines, where: Keys
 ) -> tuple[Method | None, list[Problem]]:
     """Build several methods that one label uses at once, as in `method: [layerwise, prefix_tuning]`; return (method,
-    []), or (None, mistakes). `settings` holds a block of settings under the name of each method."""
+    []), or (None, mistakes). `settings` holds a block of settings under the name of each method; `where` are the keys
+    that lead to the label."""
     kinds, problems = [], []
     for place, name in enumerate(names):
         kind, wrong = look_up("method", name, all_methods(), lines, (*where, "method", place))
@@ -133,8 +137,9 @@ def build_composed(
 def check_needs(
     wanted: Iterable[Expert], refuses: Callable[[Method], Iterable[str]], lines: Lines, where: Keys
 ) -> list[Problem]:
-    """Return the mistakes in the other cells (experts, teachers) that a method or an objective asks for: unknown
-    methods, wrong settings, and what `refuses` says against the method of each."""
+    """Return the mistakes in the other cells (experts, teachers) that a method or an objective asks for, at the line of
+    the keys `where`: unknown methods, wrong settings, and the messages of `refuses`, which is called with the method of
+    each of these cells."""
     problems: list[Problem] = []
     for expert in wanted:
         kind, wrong = look_up("method", expert.method, all_methods(), lines, where)
@@ -147,8 +152,8 @@ def check_needs(
 def build_around(
     kind: type[Method], settings: dict[str, Any], lines: Lines, where: Keys
 ) -> tuple[Method | None, list[Problem]]:
-    """Build a method of class `kind`, after checking the settings of the method inside it (`inner`), if it has one;
-    return (method, []), or (None, mistakes)."""
+    """Build a method of class `kind`, after checking the settings of the method that it trains
+    (`settings[kind.inner]`), if it has one; return (method, []), or (None, mistakes)."""
     block = settings.get(kind.inner)
     if not isinstance(block, dict):
         return build(kind, settings, lines, where)
@@ -166,8 +171,8 @@ def build_around(
 
 
 def build_expert(expert: Expert, lines: Lines, where: Keys) -> Method | None:
-    """Build the method of a cell that another cell needs (an expert, a teacher); None when the suite's check has
-    refused it."""
+    """Build the method of a cell that another cell needs (an expert, a teacher); None where it has a mistake, which the
+    check of the suite reports."""
     if JOIN in expert.method:
         return make_method(expert.method, expert.settings)  # a label's own method, whose settings are coerced already
     return build_method(expert.method, expert.settings, lines, where)[0]

@@ -23,6 +23,8 @@ from harness.suite.yaml_lines import Lines, read_yaml
 
 
 class TaskEntry(pydantic.BaseModel):
+    """One entry of a suite's `tasks:`."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     learn: str = Field(description="the task that is learned and scored")
@@ -64,6 +66,11 @@ class SuiteFile(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Suite:
+    """A checked suite. `tasks` holds (task, numbers of training examples, or "all"); `retain` are tasks that are scored
+    without being learned. `labels` begin with the base model's where the file does not list it. `time_limit` is in
+    seconds a cell, `memory_limit` in bytes. `allow_leaks` are tasks that may be scored though their items are learned;
+    `corrupt` and `select` say how training data is spoilt and chosen. `lines` finds the line of a key."""
+
     name: str
     path: Path
     question: str
@@ -107,7 +114,8 @@ class Suite:
         return ("retain", self.retain.index(task)) if task in self.retain else ("methods",)
 
     def learned_and_scored(self) -> Iterator[tuple[str, str]]:
-        """Yield each pair (task that some cell learns from, task that the same cell is scored on) once."""
+        """Yield each pair (task whose text a cell learns from, task that the same cell is scored on) once. Pairs are
+        searched for leaks; labels that learn from no examples have none."""
         pairs = []
         for label in self.labels:
             for task, _ in self.tasks if label.method.uses_data else ():
@@ -116,6 +124,8 @@ class Suite:
         return iter(dict.fromkeys(pairs))
 
     def model_names(self) -> Iterator[str]:
+        """Yield every model that any cell may use, once each: the suite's, those that labels bring along or borrow, and
+        the base models of experts."""
         names = list(self.models)
         for label in self.labels:
             own = label.method.own_model()
@@ -125,7 +135,8 @@ class Suite:
 
 
 def find_suite(name: str, root: Path) -> Path:
-    """Return the path of a suite: `suites/<name>.yaml`, or `name` itself when it is a path. Raises UserError."""
+    """Return the path of a suite: `name` itself where it is a path (it has a "/" or ends in .yaml or .yml), else
+    `suites/<name>.yaml` in the project folder `root`. Raises UserError where there is no such file."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(name)
         if not path.is_file():
@@ -138,6 +149,7 @@ def find_suite(name: str, root: Path) -> Path:
 
 
 def suite_names(root: Path) -> list[str]:
+    """Return the names of the suites in a project folder, sorted: the files of `suites/` without the list of models."""
     return sorted(path.stem for path in (root / "suites").glob("*.yaml") if path.stem != "models")
 
 
@@ -152,8 +164,8 @@ class Names(Protocol):
 def load_suite(path: Path, names: Names | None = None) -> Suite:
     """Read and check a suite. Raises SuiteError with every mistake found.
 
-    Its form is checked and, with `names`, also that its models and tasks exist, and that its sizes fit what is known of
-    the data.
+    Its form is checked and, with `names` (the catalog), also that its models and tasks exist, and that its sizes fit
+    the tasks that have been fetched.
     """
     data, lines, problems = read_yaml(path)
     if data is None:
@@ -213,8 +225,8 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
 
 
 def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
-    """Yield a problem for each repeated entry of a list, each size below 1 and each negative seed. Works on the raw
-    file, so that these show together with any other mistakes."""
+    """Yield a problem for each repeated entry of a list, each size below 1 and each negative seed. `data` is the file
+    as YAML reads it, so that these show together with any other mistakes."""
 
     def entries(holder: Any, key: str) -> list[Any]:
         found = holder.get(key) if isinstance(holder, dict) else None
@@ -237,8 +249,8 @@ def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
 
 
 def check_labels(labels: list[Variant], lines: Lines) -> Iterator[Problem]:
-    """Yield a problem for each label with the same method and settings as an earlier one: both would be one cell, and
-    the second would vanish from plan and report."""
+    """Yield a problem for each label that names the same method, settings, training, objectives and curriculum as an
+    earlier one: both would be one cell, and the second would vanish from plan and report."""
     seen: dict[str, str] = {}
     for label in labels:
         method = label.method
@@ -253,7 +265,8 @@ def check_labels(labels: list[Variant], lines: Lines) -> Iterator[Problem]:
 
 
 def check_curricula(data: dict[str, Any], labels: list[Variant], lines: Lines) -> Iterator[Problem]:
-    """Yield a problem for each label whose curriculum cannot be used with a task of the suite."""
+    """Yield a problem for each label whose curriculum cannot be used with a task of the suite. `data` is the file as
+    YAML reads it."""
     entries = data.get("tasks")
     for entry in entries if isinstance(entries, list) else []:
         task = entry.get("learn") if isinstance(entry, dict) else None
@@ -268,8 +281,9 @@ def check_curricula(data: dict[str, Any], labels: list[Variant], lines: Lines) -
 def check_tuning(
     tune: TuneSettings | None, labels: list[Variant], seeds: Sequence[int], lines: Lines
 ) -> Iterator[Problem]:
-    """Yield the problems of a suite's `tune:` block and of the labels' `space:` blocks: no budget, more studies than
-    seeds, unknown settings, ranges that a label cannot take, or a `space:` in a suite that does not tune."""
+    """Yield the problems of a suite's `tune:` block (None without one) and of the labels' `space:` blocks: no budget,
+    more studies than seeds, unknown settings, ranges that a label cannot take, or a `space:` in a suite that does not
+    tune. `seeds` are the suite's."""
     if tune is None:
         for label in labels:
             if label.space:
@@ -303,8 +317,8 @@ def check_tuning(
 
 
 def check_names(data: dict[str, Any], labels: list[Variant], names: Names, lines: Lines) -> Iterator[Problem]:
-    """Yield a problem for each unknown model or task, each model of the wrong kind (causal or encoder), and each size
-    beyond the training examples of a fetched task."""
+    """Yield a problem for each model or task that `names` does not know, each model of the wrong kind (causal or
+    encoder), and each size beyond the training examples of a fetched task. `data` is the file as YAML reads it."""
 
     def model(name: str, kind: str, *path: Any) -> Iterator[Problem]:
         try:
@@ -355,8 +369,8 @@ def check_names(data: dict[str, Any], labels: list[Variant], names: Names, lines
 
 
 def check_sizes(place: int, facts: Any, sizes: Iterable[Any], lines: Lines) -> Iterator[Problem]:
-    """Yield a problem where the task at `place` of `tasks:` cannot be learned, or for each size beyond its training
-    examples."""
+    """Yield a problem where a task cannot be learned, or for each of `sizes` beyond its training examples; "all" fits
+    any task. `facts` are the task's `TaskFacts`, `place` is its number in the suite's `tasks:`, for the line."""
     if facts.unlearnable:
         yield lines.problem(f"task {facts.name!r} cannot be learned: {facts.unlearnable}", "tasks", place, "learn")
         return

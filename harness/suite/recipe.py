@@ -36,12 +36,13 @@ class Recipe:
 
     @property
     def parts(self) -> list[Method | Objective | Curriculum]:
+        """The method, the objectives and, where there is one, the curriculum."""
         return [self.method, *self.objectives, *([self.curriculum] if self.curriculum else [])]
 
     @property
     def beside(self) -> JsonObject:
-        """{"objectives": …, "curriculum": …}, each as {name: settings}, as a cell stores them; empty where the recipe
-        has none."""
+        """What is used beside the method, as a cell stores it: {"objectives": …, "curriculum": …}, each {name:
+        settings}. A key without any is left out."""
         found: JsonObject = {}
         if self.objectives:
             found["objectives"] = {objective.name: objective.settings for objective in self.objectives}
@@ -50,22 +51,27 @@ class Recipe:
         return found
 
     def learns(self, task: str) -> tuple[str, ...]:
-        """Return the tasks that a cell of this recipe learns and is scored on; the first is `task`, the suite's own."""
+        """Return the tasks that a cell of this recipe learns and is scored on when the suite learns `task`, which comes
+        first; empty where the method learns from no examples."""
         return self.curriculum.learns(task) if self.curriculum else self.method.learns(task)
 
     def wants(self, task: str) -> Iterator[Expert]:
-        """Yield the cells (experts, teachers) that must be done before a cell of this recipe runs."""
+        """Yield the cells (experts, teachers) that must be done before a cell of this recipe that learns `task`
+        runs."""
         yield from self.method.wants(task)
         for objective in self.objectives:
             yield from objective.wants(task)
 
     def reads(self, task: str) -> tuple[str, ...]:
-        """Return the tasks whose training text the recipe uses without being scored on them."""
+        """Return the names of further tasks whose training text the recipe uses when `task` is the one the suite
+        learns: replayed, retrieved or regularising text. Reading one does not score it; the suite may also retain
+        it."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part.reads(task)))
 
     def studies(self, task: str) -> tuple[str, ...]:
-        """Return the tasks whose text changes weights, including those that experts learn. Tasks that the method itself
-        reads are left out: it only looks things up in them, and finding answers there is no leak."""
+        """Return the tasks whose text changes weights when the suite learns `task`: those that are learned, those that
+        objectives and curriculum read, and those that experts learn. Tasks that the method itself reads are left out:
+        it only looks things up in them, and finding answers there is no leak."""
         read = [name for part in self.parts if part is not self.method for name in part.reads(task)]
         return tuple(dict.fromkeys([*self.learns(task), *read, *(expert.learn for expert in self.wants(task))]))
 
@@ -75,11 +81,12 @@ class Recipe:
         return tuple(dict.fromkeys(name for part in parts for name in part.borrows()))
 
     def skip(self) -> str | None:
-        """Return why the recipe cannot run on this machine, or None."""
+        """Return why the recipe cannot run on this machine (a missing package), or None."""
         return next((reason for part in self.parts if (reason := part.skip())), None)
 
     def skip_cell(self, cell: Cell, gpu: bool) -> str | None:
-        """Return why a cell of this recipe cannot run on this machine, or None. Called before a process is started."""
+        """Return why a cell of this recipe cannot run on this machine, by its parts or its training settings; None
+        where it can. `gpu` says whether the machine has a GPU. Called before a process is started."""
         # A trainer of the method's own has its own optimizer; scoring is ours.
         train = cell.train.for_scoring if self.method.own_trainer else cell.train
         return self.skip() or train.unavailable(gpu)

@@ -101,13 +101,13 @@ class TuneSettings(pydantic.BaseModel):
         return tuple(seeds[: self.studies]) if self.studies > 1 else (STUDY_SEED,)
 
     def study_seed_of(self, seed: int, seeds: Sequence[int]) -> int:
-        """Return the seed of the study that chooses the setting of the cell with this seed. The suite's `seeds` are
-        dealt to its studies in turn: of three studies the first gets the first seed, the fourth, …"""
+        """Return the seed of the study that chooses the setting of the cells with `seed`. The suite's `seeds` are dealt
+        to its studies in turn: of three studies the first gets the first seed, the fourth, …"""
         own = self.study_seeds(seeds)
         return own[seeds.index(seed) % len(own)]
 
     def misfits(self, label: Variant) -> Iterator[tuple[str, str]]:
-        """Yield (key of `tune:`, why this label cannot be tuned with its value)."""
+        """Yield (key of `tune:`, why this label cannot be tuned with its value) for each such key."""
         method, train = label.method, label.train
         if self.trials is None and self.seconds is None and not method.trains:
             yield "tokens", f"{method.name} trains on no tokens: a budget of tokens alone has no end. Give trials too."
@@ -121,8 +121,8 @@ class TuneSettings(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that may be searched: its full name, its value in the label, the range that its method or objective
-    suggests (None if it suggests none), and whether it takes whole numbers only."""
+    """A setting that may be searched: its full name ("train.steps"), its value in the label, the range that its method
+    or objective suggests (None if it suggests none), and whether it takes whole numbers only."""
 
     name: str
     default: Any
@@ -145,13 +145,13 @@ def range_of(value: LogFloat | Options) -> Range:
 
 
 def setting_name(name: str) -> str:
-    """Return a setting's name as a suite writes it, without the prefix of the block (`train.` or `objectives.`) it
-    stands in."""
+    """Return a setting's name as a suite writes it: the full name without `train.` or `objectives.` in front."""
     return name.removeprefix(f"{TRAIN}.").removeprefix(f"{OBJECTIVES}.")
 
 
 def searchable_settings(label: Variant) -> dict[str, Setting]:
-    """Return every setting of a label that may be searched, as {name in the suite: setting}."""
+    """Return every setting of a label that may be searched, as {name in the suite: setting}: all of its method and
+    objectives and, where the method trains, the training settings of TUNABLE."""
     found: list[Setting] = []
 
     def of_method(method: Method, prefix: str = "") -> None:
@@ -185,7 +185,8 @@ def searched_space(label: Variant, tune: TuneSettings) -> tuple[dict[str, Range]
 
     Ranges come from three places, and later ones win: the method's own, except for settings that the label sets itself
     (the learning rate is searched nevertheless); the suite's `space:`, for settings that the label has; and the label's
-    own `space:`. `null` takes a setting out of the search.
+    own `space:`. `null` takes a setting out of the search. A range of the method's that the label cannot take is left
+    out silently.
     """
     known = searchable_settings(label)
     wrong: list[tuple[str, str]] = []
@@ -233,8 +234,9 @@ def malformed(value: object) -> str:
 
 
 def checked(label: Variant, setting: Setting, values: Any) -> tuple[Range, str]:
-    """Return (range with its values coerced by the setting's type, what is wrong with it or an empty string). Coercion
-    is needed because YAML reads 1e-4 as text."""
+    """Return (range, what is wrong with it): the range with its values coerced by the setting's type and "", or [] and
+    a message. `values` is a list or {low, high}, as a suite gives it. Coercion is needed because YAML reads 1e-4 as
+    text."""
     if message := malformed(values):
         return [], message
     asked = values if isinstance(values, list) else [values["low"], values["high"]]
@@ -254,7 +256,8 @@ def checked(label: Variant, setting: Setting, values: Any) -> tuple[Range, str]:
 
 
 def taken(label: Variant, name: str, value: Any) -> tuple[Any, str]:
-    """Return (value coerced by the type of a label's setting, why the setting cannot take it or an empty string)."""
+    """Return (value coerced by the type of a label's setting, why the label cannot take it); the second is "" where it
+    can. `name` is the setting's full name."""
     head, _, rest = name.partition(".")
     if head == TRAIN:
         try:

@@ -21,7 +21,8 @@ from harness.suite.yaml_lines import Keys, Lines
 
 def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
     """Yield why a method cannot be trained on as many `devices`, or with the `strategy`, that the training settings
-    give it."""
+    give it; nothing for a method that does not train. Where a method asks for experts, these are checked in its
+    place."""
     if not method.trains:
         return
     if train.devices == 1:
@@ -43,7 +44,8 @@ def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
 
 
 def check_checkpoints(method: Method, train: TrainSettings) -> Iterator[str]:
-    """Yield why a method cannot be scored at checkpoints during training."""
+    """Yield why a method cannot be scored at checkpoints during training; nothing where the settings ask for none, or
+    nothing is trained."""
     if not train.checkpoints or not method.trains:
         return
     if train.devices > 1:
@@ -59,7 +61,8 @@ def check_checkpoints(method: Method, train: TrainSettings) -> Iterator[str]:
 
 
 def check_optimizer(method: Method, train: TrainSettings) -> Iterator[str]:
-    """Yield why a method cannot be trained with the optimiser that the training settings name."""
+    """Yield why a method cannot be trained with the optimiser that the training settings name: galore needs whole
+    weight matrices and whole gradients, any other goes with every method."""
     if train.optimizer != "galore" or not method.trains:
         return
     experts = [make_method(expert.method, expert.settings) for expert in method.wants("?")]
@@ -88,8 +91,8 @@ def merge_train(suite: JsonObject, own: JsonObject) -> JsonObject:
 
 
 def check_train(block: JsonObject, lines: Lines, where: Keys, under: JsonObject | None = None) -> list[Problem]:
-    """Return the mistakes in a block of training settings. `under` are the suite's settings, when the block is a
-    label's own."""
+    """Return the mistakes in a block of training settings. `where` are the keys that lead to it in the file; `under`
+    are the suite's settings, when the block is a label's own."""
     problems = [
         lines.problem(f"{key}: got {value!r}, wanted a number.", *where, key)
         for key, value in block.items()
@@ -111,9 +114,10 @@ def check_train(block: JsonObject, lines: Lines, where: Keys, under: JsonObject 
 
 
 def check_share(block: JsonObject, lines: Lines, where: Keys, under: JsonObject | None = None) -> Iterator[Problem]:
-    """Yield a problem where `batch_size` is no multiple of `devices`, at the line where `block` sets one of them.
+    """Yield a problem where `batch_size` is no multiple of `devices`, at the line where `block` sets one of them;
+    nothing where it sets neither.
 
-    `under` are the settings that `block` overrides.
+    `under` are the settings that `block` overrides; `where` are the keys that lead to the block.
     """
     try:
         train = TrainSettings.model_validate({**(under or {}), **block})
@@ -131,6 +135,7 @@ def check_share(block: JsonObject, lines: Lines, where: Keys, under: JsonObject 
 
 
 def accepts_bool(annotation: Any) -> bool:
+    """Return whether true and false are values of a setting of this type."""
     try:
         TypeAdapter(annotation).validate_python(True, strict=True)
     except pydantic.ValidationError:
@@ -143,8 +148,8 @@ def explain(
 ) -> Problem:
     """Turn one pydantic error into a Problem of one sentence: what was given, what is allowed, and at which line.
 
-    `model` is the pydantic model that raised it, `where` the keys that lead to its block, `kind` what its keys are
-    called.
+    `model` is the pydantic model that raised it, `where` the keys that lead to its block, `kind` what the message calls
+    an unknown key of it.
     """
     path = (*where, *(part for part in item["loc"] if not is_type_name(part)))
     name = ".".join(str(part) for part in path[len(where) :])

@@ -56,6 +56,7 @@ def named(value: Any) -> Any:
 
 
 def true_or_false(value: Any) -> Any:
+    """Return a boolean as it is; raise a validation error for anything else."""
     if not isinstance(value, bool):
         raise PydanticCustomError("wanted", "Input should be true or false; how is told once, in the suite's own tune")
     return value
@@ -86,7 +87,8 @@ class VariantFile(pydantic.BaseModel):
         return dict(self.model_extra or {})
 
     def names_given(self) -> frozenset[str]:
-        """Return the names of all settings that the entry sets itself, as `searchable_settings` calls them."""
+        """Return the names of all settings that the entry sets itself, as the keys of `searchable_settings`; tuning
+        leaves these alone."""
         blocks = {part: block for part, block in self.settings.items() if isinstance(block, dict)}
         inner = {f"{part}.{key}" for part, block in {**blocks, **self.objectives}.items() for key in block}
         beside = {key for key in ("objectives", "curriculum") if key in self.model_fields_set}
@@ -95,7 +97,8 @@ class VariantFile(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the report: a label's name, its recipe (method, objectives, curriculum), and how it is trained."""
+    """A row of the report: a label's name, its recipe (method, objectives, curriculum), and its training settings,
+    those of the suite overridden by its own."""
 
     name: str
     recipe: Recipe
@@ -106,14 +109,15 @@ class Variant:
 
     @property
     def method(self) -> Method:
+        """The recipe's method."""
         return self.recipe.method
 
 
 def read_variant(
     name: str, entry: Any, suite_train: dict[str, Any], lines: Lines
 ) -> tuple[Variant | None, list[Problem]]:
-    """Read one entry of `methods:`; return (variant, mistakes). The variant is None where the mistakes leave nothing
-    usable."""
+    """Read the entry of the label `name` under `methods:`, as YAML reads it; return (variant, mistakes). The variant is
+    None where the mistakes leave nothing usable. `suite_train` is the suite's `train:` block."""
     where: Keys = ("methods", name)
     if entry is not None and not isinstance(entry, dict):
         return None, [lines.problem(f"label {name!r}: got {entry!r}, wanted settings or {{}}.", *where)]
@@ -142,7 +146,8 @@ def read_variant(
 
 
 def read_form(entry: dict[str, Any], lines: Lines, where: Keys) -> tuple[VariantFile, list[Problem]]:
-    """Check the keys of one entry of `methods:`; return (entry, mistakes). Wrong keys are left out of the entry."""
+    """Check the keys of one entry of `methods:`, to which the keys `where` lead; return (entry, mistakes). Wrong keys
+    are left out of the entry."""
     try:
         return VariantFile.model_validate(entry), []
     except pydantic.ValidationError as error:
@@ -152,8 +157,8 @@ def read_form(entry: dict[str, Any], lines: Lines, where: Keys) -> tuple[Variant
 
 
 def read_method(name: str, file: VariantFile, lines: Lines, where: Keys) -> tuple[Method | None, list[Problem]]:
-    """Build the method that an entry names, or that its label names where it has no `method:`; return (method, []), or
-    (None, mistakes)."""
+    """Build the method that an entry names, or that its label `name` names where it has no `method:`; return (method,
+    []), or (None, mistakes). `where` are the keys that lead to the entry."""
     method_name = name if file.method is None else file.method
     if isinstance(method_name, list):
         return build_composed(method_name, file.settings, lines, where)
@@ -171,8 +176,12 @@ def check_together(
     suite_train: dict[str, Any],
     lines: Lines,
 ) -> Iterator[Problem]:
-    """Yield a problem for each combination in a label that cannot run, at the line of the training setting that asks
-    for it."""
+    """Yield a problem for each combination in the label `name` that cannot run, at the line of the training setting
+    that asks for it.
+
+    `train` are the settings that it is trained with; `own_train` and `suite_train`, the `train:` blocks of label and
+    suite, are only searched for that line.
+    """
     where: Keys = ("methods", name)
 
     def line_of(*keys: str) -> Keys:

@@ -13,7 +13,8 @@ Keys = tuple[object, ...]  # the keys that lead to a place in the file
 
 
 class Lines:
-    """The line (from 1) of every place in a YAML file, by the path of keys that leads there."""
+    """The lines (from 1) of a YAML file, by the keys that lead to each place. `file` is the name that problems show;
+    without `places` every problem is at line 1."""
 
     def __init__(self, file: str = "", places: dict[Keys, int] | None = None):
         self.file = file
@@ -69,6 +70,8 @@ def walk(
     repeated: list[Problem],
     file: str,
 ) -> None:
+    """Enter the line of `node` and of everything in it into `places`, and a problem for each key that is given twice
+    into `repeated`. `path` are the keys that lead to the node; `file` is the name that problems show."""
     places.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen = set()

@@ -23,8 +23,8 @@ def all_trackers() -> dict[str, type[Tracker]]:
 
 
 def open_trackers(names: Iterable[str], warn: Callable[[str], None]) -> TrackerGroup:
-    """Returns the trackers of these names as one group, not begun yet; `warn` is called once for each tracker that
-    stops working.
+    """Returns the trackers of these names as one group, not begun yet; `warn` is called with a sentence when a tracker
+    stops working, once for each.
 
     Raises UserError with every mistake at once: an unknown name, a client that is missing or too old.
     """

@@ -48,10 +48,11 @@ class Tracker:
         """Called when a run starts, with its record (`members` is empty)."""
 
     def cell(self, result: CellResult, folder: Path) -> None:
-        """Called when an attempt has ended. `folder` (absolute) holds its result.json, job.json, items and logs."""
+        """Called when an attempt at a cell has ended, well or not. `folder` (absolute) holds its result.json, job.json,
+        items and logs."""
 
     def end(self, status: str) -> None:
-        """Called when the run has ended: "done", "failed" or "interrupted"."""
+        """Called when the run has ended; `status` is "done", "failed" or "interrupted"."""
 
 
 def release_numbers(release: str) -> tuple[int, ...]:

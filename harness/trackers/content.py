@@ -25,13 +25,14 @@ class Content:
 
 
 def content(result: CellResult, folder: Path) -> Content:
-    """Returns everything about an attempt that fits a tracker; items, documents and weights stay in `folder`."""
+    """Returns everything about an attempt that fits a tracker; items, documents and weights stay in `folder`, the
+    attempt's own."""
     return Content(params(result), metrics(result, base_scores(folder)), series(result), tags(result, folder))
 
 
 def params(result: CellResult) -> dict[str, object]:
-    """Returns the cell's names and settings; `settings`, `train` and `data` are dictionaries. Empty ones are left out,
-    such as the seed of an untrained cell."""
+    """Returns the cell's names and settings, those that its study chose included; `settings`, `train` and `data` are
+    dictionaries. Missing ones are left out, such as the seed of an untrained cell."""
     cell = result.cell if result.cell.study else with_settings(result.cell, result.tuned)
     params_by_name: dict[str, object] = {
         "label": cell.label,
@@ -49,10 +50,11 @@ def params(result: CellResult) -> dict[str, object]:
 
 
 def metrics(result: CellResult, base: Mapping[tuple[str, str], float]) -> dict[str, float]:
-    """Returns scores, phases and facts by name.
+    """Returns scores, phases and facts by name: `task/metric`, `phase/<phase>/<measure>`, `fact/<name>`, and `seconds`
+    of the whole attempt.
 
-    A score is `task/metric` with `_stderr`, and with `_base` and `_change` against the base model (`base`: (task,
-    metric) -> value). The change is score minus base, whether or not higher is better.
+    A score comes with `_stderr`, and with `_base` and `_change` against the base model where its value is known
+    (`base`: (task, metric) -> value). The change is score minus base, whether or not higher is better.
     """
     values: dict[str, float] = {"seconds": result.seconds}
     for score in result.scores:
@@ -87,7 +89,8 @@ def series(result: CellResult) -> dict[int, dict[str, float]]:
 
 
 def tags(result: CellResult, folder: Path) -> dict[str, str]:
-    """Returns identity, provenance, status, and the path of the attempt's folder, by name. Empty ones are left out."""
+    """Returns identity, provenance, status, and the path of the attempt's folder, by name, as texts. Empty ones are
+    left out."""
     cell, environment = result.cell, result.environment
     tags_by_name = {
         "run_id": result.run_id,
@@ -113,7 +116,8 @@ def tags(result: CellResult, folder: Path) -> dict[str, str]:
 
 
 def base_scores(folder: Path) -> dict[tuple[str, str], float]:
-    """Returns (task, metric) -> the base model's value, from the attempt that this one's job names.
+    """Returns (task, metric) -> the base model's value, from the attempt of the base model's cell that this attempt's
+    job names; `folder` is this attempt's.
 
     Empty where there is none. The attempt is looked for beside this one, since a results folder may have been moved.
     """

@@ -37,6 +37,8 @@ class MLflow(Tracker):
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
     def begin(self, run: RunRecord) -> None:
+        """Create MLflow's run for the tunebench run, in the experiment of MLFLOW_EXPERIMENT_NAME or else of the suite's
+        name."""
         from mlflow.tracking import MlflowClient
 
         self.client = MlflowClient()
@@ -56,6 +58,7 @@ class MLflow(Tracker):
         self.parent = parent.info.run_id
 
     def cell(self, result: CellResult, folder: Path) -> None:
+        """Create a run of MLflow's for the attempt, nested in that of the tunebench run, and end it."""
         from mlflow.entities import Metric, Param
 
         shown = content(result, folder)
@@ -80,6 +83,7 @@ class MLflow(Tracker):
         self.client.set_terminated(run.info.run_id, status, ended)
 
     def end(self, status: str) -> None:
+        """End MLflow's run for the tunebench run."""
         mlflow_status = {"done": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
         self.client.set_terminated(self.parent, mlflow_status)
 
@@ -96,7 +100,8 @@ def accepted_name(name: str) -> str:
 
 
 def flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields (dotted name, text) for each value of nested dictionaries: ("settings.rank", "8"). Lists become JSON."""
+    """Yields (dotted name, text) for each value of nested dictionaries: ("settings.rank", "8"). Other values than texts
+    become JSON. `prefix` stands before every name."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from flattened(value, f"{prefix}{name}.")

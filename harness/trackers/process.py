@@ -30,14 +30,15 @@ LONGEST_MESSAGE = 300
 
 
 class TrackerGroup:
-    """Any number of trackers used as one. Its methods never raise: a tracker that fails is left out from then on."""
+    """Any number of trackers used as one. Its methods never raise: a tracker that fails, or does not answer a call
+    within `patience` seconds, is left out from then on, and `warn` is called with a sentence about it."""
 
     def __init__(self, kinds: Iterable[type[Tracker]], warn: Callable[[str], None], patience: float = PATIENCE_SECONDS):
         self.kinds, self.warn, self.patience = tuple(kinds), warn, patience
         self.processes: list[TrackerProcess] = []
 
     def begin(self, run: RunRecord) -> None:
-        """Start the trackers' processes and tell them of the run."""
+        """Start the trackers' processes and tell them of the run, without its members."""
         for kind in self.kinds:
             try:
                 self.processes.append(TrackerProcess(kind))
@@ -47,11 +48,12 @@ class TrackerGroup:
         self._call("begin", {**run, "members": []})
 
     def cell(self, result: CellResult, folder: Path) -> None:
-        """Report an attempt that ended."""
+        """Report an attempt that ended; `folder` is the attempt's."""
         self._call("cell", result, folder.resolve())
 
     def end(self, status: str) -> None:
-        """Report the run's end and let the processes end. Harmless when called twice or without `begin`."""
+        """Report the run's end and how it ended, and let the processes end. Harmless when called twice or without
+        `begin`."""
         self._call("end", status)
         for process in self.processes:
             process.close()
@@ -87,14 +89,15 @@ class TrackerProcess:
         self.error = ""
 
     def call(self, hook: str, *arguments: object) -> None:
-        """Send a hook's call without waiting. An error is kept for `answer`."""
+        """Send the call of a hook ("begin", "cell" or "end") without waiting. An error is kept for `answer`."""
         try:
             self.pipe.send((hook, arguments))
         except Exception as error:
             self.error = one_line(error)
 
     def answer(self, deadline: float) -> str:
-        """Wait for the last call's end, until `deadline` on the monotonic clock; returns its error, or ""."""
+        """Wait until the last call has ended, at most until `deadline` on the monotonic clock (seconds). Returns its
+        error, or ""."""
         if self.error:
             return self.error
         try:
@@ -121,7 +124,8 @@ class TrackerProcess:
 
 
 def serve(kind: type[Tracker], pipe: Connection) -> None:
-    """Run one tracker in its process: call the hooks that arrive, and answer each with its error, or ""."""
+    """Run one tracker in its process: call the hooks that arrive through `pipe`, and answer each with its error, or "".
+    Returns when the other end is closed."""
     with contextlib.suppress(OSError):
         os.setsid()  # Ctrl-C in the terminal is for the run alone
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -150,7 +154,7 @@ def silence() -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Returns an exception as one line of at most some 300 characters."""
+    """Returns an exception's type and message as one line of at most some 300 characters."""
     words = " ".join(str(error).split()).rstrip(".")
     shown = words if len(words) <= LONGEST_MESSAGE else words[:LONGEST_MESSAGE] + " …"
     return f"{type(error).__name__}: {shown}" if shown else type(error).__name__

@@ -37,6 +37,7 @@ class WandB(Tracker):
     }
 
     def begin(self, run: RunRecord) -> None:
+        """Log in, and keep the names of project and group for the runs to come."""
         import wandb
 
         wandb.login(verify=True)  # reports a wrong key now; offline, it contacts nobody
@@ -45,6 +46,7 @@ class WandB(Tracker):
         self.group = run["run_id"]
 
     def cell(self, result: CellResult, folder: Path) -> None:
+        """Create a run of wandb's for the attempt, in the group of the tunebench run, and finish it."""
         import wandb
 
         shown = content(result, folder)

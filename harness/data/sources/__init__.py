@@ -31,8 +31,8 @@ def kind_of(source: Source) -> SourceKind:
 
 
 def parse(text: str, sha256: str = "") -> Source:
-    """Turn a source's text, such as hf:org/name, into a Source. Raises SourceError with what was got and what is
-    allowed."""
+    """Turn a source's text, such as hf:org/name, into a Source; `sha256` is its expected digest, if one is known.
+    Raises SourceError with what was got and what is allowed."""
     prefix, _, rest = text.strip().partition(":")
     allowed = f"Allowed: {', '.join(kind.form for kind in all_kinds().values())}."
     if prefix not in all_kinds():
@@ -49,7 +49,8 @@ def fetch(source: Source, *, base: Path | None = None, progress: Progress | None
     """Return the local path (a file or a folder) of a source, downloaded first if the cache lacks it.
 
     `base` is the folder that a relative `file:` starts at (else the working folder). `progress` is called with (what,
-    bytes done, bytes in all or 0 if unknown). Raises SourceError, and OfflineError if a network is needed.
+    bytes done, bytes in all or 0 if unknown). Raises SourceError where it cannot be had, and of that OfflineError where
+    only the network is missing.
     """
     kind, base = kind_of(source), base or Path.cwd()
     if (path := kind.cached(source, base)) is not None:

@@ -53,7 +53,8 @@ class SourceKind(ABC):
 
     @abstractmethod
     def parse(self, rest: str, sha256: str) -> Source:
-        """Return the source that the text after `name:` stands for. Raises ValueError with what is wrong with it."""
+        """Return the source that the text after `name:` stands for; `sha256` is its expected digest, "" where none is
+        given. Raises ValueError with what is wrong with it."""
 
     @abstractmethod
     def cached(self, source: Source, base: Path) -> Path | None:
@@ -67,15 +68,17 @@ class SourceKind(ABC):
         """Return the SHA-256 (64 hex digits) that identifies the content at `path`."""
 
     def entry(self, source: Source) -> Path:
-        """Return the source's folder in the cache."""
+        """Return the source's folder in the cache, whether it is there or not. A local kind has none."""
         raise NotImplementedError
 
     def fetch(self, source: Source, report: Progress) -> Path:
-        """Download a source that is not cached into its cache entry, and return its local path. Raises SourceError."""
+        """Download a source that is not cached into its cache entry, and return its local path. `report` is called with
+        the progress. Raises SourceError where that fails."""
         raise NotImplementedError
 
     def offline_error(self, source: Source, why: str) -> OfflineError:
-        """Return the error that says that a source is not cached and cannot be fetched, and what to do."""
+        """Return the error that says that a source is not cached and cannot be fetched, for the reason `why`, and what
+        to do."""
         return OfflineError(
             f"{source} is not in the cache at {self.entry(source)}, and the network cannot be reached ({why}). "
             "Run `tunebench fetch SUITE` while online."

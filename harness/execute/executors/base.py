@@ -45,7 +45,8 @@ TAKE_IN_SECONDS = 10.0  # between two openings of the database: each costs a ten
 
 @contextmanager
 def ctrl_c(progress: Progress) -> Iterator[None]:
-    """Handle Ctrl-C within the block: the first asks to stop after what runs, the second raises KeyboardInterrupt.
+    """Handle Ctrl-C within the block: the first asks to stop after what runs (`progress.stopping`), the second raises
+    KeyboardInterrupt. Outside the main thread nothing is handled.
 
     A handler is used instead of catching the exception, so that the first Ctrl-C cannot cut short the taking in of a
     result. SIGTERM, which systems send before they go down, raises KeyboardInterrupt at once.
@@ -69,9 +70,10 @@ def ctrl_c(progress: Progress) -> Iterator[None]:
 
 
 class Executor(ABC, Generic[Slot, Handle]):
-    """Runs the cells of a plan that are to do, needs first.
+    """Runs the cells of a plan that are to do, needs first. Results go into `store`; `run` says what holds for all
+    cells.
 
-    `watch` is called often with the Progress; `on_result` once for each result, with its folder.
+    `watch` is called often with the Progress; `on_result` once for each result, with the folder of its attempt.
     """
 
     name: ClassVar[str] = ""
@@ -100,8 +102,9 @@ class Executor(ABC, Generic[Slot, Handle]):
 
     @classmethod
     def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
-        """Returns (the environment that cells compute in, the threads of a cell). It is this machine's, unless cells
-        run elsewhere."""
+        """Returns (the environment that cells compute in, the CPU threads of a cell). Threads that are not given (None)
+        are this machine's cores divided among `jobs` cells at a time. `address` is a cluster's; the environment is this
+        machine's, unless cells run elsewhere."""
         count = threads or max(1, cores() // (jobs or 1))
         return environment(count), count
 
@@ -125,11 +128,12 @@ class Executor(ABC, Generic[Slot, Handle]):
 
     @abstractmethod
     def launch(self, running: Running[Slot, Handle], job: Job) -> None:
-        """Start a process for the cell whose job lies in its folder; sets `handle`, `pid` and `device` of `running`."""
+        """Start a process for the cell whose `job` lies in its folder; sets `handle` and `device` of `running`, and
+        `pid` where the process is on this machine."""
 
     @abstractmethod
     def ended(self, running: Running[Slot, Handle]) -> Ended | None:
-        """Returns how a cell's process ended; None while it runs."""
+        """Returns how a cell's process ended; None while it runs. Called again and again."""
 
     @abstractmethod
     def kill(self, running: Running[Slot, Handle]) -> None:
@@ -152,8 +156,9 @@ class Executor(ABC, Generic[Slot, Handle]):
     def run(
         self, plan: Plan, states: dict[str, str], done: dict[str, Path], ended: Mapping[str, Path] | None = None
     ) -> Progress:
-        """Run every cell whose state is "to do", and return the progress at the end. `done` maps finished cells to
-        their attempt folders, `ended` those of trials that ended before; both by spec digest.
+        """Run every cell whose state is "to do", and return the progress at the end. `states` are kept up to date.
+        `done` maps finished cells to their attempt folders, `ended` those of trials that ended before; all three by
+        spec digest.
 
         Ctrl-C once: finish what runs, then stop. Twice: stop now. Raises FullDisk, or the database's errors; what has
         ended until then is kept.
@@ -255,7 +260,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         )  # fmt: skip
 
     def job(self, cell: Cell) -> Job:
-        """Returns the job of a cell: all that its process is told."""
+        """Returns the job of a cell: all that its process is told. The cells that it needs must have ended well."""
         run = self.run_info
         tuned = self.studies.settled(cell, self.weights)
         settled = with_settings(cell, tuned)

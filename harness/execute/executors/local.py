@@ -38,6 +38,7 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
     here = True
 
     def open(self) -> None:
+        """Find the devices, divide the run's `jobs` among them, start the watchdog and what starts processes."""
         run = self.run_info
         self.cuda = bool(run.environment.accelerator)
         devices = devices_here(run.environment, run.limits.machine)
@@ -50,6 +51,7 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
         self.context = self._context()
 
     def close(self) -> None:
+        """Stop the watchdog."""
         if hasattr(self, "watchdog"):
             self.watchdog.stop()
 
@@ -66,10 +68,13 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
         self.placement.release(running.cell)
 
     def neighbours(self, running: OnDevices) -> list[OnDevices]:
+        """Returns the cells under way that share a device with this one."""
         shared = {name for device in running.slot for name in device.held}
         return [other for other in self.progress.running if other is not running and other.cell.spec_digest in shared]
 
     def launch(self, running: OnDevices, job: Job) -> None:
+        """Start the cell's process on its devices, and watch its memory; sets `handle`, `pid` and `device` of
+        `running`."""
         variables = dict(os.environ)
         names = [device.name for device in running.slot]
         if self.cuda:
@@ -83,6 +88,8 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
         self.watchdog.watch(running.pid)
 
     def ended(self, running: OnDevices) -> Ended | None:
+        """Returns how the cell's process ended, None while it runs. What it started is killed; a kill by the watchdog
+        or by the system for memory is told apart from a failure."""
         code = running.launched.exitcode
         if code is None:
             return None
@@ -136,7 +143,7 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
 
 
 def end_group(pid: int, number: int = signal.SIGKILL) -> bool:
-    """Send a signal to the process group that `pid` leads. Returns False when there is none."""
+    """Send the signal `number` to the process group that `pid` leads. Returns False when there is none."""
     try:
         os.killpg(pid, number)
     except OSError:
@@ -150,14 +157,15 @@ def wanted(cell: Cell, devices: list[Device]) -> int:
 
 
 def refusal(cell: Cell, devices: list[Device], predicted: int | None) -> str | None:
-    """Returns why a cell that needs `predicted` bytes on each device can never run on `devices`; None when it can."""
+    """Returns why a cell that needs `predicted` bytes on each device (None: not known) can never run on `devices`; None
+    when it can."""
     accelerators = 0 if devices[0].name == CPU else len(devices)
     return devices_missing(cell, accelerators) or too_large(devices, predicted, wanted(cell, devices))
 
 
 def devices_here(environment: Environment, machine: int | None = None) -> list[Device]:
-    """Returns the visible GPUs, or else the CPU, each with its memory in bytes (`machine`, if it is given; for a CPU
-    what is left)."""
+    """Returns the visible GPUs if `environment` has an accelerator, else the CPU, each with its memory in bytes:
+    `machine`, if it is given; for a CPU what is left, for a GPU all that it has."""
     devices = gpus(environment) if environment.accelerator else [Device(CPU, memory_left())]
     for device in devices:
         device.capacity = machine or device.capacity

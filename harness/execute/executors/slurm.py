@@ -58,6 +58,7 @@ class SlurmExecutor(Executor[bool, SlurmJob]):
 
     @classmethod
     def skip(cls) -> str | None:
+        """Returns why Slurm cannot be used (submitit is not installed); None when it can."""
         return None if importlib.util.find_spec("submitit") else "needs submitit: pip install 'tunebench[slurm]'"
 
     @classmethod
@@ -69,9 +70,12 @@ class SlurmExecutor(Executor[bool, SlurmJob]):
         return submitter(address, count).submit(environment_here, count).result(), count
 
     def take_slot(self, cell: Cell) -> bool | None:
+        """Returns True while fewer cells are submitted than the run's `jobs`, or else 100; None after that."""
         return True if len(self.progress.running) < (self.run_info.jobs or JOBS) else None
 
     def launch(self, running: Submitted, job: Job) -> None:
+        """Submit the cell as a job with its time limit and the GPUs or the predicted memory that it needs; sets
+        `handle` and `device` of `running`."""
         run = self.run_info
         minutes = math.ceil(run.limits.seconds / 60) + SPARE_MINUTES if run.limits.seconds else DAY_MINUTES
         limits: dict[str, object] = {"timeout_min": minutes, "name": f"tunebench-{run.run_id}"}
@@ -84,6 +88,8 @@ class SlurmExecutor(Executor[bool, SlurmJob]):
         running.device = f"job {running.launched.job_id}"
 
     def ended(self, running: Submitted) -> Ended | None:
+        """Returns how the cell's job ended; None while it waits or runs. Time in Slurm's queue does not count as the
+        cell's."""
         if (running.folder / RESULT).exists():
             return Ended()
         if not (running.folder / LOG).exists():
@@ -96,6 +102,7 @@ class SlurmExecutor(Executor[bool, SlurmJob]):
         return Ended(STATES.get(state.split()[0], Status.FAILED), reason)
 
     def kill(self, running: Submitted) -> None:
+        """Cancel the cell's job, and wait a minute at most until it has ended."""
         deadline = time.monotonic() + GRACE_SECONDS
         running.launched.cancel(check=False)
         while not running.launched.done(force_check=True) and time.monotonic() < deadline:
@@ -103,8 +110,9 @@ class SlurmExecutor(Executor[bool, SlurmJob]):
 
 
 def submitter(address: str, threads: int, **limits: object) -> AutoExecutor:
-    """Returns submitit's executor for jobs with `threads` CPUs and these limits. Raises UserError where there is no
-    Slurm."""
+    """Returns submitit's executor for jobs with `threads` CPUs; `limits` are further parameters of submitit's
+    (`timeout_min`, `mem_gb`). The address "local" runs jobs as processes here, "" as Slurm's. Raises UserError where
+    there is no Slurm."""
     import submitit
 
     if not address and not shutil.which("sbatch"):
@@ -115,8 +123,8 @@ def submitter(address: str, threads: int, **limits: object) -> AutoExecutor:
 
 
 def run_cell(folder: str, planned: Environment, threads: int) -> None:
-    """Run a cell inside its Slurm job, through the same entry as any cell's process. Raises CellError where the node's
-    environment is not the planned one."""
+    """Run the cell whose job lies in `folder` inside its Slurm job, through the same entry as any cell's process.
+    Raises CellError where the node's environment would give other results than the `planned` one."""
     same_environment(planned, threads)
     offline = {"HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     device = f"{socket.gethostname()} cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '')}".removesuffix(" cuda:")

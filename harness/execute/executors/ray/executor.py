@@ -81,14 +81,16 @@ class RayExecutor(Executor[dict[str, float], Sent]):
 
     @classmethod
     def skip(cls) -> str | None:
+        """Returns why Ray cannot be used (it is not installed); None when it can."""
         if importlib.util.find_spec("ray") is None:
             return "needs Ray: pip install 'tunebench[ray]'"
         return None
 
     @classmethod
     def environment(cls, threads: int | None, jobs: int | None, address: str) -> tuple[Environment, int]:
-        """Returns (a node's environment, the threads of a cell). A node is asked, as this machine may have no GPU.
-        Raises UserError.
+        """Returns (a node's environment, the CPU threads of a cell). A node is asked, as this machine may have no GPU.
+        Threads that are not given (None) are a node's CPUs divided among the cells that it runs at a time. Raises
+        UserError where no cluster answers at `address`, or where it has no node yet to count threads on.
 
         Whether all nodes are alike is checked by each cell before it begins.
         """
@@ -106,6 +108,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return replace(ray.get(task.remote(count)), commit=here.commit, dirty=here.dirty), count
 
     def open(self) -> None:
+        """Join the cluster, and put the project's files into Ray's store."""
         import ray
 
         connect(self.run_info.address)
@@ -118,6 +121,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         self.looked, self.known_nodes = 0.0, list[Node]()
 
     def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
         import ray
 
         ray.shutdown()
@@ -134,7 +138,8 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return self.known_nodes
 
     def wants(self, cell: Cell) -> dict[str, float]:
-        """Returns the resources that a cell asks of a node, by Ray's names: numbers of GPU and CPU, bytes of memory."""
+        """Returns the resources that a cell asks of a node, by Ray's names: {"GPU", "CPU"} in number on a cluster with
+        GPUs; else {"CPU", "memory"}, its threads and its predicted bytes (left out where unknown)."""
         if self.cuda:
             return {"GPU": devices_of(cell), "CPU": 1}  # what is predicted is the GPU's memory
         wanted: dict[str, float] = {"CPU": self.run_info.threads}
@@ -145,6 +150,8 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return wanted
 
     def refuse(self, cell: Cell) -> str | None:
+        """Returns why the cell can never run: it asks for more memory, GPUs or CPUs than the largest node has. None
+        where it can, or where there are no nodes yet."""
         wanted = self.wants(cell)
         nodes = [node["Resources"] for node in self.nodes()]
         if not nodes:
@@ -191,6 +198,8 @@ class RayExecutor(Executor[dict[str, float], Sent]):
     # --- a cell's course ---
 
     def launch(self, running: OnCluster, job: Job) -> None:
+        """Hand the cell to Ray, with the weights that it needs; sets `handle` and `device` of `running`. It begins when
+        a node has room."""
         import ray
 
         for need in running.cell.loads.values():
@@ -222,6 +231,8 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         ).remote(order)
 
     def ended(self, running: OnCluster) -> Ended | None:
+        """Take in what a cell's task has sent, for a second at most. Returns how the cell ended; None while it waits or
+        runs."""
         deadline = time.monotonic() + TAKE_SECONDS
         sent = running.launched
         ended = None
@@ -351,6 +362,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         return False
 
     def wait(self, seconds: float) -> None:
+        """Return when a cell's task has sent something, at the latest after `seconds`."""
         import ray
 
         streams = [running.launched.stream for running in self.progress.running]
@@ -365,13 +377,14 @@ class RayExecutor(Executor[dict[str, float], Sent]):
 
 
 def computing(nodes: list[Node]) -> list[Node]:
-    """Returns the living nodes on which cells can run, as Ray describes them: those with GPUs, if there are any."""
+    """Returns those of Ray's `nodes` on which cells can run: living ones with GPUs or, if there are none, with CPUs."""
     alive = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
     return [node for node in alive if node["Resources"].get("GPU")] or alive
 
 
 def connect(address: str) -> None:
-    """Join the cluster at an address (or at RAY_ADDRESS), or start one here. Raises UserError.
+    """Join the cluster at an address (or, where it is "", at RAY_ADDRESS), or start one here. Raises UserError where
+    none answers.
 
     The nodes get this process's own code, so that all compute with the same tunebench.
     """
@@ -411,6 +424,7 @@ def connect(address: str) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
+    """Add bytes at the end of a file; file and folder are made where they are missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write(data)

@@ -47,7 +47,8 @@ Message = tuple[str, str, Any]  # (kind, name, content), as listed above
 
 @dataclass(frozen=True)
 class Order:
-    """Everything that a node needs to run one cell."""
+    """Everything that a node needs to run one cell. `project` holds the project's small files, `needs` the weights of
+    the needed cells by role, `baseline` the base model's item values (None without)."""
 
     job: Job
     folder: str  # the attempt's, on the driver
@@ -77,7 +78,8 @@ def run_cell(order: Order) -> Iterator[Message]:
 
 
 def course(order: Order, folder: Path) -> Iterator[Message]:
-    """Make the cell's sources ready on this node, run it in `folder`, and yield messages until it has ended."""
+    """Make the cell's sources ready on this node, run it in `folder`, and yield messages until it has ended. Raises
+    CellError where the node has other packages or sources than the cell was planned with."""
     import ray
 
     cell, threads = order.job.cell, order.job.threads
@@ -115,7 +117,8 @@ def course(order: Order, folder: Path) -> Iterator[Message]:
 
 
 def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generator[Message, None, Ended]:
-    """Start the cell's process and yield messages while it runs. Returns how it ended."""
+    """Start the cell's process in `folder` and yield messages while it runs. Returns how it ended. `local` is an
+    executor of this cell's alone."""
     import ray
 
     if local.cuda and (reason := local.refuse(cell)):  # on a CPU the driver has asked the cluster
@@ -144,8 +147,8 @@ def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generat
 
 
 def news(folder: Path, followed: dict[str, int]) -> Iterator[Message]:
-    """Yield the new bytes of the followed files. `followed` maps a file to the number of its bytes that were sent, and
-    is kept up to date."""
+    """Yield the new bytes of an attempt's events and log. `followed` maps each file to the number of its bytes that
+    were sent, and is kept up to date."""
     for name in FOLLOWED:
         with suppress(OSError), (folder / name).open("rb") as file:
             file.seek(followed.get(name, 0))
@@ -155,8 +158,8 @@ def news(folder: Path, followed: dict[str, int]) -> Iterator[Message]:
 
 
 def left_behind(folder: Path, known: frozenset[str]) -> Iterator[Message]:
-    """Yield the files of an ended cell in pieces, its result last. Documents that the driver has (`known`) are left
-    out."""
+    """Yield the files that an ended cell left in `folder` in pieces, its result last. Documents whose names are in
+    `known`, which the driver has, are left out."""
     names = [name for name in files_in(folder) if name == ITEMS or name.startswith("weights/")]
     names += [f"documents/{name}" for name in files_in(folder / "documents") if name not in known]
     for name in [*names, RESULT]:
@@ -166,7 +169,8 @@ def left_behind(folder: Path, known: frozenset[str]) -> Iterator[Message]:
 
 
 def sweep(cells: Path) -> None:
-    """Remove folders of cells that were killed with the node's Ray: nobody holds their lock any more."""
+    """Remove from `cells`, the folder of this node's cells, those of cells that were killed with the node's Ray: nobody
+    holds their lock any more."""
     for lock in cells.glob("*/.cells.lock"):
         with suppress(OSError), lock.open() as handle:
             if time.time() - lock.stat().st_mtime > YOUNG_SECONDS:

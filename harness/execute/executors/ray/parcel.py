@@ -28,6 +28,7 @@ class Parcel:
 
     @property
     def digest(self) -> str:
+        """The SHA-256 of the files' names and content."""
         return digest([(name, sha256) for name, _, sha256 in self.files])
 
     def lies_in(self, folder: Path) -> bool:
@@ -79,5 +80,6 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 
 def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -37,7 +37,8 @@ def project_files(catalog: Catalog) -> dict[str, Path]:
     """Returns name inside the project -> path, for the files that a node needs: the list of models, the tasks, and the
     local data that these name.
 
-    Data outside the project's folder are left out: like models named by `file:`, they must lie on every node.
+    Data outside the project's folder are left out: like models named by `file:`, they must lie on every node at the
+    same path.
     """
     root = catalog.root.resolve()
     paths = [root / "suites" / "models.yaml", *(root / "suites" / "tasks").rglob("*")]
@@ -50,6 +51,7 @@ def project_files(catalog: Catalog) -> dict[str, Path]:
 
 def provide(cell: Cell, project: Parcel, root: Path, get: Get) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
     """Returns (model -> folder, task -> path, names of those that were fetched now) for a cell's job on this node.
+    `root` is the project's folder on the driver, `project` its files; `get` turns a reference into its bytes.
 
     Raises CellError where the node cannot have them, or has something else than the cell was planned with.
     """
@@ -76,6 +78,7 @@ def provide(cell: Cell, project: Parcel, root: Path, get: Get) -> tuple[dict[str
 
 
 def task_names(cell: Cell) -> tuple[str, ...]:
+    """Returns the tasks whose documents a cell uses: learned, retained and read."""
     return (*cell.learn, *cell.retain, *cell.reads)
 
 
@@ -88,6 +91,7 @@ class Missing:
 
     @property
     def names(self) -> list[str]:
+        """The names of both, models first."""
         return [*self.models, *self.tasks]
 
 
@@ -101,8 +105,9 @@ def missing(catalog: Catalog, cell: Cell) -> Missing:
 
 @cache
 def catalog_here(project: Parcel, root: Path, get: Get) -> Catalog:
-    """Returns the catalog of the driver's own project folder where this node sees it (a shared disk, the same machine),
-    else of a copy."""
+    """Returns the catalog of the driver's own project folder `root` where this node sees the very files of `project` in
+    it (a shared disk, the same machine), else of a copy in this node's cache. `get` turns a reference into its
+    bytes."""
     if project.lies_in(root):
         return load_catalog(root)
     copy = sources.cache_root() / "projects" / project.digest[:16]
@@ -131,7 +136,8 @@ def fetch_apart(root: Path, wanted: Missing) -> None:
 
 
 def fetch_all(root: Path, wanted: Missing, variables: dict[str, str]) -> str:
-    """Fetch and prepare models and tasks, with these environment variables. Returns what was wrong, or ""."""
+    """Fetch and prepare models and tasks for the project folder `root`, with these environment variables in place of
+    the process's own. Returns what was wrong, or ""."""
     os.environ.clear()
     os.environ.update(variables)
     from harness.data import tasks
