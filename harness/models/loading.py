@@ -134,9 +134,9 @@ def load_model(folder: Path, settings: TrainSettings, quantize: str | None = Non
     """Load a causal model from its `folder` onto this process's device, with the precision and attention kernel of
     `settings`; with `quantize` (nf4, fp4 or int8), its weights packed.
 
-    Unpacked weights are fp32, also for bf16 and fp16, which then are autocast: updates of a small learning rate would be
-    lost in bf16 weights. A quantised base computes in the chosen precision. Raises Unavailable where this machine lacks
-    what is asked for, and ValueError for a folder in which weights are missing.
+    Unpacked weights are fp32, also for bf16 and fp16, which then are autocast: updates of a small learning rate would
+    be lost in bf16 weights. A quantised base computes in the chosen precision. Raises Unavailable where this machine
+    lacks what is asked for, and ValueError for a folder in which weights are missing.
     """
     import torch
     from transformers import AutoModelForCausalLM
