@@ -52,8 +52,8 @@ def finish(folder: Path, result: CellResult, device: str) -> None:
 
 
 def attempt(folder: Path, rank: Rank | None = None) -> CellResult:
-    """Run the job in `folder`, or one rank's part of it, and return its result. Every failure becomes the result's
-    status and reason."""
+    """Run the job in `folder`, or the part of it that one `rank` of several processes has, and return the result
+    without writing it. Every failure becomes the result's status and reason."""
     job = read_job(folder)
     started, clock = now(), time.perf_counter()
     cell_run = CellRun(folder, job, rank)
@@ -86,8 +86,8 @@ def attempt(folder: Path, rank: Rank | None = None) -> CellResult:
 
 
 def classify(error: Exception, folder: Path) -> tuple[Status, str]:
-    """Returns (status, reason) of an unexpected exception: interrupted on a full disk, out of memory only on a device's
-    own error message, failed otherwise."""
+    """Returns (status, reason) of an unexpected exception: interrupted where the disk of `folder` is full, out of
+    memory only on a device's own error message, failed otherwise."""
     text = f"{type(error).__name__}: {error}".strip()
     if is_full(folder, error):
         return Status(Interrupted.status), f"no space left on the disk ({text.splitlines()[0]})"
@@ -99,7 +99,8 @@ def classify(error: Exception, folder: Path) -> tuple[Status, str]:
 
 
 class CellRun:
-    """One cell while it runs, with its context, instruments, training and scoring."""
+    """One cell while it runs, with its context, instruments, training and scoring. `folder` is its attempt's; `rank` is
+    this process among those that train it, by default the only one."""
 
     def __init__(self, folder: Path, job: Job, rank: Rank | None = None):
         self.folder, self.job = folder, job
@@ -250,8 +251,8 @@ class CellRun:
 
 
 def parameter_facts(model: nn.Module, trained: bool = True) -> list[Fact]:
-    """Returns the facts `trainable_params` (0 unless `trained`) and `total_params`. Packed 4-bit weights count as the
-    weights that they hold."""
+    """Returns the facts `trainable_params` (0 unless `trained`) and `total_params`, in numbers. Packed 4-bit weights
+    count as the weights that they hold."""
     body: nn.Module = getattr(model, "model_body", model)  # SetFit wraps its encoder
     total = trainable = 0
     for value in body.parameters():
