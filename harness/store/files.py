@@ -79,7 +79,8 @@ def shard(attempt_id: str) -> str:
 
 
 def attempt_folder(root: Path, attempt_id: str) -> Path:
-    """Returns the folder of an attempt. (Results of tunebench 0.1 lie in `attempts/` itself.)"""
+    """Returns the folder of an attempt in the results folder `root`, whether or not it exists. (Results of tunebench
+    0.1 lie in `attempts/` itself.)"""
     usual = root / "attempts" / shard(attempt_id) / attempt_id
     flat = root / "attempts" / attempt_id
     return flat if flat.is_dir() and not usual.is_dir() else usual

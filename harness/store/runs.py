@@ -89,7 +89,7 @@ def all_keys(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def all_environments(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Returns the digest of every environment in which a cell was attempted, the newest first."""
+    """Returns the digest of every environment in which an attempt has ended, the newest environment first."""
     rows = connection.execute("SELECT env_digest FROM environments ORDER BY created DESC").fetchall()
     return [row[0] for row in rows]
 

@@ -174,7 +174,8 @@ def which_items_share_a_cluster(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
-    """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
+    """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is newer than the
+    versions that this tunebench knows."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
     if "schema_version" not in tables:
         return 0
