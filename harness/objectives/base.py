@@ -53,7 +53,7 @@ class Objective(Configurable):
 
     @property
     def task_weight(self) -> float:
-        """The weight of the task's own loss in the total."""
+        """The factor on the task's own loss (cross-entropy) in the loss that is minimised."""
         return 1.0
 
     # --- planning: pure, no torch ---
