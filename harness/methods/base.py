@@ -481,7 +481,7 @@ def train_only(active: Iterable[nn.Parameter], held: Iterable[nn.Parameter]) -> 
 
 
 def save_trained(model: nn.Module, folder: Path) -> None:
-    """Write the trainable weights by name: what must be shipped beside the base model."""
+    """Write the trainable weights by name into `folder`: what must be shipped beside the base model."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -260,7 +260,8 @@ class Composed(Method):
         return owner.predictor(model, context) if owner else super().predictor(model, context)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write one trained part as it would be saved alone; with several, write the trained tensors by name."""
+        """Write one trained part as it would be saved alone; with several, the trained tensors by name. What a part
+        without training keeps (examples, an index) goes into a folder of the part's name."""
         if len(self.trained) == 1:
             self.trained[0].save(model, folder)
         elif self.trained:

@@ -82,7 +82,8 @@ class OfExperts(Method):
 
 
 def task_of(role: str) -> str:
-    """Return the task that the expert in this role ("expert:<task>") has learned."""
+    """Return what the role of an expert names behind "expert:": the task that it has learned or, in a soup, "seed-" and
+    its seed."""
     return role.removeprefix("expert:")
 
 

@@ -111,7 +111,8 @@ class PromptedLM(LM):
         return self.priors[choices]
 
     def prior_of(self, choices: list[str]) -> dict[str, float]:
-        """Return {choice: log of its mean probability over the references}."""
+        """Return {choice: log of its mean probability over the references}, each of which is asked with these choices.
+        No probability counts as less than `FLOOR`."""
         room = max(map(self.length, choices))
         prompts = self.prompts(dict.fromkeys(self.references, choices), dict.fromkeys(self.references, room))
         requests = [
