@@ -35,13 +35,14 @@ if TYPE_CHECKING:
 
 
 def run(folder: Path, device: str = "cpu") -> None:
-    """Run the job in `folder` on `device`, in this process. A result is written whatever happens."""
+    """Run the job in an attempt's `folder`, in this process. A result is written there whatever happens. `device` is
+    noted in the result; what is used is the GPU that the process sees."""
     finish(folder, attempt(folder), device)
 
 
 def finish(folder: Path, result: CellResult, device: str) -> None:
-    """Write a cell's result, with the device that it ran on and the keys of the cells that the executor noted as
-    running beside it.
+    """Write a cell's result into its attempt's `folder`, with the `device` that it ran on and the keys of the cells
+    that the executor noted as running beside it.
 
     If there were any, the cell's energy is dropped: the hardware's counters measured the other cells too.
     """
@@ -175,7 +176,7 @@ class CellRun:
                 self.findings.facts += self.scorer.latency(model)
 
     def load(self) -> nn.Module:
-        """Returns the model to train or score, with adapters attached where the method trains any.
+        """Returns the model to train or score, with what the method trains attached.
 
         Data and encoded rows are prepared here as well, so that the phase "train" measures training and nothing else.
         """
@@ -226,7 +227,8 @@ class CellRun:
         return model
 
     def evaluate(self, model: nn.Module) -> None:
-        """Score the model. Scores, facts and flags go to the findings, items and scored texts to files."""
+        """Score the model on all tasks that the cell learns and retains. Scores, facts and flags go to the findings,
+        items and scored texts to files; of a trial, only scores and items are kept."""
         cell, findings, curriculum = self.cell, self.findings, self.context.curriculum
         evaluation = self.scorer.score(model, (*cell.learn, *cell.retain))
         scores, items, documents = evaluation

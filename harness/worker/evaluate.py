@@ -209,7 +209,8 @@ class TunedLM(HFLM):
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Compute what is the same for every input once, and show no progress bars, for the length of the block."""
+        """Compute what is the same for every input once, and show no progress bars, for the length of the block; for
+        timing answers."""
         whole = self.model
         self._model, self.quiet = prompt_run_once(whole), True
         try:
@@ -280,14 +281,14 @@ def evaluate(
 
 
 def no_classes(task: str) -> bool:
-    """Returns False for every task: a plain language model gives the probability of a choice's text, not of the choice
-    itself."""
+    """Stand-in for `gives_class_probabilities` of an LM that has none: returns False for every task, as a plain
+    language model gives the probability of a choice's text, not of the choice itself."""
     return False
 
 
 def without_lengths(task: ConfigurableTask, sample: Sample) -> Sample:
-    """Returns a sample whose metrics divide by no length, for a scorer that gives the probabilities of the choices
-    themselves.
+    """Returns lm-eval's record of a document with metrics that divide by no length, for a scorer that gives the
+    probabilities of the choices themselves.
 
     Such choices have no text to divide by the length of, so `acc_norm` and `acc_bytes` are computed from the likeliest
     choice, as `acc` is.
@@ -304,13 +305,13 @@ def without_lengths(task: ConfigurableTask, sample: Sample) -> Sample:
 
 
 def question_of(sample: Sample) -> str:
-    """Returns the text with which lm-eval asked the sample's document."""
+    """Returns the text with which lm-eval asked the document of this record."""
     return str(sample["arguments"][0][0])
 
 
 def doc_ids(samples: list[Sample]) -> list[str]:
-    """Returns an id for each sample: 16 digits of its document's hash, and which occurrence of that document it is. Ids
-    are stable when other documents come or go."""
+    """Returns an id for each of lm-eval's records of documents: 16 digits of the document's hash, and which occurrence
+    of that document it is. Ids are stable when other documents come or go."""
     seen: Counter[str] = Counter()
     names = []
     for sample in samples:

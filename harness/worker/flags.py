@@ -96,8 +96,8 @@ def p_of_gain(gains: list[float], clusters: Sequence[str] = ()) -> float:
 
 
 def of_answers(steps: Iterable[Step], head: bool = False) -> list[Step]:
-    """Returns copies of the steps whose `loss` is the cross-entropy of the answers. Steps without a cross-entropy are
-    left out, as penalties and terms of objectives fall and rise for reasons of their own.
+    """Returns copies of training steps whose `loss` is the cross-entropy of the answers. Steps without a cross-entropy
+    are left out, as penalties and terms of objectives fall and rise for reasons of their own.
 
     With `head`, steps of a classification head keep their own loss, the cross-entropy of its labels, which may be
     compared within the cell.

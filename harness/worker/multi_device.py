@@ -42,8 +42,9 @@ HOLD_SECONDS = 2.0
 
 
 def run(folder: Path, device: str) -> None:
-    """Run the job in `folder` on `device`: in this process or, where the cell asks for several devices, with one
-    process for each. A result is written whatever happens."""
+    """Run the job in an attempt's `folder`: in this process or, where the cell asks for several devices, with one
+    process for each. A result is written whatever happens. `device` is noted in it; what is used are the GPUs that the
+    process sees."""
     from harness.worker import cell as course
 
     job = read_job(folder)
@@ -150,8 +151,9 @@ def run_rank(folder: str, count: int, threads: int) -> None:
 
 
 def outcome(folder: Path, job: Job, failed: dict[int, int]) -> CellResult:
-    """Returns the cell's result, made from the results that its ranks left and from `failed`: {rank: exit code} of
-    those that failed."""
+    """Returns the cell's result, made from the results that its ranks left in `folder` and from `failed`: {rank: exit
+    code} of those that failed. If any did, it has the status and reason of the one that failed first, and no scores and
+    flags."""
     results: dict[int, CellResult] = {}
     written: dict[int, float] = {}
     for path in folder.glob("rank-*.json"):

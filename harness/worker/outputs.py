@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def write_items(path: Path, items: Sequence[Item]) -> None:
-    """Write per-item values to a Parquet file, with a column for each field of `Item`."""
+    """Write per-item values (`items`) to the Parquet file `path`, with a column for each field of `Item`."""
     columns = {field.name: [getattr(item, field.name) for item in items] for field in fields(Item)}
     write_parquet(path, columns)
 

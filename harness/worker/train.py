@@ -324,8 +324,8 @@ class CellTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Returns the mean cross-entropy per answer token, over all batches of a step, plus the method's penalty and
-        what the objectives add.
+        """Returns the mean cross-entropy per answer token, over all batches of a step (`num_items_in_batch` answer
+        tokens); in training, plus the method's penalty and what the objectives add.
 
         Gradients and logged losses are averaged over devices, so each device multiplies its share of the sum by their
         number.
@@ -453,7 +453,8 @@ def task_sum(
 
 
 def weighted_count(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Returns the number of answer tokens, each times its row's weight."""
+    """Returns the number of answer tokens in `labels` [batch, length], each times its row's weight (`weights`
+    [batch])."""
     return ((labels != -100).sum(dim=1) * weights).sum()
 
 

@@ -107,8 +107,8 @@ class CellTraining:
         """Returns callbacks that score the cell between the steps of a stage: a trial's rungs, or checkpoints for a
         curve.
 
-        Empty where the method makes the model ready only after training: no earlier state is then like what is scored
-        in the end.
+        Empty where neither is asked for, where the method leaves no language model, and where it makes the model ready
+        only after training: no earlier state is then like what is scored in the end.
         """
         count, method = self.context.settings.checkpoints, self.context.method
         parts: list[Method] = getattr(method, "parts", [method])
@@ -170,7 +170,8 @@ class CellTraining:
 
     @property
     def peak(self) -> float | None:
-        """FLOP/s of a matrix product on all devices that the cell trains on; None where it was not measured."""
+        """FLOP/s of a matrix product, in the cell's precision, on all devices that the cell trains on; None where it
+        was not measured."""
         import torch
 
         peak = self.context.job.matmul_peak

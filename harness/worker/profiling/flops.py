@@ -100,7 +100,8 @@ class FlopCount:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Stand-in for a parameter that must not be held on to: its `requires_grad` does not change."""
+    """Stand-in for a parameter that must not be held on to: its `requires_grad` is what the parameter's was when it was
+    made."""
 
     requires_grad: bool
 

@@ -34,7 +34,7 @@ def speed_facts(name: str, threads: int) -> list[Fact]:
 
 
 def machine_speed(threads: int) -> float:
-    """Returns the speed of the fixed matrix product in FLOP/s: the median over `SECONDS` of products.
+    """Returns the FLOP/s of a fixed product of two square fp32 matrices: the median over `SECONDS` of products.
 
     It runs on the GPU where there is one, else on the CPU with this number of threads. No random state and no setting
     of torch is changed for what comes after.
