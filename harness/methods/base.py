@@ -310,8 +310,7 @@ class Method(Configurable):
         return ()
 
     def learns(self, task: str) -> tuple[str, ...]:
-        """Return the tasks that a cell of this method has learned when it is done: `task`, the suite's, first; or
-        none."""
+        """Return the tasks that a cell of this method has learned in the end: `task`, the suite's, first; or none."""
         return (task,) if self.uses_data else ()
 
     def refuses(self, expert: Method) -> Iterable[str]:
@@ -323,8 +322,7 @@ class Method(Configurable):
         return ()
 
     def misfits(self, network: Network) -> Iterable[str]:
-        """Return why the method does not fit the layers of a network of Llama's form, a sentence each; empty where it
-        does."""
+        """Return why the method does not fit a network of Llama's form, a sentence each; empty where it does."""
         return ()
 
     @property
