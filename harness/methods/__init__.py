@@ -42,7 +42,7 @@ __all__ = [
 
 @cache
 def all_methods() -> dict[str, type[Method]]:
-    """Return {name: class} for every method."""
+    """Return {name in suites: class} for every method in this folder."""
     return find_classes(__name__, __path__, Method)
 
 

@@ -88,7 +88,8 @@ class Adapter(Method):
 
 
 def bottleneck(wide: int, narrow: int, activation: str) -> nn.Module:
-    """Return an untrained adapter network, [..., wide] -> [..., wide], whose output is zero."""
+    """Return an untrained adapter network, [..., wide] -> [..., wide] by way of `narrow` numbers, whose output is
+    zero."""
     from torch import nn
     from transformers.activations import ACT2FN
 
@@ -100,8 +101,8 @@ def bottleneck(wide: int, narrow: int, activation: str) -> nn.Module:
 
 
 def through_adapter(part: Any, _: Any, given: Any) -> Any:
-    """Add the adapter's output to the output of a part of a layer (a tensor, or attention's tuple); used as a forward
-    hook."""
+    """Forward hook of a part of a layer: returns the part's output `given` (a tensor, or attention's tuple) with the
+    output of its adapter added."""
     hidden = given[0] if isinstance(given, tuple) else given
     hidden = hidden + part.adapter.up(part.adapter.act(part.adapter.down(hidden)))
     return (hidden, *given[1:]) if isinstance(given, tuple) else hidden

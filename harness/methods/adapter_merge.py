@@ -62,6 +62,7 @@ class AdapterMerge(OfExperts):
 
     @property
     def drops(self) -> bool:
+        """Whether the way of merging drops numbers, so that it takes a `density`."""
         return self.how.startswith(SPARSE)
 
     def problems(self) -> Iterable[str]:
@@ -123,12 +124,13 @@ class AdapterMerge(OfExperts):
 
 
 def of(task: str) -> str:
-    """Return the adapter name of the expert of a task; a module's name may hold no dot."""
+    """Return the name under which peft holds the adapter of a task's expert; a module's name may hold no dot."""
     return f"expert-{task.replace('.', '-')}"
 
 
 def check_adapter(task: str, folder: Path) -> None:
-    """Raise ValueError for an expert's adapter that is no LoRA update: peft would load it and add up something else."""
+    """Raise ValueError where the expert of `task` left, in `folder`, an adapter that is no LoRA update: peft would load
+    it and add up something else."""
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text()) if path.exists() else {}
     if config.get("peft_type") != "LORA" or config.get("use_dora"):

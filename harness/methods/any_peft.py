@@ -82,8 +82,8 @@ class AnyPeft(Method):
 
     @classmethod
     def variants(cls) -> dict[str, dict[str, Any]]:
-        """Return {type: what listings say of it} for every type of the installed peft. Importing peft takes seconds, so
-        the answer is cached for each release."""
+        """Return {type: {paper, cannot, foldable, settings}} for every type of the installed peft (see `about`).
+        Importing peft takes seconds, so the answer is cached for each release."""
         return remembered(
             f"peft-{version('peft')}-types-{VARIANTS_VERSION}", lambda: {name: about(name) for name in types()}
         )
@@ -148,7 +148,7 @@ class AnyPeft(Method):
 
 
 def types() -> Mapping[str, Any]:
-    """Return {name: configuration class} of every type in the installed peft."""
+    """Return {name in lower case: peft's configuration class} of every type of adapter in the installed peft."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     return {kind.value.lower(): config for kind, config in sorted(PEFT_TYPE_TO_CONFIG_MAPPING.items())}
@@ -178,13 +178,15 @@ def keys(name: str) -> dict[str, tuple[Any, Any]]:
 
 
 def is_prompt(name: str) -> bool:
+    """Return whether a type of adapter is a soft prompt: trained virtual tokens before the input. False for an unknown
+    name."""
     from peft.config import PromptLearningConfig
 
     return name in types() and issubclass(types()[name], PromptLearningConfig)
 
 
 def why_apart(name: str) -> str:
-    """Return why the result of a type of adapter cannot be folded into plain weights, or an empty string."""
+    """Return why the result of a type of adapter cannot be folded into plain weights; "" where it can."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     if not hasattr(PEFT_TYPE_TO_TUNER_MAPPING[name.upper()], "merge_and_unload"):
@@ -193,8 +195,8 @@ def why_apart(name: str) -> str:
 
 
 def about(name: str) -> dict[str, Any]:
-    """Return what `tunebench methods` shows of a type of adapter: paper, obstacles, foldability, settings with
-    defaults. The paper is the first that peft's own documentation names."""
+    """Return what `tunebench methods` shows of a type of adapter: {paper: the first that peft's own documentation
+    names, cannot: why a suite cannot use it or "", foldable, settings: {key: default}}."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     tuner = PEFT_TYPE_TO_TUNER_MAPPING[name.upper()]

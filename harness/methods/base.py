@@ -79,8 +79,9 @@ Space = dict[str, LogFloat | Options]  # setting -> the range or values that tun
 class Expert:
     """A cell that another cell asks the plan for: this method with these settings, trained on the task `learn`.
 
-    `model` is its base model, None for that of the asking cell; `seed` is its training seed, None for that of the
-    asking cell. Its examples are always drawn by the seed of the asking cell.
+    `role` is the name by which the asking cell finds it (`Context.needs`). `model` is its base model, None for that of
+    the asking cell; `seed` is its training seed, None for that of the asking cell. Its examples are always drawn by the
+    seed of the asking cell.
     """
 
     role: str
@@ -133,18 +134,19 @@ class Context(Protocol):
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
     def load_model(self, folder: Path | None = None, quantize: str | None = None) -> nn.Module:
-        """Load the base model, or full weights from another folder; on this process's device, in evaluation mode."""
+        """Load the base model, or full weights from another folder, with `quantize` (nf4, fp4, int8) packed; on this
+        process's device, in evaluation mode."""
         ...
 
     def load_need(self, role: str, fold: bool = False) -> nn.Module:
-        """Load the model that the needed cell in this role left; with `fold`, as plain weights."""
+        """Load the model that the needed cell in this role left; with `fold`, adapters are folded into the weights."""
         ...
 
     def examples(
         self, split: str = "train", task: str | None = None, n: int | None = None, render: Render | None = None
     ) -> list[Example]:
-        """Return examples of the cell's task, or of another task that the cell names; as many as the cell's data size,
-        or `n`.
+        """Return the first `n` training examples of the cell's task, or of another task that the cell names, in the
+        order of the cell's seed; without `n`, as many as the cell's data size. `split` "validation": all of that split.
 
         `render` (an LM's `apply_chat_template`) asks them as messages of a conversation.
         """
@@ -193,7 +195,10 @@ class Context(Protocol):
         """Return the score that the cell's task gives a generated answer to an example; higher is better."""
         ...
 
-    def train(self, model: nn.Module, method: Method) -> nn.Module: ...
+    def train(self, model: nn.Module, method: Method) -> nn.Module:
+        """Train an attached model on all stages of the cell's curriculum; return it as it is scored."""
+        ...
+
     def train_on(self, rows: list[Row], model: nn.Module, method: Method, changes: Settings) -> nn.Module:
         """Train on encoded rows, with some of the cell's training settings changed, and return the model."""
         ...
@@ -262,7 +267,7 @@ class Method(Configurable):
     @classmethod
     def variants(cls) -> Mapping[str, Settings]:
         """Return {name: {paper, cannot, foldable, settings}} of the types that this method offers by another library's
-        names."""
+        names; `cannot` says why a suite cannot use it, and `settings` maps a setting to its default."""
         return {}
 
     @property
@@ -292,11 +297,12 @@ class Method(Configurable):
         return None
 
     def wants(self, task: str) -> Iterable[Expert]:
-        """Return the cells that must be done before a cell of this method runs."""
+        """Return the further cells (experts) that must be done before a cell of this method that learns `task`."""
         return ()
 
     def reads(self, task: str) -> tuple[str, ...]:
-        """Return other tasks whose training text the method uses without being scored on them."""
+        """Return the names of further tasks whose training text the method uses when `task` is the one the suite
+        learns. Reading a task does not score it; the suite may also retain it."""
         return ()
 
     def borrows(self) -> tuple[str, ...]:
@@ -304,7 +310,7 @@ class Method(Configurable):
         return ()
 
     def learns(self, task: str) -> tuple[str, ...]:
-        """Return the tasks that a cell of this method has learned when it is done; the first is the suite's."""
+        """Return the tasks that a cell of this method has learned in the end: `task`, the suite's, first; or none."""
         return (task,) if self.uses_data else ()
 
     def refuses(self, expert: Method) -> Iterable[str]:
@@ -312,11 +318,11 @@ class Method(Configurable):
         return ()
 
     def cannot_train(self, train: TrainSettings) -> Iterable[str]:
-        """Return why the method cannot be used with these training settings; empty where it can."""
+        """Return why the method cannot be used with these training settings, a sentence each; empty where it can."""
         return ()
 
     def misfits(self, network: Network) -> Iterable[str]:
-        """Return why the method cannot be put on a network of Llama's form with these layers; empty where it can."""
+        """Return why the method does not fit a network of Llama's form, a sentence each; empty where it does."""
         return ()
 
     @property
@@ -360,7 +366,8 @@ class Method(Configurable):
         return None
 
     def rows(self, model: nn.Module, found: list[Example], context: Context) -> list[Row]:
-        """Encode examples as {input_ids, labels}; the loss is on the labels that are not -100."""
+        """Encode the examples `found` as {input_ids, labels}; the loss is on the labels that are not -100. A method may
+        leave out examples that it cannot learn."""
         return context.encode(model, found)
 
     def fit(self, model: nn.Module, context: Context) -> nn.Module:
@@ -390,7 +397,7 @@ class Method(Configurable):
         return None
 
     def go_back(self, model: nn.Module, snapshot: Any) -> None:
-        """Hook called when the trained weights have been set back to what they were when `snapshot` was taken."""
+        """Hook called when early stopping puts the best weights back: restores the state that `snapshot` kept then."""
 
     def finish(self, model: nn.Module, context: Context) -> nn.Module:
         """Return the trained model as it is scored and saved; the time this takes counts as training."""
@@ -459,7 +466,7 @@ def remembered(name: str, find_out: Callable[[], Settings]) -> Settings:
 
 
 def train_only(active: Iterable[nn.Parameter], held: Iterable[nn.Parameter]) -> None:
-    """Of the weights in `held`, train only the `active` ones from now on.
+    """Of the weights in `held` (all that the optimiser holds), train only the `active` ones from now on.
 
     The others get no gradient at all, so that they do not move; with a gradient of zero, an optimiser's momentum and
     weight decay would still move them.
@@ -472,7 +479,7 @@ def train_only(active: Iterable[nn.Parameter], held: Iterable[nn.Parameter]) -> 
 
 
 def save_trained(model: nn.Module, folder: Path) -> None:
-    """Write the trainable weights by name: what must be shipped beside the base model."""
+    """Write the trainable weights by name into `folder`: what must be shipped beside the base model."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,8 @@ class Composed(Method):
 
     @property
     def learning_rate(self) -> float:
+        """The learning rate of the first part that trains weights; 0 where no part does. Each part trains at its own
+        (`parameter_groups`)."""
         return float(getattr(self.trained[0], "learning_rate", 0.0)) if self.trained else 0.0
 
     def problems(self) -> Iterable[str]:
@@ -150,7 +152,7 @@ class Composed(Method):
         return self.problems()  # the parts say what quantised weights are to them
 
     def owner(self, hook: str) -> Method | None:
-        """Return the part that overrides a hook of `ONE_OWNER`, or None."""
+        """Return the part that overrides the hook of this name, one of `ONE_OWNER`; None where no part does."""
         return next((part for part in self.parts if overrides(part, hook)), None)
 
     def own_model(self) -> str | None:
@@ -258,7 +260,8 @@ class Composed(Method):
         return owner.predictor(model, context) if owner else super().predictor(model, context)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write one trained part as it would be saved alone; with several, write the trained tensors by name."""
+        """Write one trained part as it would be saved alone; with several, the trained tensors by name. What a part
+        without training keeps (examples, an index) goes into a folder of the part's name."""
         if len(self.trained) == 1:
             self.trained[0].save(model, folder)
         elif self.trained:
@@ -293,12 +296,12 @@ class Composed(Method):
 
 
 def overrides(part: Method, hook: str) -> bool:
-    """Return whether a method overrides a hook of the base class."""
+    """Return whether a method's class overrides the hook of this name of the base class."""
     return getattr(type(part), hook) is not getattr(Method, hook)
 
 
 def both(one: Footprint, other: Footprint) -> Footprint:
-    """Return the footprint of two methods that train together."""
+    """Return the footprint of two methods that train together, given those of each."""
     return Footprint(
         {**one.trained, **other.trained},
         lowest=min(one.lowest, other.lowest),

@@ -67,8 +67,9 @@ class DPO(Around):
         return context.train_by(trainer, config, model, self, changes)
 
     def preferences(self, model: nn.Module, context: Context) -> list[dict[str, Any]]:
-        """Return pairs as {chosen_ids, chosen_labels, rejected_ids, rejected_labels, and the log-likelihood of each
-        answer before training}, encoded as the scorer does."""
+        """Return a record for each pair of a right and a wrong answer to the same example, encoded as the scorer does:
+        chosen_ids and chosen_labels of the right one, rejected_ids and rejected_labels of the wrong one, and
+        ref_chosen_logps and ref_rejected_logps, their log-likelihoods under `model`, which is not trained yet."""
         import random
 
         order = random.Random(context.seed)
@@ -98,7 +99,9 @@ def halves(row: Row) -> tuple[list[int], list[int]]:
 
 
 def collate(pairs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Batch n pairs as 2n sequences, padded on the right: first all chosen answers, then all rejected ones."""
+    """Batch n pairs (records of `DPO.preferences`) as 2n sequences, padded on the right: first all chosen answers, then
+    all rejected ones. Returns {input_ids, attention_mask, completion_mask, each [2n, length]; ref_chosen_logps,
+    ref_rejected_logps, each [n]}."""
     import torch
 
     rows = [(pair[f"{side}_ids"], pair[f"{side}_labels"]) for side in SIDES for pair in pairs]
@@ -133,7 +136,8 @@ def no_reference(model: nn.Module) -> nn.Module:
 
 
 def pair_trainer(recorder: Any) -> type:
-    """Return trl's trainer, changed to take pairs that are encoded and whose reference log-likelihoods are known."""
+    """Return trl's trainer, changed to take pairs that are encoded and whose reference log-likelihoods are known.
+    `recorder` is told the tokens and sequences of each batch."""
     from trl import DPOTrainer
 
     class PairTrainer(DPOTrainer):

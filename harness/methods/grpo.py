@@ -88,7 +88,7 @@ class GRPO(Around):
 
 def group_trainer(recorder: Any, contexts: list[list[int]]) -> type:
     """Return trl's trainer, changed to take encoded contexts: a prompt is the number of a context in `contexts`, as
-    text."""
+    text. `recorder` is told the tokens and sequences of each batch."""
     from trl import GRPOTrainer
 
     class GroupTrainer(GRPOTrainer):

@@ -70,5 +70,5 @@ class IA3(Method):
 
 
 def short(name: str) -> str:
-    """Return the last part of a linear layer's name, such as "k_proj", from the full name of its weight."""
+    """Return the name of a linear layer within its block, such as "k_proj", from the full name of its weight."""
     return name.removesuffix(".weight").split(".")[-1]

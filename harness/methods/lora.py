@@ -219,8 +219,8 @@ def adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def stored(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
-    """Return {name: weight} for the named weights of a model folder, read one by one. Raises ValueError where one is
-    missing."""
+    """Return {name: weight} for the named weights of a model's folder, read one by one from its safetensors files.
+    Raises ValueError where one is missing."""
     from safetensors import safe_open
 
     found: dict[str, torch.Tensor] = {}

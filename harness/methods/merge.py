@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Way:
     """The settings that one way of merging takes. `weight` is the default weight of each expert's change or, with
-    `joint`, of the merged change; None where the way takes no weight."""
+    `joint`, of the merged change; None where the way takes no weight. `weights`, `density` and `epsilon` say whether it
+    takes the setting of that name; `least` and `most` are numbers of experts."""
 
     weight: float | None = None
     joint: bool = False
@@ -96,6 +97,7 @@ class Merge(OfExperts):
 
     @property
     def way(self) -> Way:
+        """The settings that the way of merging takes which `how` names."""
         return WAYS[self.how]
 
     def problems(self) -> Iterable[str]:
@@ -154,10 +156,13 @@ class Merge(OfExperts):
 
     @property
     def kept(self) -> float:
+        """The share of each expert's changes that is kept: the setting `density`, or its default."""
         return 0.5 if self.density is None else self.density
 
     @property
     def spread(self) -> float:
+        """How far the chance of a change to be kept may lie from `density`, on either side: the setting `epsilon`, or
+        its default."""
         return 0.15 if self.epsilon is None else self.epsilon
 
     def refuses(self, expert: Method) -> Iterable[str]:
@@ -203,8 +208,8 @@ class Merge(OfExperts):
         return context.load_model(merged)
 
     def recipe(self, base: Path, folders: dict[str, Path]) -> dict[str, Any]:
-        """Return mergekit's configuration for merging experts. `folders` maps each expert's task to the folder of its
-        weights."""
+        """Return mergekit's configuration for merging experts. `folders` maps what each expert stands for (its task; in
+        a soup "seed-" and its seed) to the folder of its weights; the order is that of the merge."""
         way = self.way
         # In doubles base + (expert - base) rounds to the expert itself: one expert at weight 1 comes back bit for bit.
         recipe: dict[str, Any] = {
@@ -236,7 +241,7 @@ class Merge(OfExperts):
 
 
 def plain_weights(context: Context, role: str) -> Path:
-    """Return a folder with an expert's full weights; an adapter is folded into the base model first.
+    """Return a folder with the full weights of the expert in this role; an adapter is folded into the base model first.
 
     Raises ValueError where the weights have other names or shapes than the base model's.
     """
@@ -253,16 +258,17 @@ def plain_weights(context: Context, role: str) -> Path:
 
 
 def check_layers(base: Path, ends: list[int]) -> None:
-    """Raise ValueError where a slice ends beyond the model's last layer. `ends` are the numbers after the last
-    layers."""
+    """Raise ValueError where a slice ends beyond the last layer of the model in the folder `base`. `ends` has, for each
+    slice, the number after its last layer."""
     available = json.loads((base / "config.json").read_text())["num_hidden_layers"]
     if ends and max(ends) > available:
         raise ValueError(f"slices asks for layers up to {max(ends)}, but the model has {available}")
 
 
 def mend_layer_types(base: Path, merged: Path, spans: list[tuple[int, int]]) -> None:
-    """Write into the merged model's configuration which kind of attention each stacked layer had in the base model:
-    mergekit keeps the base model's own list. `spans` are the (first, after the last) layers of each slice."""
+    """Write into the configuration in the folder `merged` which kind of attention each stacked layer had in the base
+    model: mergekit keeps the base model's own list. `spans` has, for each slice, (its first layer, the number after its
+    last)."""
     kinds = json.loads((base / "config.json").read_text()).get("layer_types")
     if kinds:
         made = json.loads((merged / "config.json").read_text())

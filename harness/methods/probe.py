@@ -163,8 +163,8 @@ class LinearProbe(Headed):
 
 
 def regress(model: Any, states: torch.Tensor, labels: list[int], strength: float) -> None:
-    """Fit a logistic regression of labels on standardised states [texts, hidden], and set the head to it. `strength` is
-    the inverse of its L2 penalty."""
+    """Fit a logistic regression of `labels` (one number a text) on states [texts, hidden], standardised by the model's
+    `mean` and `scale`, and set the model's head to it. `strength` is the inverse of its L2 penalty."""
     import torch
     from sklearn.linear_model import LogisticRegression
 
@@ -180,7 +180,8 @@ def regress(model: Any, states: torch.Tensor, labels: list[int], strength: float
 
 def with_head(base: Any, labels: list[str], pool: str) -> Any:
     """Return the decoder of a causal model with a classification head, which starts at zero, in place of its output
-    layer."""
+    layer. It has an output for each of `labels`; `pool` says what it reads: the hidden state of the "last" token, or
+    the "mean"."""
     import torch
     from transformers.modeling_outputs import CausalLMOutput
 
@@ -232,20 +233,22 @@ def with_head(base: Any, labels: list[str], pool: str) -> Any:
 
 
 def encode(context: Context, texts: list[str], most: int) -> list[list[int]]:
-    """Return the token ids of each text. A text that is too long keeps its last ids and those that open every text,
-    `most` in all; an empty text gets one token."""
+    """Return the token ids of each text. A text of more than `most` tokens keeps its last ids and those that open every
+    text, `most` in all; an empty text gets one token."""
     ids = context.tokenizer(texts)["input_ids"] if texts else []
     openings = [context.tokenizer("")["input_ids"]]
     return [cut_left(one, most, openings) or [context.tokenizer.eos_token_id or 0] for one in ids]
 
 
 def row(ids: list[int], label: int) -> dict[str, list[int]]:
-    """Return a text as the training loop takes it, {input_ids, labels}: after its last token the label is predicted."""
+    """Return a text as the training loop takes it, {input_ids, labels}: after its last token the `label` (its number)
+    is predicted."""
     return {"input_ids": [*ids, 0], "labels": [-100] * len(ids) + [label]}
 
 
 def pooled(model: Any, rows: Sequence[Row], batch_size: int) -> torch.Tensor:
-    """Return the hidden state that the head reads of each text: [texts, hidden]."""
+    """Return the hidden state that the head of `model` reads of each text: [texts, hidden], in fp32. `rows` are those
+    of `row`, whose last place is not read."""
     import torch
 
     by_text: list[torch.Tensor] = [torch.empty(0)] * len(rows)

@@ -145,7 +145,8 @@ class RAG(Method):
 
 
 def cut(text: str, words: int) -> Iterator[str]:
-    """Yield passages of whole sentences: each ends with the sentence that brings it to `words` words."""
+    """Yield a text as passages of whole sentences: each ends with the sentence that brings it to `words` words; the
+    last one may be shorter."""
     held: list[str] = []
     for sentence in SENTENCE_END.split(text):
         held += sentence.split()

@@ -39,7 +39,8 @@ class Sampled(Method):
             self.draw()
 
     def period(self, step: int) -> int:
-        """Return the number of the period of the next step, after `step` steps are done."""
+        """Return the number of the period that the next step belongs to, after `step` steps are done; weights are drawn
+        anew when it changes."""
         raise NotImplementedError
 
     def draw(self) -> None:
@@ -145,8 +146,8 @@ class LISA(Sampled):
 
 
 def categories(layer: Any) -> dict[str, list[list[nn.Parameter]]]:
-    """Return a layer's weights by category (attention, MLP, norms); the parameters of one matrix or norm are in one
-    list."""
+    """Return {category ("self_attn", "mlp" or "norm"): a layer's matrices or norms}; each is a list of its parameters
+    (weight and bias)."""
     found: dict[str, list[list[nn.Parameter]]] = {}
     for name, module in layer.named_modules():
         values = list(module.parameters(recurse=False))

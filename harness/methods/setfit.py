@@ -176,8 +176,8 @@ def draw_pairs(texts: Sequence[str], labels: Sequence[int], count: int, seed: in
 
 
 def drawn(order: random.Random, among: int, count: int) -> list[int]:
-    """Draw `count` numbers from 0 to `among` - 1; each comes again only when all others have come as often. Empty where
-    `among` is below 1."""
+    """Draw `count` numbers from 0 to `among` - 1 with the random numbers of `order`; each comes again only when all
+    others have come as often. Empty where `among` is below 1."""
     if among < 1:
         return []
     rounds, rest = divmod(count, among)
@@ -188,7 +188,7 @@ def drawn(order: random.Random, among: int, count: int) -> list[int]:
 
 
 def pair_trainer(pairs: Sequence[Pair]) -> Any:
-    """Return setfit's trainer, changed to use pairs that are drawn already."""
+    """Return a subclass of setfit's trainer that trains on these `pairs` of examples and draws none itself."""
     from datasets import Dataset
     from setfit import Trainer
 

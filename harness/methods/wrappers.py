@@ -54,7 +54,8 @@ class OfExperts(Method):
             yield "experts.method is missing: the method that trains each expert (experts: {method: lora, …})."
 
     def weight_problems(self, weights: Mapping[str, float]) -> Iterable[str]:
-        """Yield what is wrong with `weights`, which gives a number for each expert's task."""
+        """Yield what is wrong with the setting `weights`, which maps the task of each expert to a number: names that
+        are no expert's, numbers below 0, and experts without one."""
         for name, weight in weights.items():
             if name not in self.learn:
                 yield f"weights names {name!r}, which is no expert. The experts are {', '.join(self.learn)}."
@@ -81,7 +82,8 @@ class OfExperts(Method):
 
 
 def task_of(role: str) -> str:
-    """Return the task that the expert in this role ("expert:<task>") has learned."""
+    """Return what the role of an expert names behind "expert:": the task that it has learned or, in a soup, "seed-" and
+    its seed."""
     return role.removeprefix("expert:")
 
 
@@ -237,7 +239,8 @@ class Around(Method):
         return self.part.finish(model, context)
 
     def pursue(self, model: nn.Module, context: Context) -> nn.Module:
-        """Train what the other method has made trainable, towards this method's own goal, and return the model."""
+        """Train what the other method has made trainable, towards this method's own goal (such as preferences), and
+        return the model."""
         raise NotImplementedError
 
     def before_training(self, model: nn.Module, steps: int, seed: int) -> None:
@@ -268,8 +271,8 @@ class Around(Method):
         return self.part.fold(model)
 
     def warmed_up(self, model: nn.Module, context: Context) -> tuple[nn.Module, dict[str, Any]]:
-        """Train on the right answers for `sft_share` of the steps; return (the model, the rest as a training setting:
-        {"steps": n} or {"epochs": x})."""
+        """Train on the right answers for `sft_share` of the steps. Returns (the model, the training setting with what
+        is left: {"steps": n} or {"epochs": x})."""
         key = "steps" if context.settings.steps else "epochs"
         whole = getattr(context.settings, key)
         first = whole * self.sft_share

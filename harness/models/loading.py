@@ -28,7 +28,8 @@ Progress = Callable[[str, int, int], None]
 
 
 def prepare(catalog: Catalog, name: str, progress: Progress | None = None) -> ModelFacts:
-    """Fetch a model, make its folder ready for `from_pretrained`, and return its facts, which are cached.
+    """Fetch the model that the catalog has under `name`, make its folder ready for `from_pretrained`, and return its
+    facts, which are cached. `progress` is called with (what is fetched, bytes done, bytes in all or 0 if unknown).
 
     Raises SourceError when it cannot be had or is no model folder.
     """
@@ -54,8 +55,8 @@ def is_gguf(paths: list[Path]) -> bool:
 
 
 def dequantise(entry: ModelEntry, parts: list[Path]) -> Path:
-    """Convert a GGUF file (in one or several parts) into a cached folder of fp32 safetensors with tokenizer; return the
-    folder."""
+    """Convert a GGUF file (in one or several `parts`, in order) into a cached folder of fp32 safetensors with
+    tokenizer; return the folder."""
     from filelock import FileLock
 
     digest = hashlib.sha256()
@@ -130,10 +131,12 @@ def resolve_precision(wanted: str) -> str:
 
 
 def load_model(folder: Path, settings: TrainSettings, quantize: str | None = None) -> nn.Module:
-    """Load a causal model onto this process's device.
+    """Load a causal model from its `folder` onto this process's device, with the precision and attention kernel of
+    `settings`; with `quantize` (nf4, fp4 or int8), its weights packed.
 
-    Weights are fp32, also for bf16 and fp16, which then are autocast: updates of a small learning rate would be lost in
-    bf16 weights. A quantised base computes in the chosen precision.
+    Unpacked weights are fp32, also for bf16 and fp16, which then are autocast: updates of a small learning rate would
+    be lost in bf16 weights. A quantised base computes in the chosen precision. Raises Unavailable where this machine
+    lacks what is asked for, and ValueError for a folder in which weights are missing.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -170,8 +173,8 @@ def compute_dtype(precision: str) -> torch.dtype:
 
 
 def quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return bitsandbytes settings: nf4 or fp4 with double quantisation, or int8. Raises Unavailable without the
-    package."""
+    """Return bitsandbytes settings for a `kind`: nf4 or fp4 with double quantisation, computing in `dtype`, or int8.
+    Raises Unavailable without the package."""
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
@@ -203,8 +206,8 @@ def logits_at(
 ) -> torch.Tensor:
     """Return the logits [batch, places, vocabulary] at the given places of the sequence.
 
-    `places` count from the end (-1 is the last), so they also hold where a method puts virtual tokens in front. Other
-    places are not computed where the model allows it: with a vocabulary of 262k they are most of the work.
+    `places` [places] count from the end (-1 is the last), so they also hold where a method puts virtual tokens in
+    front. Other places are not computed where the model allows it: with a vocabulary of 262k they are most of the work.
     """
     options = {} if attention_mask is None else {"attention_mask": attention_mask}
     if accepts_places(inside(model)):
@@ -239,7 +242,8 @@ def prompt_run_once(model: nn.Module) -> nn.Module:
 
 
 def text_run_once(model: nn.Module, token_ids: Sequence[int]) -> nn.Module:
-    """Return a model for scoring what follows a text: the text is run once, and its keys and values are cached."""
+    """Return a model for scoring inputs that follow a text: the text (`token_ids`) is run once, and its keys and values
+    are cached. The inputs are given without it."""
     import torch
 
     inner: Any = model
@@ -250,8 +254,8 @@ def text_run_once(model: nn.Module, token_ids: Sequence[int]) -> nn.Module:
 
 
 def behind(inner: Any, kept: Any) -> nn.Module:
-    """Return a model for scoring that continues each input from `kept`, the cached keys and values of what was run
-    before."""
+    """Return a model for scoring that continues each input from `kept`, the keys and values that the model `inner` has
+    computed for what stands before every input."""
     import torch
 
     def copies(number: int) -> Cache:

@@ -36,14 +36,16 @@ Length = tuple[int, int]  # (tokens of a sequence, tokens of it that are predict
 
 
 def prepare(catalog: Catalog, model: ModelFacts, task: TaskFacts) -> LengthFacts:
-    """Count a task's lengths with a model's tokenizer, cache them for `plan`, and return them. Raises TaskError."""
+    """Count how many tokens a task's texts have for a model's tokenizer, cache the counts for `plan`, and return them.
+    Raises TaskError for a task that cannot be opened."""
     facts = count(model, task, load_tokenizer(Path(model.folder)), opened(task))
     keep_facts(catalog.length_facts_path(model, task), facts)
     return facts
 
 
 def count(model: ModelFacts, task: TaskFacts, tokenizer: PreTrainedTokenizerBase, loaded: Task) -> LengthFacts:
-    """Return the token lengths of one task (`loaded`, an lm-eval task) for one tokenizer."""
+    """Return how many tokens the texts of one task have for one tokenizer: those of its training split (none for a task
+    that cannot be learned) and those that are scored. `loaded` is the task in lm-eval. Large splits are sampled."""
 
     def measure(pairs: Sequence[tuple[str, str]]) -> list[Length]:
         """Return (tokens in all, tokens predicted) of (context, continuation) pairs, encoded as the scorer does: both
@@ -81,7 +83,7 @@ def count(model: ModelFacts, task: TaskFacts, tokenizer: PreTrainedTokenizerBase
 
 
 def strided(documents: Sequence[Document]) -> list[Document]:
-    """Return at most SAMPLE of the documents, at equal distances."""
+    """Return at most SAMPLE (400) of the documents, at equal distances from the first on."""
     return list(documents[:: max(1, -(-len(documents) // SAMPLE))])
 
 
@@ -91,7 +93,8 @@ def tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
 
 
 def requests(task: Task, document: Document) -> Iterable[tuple[str, str]]:
-    """Return the (context, continuation) pairs that lm-eval scores for a document."""
+    """Return the (context, continuation) pairs that lm-eval scores for a document; where the model writes the answer,
+    the continuation is empty."""
     kind = task.OUTPUT_TYPE
     if kind == "loglikelihood_rolling":
         return [("", str(task.doc_to_target(document)))]

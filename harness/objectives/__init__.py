@@ -15,5 +15,5 @@ __all__ = ["Batch", "Objective", "all_objectives"]
 
 @cache
 def all_objectives() -> dict[str, type[Objective]]:
-    """Return {name: class} for every objective."""
+    """Return {name in suites: class} for every objective in this folder."""
     return find_classes(__name__, __path__, Objective)

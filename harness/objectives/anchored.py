@@ -96,8 +96,8 @@ class EWC(L2SP):
 def fisher(
     model: nn.Module, parameters: list[nn.Parameter], context: Context, text: str, samples: int
 ) -> list[torch.Tensor]:
-    """Return the diagonal of the empirical Fisher information, a tensor for each parameter: Σ of (∂ log p / ∂θ)² over
-    passages, divided by the passages' tokens."""
+    """Return the diagonal of the empirical Fisher information, a tensor for each of `parameters`: Σ of (∂ log p / ∂θ)²
+    over `samples` passages of the task `text`, divided by the passages' tokens."""
     import torch
 
     asked = [value.requires_grad for value in parameters]
@@ -142,11 +142,13 @@ def weights(model: nn.Module) -> Iterator[Weight]:
 
 
 def identity(value: Any) -> Any:
+    """Return the value itself: the weight that no adapter changes."""
     return value
 
 
 def effective(name: str, layer: Any) -> Weight:
-    """Return the effective weight of a linear layer that peft wraps, as `weights` yields it.
+    """Return the effective weight of a linear layer that peft wraps, as `weights` yields it. `name` is the layer's, for
+    messages.
 
     It is the base weight plus the adapter's own change where the layer computes that; otherwise (DoRA, IA³, rotations)
     it is the layer's output for the unit vectors, which costs more. Raises ValueError for a layer that is not linear.
@@ -172,8 +174,8 @@ def effective(name: str, layer: Any) -> Weight:
 
 
 def adds(layer: Any, added: Callable[[], Any], multiplied: Callable[[], Any]) -> bool:
-    """Return whether the layer computes base weight plus the adapter's reported change, and every trained part of the
-    layer is in that change."""
+    """Return whether a layer computes its base weight plus the change that its adapter reports, and every trained part
+    of the layer is in that change. `added` returns that sum, `multiplied` the weight read off the layer's outputs."""
     import torch
 
     try:

@@ -53,29 +53,32 @@ class Objective(Configurable):
 
     @property
     def task_weight(self) -> float:
-        """The weight of the task's own loss in the total."""
+        """The factor on the task's own loss (cross-entropy) in the loss that is minimised."""
         return 1.0
 
     # --- planning: pure, no torch ---
 
     def refuses(self, method: Method, train: TrainSettings) -> Iterable[str]:
-        """Yield why the objective cannot be used with a method or with training settings."""
+        """Yield why the objective cannot be used with a method or with training settings, a sentence each; nothing
+        where it can."""
         if not method.is_language_model:
             yield f"{self.name} needs a language model's own loss, and {method.name} has none. Drop it."
         if train.devices > 1:
             yield f"{self.name} is computed on one device, and devices is {train.devices}. Give it devices: 1."
 
     def refuses_need(self, expert: Method) -> Iterable[str]:
-        """Return why `expert`, the method of a cell that this objective asks for (a teacher), cannot be used; empty
-        where it can."""
+        """Return why `expert`, the method of a cell that this objective asks for (a teacher), cannot be used, a
+        sentence each; empty where it can."""
         return ()
 
     def wants(self, task: str) -> Iterable[Expert]:
-        """Return the cells that must be done before a cell with this objective runs (a teacher)."""
+        """Return the further cells, such as a teacher, that must be done before a cell that learns `task` with this
+        objective."""
         return ()
 
     def reads(self, task: str) -> tuple[str, ...]:
-        """Return other tasks whose training text the objective uses without being scored on them."""
+        """Return the names of further tasks whose training text the objective uses when `task` is the one the suite
+        learns. Reading a task does not score it; the suite may also retain it."""
         return ()
 
     def borrows(self) -> tuple[str, ...]:
@@ -85,10 +88,12 @@ class Objective(Configurable):
     # --- working: inside the worker's process ---
 
     def prepare(self, model: nn.Module, context: Context) -> None:
-        """Hook called once, after the model is attached and before it is trained; its time counts as training."""
+        """Hook called once, when the method has put what it trains on the model and before the first step; its time
+        counts as training."""
 
     def examples(self, found: list[Example], context: Context) -> list[Any]:
-        """Return the training examples before they are encoded; a teacher may replace their answers."""
+        """Return the training examples to learn in place of `found`, those that were drawn for the cell; a teacher may
+        replace their answers. Called before they are encoded."""
         return found
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:

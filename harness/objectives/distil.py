@@ -140,7 +140,8 @@ class Distil(Objective):
 
 
 def answered(found: list[Example], lm: Any) -> list[Any]:
-    """Return the examples with a language model's answers as targets: the likeliest choice, or generated text."""
+    """Return the examples with the answers of `lm`, an lm-eval model, in place of the right ones: the likeliest choice,
+    or generated text where there are no choices."""
     from lm_eval.api.instance import Instance
 
     def ask(kind: str, asked: list[tuple[Any, ...]]) -> list[Any]:
@@ -156,7 +157,8 @@ def answered(found: list[Example], lm: Any) -> list[Any]:
 
 
 def check_vocabulary(student: Path, teacher: Path) -> None:
-    """Raise ValueError when a token id can mean different texts for student and teacher."""
+    """Raise ValueError when a token id can mean different texts for student and teacher, given the folders of their
+    base models."""
     if student == teacher:
         return
     from transformers import AutoTokenizer
@@ -176,7 +178,8 @@ Kept = Callable[[], Any]
 def pair_layers(student: nn.Module, teacher: nn.Module) -> list[tuple[Kept, Kept]]:
     """Pair each student layer with the teacher layer at the same share of the depth.
 
-    Each is returned as a function that gives the layer's last output. Raises ValueError for models of different width.
+    Returns, for each student layer from the lowest up, (function that gives the student layer's last output, the same
+    for the teacher layer). Raises ValueError for models of different width.
     """
     sides = []
     for model in (student, teacher):
@@ -193,8 +196,8 @@ def pair_layers(student: nn.Module, teacher: nn.Module) -> list[tuple[Kept, Kept
 
 
 def keep(layer: nn.Module, training: bool) -> Kept:
-    """Return a function that gives a layer's last output in training mode (`training`) or else in evaluation mode.
-    Students are kept in training mode only, so that scoring leaves nothing behind."""
+    """Return a function that gives the last output that a layer had in training mode (`training`) or else in evaluation
+    mode. Students are kept in training mode only, so that scoring leaves nothing behind."""
     kept: dict[str, Any] = {}
 
     def hook(module: nn.Module, given: Any, made: Any) -> None:

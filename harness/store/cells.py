@@ -19,11 +19,12 @@ Settings = dict[str, Any]  # as JSON has them: of a method, of training, of data
 
 @dataclass(frozen=True)
 class StoredScore:
-    """A score of a cell, with the base model's value of the same metric (None where there is none).
+    """A score of a cell over `n` items, with the base model's value of the same metric (None where there is none).
 
-    `change_stderr` is the standard error of value − base_value, paired over the items; None where per-item values are
-    not stored. Errors are clustered where items come in `clusters`, which the column `clustered_by` names (None and ""
-    where they are independent).
+    `role` is "task" for a task that the cell learns and "retain" for one that it should not forget. `change_stderr` is
+    the standard error of value − base_value, paired over the items; None where per-item values are not stored. Errors
+    are clustered where items come in `clusters`, which the column `clustered_by` names (None and "" where they are
+    independent).
     """
 
     task: str
@@ -41,7 +42,7 @@ class StoredScore:
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """A score after `step` steps of training."""
+    """A task's value of one metric after `step` optimiser steps of training."""
 
     step: int
     task: str
@@ -51,15 +52,18 @@ class StoredCheckpoint:
 
 @dataclass(frozen=True)
 class CellRow:
-    """A member of a run with its decisive attempt: the newest finished one, else the newest.
+    """A cell of a run with its decisive attempt: the newest finished one in the run's environment, else the newest
+    there.
 
-    `base_model` is the model of its baseline cell; rows with the same one are compared. `data` says how the training
-    data was chosen and corrupted (`data.Quality`); it is empty for clean data. `fingerprint` identifies the task's
-    definition and documents. `phases` maps a phase to its seconds, tokens, bytes and joules, as far as measured.
-    `study` is the spec digest of the study that chose some of its settings ("" where it was not tuned), `tuned` are
-    these settings by full name, and `study_status` says how that study ended.
-    `device` is where the attempt ran. `speed_off` is how far the machine's speed was off meanwhile, as a share of the
-    usual one; the analysis sets it where that matters, the store never.
+    `status` is "missing" and `attempt_id` "" where it has not been attempted. `baseline` is the spec digest of the base
+    model's cell, and `base_model` that cell's model; rows with the same one are compared. `learn` are the tasks that it
+    learns. `data` says how the training data was chosen and corrupted (`data.Quality`); it is empty for clean data.
+    `fingerprint` identifies the task's definition and documents. `phases` maps a phase to its seconds, tokens, bytes
+    and joules, as far as measured; `facts` a fact to its value; `flags` a flag to its evidence. `study` is the spec
+    digest of the study that chose some of its settings ("" where it was not tuned), `tuned` are these settings by full
+    name, and `study_status` says how that study ended. `device` is where the attempt ran. `speed_off` is how far the
+    machine's speed was off meanwhile, as a share of the usual one; the analysis sets it where that matters, the store
+    never.
     """
 
     key: str
@@ -95,14 +99,16 @@ class CellRow:
 
     @property
     def disturbed(self) -> bool:
-        """Whether times, rates and energy of the attempt say little: other cells shared its device, or the machine's
-        speed was off."""
+        """Whether the attempt's times, rates and energy say little, because other cells shared its device, or the
+        machine's speed was off."""
         return self.contended or self.speed_off is not None
 
 
 @dataclass(frozen=True)
 class Design:
-    """How a cell is made: its method, objectives and curriculum with their settings, and its needs by spec digest."""
+    """How a cell is made: `settings` are those of its method, `train` those of its training; `objectives` and
+    `curriculum` map a name to its settings; `needs` are the spec digests of the cells and studies that must be done
+    before it."""
 
     method: str
     settings: Settings
@@ -113,8 +119,8 @@ class Design:
 
 
 def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[CellRow]:
-    """Returns a row for every cell of a run, in the order of its plan, with all that its decisive attempt measured.
-    Studies are left out."""
+    """Returns a row for every cell of a run, in the order of its plan, with all that its decisive attempt measured (see
+    `CellRow`). Cells that have not been attempted have a row too; studies have none."""
     records = select_rows(
         connection,
         """
@@ -191,7 +197,8 @@ def member_rows(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[C
 
 
 def study_statuses(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> dict[str, str]:
-    """Returns spec_digest -> status for each study of a run; "missing" for one without an attempt."""
+    """Returns spec_digest -> status for each study of a run: that of its newest finished attempt in the run's
+    environment, else of its newest there; "missing" for one without an attempt."""
     rows = connection.execute(
         """
         SELECT members.spec_digest, coalesce(arg_max(status, (status = 'done', started, attempt_id)), 'missing')
@@ -207,9 +214,10 @@ def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]
     """Returns (attempt_id, task, metric) -> standard error of the mean difference from the base model, paired over
     items.
 
-    `base_of` maps an attempt to the attempt of its base model. A score is left out where some item was not answered by
-    both. A ratio such as log-likelihood per word is taken as the mean over its texts. Where items come in clusters the
-    error is clustered, as `data.independent_units` has it.
+    `base_of` maps the id of an attempt to that of its base model's attempt ("" where there is none). A score is left
+    out where some item was not answered by both, or where there are fewer than two items or clusters. A ratio such as
+    log-likelihood per word is taken as the mean over its texts. Where items come in clusters the error is clustered, as
+    `data.independent_units` has it.
     """
     pairs = {tuned: base for tuned, base in base_of.items() if base}
     rows = connection.execute(
@@ -248,13 +256,15 @@ def paired_errors(connection: duckdb.DuckDBPyConnection, base_of: dict[str, str]
 
 
 def measured(phase: Record) -> dict[str, float]:
-    """Returns column -> value for the columns of a row of table `phases` that hold numbers."""
+    """Returns the numbers in a row of table `phases`, as {column: value}. Columns of text, and those not measured, are
+    left out."""
     return {column: value for column, value in phase.items() if isinstance(value, int | float)}
 
 
 def attempts_of(connection: duckdb.DuckDBPyConnection, row: CellRow) -> list[CellRow]:
-    """Returns a cell's row once for each of its finished attempts in its environment, with that attempt's facts and
-    phases.
+    """Returns a cell's row once for each of its finished attempts in the environment of the row's own, the oldest
+    first, with that attempt's facts, phases, device and start, and whether it was contended. All else, such as scores
+    and flags, stays that of `row`.
 
     Where no attempt is finished, the row itself is returned.
     """
@@ -291,7 +301,8 @@ def attempts_of(connection: duckdb.DuckDBPyConnection, row: CellRow) -> list[Cel
 
 
 def designs_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> dict[str, Design]:
-    """Returns spec_digest -> the design of each member of a run that has been attempted."""
+    """Returns spec_digest -> how the cell is made, for each cell and study of a run. Those that were never attempted,
+    in this run or another, are absent, as their settings are not stored."""
     rows = select_rows(
         connection,
         """

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """A results folder: its files, and the database beside them."""
+    """A results folder: the result files in `folder`, and the database at `path`, which is made from them and open only
+    while it is used. `wait_seconds` is how long `open` waits while another process has the database open."""
 
     def __init__(self, folder: Path, wait_seconds: float = 60.0):
         self.folder = folder
@@ -31,16 +32,18 @@ class Store:
         self.wait_seconds = wait_seconds
 
     def attempt_folder(self, attempt_id: str) -> Path:
+        """Returns the folder of an attempt, whether or not it exists."""
         return files.attempt_folder(self.folder, attempt_id)
 
     @contextmanager
     def open(self, read_only: bool = False, wait_seconds: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open a connection for the length of a `with` block. Waits while another process has the file.
+        """Open a connection to the database for the length of a `with` block. Waits while another process has the file.
 
-        A database of an older tunebench is migrated, after a copy of it has been kept beside it. Raises DamagedStore
-        when the file is no DuckDB database, NewerStore when it is from a newer tunebench, BusyStore when another
-        process keeps it open for longer than `wait_seconds` (the store's own by default), FullDisk, and StoreError
-        when, reading, there is none yet.
+        To write (the default), a missing database is made, and one of an older tunebench is migrated, after a copy of
+        it has been kept beside it. With `read_only` it is left as it is, and StoreError is raised where it is missing
+        or older. Raises DamagedStore when the file is no DuckDB database, NewerStore when it is from a newer tunebench,
+        BusyStore when another process keeps it open for longer than `wait_seconds` (the store's own by default),
+        FullDisk when the disk is full, and StoreError when the file may not be written.
         """
         import duckdb
 
@@ -112,9 +115,11 @@ class Store:
     # --- writing ---
 
     def ingest(self, connection: duckdb.DuckDBPyConnection, attempts: Iterable[Path] | None = None) -> list[str]:
-        """Take in the given attempts (folders; new ones), or everything that the database does not have yet.
+        """Take in the attempts in the folders `attempts`, with the records of new runs; or, without `attempts`,
+        everything in the results folder that the database does not have yet.
 
-        Returns complaints, a sentence each: a damaged result is left where it is, and its cell counts as not run.
+        Returns complaints, a sentence each: a damaged result is left where it is, and its cell counts as not run. With
+        `attempts`, only these are complained of, and attempts that are known already are passed over.
         """
         if attempts is None:
             return ingest.ingest_folder(connection, self.folder)
@@ -122,12 +127,14 @@ class Store:
         return ingest.ingest_attempts(connection, [folder / files.RESULT for folder in attempts])
 
     def forget_changed(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
-        """Drop attempts whose files have another size than when they were taken in. Returns complaints, a sentence
-        each."""
+        """Drop from the database the attempts whose result or item file has another size than when it was taken in, so
+        that the next `ingest` reads them again. Returns complaints, a sentence for each. Attempts that lie where
+        tunebench 0.1 put them are not checked."""
         return ingest.forget_changed(connection, self.folder)
 
     def rebuild(self) -> tuple[int, list[str]]:
-        """Make the database again from the files. Returns the number of attempts, and complaints.
+        """Make the database again from the files. Returns (the number of attempts in it, complaints: a sentence for
+        each damaged file, which is left out).
 
         The old database is replaced only when the new one is complete; one that cannot be read is kept beside it.
         """
@@ -162,7 +169,8 @@ class Store:
     # --- reading ---
 
     def statuses(self, connection: duckdb.DuckDBPyConnection, env_digest: str) -> dict[str, str]:
-        """Returns spec_digest -> the status of its newest attempt in this environment."""
+        """Returns spec_digest -> how the newest attempt of that cell (or study) in the environment `env_digest` ended:
+        done, failed, oom, … Those without an attempt there are absent."""
         rows = connection.execute(
             """SELECT spec_digest, arg_max(status, (started, attempt_id)) FROM attempts
                WHERE env_digest = ? GROUP BY spec_digest""",
@@ -171,7 +179,8 @@ class Store:
         return dict(rows)
 
     def finished(self, connection: duckdb.DuckDBPyConnection, env_digest: str) -> dict[str, str]:
-        """Returns spec_digest -> the attempt_id of its newest finished attempt in this environment."""
+        """Returns spec_digest -> the attempt_id of that cell's newest attempt with status done in the environment
+        `env_digest`. Cells without one are absent."""
         rows = connection.execute(
             """SELECT spec_digest, arg_max(attempt_id, (started, attempt_id)) FROM attempts
                WHERE env_digest = ? AND status = 'done' GROUP BY spec_digest""",
@@ -182,8 +191,9 @@ class Store:
     def settled(
         self, connection: duckdb.DuckDBPyConnection, env_digest: str, but: Iterable[str] = ()
     ) -> dict[str, str]:
-        """Returns spec_digest -> the attempt_id of its newest finished attempt in this environment, else of its newest
-        one. Attempts whose status is in `but` do not count."""
+        """Returns spec_digest -> the attempt_id of the attempt that decides about a cell in the environment
+        `env_digest`: its newest with status done, else its newest. Attempts whose status is in `but` do not count;
+        cells without another are absent."""
         rows = connection.execute(
             """SELECT spec_digest, arg_max(attempt_id, (status = 'done', started, attempt_id)) FROM attempts
                WHERE env_digest = ? AND NOT list_contains(?::VARCHAR[], status) GROUP BY spec_digest""",
@@ -192,8 +202,9 @@ class Store:
         return dict(rows)
 
     def seconds(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str, int, float]]:
-        """Returns (method, model, task, n_train, mean seconds) of finished attempts, in any environment, without
-        studies."""
+        """Returns (method, model, task, number of training examples, mean seconds of an attempt) for each such
+        combination, over the attempts with status done in all environments. The trials of a study count; the study as a
+        whole does not."""
         rows = connection.execute(
             """SELECT method, model, task, n_train, avg(seconds) FROM attempts JOIN cells USING (spec_digest)
                WHERE status = 'done' AND attempt_id NOT IN (SELECT attempt_id FROM trials) GROUP BY ALL"""
@@ -206,7 +217,8 @@ class Store:
         return {row[0] for row in connection.execute("SELECT attempt_id FROM attempts").fetchall()}
 
     def reasons(self, connection: duckdb.DuckDBPyConnection, specs: list[str]) -> dict[str, str]:
-        """Returns spec_digest -> the reason of its newest attempt."""
+        """Returns spec_digest -> why the cell's newest attempt, in any environment, ended as it did (skipped, failed,
+        …). `specs` are spec digests; those never attempted are absent."""
         rows = connection.execute(
             """SELECT spec_digest, arg_max(reason, (started, attempt_id)) FROM attempts
                WHERE spec_digest IN (SELECT unnest(?)) GROUP BY spec_digest""",

@@ -53,7 +53,8 @@ def write_atomically(path: Path, text: str | bytes) -> None:
 
 
 def settle(temporary: Path, path: Path) -> None:
-    """Rename a written file or folder to its name once it is on the disk, so that a power cut leaves no half of it."""
+    """Rename a written file or folder to its final name `path`, once its content is on the disk: a power cut leaves all
+    of it under that name, or nothing. An earlier file of that name is replaced."""
     if temporary.is_dir():
         for file in temporary.rglob("*"):
             sync(file)
@@ -78,14 +79,16 @@ def shard(attempt_id: str) -> str:
 
 
 def attempt_folder(root: Path, attempt_id: str) -> Path:
-    """Returns the folder of an attempt. (Results of tunebench 0.1 lie in `attempts/` itself.)"""
+    """Returns the folder of an attempt in the results folder `root`, whether or not it exists. (Results of tunebench
+    0.1 lie in `attempts/` itself.)"""
     usual = root / "attempts" / shard(attempt_id) / attempt_id
     flat = root / "attempts" / attempt_id
     return flat if flat.is_dir() and not usual.is_dir() else usual
 
 
 def attempts(root: Path, known: Container[str] = ()) -> Iterator[Path]:
-    """Yields every attempt's folder, finished or not, but for those named in `known`. No file in them is touched."""
+    """Yields the folder of every attempt in the results folder `root`, with a result or without. Those whose attempt
+    ids are in `known` are left out. No file in them is touched."""
 
     def folders(path: Path) -> list[os.DirEntry[str]]:
         try:
@@ -105,7 +108,8 @@ def attempts(root: Path, known: Container[str] = ()) -> Iterator[Path]:
 
 
 def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
-    """Yields the result file of every finished attempt, but for those named in `known`."""
+    """Yields the result file of every attempt in the results folder `root` that has one. Those whose attempt ids are in
+    `known` are left out."""
     for folder in attempts(root, known):
         path = folder / RESULT
         if path.exists():
@@ -113,7 +117,7 @@ def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
 
 
 def read_result(folder: Path) -> CellResult:
-    """Read an attempt's result.
+    """Read the result in an attempt's folder.
 
     Raises OSError where there is none, and KeyError, TypeError or ValueError for a file that tunebench did not write.
     """
@@ -121,17 +125,18 @@ def read_result(folder: Path) -> CellResult:
 
 
 def write_result(folder: Path, result: CellResult) -> None:
-    """Write an attempt's result. Raises FullDisk, or another OSError."""
+    """Write the result into an attempt's folder. Raises FullDisk, or another OSError."""
     write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
 
 
 def read_job(folder: Path) -> Job:
-    """Read an attempt's job. Raises OSError where there is none, and ValueError or TypeError for another version's."""
+    """Read the job in an attempt's folder. Raises OSError where there is none, and ValueError or TypeError for another
+    version's."""
     return Job.from_json(json.loads((folder / JOB).read_text(encoding="utf-8")))
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Write an attempt's job. Raises FullDisk, or another OSError."""
+    """Write the job into an attempt's folder. Raises FullDisk, or another OSError."""
     write_atomically(folder / JOB, json.dumps(job.to_json(), indent=1))
 
 
@@ -142,7 +147,8 @@ def note_neighbour(folder: Path, key: str) -> None:
 
 
 def neighbours_of(folder: Path) -> tuple[str, ...]:
-    """Returns the keys of the cells that shared the machine with an attempt, each once; empty where it was alone."""
+    """Returns the keys of the cells that shared the machine with the attempt in `folder`, each once; empty where it was
+    alone."""
     try:
         return tuple(dict.fromkeys((folder / BESIDE).read_text().splitlines()))
     except OSError:
@@ -150,7 +156,7 @@ def neighbours_of(folder: Path) -> tuple[str, ...]:
 
 
 def threads_of(folder: Path) -> int | None:
-    """Returns the number of threads that an attempt's cell computed with; None where its job is lost."""
+    """Returns the number of CPU threads that the attempt in `folder` computed with; None where its job is lost."""
     try:
         return int(json.loads((folder / JOB).read_text(encoding="utf-8"))["threads"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -158,14 +164,14 @@ def threads_of(folder: Path) -> int | None:
 
 
 def clear(folder: Path) -> None:
-    """Remove the temporary files of an ended process from an attempt's folder."""
+    """Remove what an ended process left in an attempt's folder: all files and folders whose names begin with a dot."""
     for path in folder.glob(".*"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def is_full(folder: Path, error: BaseException | None = None) -> bool:
-    """Returns whether a disk has no space, or an error says that it had none. (Libraries have their own error
-    classes.)"""
+    """Returns whether the disk of `folder` is full (less than 1 MiB is free), or `error` says that a disk was.
+    (Libraries have their own error classes.)"""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
         return True
     try:
@@ -175,7 +181,7 @@ def is_full(folder: Path, error: BaseException | None = None) -> bool:
 
 
 def full_disk(folder: Path) -> str:
-    """Returns the message for a full disk, with what to do."""
+    """Returns the error message for a full disk, that of `folder`, with what to do."""
     return (
         f"no space is left on the disk of {folder}. What is finished is kept. Free some space (weights of finished "
         "cells may be deleted: attempts/*/*/weights), then run the same command again."
@@ -187,11 +193,12 @@ def full_disk(folder: Path) -> str:
 
 @contextmanager
 def sole_writer(root: Path) -> Iterator[None]:
-    """Keep other writers out of a results folder for the length of the block.
+    """Keep other commands from writing to the results folder `root` for the length of the block.
 
-    Two locks, because a command that was killed can leave cells behind for a moment: `.run.lock` is held by
-    the command, `.cells.lock` is shared by its cells (`hold_for_cell`). Both are released by the system when
-    their holder ends, however it ends. Raises StoreError with the holder's pid.
+    Two locks, because a command that was killed can leave cells behind for a moment: `.run.lock` is held by the
+    command, `.cells.lock` is shared by its cells (`hold_for_cell`). Both are released by the system when their holder
+    ends, however it ends. Raises StoreError where another command holds it (with its pid), where cells of a killed one
+    are still there after a minute, or where the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -232,7 +239,8 @@ def hold_for_cell(root: Path) -> int:
 
 
 def wait_for_orphans(root: Path) -> None:
-    """Wait until no cell of an earlier, killed command is alive. Raises StoreError after a minute."""
+    """Wait until no cell of an earlier, killed command is alive in the results folder `root`. Raises StoreError after a
+    minute."""
     handle = os.open(root / ".cells.lock", os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + ORPHAN_SECONDS
     try:

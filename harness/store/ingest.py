@@ -38,8 +38,8 @@ ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target", "cl
 
 
 def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> list[str]:
-    """Take in attempts, given their result files. Returns complaints, a sentence each: a damaged attempt is left out
-    whole.
+    """Take in attempts, given the paths of their result files. Returns complaints, a sentence each: a damaged attempt
+    is left out whole.
 
     An attempt that is in the database already (another command may have been quicker) is passed over.
     """
@@ -90,11 +90,11 @@ def sizes(folder: Path | str) -> tuple[int, int]:
 
 
 def forget_changed(connection: duckdb.DuckDBPyConnection, root: Path) -> list[str]:
-    """Drop the rows of attempts whose files have another size than when they were taken in. Returns complaints, a
-    sentence each.
+    """Drop the rows of attempts in the results folder `root` whose result or item file has another size than when it
+    was taken in. Returns complaints, a sentence for each.
 
     A disk may have failed, or somebody deleted files. The files are the truth: they are read anew when attempts are
-    next taken in.
+    next taken in. Attempts that lie where tunebench 0.1 put them are not checked.
     """
     known = connection.execute("SELECT attempt_id, result_bytes, items_bytes FROM files").fetchall()
     # Text and not Path: a hundred thousand of these are made at every start.
@@ -109,7 +109,8 @@ def forget_changed(connection: duckdb.DuckDBPyConnection, root: Path) -> list[st
 
 
 def item_table(attempt_id: str, path: Path) -> pyarrow.Table | None:
-    """Returns an attempt's per-item values as an Arrow table with its id in front; None when it has none."""
+    """Returns the per-item values in an attempt's file `path` as an Arrow table with the columns `attempt_id` and
+    `ITEM_COLUMNS`; None where there is no such file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -125,7 +126,8 @@ def item_table(attempt_id: str, path: Path) -> pyarrow.Table | None:
 
 
 def ingest_documents(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
-    """Take in the scored texts of tasks that are not known yet. Returns complaints."""
+    """Take in the scored texts of tasks from `folder`, a Parquet file for each fingerprint of a task. Files whose
+    fingerprint is known are passed over. Returns complaints, a sentence for each damaged file, which is left out."""
     known = {row[0][:32] for row in connection.execute("SELECT DISTINCT fingerprint FROM documents").fetchall()}
     complaints = []
     for path in sorted(folder.glob("*.parquet")):
@@ -143,8 +145,9 @@ def ingest_documents(connection: duckdb.DuckDBPyConnection, folder: Path) -> lis
 
 
 def ingest_runs(connection: duckdb.DuckDBPyConnection, folder: Path, new_only: bool = False) -> tuple[int, list[str]]:
-    """Take in the records of runs that are new, or (without `new_only`) had not ended. Returns (how many,
-    complaints)."""
+    """Take in the records in `folder`, a JSON file for each run, of runs that are new or that had not ended when last
+    read; with `new_only`, of new ones alone. Returns (how many, complaints: a sentence for each damaged file, which is
+    left out)."""
     ended = "" if new_only else "WHERE status <> 'running'"
     known = {row[0] for row in connection.execute(f"SELECT run_id FROM runs {ended}").fetchall()}
     count = 0
@@ -161,7 +164,8 @@ def ingest_runs(connection: duckdb.DuckDBPyConnection, folder: Path, new_only: b
 
 
 def ingest_run(connection: duckdb.DuckDBPyConnection, run: RunRecord) -> None:
-    """Take in one run's record and the cells it is made of. Raises KeyError for what is no such record."""
+    """Take in one run's record and the cells it is made of. A known run's record is replaced; its cells stay as they
+    are. Raises KeyError for what is no such record."""
     known = connection.execute("SELECT 1 FROM members WHERE run_id = ? LIMIT 1", [run["run_id"]]).fetchall()
     run_rows, members = [row_of_run(run)], rows_of_members(run)
     with transaction(connection):
@@ -172,7 +176,8 @@ def ingest_run(connection: duckdb.DuckDBPyConnection, run: RunRecord) -> None:
 
 
 def ingest_instruments(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
-    """Take in the instruments' checks of themselves. Returns complaints.
+    """Take in the self-checks of the instruments from the JSON files in `folder`. Returns complaints, a sentence for
+    each damaged file, which is left out.
 
     For each environment, model, precision and attention kernel the newest checks are kept.
     """
@@ -205,10 +210,11 @@ def ingest_instruments(connection: duckdb.DuckDBPyConnection, folder: Path) -> l
 
 
 def fill_base_values(connection: duckdb.DuckDBPyConnection, attempts: list[str] | None = None) -> None:
-    """Set `base_value` of scores: the same metric's value of the untouched base model, in the same environment.
+    """Set `base_value` of scores: the same metric's value of the untouched base model, in the same environment. Values
+    that are set stay.
 
-    For the scores of `attempts`, or for all that have none. The runs say which cell is the base: two suites may share a
-    cell, each with a base of its own.
+    For the scores of the attempts with the ids `attempts`, or for all that have none. The runs say which cell is the
+    base: two suites may share a cell, each with a base of its own.
     """
     chosen = "" if attempts is None else "AND tuned.attempt_id IN (SELECT unnest($attempts))"
     connection.execute(
@@ -232,7 +238,8 @@ def fill_base_values(connection: duckdb.DuckDBPyConnection, attempts: list[str] 
 
 
 def ingest_folder(connection: duckdb.DuckDBPyConnection, root: Path) -> list[str]:
-    """Take in all that a results folder holds and the database does not. Returns complaints."""
+    """Take in all that the results folder `root` holds and the database does not. Returns complaints, a sentence for
+    each damaged file."""
     known = {row[0] for row in connection.execute("SELECT attempt_id FROM attempts").fetchall()}
     runs, complaints = ingest_runs(connection, root / "runs")
     fresh = list(results(root, known))
@@ -245,4 +252,5 @@ def ingest_folder(connection: duckdb.DuckDBPyConnection, root: Path) -> list[str
 
 
 def reason_of(error: Exception) -> str:
+    """Returns an error as one line: its class, and the first line of its message."""
     return f"{type(error).__name__}: {error}".splitlines()[0]

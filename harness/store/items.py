@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 class ItemAnswer(NamedTuple):
-    """An item's value of one metric, the model's answer and the right one ("" where there is none), and the item's
-    cluster (None where items are independent)."""
+    """An item's `value` of one metric, the model's answer (`prediction`) and the right one (`target`), "" where there
+    is none, and the item's cluster (None where items are independent)."""
 
     value: float
     prediction: str
@@ -30,14 +30,16 @@ class ItemValues(dict[str, float]):
 
 
 def item_values(connection: duckdb.DuckDBPyConnection, metrics: Mapping[str, tuple[str, str]]) -> dict[str, ItemValues]:
-    """Returns attempt_id -> the values of its items in one metric; `metrics` maps an attempt to (task, metric)."""
+    """Returns attempt_id -> the values of its items in one metric. `metrics` maps an attempt's id to the (task, metric)
+    that is wanted of it; attempts without such items are absent."""
     return {attempt: ItemValues(docs) for attempt, docs in item_answers(connection, metrics).items()}
 
 
 def item_answers(
     connection: duckdb.DuckDBPyConnection, metrics: Mapping[str, tuple[str, str]]
 ) -> dict[str, dict[str, ItemAnswer]]:
-    """Returns attempt_id -> {doc_id: answer} in one metric; `metrics` maps an attempt to (task, metric)."""
+    """Returns attempt_id -> {doc_id: answer} in one metric. `metrics` maps an attempt's id to the (task, metric) that
+    is wanted of it; attempts without such items are absent."""
     rows = connection.execute(
         """
         WITH wanted AS (SELECT unnest($attempts) AS attempt_id, unnest($tasks) AS task, unnest($metrics) AS metric)
@@ -57,7 +59,8 @@ def item_answers(
 
 
 def document_texts(connection: duckdb.DuckDBPyConnection, tasks: Sequence[str]) -> dict[tuple[str, str], str]:
-    """Returns (task, doc_id) -> the text that the model was shown, for these tasks."""
+    """Returns (task, doc_id) -> the text that the model was shown, for the scored documents of the tasks with these
+    names. Of a task that was changed between runs, one of the versions is taken."""
     rows = connection.execute(
         "SELECT task, doc_id, text FROM documents WHERE task IN (SELECT unnest(?))", [list(tasks)]
     ).fetchall()
@@ -66,7 +69,8 @@ def document_texts(connection: duckdb.DuckDBPyConnection, tasks: Sequence[str]) 
 
 @dataclass(frozen=True)
 class SeededAttempt:
-    """A cell's newest finished attempt in one environment. `setting` is everything that its seeds have in common."""
+    """A cell's newest finished attempt in one environment. `setting` is the same for cells of one environment that
+    differ in model, task or seed alone: method, settings, size, quality, and whether it was tuned."""
 
     attempt_id: str
     model: str

@@ -18,7 +18,7 @@ DIGITS = 6  # of a digest, the fewest that name a cell
 
 
 def cell_is_named(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
-    """Returns whether some cell has this key, or a digest that starts with it (6 digits or more)."""
+    """Returns whether some cell has the key `name`, or a digest that starts with `name` (6 digits or more)."""
     matches = connection.execute(
         """
         SELECT 1 FROM members WHERE key = $name
@@ -30,10 +30,11 @@ def cell_is_named(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
 
 
 def cell_row(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[StoredRun, CellRow]:
-    """Returns a cell's run and row; `name` is its key or the start of its digest.
+    """Returns (run, row) of a cell. `name` is its key, the start of its digest (6 digits or more), or one of its
+    attempts.
 
     The run is the newest in whose environment the cell is done, else the newest with the cell. Raises StoreError for a
-    cell that is a row of no run: a study, or one of its trials.
+    name that no run's row has, such as that of a study or one of its trials, and when several digests start with it.
     """
     detail = cell_detail(connection, name)
     spec = detail["spec_digest"] if detail else ""
@@ -52,7 +53,11 @@ def cell_row(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[StoredRu
 
 
 def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> Record | None:
-    """Returns everything about one cell, named by key, by its digest's start (6 digits or more) or by an attempt.
+    """Returns everything about one cell, named by key, by its digest's start (6 digits or more) or by an attempt's id.
+
+    The keys are `key`, `suites` that have it, the columns of table `cells`, and `attempts`: its rows of that table, the
+    oldest first. If there are any, `attempt_id` is the newest finished one in any environment, else the newest; its
+    rows are under `scores`, `phases`, `facts`, `flags`, `checkpoints` and `trials`, with `tuned` and `environment`.
 
     A key may stand for several cells (another suite, other settings): the cell of the newest run is taken. None when
     nothing has that name. Raises StoreError when several digests start with it.
@@ -129,7 +134,8 @@ class Origin(TypedDict):
     """How an attempt came about: everything that is needed to run its cell again, except its number of threads.
 
     `command` is that of the run that made the attempt, "" where its record is lost; `knows_only` says whether the
-    tunebench that ran it had `--only`; `packages` are all installed packages.
+    tunebench that ran it had `--only`; `commit` is that tunebench's, and `dirty` whether its files had been changed
+    since; `packages` maps all installed packages to their versions.
     """
 
     suite: str
@@ -143,10 +149,9 @@ class Origin(TypedDict):
 
 
 def origin(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Origin | None:
-    """Returns how an attempt came about.
+    """Returns how an attempt came about; None when no run that has its cell is known.
 
-    Suite and key are those of the run that made it; where its record is lost, of the newest run with the cell. None
-    when there is no such run either.
+    Suite and key are those of the run that made it; where its record is lost, of the newest run with the cell.
     """
     rows = select_rows(
         connection,
@@ -166,18 +171,16 @@ def origin(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Origin | N
 
 
 class Repeats(TypedDict):
-    """The number of finished attempts that a cell has in one environment and, with two or more, how far apart their
-    scores are."""
+    """`attempts`: the number of finished attempts that a cell has in one environment. `largest_difference`, absent with
+    fewer than two: "task/metric" of each headline score -> its largest minus its smallest value."""
 
     attempts: int
     largest_difference: NotRequired[dict[str, float]]
 
 
 def repeats(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Repeats:
-    """Returns the noise floor of a cell: how far apart its finished attempts are in the environment of `attempt_id`.
-
-    `largest_difference` maps "task/metric" of each headline score to its largest minus its smallest value.
-    """
+    """Returns how far apart the finished attempts of one cell are (its noise floor): the cell of `attempt_id`, in the
+    environment of that attempt."""
     same = """
         SELECT other.attempt_id FROM attempts AS this JOIN attempts AS other USING (spec_digest, env_digest)
         WHERE this.attempt_id = ? AND other.status = 'done'

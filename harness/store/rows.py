@@ -31,7 +31,8 @@ SHARED = {"environments": ("env_digest", "created"), "cells": ("spec_digest", ""
 
 
 def rows_of_result(result: CellResult) -> Rows:
-    """Returns the rows of one attempt by table, but for its items and files."""
+    """Returns one attempt's rows as {table: rows}, each row as {column: value}. Tables `items` and `files` are left
+    out, as they come from other files."""
     cell, environment = result.cell, result.environment
     attempt: Row = {"attempt_id": result.attempt_id}
     chosen = next((fact.value for fact in result.facts if fact.name == BEST_TRIAL), None)
@@ -53,10 +54,13 @@ def rows_of_result(result: CellResult) -> Rows:
 
 
 def row_of_environment(environment: Environment) -> Row:
+    """Returns an environment as a row of table `environments`, with its packages as JSON."""
     return {**vars(environment), "packages": json.dumps(environment.packages)}
 
 
 def row_of_cell(cell: Cell) -> Row:
+    """Returns a cell as a row of table `cells`. Its key and label are left out: they belong to a run
+    (`rows_of_members`)."""
     return {
         "spec_digest": cell.spec_digest,
         "method": cell.method,
@@ -80,6 +84,7 @@ def row_of_cell(cell: Cell) -> Row:
 
 
 def row_of_attempt(result: CellResult) -> Row:
+    """Returns what a result says of the attempt as a whole, as a row of table `attempts`."""
     return {
         "attempt_id": result.attempt_id,
         "run_id": result.run_id,
@@ -99,7 +104,8 @@ def row_of_attempt(result: CellResult) -> Row:
 
 
 def row_of_trial(trial: Trial) -> Row:
-    """Returns a trial's own columns, without those of its study's attempt."""
+    """Returns a trial as a row of table `trials`, without the columns that its study's attempt adds: `attempt_id`,
+    `study_digest` and `chosen`."""
     values = {
         **vars(trial),
         "params": json.dumps(trial.params),
@@ -111,14 +117,15 @@ def row_of_trial(trial: Trial) -> Row:
 
 
 def row_of_check(check: Check) -> Row:
-    """Returns an instrument's check by column, without the environment, model and settings that it was done with."""
+    """Returns a self-check of an instrument as a row of table `instruments`, without the environment, model and
+    settings that it was done with. How long it took is left out."""
     values = {**vars(check), "passed": check.passed}
     del values["seconds"]  # how long the check took is not stored
     return renamed("instruments", values)
 
 
 def row_of_run(run: RunRecord) -> Row:
-    """Returns a run's record by column. Raises KeyError for what is no run's record."""
+    """Returns a run's record as a row of table `runs`. Raises KeyError for what is no run's record."""
     return {
         "run_id": run["run_id"],
         "suite": run["suite"],
@@ -136,8 +143,8 @@ def row_of_run(run: RunRecord) -> Row:
 
 
 def rows_of_members(run: RunRecord) -> list[Row]:
-    """Returns the cells that a run is made of, in the order of its plan. Raises KeyError for what is no run's
-    record."""
+    """Returns the cells and studies that a run is made of as rows of table `members`, in the order of its plan. Raises
+    KeyError for what is no run's record."""
     return [
         {
             "run_id": run["run_id"],
@@ -159,7 +166,8 @@ def rows_of_members(run: RunRecord) -> list[Row]:
 
 
 def renamed(table: str, values: Mapping[str, object]) -> Row:
-    """Returns a record's values by the columns of a table."""
+    """Returns a record's values by the columns of a table: `RENAMED` lists the fields whose columns have another
+    name."""
     columns = RENAMED.get(table, {})
     return {columns.get(name, name): value for name, value in values.items()}
 
@@ -185,7 +193,8 @@ class transaction:
 
 
 def insert(connection: duckdb.DuckDBPyConnection, rows_by_table: Mapping[str, Sequence[Row]]) -> None:
-    """Insert rows by table. In a table of `SHARED`, a row whose key is stored already is left as it is.
+    """Insert rows, given as {table: rows}. In a table of `SHARED` one row is kept for each key: the one that is stored
+    already or, of environments, the earliest.
 
     All rows of a table have the same columns. Raises KeyError when they do not.
     """
@@ -200,7 +209,7 @@ def insert(connection: duckdb.DuckDBPyConnection, rows_by_table: Mapping[str, Se
 
 
 def without_repeats(table: str, rows: Iterable[Row]) -> list[Row]:
-    """Returns one row for each key of a table of `SHARED`: the earliest, where the table keeps that one."""
+    """Returns one row for each key of a table of `SHARED`: of environments the earliest, of cells the last."""
     key, earliest = SHARED[table]
     if earliest:
         rows = sorted(rows, key=lambda row: str(row[earliest]), reverse=True)
@@ -208,7 +217,8 @@ def without_repeats(table: str, rows: Iterable[Row]) -> list[Row]:
 
 
 def insert_table(connection: duckdb.DuckDBPyConnection, table: str, rows: pyarrow.Table) -> None:
-    """Insert an Arrow table by its column names. Raises duckdb.BinderException for a column that `table` lacks."""
+    """Insert an Arrow table by its column names; a table of `SHARED` keeps one row for each key, as `insert` says.
+    Raises duckdb.BinderException for a column that `table` lacks."""
     connection.register("incoming", rows)
     try:
         key, earliest = SHARED.get(table, ("", ""))

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 class EnvironmentRecord(TypedDict, total=False):
-    """A row of table `environments`, with the packages by name; empty where no attempt has ended in the environment."""
+    """A row of table `environments`; empty where no attempt has ended in the environment. `packages` maps each
+    installed package to its version; `accelerator` names the GPUs and `driver` their driver ("" without any); `commit`
+    is that of tunebench's code, and `dirty` says whether files differ from it."""
 
     env_digest: str
     created: datetime
@@ -31,8 +33,9 @@ class EnvironmentRecord(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run of a suite, with its environment. `margin` is the suite's: a smaller difference of scores does not matter.
-    `failed_seeds` says what a seed that ended badly counts as."""
+    """A run of a suite, with its environment. `status` is "running", or how it ended. `margin` is the suite's: a
+    smaller difference of scores does not matter. `failed_seeds` says what a seed that ended badly counts as: the base
+    model's score ("base"), or the worst ("worst")."""
 
     run_id: str
     suite: str
@@ -52,7 +55,8 @@ RUN += f"coalesce(failed_seeds, '{FAILED_SEEDS}') AS failed_seeds"
 
 @dataclass(frozen=True)
 class StoredCheck:
-    """An instrument's check of itself on one model, with the precision and attention kernel that scores are made with.
+    """A self-check of a measuring instrument on one base model, with the precision and attention kernel that scores are
+    made with. `about` says what was compared.
 
     `measured` must not be above `at_most`; it is NaN where the check could not be done.
     """
@@ -69,23 +73,23 @@ class StoredCheck:
 
 
 def all_suites(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Returns the name of every suite that was run."""
+    """Returns the name of every suite that was run, sorted by name."""
     return [row[0] for row in connection.execute("SELECT DISTINCT suite FROM runs ORDER BY 1").fetchall()]
 
 
 def all_labels(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Returns every label of every run."""
+    """Returns every label of every run, sorted by name."""
     rows = connection.execute("SELECT DISTINCT label FROM members WHERE coalesce(role, '') <> 'study' ORDER BY 1")
     return [row[0] for row in rows.fetchall()]
 
 
 def all_keys(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Returns every cell key of every run."""
+    """Returns the key of every cell and study of every run, sorted."""
     return [row[0] for row in connection.execute("SELECT DISTINCT key FROM members ORDER BY 1").fetchall()]
 
 
 def all_environments(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Returns the digest of every environment in which a cell was attempted, the newest first."""
+    """Returns the digest of every environment in which an attempt has ended, the newest environment first."""
     rows = connection.execute("SELECT env_digest FROM environments ORDER BY created DESC").fetchall()
     return [row[0] for row in rows]
 
@@ -98,10 +102,11 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> list[StoredRun]:
 
 
 def latest_run(connection: duckdb.DuckDBPyConnection, suite: str, tuned: bool = False) -> StoredRun | None:
-    """Returns the newest run of a whole suite; None when the suite has not been run.
+    """Returns the newest run of the whole suite with this name; None when the suite has not been run.
 
     A run of some cells alone (`--only`) is taken where there is no other: the report of the whole suite shows these
-    cells as well. With `tuned`, the newest run with studies is taken, whatever part of the suite it covers.
+    cells as well. With `tuned`, the newest run that has studies is taken, whatever part of the suite it covers, or the
+    newest of all where none has.
     """
     rows = select_rows(
         connection,
@@ -114,13 +119,14 @@ def latest_run(connection: duckdb.DuckDBPyConnection, suite: str, tuned: bool = 
 
 
 def environment_of(connection: duckdb.DuckDBPyConnection, env_digest: str) -> EnvironmentRecord:
-    """Returns an environment's row, with its packages by name; empty where no attempt has ended in it."""
+    """Returns the environment with this digest; empty where no attempt has ended in it."""
     rows = select_rows(connection, "SELECT * FROM environments WHERE env_digest = ?", [env_digest])
     return cast(EnvironmentRecord, {**rows[0], "packages": json.loads(rows[0]["packages"])}) if rows else {}
 
 
 def checks_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[StoredCheck]:
-    """Returns the instruments' checks for a run's environment and base models; per model, failed checks first.
+    """Returns the self-checks of the instruments for a run's environment and base models; per model, failed checks
+    first.
 
     Only checks with the precision and attention kernel that the base models are scored with. Empty where none were
     done: the cells ran elsewhere, or were run by an earlier tunebench.
@@ -143,6 +149,6 @@ def checks_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[Sto
 
 
 def fact_units(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, bool | None]]:
-    """Returns fact -> (unit, whether higher is better) for every stored fact; None where neither end is better."""
+    """Returns the name of every stored fact -> (its unit, whether higher is better: None where neither end is)."""
     rows = connection.execute("SELECT name, any_value(unit), any_value(higher_is_better) FROM facts GROUP BY name")
     return {name: (unit or "", better) for name, unit, better in rows.fetchall()}

@@ -14,13 +14,15 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = []
 
 
 def migration(step: Callable[[duckdb.DuckDBPyConnection], None]) -> Callable[..., None]:
-    """Register the next schema version; its number is its place in the list."""
+    """Register a function that changes the tables as the next schema version, to be used as its decorator. The
+    version's number is the function's place in this module, from 1."""
     MIGRATIONS.append(step)
     return step
 
 
 @migration
 def first_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the tables of the first version."""
     connection.execute(
         """
         CREATE TABLE environments (
@@ -68,6 +70,7 @@ def first_tables(connection: duckdb.DuckDBPyConnection) -> None:
 
 @migration
 def what_shared_the_machine(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add on which device an attempt ran and which cells ran beside it, and a table with the sizes of its files."""
     connection.execute("ALTER TABLE attempts ADD COLUMN beside VARCHAR[]")
     connection.execute("ALTER TABLE attempts ADD COLUMN device VARCHAR")
     # How long an attempt's files were when they were taken in: a truncated one is noticed before a run.
@@ -76,18 +79,21 @@ def what_shared_the_machine(connection: duckdb.DuckDBPyConnection) -> None:
 
 @migration
 def what_is_put_beside_a_method(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the objectives and the curriculum of a cell."""
     connection.execute("ALTER TABLE cells ADD COLUMN objectives JSON")
     connection.execute("ALTER TABLE cells ADD COLUMN curriculum JSON")
 
 
 @migration
 def how_data_was_chosen_and_spoilt(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the quality of a cell's training data."""
     connection.execute("ALTER TABLE cells ADD COLUMN data JSON")
     connection.execute("ALTER TABLE members ADD COLUMN data JSON")  # of cells that have not run there is no other trace
 
 
 @migration
 def what_the_instruments_said(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add a table for the self-checks of the measuring instruments."""
     connection.execute(
         """
         CREATE TABLE instruments (
@@ -100,12 +106,14 @@ def what_the_instruments_said(connection: duckdb.DuckDBPyConnection) -> None:
 
 @migration
 def which_cells_a_run_was_asked_for(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the patterns of `--only` to a run."""
     # Empty: the whole suite. NULL: a run of a tunebench that knew no --only.
     connection.execute("ALTER TABLE runs ADD COLUMN only_cells VARCHAR[]")
 
 
 @migration
 def scores_along_training(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add a table for the scores of checkpoints."""
     connection.execute(
         """
         CREATE TABLE checkpoints (
@@ -117,6 +125,7 @@ def scores_along_training(connection: duckdb.DuckDBPyConnection) -> None:
 
 @migration
 def what_tuning_tried(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the table of trials anew, and add what studies chose to attempts, cells and members."""
     # A study has a result in each environment: its trials go by its attempt. Nothing wrote to the first such table.
     connection.execute(
         """
@@ -136,24 +145,28 @@ def what_tuning_tried(connection: duckdb.DuckDBPyConnection) -> None:
 
 @migration
 def below_which_difference_methods_are_tied(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the margin of a run's suite."""
     # NULL: a run of a tunebench whose suites had no margin of their own. The default holds for it.
     connection.execute("ALTER TABLE runs ADD COLUMN margin DOUBLE")
 
 
 @migration
 def cross_entropy_apart_from_what_was_minimised(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the cross-entropy of a step's answer tokens."""
     # NULL: there is none, or the step is of a tunebench that kept the sum of all terms alone.
     connection.execute("ALTER TABLE steps ADD COLUMN cross_entropy DOUBLE")
 
 
 @migration
 def what_a_seed_that_ended_badly_counts_as(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add what a seed that ended badly counts as in a run's suite."""
     # NULL: a run of a tunebench that left such seeds out. The default holds for it.
     connection.execute("ALTER TABLE runs ADD COLUMN failed_seeds VARCHAR")
 
 
 @migration
 def which_items_share_a_cluster(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the cluster of an item, and by what a score's error is clustered."""
     # NULL: the items are independent, or were scored by a tunebench that took all items to be.
     connection.execute("ALTER TABLE items ADD COLUMN cluster VARCHAR")
     connection.execute("ALTER TABLE scores ADD COLUMN clusters INTEGER")
@@ -161,7 +174,8 @@ def which_items_share_a_cluster(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
-    """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is not known here."""
+    """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is newer than the
+    versions that this tunebench knows."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
     if "schema_version" not in tables:
         return 0

@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredTrial(Trial):
-    """A trial as the database holds it; `chosen` marks the one whose setting the study settled on."""
+    """A trial as the database holds it; `chosen` marks the one trial whose setting the study settled on."""
 
     chosen: bool = False
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """The tuning of one label at one data size, with its trials.
+    """The tuning of one label for one model, task, data size and quality, with its trials.
 
-    `study` says what was searched and how (`plan.study_cell`). `edges` are the settings whose best value lies at an end
-    of the range. `trainable` is the share of the weights that its trials train.
+    `condition` is the quality of its training data in words ("" for clean). `study` says what was searched and how
+    (`plan.study_cell`). `facts` are those of the study's attempt by name. `edges` maps each setting whose best value
+    lies at an end of its range to {value, end, range}. `trainable` is the share of the weights that its trials train.
     """
 
     key: str
@@ -50,6 +51,7 @@ class StoredStudy:
 
     @property
     def goals(self) -> list[str]:
+        """What was sought, the most important first: "score", and "retention" or "memory" beside it."""
         return list(self.study.get("goals", ["score"]))
 
     @property
@@ -59,6 +61,7 @@ class StoredStudy:
 
     @property
     def done(self) -> list[StoredTrial]:
+        """The trials with status done, by number; those that were ended early are left out."""
         return [trial for trial in self.trials if trial.status == "done"]
 
     @property
@@ -68,6 +71,7 @@ class StoredStudy:
 
     @property
     def best(self) -> StoredTrial | None:
+        """The trial whose setting the study settled on; None where there is none."""
         return next((trial for trial in self.trials if trial.chosen), None)
 
     @property
@@ -77,7 +81,8 @@ class StoredStudy:
         return str(named or next((next(iter(trial.values)) for trial in self.done if trial.values), ""))
 
     def importance(self, kind: str) -> dict[str, float]:
-        """Returns setting -> its share of the score's variance; `kind` is "fanova" or "ped_anova"."""
+        """Returns setting -> its share of the variance of the score among the trials. `kind` says how it was computed,
+        "fanova" or "ped_anova"; empty where it was not."""
         start = f"{kind}:"
         return {name.removeprefix(start): value for name, value in self.facts.items() if name.startswith(start)}
 
@@ -85,7 +90,8 @@ class StoredStudy:
 def studies_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[StoredStudy]:
     """Returns the studies of a run with their trials, in the order of its plan.
 
-    Each has the trials of its newest finished attempt, else of its newest one.
+    Each has the trials of its newest finished attempt in the run's environment, else of its newest there; none where it
+    was not attempted.
     """
     rows = select_rows(
         connection,
@@ -124,7 +130,7 @@ def studies_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> list[St
 
 
 def trials_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> tuple[StoredTrial, ...]:
-    """Returns the trials of a study's attempt, by number."""
+    """Returns the trials of the study whose attempt this is, by number."""
     rows = select_rows(
         connection,
         "SELECT number, params, value, status, reason, seconds, tokens, peak_bytes, intermediate, measured AS values, "
@@ -139,7 +145,8 @@ def trials_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> tuple[S
 
 
 def trainable_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> float | None:
-    """Returns the share of the weights that a study's trials train; None where no trial says so."""
+    """Returns the share of the model's weights that the trials of a study train, given the study's attempt; None where
+    no trial says so."""
     rows = connection.execute(
         """
         SELECT max(facts.value) FILTER (facts.name = 'trainable_params') / max(facts.value) FILTER (
@@ -152,8 +159,8 @@ def trainable_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> floa
 
 
 def edges_of(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Settings:
-    """Returns the settings whose best value lies at an end of its range, each with that value, the end and the range;
-    empty where there are none."""
+    """Returns the settings whose best value lies at an end of its range, for the study whose attempt this is, as
+    {setting: {value, end, range}}; empty where there are none."""
     query = "SELECT evidence FROM flags WHERE attempt_id = ? AND name = 'edge_of_space'"
     rows = connection.execute(query, [attempt_id]).fetchall()
     return cast(Settings, json.loads(rows[0][0])) if rows else {}

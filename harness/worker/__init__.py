@@ -10,8 +10,9 @@ __all__ = ["run"]
 
 
 def run(folder: Path, device: str = "cpu") -> None:
-    """Run the job in `folder` on `device` (`cpu`, `cuda:0`, …), with one process per device where the cell asks for
-    several. A result is written whatever happens. Torch is imported only when this is called."""
+    """Run the job (`job.json`) in an attempt's `folder`, with one process per device where the cell asks for several. A
+    result is written there whatever happens. `device` ("cpu", "cuda:0", …) is noted in the result; what is used is the
+    GPU that the process sees. Torch is imported only when this is called."""
     from harness.worker.multi_device import run as run_job
 
     run_job(folder, device)

@@ -31,9 +31,10 @@ def compare(
 ) -> tuple[list[Score], list[Item], int]:
     """Returns (the score `kl_to_base` of each task, an item for each text, the number of tokens that were compared).
 
-    `documents` maps (task, doc_id) to a text, as scoring leaves them; `tasks` are names of tasks of running text. A
-    score is a mean over tokens; its standard error leaves out one text at a time (delete-one jackknife), as tokens of
-    one text move together, or one cluster of texts: `clusters` maps (task, doc_id) to a cluster, where texts have one.
+    `documents` maps (task, doc_id) to a text, as scoring leaves them; `tasks` are names of tasks of running text. At
+    most `TEXTS` texts a task are compared, evenly spaced; a task without any text has no score. A score is a mean over
+    tokens; its standard error leaves out one text at a time (delete-one jackknife), as tokens of one text move
+    together, or one cluster of texts: `clusters` maps (task, doc_id) to a cluster, where texts have one.
     """
     clusters = clusters or {}
     scores: list[Score] = []
@@ -60,8 +61,8 @@ def compare(
 
 
 def text_inputs(lm: TunedLM, text: str) -> list[int]:
-    """Returns the token ids to run a model on for one text: the scorer's prefix token, then the text's tokens (at most
-    `TOKENS`) without the last one, which is only predicted. Empty for a text without tokens."""
+    """Returns the token ids to run a model on for one text: the prefix token of the scorer `lm`, then the text's tokens
+    (at most `TOKENS`) without the last one, which is only predicted. Empty for a text without tokens."""
     ids = lm.tok_encode(text)[: min(TOKENS, lm.max_length)]
     return [lm.prefix_token_id, *ids[:-1]] if ids else []
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class Hooks(TrainerCallback):
-    """Trainer callback that calls the method's hooks: `before_training` before the first optimiser step, `after_step`
-    after each step."""
+    """Trainer callback that calls the hooks of `method`: `before_training` before the first optimiser step,
+    `after_step` after each step."""
 
     def __init__(self, method: Method):
         self.method = method
@@ -121,9 +121,9 @@ class KeepBest(TrainerCallback):
 
 
 class Dropout(TrainerCallback):
-    """Trainer callback that sets the dropout probability (`share`) of attention weights and dropout layers during
+    """Trainer callback that sets the dropout probability of attention weights and dropout layers to `share` during
     training only: scoring and saving see the network as it was configured. Adapters keep their own dropout. Raises
-    ValueError for a network without dropout."""
+    ValueError, when training begins, for a network without dropout."""
 
     def __init__(self, share: float):
         self.share = share

@@ -35,13 +35,14 @@ if TYPE_CHECKING:
 
 
 def run(folder: Path, device: str = "cpu") -> None:
-    """Run the job in `folder` on `device`, in this process. A result is written whatever happens."""
+    """Run the job in an attempt's `folder`, in this process. A result is written there whatever happens. `device` is
+    noted in the result; what is used is the GPU that the process sees."""
     finish(folder, attempt(folder), device)
 
 
 def finish(folder: Path, result: CellResult, device: str) -> None:
-    """Write a cell's result, with the device that it ran on and the keys of the cells that the executor noted as
-    running beside it.
+    """Write a cell's result into its attempt's `folder`, with the `device` that it ran on and the keys of the cells
+    that the executor noted as running beside it.
 
     If there were any, the cell's energy is dropped: the hardware's counters measured the other cells too.
     """
@@ -52,8 +53,8 @@ def finish(folder: Path, result: CellResult, device: str) -> None:
 
 
 def attempt(folder: Path, rank: Rank | None = None) -> CellResult:
-    """Run the job in `folder`, or one rank's part of it, and return its result. Every failure becomes the result's
-    status and reason."""
+    """Run the job in `folder`, or the part of it that one `rank` of several processes has, and return the result
+    without writing it. Every failure becomes the result's status and reason."""
     job = read_job(folder)
     started, clock = now(), time.perf_counter()
     cell_run = CellRun(folder, job, rank)
@@ -86,8 +87,8 @@ def attempt(folder: Path, rank: Rank | None = None) -> CellResult:
 
 
 def classify(error: Exception, folder: Path) -> tuple[Status, str]:
-    """Returns (status, reason) of an unexpected exception: interrupted on a full disk, out of memory only on a device's
-    own error message, failed otherwise."""
+    """Returns (status, reason) of an unexpected exception: interrupted where the disk of `folder` is full, out of
+    memory only on a device's own error message, failed otherwise."""
     text = f"{type(error).__name__}: {error}".strip()
     if is_full(folder, error):
         return Status(Interrupted.status), f"no space left on the disk ({text.splitlines()[0]})"
@@ -99,7 +100,8 @@ def classify(error: Exception, folder: Path) -> tuple[Status, str]:
 
 
 class CellRun:
-    """One cell while it runs, with its context, instruments, training and scoring."""
+    """One cell while it runs, with its context, instruments, training and scoring. `folder` is its attempt's; `rank` is
+    this process among those that train it, by default the only one."""
 
     def __init__(self, folder: Path, job: Job, rank: Rank | None = None):
         self.folder, self.job = folder, job
@@ -174,7 +176,7 @@ class CellRun:
                 self.findings.facts += self.scorer.latency(model)
 
     def load(self) -> nn.Module:
-        """Returns the model to train or score, with adapters attached where the method trains any.
+        """Returns the model to train or score, with what the method trains attached.
 
         Data and encoded rows are prepared here as well, so that the phase "train" measures training and nothing else.
         """
@@ -225,7 +227,8 @@ class CellRun:
         return model
 
     def evaluate(self, model: nn.Module) -> None:
-        """Score the model. Scores, facts and flags go to the findings, items and scored texts to files."""
+        """Score the model on all tasks that the cell learns and retains. Scores, facts and flags go to the findings,
+        items and scored texts to files; of a trial, only scores and items are kept."""
         cell, findings, curriculum = self.cell, self.findings, self.context.curriculum
         evaluation = self.scorer.score(model, (*cell.learn, *cell.retain))
         scores, items, documents = evaluation
@@ -250,8 +253,8 @@ class CellRun:
 
 
 def parameter_facts(model: nn.Module, trained: bool = True) -> list[Fact]:
-    """Returns the facts `trainable_params` (0 unless `trained`) and `total_params`. Packed 4-bit weights count as the
-    weights that they hold."""
+    """Returns the facts `trainable_params` (0 unless `trained`) and `total_params`, in numbers. Packed 4-bit weights
+    count as the weights that they hold."""
     body: nn.Module = getattr(model, "model_body", model)  # SetFit wraps its encoder
     total = trainable = 0
     for value in body.parameters():

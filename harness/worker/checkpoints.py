@@ -51,13 +51,15 @@ class Checkpoints(TrainerCallback):
             self.look(model, self.recorder.before + state.global_step)
 
     def look(self, model: nn.Module, step: int) -> None:
+        """Call `score` with the model as it is after `step` steps; training goes on as if nothing had been scored."""
         with undisturbed(model):
             self.score(model, step)
 
 
 class Rungs(Checkpoints):
     """Trainer callback that scores a trial at the rungs of its pruner, and ends training when `lags(model, step, rung)`
-    returns True. Rungs are numbered from 1."""
+    returns True. `trial` is the `trial` of its cell, which names the pruner and the number of rungs; they are numbered
+    from 1, and those that fall on no step of their own are left out."""
 
     def __init__(self, trial: dict[str, Any], lags: Callable[[nn.Module, int, int], bool], recorder: StepRecorder):
         super().__init__(trial["rungs"], self.judge, recorder)
@@ -65,6 +67,7 @@ class Rungs(Checkpoints):
         self.rungs: dict[int, int] = {}  # step -> its rung, from 1: of few steps some rungs have none
 
     def judge(self, model: nn.Module, step: int) -> None:
+        """Ask `lags` whether the trial should end at the rung of this step."""
         self.ends = self.lags(model, step, self.rungs[step - self.recorder.before])
 
     def on_train_begin(

@@ -44,7 +44,7 @@ class Rank:
 @dataclass(frozen=True)
 class Share:
     """Collator of one device: makes a batch of every `devices`-th row, from row `rank` on, and adds (tokens, rows) of
-    the whole batch under the key `COUNTS`."""
+    the whole batch, over all devices, under the key `COUNTS`. A device without a row gets one without an answer."""
 
     collate: Collate
     rank: int
@@ -59,7 +59,7 @@ def shared_loader(
     rows: Dataset[Row], batch_size: int, sampler: Sampler[int] | None, collate: Collate, accelerator: Accelerator
 ) -> DataLoader[Row]:
     """Returns a data loader whose batches have `batch_size` rows over all devices, of which this device is given its
-    share."""
+    share. `sampler` decides the order of rows (None: as they stand), `collate` makes a batch of some."""
     share = Share(collate, accelerator.process_index, accelerator.num_processes)
     return prepare_data_loader(
         DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=share),
@@ -73,8 +73,8 @@ def shared_loader(
 
 
 def strategy_arguments(strategy: str, devices: int) -> dict[str, Any]:
-    """Returns the TrainingArguments that choose a strategy (`ddp`, `fsdp` or `deepspeed`); none for a single device.
-    With `ddp` and `deepspeed` the weights are whole on every device."""
+    """Returns the TrainingArguments, by name, that choose a strategy (`ddp`, `fsdp` or `deepspeed`); none for a single
+    device. With `ddp` and `deepspeed` the weights are whole on every device."""
     if devices == 1:
         return {}
     if strategy == "fsdp":

@@ -39,8 +39,8 @@ class Encoding:
 
     def truncation(self, learned: Iterable[Example]) -> list[Fact]:
         """Returns facts of how many of the `learned` examples, and how many of their tokens, `max_length` has cut; 0
-        where it cut nothing. Each passage of running text that was read counts as an example. Empty for a method that
-        encodes its examples in its own way."""
+        where it cut nothing. Each passage of running text that was read counts as an example. No facts for a method
+        that encodes its examples in its own way."""
         cut = [self.cut[example] for example in learned if example in self.cut] + self.text_cut
         if not cut:
             return []
@@ -51,8 +51,8 @@ class Encoding:
 
 
 def encoded(lm: TunedLM, examples: Sequence[Example], max_length: int) -> tuple[list[Row], list[int]]:
-    """Returns (a row {input_ids, labels} for each example, encoded as the scorer encodes its questions; the number of
-    tokens that each row lost to `max_length`)."""
+    """Returns (a row {input_ids, labels} for each example, encoded as the scorer `lm` encodes its questions; the number
+    of tokens that each row lost to `max_length`)."""
     return encode(list(examples), encoder_of(lm), lm.eot_token_id, max_length, writer_of(lm), lm.openings())
 
 

@@ -39,7 +39,8 @@ Documents = dict[tuple[str, str], str]  # (task, doc_id) -> scored text
 
 
 class Evaluation(NamedTuple):
-    """Scores, items and scored texts of some tasks. The first of a task's scores is its headline."""
+    """Scores, items and scored texts ((task, doc_id) -> text) of some tasks. The first of a task's scores is its
+    headline."""
 
     scores: list[Score]
     items: list[Item]
@@ -114,11 +115,12 @@ class TunedLM(HFLM):
         requests: Sequence[TokenRequest],
         size: int,
     ) -> Iterator[tuple[nn.Module, int, Sequence[tuple[int, ...]]]]:
-        """Yields for each batch (the model to run, the number of first tokens that it has run already, at most `size`
-        inputs).
+        """Yields (the model to run, the number of first tokens that it has run already, the inputs) for each batch of
+        at most `size` inputs.
 
-        Inputs that begin with `opening` come first, on a model that has run the opening once; the others follow. In
-        both parts the longest inputs come first. A model with a prompt of its own ignores `opening`.
+        `ranked` are all inputs (token ids), the longest first; `inputs` maps each to the numbers of the `requests` that
+        share it. Inputs that begin with `opening` come first, on a model that has run the opening once; the others
+        follow. A model with a prompt of its own ignores `opening`.
         """
         opening = () if hasattr(model, "is_opened") else self.opening
         cached = [
@@ -207,7 +209,8 @@ class TunedLM(HFLM):
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Compute what is the same for every input once, and show no progress bars, for the length of the block."""
+        """Compute what is the same for every input once, and show no progress bars, for the length of the block; for
+        timing answers."""
         whole = self.model
         self._model, self.quiet = prompt_run_once(whole), True
         try:
@@ -216,6 +219,8 @@ class TunedLM(HFLM):
             self._model, self.quiet = whole, False
 
     def autocast(self) -> torch.autocast:
+        """Returns the context manager in which lm-eval's models compute: autocast to this model's
+        `mixed_precision_dtype`, no change where it has none."""
         return torch.autocast(
             device_type=self.device.type,
             dtype=self.mixed_precision_dtype,
@@ -240,8 +245,8 @@ def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float
 def evaluate(
     lm: LM, tasks: Mapping[str, ConfigurableTask], roles: Mapping[str, str], chat: Collection[str] = ()
 ) -> Evaluation:
-    """Score the tasks (name -> lm-eval task), each in its role (`task` or `retain`), and return scores, items and
-    texts. Tasks in `chat` are asked through the model's chat template."""
+    """Score the tasks (name -> lm-eval task) and return scores, items and texts. `roles` maps a task to "task" or
+    "retain", as its scores are marked; tasks in `chat` are asked through the model's chat template."""
     from lm_eval import evaluator
 
     for task in tasks.values():
@@ -276,14 +281,14 @@ def evaluate(
 
 
 def no_classes(task: str) -> bool:
-    """Returns False for every task: a plain language model gives the probability of a choice's text, not of the choice
-    itself."""
+    """Stand-in for `gives_class_probabilities` of an LM that has none: returns False for every task, as a plain
+    language model gives the probability of a choice's text, not of the choice itself."""
     return False
 
 
 def without_lengths(task: ConfigurableTask, sample: Sample) -> Sample:
-    """Returns a sample whose metrics divide by no length, for a scorer that gives the probabilities of the choices
-    themselves.
+    """Returns lm-eval's record of a document with metrics that divide by no length, for a scorer that gives the
+    probabilities of the choices themselves.
 
     Such choices have no text to divide by the length of, so `acc_norm` and `acc_bytes` are computed from the likeliest
     choice, as `acc` is.
@@ -300,13 +305,13 @@ def without_lengths(task: ConfigurableTask, sample: Sample) -> Sample:
 
 
 def question_of(sample: Sample) -> str:
-    """Returns the text with which lm-eval asked the sample's document."""
+    """Returns the text with which lm-eval asked the document of this record."""
     return str(sample["arguments"][0][0])
 
 
 def doc_ids(samples: list[Sample]) -> list[str]:
-    """Returns an id for each sample: 16 digits of its document's hash, and which occurrence of that document it is. Ids
-    are stable when other documents come or go."""
+    """Returns an id for each of lm-eval's records of documents: 16 digits of the document's hash, and which occurrence
+    of that document it is. Ids are stable when other documents come or go."""
     seen: Counter[str] = Counter()
     names = []
     for sample in samples:
@@ -317,7 +322,8 @@ def doc_ids(samples: list[Sample]) -> list[str]:
 
 
 def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sample]) -> tuple[list[Score], list[Item]]:
-    """Returns (scores, items) of one task, from lm-eval's samples. The headline's score comes first."""
+    """Returns (scores, items) of the task `name` from lm-eval's samples, marked with its `role`. The headline's score
+    comes first. A metric without an aggregation is left out where its values are no plain numbers."""
     ids = doc_ids(samples)
     scores: list[Score] = []
     items: list[Item] = []
@@ -371,7 +377,7 @@ def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sampl
 
 
 def describe(task: ConfigurableTask, sample: Sample) -> tuple[str, str]:
-    """Returns (the model's answer, the right answer) as text; empty where there is none."""
+    """Returns (the model's answer, the right answer) to a sample's document as text; "" where there is none."""
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(sample["doc"])
         logs = [answer[0] for answer in sample["filtered_resps"]][: len(choices)]
@@ -416,7 +422,7 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> float:
 def jackknife(
     values: Sequence[T], aggregate: Callable[[list[T]], float], clusters: Sequence[str] = ()
 ) -> tuple[float, float | None]:
-    """Returns an aggregate of the values and its delete-one jackknife standard error (Efron & Stein 1981; None for a
+    """Returns (an aggregate of the values, its delete-one jackknife standard error: Efron & Stein 1981; None for a
     single value). With `clusters`, one for each value, a whole cluster is left out at a time."""
     values = list(values)
     left_out = list(clusters) or list(map(str, range(len(values))))

@@ -53,7 +53,9 @@ class CellExamples:
     def examples(
         self, split: str = "train", task: str | None = None, n: int | None = None, render: Render | None = None
     ) -> list[Example]:
-        """See `methods.base.Context.examples`."""
+        """Returns the first `n` training examples of a task, by default the cell's own and as many as its data size.
+        Those of a task that the cell learns have the cell's quality; the objectives may change any. `split`
+        "validation" gives all of that split, unchanged. With `render` they are asked in a chat template."""
         name, count = task or self.cell.task, self.cell.n_train if n is None else n
         key = name, split, count, render is not None
         if key not in self.drawn:
@@ -65,12 +67,12 @@ class CellExamples:
         return self.drawn[key]
 
     def learned(self) -> list[Example]:
-        """Returns every training example that was drawn so far."""
+        """Returns every training example that was drawn so far, of all tasks."""
         return [example for (_, split, *_), drawn in self.drawn.items() if split == "train" for example in drawn]
 
     def spoilt(self, name: str, n: int, render: Render | None) -> list[Example]:
-        """Returns `n` training examples of the task `name`, corrupted and selected as the cell's `data` asks; what was
-        done to them becomes facts."""
+        """Returns `n` training examples of the task `name`, corrupted and selected as the cell's `data` asks. How many
+        were changed, and how long selecting took, become facts."""
         started = time.perf_counter()
         drawn, record = draw(self.tasks[name], n, self.seed, Quality.of(self.cell.data), self.base_losses, render)
         if "select" in self.cell.data:
@@ -83,8 +85,8 @@ class CellExamples:
         return drawn
 
     def base_losses(self, pool: Sequence[Example]) -> list[float]:
-        """Returns the loss of each example, in nats per answer token, under the base model or the model that `judge`
-        names: the loss at which training would begin.
+        """Returns the loss of each example of `pool`, in nats per answer token, under the base model or the model that
+        `judge` in the cell's `data` names: the loss at which training would begin.
 
         The weights are plain even where a method would quantise them, so that every method gets the same examples.
         """
@@ -104,5 +106,6 @@ class CellExamples:
         return [-value / len(answer) for (value, _), (_, _, answer) in zip(answers, requests, strict=True)]
 
     def texts(self, task: str, n: int | None = None) -> list[str]:
-        """See `methods.base.Context.texts`."""
+        """Returns running text of a task's training split: `n` texts in the order of the cell's seed, or all. A task of
+        questions gives them with their answers."""
         return texts(self.tasks[task], n, self.cell.run_seed)

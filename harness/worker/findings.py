@@ -10,7 +10,8 @@ from harness.records import Checkpoint, Fact, Flag, Job, RungScore, Score
 
 @dataclass
 class Findings:
-    """Scores, facts, flags, checkpoints and rung scores of one cell, each in the order in which they came."""
+    """Scores, facts, flags, checkpoints and rung scores (of a trial) of one cell, each in the order in which they
+    came."""
 
     scores: list[Score] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
@@ -20,8 +21,8 @@ class Findings:
 
     @classmethod
     def of_job(cls, job: Job) -> Findings:
-        """Returns the findings from before the cell begins: failed self-checks, leaks of its data, predicted memory in
-        bytes."""
+        """Returns the findings that a cell begins with: flags for failed self-checks and for leaks of its data, and
+        facts of its predicted memory in bytes, as a whole and by part."""
         findings = cls()
         if job.bad_instruments:
             findings.flags.append(Flag("bad_instruments", {"failed": list(job.bad_instruments)}))

@@ -25,13 +25,15 @@ LEVEL = 0.05
 
 
 def learned_nothing(tasks: Iterable[str], scores: list[Score], items: list[Item], base_items: Path) -> list[Flag]:
-    """Returns the flag `learned_nothing` if the cell is not better than the untouched base model on some learned tasks,
-    with the evidence of each; otherwise no flag.
+    """Returns the flag `learned_nothing` if the cell is not better than the untouched base model on some of `tasks`
+    (those that it learned), with the evidence of each; otherwise no flag. `base_items` is the base model's file of
+    items.
 
-    Two paired one-sided tests over items, at 0.05 between them (Bonferroni): Student's t of the gain in
-    choice-normalised cross-entropy, where the task has choices, and a test of the headline metric: an exact sign test
-    where items are right or wrong (McNemar), Student's t where they are graded or come in clusters. The headline counts
-    because a classifier that is right but unsure of itself has learned.
+    Two paired one-sided tests over the items that both were scored on, at 0.05 between them (Bonferroni): Student's t
+    of the gain in choice-normalised cross-entropy, where the task has choices, and a test of the headline metric: an
+    exact sign test where items are right or wrong (McNemar), Student's t where they are graded or come in clusters. The
+    headline counts because a classifier that is right but unsure of itself has learned. Tasks with fewer than two such
+    items are passed over.
     """
     base = base_values(base_items)
     evidence_by_task: dict[str, dict[str, float]] = {}
@@ -68,18 +70,19 @@ def not_the_base(before: Tensor, after: Tensor) -> list[Flag]:
 def scored_by_both(
     items: Iterable[Item], base: Mapping[tuple[str, str, str], float], task: str, metric: str
 ) -> list[Item]:
-    """Returns the items of a task and metric that the base model was scored on too. `base` is that of `base_values`."""
+    """Returns the cell's items of a task and metric that the base model was scored on too. `base` are its values, as
+    `base_values` returns them."""
     return [i for i in items if (i.task, i.metric) == (task, metric) and (task, i.doc_id, metric) in base]
 
 
 def clusters_of(items: Iterable[Item]) -> list[str]:
-    """Returns the cluster of each item; empty where items are independent."""
+    """Returns the cluster of each item that has one; empty where items are independent."""
     return [item.cluster for item in items if item.cluster is not None]
 
 
 def p_of_gain(gains: list[float], clusters: Sequence[str] = ()) -> float:
-    """Returns the one-sided p-value of "the gain is above zero": by an exact sign test where all gains are -1, 0 or 1,
-    else by Student's t. With `clusters`, one for each gain, by Student's t over clusters."""
+    """Returns the one-sided p-value of "the mean of `gains` (one an item) is above zero": by an exact sign test where
+    all are -1, 0 or 1, else by Student's t. With `clusters`, one for each gain, by Student's t over clusters."""
     from scipy.stats import binomtest, ttest_1samp
 
     if clusters:
@@ -93,8 +96,8 @@ def p_of_gain(gains: list[float], clusters: Sequence[str] = ()) -> float:
 
 
 def of_answers(steps: Iterable[Step], head: bool = False) -> list[Step]:
-    """Returns copies of the steps whose `loss` is the cross-entropy of the answers. Steps without a cross-entropy are
-    left out, as penalties and terms of objectives fall and rise for reasons of their own.
+    """Returns copies of training steps whose `loss` is the cross-entropy of the answers. Steps without a cross-entropy
+    are left out, as penalties and terms of objectives fall and rise for reasons of their own.
 
     With `head`, steps of a classification head keep their own loss, the cross-entropy of its labels, which may be
     compared within the cell.
@@ -158,11 +161,12 @@ def underfitted(steps: Iterable[Step]) -> list[Flag]:
 
 
 def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_items: Path) -> list[Flag]:
-    """Returns the flag `forgetting` if the headline of some retained tasks fell by more than its limit (`FORGETTING`)
-    below the untouched base model's, with the evidence of each; otherwise no flag.
+    """Returns the flag `forgetting` if the headline of some of `tasks` (those that are retained) fell by more than its
+    limit (`FORGETTING`) below the untouched base model's, with the evidence of each; otherwise no flag. `base_items` is
+    the base model's file of items.
 
-    The test is a paired one-sided t-test over items (or over their clusters) against that limit, at 0.05. Other metrics
-    have no limit.
+    The test is a paired one-sided t-test over items (or over their clusters) against that limit, at 0.05. Tasks with
+    another headline metric have no limit and are passed over.
     """
     from scipy.stats import ttest_1samp
 
@@ -188,7 +192,7 @@ def forgot(tasks: Iterable[str], scores: list[Score], items: list[Item], base_it
 
 
 def base_values(base_items: Path) -> dict[tuple[str, str, str], float]:
-    """Returns (task, doc_id, metric) -> value of the untouched base model, from its file of items."""
+    """Returns (task, doc_id, metric) -> value of the untouched base model, from its file of items (Parquet)."""
     import pyarrow.parquet as pq
 
     return {(row["task"], row["doc_id"], row["metric"]): row["value"] for row in pq.read_table(base_items).to_pylist()}

@@ -73,8 +73,8 @@ def unfolded_facts(lm: LM, requests: Sequence[Instance]) -> list[Fact]:
 
 
 def throughput(lm: LM, batch: Sequence[Sequence[Instance]]) -> list[Fact]:
-    """Returns facts of a batch of documents that are asked together, several times: its size, documents per second and,
-    where they are counted, tokens per second."""
+    """Returns facts of a batch (for each document its requests) that is asked as one, several times: its size in
+    documents, documents per second and, where they are counted, tokens per second."""
     together = [request for document in batch for request in document]
     tokens: list[int] = []
 
@@ -101,6 +101,7 @@ def answer(lm: LM, requests: Sequence[Instance]) -> None:
 
 
 def tokens_of(lm: LM) -> int:
+    """Returns how many tokens an LM has scored so far; 0 where it does not count them."""
     return int(getattr(lm, "scored_tokens", 0))
 
 

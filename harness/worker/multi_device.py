@@ -42,8 +42,9 @@ HOLD_SECONDS = 2.0
 
 
 def run(folder: Path, device: str) -> None:
-    """Run the job in `folder` on `device`: in this process, or with one process per device. A result is written
-    whatever happens."""
+    """Run the job in an attempt's `folder`: in this process or, where the cell asks for several devices, with one
+    process for each. A result is written whatever happens. `device` is noted in it; what is used are the GPUs that the
+    process sees."""
     from harness.worker import cell as course
 
     job = read_job(folder)
@@ -122,8 +123,8 @@ def launch(folder: Path, count: int, threads: int, on_gpu: bool, scratch: str) -
 
 
 def run_rank(folder: str, count: int, threads: int) -> None:
-    """Run one rank of a cell from its start to its exit. Its result goes to `rank-<number>.json`, from which `outcome`
-    makes the cell's."""
+    """Run one of the `count` ranks of a cell from its start to its exit, with `threads` CPU threads; its number is in
+    the environment variable RANK. Its result goes to `rank-<number>.json`, from which `outcome` makes the cell's."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # dies with the cell's process
     rank = int(os.environ["RANK"])
@@ -150,8 +151,9 @@ def run_rank(folder: str, count: int, threads: int) -> None:
 
 
 def outcome(folder: Path, job: Job, failed: dict[int, int]) -> CellResult:
-    """Returns the cell's result, made from the results that its ranks left and from `failed`: {rank: exit code} of
-    those that failed."""
+    """Returns the cell's result, made from the results that its ranks left in `folder` and from `failed`: {rank: exit
+    code} of those that failed. If any did, it has the status and reason of the one that failed first, and no scores and
+    flags."""
     results: dict[int, CellResult] = {}
     written: dict[int, float] = {}
     for path in folder.glob("rank-*.json"):
@@ -173,8 +175,9 @@ def outcome(folder: Path, job: Job, failed: dict[int, int]) -> CellResult:
 
 
 def joint(phase: Phase, results: dict[int, CellResult]) -> Phase:
-    """Returns the first rank's phase, with the highest memory peaks of all ranks. Energy is summed over their GPUs
-    (None where one is unknown); on a CPU the first rank's value stays, as every rank measures the whole machine."""
+    """Returns the first rank's `phase`, with the highest memory peaks of that phase in the `results` of all ranks.
+    Energy is summed over their GPUs (None where one is unknown); on a CPU the first rank's value stays, as every rank
+    measures the whole machine."""
     same = [other for result in results.values() for other in result.phases if other.phase == phase.phase]
 
     def largest(name: str) -> int | None:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def write_items(path: Path, items: Sequence[Item]) -> None:
-    """Write per-item values to a Parquet file, with a column for each field of `Item`."""
+    """Write per-item values (`items`) to the Parquet file `path`, with a column for each field of `Item`."""
     columns = {field.name: [getattr(item, field.name) for item in items] for field in fields(Item)}
     write_parquet(path, columns)
 
 
 def write_documents(folder: Path, documents: Documents, fingerprints: Mapping[str, str]) -> None:
-    """Write the scored texts into `folder`, one Parquet file per task, named by the task's fingerprint. Files that are
-    there already are left alone."""
+    """Write the scored texts into `folder`, one Parquet file per task, named by the task's fingerprint (`fingerprints`:
+    task -> fingerprint). Files that are there already are left alone."""
     for task in {task for task, _ in documents}:
         path = folder / f"{fingerprints[task][:32]}.parquet"
         if path.exists():
@@ -54,8 +54,8 @@ def write_parquet(path: Path, columns: Mapping[str, list[object]]) -> None:
 
 
 def save_weights(method: Method, model: nn.Module, folder: Path) -> Fact:
-    """Save what was trained or merged under `weights/` in the cell's folder. Returns its size in bytes as the fact
-    `artifact_bytes`."""
+    """Save what was trained or merged under `weights/` in the cell's `folder`. Returns its size on the disk in bytes as
+    the fact `artifact_bytes`."""
     temporary = folder / ".weights"
     method.save(model, temporary)
     size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())

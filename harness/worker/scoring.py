@@ -30,8 +30,8 @@ class Scorer:
         self.truncated: int | None = None  # sequences that were scored without their beginnings, when last scored
 
     def score(self, model: nn.Module, names: Iterable[str]) -> Evaluation:
-        """Score `model` on the tasks of these names and return scores, items and texts. Raises Diverged where a score
-        is no finite number."""
+        """Score `model` on the tasks of these names, which the cell learns or retains, and return scores, items and
+        texts. For a trial, validation items are scored. Raises Diverged where a score is no finite number."""
         context, cell = self.context, self.context.cell
         roles = {**dict.fromkeys(cell.retain, "retain"), **dict.fromkeys(cell.learn, "task")}
         lm = context.method.predictor(model, context)
@@ -65,9 +65,9 @@ class Scorer:
         return facts + inference_facts(lm, requests, context.settings.eval_batch_size)
 
     def distance_from_base(self, model: nn.Module, evaluation: Evaluation) -> tuple[list[Score], list[Item]]:
-        """Returns the scores and items of the KL divergence from the untouched base model on retained running text, as
-        the `evaluation` of `model` has it; nothing where the cell retains none. It is a phase of its own, as both
-        models are in memory.
+        """Returns (scores, items) of the KL divergence of `model` from the untouched base model, on the running texts
+        that the cell retains; both empty where it retains none. `evaluation` is that of `model`, from which the texts
+        are taken. It is a phase of its own, as both models are in memory.
 
         The base model has plain fp32 weights, whatever the method loads. The comparison is left out, with the flag
         `not_compared`, where there is no room for a second model.

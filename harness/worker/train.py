@@ -52,8 +52,8 @@ Group = dict[str, Any]  # of an optimiser: its parameters, and options of their 
 
 @dataclass(frozen=True)
 class TrainRun:
-    """Everything about one training except its model, rows and settings: `recorder` measures it, `scratch` is an empty
-    folder, `objectives` add terms to its loss, `callbacks` run along its steps."""
+    """Everything about one training except its model, rows and settings: `seed` orders the rows, `recorder` measures
+    it, `scratch` is an empty folder, `objectives` add terms to its loss, `callbacks` run along its steps."""
 
     seed: int
     recorder: StepRecorder
@@ -66,8 +66,9 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
     """Train `model` in place on a stage's encoded rows ({input_ids, labels}); returns it in evaluation mode.
 
     A row's `weight`, where it has one, multiplies the loss of each of its answer tokens. Rows marked `aside` answer no
-    task. Ordered rows are learned once, in their order. Raises Diverged, Unavailable, or torch's out-of-memory error.
-    With several ranks, the first returns the model with its weights; under fsdp the others return it without.
+    task: they are learned, but left out of the cross-entropy that is recorded. Ordered rows are learned once, in their
+    order. Raises Diverged, Unavailable, or torch's out-of-memory error. With several ranks, the first returns the model
+    with its weights; under fsdp the others return it without.
     """
     settings = settings_of_stage(settings, stage)
     arguments = training_arguments(settings, learning_rate_of(method), run, ordered=stage.ordered)
@@ -121,7 +122,8 @@ def learning_rate_of(method: Method) -> float:
 
 
 def common_callbacks(method: Method, settings: TrainSettings, recorder: StepRecorder) -> list[TrainerCallback]:
-    """Returns the callbacks of any training: measuring, a rate for the first step, the method's own hooks, dropout."""
+    """Returns the callbacks of any training: measuring (`recorder`), a rate for the first step, the method's own hooks,
+    dropout."""
     dropout = [Dropout(settings.dropout)] if settings.dropout else []
     return [recorder, FirstStep(), Hooks(method), *dropout]
 
@@ -133,8 +135,8 @@ def training_arguments(
     kind: Callable[..., TrainingArguments] = TrainingArguments,
     ordered: bool = False,
 ) -> TrainingArguments:
-    """Returns the settings as `TrainingArguments`, or as the kind of arguments that `kind` makes. Raises Unavailable
-    where this machine lacks what the settings ask for."""
+    """Returns the settings as `TrainingArguments`, or as what `kind` makes of their keyword arguments. `ordered`: rows
+    are learned in their order. Raises Unavailable where this machine lacks what the settings ask for."""
     cuda = torch.cuda.is_available()
     precision = resolve_precision(settings.precision)
     if reason := settings.unavailable(cuda):
@@ -190,8 +192,8 @@ def train_by(
     settings: TrainSettings,
     run: TrainRun,
 ) -> nn.Module:
-    """Train like `train`, with another library's trainer that is derived from transformers'; returns the model in
-    evaluation mode. See `methods.base.Context.train_by`."""
+    """Train like `train`, with another library's `trainer` that is derived from transformers' and called with model,
+    args and callbacks; `config` makes its args from transformers' own. Returns the model in evaluation mode."""
     plain: PreTrainedModel = getattr(model, "get_base_model", lambda: model)()
     forward, pad = vars(plain).get("forward"), (plain.config.pad_token_id, plain.generation_config.pad_token_id)
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
@@ -222,7 +224,8 @@ def decayed_names(model: nn.Module) -> list[str]:
 
 
 def decayed_apart(groups: list[Group], model: nn.Module, decay: float) -> list[Group]:
-    """Returns the groups, each split into its weights that decay (by `decay`) and its other weights."""
+    """Returns the groups, each split in two: its weights that decay (`decayed_names`), by `decay`, and its other
+    weights, by 0."""
     named = dict(model.named_parameters())
     decays = {id(value): value.ndim > 1 for group in groups for value in group["params"]}  # sharded ones have no name
     decays |= dict.fromkeys(map(id, named.values()), False)
@@ -236,7 +239,8 @@ def decayed_apart(groups: list[Group], model: nn.Module, decay: float) -> list[G
 
 
 def optimizer_of(trainer: Trainer, groups: list[Group]) -> torch.optim.Optimizer:
-    """Returns an optimiser of the trainer's kind for these groups of parameters."""
+    """Returns an optimiser of the trainer's kind for these groups of parameters; each keeps its own options, such as
+    its learning rate."""
     kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     groups = decayed_apart(groups, trainer.model, trainer.args.weight_decay)
     if "params" in options:  # GaLore: which gradients are projected, and how; without the groups' own rates
@@ -259,10 +263,10 @@ def embeddings_in_32_bits(model: nn.Module) -> None:
 
 
 class CellTrainer(Trainer):
-    """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's groups of parameters.
+    """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's `groups` of parameters.
 
-    With `answers`, the labels are tokens of answers, and their cross-entropy is logged apart from penalties and the
-    objectives' terms.
+    `recorder` takes the counts, `objectives` and `penalty` (the method's) add terms to the loss in training. With
+    `answers`, the labels are tokens of answers, and their cross-entropy is logged apart from those terms.
     """
 
     def __init__(
@@ -320,8 +324,8 @@ class CellTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Returns the mean cross-entropy per answer token, over all batches of a step, plus the method's penalty and
-        what the objectives add.
+        """Returns the mean cross-entropy per answer token, over all batches of a step (`num_items_in_batch` answer
+        tokens); in training, plus the method's penalty and what the objectives add.
 
         Gradients and logged losses are averaged over devices, so each device multiplies its share of the sum by their
         number.
@@ -421,7 +425,8 @@ def answer_logits(
 
 
 def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Returns the cross-entropy [batch, places] of each answer token, in nats; 0 at places without an answer token."""
+    """Returns the cross-entropy [batch, places] of each answer token, in nats; 0 where `targets` is -100, as there is
+    no answer token."""
     flat, wanted = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1)
     return cross_entropy(flat, wanted, ignore_index=-100, reduction="none").view_as(targets)
 
@@ -448,7 +453,8 @@ def task_sum(
 
 
 def weighted_count(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Returns the number of answer tokens, each times its row's weight."""
+    """Returns the number of answer tokens in `labels` [batch, length], each times its row's weight (`weights`
+    [batch])."""
     return ((labels != -100).sum(dim=1) * weights).sum()
 
 

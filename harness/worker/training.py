@@ -54,7 +54,8 @@ class CellTraining:
         return self.stages
 
     def train(self, model: nn.Module, method: Method) -> nn.Module:
-        """Train on every stage. Returns the model as it is scored; with several ranks, on the first alone."""
+        """Train on every stage. Returns the model as it is scored; with several ranks, the first alone has one that can
+        be."""
         context = self.context
         method.prepare(model, context)
         for objective in context.recipe.objectives:
@@ -72,7 +73,8 @@ class CellTraining:
         return method.finish(model, context) if self.rank.is_first else model
 
     def train_on(self, rows: list[Row], model: nn.Module, method: Method, changes: Mapping[str, Any]) -> nn.Module:
-        """See `methods.base.Context.train_on`."""
+        """Train on encoded rows {input_ids, labels}, with some of the cell's training settings changed (`changes`:
+        setting -> value), and without curriculum and objectives. Returns the model."""
         return train(model, method, Stage("rows", rows), self.context.settings.changed(changes), self.run())
 
     def train_by(
@@ -83,7 +85,8 @@ class CellTraining:
         method: Method,
         changes: Mapping[str, Any],
     ) -> nn.Module:
-        """See `methods.base.Context.train_by`."""
+        """Train with another library's `trainer`, derived from transformers', whose arguments `config` makes from the
+        cell's training settings with `changes`. Returns the model, unchanged but for its weights."""
         return train_by(trainer, config, model, method, self.context.settings.changed(changes), self.run())
 
     def callbacks(self) -> list[TrainerCallback]:
@@ -92,7 +95,8 @@ class CellTraining:
         return [self.recorder, FirstStep()]
 
     def run(self, callbacks: list[TrainerCallback] | None = None, **options: Any) -> TrainRun:
-        """Returns the TrainRun of one training of this cell; `options` are further fields of it."""
+        """Returns the `TrainRun` of one training of this cell. `callbacks` run beside those of every training;
+        `options` are further fields of the TrainRun."""
         return TrainRun(
             self.context.seed, self.recorder, self.context.scratch, callbacks=tuple(callbacks or ()), **options
         )
@@ -103,8 +107,8 @@ class CellTraining:
         """Returns callbacks that score the cell between the steps of a stage: a trial's rungs, or checkpoints for a
         curve.
 
-        Empty where the method makes the model ready only after training: no earlier state is then like what is scored
-        in the end.
+        Empty where neither is asked for, where the method leaves no language model, and where it makes the model ready
+        only after training: no earlier state is then like what is scored in the end.
         """
         count, method = self.context.settings.checkpoints, self.context.method
         parts: list[Method] = getattr(method, "parts", [method])
@@ -118,7 +122,8 @@ class CellTraining:
         return [Checkpoints(count, self.score_checkpoint, self.recorder, bool(method.starts_at_base))] if count else []
 
     def score_checkpoint(self, model: nn.Module, step: int) -> None:
-        """Score all tasks after `step` steps, and keep the scores as checkpoints."""
+        """Score all tasks with the model after `step` steps, and keep the scores as checkpoints. The time this takes is
+        a phase of its own."""
         cell = self.context.cell
         with self.meter.phase("score_checkpoints"):
             self.recorder.announce(phase="score_checkpoints")
@@ -131,7 +136,8 @@ class CellTraining:
         ]
 
     def score_rung(self, model: nn.Module, step: int, rung: int) -> bool:
-        """Score a trial at a rung. Returns whether it lags so far behind the trials before it that it should end."""
+        """Score a trial with the model after `step` steps, at a rung (numbered from 1). Returns whether it lags so far
+        behind the trials of earlier batches that it should end."""
         cell, findings = self.context.cell, self.context.findings
         with self.meter.phase("score_rungs"):
             self.recorder.announce(phase="score_rungs")
@@ -162,13 +168,15 @@ class CellTraining:
         return flop_count(model, network, rows, hold=not sharded)
 
     def facts(self) -> list[Fact]:
-        """Returns facts of throughput, step times, and how much of the training data was cut off."""
+        """Returns facts of throughput and step times, and of how much of the training data was cut off for its
+        length."""
         context = self.context
         return self.recorder.facts(self.peak) + context.encoding.truncation(context.data.learned())
 
     @property
     def peak(self) -> float | None:
-        """FLOP/s of a matrix product on all devices that the cell trains on; None where it was not measured."""
+        """FLOP/s of a matrix product, in the cell's precision, on all devices that the cell trains on; None where it
+        was not measured."""
         import torch
 
         peak = self.context.job.matmul_peak

@@ -22,8 +22,8 @@ FLOOR = 1e-9  # the probability of a label never seen in training: it keeps its 
 
 
 def classifier_lm(labels: Sequence[str], probabilities: Probabilities) -> LM:
-    """Return a classifier as an lm-eval model; `probabilities` maps texts to label probabilities [texts, labels]. See
-    `ClassifierLM`."""
+    """Return a classifier as an lm-eval model. `probabilities` maps texts to the probabilities of their `labels`
+    [texts, labels], in that order. See `ClassifierLM`."""
     from harness.methods.predictors.classifier import ClassifierLM
 
     return ClassifierLM(labels, probabilities)
@@ -38,7 +38,8 @@ def prompted_lm(
     references: Sequence[str] = (),
     constant: bool = False,
 ) -> LM:
-    """Return an lm-eval model that puts more text before one task's questions. See `PromptedLM` for the arguments."""
+    """Return an lm-eval model that puts more text (`parts`, such as solved examples) before the questions of one
+    `task`, and has `inner`, an lm-eval model, answer. See `PromptedLM` for the other arguments."""
     from harness.methods.predictors.prompted import PromptedLM
 
     return PromptedLM(inner, task, parts, write, answer, references, constant)

@@ -17,7 +17,11 @@ Probabilities = Callable[[list[str]], Iterable[Iterable[float]]]  # texts -> [te
 
 
 class ClassifierLM(LM):
-    """A classifier as an lm-eval model: a continuation's log-likelihood is its label's log-probability."""
+    """A classifier as an lm-eval model: a continuation's log-likelihood is its label's log-probability.
+
+    `probabilities` maps texts to the probabilities of their `labels` [texts, labels], in that order. A continuation
+    that is none of the labels has the probability `FLOOR`.
+    """
 
     def __init__(self, labels: Sequence[str], probabilities: Probabilities):
         super().__init__()

@@ -55,13 +55,16 @@ class PromptedLM(LM):
 
     @property
     def scored_tokens(self) -> int:
+        """How many tokens the inner model has been given to score, prompts included."""
         return int(self.inner.scored_tokens)
 
     @property
     def truncated(self) -> int:
+        """How many sequences the inner model has cut to its window, though parts were left out."""
         return int(self.inner.truncated)
 
     def ready(self) -> nn.Module:
+        """Return the inner model's context manager that computes what all inputs share once, for timing answers."""
         model: nn.Module = self.inner.ready()
         return model
 
@@ -95,7 +98,8 @@ class PromptedLM(LM):
         return texts
 
     def prior(self, offered: dict[str, list[str]]) -> dict[str, float]:
-        """Return {choice: log of its mean probability over the references}; empty where questions differ in choices.
+        """Return {choice: log of its mean probability over the references}; empty where questions differ in their
+        choices, or without references. `offered` maps each question to its choices.
 
         It is the same for every question, so it is computed once.
         """
@@ -107,7 +111,8 @@ class PromptedLM(LM):
         return self.priors[choices]
 
     def prior_of(self, choices: list[str]) -> dict[str, float]:
-        """Return {choice: log of its mean probability over the references}."""
+        """Return {choice: log of its mean probability over the references}, each of which is asked with these choices.
+        No probability counts as less than `FLOOR`."""
         room = max(map(self.length, choices))
         prompts = self.prompts(dict.fromkeys(self.references, choices), dict.fromkeys(self.references, room))
         requests = [
@@ -126,14 +131,16 @@ class PromptedLM(LM):
         }
 
     def own(self, requests: list[Instance]) -> list[Instance]:
-        """Return the requests that ask a question of this task."""
+        """Return those of the requests that ask a question of this task; requests of other tasks and empty contexts are
+        left out."""
         return [request for request in requests if request.task_name == self.task and request.args[0]]
 
     def rewritten(
         self, requests: list[Instance], prompts: dict[str, str], second: Callable[[Any], Any]
     ) -> list[Instance]:
-        """Return the requests with this task's questions replaced by their prompts, and with `second` applied to their
-        second argument."""
+        """Return copies of the requests, in their order, with this task's questions replaced by their prompts
+        ({question: prompt}), and with `second` applied to the second argument (the answer, or how to generate). Other
+        requests stay as they are."""
         own = set(map(id, self.own(requests)))
         changed = []
         for request in requests:
@@ -144,8 +151,8 @@ class PromptedLM(LM):
         return changed
 
     def prompts(self, offered: dict[str, list[str]], room: dict[str, int]) -> dict[str, str]:
-        """Return {question: prompt}. A prompt has as many parts as leave `room` tokens for the answer; `offered` and
-        `room` are by question."""
+        """Return {question: prompt}. A prompt has as many parts as leave room for the answer in the model's window; by
+        question, `offered` has its choices and `room` the tokens of its answer."""
         questions = list(offered)
         made = {
             question: self.fitting(parts, question, offered[question], self.inner.max_length - room[question])
@@ -159,7 +166,8 @@ class PromptedLM(LM):
         return made
 
     def fitting(self, parts: Sequence[Part], question: str, answers: list[str], most: int) -> str:
-        """Return the prompt with as many of the first parts as fit into `most` tokens."""
+        """Return the prompt of a question with as many of the first `parts` as fit into `most` tokens, none at the
+        least. `answers` are the choices that the question offers."""
         distinct = list(dict.fromkeys(text.strip() for text in answers))
         choices = distinct if distinct[1:] else []  # a single one would be the answer itself
 

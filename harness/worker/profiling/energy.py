@@ -50,7 +50,7 @@ def energy_counter() -> Counter:
 
 
 class Board:
-    """Energy counter of one GPU, by NVML."""
+    """Energy counter of one GPU, by NVML; `handle` is NVML's for it. Reads None where NVML gives no total."""
 
     def __init__(self, nvml: ModuleType, handle: object) -> None:
         self.nvml, self.handle = nvml, handle
@@ -63,8 +63,8 @@ class Board:
 
 
 def gpu_counter(environ: Mapping[str, str]) -> Counter:
-    """Returns the energy counter of the GPU that CUDA gives a process with these environment variables (each of several
-    ranks has its own); `Absent` where that is not known."""
+    """Returns the energy counter of the GPU that CUDA gives a process with the environment variables `environ` (each of
+    several ranks has its own); `Absent` where that is not known."""
     try:
         import pynvml as nvml
     except ImportError:
@@ -78,8 +78,9 @@ def gpu_counter(environ: Mapping[str, str]) -> Counter:
 
 
 def board_of(nvml: ModuleType, environ: Mapping[str, str]) -> object | None:
-    """Returns NVML's handle of CUDA's current device, by CUDA's rules for CUDA_VISIBLE_DEVICES. None where the rules do
-    not settle it, or where the GPU is shared out (MIG), as its counter covers all shares.
+    """Returns NVML's handle of the GPU that CUDA takes as current under the environment variables `environ`, by CUDA's
+    rules for CUDA_VISIBLE_DEVICES. None where the rules do not settle it, or where the GPU is shared out (MIG), as its
+    counter covers all shares.
 
     https://docs.nvidia.com/cuda/cuda-c-programming-guide/#env-vars
     """
@@ -98,6 +99,7 @@ def board_of(nvml: ModuleType, environ: Mapping[str, str]) -> object | None:
 
 
 def is_shared_out(nvml: ModuleType, board: object) -> bool:
+    """Returns whether a GPU, by its NVML handle, is divided into several (MIG)."""
     try:
         return bool(nvml.nvmlDeviceGetMigMode(board)[0])
     except nvml.NVMLError:
@@ -105,6 +107,7 @@ def is_shared_out(nvml: ModuleType, board: object) -> bool:
 
 
 def text(name: str | bytes) -> str:
+    """Returns a name of NVML as text; its older versions give bytes."""
     return name.decode() if isinstance(name, bytes) else name
 
 
@@ -112,7 +115,8 @@ def text(name: str | bytes) -> str:
 
 
 class Packages:
-    """Energy counter of all processor packages of the machine together, by RAPL."""
+    """Energy counter of all processor packages of the machine together, by RAPL. `folders` are the packages' powercap
+    folders. Reads None where one can no longer be read."""
 
     def __init__(self, folders: list[Path]) -> None:
         self.ranges = {folder / "energy_uj": int((folder / "max_energy_range_uj").read_text()) for folder in folders}

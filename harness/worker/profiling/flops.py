@@ -55,8 +55,8 @@ FIRST, LAST = re.compile(r"lora_A|adapter\.down\.weight"), re.compile(r"lora_B|a
 @dataclass(frozen=True)
 class Part:
     """A parameter as FLOPs count it: each token of the kind `rows` (all tokens, or those that predict answers) is
-    multiplied with `size` of its numbers, at `place` between input and output. `flag.requires_grad` says whether it is
-    trained."""
+    multiplied with `size` of its numbers. `place` says where it lies between input and output, as only what lies behind
+    something trained needs a backward pass. `flag.requires_grad` says whether it is trained."""
 
     flag: Parameter | Fixed
     size: int
@@ -66,9 +66,9 @@ class Part:
 
 @dataclass(frozen=True)
 class FlopCount:
-    """Counter of the FLOPs of one model's training steps. `widths` has the width of each layer's queries, `answers` the
-    answer tokens of a mean example, `virtual` the number of tokens put before the input's own, `prefix` the number of
-    places before them of which there are keys and values alone."""
+    """Counter of the FLOPs of one model's training steps. `parts` are its parameters, `widths` has the width of each
+    layer's queries, `answers` the answer tokens of a mean example, `virtual` the number of tokens put before the
+    input's own, `prefix` the number of places before them of which there are keys and values alone."""
 
     parts: tuple[Part, ...]
     widths: tuple[int, ...]
@@ -77,12 +77,12 @@ class FlopCount:
     prefix: int = 0
 
     def trained(self) -> tuple[bool, ...]:
-        """Returns for each part whether it is trained at this moment: some methods change that between steps."""
+        """Returns for each of `parts` whether it is trained at this moment: some methods change that between steps."""
         return tuple(part.flag.requires_grad for part in self.parts)
 
     def step(self, tokens: float, sequences: int, trained: Sequence[bool]) -> float:
         """Returns the FLOPs of one step on `tokens` tokens (without padding) in `sequences` sequences. `trained` says
-        for each part whether it is trained."""
+        for each of `parts` whether it is trained in this step."""
         if not sequences:
             return 0.0
         rows = {TOKENS: tokens + self.virtual * sequences, ANSWERS: self.answers * sequences}
@@ -100,7 +100,8 @@ class FlopCount:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Stand-in for a parameter that must not be held on to: its `requires_grad` does not change."""
+    """Stand-in for a parameter that must not be held on to: its `requires_grad` is what the parameter's was when it was
+    made."""
 
     requires_grad: bool
 
@@ -109,9 +110,10 @@ def flop_count(
     model: nn.Module, network: Network, rows: Sequence[Mapping[str, list[int]]], hold: bool = True
 ) -> FlopCount | None:
     """Returns a counter of the FLOPs of `model`, made of `network`, that is about to learn `rows` ({input_ids,
-    labels}); None where its form is not known.
+    labels}); None where its form is not known, or there are no rows.
 
-    With `hold`, the counter looks at the model's parameters again before each step.
+    With `hold`, the counter keeps the model's parameters and looks again before each step which are trained; without,
+    what is trained now counts for all steps.
     """
     if not network.is_counted() or not rows:
         return None
@@ -144,8 +146,8 @@ def size_of(value: Parameter) -> int:
 
 
 def inside_layer(name: str, value: Parameter) -> Part | None:
-    """Returns a layer's parameter as a `Part`: how many of its numbers each token is multiplied with (0 for a vector),
-    and its place between input and output. None for a name of unknown kind."""
+    """Returns a parameter `value` of a layer as a `Part`: how many of its numbers each token is multiplied with (0 for
+    a vector), and its place between input and output. None for a name of unknown kind."""
     number, rest = re.findall(LAYER, name)[0]
     stage = next((STAGES[part] for part in STAGES if f".{part}." in f".{rest}"), None)
     if stage is None:
@@ -162,8 +164,9 @@ def inside_layer(name: str, value: Parameter) -> Part | None:
 
 
 def outside(name: str, value: Parameter, is_prefix: bool) -> Part | None:
-    """Returns a parameter outside the layers as a `Part`; None for a name of unknown kind. Embeddings have size 0: they
-    are looked up, not multiplied with."""
+    """Returns a parameter `value` outside the layers as a `Part`; None for a name of unknown kind. Embeddings have size
+    0: they are looked up, not multiplied with. `is_prefix` says that a prompt's are the keys and values of prefix
+    tuning."""
     if "prompt_encoder." in name and is_prefix:
         # Keys and values themselves, of all layers: what runs through the first attention depends on them.
         return Part(value, 0, KEYS) if name.endswith("embedding.weight") else None

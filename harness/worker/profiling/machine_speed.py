@@ -23,8 +23,8 @@ LEAST = 5  # products that are timed on the slowest machine
 
 
 def speed_facts(name: str, threads: int) -> list[Fact]:
-    """Measures the machine's speed and returns it as the fact `name`, in FLOP/s; no fact where the GPU's memory has no
-    room for the product."""
+    """Measures the machine's speed with this number of threads and returns it as the fact `name`, in FLOP/s; no fact
+    where the GPU's memory has no room for the product."""
     import torch
 
     try:
@@ -34,7 +34,7 @@ def speed_facts(name: str, threads: int) -> list[Fact]:
 
 
 def machine_speed(threads: int) -> float:
-    """Returns the speed of the fixed matrix product in FLOP/s: the median over `SECONDS` of products.
+    """Returns the FLOP/s of a fixed product of two square fp32 matrices: the median over `SECONDS` of products.
 
     It runs on the GPU where there is one, else on the CPU with this number of threads. No random state and no setting
     of torch is changed for what comes after.
@@ -70,7 +70,8 @@ def machine_speed(threads: int) -> float:
 
 
 def timed(seconds: Callable[[], float], total: float, least: int) -> list[float]:
-    """Returns the seconds of repeated calls, until they add up to `total` and there are `least` of them."""
+    """Returns what repeated calls of `seconds` return (how long a piece of work took), until they add up to `total` and
+    there are `least` of them."""
     found: list[float] = []
     while len(found) < least or sum(found) < total:
         found.append(seconds())

@@ -51,7 +51,8 @@ class Meter:
         self.sampler: DeviceSampler | None = None
 
     def count(self, tokens: int | None = None, samples: int | None = None) -> None:
-        """Add work done to the current phase. Tokens are without padding."""
+        """Add work done (tokens without padding, and examples or documents) to the current phase. None is not known,
+        and adds nothing."""
         if tokens is not None:
             self.tokens = (self.tokens or 0) + tokens
         if samples is not None:
@@ -76,6 +77,7 @@ class Meter:
                 self.begin(outer)
 
     def begin(self, name: str) -> None:
+        """Begin to measure a phase of this name: resets the memory peaks and starts the clock."""
         self.name, self.tokens, self.samples = name, None, None
         reset_peaks()
         self.joules = self.energy.read()
@@ -125,10 +127,12 @@ def joined(one: Phase, other: Phase) -> Phase:
 
 
 def added(one: int | None, other: int | None) -> int | None:
+    """Returns the sum of two amounts, of which None counts as 0; None where both are."""
     return None if one is None and other is None else (one or 0) + (other or 0)
 
 
 def higher(one: int | None, other: int | None) -> int | None:
+    """Returns the higher of two peaks, or the one that is known; None where neither is."""
     return max((value for value in (one, other) if value is not None), default=None)
 
 
@@ -140,6 +144,7 @@ def cuda_in_use() -> bool:
 
 
 def synchronise() -> None:
+    """Wait until the GPU has done what it was given, where this process uses one: only then does a clock tell."""
     if cuda_in_use():
         import torch
 
@@ -196,7 +201,8 @@ def resident_peak() -> int | None:
 
 def free_bytes(limit: int | None = None) -> int:
     """Returns the bytes that this process can still allocate. On a GPU: what is free, and what torch has cached
-    (`limit` is not used). Else the machine's available memory, at most `limit` less what the process holds already."""
+    (`limit` is not used). Else the machine's available memory, at most `limit`, the bytes that the process may hold,
+    less what it holds already."""
     if cuda_in_use():
         import torch
 
@@ -223,6 +229,7 @@ class DeviceSampler:
             self.thread.start()
 
     def sample(self) -> None:
+        """Sample until `stop` is called; the thread runs this."""
         import torch
 
         while True:
@@ -233,6 +240,7 @@ class DeviceSampler:
                 return
 
     def stop(self) -> int | None:
+        """End the sampling. Returns the peak in bytes; None without a GPU."""
         self.stopped.set()
         if self.thread:
             self.thread.join()
@@ -243,7 +251,7 @@ class StepRecorder(TrainerCallback):
     """Trainer callback that records loss, cross-entropy, learning rate, tokens and seconds of every step, and raises
     Diverged when a loss is not a finite number.
 
-    Progress goes to an events file, a JSON line a step, for whoever watches.
+    Progress goes to the file `events`, a JSON line a step, for whoever watches; without it nowhere.
     """
 
     def __init__(self, events: Path | None = None) -> None:
@@ -330,9 +338,9 @@ class StepRecorder(TrainerCallback):
                 file.write(json.dumps(event) + "\n")
 
     def facts(self, peak: float | None = None) -> list[Fact]:
-        """Returns facts of throughput and step times, without the warm-up steps (of all steps when there are no
-        others), and the share of the devices' `peak` (FLOP/s) that the model's own FLOPs came to, where both are
-        known."""
+        """Returns facts of throughput and step times, without the first `WARM_UP_STEPS` steps (of all steps when there
+        are no others); of what each objective added to the loss; and the share of the devices' `peak` (FLOP/s) that the
+        model's own FLOPs came to, where both are known."""
         steps = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
         times = [self.seconds[step] for step in steps]
         if not times:
@@ -358,6 +366,7 @@ class StepRecorder(TrainerCallback):
 
 
 def first(logs: dict[str, float], *names: str) -> float | None:
+    """Returns the value in a trainer's log of the first of these names that it has; None where it has none."""
     for name in names:
         if name in logs:
             return float(logs[name])

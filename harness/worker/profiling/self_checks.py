@@ -43,7 +43,8 @@ TEXT = " ".join(context + continuation + "." for context, continuation in PAIRS)
 
 @dataclass
 class Bench:
-    """The base model, settings and scratch folder of the self-checks; a method under test gets it as its context."""
+    """The base model (its folder), settings and scratch folder of the self-checks; a method under test gets it as its
+    context. `needs` maps a role to the folder of an expert."""
 
     base: Path
     settings: TrainSettings
@@ -52,6 +53,7 @@ class Bench:
     seed: int = 0
 
     def load_model(self, folder: Path | None = None, quantize: str | None = None) -> nn.Module:
+        """Returns the base model, or that of another folder, with `quantize` packed."""
         from harness.models import load_model
 
         return load_model(folder or self.base, self.settings, quantize)
@@ -64,6 +66,7 @@ class Bench:
 
     @cached_property
     def model(self) -> nn.Module:
+        """The base model."""
         return self.load_model()
 
     @cached_property
@@ -93,6 +96,7 @@ class Bench:
         return torch.tensor(values, dtype=torch.float64)
 
     def language_model(self, model: nn.Module, batch_size: int = 4) -> TunedLM:
+        """Returns an lm-eval model that scores `model` as cells are scored, `batch_size` sequences at a time."""
         from harness.worker.evaluate import TunedLM
 
         return TunedLM(model, self.tokenizer, batch_size)
@@ -104,6 +108,7 @@ class Bench:
         return [{"input_ids": one + two, "labels": [-100] * len(one) + two} for one, two in pairs]
 
     def train_small(self, steps: int = 3) -> nn.Module:
+        """Returns the model of `small` after full fine-tuning on PAIRS, by the training loop of cells."""
         from transformers import set_seed
 
         from harness.curricula import Stage
@@ -122,12 +127,14 @@ Instrument = Callable[[Bench], Check]
 
 
 def repeated_scores(bench: Bench) -> Check:
+    """Score the base model twice, and compare the log-likelihoods, which must be equal."""
     first, second = bench.scores(bench.model), bench.scores(bench.model)
     about = "the base model scored twice: largest change of a log-likelihood"
     return Check("repeated_scores", about, largest(first - second), 0.0, "nats")
 
 
 def batch_size(bench: Bench) -> Check:
+    """Score the base model on texts one by one and in one padded batch, and compare the log-likelihoods."""
     alone, together = bench.scores(bench.model, 1), bench.scores(bench.model, len(PAIRS))
     about = "scored one by one and in one padded batch: largest relative change of a log-likelihood"
     return Check("batch_size", about, largest((alone - together) / alone), tolerance(bench), "ratio")
@@ -157,6 +164,8 @@ def padding_side(bench: Bench) -> Check:
 
 
 def null_adapter(bench: Bench) -> Check:
+    """Score the base model without and with an untrained LoRA adapter, and compare the log-likelihoods, which must be
+    equal."""
     from harness.methods import make_method
 
     before = bench.scores(bench.model)
@@ -167,6 +176,7 @@ def null_adapter(bench: Bench) -> Check:
 
 
 def merge_of_one(bench: Bench) -> Check:
+    """Merge a single expert at weight 1, and compare the weights with its own, which must be equal."""
     from harness.methods import make_method
 
     expert = bench.load_model(bench.small)
@@ -190,6 +200,7 @@ def same_seed(bench: Bench) -> Check:
 
 
 def timer_cost(bench: Bench) -> Check:
+    """Time what the step recorder adds to a training step, in ms."""
     from transformers import TrainerControl, TrainerState
 
     from harness.worker.profiling.meter import StepRecorder
@@ -208,6 +219,7 @@ def timer_cost(bench: Bench) -> Check:
 
 
 def phase_cost(bench: Bench) -> Check:
+    """Measure a phase in which nothing is done: its time, in ms, is what measuring costs."""
     from harness.worker.profiling.meter import Meter
 
     meter, count = Meter(), 5
@@ -219,8 +231,8 @@ def phase_cost(bench: Bench) -> Check:
 
 
 def memory_meter(bench: Bench) -> Check:
-    """Hold 500 MB in the second of three phases, and compare the peaks that were measured. Torch is used as cells use
-    it."""
+    """Hold 500 MB in the second of three phases, and compare the memory peaks that were measured with what was held.
+    Torch is used as cells use it."""
     import torch
 
     from harness.worker.profiling.meter import Meter
@@ -247,7 +259,8 @@ INSTRUMENTS: tuple[Instrument, ...] = (
 
 
 def check_all(bench: Bench, instruments: tuple[Instrument, ...] = INSTRUMENTS) -> Iterator[Check]:
-    """Run every check and yield it. A check that fails to run has measured NaN, which passes no limit."""
+    """Run every check and yield its result. A check that fails to run has measured NaN, which passes no limit, and says
+    why in `about`."""
     for instrument in instruments:
         started = time.perf_counter()
         try:
@@ -259,12 +272,13 @@ def check_all(bench: Bench, instruments: tuple[Instrument, ...] = INSTRUMENTS) -
 
 
 def largest(difference: Tensor) -> float:
+    """Returns the largest absolute value of a tensor of differences."""
     return float(difference.abs().max())
 
 
 def tolerance(bench: Bench) -> float:
-    """Returns how far a log-likelihood may move, relative to itself, with the shape of its batch: by the precision's
-    rounding alone."""
+    """Returns how far a log-likelihood may move, relative to itself, with the shape of its batch: by the rounding of
+    the bench's precision alone."""
     from harness.models import resolve_precision
 
     return {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}[resolve_precision(bench.settings.precision)]
@@ -285,8 +299,8 @@ def peaks(precisions: list[str]) -> dict[str, float | None]:
 
 
 def main(request: Path, answer: Path) -> None:
-    """Answer a request, both JSON files: a request {base, settings, threads} with a list of checks, a request
-    {precisions, threads} with `peaks`."""
+    """Answer the request in one JSON file by another: {base, settings, threads} by a list of checks, {precisions,
+    threads} by {precision: FLOP/s} (see `peaks`)."""
     import tempfile
 
     import torch
