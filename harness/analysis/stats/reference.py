@@ -116,7 +116,7 @@ class Reference:
 
 
 def satterthwaite(parts: Sequence[float], dfs: Sequence[float]) -> float:
-    """Returns the degrees of freedom of a sum of independent mean squares; the fewest of a part where all parts are
-    0."""
+    """Returns the degrees of freedom of a sum of independent mean squares `parts`, of which each has those in `dfs`;
+    the fewest of `dfs` where all parts are 0."""
     scatter = math.fsum(part**2 / df for part, df in zip(parts, dfs, strict=True))
     return max(math.fsum(parts) ** 2 / scatter, min(dfs)) if scatter else float(min(dfs))

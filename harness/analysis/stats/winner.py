@@ -85,13 +85,15 @@ def expected_score(
 
 
 def reference_of(runner: Runner) -> Reference:
-    """Returns the parts of the squared standard error of a score."""
+    """Returns the squared standard error of a method's score, in its parts: of items and of seeds where single items
+    are known."""
     return single_score(runner.arm)[0].reference if runner.arm else Reference((runner.stderr or 0.0) ** 2, math.inf)
 
 
 def shrunk(merits: Array, covariance: Array) -> Array:
-    """Draws scores together towards their mean, by a normal prior over methods whose variance is estimated. Errors that
-    all scores share do not count: they move no method against another."""
+    """Draws scores [methods] together towards their mean, by a normal prior over methods whose variance is estimated.
+    `covariance` [methods, methods] is that of their errors; errors that all scores share do not count, as they move no
+    method against another."""
     import numpy
 
     count = merits.size
@@ -110,8 +112,8 @@ def shrunk(merits: Array, covariance: Array) -> Array:
 
 
 def unseen_loss(place: int, contestants: list[Runner], floor: float) -> float:
-    """Returns what falls that the chosen method's seeds did not show may cost it, where those of others fell; else
-    0."""
+    """Returns what falls (trainings that fail) that the seeds of the contestant at `place` did not show may cost its
+    score, where seeds of others fell; 0 where none did, or its own did. `floor` is as in `leads`."""
     from scipy.special import betaincinv
 
     scores = [each.seed_merits for each in contestants]
