@@ -292,9 +292,9 @@ def cost_of(connection: duckdb.DuckDBPyConnection, rows: Sequence[CellRow], metr
 def compare_cells(
     connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request
 ) -> tuple[Verdict, Paired | None]:
-    """Compares two cells: returns the verdict and the exact test of their items, None where a cost is compared (over
-    all attempts at each cell). Raises UserError for unknown names or metrics, and where both names stand for one
-    cell."""
+    """Compares two cells, each named by its key or the start of its digest: returns the verdict and the exact test of
+    their items, None where a cost is compared (over all attempts at each cell). Raises UserError for an unknown metric,
+    for two names of one cell, and (StoreError) for a cell that is a row of no run, such as a trial."""
 
     (run, one), (other_run, other) = cell_row(connection, a), cell_row(connection, b)
     if one.spec_digest == other.spec_digest:
