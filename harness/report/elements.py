@@ -20,7 +20,7 @@ Value = str | float | int | None  # a field of a CSV file; None is an empty fiel
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph."""
+    """A paragraph; `style` says what it is for a reader, such as a "note" or a "warning"."""
 
     kind: ClassVar[str] = "text"
     text: str

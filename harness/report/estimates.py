@@ -70,7 +70,7 @@ def with_failed_seeds(
 ) -> Estimate | None:
     """Returns `found`, the score over the `done` cells of a row, as it is over all seeds that ended: seeds among
     `cells` that ended badly count as the base model, or as wrong throughout (`how`; see `analysis.Fallback`). It is
-    returned unchanged where there are none of these, or the base model was not scored."""
+    returned unchanged where no seed ended badly, or the base model's score is needed and not known."""
     well, of = ended(cells)
     scored = [(cell, score) for cell in done if (score := headline(cell, cell.task, "task"))]
     scores = [score for _, score in scored]

@@ -72,7 +72,7 @@ def write_tables(report: Report, folder: Path) -> None:
 
 
 class FileNames:
-    """A source of file names that are never given twice: a name that is taken already, or too long, gets a digest."""
+    """A source of file names: a name that was given before, or is empty or too long, gets a digest of its parts."""
 
     def __init__(self) -> None:
         self.given: set[str] = set()

@@ -80,8 +80,9 @@ COSTS = {  # by column
 
 @dataclass(frozen=True)
 class Row:
-    """A label at a data size (0: untrained), over its finished seeds. `condition` says how its training data was chosen
-    and spoilt, "" for clean data."""
+    """A label at a data size (0: untrained), over its finished seeds, which `seeds` counts. `condition` says how its
+    training data was chosen and spoilt, "" for clean data. `learned` is False where half of the seeds or more are not
+    shown to have learned, `contended` is True where other cells shared the device of one."""
 
     label: str
     method: str
@@ -128,7 +129,8 @@ class Row:
 
 @dataclass(frozen=True, eq=False)  # hashed by identity, so that results can be cached by block
 class Block:
-    """The rows of one base model on one learned task."""
+    """The rows of one base model on one learned task. `metric` is the task's headline, `retain` are the retained tasks.
+    `curves` are (step, cross-entropy of the training answers) of each trained label."""
 
     model: str
     task: str

@@ -70,9 +70,10 @@ class Leads:
 
 def leads(reference: str, runners: Mapping[str, Runner], seed: int = 0, floor: float = math.inf) -> Leads:
     """Draws the leads of all other methods over `reference`: correlated normal noise around the estimates, each brought
-    to the quantiles of its own comparison (`reference.Reference`), less what either may lose by falls not seen.
+    to the quantiles of its own comparison (`reference.Reference`), less what either may lose by falls (trainings that
+    fail) that its seeds did not show.
 
-    `floor` is a merit to which methods that are not among the `runners` came down; the lowest of these counts too.
+    `floor` is the lowest merit of methods that are not among the `runners`: a fall may lead that far down too.
     """
     import numpy
 
@@ -103,8 +104,8 @@ def losses_of(runners: Sequence[Runner], floor: float, random: numpy.random.Gene
 
 
 def lowest(runners: Sequence[Runner], floor: float = math.inf) -> float:
-    """Returns the merit to which a fall may lead: the lowest of any seed of the runners, or `floor` where that is
-    lower; for shares of right answers at most a fixed part of the best."""
+    """Returns the merit to which a fall (a training that fails) may lead: the lowest of any seed of the runners, or
+    `floor` where that is lower; for shares of right answers at most 1 - `DEPTH` times the best."""
     merits = [runner.merit for runner in runners]
     depth = (
         (1 - DEPTH) * max(merits) if all(runner.is_share and runner.higher_is_better for runner in runners) else floor

@@ -38,11 +38,12 @@ LIKELY = 0.9  # quantile of the share of seeds that may fall unseen
 def expected_score(
     chosen: str, runners: Mapping[str, Runner], choose: Chooser, seed: int = 0, floor: float = math.inf
 ) -> Interval | None:
-    """Estimates the expected score of the `chosen` method, with its 95% interval; both in the metric's own direction.
+    """Estimates the score that another training of the `chosen` method would reach, with its 95% interval; both in the
+    metric's own direction. `choose` is the rule by which it was chosen, on merits [draws, methods] in the order of
+    `runners`; `seed` is that of the draws, `floor` is as in `leads`.
 
-    `choose` is the rule, on merits [draws, methods] in the order of `runners`. `floor` is as in `leads`. None where
-    single items of the chosen one are not known, or it varies with its seed and was run with one: its spread is then
-    unknown.
+    None where single items of the chosen one are not known, or it varies with its seed and was run with one: its spread
+    is then unknown.
     """
     import numpy
 

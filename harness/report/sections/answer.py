@@ -249,7 +249,8 @@ def beside_full(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Ite
 
 
 def forgetting(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
-    """Says which label forgets least and most, and which are likely on the Pareto front of learning and forgetting."""
+    """Says which label forgets least and most on the first retained task, of the rows that learned, and which are
+    likely on the Pareto front of learning and forgetting; nothing where no change is known."""
     first = block.retain[0] if block.retain else ""
     kept = [row for row in rows if row.learned and row.n_train and first and loss_of(row, first) is not None]
     if not kept:

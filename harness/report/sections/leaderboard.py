@@ -173,7 +173,8 @@ class BoardCell:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A row of the page's leaderboard, with the values that it is filtered by."""
+    """A row of the page's leaderboard, with the values that it is filtered by: `n` is the number of training examples
+    ("" for none), `search` the text that a search looks through."""
 
     n: int | str
     condition: str

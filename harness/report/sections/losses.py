@@ -29,7 +29,7 @@ class Losses(Section):
 
 
 def caption(block: Block) -> str:
-    """Explains the curves, and names the labels that have none."""
+    """Explains the curves of the training loss in words, and names the labels that have none."""
     said = (
         "Cross-entropy of the training answers, without penalties and other terms of a loss. "
         "Mean over finished seeds, running mean of five steps."
