@@ -99,8 +99,9 @@ class Request:
 class GroupComparison:
     """The verdicts on two runs or two environments, `a` and `b`.
 
-    `kind` is "run" or "environment". `descriptions` say in words what each name stands for. `changes` are the
-    differences between the two environments, `notes` sentences on how the machine drifted in either.
+    `kind` is "run" or "environment". `descriptions` say in words what `a` and `b` stand for. `metric` is the one that
+    was asked for, a score or a cost; "" is each task's headline. `changes` are the differences between the two
+    environments, `notes` sentences on how far the machine's speed drifted in either, where a cost in time is compared.
     """
 
     kind: str
@@ -114,6 +115,8 @@ class GroupComparison:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
+        """Returns the comparison as JSON values: "verdicts", each with its table and label, and the names of what was
+        not compared under "shared", "only_a" and "only_b"."""
         matched = [
             {"where": str(one.where), **one.where._asdict(), "label": one.label, **asdict(one.verdict)}
             for one in self.verdicts.matched
@@ -127,11 +130,13 @@ class GroupComparison:
 
 @dataclass(frozen=True)
 class LabelComparison:
-    """The verdicts on two labels of a suite: one for each table that holds both labels."""
+    """The verdicts on two labels of a suite: (table, verdict on the first against the second) for each table that holds
+    both."""
 
     tables: list[tuple[Point, Verdict]]
 
     def to_json(self) -> list[dict[str, object]]:
+        """Returns a mapping for each table: its task, model, size and quality, and the fields of the verdict."""
         return [{"where": str(where), **where._asdict(), **asdict(verdict)} for where, verdict in self.tables]
 
 
@@ -144,6 +149,8 @@ class CellComparison:
     exact: Paired | None
 
     def to_json(self) -> dict[str, object]:
+        """Returns the fields of the verdict as a mapping, with the exact test under "paired" (None where there is
+        none)."""
         return {"kind": "cell", **asdict(self.verdict), "paired": asdict(self.exact) if self.exact else None}
 
 
@@ -170,8 +177,8 @@ def resolve(
 
 
 def kind_of_names(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> str:
-    """Returns the first of "label", "cell", "run" and "environment" that both names can stand for. Raises UserError
-    where there is none."""
+    """Returns the first of "label", "cell", "run" and "environment" that both names can stand for. Runs and
+    environments may be shortened, to `DIGITS` characters at least. Raises UserError where no kind fits both names."""
 
     known = all_labels(connection)
     names = {"run": [run.run_id for run in all_runs(connection)], "environment": all_environments(connection)}
@@ -191,14 +198,15 @@ def kind_of_names(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> str:
 
 
 def starting(start: str, names: Iterable[str]) -> list[str]:
-    """Returns the names that begin with `start`; only `start` itself where it is one of the names."""
+    """Returns those of `names` that begin with `start`; only `start` itself where it is one of them."""
     found = [name for name in names if name.startswith(start)]
     return [start] if start in found else found
 
 
 def the_ones(kind: str, a: str, b: str, names: Sequence[str]) -> tuple[str, str]:
-    """Completes two shortened names: returns the full names that begin with `a` and with `b`. `kind` is used in
-    messages. Raises UserError where several names begin alike, or where `a` and `b` stand for the same name."""
+    """Completes two shortened names: returns the one of `names` that begins with `a` and the one that begins with `b`.
+    `kind` ("run" or "environment") is for messages. Raises UserError where several begin alike, or where both stand for
+    the same."""
     found = []
     for start in (a, b):
         those = starting(start, names)
@@ -219,7 +227,8 @@ def compare_labels(
     connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request
 ) -> list[tuple[Point, Verdict]]:
     """Returns (table, verdict on `a` against `b`) for each table that holds both labels, from the newest run that has
-    such a table. Only the newest run of each suite is searched. Raises UserError."""
+    such a table. Only the newest run of each suite is searched. Raises UserError for a suite without results, an
+    unknown label or metric, and labels that share no table."""
     suite, metric = request.suite, request.metric
     known = all_suites(connection)
     if suite and suite not in known:
@@ -255,13 +264,13 @@ def compare_labels(
 
 
 def drift_remarks(rows: Iterable[CellRow], cost: CostKind | None, margin: float) -> tuple[str, ...]:
-    """Says how far the machine drifted while these cells ran, where that matters for the cost within a relative
-    margin."""
+    """Returns sentences on how far the machine's speed drifted while these cells ran, where that is more than `margin`,
+    a relative difference of costs; () for a cost that no speed changes, and where no cost is compared (None)."""
     return tuple(drift_sentences(cell_speeds(rows), margin)) if cost and cost.timed else ()
 
 
 def with_drift(verdict: Verdict, remarks: tuple[str, ...]) -> Verdict:
-    """Returns a verdict on costs with remarks on the machine's drift; unchanged where nothing was compared."""
+    """Adds remarks on the machine's drift to a verdict on costs; returns it unchanged where it has no ratio."""
     return replace(verdict, remarks=(*verdict.remarks, *remarks)) if verdict.ratio else verdict
 
 
@@ -283,8 +292,9 @@ def cost_of(connection: duckdb.DuckDBPyConnection, rows: Sequence[CellRow], metr
 def compare_cells(
     connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request
 ) -> tuple[Verdict, Paired | None]:
-    """Compares two cells: returns the verdict and the exact test of their items, None where a cost is compared (over
-    all attempts at each cell). Raises UserError."""
+    """Compares two cells, each named by its key or the start of its digest: returns the verdict and the exact test of
+    their items, None where a cost is compared (over all attempts at each cell). Raises UserError for an unknown metric,
+    for two names of one cell, and (StoreError) for a cell that is a row of no run, such as a trial."""
 
     (run, one), (other_run, other) = cell_row(connection, a), cell_row(connection, b)
     if one.spec_digest == other.spec_digest:
@@ -313,7 +323,8 @@ def compare_cells(
 
 
 def compare_runs(connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request) -> GroupComparison:
-    """Compares every label and table that two runs have in common. Raises UserError."""
+    """Compares every label in every table that two runs have in common. Raises UserError where a shortened name is
+    ambiguous, both names stand for one run, or the request's metric is unknown."""
 
     known = {run.run_id: run for run in all_runs(connection)}
     one, other = (known[name] for name in the_ones("run", a, b, list(known)))
@@ -327,7 +338,8 @@ def compare_runs(connection: duckdb.DuckDBPyConnection, a: str, b: str, request:
 
 
 def compare_environments(connection: duckdb.DuckDBPyConnection, a: str, b: str, request: Request) -> GroupComparison:
-    """Compares every cell that was done in both of two environments. Raises UserError."""
+    """Compares every cell that was done in both of two environments. Raises UserError where a shortened name is
+    ambiguous, both names stand for one environment, or the request's metric is unknown."""
 
     digests = the_ones("environment", a, b, all_environments(connection))
     known = all_runs(connection)
@@ -376,8 +388,9 @@ def compare_groups(
     margin: float,
     request: Request,
 ) -> GroupComparison:
-    """Compares the cells of two runs or environments, by a score or, where the request's metric names a cost, by that
-    cost. `rows` are the cells of each side."""
+    """Compares the cells of two runs or environments (`kind`), by a score or, where the request's metric names a cost,
+    by that cost. `rows` are the cells of each of the two; `names` and `descriptions` are how they are shown; of `runs`
+    the environments are compared, and the newer one says what seeds that ended badly count as."""
 
     a, b = rows
     apart = (runs[0].environment, runs[1].environment)

@@ -74,7 +74,8 @@ class CostSide:
 
 
 def cost_kind(name: str, rows: Iterable[CellRow], units: Units) -> CostKind | None:
-    """Returns the cost of that name with its unit as stored, or None where none of these cells has such a cost."""
+    """Returns the cost of that name with its unit and direction, or None where none of these cells has such a cost.
+    `units` are those of facts: name -> (unit, whether more is better)."""
     for row in rows:
         if value_of(row, name) is None:
             continue
@@ -119,8 +120,9 @@ def column_of(row: CellRow, name: str) -> tuple[str, str]:
 
 
 def cost_side(label: str, cells: Sequence[CellRow], name: str, device: str = "") -> CostSide:
-    """Collects a cost from the finished cells of a label, one value for each cell. `device` is the hardware of the
-    cells' environment."""
+    """Collects the cost called `name` from the finished cells of a label, or repeats of a cell: a value for each, or
+    for each study where several chose their settings. `device` is their hardware in words. Where a finished cell has no
+    value, or one that is not above 0, `missing` of the result says so."""
     done = [cell for cell in cells if cell.status == "done"]
     values = [value for cell in done if (value := value_of(cell, name)) is not None]
     missing = "" if done else f"{label} has no finished cell"
@@ -144,7 +146,8 @@ def cost_side(label: str, cells: Sequence[CellRow], name: str, device: str = "")
 
 
 def why_costs_incomparable(a: CostSide, b: CostSide, kind: CostKind) -> str:
-    """Returns the reason why two costs cannot be compared, "" where they can."""
+    """Returns the reason why the values of a cost on two sides cannot be compared (missing, other hardware, a shared
+    device, a machine at another speed), "" where they can."""
     if a.missing or b.missing:
         return a.missing or b.missing
     if kind.higher_is_better is None:
@@ -161,8 +164,8 @@ def why_costs_incomparable(a: CostSide, b: CostSide, kind: CostKind) -> str:
 
 
 def cost_verdict(a: CostSide, b: CostSide, kind: CostKind, margin: float = MARGIN, p: float | None = None) -> Verdict:
-    """Returns the verdict on the costs of `a` and `b`. `p` is the p-value of their difference as corrected for all
-    pairs shown; None takes the p-value of this pair alone."""
+    """Returns the verdict on `a` against `b` by one cost. `margin` is a relative difference (0.02: two per cent). `p`
+    is the p-value of their difference as corrected for all pairs shown; None takes the p-value of this pair alone."""
     if reason := why_costs_incomparable(a, b, kind):
         return Verdict(a.label, b.label, "incomparable", kind.name, reason=reason)
     found = ratio(a.values, b.values, margin)

@@ -49,7 +49,7 @@ NamePair = tuple[str, str]
 
 @dataclass(frozen=True)
 class MatchedLabel:
-    """The verdict on one label that stands in the same table on both sides."""
+    """The verdict on a label in run (or environment) A against the same label in B, in the table `where`."""
 
     where: Point
     label: str
@@ -58,12 +58,12 @@ class MatchedLabel:
 
 @dataclass(frozen=True)
 class GroupVerdicts:
-    """The comparison of two collections of cells: the verdicts on labels that both have, and the names ("lora: topic,
-    …") of what was left out.
+    """The comparison of two runs or environments, A and B: the verdicts on labels that stand in the same table of both,
+    and the names ("lora: topic, …") of what was left out.
 
-    `shared` are labels for which at most one side has attempts that the other lacks: there is nothing to compare. Where
-    each side has seeds of its own beside shared ones, only the seeds that are not shared are compared. `only_a` and
-    `only_b` name what one side alone has.
+    `shared` are labels for which at most one of the two has attempts that the other lacks: there is nothing to compare.
+    An attempt that both have is not compared. `only_a` and `only_b` name what one alone has; of environments that are
+    compared by a score, these are keys of cells.
     """
 
     matched: tuple[MatchedLabel, ...] = ()
@@ -74,7 +74,7 @@ class GroupVerdicts:
 
 @dataclass(frozen=True)
 class Pair:
-    """A label in one table, with its cells on both sides."""
+    """A label in the table `where`, with its cells in run or environment A, and those in B."""
 
     where: Point
     label: str
@@ -87,9 +87,9 @@ class EnvironmentChanges:
     """The differences between two environments: name -> (the first's value, the second's), "" where an environment has
     none.
 
-    `decisive` are the packages on which results depend. `unexplained` is True where the digests of the environments
-    differ although nothing recorded that decides results does: then the number of threads differs, or how tunebench
-    itself computes results.
+    `packages` are by package name; `about` has the Python version, system, hardware and driver. `decisive` names those
+    of the packages on which results depend. `unexplained` is True where the digests of the environments differ although
+    nothing recorded that decides results does: then the number of threads differs, or how tunebench computes results.
     """
 
     packages: dict[str, NamePair] = field(default_factory=dict)
@@ -99,8 +99,9 @@ class EnvironmentChanges:
 
 
 def pairs(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[Pair], GroupVerdicts]:
-    """Matches labels that stand in the same table on both sides. Returns the matched pairs, and the names of those left
-    out: shared, or on one side only."""
+    """Matches labels that stand in the same table of `a` and of `b`. Returns (matched pairs, names of the labels left
+    out: shared, only in `a`, only in `b`). Attempts that both have are dropped from a pair; a label with no others is
+    shared."""
     first, second = tables(a), tables(b)
     found, shared = [], []
     for where in (where for where in first if where in second):
@@ -122,12 +123,13 @@ def only(these: Mapping[Point, Table], others: Mapping[Point, Table]) -> tuple[s
 
 
 def name(where: Point, label: str) -> str:
+    """Returns a label in a table as text, such as "lora: bbc-topic, smollm2-135m, 128 examples"."""
     return f"{label}: {where}"
 
 
 def cells_in_both(a: Iterable[CellRow], b: Iterable[CellRow]) -> tuple[list[CellRow], list[CellRow]]:
-    """Returns the rows of cells that are done on both sides, as two lists of the same cells in the same order, by
-    seed."""
+    """Returns the rows of the cells that are done in `a` and in `b`: (those of `a`, those of `b`), the same cells in
+    the same order, by seed. All other rows are left out."""
     sides = [{row.spec_digest: row for row in rows if row.status == "done"} for rows in (a, b)]
     both = sorted(sides[0].keys() & sides[1].keys(), key=lambda spec: (sides[0][spec].seed or 0, sides[0][spec].key))
     return [sides[0][spec] for spec in both], [sides[1][spec] for spec in both]
@@ -142,8 +144,9 @@ def runs_by_score(
     margin: float = MARGIN,
     failed_seeds: FailedSeeds = FAILED_SEEDS,
 ) -> GroupVerdicts:
-    """Compares every label and table of run A with the same label and table of run B, by a score. `values` are those of
-    single items, `names` the names of the two runs."""
+    """Compares every label of run A with the same label of run B in the same table, by a score; `metric` "" is the
+    task's headline. `values` are attempt_id -> doc_id -> value, `names` the names of the two runs. `failed_seeds` says
+    what a seed that ended badly counts as."""
     found, rest = pairs(a, b)
     bases = [{point: table.get(BASE, []) for point, table in tables(rows).items()} for rows in (a, b)]
     tested = []
@@ -161,7 +164,9 @@ def environments_by_score(
     metric: str = "",
     margin: float = MARGIN,
 ) -> GroupVerdicts:
-    """Compares every label and table of environment A with the same in B, over the cells that both finished.
+    """Compares every label of environment A with the same in B, in the same table, by a score and over the cells that
+    both finished; `metric` "" is the task's headline. `values` are attempt_id -> doc_id -> value. `only_a` and `only_b`
+    of the result are keys of cells that one alone finished.
 
     The differences A - B [seeds, items] are tested against zero (`contrast.compare` with `paired_seeds`).
     """
@@ -178,6 +183,8 @@ def environments_by_score(
 def sides_of(
     pair: Pair, values: Values, names: NamePair, metric: str, fallbacks: Sequence[Fallback | None] = (None, None)
 ) -> tuple[Side, Side]:
+    """Returns a pair's label as the two sides of a comparison, named "label in name". `fallbacks` are the values that
+    stand in for seeds that ended badly, for A and for B; without one such seeds are left out."""
     return (
         side_of(f"{pair.label} in {names[0]}", pair.a, values, metric, fallbacks[0]),
         side_of(f"{pair.label} in {names[1]}", pair.b, values, metric, fallbacks[1]),
@@ -185,11 +192,13 @@ def sides_of(
 
 
 def by_arms(a: Side, b: Side) -> Comparison:
+    """Compares two sides as methods are, paired by seed only where both have the same seeds."""
     return compare_arms(a.arm, b.arm)
 
 
 def apart(a: Side, b: Side) -> Comparison:
-    """Compares A and B seed by seed. A row without a seed is deterministic and is given twice."""
+    """Compares two sides seed by seed; both have the same seeds. A side without seeds is deterministic, and its row is
+    given twice."""
     return compare(a.arm.item_rows, b.arm.item_rows, paired_seeds=True, clusters=a.clusters)
 
 
@@ -197,7 +206,8 @@ Tested = tuple[Pair, Side, Side, Callable[[Side, Side], Comparison]]
 
 
 def judged(tested: Sequence[Tested], margin: float) -> list[MatchedLabel]:
-    """Returns a verdict for each pair, with p-values corrected by Holm for all pairs that can be compared."""
+    """Returns a verdict for each of `tested` (pair, side A, side B, function that compares them), with p-values
+    corrected by Holm for all pairs that can be compared. Sides whose values are all equal are tied without a test."""
     found = {place: how(a, b) for place, (_, a, b, how) in enumerate(tested) if not why_incomparable(a, b)}
     p_values = dict(zip(found, corrected([one.p for one in found.values()]), strict=True))
     within = dict(zip(found, corrected([p_tied(one, margin) for one in found.values()]), strict=True))
@@ -226,8 +236,9 @@ def groups_by_cost(
     devices: NamePair,
     margin: float = MARGIN,
 ) -> GroupVerdicts:
-    """Compares every label and table of A with the same in B by a cost, one value for each seed. `devices` are the
-    hardware of the two sides, in words."""
+    """Compares every label of A with the same label of B in the same table by a cost, one value for each seed. `names`
+    are those of the runs or environments A and B, `devices` their hardware in words; `margin` is a relative
+    difference."""
     found, rest = pairs(a, b)
     tested = [
         (
@@ -243,7 +254,8 @@ def groups_by_cost(
 
 
 def costs_judged(tested: Sequence[tuple[CostSide, CostSide]], kind: CostKind, margin: float) -> list[Verdict]:
-    """Returns a verdict for each pair of costs, with p-values corrected by Holm for all pairs that can be compared."""
+    """Returns a verdict for each pair of sides by one cost, with p-values corrected by Holm for all pairs that can be
+    compared. `margin` is a relative difference."""
     fit = [place for place, (a, b) in enumerate(tested) if not why_costs_incomparable(a, b, kind)]
     own = [ratio(tested[place][0].values, tested[place][1].values, margin).p for place in fit]
     p_values = dict(zip(fit, corrected(own), strict=True))
@@ -252,7 +264,7 @@ def costs_judged(tested: Sequence[tuple[CostSide, CostSide]], kind: CostKind, ma
 
 def cells_by_score(a: Side, b: Side, margin: float = MARGIN) -> tuple[Verdict, Paired | None]:
     """Compares two trained models item by item: returns the verdict, and the exact test (None where they are
-    incomparable).
+    incomparable). Of sides with several seeds only the first seed is compared.
 
     McNemar's exact test or a paired t-test (`stats.paired`) gives p-value and interval. The test of a tie within the
     margin, and the number of items that would settle an open question, come from the items alone too.
@@ -292,7 +304,8 @@ def result_packages() -> set[str]:
 
 
 def hardware_texts(a: EnvironmentRecord, b: EnvironmentRecord) -> NamePair:
-    """Describes the hardware of two environments in words. The two texts differ where costs must not be compared."""
+    """Describes the hardware of two environments in words. The two texts differ where costs must not be compared: also
+    where only the number of threads, or tunebench itself, differs."""
     found = [", ".join(filter(None, (environment.get(what) for what in HARDWARE))) for environment in (a, b)]
     if environment_changes(a, b).unexplained:
         found[1] += " with another number of threads"

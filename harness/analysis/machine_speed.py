@@ -34,8 +34,8 @@ Speeds = Mapping[str, float]  # fact of SPEEDS -> FLOP/s
 
 @dataclass(frozen=True)
 class CellSpeed:
-    """The machine's speed around one attempt at a cell, in FLOP/s by fact. `device` is where the attempt ran,
-    `contended` whether it shared the device with others."""
+    """The machine's speed around one attempt at a cell: `speeds` maps `SPEED_BEFORE` and `SPEED_AFTER` to FLOP/s, as
+    far as measured. `device` is where the attempt ran, `contended` whether it shared the device with others."""
 
     key: str
     device: str
@@ -57,7 +57,8 @@ class MachineDrift:
     spread: float
 
     def matters(self, margin: float) -> bool:
-        """Whether the drift is shown to be larger than a relative difference of costs that does not matter."""
+        """Whether the drift is shown, by its interval, to be larger than `margin`, a relative difference of costs
+        (0.02: two per cent) that does not matter."""
         return self.change.high < -margin or self.change.low > margin
 
 
@@ -70,6 +71,7 @@ def cell_speeds(rows: Iterable[CellRow]) -> list[CellSpeed]:
 
 
 def speeds_of(row: CellRow) -> dict[str, float]:
+    """Returns `SPEED_BEFORE` and `SPEED_AFTER` of a cell -> FLOP/s, as far as they were measured."""
     return {name: row.facts[name] for name in SPEEDS if row.facts.get(name, 0.0) > 0}
 
 
@@ -84,23 +86,23 @@ def usual_speeds(cells: Iterable[CellSpeed]) -> dict[str, float]:
 
 
 def speed_off(speeds: Speeds, usual: Speeds) -> float | None:
-    """Returns how far a cell's speed is from the usual one, as a share of it (-0.23: 23% slower): the speed before or
-    after it, whichever is farther. None where that is not beyond `OFF`, or nothing was measured."""
+    """Returns how far a cell's speed is from the usual one, as a share of it (-0.23: 23% slower): the speed before the
+    cell or after it, whichever is farther off. None where that is at most `OFF`, or nothing was measured."""
     apart = [speeds[name] / usual[name] - 1 for name in SPEEDS if name in speeds and name in usual]
     farthest = max(apart, key=abs, default=0.0)
     return farthest if abs(farthest) > OFF else None
 
 
 def with_speed_off(rows: Sequence[CellRow], usual: Speeds | None = None) -> list[CellRow]:
-    """Returns the rows with `speed_off` set where the machine's speed was off. `usual` are the speeds to compare with,
-    by default those of these rows. Rows that are contended stay as they are."""
+    """Returns the rows with `speed_off` set: to how far the machine's speed was off, or None. `usual` are the speeds to
+    compare with, by default the medians of these rows. Rows that are contended stay as they are."""
     known = usual_speeds(cell_speeds(rows)) if usual is None else usual
     return [row if row.contended else replace(row, speed_off=speed_off(speeds_of(row), known)) for row in rows]
 
 
 def drifts(cells: Sequence[CellSpeed]) -> list[MachineDrift]:
-    """Returns the drift of each device on which `FEWEST` cells or more were measured alone. `cells` are in the order in
-    which they started."""
+    """Returns the drift of each device on which `FEWEST` cells or more were measured; other devices, and cells that
+    shared theirs, are left out. `cells` are in the order in which they started."""
     usual = usual_speeds(cells)
     logs: dict[str, list[float]] = {}
     for cell in cells:
@@ -134,8 +136,8 @@ def change_over(logs: Sequence[float]) -> Interval:
 
 
 def cells_off(cells: Iterable[CellSpeed]) -> list[tuple[CellSpeed, float]]:
-    """Returns the cells in which the machine's speed was off, each with how far (see `speed_off`), the farthest first.
-    Cells that are contended are left out."""
+    """Returns (cell, how far off) for each cell in which the machine's speed was off the median of all `cells` (see
+    `speed_off`), the farthest first. Cells that are contended are left out."""
     cells = list(cells)
     usual = usual_speeds(cells)
     off = [(cell, apart) for cell in cells if not cell.contended and (apart := speed_off(cell.speeds, usual))]
@@ -157,13 +159,14 @@ def speed_sentences(cells: Sequence[CellSpeed], margin: float) -> list[str]:
 
 
 def drift_sentences(cells: Sequence[CellSpeed], margin: float) -> list[str]:
-    """Says of each device whose drift matters how far it drifted."""
+    """Says how far each device drifted whose drift is shown to be larger than `margin`, a relative difference of
+    costs."""
     found = drifts(cells)
     return [drift_sentence(drift, named=len(found) > 1) for drift in found if drift.matters(margin)]
 
 
 def drift_sentence(drift: MachineDrift, named: bool) -> str:
-    """Says how far a machine drifted. `named`: the device is named, as there are several."""
+    """Says how far a machine drifted; `named` puts the device into the sentence."""
     change = drift.change
     low, high = (quantity(end, "share") for end in sorted((abs(change.low), abs(change.high))))
     who = f"The machine ({drift.device})" if named else "The machine"
@@ -175,5 +178,5 @@ def drift_sentence(drift: MachineDrift, named: bool) -> str:
 
 
 def apart_text(apart: float) -> str:
-    """Returns how far a speed is off in words, such as "23% slower"."""
+    """Returns a relative difference of speeds in words: -0.23 is "23% slower"."""
     return f"{quantity(abs(apart), 'share')} {'slower' if apart < 0 else 'faster'}"

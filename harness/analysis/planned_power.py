@@ -62,8 +62,9 @@ class TaskOutlook:
 
 
 def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
-    """Returns an outlook for each model and learned task whose items are right or wrong, in the order of the suite.
-    `spreads` hold the spread of scores between seeds in earlier results."""
+    """Returns an outlook for each model and learned task, in the order of the suite. Tasks whose metric is not right or
+    wrong for each item, or with fewer than two test items, are left out. `spreads` map (model, task) to the spread of
+    scores between seeds in earlier results, where there are any."""
     found = []
     for model in plan.suite.models:
         for task, _ in plan.suite.tasks:
@@ -99,9 +100,9 @@ def outlooks(plan: Plan, spreads: Spreads) -> list[TaskOutlook]:
 
 @dataclass(frozen=True)
 class TuningOutlook:
-    """The tuning that a plan asks for. `labels` are tuned by one study for each model, task, size and quality,
-    `repeated` by several. `studies` counts all studies of the plan, `trials` the most trials that they may have
-    together; None where only a budget of seconds or tokens ends them."""
+    """The tuning that a plan asks for. `labels` names those that are tuned by one study for each model, task, size and
+    quality, `repeated` those tuned by several. `studies` counts all studies of the plan, `trials` the most trials that
+    they may have together; None where only a budget of seconds or tokens ends a study."""
 
     labels: tuple[str, ...]
     repeated: tuple[str, ...]
@@ -174,6 +175,7 @@ def outlook_sentence(found: TaskOutlook, several: bool = False) -> str:
 
 
 def corrected_for(pairs: int) -> str:
+    """Returns a remark that figures are corrected for so many pairs, in brackets; "" for one pair."""
     return f" (corrected for {pairs} pairs, as the report is)" if pairs > 1 else ""
 
 
@@ -190,7 +192,8 @@ def outlook_assumption(found: TaskOutlook) -> str:
 
 
 def outlook_warning(found: list[TaskOutlook]) -> str:
-    """Returns one line for the start of a run, which names the tasks that cannot show ties; "" where all can."""
+    """Returns one line for the start of a run, which names the tasks whose test items are not expected to show a tie
+    within the margin, and the smallest difference that they find 80% of the time; "" where there are none."""
     open_ = {one.task: one for one in found if not one.figures.decides}
     if not open_:
         return ""
@@ -206,8 +209,8 @@ def outlook_warning(found: list[TaskOutlook]) -> str:
 def seed_spreads(
     connection: duckdb.DuckDBPyConnection, wanted: dict[tuple[str, str], tuple[str, str]]
 ) -> dict[tuple[str, str], Spread]:
-    """Returns (model, task) -> the spread of scores between seeds, pooled over all stored settings with two seeds or
-    more.
+    """Returns (model, task) -> the spread of scores between seeds, pooled over all stored settings that were run with
+    two seeds or more; a model and task without any is left out.
 
     `wanted` maps each (model, task) to (metric, fingerprint of the task as it is now): scores of other items do not
     count. Trials of studies do not count either: they have one seed.

@@ -113,7 +113,8 @@ class Candidate:
 
     @property
     def seed_merits(self) -> tuple[float, ...]:
-        """The score of each seed, with its sign turned where lower is better; () where single items are not known."""
+        """The score of each seed, the mean of its items, with its sign turned where lower is better; () where single
+        items are not known."""
         sign = 1.0 if self.higher_is_better else -1.0
         return tuple(sign * math.fsum(row) / len(row) for row in self.values if row)
 
@@ -183,6 +184,8 @@ class Ranked:
 
 @dataclass(frozen=True)
 class RuledOut:
+    """A candidate that does not fit, with every reason, and its cost of ownership (None: unknown)."""
+
     candidate: Candidate
     cost: Cost | None
     reasons: tuple[Reason, ...]
@@ -223,19 +226,22 @@ class Answer:
 
     @property
     def first(self) -> Ranked | None:
+        """The recommended candidate; None where nothing fits."""
         return self.ranked[0] if self.ranked else None
 
     @property
     def second(self) -> Ranked | None:
+        """The runner-up of the recommended candidate; None where fewer than two fit."""
         return self.ranked[1] if self.ranked[1:] else None
 
 
 def rank_candidates(
     candidates: Iterable[Candidate], wishes: Wishes | None = None, prices: Prices | None = None, seed: int = 0
 ) -> Answer:
-    """Ranks candidates within the wishes, by the rule in this module's docstring. The order in which candidates are
-    given has no effect; `seed` is that of the draws behind `confidence`. Raises ValueError for scores of different
-    metrics, or for a label that is given twice."""
+    """Ranks candidates within the wishes (None: no limits), by the rule in this module's docstring; without `prices`
+    nothing costs anything. The order in which candidates are given has no effect. `seed` is that of the draws behind
+    `confidence` and `expected`. Raises ValueError for scores of different metrics, or for a label that is given
+    twice."""
     wishes, prices = wishes or Wishes(), prices or Prices(0.0)
     given = sorted(candidates, key=lambda candidate: candidate.label)
     metrics = {candidate.metric for candidate in given if candidate.score is not None}
@@ -275,8 +281,9 @@ def rank_candidates(
 
 
 def choose(merits: Array, ranked: Sequence[Ranked], margin: float, priced: bool) -> Array:
-    """Returns the index [draws] of the candidate that the rule puts first, for each row of `merits` [draws,
-    candidates]: the rule of `rank_candidates`, for many tables at once."""
+    """Returns the index [draws] of the candidate that the rule of `rank_candidates` puts first, for each row of
+    `merits` [draws, candidates in the order of `ranked`]: scores, more is better. Costs are compared only where
+    `priced`."""
     import numpy
 
     kept = merits >= merits.max(axis=1, keepdims=True) - (margin + TINY)
@@ -291,8 +298,9 @@ def choose(merits: Array, ranked: Sequence[Ranked], margin: float, priced: bool)
 
 
 def judged(one: Candidate, cost: Cost | None, wishes: Wishes) -> tuple[list[Reason], list[Reason]]:
-    """Returns (reasons that rule a candidate out, cautions). A limit is met where the estimate meets it; a caution says
-    that the 95% interval does not. A figure that was not measured does not meet a limit."""
+    """Returns (reasons that rule a candidate out, cautions). `cost` is its cost of ownership, None where unknown. A
+    limit is met where the estimate meets it; a caution says that the 95% interval (of latency: the slowest tenth) does
+    not. A figure that was not measured does not meet a limit."""
     if one.failure or one.score is None:
         return [Reason("status", where=one.failure or "has no score")], []
     reasons: list[Reason] = []
@@ -343,8 +351,8 @@ def by_cost(one: Ranked) -> tuple[float, tuple[int, int, int], float, float, str
 
 
 def rule_of(ranked: Sequence[Ranked], priced: bool = True) -> Rule:
-    """Names what put the first candidate before the second. Costs are a reason only where `priced`, that is where costs
-    were compared."""
+    """Names what put the first candidate before the second. `priced` is False where costs were not compared, and are
+    then no reason."""
     if len(ranked) == 1:
         return "only"
     first, second = ranked[:2]
@@ -357,7 +365,8 @@ def rule_of(ranked: Sequence[Ranked], priced: bool = True) -> Rule:
 
 def cheaper(ranked: Sequence[Ranked]) -> Ranked | None:
     """Returns the cheapest candidate that costs at most half of the first and is not shown to be worse by its interval;
-    None where there is none. Candidates whose times were disturbed do not count."""
+    None where there is none. Candidates whose times were disturbed, or whose difference from the first is untested, are
+    left out."""
     first = ranked[0]
     found = [
         one
@@ -374,11 +383,12 @@ def cheaper(ranked: Sequence[Ranked]) -> Ranked | None:
 
 
 def comparable(a: Candidate, b: Candidate) -> bool:
+    """Whether single items of both are known, and are the same ones in the same clusters, two or more."""
     return bool(a.values and b.values and (a.items, a.clusters) == (b.items, b.clusters) and len(a.items) > 1)
 
 
 def decided(chosen: Candidate, fitting: Sequence[Candidate], margin: float) -> dict[str, Decision]:
-    """Returns label -> the comparison of that candidate with the `chosen` one. p-values are corrected by Holm for all
+    """Returns label -> the decision on that candidate against the `chosen` one. p-values are corrected by Holm for all
     pairs of the `fitting` candidates, since their scores decided which pairs are looked at. Candidates whose single
     items are unknown, or are others than those of the chosen one, are left out."""
     kept = [candidate for candidate in fitting if comparable(candidate, chosen)]
@@ -400,8 +410,8 @@ def decided(chosen: Candidate, fitting: Sequence[Candidate], margin: float) -> d
 
 
 def runners_of(ranked: Sequence[Ranked]) -> dict[str, Runner]:
-    """Returns label -> the candidate as the statistics take it, in the same order. Candidates that do not share the
-    items of the first have independent errors."""
+    """Returns label -> the candidate as `leads` and `expected_score` take it, in the same order. Candidates that do not
+    share the items of the first get independent errors."""
     first = ranked[0].candidate
     return {
         each.candidate.label: Runner(
@@ -416,7 +426,8 @@ def runners_of(ranked: Sequence[Ranked]) -> dict[str, Runner]:
 
 
 def confidence(ranked: Sequence[Ranked], margin: float, seed: int = 0, floor: float = math.inf) -> Confidence:
-    """Estimates how likely the first candidate is the best of all, or within the margin of the best; see `leads`."""
+    """Estimates how likely the first candidate has the best score of all, or one within the margin of the best, by
+    draws from `seed`. `floor` is the lowest score of any seed of any candidate, ruled out or not (see `leads`)."""
     first = ranked[0].candidate
     once = tuple(each.candidate.label for each in ranked if not each.candidate.repeated)
     among = len(ranked) - len(once)
@@ -435,7 +446,9 @@ def confidence(ranked: Sequence[Ranked], margin: float, seed: int = 0, floor: fl
 def expected(
     ranked: Sequence[Ranked], margin: float, priced: bool, seed: int = 0, floor: float = math.inf
 ) -> Interval | None:
-    """Estimates the score of the first candidate, corrected for having been chosen among the `ranked`."""
+    """Estimates the score that another training of the first candidate would reach: the measured one, corrected for
+    having been chosen among the `ranked`. `priced`: costs took part in the choice. None where it is not known; `floor`
+    is as in `confidence`."""
     runners = runners_of(ranked)
     return expected_score(
         ranked[0].candidate.label, runners, lambda merits: choose(merits, ranked, margin, priced), seed, floor

@@ -59,6 +59,7 @@ class Cost:
 
     @property
     def total(self) -> float:
+        """The sum of making, answering and updating."""
         return self.making + self.answering + self.updating
 
 
@@ -74,7 +75,8 @@ def hourly(cpu: str, accelerator: str = "") -> tuple[float, str]:
 
 
 def ownership(work: Workload, prices: Prices) -> Cost | None:
-    """Computes the total cost of ownership; None where a part of the work is unknown."""
+    """Computes the total cost of ownership of a method over the months of `prices`; None where the seconds of making, a
+    request or an update are unknown."""
     if work.make is None or work.request is None or work.update is None:
         return None
     making = work.devices * prices.hour / HOUR

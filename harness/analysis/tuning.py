@@ -62,7 +62,8 @@ def failed_study(cell: CellRow) -> bool:
 
 
 def setting_text(params: Mapping[str, object]) -> str:
-    """Returns settings by full name as text, the learning rate first: "learning_rate 0.0013, rank 8"."""
+    """Returns settings by full name as text, the learning rate first: "learning_rate 0.0013, rank 8". Beyond
+    `MOST_SETTINGS` they are only counted; those with the value None are left out."""
     names = sorted(params, key=lambda name: not name.endswith("learning_rate"))
     told = [f"{setting_name(name)} {value_text(params[name])}" for name in names if params[name] is not None]
     more = len(told) - MOST_SETTINGS
@@ -70,13 +71,13 @@ def setting_text(params: Mapping[str, object]) -> str:
 
 
 def value_text(value: object) -> str:
-    """Returns the value of a setting as text, a number with three digits."""
+    """Returns the value of a setting as text, a float with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def study_groups(cells: Sequence[CellRow]) -> list[list[int]]:
-    """Groups the places of a label's cells that count once in a comparison: those of one study, where there are several
-    studies, else each cell by itself."""
+    """Groups the places (indices) of a label's cells that count as one in a comparison: those trained with the choice
+    of the same study, where there are several studies; else each cell by itself."""
     by_study: dict[str, list[int]] = {}
     for place, cell in enumerate(cells):
         by_study.setdefault(cell.study, []).append(place)
@@ -85,5 +86,6 @@ def study_groups(cells: Sequence[CellRow]) -> list[list[int]]:
 
 
 def study_means(cells: Sequence[CellRow], values: Sequence[float]) -> list[float]:
-    """Returns the values of a label's cells, those of one of several studies averaged."""
+    """Returns `values`, one for each of a label's cells, as they count in a comparison: those of cells that share one
+    of several studies are averaged, all others stay as they are."""
     return [math.fsum(values[place] for place in group) / len(group) for group in study_groups(cells)]

@@ -29,7 +29,8 @@ Outcome = Literal["better", "worse", "tied", "underpowered", "incomparable"]
 
 
 class Point(NamedTuple):
-    """The task, model, data size and condition that the rows of one table share, so that they can be compared."""
+    """The task, base model, number of training examples (0: untrained) and quality of the training data (`condition`,
+    "" for clean) that the rows of one table share, so that they can be compared."""
 
     task: str
     model: str  # the base model
@@ -64,7 +65,7 @@ def tables(rows: Iterable[CellRow]) -> dict[Point, Table]:
 
 def headlines(rows: Iterable[CellRow], metric: str = "") -> dict[str, tuple[str, str]]:
     """Returns attempt_id -> (task, metric) of the score by which a cell is compared, as `store.item_values` takes it.
-    `metric` "" means the task's first metric."""
+    `metric` "" means the task's first metric. Cells without such a score are left out."""
     return {
         row.attempt_id: (row.task, score.metric)
         for row in rows
@@ -73,8 +74,9 @@ def headlines(rows: Iterable[CellRow], metric: str = "") -> dict[str, tuple[str,
 
 
 def sides(table: Table, values: Values, metric: str = "", failed_seeds: FailedSeeds = FAILED_SEEDS) -> dict[str, Side]:
-    """Returns label -> the label's values for every comparison within a table. `failed_seeds` says what seeds that
-    ended badly count as; see `Fallback`."""
+    """Returns label -> the label's values for every comparison within a table. `values` are attempt_id -> doc_id ->
+    value; `metric` "" is the task's headline. `failed_seeds` says what seeds that ended badly count as; see
+    `Fallback`."""
     fallback = fallback_of(table.get(BASE, ()), values, failed_seeds)
     return {label: side_of(label, cells, values, metric, fallback) for label, cells in table.items()}
 
@@ -94,7 +96,8 @@ class Fallback:
 
     def row(self, docs: Sequence[str], known: Sequence[Sequence[float]], higher: bool) -> tuple[float, ...] | None:
         """Returns the stand-in values of a seed, in the order of `docs`; None where the base model has none for these
-        items. `known` are the values of the seeds that ended well, [seeds][items]."""
+        items. `known` are the values of the seeds that ended well, [seeds][items]; `higher`: a higher value is
+        better."""
         bounded = all(0 <= value <= 1 for row in known for value in row)
         if self.how == "worst" and bounded:
             return (0.0 if higher else 1.0,) * len(docs)
@@ -102,7 +105,8 @@ class Fallback:
 
 
 def fallback_of(base: Sequence[CellRow], values: Values, how: FailedSeeds) -> Fallback:
-    """Makes the fallback of a table from the cells of its base model."""
+    """Makes the fallback of a table from the cells of its base model: the first finished one gives its values. `values`
+    are attempt_id -> doc_id -> value; `how` says what a seed that ended badly counts as."""
     known = next((values.get(cell.attempt_id, {}) for cell in base if cell.status == "done"), {})
     return Fallback(how, known)
 
@@ -113,7 +117,8 @@ def ended_badly(cell: CellRow) -> bool:
 
 
 def ended(cells: Iterable[CellRow]) -> tuple[int, int]:
-    """Counts (seeds that ended well, seeds that ended)."""
+    """Counts (seeds that ended well, seeds that ended). Cells that were not attempted, were interrupted, or were
+    skipped for another reason than a failed study have not ended."""
     cells = list(cells)
     well = sum(cell.status == "done" for cell in cells)
     return well, well + sum(map(ended_badly, cells))
@@ -141,7 +146,7 @@ class Side:
 
     @property
     def arm(self) -> Arm:
-        """The values of this side as `compare_arms` takes them."""
+        """The values of this side as `compare_arms` takes them, with its seeds and clusters."""
         return Arm(self.values, self.seeded, self.seeds, self.clusters, few_studies=self.tuning.few)
 
     @property
@@ -200,8 +205,9 @@ class Verdict:
 def side_of(
     label: str, cells: Sequence[CellRow], values: Values, metric: str = "", fallback: Fallback | None = None
 ) -> Side:
-    """Collects a label's cells on the task that they learned into one side of a comparison. `metric` "" means the
-    headline. Without a `fallback`, seeds that ended badly are left out."""
+    """Collects a label's cells, a seed each, on the task that they learned into one side of a comparison. `values` are
+    attempt_id -> doc_id -> value; `metric` "" means the headline. Seeds that ended badly get the values of `fallback`;
+    without one they are left out. Where the label cannot be compared, `missing` of the result says why."""
 
     def without(reason: str) -> Side:
         return Side(label, metric, True, (), (), missing=f"{label} {reason}")
@@ -260,8 +266,8 @@ def mean_row(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
 
 
 def clusters_of(row: Mapping[str, float], docs: Sequence[str]) -> tuple[str, ...]:
-    """Returns the cluster of each of `docs`, () where items are independent. An item without a cluster beside others
-    that have one is a cluster of its own."""
+    """Returns the cluster of each of `docs`, () where items are independent. `row` is doc_id -> value, with clusters
+    where it is an `ItemValues`. An item without a cluster beside others that have one is a cluster of its own."""
     by_doc = row.clusters if isinstance(row, ItemValues) else {}
     return tuple(by_doc.get(doc, f"item {doc}") for doc in docs) if by_doc else ()
 
@@ -274,7 +280,8 @@ def interval_of(side: Side, share: bool) -> tuple[float, float]:
 
 
 def why_incomparable(a: Side, b: Side) -> str:
-    """Returns the reason why two sides cannot be compared, "" where they can."""
+    """Returns the reason why two sides cannot be compared (one is missing; another metric, other items, clusters or
+    task definition), "" where they can."""
     if a.missing or b.missing:
         return a.missing or b.missing
     if a.metric != b.metric:
@@ -296,8 +303,8 @@ def why_incomparable(a: Side, b: Side) -> str:
 
 
 def verdict_of(a: Side, b: Side, margin: float = MARGIN, pairs: int = 1) -> Verdict:
-    """Compares two sides, with the p-value of this pair alone; see `pairwise_verdicts` for several pairs. What would
-    settle an open question is computed for a correction over so many `pairs`."""
+    """Returns the verdict on `a` against `b`, with the p-value of this pair alone; see `pairwise_verdicts` for several
+    pairs. What would settle an open question is computed for a correction over so many `pairs`."""
     if reason := why_incomparable(a, b):
         return incomparable(a, b, reason)
     found = compare_arms(a.arm, b.arm)
@@ -310,10 +317,10 @@ def pairwise_verdicts(
     against: str | None = None,
     settle: bool = True,
 ) -> list[Verdict]:
-    """Compares every pair of sides, or every side `against` one label. The p-values of differences and of ties are
-    corrected by Holm for all pairs shown.
+    """Returns a verdict on every pair of sides, or on every side against the one with the label `against`. The p-values
+    of differences and of ties are corrected by Holm for all pairs that can be compared.
 
-    `settle`: see `contrast.decide`; without it thousands of pairs take seconds.
+    Without `settle` it is not computed what would settle open questions: for thousands of pairs that takes long.
     """
     sides = list(sides)
     pairs = list(combinations(sides, 2))
@@ -344,7 +351,8 @@ def pairwise_verdicts(
 
 
 def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:
-    """Builds the verdict on two sides from their comparison and the decision on it."""
+    """Builds the verdict on `a` against `b` from their comparison `found` and the decision on it, with remarks on
+    tuning and on seeds that ended badly."""
     return Verdict(
         a.label, b.label, decision.verdict, a.metric, decision, p_alone=found.p, effect_size=effect_size(a, b),
         remarks=(
@@ -359,7 +367,8 @@ def verdict(a: Side, b: Side, found: Comparison, decision: Decision) -> Verdict:
 
 
 def effect_size(a: Side, b: Side) -> float | None:
-    """Returns Cohen's d_z between the items' means over seeds; None where all items differ by the same amount."""
+    """Returns Cohen's d_z of `a` against `b`: the mean of the items' differences, in standard deviations of these, of
+    values that are means over seeds; None where all items differ by the same amount."""
     import numpy
 
     found = cohen_d(*(numpy.asarray(side.values).mean(axis=0) for side in (a, b)))
@@ -367,5 +376,5 @@ def effect_size(a: Side, b: Side) -> float | None:
 
 
 def incomparable(a: Side, b: Side, reason: str) -> Verdict:
-    """Builds the verdict on two sides that cannot be compared, for this reason."""
+    """Builds the verdict on two sides that cannot be compared; `reason` says why, in words."""
     return Verdict(a.label, b.label, "incomparable", reason=reason)

@@ -26,6 +26,7 @@ class Grouped(TyperGroup):
     """The list of commands in `--help`, grouped by what they are for."""
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Writes the commands into the help text, a section for each of `GROUPS`."""
         commands = all_commands().values()
         for group in GROUPS:
             with formatter.section(group):
@@ -48,7 +49,9 @@ def application() -> typer.Typer:
 
 
 def main() -> None:
-    """Runs the command line: errors that the user can mend become one message and exit code 2."""
+    """Runs the command line and ends the process. An error of tunebench becomes one message and exit code 2 where the
+    input is wrong (UserError), else 1; a reader that closed the output gives exit code 1. Other errors show their
+    traceback."""
     try:
         application()()
     except TunebenchError as error:
@@ -59,5 +62,6 @@ def main() -> None:
 
 
 def complain(error: TunebenchError) -> int:
+    """Prints an error to stderr and returns the exit code: 2 where the user's input is wrong (UserError), else 1."""
     print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
     return 2 if isinstance(error, UserError) else 1

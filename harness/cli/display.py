@@ -24,6 +24,7 @@ MOST_LINES = 500  # cells of a plan that are listed
 
 
 def show_json(value: object) -> None:
+    """Prints a value as indented JSON; what JSON has no type for, such as a path, is printed as `str` gives it."""
     print(json.dumps(value, indent=2, default=str))
 
 
@@ -46,8 +47,8 @@ def show_table(
 
 @contextmanager
 def download_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a progress callback (description, done bytes, total bytes) that draws bars; it prints lines where the
-    output is not a terminal."""
+    """Yields a callback (description, bytes done, bytes in all or 0 where unknown) that draws a bar for each download
+    on stderr. Where that is no terminal, each description is printed once instead."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 
@@ -75,7 +76,8 @@ def download_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def show_detail(detail: Mapping[str, object], indent: int = 0) -> None:
-    """Prints a nested record as indented lines, and a list of records as one line for each."""
+    """Prints a nested record as indented lines, and a list of records as one line for each, without their empty values.
+    `indent` counts levels, of two spaces each."""
     pad = "  " * indent
     for key, value in detail.items():
         if isinstance(value, dict) and value:
@@ -91,12 +93,13 @@ def show_detail(detail: Mapping[str, object], indent: int = 0) -> None:
 
 
 def short(value: object) -> str:
-    """Returns a value as text, a fraction with six digits."""
+    """Returns a value as text, a float with six significant digits."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
-    """Prints a plan: a line for each cell, and how long the cells to do may take."""
+    """Prints the plan of the suite called `name`: a line for each cell (the first `MOST_LINES`), the reasons of cells
+    that cannot run, and how long the cells "to do" may take with `jobs` of them at a time."""
     waiting = [row for row in rows if row.status == "to do"]
     known = [row.seconds for row in waiting if row.seconds]
     guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / jobs)}" if known else ""
@@ -118,7 +121,8 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
 
 
 def show_outlooks(found: list[TaskOutlook]) -> None:
-    """Prints which differences the test items of each learned task can show, and what that assumes."""
+    """Prints, for each learned task, how large a difference between methods must be for its test items to show it, and
+    what that forecast assumes."""
     from harness.analysis import outlook_assumption, outlook_sentence
 
     several = len({one.model for one in found}) > 1
@@ -133,8 +137,9 @@ def show_outlooks(found: list[TaskOutlook]) -> None:
 
 @contextmanager
 def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress], None]]:
-    """Yields a function that shows a Progress: as a live table on a terminal, as a line for each ended cell
-    elsewhere."""
+    """Yields a function that shows a Progress: as a live table on a terminal, as a line for each ended cell elsewhere.
+    `states` (spec digest -> status) are those at the start of the run; cells not "to do" then count as finished
+    before."""
     from rich.console import Console
     from rich.live import Live
 
@@ -167,8 +172,8 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
 
 
 def table(progress: Progress, elapsed: float) -> Group:
-    """Makes the live table: counts by state, what runs, what failed and what was slowest. It is as readable with
-    100,000 cells as with ten."""
+    """Makes the live table of a run: counts by state, what runs, what failed and what was slowest; the longest lists
+    are cut. `elapsed` is in seconds since the start."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -202,6 +207,7 @@ def table(progress: Progress, elapsed: float) -> Group:
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
+    """Returns counts by state as text, such as "3 done, 1 failed", in alphabetical order; zeros are left out."""
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if count)
 
 
@@ -252,6 +258,7 @@ def show_status(status: LiveStatus) -> None:
 
 
 def clock_text(seconds: float) -> str:
+    """Returns seconds as text: "45 s", "3 min 07 s" or, from two hours on, "2 h 05 min"."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 120:
         return f"{minutes // 60} h {minutes % 60:02d} min"

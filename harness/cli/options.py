@@ -38,7 +38,8 @@ class Command:
 
 
 def command(group: str, summary: str, name: str = "") -> Callable[[Function], Function]:
-    """Makes a function in `harness/cli/commands/` a command, named after the function or `name`.
+    """Returns a decorator that makes a function in `harness/cli/commands/` a command, called `name` or, where that is
+    "", as the function is. `--help` lists it under `group` with its one-line `summary`.
 
     Raises ValueError for a group that `GROUPS` does not have.
     """
@@ -82,18 +83,23 @@ Only = Annotated[
 
 
 def project() -> Catalog:
+    """Loads the catalog (its models and tasks) of the project that the current folder lies in. Raises UserError outside
+    a project, SuiteError where its `models.yaml` is wrong."""
     from harness.data import find_root, load_catalog
 
     return load_catalog(find_root(Path.cwd()))
 
 
 def results(folder: Path | None, catalog: Catalog) -> Store:
+    """Returns the store in `folder` or, where that is None, in the folder `results` of the catalog's project."""
     from harness.store import Store
 
     return Store(folder or catalog.root / "results")
 
 
 def read_suite(name: str, catalog: Catalog) -> Suite:
+    """Loads a suite by its name in `suites/` or by the path of its YAML file. Raises UserError where there is none, and
+    SuiteError with all its mistakes."""
     from harness.suite import find_suite, load_suite
 
     return load_suite(find_suite(name, catalog.root), catalog)
@@ -112,7 +118,8 @@ def quiet_libraries() -> None:
 
 
 def get_facts(catalog: Catalog, suite: Suite) -> Facts:
-    """Returns the facts about a suite's models and tasks; downloads what is missing, with progress bars."""
+    """Returns the facts about a suite's models and tasks (sizes, fingerprints, ...); downloads what is missing, with
+    progress bars. Raises SourceError for what cannot be downloaded, SuiteError for tasks that cannot be loaded."""
     from harness.plan import fetch_suite, fetched_facts, has_unchecked_data, pairs_without_lengths
 
     facts, missing = fetched_facts(catalog, suite)
@@ -124,7 +131,7 @@ def get_facts(catalog: Catalog, suite: Suite) -> Facts:
 
 
 def size_of(text: str | None) -> int | None:
-    """Returns the bytes of a text such as "16GiB" or "500MB", None for None. Raises UserError."""
+    """Returns the bytes of a text such as "16GiB" or "500MB", None for None. Raises UserError for other text."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     if text is None:
@@ -136,5 +143,6 @@ def size_of(text: str | None) -> int | None:
 
 
 def warn(complaints: list[str]) -> None:
+    """Prints each complaint to stderr, as a warning."""
     for complaint in complaints:
         print(f"warning: {complaint}", file=sys.stderr)

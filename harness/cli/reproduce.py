@@ -21,8 +21,9 @@ FLAGS = ("--allow-bad-instruments",)
 
 @dataclass(frozen=True)
 class Again:
-    """The way to run a cell again. `command` is the whole for a shell; `commit`, `requirements` and `run` are its
-    parts. `remarks` say what the command cannot bring back."""
+    """The way to run a cell again. `command` is one line for a shell; its parts are the `commit` to check out, the
+    `requirements` ("name==version") to install and `run`, the tunebench command. `dirty`: files differed from the
+    commit, if any. `remarks` say what the command cannot bring back, such as uncommitted changes."""
 
     command: str
     commit: str
@@ -36,9 +37,13 @@ def again(
     *, suite: str, key: str, status: str, command: str, knows_only: bool, commit: str, dirty: bool,
     packages: Mapping[str, str], threads: int | None,
 ) -> Again:  # fmt: skip
-    """Builds the command that runs a cell again. `command` is that of the run in which the attempt was made,
-    `knows_only` whether the tunebench that ran it knew `--only`, `packages` every installed package's version,
-    `threads` the number of threads of the cell."""
+    """Builds the command that runs an attempt at the cell `key` of `suite` again. `status` is how that attempt ended,
+    `command` the command line of its run, whose options are kept; `packages` are its installed packages (name ->
+    version), `commit` and `dirty` the state of its git checkout ("" without one).
+
+    `knows_only`: the tunebench of that commit has `--only`; without it the commit is not checked out. `threads` is the
+    number of threads of the cell, None where it is not known.
+    """
     requirements = pinned(packages)
     if words_of(command)[:2] == ["tunebench", "tune"]:  # the suite itself may have another budget
         run = ["tunebench", "tune", suite_named(command, suite), "--method", key.split("/")[0]]
@@ -76,7 +81,8 @@ def again(
 
 
 def pinned(packages: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns "name==version" of every installed package that results depend on."""
+    """Returns "name==version" for each of the installed `packages` (name -> version) that results depend on; all others
+    are left out."""
     versions = {canonical_name(name): version for name, version in packages.items()}
     names = {name: canonical_name(name) for name in RESULT_PACKAGES}
     return tuple(f"{name}=={versions[canonical]}" for name, canonical in names.items() if versions.get(canonical))
@@ -88,6 +94,7 @@ def canonical_name(name: str) -> str:
 
 
 def words_of(command: str) -> list[str]:
+    """Splits a stored command line into words as a shell does; at spaces where its quotes do not match."""
     try:
         return shlex.split(command)
     except ValueError:  # commands of old runs were stored without quotes
@@ -95,13 +102,15 @@ def words_of(command: str) -> list[str]:
 
 
 def suite_named(command: str, suite: str) -> str:
-    """Returns the suite as a command named it: as a path, where it lies outside `suites/`."""
+    """Returns how a stored command named the suite: the path of its YAML file where the command has one, else `suite`
+    itself."""
     paths = (word for word in words_of(command) if word.endswith((".yaml", ".yml")) and Path(word).stem == suite)
     return next(paths, suite)
 
 
 def options(command: str) -> list[str]:
-    """Returns the options in CARRIED and FLAGS that a command was given, with their values."""
+    """Returns the options of a stored command on which a cell's result may depend (those in `CARRIED`, with their
+    values, and in `FLAGS`), as words of a command line."""
     words = words_of(command)
     found: list[str] = []
     for place, word in enumerate(words):

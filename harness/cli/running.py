@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_executor(name: str) -> None:
-    """Raises UserError for an executor that is unknown, or cannot be used here."""
+    """Raises UserError for an executor of an unknown name, or one that cannot be used on this machine."""
     from harness.execute.executors import all_executors
 
     if name not in all_executors():
@@ -35,8 +35,12 @@ def check_executor(name: str) -> None:
 def run_plan(
     plan: Plan, choices: Choices, catalog: Catalog, store: Store, tracker: Iterable[str] = (), allow_bad: bool = False
 ) -> int:
-    """Runs the cells of a plan that are to do; returns the exit code. Where `choices` have no number of threads, the
-    executor chooses it."""
+    """Runs the cells of a plan that are to do, after the self-checks; returns the exit code, 0 where all cells of the
+    plan are done, else 1. `tracker` holds names of trackers to report to. Where `choices` have no number of threads
+    (0), the executor chooses it.
+
+    Raises UserError where a self-check fails, unless `allow_bad`.
+    """
     from harness.execute import Session
     from harness.execute.executors import all_executors
     from harness.store import sole_writer
@@ -57,7 +61,8 @@ def run_plan(
 
 
 def execute(session: Session) -> int:
-    """Runs the cells that are to do and prints how they ended; returns the exit code."""
+    """Runs the cells of a session that are to do, showing progress, and prints those that did not end as done; returns
+    the exit code, 0 where there are none of these, else 1."""
     from harness.analysis import outlook_warning
 
     warn(session.complaints)
@@ -83,7 +88,8 @@ def execute(session: Session) -> int:
 
 
 def what_items_decide(plan: Plan, store: Store) -> list[TaskOutlook]:
-    """Returns what the plan's test items can show, given the spread between seeds in stored results."""
+    """Forecasts for each learned task and model of a plan which differences its test items can show, given how far
+    scores varied between seeds in the results of `store`; without results, that spread is taken as unknown."""
     from harness.analysis import outlooks, seed_spreads
 
     if not store.path.exists():

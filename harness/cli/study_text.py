@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def stored(store: Store, suite: str, digests: set[str] | None = None) -> list[StoredStudy]:
-    """Returns the studies of a suite's newest run that has any; `digests` limits them to some. Raises UserError where
-    there are none."""
+    """Returns the studies of the newest run of a suite that tuned; `digests` keeps those with these study digests, None
+    keeps all. Raises UserError where no run of the suite tuned anything, or the suite has no results."""
     from harness.store import all_suites, latest_run, studies_of
 
     with store.open(read_only=True) as connection:
@@ -31,7 +31,8 @@ def stored(store: Store, suite: str, digests: set[str] | None = None) -> list[St
 
 
 def described(study: StoredStudy) -> JsonObject:
-    """Returns a study as `--json` prints it, with its seed and the settings that it chose."""
+    """Returns a study as `--json` prints it: its fields, its seed, and under "chosen" the settings of its best trial
+    (None where no trial was chosen)."""
     return {**asdict(study), "seed": study.seed, "chosen": study.best.params if study.best else None}
 
 
@@ -66,7 +67,8 @@ def show_study(study: StoredStudy) -> None:
 
 
 def nested(params: JsonObject) -> JsonObject:
-    """Turns settings by full name ("a.b") into nested mappings, as a label of a suite has them."""
+    """Turns settings by full name ("a.b") into nested mappings, as a label of a suite has them; floats are rounded to
+    four digits."""
     made: JsonObject = {}
     for name, value in params.items():
         *path, last = name.split(".")

@@ -39,12 +39,14 @@ def show_comparison(comparison: LabelComparison | CellComparison | GroupComparis
 
 
 def sentence(verdict: Verdict) -> str:
-    """Says a verdict in words, with its figures, and how many seeds ended well where some did not."""
+    """Returns a verdict in words, with its figures and then its remarks: on tuned labels, on seeds that ended badly, on
+    a machine whose speed drifted."""
     return " ".join([outcome(verdict), *(f"{remark}." for remark in verdict.remarks)])
 
 
 def outcome(verdict: Verdict) -> str:
-    """Says a verdict in words, with its figures."""
+    """Returns a verdict in words, with its figures, without its remarks. For an open one it says what would settle
+    it."""
     if verdict.ratio:
         return cost_sentence(verdict)
     if verdict.decision is None:
@@ -83,7 +85,7 @@ def outcome(verdict: Verdict) -> str:
 
 
 def cost_sentence(verdict: Verdict) -> str:
-    """Says a verdict on costs in words."""
+    """Returns a verdict on costs, one that has a `ratio`, in words with its figures."""
     found = verdict.ratio
     assert found is not None
     ends = f"95% interval {interval(verdict)}, p = {found.p:.2g}, " if found.interval else ""
@@ -105,14 +107,16 @@ def cost_sentence(verdict: Verdict) -> str:
 
 
 def effect(verdict: Verdict) -> str:
-    """Returns the difference as text, such as "+0.031", or for a cost "1.3 ×"; "" where nothing was compared."""
+    """Returns the difference that a verdict is about as text, such as "+0.031", or for a cost "1.3 ×"; "" where nothing
+    was compared."""
     if verdict.ratio:
         return f"{verdict.ratio.value:.3g} ×"
     return f"{verdict.decision.effect:+.3f}" if verdict.decision else ""
 
 
 def interval(verdict: Verdict) -> str:
-    """Returns the ends of an interval as text; "" where there is none."""
+    """Returns the ends of the 95% interval of a verdict's difference, or of its ratio of costs, as text; "" where there
+    is none."""
     if verdict.ratio:
         ends = verdict.ratio.interval
         return f"{ends.low:.3g} to {ends.high:.3g}" if ends else ""
@@ -120,12 +124,15 @@ def interval(verdict: Verdict) -> str:
 
 
 def enough(need: Need) -> str:
-    """Says how many items or seeds would do, each by itself; "" where neither would."""
+    """Says how many items or seeds, each by itself, would settle an open question, such as "800 items or 5 seeds"; ""
+    where neither would."""
     ways = [f"{need.items} items" if need.items else "", f"{need.seeds} seeds" if need.seeds else ""]
     return " or ".join(filter(None, ways))
 
 
 def show_cells(verdict: Verdict, exact: Paired | None) -> None:
+    """Prints the verdict on two cells and, where their items were tested, by which test and on how many items either
+    won."""
     print(sentence(verdict))
     if exact:
         test = "McNemar's exact test" if exact.test == "mcnemar" else "a paired t-test"
@@ -189,9 +196,11 @@ def what_changed(changes: EnvironmentChanges) -> list[str]:
 
 
 def listed(names: Sequence[str], mark: str = ", ") -> str:
+    """Joins names with `mark`: the first `LISTED` of them, then how many there are in all."""
     return mark.join(names[:LISTED]) + (f"{mark}… ({len(names)} in all)" if len(names) > LISTED else "")
 
 
 def p_text(verdict: Verdict) -> str:
+    """Returns the p-value of a verdict as text; "" where nothing was compared."""
     found = verdict.ratio or verdict.decision
     return f"{found.p:.2g}" if found else ""

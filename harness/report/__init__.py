@@ -51,6 +51,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ReportPaths:
+    """The files of a written report: its page, and its Markdown."""
+
     html: Path
     markdown: Path
 
@@ -72,7 +74,8 @@ def load(store: Store, suite: str) -> Report:
 
 
 def write_report(report: Report, folder: Path) -> ReportPaths:
-    """Write `index.html`, `report.md`, plots and tables as files, and `summary.json` into `folder`."""
+    """Write `index.html`, `report.md`, plots and tables as files, and `summary.json` into `folder`; return the paths of
+    the first two."""
     from harness.report import files, html, index_page, markdown
 
     drawn = files.write_plots(report, folder)
@@ -85,7 +88,8 @@ def write_report(report: Report, folder: Path) -> ReportPaths:
 
 
 def write_contents(store: Store, folder: Path) -> Path:
-    """Write `folder`/index.html, the list of all suites with results and of the reports in `folder`."""
+    """Write `folder`/index.html, the list of all suites with results and of the reports in `folder`; return its
+    path."""
     from harness.report.index_page import write_contents
 
     with store.open(read_only=True) as connection:

@@ -44,7 +44,7 @@ GIVEN = {"hour": "--price", "requests": "--requests", "months": "--months", "upd
 @lru_cache(maxsize=4)
 def advised(report: Report) -> tuple[tuple[Answer, Question], ...]:
     """Returns (answer, question) for each model and task of a report: the recommendation for somebody without limits,
-    at the largest size. Empty where nothing has been scored."""
+    at the largest size. Empty where nothing has been scored beside a base model."""
     if not any(row.score for block in report.blocks if block.base for row in block.rows):
         return ()
     prices = prices_of(report)
@@ -53,6 +53,7 @@ def advised(report: Report) -> tuple[tuple[Answer, Question], ...]:
 
 
 def title(question: Question) -> str:
+    """Returns what a question is about as text: task, model, number of examples, and quality of the training data."""
     examples = f", {question.examples} examples" if question.examples else ""
     return ", ".join(filter(None, (f"{question.task} on {question.model}{examples}", question.condition)))
 
@@ -78,6 +79,7 @@ def sentences(answer: Answer, question: Question) -> list[str]:
 
 
 def headline(answer: Answer, question: Question) -> str:
+    """Says in one sentence which label to use, what it scores and why it comes first; or that nothing fits."""
     first = answer.first
     if first is None:
         return f"Nothing fits: all {len(answer.ruled_out)} are ruled out."
@@ -101,7 +103,8 @@ def score_of(answer: Answer) -> str:
 
 
 def luck(answer: Answer) -> list[str]:
-    """Says how the expected score of the recommended candidate differs from the measured one, where that is seen."""
+    """Returns a sentence on how the expected score of the recommended candidate differs from the measured one; nothing
+    where they are the same as shown, or where one of them is not known."""
     if answer.first is None or answer.expected is None:
         return []
     candidate = answer.first.candidate
@@ -131,6 +134,8 @@ def outside(question: Question) -> list[str]:
 
 
 def runner_up(answer: Answer, second: Ranked) -> str:
+    """Says in one sentence what comes second, with its score and cost, and how the recommended candidate compares with
+    it."""
     assert answer.first
     one, two = answer.first.candidate, second.candidate
     score = number(two.score, digits_of(two.metric))
@@ -141,6 +146,7 @@ def runner_up(answer: Answer, second: Ranked) -> str:
 
 
 def price_beside(one: Ranked, answer: Answer) -> str:
+    """Returns ", " and a candidate's cost of ownership as text; "" where it is unknown."""
     return f", {money(one.cost.total, answer.prices)}" if one.cost else ""
 
 
@@ -186,6 +192,7 @@ def tuned_once(once: Mapping[str, Tuning]) -> list[str]:
 
 
 def sure(answer: Answer) -> str:
+    """Says how certain the recommendation is, or why no certainty is stated."""
     confidence = answer.confidence
     assert answer.first
     assert confidence
@@ -228,6 +235,8 @@ def percent(value: float) -> str:
 
 
 def cheaper(answer: Answer) -> list[str]:
+    """Returns a sentence on the candidate that costs at most half and is not shown to be worse; nothing where there is
+    none."""
     found = answer.cheaper
     if not found or not found.cost or not answer.first or not answer.first.cost:
         return []
@@ -253,7 +262,7 @@ def nearest(answer: Answer) -> list[str]:
 
 
 def reason(why: Reason, prices: Prices) -> str:
-    """Says why a candidate is ruled out, such as "train: 2.9 GiB, more than 2.0 GiB"."""
+    """Says why a candidate is ruled out, such as "train: 2.9 GiB, more than 2.0 GiB". `prices` give the currency."""
     known = why.value is not None
     if why.limit == "status":
         return why.where
@@ -276,6 +285,7 @@ def reason(why: Reason, prices: Prices) -> str:
 
 
 def caution(why: Reason) -> str:
+    """Says which limit the recommended candidate meets by its estimate alone, with the figure that lies beyond it."""
     if why.limit == "ended":
         return f"{why.value:g} of {why.allowed:g} seeds ended well; its score counts the others too"
     if why.limit == "latency":
@@ -296,6 +306,7 @@ def ruled_out(answer: Answer) -> list[tuple[str, str]]:
 
 
 def headers(question: Question) -> list[str]:
+    """Returns the headers of the table of candidates, in the order of `texts`."""
     return ["method", question.metric, "cost", "effort", "choose/add/run", "update", "ship", "memory", "ms"]
 
 
@@ -342,6 +353,7 @@ def details(one: Ranked, prices: Prices) -> list[str]:
 
 
 def parts_of(cost: Cost, prices: Prices) -> str:
+    """Returns the cost of ownership as a sentence: in all, and for making, answering and updating."""
     return (
         f"Cost {money(cost.total, prices)}: making {money(cost.making, prices, unit=False)}, answering "
         f"{money(cost.answering, prices, unit=False)}, updating {money(cost.updating, prices, unit=False)} "
@@ -350,7 +362,8 @@ def parts_of(cost: Cost, prices: Prices) -> str:
 
 
 def money(value: float, prices: Prices, unit: bool = True) -> str:
-    """Formats an amount with two decimals, or with one significant digit below a hundredth; "0.00" below 0.0001."""
+    """Formats an amount with two decimals, or with one significant digit below a hundredth; "0.00" below 0.0001. With
+    `unit`, the currency of `prices` follows."""
     text = f"{value:.2f}" if value >= 0.01 or value == 0 else f"{value:.1g}" if value >= 1e-4 else "0.00"
     return text + (f" {prices.currency}" if unit else "")
 
@@ -411,7 +424,8 @@ def served(question: Question) -> list[str]:
 
 
 def as_json(answer: Answer, question: Question) -> dict[str, object]:
-    """Returns the answer and its question as JSON values, without the values of single items."""
+    """Returns the answer and its question as JSON values: the fields of both, the label to "use", and the texts
+    ("sentences", "assumptions", why a candidate is ruled out). The values of single items are left out."""
     found = asdict(answer)
     entries = [*found["ranked"], *found["ruled_out"], *([found["cheaper"]] if found["cheaper"] else [])]
     for entry in entries:

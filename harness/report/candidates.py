@@ -36,11 +36,11 @@ CORE = "CPU"
 
 @dataclass(frozen=True)
 class Question:
-    """The candidates for one model and task at a number of examples, with the sizes, tasks and device they were
-    measured on.
+    """The candidates for one model and task at a number of examples, with the device they were measured on.
 
-    `examples` is the number that the candidates stand for. `asked` is the number that was asked for, where it lies
-    outside the `sizes` that were run; else None.
+    `examples` is the number that the candidates stand for, between or at the `sizes` that were run; 0 where nothing was
+    trained. `asked` is the number that was asked for, where it lies outside these sizes; else None. `condition` is the
+    quality of the training data, `metric` the task's headline, `retain` the retained tasks.
     """
 
     model: str
@@ -58,6 +58,7 @@ class Question:
 
     @property
     def between(self) -> bool:
+        """Whether the figures are interpolated between two of the sizes that were run."""
         return bool(self.sizes) and self.examples not in self.sizes
 
 
@@ -65,6 +66,8 @@ def questions(
     report: Report, examples: int | None = None, task: str = "", model: str = "", margin: float | None = None
 ) -> list[Question]:
     """Returns the questions that a suite's report answers: one for each model and task, or only those that are named.
+    `examples` is the number of training examples (None: the largest size that was run), `margin` a difference of scores
+    that does not matter (None: the suite's).
 
     Tables that hold only what other cells need have no base model, and are returned only where their task is named.
     Raises UserError for an unknown task or model, StoreError where nothing has been scored.
@@ -84,7 +87,7 @@ def questions(
 
 
 def prices_of(report: Report) -> Prices:
-    """Returns the assumed prices of the device on which a run was done."""
+    """Returns the assumed price of an hour of the device on which a run was done, with assumed volumes."""
     environment = report.run.environment
     hour, of = hourly(environment.get("cpu") or "", environment.get("accelerator") or "")
     return Prices(hour, assumed=("hour", "requests", "months", "updates"), of=of)
@@ -93,7 +96,7 @@ def prices_of(report: Report) -> Prices:
 @dataclass(frozen=True)
 class Known:
     """The stored results in which single cells are looked up. `designs` are by spec digest, `values` by attempt and
-    item."""
+    item; `margin` is the difference of scores that does not matter."""
 
     report: Report
     designs: Mapping[str, Design]
@@ -105,6 +108,7 @@ class Known:
         return [design for cell in cells if (design := self.designs.get(cell.spec_digest))]
 
     def cells(self, block: Block, row: Row) -> list[CellRow]:
+        """Returns the cells behind a row of a block, a seed each, in whatever way they ended."""
         what = block.model, block.task, row.label, row.n_train, row.condition
         return [
             cell
@@ -174,6 +178,8 @@ class Known:
 
 
 def question(block: Block, known: Known, examples: int | None) -> Question:
+    """Makes the question of a block at a number of examples (None: the largest size that was run); a number outside the
+    sizes that were run is replaced by the nearest size. Cells that only another label needs are no candidates."""
     condition = block.answered[1] if block.answered else block.tables[-1][1]
     sizes = tuple(
         n for n, its in block.tables
@@ -326,8 +332,8 @@ def making(cell: CellRow, known: Known) -> float | None:
 
 
 def memory(done: Sequence[CellRow], needed: Sequence[CellRow]) -> dict[str, float]:
-    """Returns what was done (a phase) -> its highest peak over seeds, in bytes; empty where answering was not
-    measured."""
+    """Returns what was done (a phase) -> its highest peak over the `done` cells of a label, in bytes, with the training
+    of the cells that they `needed`; empty where answering was not measured."""
     found: dict[str, float] = {}
     for cell in done:
         answering = next((phase for phase in ANSWERING if bytes_of(cell, phase) is not None), None)
@@ -352,8 +358,8 @@ def bytes_of(cell: CellRow, phase: str) -> float | None:
 
 
 def devices(done: Sequence[CellRow], known: Known) -> int:
-    """Returns the number of accelerators that a label was trained on. 1 on a CPU, where processes share what is paid
-    for."""
+    """Returns the number of accelerators that a label was trained on, from the first of its `done` cells. 1 on a CPU,
+    where processes share what is paid for."""
     design = known.designs.get(done[0].spec_digest)
     return int(design.train.get("devices") or 1) if design and known.report.run.environment.get("accelerator") else 1
 
@@ -380,8 +386,10 @@ def trials_to_good(studies: Sequence[StoredStudy], margin: float) -> int | None:
 
 
 def joined(label: str, found: Sequence[Candidate], ends: tuple[int, int], share: float) -> Candidate:
-    """Returns a label's candidate at a number of examples: an untrained label as it is, otherwise interpolated between
-    the two sizes `ends`. `share` is how far the number lies from the lower size to the higher, 0 to 1."""
+    """Returns a label's candidate at a number of examples, of those that were `found` at single sizes: an untrained
+    label as it is, otherwise interpolated between the two sizes `ends`. `share` is how far the number lies from the
+    lower size to the higher, 0 to 1. Where one of the two sizes is missing or failed, the candidate has a `failure` and
+    no score."""
     by_size = {one.n_train: one for one in found}
     if 0 in by_size:
         return by_size[0]
@@ -397,6 +405,9 @@ def joined(label: str, found: Sequence[Candidate], ends: tuple[int, int], share:
 
 
 def between(low: Candidate, high: Candidate, share: float) -> Candidate:
+    """Interpolates a candidate between two sizes, `share` of the way (0 to 1) from `low` to `high`. Memory is the
+    higher of both, seeds are the fewer; single items are kept where both were scored on the same ones."""
+
     def line(a: float | None, b: float | None) -> float | None:
         return None if a is None or b is None else (1 - share) * a + share * b
 

@@ -23,8 +23,8 @@ COLOURS = {
 
 
 def colours(labels: list[str], chosen: list[str]) -> list[str]:
-    """Returns a colour for each chosen label, by its place among all labels: it is the same in every plot of a
-    block."""
+    """Returns a colour for each `chosen` label by its place in `labels`, all labels of a block: a label has the same
+    colour in every plot of the block."""
     palette = list(COLOURS)
     return [palette[labels.index(label) % len(palette)] for label in chosen]
 
@@ -58,7 +58,7 @@ def spec(chart: alt.TopLevelMixin) -> Spec:
 
 def dark_rules(before: str = "", within: str | None = None) -> str:
     """Returns CSS that changes our colours to their dark twins in a drawn plot. `within` limits the rules to colours
-    that this text holds; `before` is put before each selector."""
+    that occur in this text; `before` is put before each selector."""
     return "".join(
         f'{before}.marks [fill="{light}"]{{fill:{dark}}}{before}.marks [stroke="{light}"]{{stroke:{dark}}}'
         for light, dark in (DARK | COLOURS).items()

@@ -91,10 +91,13 @@ def estimate_column(header: str, pick: Callable[[Row], Estimate | None]) -> Colu
 
 
 def retained_of(task: str) -> Callable[[Row], Estimate | None]:
+    """Returns a function that reads a row's estimate on a retained task, for `estimate_column`."""
     return lambda row: row.retained.get(task)
 
 
 def mean_change_of(metric: str) -> Callable[[Row], Estimate | None]:
+    """Returns a function that reads a row's mean change over the retained tasks with that metric, for
+    `estimate_column`."""
     return lambda row: row.mean_changes.get(metric)
 
 
@@ -113,6 +116,7 @@ def kl_column(block: Block, task: str) -> Column:
 
 
 def several_column(header: str) -> Column:
+    """Makes one of the columns of `SEVERAL`, which are about rows that learned several tasks."""
     return Column(
         header,
         lambda row: number(row.several.get(header), signed=SEVERAL[header] != ""),
@@ -121,6 +125,7 @@ def several_column(header: str) -> Column:
 
 
 def cost_column(header: str) -> Column:
+    """Makes one of the columns of `COSTS`."""
     return Column(header, lambda row: cost(row, header), lambda row: row.costs.get(header))
 
 
@@ -160,10 +165,13 @@ def place(block: Block, row: Row) -> int | None:
 
 
 def front_of(block: Block, row: Row) -> float | None:
+    """Returns the row's probability of being on the Pareto front of learning and forgetting in its table; None where it
+    is not known."""
     return block.fronts.get((row.label, row.n_train, row.condition))
 
 
 def headers(block: Block) -> list[str]:
+    """Returns the headers of a block's table, in the order of `columns`."""
     return [column.name for column in columns(block)]
 
 
@@ -178,16 +186,20 @@ def several(block: Block) -> list[str]:
 
 
 def averaged(block: Block) -> list[str]:
-    """Returns the metrics that two or more retained capability tasks share, so that their changes have a mean."""
+    """Returns the metrics that two or more retained capability tasks share as their headline, so that their changes
+    have a mean."""
     return list(dict.fromkeys(metric for row in block.rows for metric in row.mean_changes))
 
 
 def moved(block: Block) -> list[str]:
-    """Returns the retained texts with a KL to the base model; empty for results from before it was measured."""
+    """Returns the retained texts for which some row has a KL to the base model; empty for results from before it was
+    measured."""
     return [task for task in block.retain if any(task in row.moved for row in block.rows)]
 
 
 def unit(block: Block, task: str) -> str:
+    """Returns the unit of a retained task's score in brackets, with a blank before it; "" where no row has a score on
+    it."""
     for row in block.rows:
         estimate = row.retained.get(task)
         if estimate:
@@ -210,16 +222,18 @@ def bare(row: Row) -> bool:
 
 
 def timed(row: Row) -> bool:
+    """Whether the row was trained and the time of its training is known."""
     return row.n_train > 0 and row.train_seconds is not None
 
 
 def disturbed(row: Row) -> str:
+    """Returns the mark of a row whose times, rates and energy say little, with a blank before it; else ""."""
     return " ‡" if row.disturbed else ""
 
 
 def cost(row: Row, name: str) -> str:
-    """Returns the text of one of COSTS for a row, with a mark where it was disturbed. Energy beside other work has no
-    mark: it is absent then."""
+    """Returns the text of the column `name` of `COSTS` for a row, with a mark where the row was disturbed; "" without a
+    figure. Energy beside other work has no mark: it is absent then."""
     if name not in row.costs:
         return ""
     unit = COSTS[name].unit
@@ -227,6 +241,8 @@ def cost(row: Row, name: str) -> str:
 
 
 def name(block: Block, row: Row) -> str:
+    """Returns the row's label, marked where a seed is not shown to have learned, with its model where that is not the
+    block's."""
     mark = " †" if row.doubtful and row.n_train else ""
     return row.label + mark + (f" ({row.model})" if row.model != block.model else "")
 

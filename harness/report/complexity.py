@@ -37,9 +37,11 @@ def packages(designs: Sequence[Design]) -> tuple[str, ...]:
 
 def to_choose(design: Design, needed: Sequence[Design], study: StoredStudy | None = None) -> tuple[str, ...]:
     """Returns the names of the settings that somebody has to choose: those that the method says matter (its `space`,
-    its learning rate), those to which the suite gave another value than the default, and those that were searched.
+    its learning rate), those to which the suite gave another value than the default, and those that were searched by
+    `study`.
 
-    The settings of objectives and the curriculum are included, and those of the cells that are `needed` first.
+    The settings of objectives and the curriculum are included, and those of the cells that are `needed` first, with
+    their method's name before a dot.
     """
     found: dict[str, None] = {}
     for made, prefix in [(design, ""), *((other, f"{other.method}.") for other in needed)]:

@@ -20,7 +20,7 @@ Value = str | float | int | None  # a field of a CSV file; None is an empty fiel
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph."""
+    """A paragraph; `style` says what it is for a reader, such as a "note" or a "warning"."""
 
     kind: ClassVar[str] = "text"
     text: str
@@ -55,7 +55,8 @@ class TextTable:
 
     `numbers` are the headers and rows of its CSV file, where these say more than the texts. `file` are the parts of its
     file's name, by default the section's name and the title. A narrow terminal leaves out the columns that begin with
-    an entry of `spare`, in the order of `spare`. `css` is a class of the page's style sheet.
+    an entry of `spare`, in the order of `spare`. `row_styles` has a style for each row, or none. `css` is a class of
+    the page's style sheet.
     """
 
     kind: ClassVar[str] = "table"
@@ -71,8 +72,8 @@ class TextTable:
 
 @dataclass(frozen=True)
 class Plot:
-    """A group of plots on one topic: `charts` maps the name of each to its Vega-Lite. `label` is what a screen reader
-    reads, `file` are the parts of the files' names; both are the title by default."""
+    """A group of plots on one topic: `charts` maps the name of each to its Vega-Lite; a single one may be named "".
+    `label` is what a screen reader reads, `file` are the parts of the files' names; both are the title by default."""
 
     kind: ClassVar[str] = "plot"
     title: str
@@ -84,7 +85,8 @@ class Plot:
 
 @dataclass(frozen=True)
 class Entry:
-    """A named thing, a word on it, and details. `bad` sets the word in the colour of failures."""
+    """An entry of a list: a name (such as a cell's key), a `word` on it (such as its status), and details. `bad` sets
+    the word in the colour of failures."""
 
     name: str
     word: str
@@ -94,7 +96,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Entries:
-    """A list of named things."""
+    """A list of entries, each with a name, a word and details."""
 
     kind: ClassVar[str] = "entries"
     entries: Sequence[Entry]
@@ -110,7 +112,8 @@ class Code:
 
 @dataclass(frozen=True)
 class Folded:
-    """A group of elements that the page shows on demand, and the other forms at once."""
+    """A group of elements under a `summary`, which the page unfolds on demand, or at first where `open`; the other
+    forms show the elements at once."""
 
     kind: ClassVar[str] = "folded"
     summary: str

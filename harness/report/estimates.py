@@ -16,8 +16,8 @@ from harness.store import CellRow
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of a score over seeds, and its difference from the base model's score (`gain`), each with its standard
-    error."""
+    """The mean of a score over seeds, and its difference from the base model's score (`gain`, None where that is not
+    known), each with its standard error. `n` is the number of items."""
 
     value: float
     stderr: float | None
@@ -38,16 +38,16 @@ class Estimate:
 
 
 def learned(cells: Sequence[CellRow], task: str) -> Estimate | None:
-    """Returns the score of a task that the row was trained on, marked as learned, to stand beside the retained tasks;
-    None without a score."""
+    """Returns the score of a task that the row was trained on, over its `cells`, marked as learned, to stand beside the
+    retained tasks; None without a score."""
     found = estimate(cells, task, "task")
     return replace(found, learned=True) if found else None
 
 
 def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Estimate | None:
-    """Returns the mean change of several retained tasks of one metric, over seeds. None where one of the tasks is
-    missing (a row that learned it): a mean of the others would be no estimate of the same thing. Items of different
-    tasks are independent, so that the variances of their changes add up."""
+    """Returns the mean change of several retained tasks of one metric against the base model, over the `cells` of a
+    row, a seed each. None where a task has no change (a row that learned it): a mean of the others would be no estimate
+    of the same thing. Items of different tasks are independent, so that the variances of their changes add up."""
     gains, errors, first = [], [], None
     for cell in cells:
         scores = [score for task in tasks if (score := headline(cell, task, "retain"))]
@@ -68,8 +68,9 @@ def mean_change(cells: Sequence[CellRow], tasks: Sequence[str]) -> Estimate | No
 def with_failed_seeds(
     found: Estimate | None, done: Sequence[CellRow], cells: Sequence[CellRow], how: FailedSeeds
 ) -> Estimate | None:
-    """Returns the score over all seeds that ended: seeds that ended badly count as the base model, or as wrong
-    throughout (see `analysis.Fallback`). The score is returned unchanged where the base model was not scored."""
+    """Returns `found`, the score over the `done` cells of a row, as it is over all seeds that ended: seeds among
+    `cells` that ended badly count as the base model, or as wrong throughout (`how`; see `analysis.Fallback`). It is
+    returned unchanged where no seed ended badly, or the base model's score is needed and not known."""
     well, of = ended(cells)
     scored = [(cell, score) for cell in done if (score := headline(cell, cell.task, "task"))]
     scores = [score for _, score in scored]
@@ -96,7 +97,8 @@ def with_failed_seeds(
 
 
 def estimate(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -> Estimate | None:
-    """Returns the headline score of a task over seeds, or its score by `metric`; None when no cell has one."""
+    """Returns the headline score of a task over `cells`, a seed each, or its score by `metric`; None when no cell has
+    one. `role` is "task" for a learned task, "retain" for a retained one."""
     scored = [(cell, score) for cell in cells if (score := headline(cell, task, role, metric))]
     if not scored:
         return None
@@ -121,7 +123,8 @@ def estimate(cells: Sequence[CellRow], task: str, role: str, metric: str = "") -
 
 
 def errors_by_study(cells: Sequence[CellRow], errors: Sequence[float | None]) -> list[float | None]:
-    """Returns the standard errors over items that belong to `study_means`; all None where one of them is not known."""
+    """Returns the standard errors over items of the values that `study_means` makes of these cells; `errors` holds one
+    for each cell. All are None where one of them is not known."""
     known = [error for error in errors if error is not None]
     means = study_means(cells, known if len(known) == len(errors) else [0.0] * len(errors))
     return [*means] if len(known) == len(errors) else [None] * len(means)

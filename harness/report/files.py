@@ -29,7 +29,7 @@ PlotKey = tuple[str, Subject, tuple[str, ...], str]  # section, its subject, the
 
 
 def plot_key(section: str, subject: Subject, plot: Plot, chart: str) -> PlotKey:
-    """Returns the key that identifies a chart, whichever form of the report shows it."""
+    """Returns the key that identifies the chart named `chart` of a plot, the same in every form of the report."""
     return section, subject, plot.file or (plot.title,), chart
 
 
@@ -52,6 +52,7 @@ def write_plots(report: Report, folder: Path) -> dict[PlotKey, str]:
 
 
 def write_plot(folder: Path, name: str, chart: Spec) -> None:
+    """Writes a chart into `folder`/plots, as `name`.svg and `name`.png."""
     write_atomically(folder / PLOTS / f"{name}.svg", svg(chart))
     write_atomically(folder / PLOTS / f"{name}.png", png(chart))
 
@@ -71,13 +72,13 @@ def write_tables(report: Report, folder: Path) -> None:
 
 
 class FileNames:
-    """A source of file names that are never given twice: a name that is taken already, or too long, gets a digest."""
+    """A source of file names: a name that was given before, or is empty or too long, gets a digest of its parts."""
 
     def __init__(self) -> None:
         self.given: set[str] = set()
 
     def of(self, *parts: str) -> str:
-        """Returns a new name made of these parts, such as a title, a model and a task."""
+        """Returns a new name, without a suffix, made of these parts, such as a title, a model and a task."""
         name = slug("-".join(filter(None, parts)))
         if name.lower() in self.given or not name or len(name) > LONGEST:
             name = f"{name[:LONGEST]}-{digest(list(parts))[:8]}".lstrip("-")

@@ -24,6 +24,8 @@ def digits_of(metric: str) -> int:
 
 
 def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
+    """Formats a number with so many decimals, with a sign before positive ones too where `signed`; "n/a" for None. A
+    value that rounds to 0 is not negative."""
     if value is None:
         return NA
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
@@ -40,7 +42,7 @@ def with_error(value: float | None, stderr: float | None, digits: int = 2, signe
 
 
 def share(part: float | None) -> str:
-    """Formats a fraction in per cent, with two significant digits."""
+    """Formats a fraction in per cent, with two significant digits; "n/a" for None."""
     return quantity(part, "share")
 
 
@@ -53,16 +55,17 @@ def chance(value: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Formats bytes in binary units."""
+    """Formats bytes in binary units, such as "1.5 GiB"; "n/a" for None."""
     return quantity(count, "B")
 
 
 def seconds(value: float | None) -> str:
-    """Formats seconds without their unit."""
+    """Formats seconds without their unit; "n/a" for None."""
     return bare_quantity(value, "s")
 
 
 def count(value: float | None) -> str:
+    """Formats a number without decimals, with a blank at every thousand; "n/a" for None."""
     return NA if value is None else f"{value:,.0f}".replace(",", " ")
 
 
@@ -74,7 +77,8 @@ def escape(text: str) -> str:
 
 
 def slug(text: str) -> str:
-    """Turns text into a name for files and for anchors in a page."""
+    """Turns text into a name for files and for anchors in a page: other characters than letters, digits, "_", "." and
+    "-" become "-"."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-")
 
 
@@ -86,7 +90,8 @@ def wordy(rows: Sequence[Sequence[str]]) -> list[bool]:
 
 
 def some(names: Iterable[str]) -> str:
-    """Joins names with commas, at most `MOST_NAMES` or so, and counts the rest."""
+    """Joins names with commas: all of them, or, where they are more than `MOST_NAMES` + 1, the first `MOST_NAMES`, and
+    counts the rest."""
     found = list(names)
     more = len(found) - MOST_NAMES
     return ", ".join(found) if more <= 1 else f"{', '.join(found[:MOST_NAMES])} and {more} more"

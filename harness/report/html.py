@@ -29,8 +29,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass
 class PageSection:
-    """A stretch of the page with its place in the navigation: a section of the whole report, or all sections of one
-    block."""
+    """A stretch of the page: a section of the whole report, or all sections of one block. `anchor` is its place in the
+    page, `link` what the navigation calls it."""
 
     anchor: str
     title: str
@@ -39,7 +39,7 @@ class PageSection:
 
 
 def environment() -> Environment:
-    """Sets up Jinja over our templates; an undefined name in a template is an error."""
+    """Sets up Jinja over the templates of the report; an undefined name in a template is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     jinja = Environment(
@@ -126,7 +126,8 @@ def finite(value: object) -> object:
 
 
 def vega_kept_at() -> Path:
-    """Returns the path in the cache of the script that belongs to this version of vl-convert."""
+    """Returns the path in the cache at which `vega` keeps the script that belongs to the installed version of
+    vl-convert."""
     from importlib.metadata import version
 
     return cache_root() / "page" / f"vega-{version('vl-convert-python')}.js"

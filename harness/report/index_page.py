@@ -21,7 +21,8 @@ SUMMARY = "summary.json"
 
 
 class Summary(TypedDict):
-    """The entry of one report in the list of all reports."""
+    """The entry of one report in the list of all reports. `run` is a run id, `cells` and `done` count all and finished
+    cells, `answer` holds the sentences of the report's answer."""
 
     suite: str
     question: str
@@ -67,6 +68,7 @@ def write_contents(folder: Path, suites: Sequence[str]) -> Path:
 
 
 def reported(folder: Path) -> list[str]:
+    """Returns the names of the suites that have a report with a summary in `folder`."""
     return [path.parent.name for path in folder.glob(f"*/{SUMMARY}")]
 
 

@@ -36,6 +36,8 @@ def place(
 
 
 def box(choice: tuple[float, float, str], long: float) -> Box:
+    """Returns the box that a name takes: `choice` is (x, y, align) as `place` returns it, `long` its length in
+    pixels."""
     x, y, align = choice
     left = {"left": x, "right": x - long, "center": x - long / 2}[align]
     return (left, y - LINE / 2, left + long, y + LINE / 2)
@@ -49,6 +51,7 @@ def crowding(one: Box, taken: Sequence[Box], width: float, height: float) -> flo
 
 
 def overlap(one: Box, other: Box) -> float:
+    """Returns the square pixels that two boxes share; 0 where they do not touch."""
     across = min(one[2], other[2]) - max(one[0], other[0])
     down = min(one[3], other[3]) - max(one[1], other[1])
     return max(across, 0.0) * max(down, 0.0)

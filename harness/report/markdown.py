@@ -12,7 +12,8 @@ from harness.report.table import Report
 
 
 def render(report: Report, plots: Mapping[PlotKey, str]) -> str:
-    """Returns the Markdown text of the report. `plots` maps charts to the paths of their files beside it."""
+    """Returns the Markdown text of the report. `plots` maps each chart (`files.plot_key`) to the path of its file,
+    relative to the report; charts without a file are left out."""
     lines = [f"# {escape(report.run.suite)}", ""]
     if report.run.question:
         lines += [f"**{escape(report.run.question)}**", ""]
@@ -47,6 +48,7 @@ def part_lines(part: Part, plots: Mapping[PlotKey, str]) -> list[str]:
 
 
 def heading(level: int, title: str) -> str:
+    """Returns a Markdown heading of this level, 1 for the highest."""
     return f"{'#' * level} {escape(title)}"
 
 

@@ -21,7 +21,8 @@ from harness.store import CellRow
 @dataclass(frozen=True)
 class Curve:
     """The course of a label's training. `scores` are those on the learned task at `steps`, means over seeds. `changes`
-    maps each retained task to its changes against the base model at those steps, [seeds][steps]."""
+    maps each retained task to its changes against the base model at those steps, [seeds][steps]. `learned` is False
+    where a seed is flagged as having learned nothing."""
 
     steps: tuple[int, ...]
     scores: tuple[float, ...]
@@ -33,7 +34,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class MatchedChange:
-    """The mean of a change over seeds, with its standard deviation between seeds (None for one seed)."""
+    """The change of a retained task against the base model: its mean over seeds, and its standard deviation between
+    seeds (None for one seed)."""
 
     mean: float
     deviation: float | None
@@ -54,7 +56,7 @@ class Match:
 
 @dataclass(frozen=True)
 class MatchedRetention:
-    """The labels of one table at the same task score."""
+    """The labels of one table at the same score on the learned task, the `target`, by `metric`."""
 
     metric: str
     target: float
@@ -64,9 +66,9 @@ class MatchedRetention:
 def retention_at_matched_score(
     groups: Mapping[str, Sequence[CellRow]], retain: Sequence[str]
 ) -> MatchedRetention | None:
-    """Reads every label's changes off at the same task score. `groups` has each label's cells, a seed each, at one data
-    size and quality. None with fewer than two curves, for scores of different metrics, or where no label is better than
-    the base model."""
+    """Reads the changes of every label on the tasks `retain` off at the same task score. `groups` has each label's
+    cells, a seed each, at one data size and quality; labels without checkpoints are left out. None with fewer than two
+    curves, for scores of different metrics, or where no label is better than the base model."""
     curves = {label: curve for label, cells in groups.items() if (curve := curve_of(cells, retain))}
     metrics = {score.metric for cells in groups.values() for c in cells if (score := headline(c, c.task, "task"))}
     target = target_of(list(curves.values()))
@@ -103,6 +105,7 @@ def match(label: str, curve: Curve, target: float) -> Match:
 
 
 def signed(score: float, curve: Curve) -> float:
+    """Returns a score with its sign turned where lower is better on this curve, so that more is always better."""
     return score if curve.higher_is_better else -score
 
 
@@ -119,7 +122,8 @@ def crossing(scores: Sequence[float], target: float) -> float | None:
 
 
 def between(values: Sequence[float], place: float) -> float:
-    """Returns the value at a place such as 2.25, interpolated linearly between two points."""
+    """Returns the value at a place in `values` such as 2.25 (a quarter of the way from number 2 to the next),
+    interpolated linearly."""
     low = min(int(place), len(values) - 1)
     high = min(low + 1, len(values) - 1)
     return values[low] + (values[high] - values[low]) * (place - low)
@@ -127,7 +131,7 @@ def between(values: Sequence[float], place: float) -> float:
 
 def curve_of(cells: Sequence[CellRow], retain: Sequence[str]) -> Curve | None:
     """Makes the curve of a label from its finished cells with checkpoints, at the steps that all of them have; None
-    without such cells."""
+    without such cells. Tasks of `retain` that were not scored at every one of these steps are left out."""
     courses = [course for cell in cells if cell.status == "done" and (course := course_of(cell, retain))]
     if not courses:
         return None
@@ -150,8 +154,8 @@ def curve_of(cells: Sequence[CellRow], retain: Sequence[str]) -> Curve | None:
 
 
 def course_of(cell: CellRow, retain: Sequence[str]) -> dict[int, dict[str, float]] | None:
-    """Returns step -> {the learned task: its score, a retained task: its change against the base model}, of headline
-    metrics. None without checkpoints, or without the base model's scores."""
+    """Returns step -> {the learned task: its score, a task of `retain`: its change against the base model}, of headline
+    metrics, from the base model at step 0 to the end. None without checkpoints, or without the base model's score."""
     last = cell.facts.get("optimizer_steps")
     own = headline(cell, cell.task, "task")
     if not cell.checkpoints or last is None or own is None or own.base_value is None:

@@ -17,8 +17,9 @@ ADDED = {"load": ("loading",), "train": ("gradients", "optimizer", "activations"
 
 
 def headline(cell: CellRow, task: str, role: str, metric: str = "") -> StoredScore | None:
-    """Returns the first score stored for a task, or its score by `metric`; None where there is none, or it is not
-    finite. A task that was learned does not count as retained: `role` is "task" or "retain"."""
+    """Returns the first score that a cell has on a task, or its score by `metric`; None where there is none, or it is
+    not finite. `role` is "task" for a learned task and "retain" for a retained one: a learned task does not count as
+    retained."""
     found = (score for score in cell.scores if score.task == task and score.role == role)
     score = next((score for score in found if not metric or score.metric == metric), None)
     return score if score and math.isfinite(score.value) else None
@@ -33,11 +34,10 @@ def average(cell: CellRow) -> float | None:
 
 
 def joint_stderr(values: Sequence[float], item_errors: Sequence[float | None]) -> float | None:
-    """Returns the standard error of a mean over seeds on the same items: sqrt(mean(item stderr²) + var(seeds) / seeds).
+    """Returns the standard error of the mean of `values`, the scores of seeds on the same items, from the error of each
+    over the items: sqrt(mean(item stderr²) + var(seeds) / seeds). None when an item error is unknown.
 
     Averaging over seeds shrinks the spread between seeds, but not the error that the shared items make.
-
-    None when an item error is unknown.
     """
     known = [error for error in item_errors if error is not None]
     if len(known) < len(values) or not values:
@@ -55,7 +55,8 @@ def score_interval(
     share: bool,
     clusters: int | None = None,
 ) -> tuple[float, float] | None:
-    """Returns the ends of the 95% interval of a mean over seeds on the same items; None when an item error is unknown.
+    """Returns the ends of the 95% interval of the mean of `values`, the scores of seeds on the same items (so many
+    `items`), from the error of each over the items; None when one of these is unknown.
 
     `share`: each item is right or wrong. With one seed the interval is that of the items alone. `clusters` is how many
     the items come in, None where they are independent; the errors are then clustered.
@@ -88,17 +89,20 @@ def peak_bytes(cell: CellRow) -> float | None:
 
 
 def train_energy(cell: CellRow) -> float | None:
+    """Returns the joules of a cell's training; None where they were not measured."""
     return cell.phases.get("train", {}).get("energy_j")
 
 
 def trainable_share(cell: CellRow) -> float | None:
+    """Returns the share of a cell's parameters that were trained, 0 to 1; None where their number is not known."""
     total = cell.facts.get("total_params")
     return cell.facts.get("trainable_params", 0.0) / total if total else None
 
 
 def memory(cells: Sequence[CellRow]) -> dict[str, tuple[float, float]]:
     """Returns phase -> (predicted, measured) bytes of a row's finished cells; the highest measured over seeds. The
-    phase PEAK is the highest of all but this program's own check."""
+    phase PEAK is the highest of all but the phase in which tunebench checks its own work. Phases without a prediction
+    are left out."""
     found: dict[str, tuple[float, float]] = {}
     for cell in cells:
         measured = {phase: value for phase, values in cell.phases.items() if (value := held(values)) is not None}
@@ -113,12 +117,14 @@ def memory(cells: Sequence[CellRow]) -> dict[str, tuple[float, float]]:
 
 
 def held(phase: Mapping[str, float]) -> float | None:
+    """Returns the bytes that a phase took: what torch allocated on a GPU, else resident memory; None where not
+    measured."""
     return next((phase[kind] for kind in ("allocated_bytes", "rss_bytes") if phase.get(kind) is not None), None)
 
 
 def prediction(facts: dict[str, float], phase: str) -> float | None:
-    """Returns the predicted bytes of a phase; None where its parts are not known, as in results that are older than
-    these facts."""
+    """Returns the predicted bytes of a phase (or of `PEAK`), from the facts of a cell; None where its parts are not
+    known, as in results that are older than these facts."""
     if phase == PEAK:
         return facts.get("predicted_bytes")
     names = [f"predicted_{part}_bytes" for part in (*THROUGHOUT, *ADDED.get(phase, ()))]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Goal:
-    """A quantity traded against the score: `read` gives a row's estimate and its standard error, or None."""
+    """A quantity traded against the score: `read` gives a row's estimate and its standard error, or None where it has
+    none."""
 
     name: str
     read: Callable[[Row], tuple[float, float] | None]
@@ -24,8 +25,8 @@ class Goal:
 
 
 def measured(pick: Callable[[Row], float | None]) -> Callable[[Row], tuple[float, float] | None]:
-    """Makes a reader of a cost that is taken as exact (standard error 0); it returns None for a row that was not
-    trained."""
+    """Makes a reader of a cost (`pick` reads it off a row) that is taken as exact (standard error 0); it returns None
+    for a row that was not trained."""
 
     def read(row: Row) -> tuple[float, float] | None:
         value = pick(row)
@@ -66,14 +67,16 @@ COSTS = (
 
 
 def goals(retain: Sequence[str]) -> list[Goal]:
-    """Returns the goals to trade against the score: retention first, where there is any, then the costs of training."""
+    """Returns the goals to trade against the score: the first of the tasks `retain`, where there is any, then the costs
+    of training."""
     return [*(retention(task) for task in retain[:1]), *COSTS]
 
 
 def front(ranking: TableRanking, rows: Sequence[Row], goal: Goal) -> dict[str, float]:
-    """Returns label -> the probability of being on the Pareto front of score and goal. Only rows that learned count:
-    doing nothing forgets nothing. Scores are drawn jointly, as their items are shared. The goals' errors are drawn
-    independently, which makes the front look less sure than it is, never surer."""
+    """Returns label -> the probability of being on the Pareto front of score and goal. Only rows that learned count,
+    and the base model does not: doing nothing forgets nothing. Rows that were not compared, or have no figure for the
+    goal, are left out. Scores are drawn jointly, as their items are shared; the goals' errors independently, which
+    makes the front look less sure than it is, never surer."""
     import numpy
 
     known = {row.label: row for row in rows if row.learned and row.label != "base"}
@@ -91,7 +94,8 @@ def front(ranking: TableRanking, rows: Sequence[Row], goal: Goal) -> dict[str, f
 
 
 def fronts(block: Block, goal: Goal) -> dict[tuple[str, int, str], float]:
-    """Returns (label, n_train, condition) -> the probability of being on the Pareto front of its table."""
+    """Returns (label, n_train, condition) -> the probability of being on the Pareto front of score and goal in its
+    table; see `front` for what is left out."""
     return {
         (label, n_train, condition): chance
         for n_train, condition in block.tables

@@ -43,8 +43,8 @@ class Axis:
 
 
 class Dot(TypedDict):
-    """The point of a row: its two values with the ends of their error bars, and its probability of being on the Pareto
-    front."""
+    """The point of a row: its two values with the ends of their error bars. `size` says in words what the row was
+    trained on; `weight` is its probability of being on the Pareto front, `front` the same as text."""
 
     label: str
     n_train: int
@@ -62,7 +62,7 @@ class Dot(TypedDict):
 
 
 class PlacedName(TypedDict):
-    """The name of a label at a place, in the plot's units."""
+    """The name of a label, and its place in the units of the axes: `at` across, `on` upwards."""
 
     label: str
     at: float
@@ -87,8 +87,8 @@ def learning_against_forgetting(block: Block) -> alt.LayerChart | None:
 
 
 def score_against(block: Block, goal: Goal) -> alt.LayerChart | None:
-    """Draws what a label costs (left is better) against its score (`block.higher_is_better` says whether up is better).
-    None where fewer than two different costs are known."""
+    """Draws what a label costs, by `goal` (left is better), against its score (`block.higher_is_better` says whether up
+    is better). None where fewer than two different costs are known."""
     dots = list(costs_and_scores(block, goal))
     if len({dot["x"] for dot in dots}) < 2:
         return None
@@ -99,6 +99,8 @@ def score_against(block: Block, goal: Goal) -> alt.LayerChart | None:
 
 
 def better(higher_is_better: bool) -> str:
+    """Returns the words before a metric on an axis on which more is better: "gain in", or "fall of" where lower is
+    better."""
     return "gain in" if higher_is_better else "fall of"
 
 
@@ -109,7 +111,8 @@ def cost_charts(block: Block) -> dict[str, alt.LayerChart]:
 
 
 def gains_and_changes(block: Block) -> Iterator[Dot]:
-    """Yields a dot for each row that has a gain and a change on the first retained task."""
+    """Yields a dot for each row that has a gain and a change on the first retained task. The base model is left out,
+    and rows that learned that task."""
     chances = block.fronts
     for row in sorted(block.rows, key=lambda row: row.n_train):
         kept = row.retained.get(block.retain[0]) if block.retain else None
@@ -123,6 +126,7 @@ def gains_and_changes(block: Block) -> Iterator[Dot]:
 
 
 def costs_and_scores(block: Block, goal: Goal) -> Iterator[Dot]:
+    """Yields a dot for each row that has a score and a figure for the goal."""
     chances = fronts(block, goal)
     for row in sorted(block.rows, key=lambda row: row.n_train):
         estimate = goal.read(row)
@@ -132,7 +136,8 @@ def costs_and_scores(block: Block, goal: Goal) -> Iterator[Dot]:
 
 
 def dot(row: Row, x: tuple[float, float], y: tuple[float, float], chances: dict[tuple[str, int, str], float]) -> Dot:
-    """Makes a row's dot from two values, each with its standard error."""
+    """Makes a row's dot from two values, each with its standard error. `chances` map (label, n_train, condition) to the
+    probability of being on the Pareto front."""
     size = (f"{row.n_train} examples" if row.n_train else "untrained") + f", {row.condition}" * bool(row.condition)
     sure = chances.get((row.label, row.n_train, row.condition))
     return {
@@ -154,7 +159,7 @@ def dot(row: Row, x: tuple[float, float], y: tuple[float, float], chances: dict[
 
 def scatter(block: Block, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, origin: bool = False) -> alt.LayerChart:
     """Draws the layers of a scatter plot: points with error bars, a line through the sizes of each label, names that
-    hide nothing, and a ring as strong as the probability of being on the front. `origin`: the base model stands at (0,
+    hide nothing, and a ring as strong as the probability of being on the front. `origin` puts the base model at (0,
     0)."""
     import altair as alt
 
@@ -232,7 +237,9 @@ def span(values: list[float]) -> list[float]:
 def placed_names(
     dots: Sequence[Dot], x_axis: Axis, across: list[float], upright: list[float], origin: bool
 ) -> dict[str, list[PlacedName]]:
-    """Returns align -> names with their places in the plot's units. Each label is named once, at its largest size."""
+    """Returns align ("left", "right", "center") -> names with their places in the plot's units. Each label is named
+    once, at its largest size. `across` and `upright` are the ends of the two axes; with `origin` the base model is
+    named at (0, 0)."""
 
     def pixel(x: float, y: float) -> tuple[float, float]:
         return (

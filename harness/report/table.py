@@ -80,8 +80,9 @@ COSTS = {  # by column
 
 @dataclass(frozen=True)
 class Row:
-    """A label at a data size (0: untrained), over its finished seeds. `condition` says how its training data was chosen
-    and spoilt, "" for clean data."""
+    """A label at a data size (0: untrained), over its finished seeds, which `seeds` counts. `condition` says how its
+    training data was chosen and spoilt, "" for clean data. `learned` is False where half of the seeds or more are not
+    shown to have learned, `contended` is True where other cells shared the device of one."""
 
     label: str
     method: str
@@ -128,7 +129,8 @@ class Row:
 
 @dataclass(frozen=True, eq=False)  # hashed by identity, so that results can be cached by block
 class Block:
-    """The rows of one base model on one learned task."""
+    """The rows of one base model on one learned task. `metric` is the task's headline, `retain` are the retained tasks.
+    `curves` are (step, cross-entropy of the training answers) of each trained label."""
 
     model: str
     task: str
@@ -148,10 +150,12 @@ class Block:
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """The numbers of training examples of the trained rows, each once, the smallest first."""
         return tuple(sorted({row.n_train for row in self.rows if row.n_train}))
 
     @property
     def higher_is_better(self) -> bool:
+        """Whether more of the block's metric is better; True where nothing was scored."""
         return next((row.score.higher_is_better for row in self.rows if row.score), True)
 
     @property
@@ -187,11 +191,15 @@ class Block:
 
     @property
     def base(self) -> Row | None:
+        """The row of the untouched base model; None where the block has none."""
         return next((row for row in self.rows if row.label == "base"), None)
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
+    """The newest run of a suite, ready to be shown: its cells, and the blocks of rows made of them. `answers` are those
+    to the items of each cell's headline score, by attempt and item; `texts` what the items show."""
+
     run: StoredRun
     blocks: tuple[Block, ...]
     cells: tuple[CellRow, ...]
@@ -214,6 +222,7 @@ class Report:
 
     @property
     def failures(self) -> list[CellRow]:
+        """The cells that are not done, whether they ended badly or never ran."""
         return [cell for cell in self.cells if cell.status != "done"]
 
     @property
@@ -304,6 +313,7 @@ def capabilities(cells: Sequence[CellRow], names: Sequence[str]) -> dict[str, tu
 
 
 def condition_of(cell: CellRow) -> str:
+    """Returns the quality of a cell's training data as text, such as "labels 0.2"; "" for clean data."""
     return Quality.of(cell.data).condition
 
 
@@ -316,6 +326,7 @@ def evidence_text(evidence: Mapping[str, object]) -> str:
 
 
 def shown(value: object) -> str:
+    """Returns a value as text, a float with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -338,6 +349,9 @@ def make_row(
     alike: Mapping[str, tuple[str, ...]],
     failed_seeds: FailedSeeds = FAILED_SEEDS,
 ) -> Row:
+    """Makes the row of one label at one data size and quality from its cells, a seed each. `retain` are the retained
+    tasks, `alike` maps a metric to those whose changes are averaged. `failed_seeds` says what a seed that ended badly
+    counts as."""
     done = [cell for cell in cells if cell.status == "done"]
     first = cells[0]
 
@@ -383,14 +397,16 @@ def make_row(
 
 
 def several(name: str) -> Callable[[CellRow], float | None]:
-    """Returns a function that reads one of SEVERAL off a cell."""
+    """Returns a function that reads the column `name` of `SEVERAL` off a cell; the function gives None where it has no
+    figure."""
     fact = SEVERAL[name]
     return (lambda cell: cell.facts.get(fact)) if fact else average
 
 
 def with_interval(row: Row, cells: Sequence[CellRow], values: Values, fallback: Fallback) -> Row:
-    """Returns the row with the interval of its score computed from single items, where these are stored. This counts
-    once what varies both between items and between seeds."""
+    """Returns the row with the interval of its score computed from the single items of its `cells`, where these are
+    stored; else unchanged. This counts once what varies both between items and between seeds. `values` are attempt_id
+    -> doc_id -> value; `fallback` stands in for seeds that ended badly."""
     side = side_of(row.label, cells, values, fallback=fallback)
     if row.score is None or side.missing or side.metric != row.score.metric:
         return row

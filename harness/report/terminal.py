@@ -41,7 +41,8 @@ class Columns:
 
 
 def part_of(part: Part, width: int, columns: Columns) -> Iterator[RenderableType]:
-    """Yields a section: its heading, unless a table has it or its first text begins with it, and its elements."""
+    """Yields a section: its heading, unless a table has it or its first text begins with it, and its elements. `width`
+    is in characters; `columns` collects the headers that were shown and left out."""
     from rich.text import Text as RichText
 
     elements = list(flat(part.elements))
@@ -69,7 +70,8 @@ def part_of(part: Part, width: int, columns: Columns) -> Iterator[RenderableType
 
 
 def styled_lines(element: Element, width: int, columns: Columns) -> Iterator[tuple[str, str]]:
-    """Yields (text, style) for each line of an element that is not a table; nothing for a plot."""
+    """Yields (text, style of rich) for each line of an element that is not a table; nothing for a plot, nor for a
+    footnote on a column that was not shown."""
     if isinstance(element, Text):
         yield element.text, STYLES[element.style]
     elif isinstance(element, LeftOut):
@@ -92,8 +94,8 @@ def styled_lines(element: Element, width: int, columns: Columns) -> Iterator[tup
 
 
 def within(lines: Sequence[str], closing: int, width: int, most: int | None) -> Iterator[str]:
-    """Yields the sentences, wrapped between words, that fit into `most` lines of a terminal; the last `closing`
-    sentences are always shown."""
+    """Yields the sentences, wrapped to `width` between words, that fit into `most` lines of a terminal (None: all), and
+    says how many were left out; the last `closing` sentences are always shown."""
     wrapped = [textwrap.wrap(line, max(width, 20), initial_indent="• ", subsequent_indent="  ") for line in lines]
     last = wrapped[len(wrapped) - closing :]
     others = wrapped[: len(wrapped) - closing]
@@ -142,8 +144,8 @@ def widths(names: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
 
 
 def fit(names: Sequence[str], wide: Sequence[int], width: int, dispensable: Sequence[str] = ()) -> list[int]:
-    """Returns the places of the columns that fit into `width`. Columns that are `dispensable` are left out first, in
-    the order given."""
+    """Returns the places of the columns that fit into `width`. Columns that begin with an entry of `dispensable` are
+    left out first, in its order, then others from the right, down to `LEAST` columns."""
     kept = list(range(len(names)))
 
     def too_wide() -> bool:

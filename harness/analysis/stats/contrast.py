@@ -166,8 +166,8 @@ class Arm:
 
     @property
     def rows(self) -> Matrix:
-        """The same for what was drawn independently: [seeds][items], or [seeds, clusters] where items come in
-        clusters."""
+        """The values of what was drawn independently: [seeds][items], or [seeds, clusters] where items come in
+        clusters; the row of a deterministic method twice."""
         return independent_units(self.item_rows, self.clusters) if self.clusters else self.item_rows
 
 
@@ -298,6 +298,7 @@ def clustered(
 
 
 def mean(values: Sequence[float]) -> float:
+    """Returns the mean of some values; 0 where there are none."""
     return math.fsum(values) / len(values) if values else 0.0
 
 
@@ -338,9 +339,9 @@ def decide(
 
     The verdict is better or worse where a difference is shown at `alpha`. Where that difference is also shown to lie
     within the margin, it is marked `negligible`. Otherwise the verdict is tied where two one-sided tests show that the
-    difference is within the margin, and else underpowered. Without a repeated seed nothing is decided of methods that
-    vary with it. With `settle`, what would settle an open question is computed too, at `alpha` / `pairs`, which no
-    correction is stricter than.
+    difference is within the margin, and else underpowered. Of a method that varies with its seed and was run with one,
+    nothing is decided. With `settle`, what would settle an open question is computed too, at `alpha` / `pairs`, which
+    no correction is stricter than.
     """
     used = comparison.p if p is None else p
     tied = p_tied(comparison, margin) if p_within is None else p_within
@@ -371,7 +372,8 @@ def decide(
 
 
 def in_items(need: Need, comparison: Comparison) -> Need:
-    """Returns a need with its clusters counted as items, at the comparison's number of items in a cluster."""
+    """Returns a need with its clusters converted to items, by the mean number of items in a cluster of the
+    comparison."""
     return replace(need, items=need.items and math.ceil(need.items * comparison.cluster_size - 1e-9))
 
 
@@ -391,7 +393,8 @@ def arrays(tasks: Sequence[Matrix]) -> list[Array]:
 
 
 def arm_spread(tasks: Sequence[Array]) -> Spread | None:
-    """Does the work of `seed_spread` on arrays [seeds, items] that `arrays` has checked."""
+    """Estimates the spread between the seeds of one method, as `seed_spread` does, from arrays [seeds, items] that
+    `arrays` has checked; one for each task. None for one seed, or seeds that all give the same values."""
     import numpy
 
     seeds = tasks[0].shape[0]

@@ -30,8 +30,8 @@ MAD_TO_SD = 1.4826  # a normal's standard deviation, in median absolute deviatio
 
 
 def fallen(merits: Sequence[Array], floor: float) -> list[int]:
-    """Counts the seeds of each method that fell. `merits` holds the scores [seeds] of each method, more is better;
-    `floor` is the lowest score of the table.
+    """Counts the seeds of each method that fell: whose training failed, as their score lies far below the others of the
+    method. `merits` holds the scores [seeds] of each method, more is better; `floor` is the lowest score of the table.
 
     The usual deviation is the median of all scores' distances from the median of their method, where there is one. With
     fewer than three seeds it is not known which of them fell, unless other methods show what is usual.
@@ -52,8 +52,9 @@ def fallen(merits: Sequence[Array], floor: float) -> list[int]:
 
 
 def unseen_losses(merits: Sequence[Array], floor: float, draws: int, random: numpy.random.Generator) -> Array:
-    """Draws [draws, methods] of what each method's score loses by falls that its seeds did not show. `merits` are as in
-    `fallen`; methods without seeds (an empty array) and those that fell lose nothing."""
+    """Draws [draws, methods] of what each method's score loses by seeds whose training would fail, though none that was
+    run did. `merits` and `floor` are as in `fallen`; methods without seeds (an empty array) and those that fell lose
+    nothing."""
     import numpy
 
     counts = fallen(merits, floor)

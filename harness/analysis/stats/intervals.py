@@ -29,7 +29,7 @@ Z = 1.959964  # half a normal interval of LEVEL, in standard errors
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the ends of its interval."""
+    """An estimate (`value`) with the ends of its interval, a 95% one unless it is said otherwise."""
 
     value: float
     low: float
@@ -53,7 +53,8 @@ def expected_best(values: Sequence[float], k: int) -> float:
 
 
 def expected_best_interval(values: Sequence[float], k: int, seed: int = 0) -> Interval:
-    """Returns `expected_best` with its percentile bootstrap interval (95%) over the trials."""
+    """Returns `expected_best` of `k` trials with its percentile bootstrap interval (95%) over the trials; `seed` is
+    that of the resampling."""
     import numpy
 
     n = len(values)
@@ -66,7 +67,8 @@ def expected_best_interval(values: Sequence[float], k: int, seed: int = 0) -> In
 
 
 def mean_interval(values: Values, method: Literal["BCa", "percentile"] = "BCa", seed: int = 0) -> Interval:
-    """Returns the mean of `values` [items] with its bootstrap interval over the items.
+    """Returns the mean of `values` [items] with its 95% bootstrap interval over the items; `seed` is that of the
+    resampling.
 
     BCa is bias-corrected and accelerated (Efron 1987, doi:10.1080/01621459.1987.10478410). The interval says how sure
     the mean is over items like these, and nothing of other seeds. Values that are all the same give an interval of no
@@ -101,10 +103,11 @@ class Paired:
 
 
 def paired(a: Values, b: Values, seed: int = 0, clusters: Sequence[str] = ()) -> Paired:
-    """Compares two runs item by item: `a` and `b` are [items], in the same order.
+    """Compares two runs item by item: `a` and `b` are [items], in the same order. `clusters` are those of the items, ()
+    where items are independent; `seed` is that of the bootstrap interval.
 
     Values of 0 and 1 get McNemar's exact test (two-sided, binomial over the items that differ; McNemar 1947,
-    doi:10.1007/BF02295996), others Student's paired t. Items in `clusters` get the t-test and the interval over their
+    doi:10.1007/BF02295996), others Student's paired t. Items in clusters get the t-test and the interval over their
     clusters (`data.independent_units`). Raises ValueError for other lengths or no items.
     """
     import numpy

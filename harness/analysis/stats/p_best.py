@@ -70,9 +70,10 @@ class Leads:
 
 def leads(reference: str, runners: Mapping[str, Runner], seed: int = 0, floor: float = math.inf) -> Leads:
     """Draws the leads of all other methods over `reference`: correlated normal noise around the estimates, each brought
-    to the quantiles of its own comparison (`reference.Reference`), less what either may lose by falls not seen.
+    to the quantiles of its own comparison (`reference.Reference`), less what either may lose by falls (trainings that
+    fail) that its seeds did not show.
 
-    `floor` is a merit to which methods that are not among the `runners` came down; the lowest of these counts too.
+    `floor` is the lowest merit of methods that are not among the `runners`: a fall may lead that far down too.
     """
     import numpy
 
@@ -96,14 +97,15 @@ def leads(reference: str, runners: Mapping[str, Runner], seed: int = 0, floor: f
 
 
 def losses_of(runners: Sequence[Runner], floor: float, random: numpy.random.Generator) -> Array:
-    """Draws [draws, runners] of what each loses by falls that its seeds did not show."""
+    """Draws [draws, runners] of what the score of each loses by falls (trainings that fail) that its seeds did not
+    show. `floor` is as in `leads`."""
     merits = [runner.seed_merits for runner in runners]
     return unseen_losses(merits, lowest(runners, floor), DRAWS, random)
 
 
 def lowest(runners: Sequence[Runner], floor: float = math.inf) -> float:
-    """Returns the merit to which a fall may lead: the lowest of any seed of the runners, or `floor` where that is
-    lower; for shares of right answers at most a fixed part of the best."""
+    """Returns the merit to which a fall (a training that fails) may lead: the lowest of any seed of the runners, or
+    `floor` where that is lower; for shares of right answers at most 1 - `DEPTH` times the best."""
     merits = [runner.merit for runner in runners]
     depth = (
         (1 - DEPTH) * max(merits) if all(runner.is_share and runner.higher_is_better for runner in runners) else floor
@@ -123,13 +125,14 @@ def away_from(reference: Reference, noise: Array) -> Array:
 
 
 def error_of(one: Runner, first: Runner, comparison: Comparison | None) -> float:
-    """Returns the standard error of a lead: from the paired `comparison`, or else as of two independent scores."""
+    """Returns the standard error of the lead of `one` over `first`: from their paired `comparison`, or, where there is
+    none, as of two independent scores."""
     return comparison.stderr if comparison else math.hypot(one.stderr or 0.0, first.stderr or 0.0)
 
 
 def error_covariance(runners: Sequence[Runner]) -> Array:
     """Returns the covariance [runners, runners] of the errors of the scores: from the items, which move all alike, and
-    from the seeds of each. Scores without single items have errors of their own."""
+    from the seeds of each. The errors of scores without single items are independent of all others."""
     import numpy
 
     covariance = numpy.diag([(runner.stderr or 0.0) ** 2 if not runner.arm else 0.0 for runner in runners])
@@ -173,8 +176,9 @@ def root_of(matrix: Array) -> Array:
 
 
 def best_chances(reference: str, ahead: Leads) -> dict[str, float]:
-    """Returns label -> the share of draws in which that method is the best of those that were repeated; methods that
-    are best together share a draw. Empty where the reference was run with one seed: another may change the order."""
+    """Returns label -> the share of the draws `ahead` in which that method is the best of those that were repeated, the
+    `reference` over which the leads are drawn among them; methods that are best together share a draw. Empty where the
+    reference was run with one seed: another may change the order."""
     import numpy
 
     if reference in ahead.once:

@@ -50,8 +50,9 @@ class Parts:
 
 @dataclass(frozen=True)
 class Need:
-    """The number of seeds of each method at the present items, or of items at the present seeds, that would do. Both
-    are totals, not additions. None: no number would do, up to a thousand seeds or a million items."""
+    """The number of seeds of each method at the present items, or of items at the present seeds, with which a
+    difference (or a tie) would be shown with a chance of 80%. Both are totals, not additions. None: no number would do,
+    up to a thousand seeds or a million items."""
 
     seeds: int | None
     items: int | None
@@ -74,8 +75,8 @@ class Outlook:
 
 
 def power_to_differ(parts: Parts, effect: float, items: float, seeds: int, alpha: float = ALPHA) -> float:
-    """Returns the chance that `compare` finds a true difference of `effect` at `alpha`, averaged over what the mean
-    squares of items and seeds may turn out to be."""
+    """Returns the chance that `compare` finds a true difference of `effect` at the level `alpha`, with so many `items`
+    and `seeds` of each method, averaged over what the mean squares of items and seeds may turn out to be."""
     from scipy.special import ndtr
 
     true, weights, reach = reaches(parts, items, seeds, alpha / 2)
@@ -85,7 +86,8 @@ def power_to_differ(parts: Parts, effect: float, items: float, seeds: int, alpha
 
 
 def power_to_tie(parts: Parts, margin: float, items: float, seeds: int, alpha: float = ALPHA) -> float:
-    """Returns the chance that two methods without any true difference are found tied within the margin at `alpha`."""
+    """Returns the chance that two methods without any true difference are found tied within the margin at the level
+    `alpha`, with so many `items` and `seeds` of each method."""
     import numpy
     from scipy.special import ndtr
 
@@ -106,7 +108,8 @@ def least_variance(margin: float) -> float:
 def minimum_detectable_effect(
     parts: Parts, items: float, seeds: int, alpha: float = ALPHA, power: float = POWER
 ) -> float:
-    """Returns the smallest true difference that is found at `alpha` with a chance of `power`."""
+    """Returns the smallest true difference that is found at the level `alpha` with a chance of `power`, with so many
+    `items` and `seeds` of each method."""
     from scipy.optimize import brentq
 
     true = math.sqrt(parts.variance(items, seeds))
@@ -205,8 +208,8 @@ def quantiles(df: float, points: int) -> Array:
 
 
 def needed(power: Callable[[float, int], float], items: float, seeds: int) -> Need:
-    """Returns the least seeds at these items, and the least items at these seeds, whose power is 80% or more. `power`
-    maps (items, seeds) to a power."""
+    """Returns the least seeds at these items, and the least items at these seeds, whose power is 80% or more; two of
+    either at least. `power` maps (items, seeds) to a power."""
     return Need(
         least(lambda count: power(items, count), 2, MOST_SEEDS), least(lambda count: power(count, seeds), 2, MOST_ITEMS)
     )

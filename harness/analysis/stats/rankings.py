@@ -25,7 +25,7 @@ def interquartile_mean(scores: Matrix) -> float:
 
 
 def probability_of_improvement(a: Matrix, b: Matrix) -> float:
-    """Returns the chance that a run of A beats a run of B on a task drawn at random; ties count half
+    """Returns the chance that a run of A scores higher than a run of B on a task drawn at random; ties count half
     (arXiv:2108.13264).
 
     `a` is [seeds, tasks], `b` [other seeds, tasks].

@@ -71,7 +71,7 @@ class Reference:
         """Returns the ends of the interval around the estimate `value`, whose error has these parts. `tails` are the
         chances that the truth lies below it and above it.
 
-        For a share of at most `share_of` independent answers the interval is Wilson's (1927,
+        For a share of at most `share_of` independent answers (0: no share) the interval is Wilson's (1927,
         doi:10.1080/01621459.1927.10502953), with this reference in place of the normal and the number of answers that
         would give the same error: near 0 and 1 it stays within them, and is not empty where all answers are right.
         """
@@ -89,8 +89,8 @@ class Reference:
         return end(-below), end(above)
 
     def degrees(self) -> Array:
-        """Returns Satterthwaite's degrees of freedom of all parts that have more than one; never fewer than the fewest
-        of a part."""
+        """Returns Satterthwaite's degrees of freedom of the sum of all parts that have more than one degree; never
+        fewer than the fewest of a part."""
         import numpy
 
         parts = [(part, df) for part, df in zip(self.seeds, self.seeds_df, strict=True) if df > 1]
@@ -116,7 +116,7 @@ class Reference:
 
 
 def satterthwaite(parts: Sequence[float], dfs: Sequence[float]) -> float:
-    """Returns the degrees of freedom of a sum of independent mean squares; the fewest of a part where all parts are
-    0."""
+    """Returns the degrees of freedom of a sum of independent mean squares `parts`, of which each has those in `dfs`;
+    the fewest of `dfs` where all parts are 0."""
     scatter = math.fsum(part**2 / df for part, df in zip(parts, dfs, strict=True))
     return max(math.fsum(parts) ** 2 / scatter, min(dfs)) if scatter else float(min(dfs))

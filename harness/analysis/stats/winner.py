@@ -38,11 +38,12 @@ LIKELY = 0.9  # quantile of the share of seeds that may fall unseen
 def expected_score(
     chosen: str, runners: Mapping[str, Runner], choose: Chooser, seed: int = 0, floor: float = math.inf
 ) -> Interval | None:
-    """Estimates the expected score of the `chosen` method, with its 95% interval; both in the metric's own direction.
+    """Estimates the score that another training of the `chosen` method would reach, with its 95% interval; both in the
+    metric's own direction. `choose` is the rule by which it was chosen, on merits [draws, methods] in the order of
+    `runners`; `seed` is that of the draws, `floor` is as in `leads`.
 
-    `choose` is the rule, on merits [draws, methods] in the order of `runners`. `floor` is as in `leads`. None where
-    single items of the chosen one are not known, or it varies with its seed and was run with one: its spread is then
-    unknown.
+    None where single items of the chosen one are not known, or it varies with its seed and was run with one: its spread
+    is then unknown.
     """
     import numpy
 
@@ -85,13 +86,15 @@ def expected_score(
 
 
 def reference_of(runner: Runner) -> Reference:
-    """Returns the parts of the squared standard error of a score."""
+    """Returns the squared standard error of a method's score, in its parts: of items and of seeds where single items
+    are known."""
     return single_score(runner.arm)[0].reference if runner.arm else Reference((runner.stderr or 0.0) ** 2, math.inf)
 
 
 def shrunk(merits: Array, covariance: Array) -> Array:
-    """Draws scores together towards their mean, by a normal prior over methods whose variance is estimated. Errors that
-    all scores share do not count: they move no method against another."""
+    """Draws scores [methods] together towards their mean, by a normal prior over methods whose variance is estimated.
+    `covariance` [methods, methods] is that of their errors; errors that all scores share do not count, as they move no
+    method against another."""
     import numpy
 
     count = merits.size
@@ -110,8 +113,8 @@ def shrunk(merits: Array, covariance: Array) -> Array:
 
 
 def unseen_loss(place: int, contestants: list[Runner], floor: float) -> float:
-    """Returns what falls that the chosen method's seeds did not show may cost it, where those of others fell; else
-    0."""
+    """Returns what falls (trainings that fail) that the seeds of the contestant at `place` did not show may cost its
+    score, where seeds of others fell; 0 where none did, or its own did. `floor` is as in `leads`."""
     from scipy.special import betaincinv
 
     scores = [each.seed_merits for each in contestants]

@@ -69,7 +69,7 @@ def doctor(
 
 
 def about(environment: Environment, threads: int, catalog: Catalog, folder: Path) -> dict[str, str | int]:
-    """Describes the machine in words: what -> its value."""
+    """Describes the machine in words: what -> its value. `threads` is what a cell gets, `folder` the results folder."""
     import psutil
 
     from harness.data import cache_root
@@ -100,7 +100,7 @@ def nearest(path: Path) -> Path:
 
 
 def unavailable() -> dict[str, str]:
-    """Returns method, objective or curriculum -> the reason why it cannot run here."""
+    """Returns the name of each method, objective or curriculum that cannot run on this machine -> the reason why."""
     from harness.curricula import all_curricula
     from harness.methods import all_methods
     from harness.objectives import all_objectives
@@ -114,8 +114,9 @@ def unavailable() -> dict[str, str]:
 
 
 def checked(catalog: Catalog, model: str | None, environment: Environment, threads: int) -> list[tuple[str, Check]]:
-    """Runs the self-checks on a base model, or on every fetched one: returns (model, check) for each. Raises UserError
-    where no such model is fetched."""
+    """Runs the self-checks on a base model, or where `model` is None on every fetched one that is a causal language
+    model: returns (model, check) for each. `threads` is what a check may use. Raises UserError where no such model is
+    fetched."""
     from harness.execute import check_anew
     from harness.records import TrainSettings
 

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 
 def plural(kind: str) -> str:
+    """Returns the plural of "method", "objective" or "curriculum"."""
     return "curricula" if kind == "curriculum" else f"{kind}s"
 
 
 def describe(part: type[Configurable]) -> JsonObject:
-    """Describes a method, objective or curriculum for listings. `missing` says what it lacks on this machine, `space`
-    which settings tuning may search."""
+    """Describes a method, objective or curriculum for listings, by name of the property. `settings` are its defaults,
+    `missing` says what it lacks on this machine, `space` gives the ranges of the settings that tuning may search. A
+    method also has a `family`, its `variants`, whether it is `foldable`, and what it `cannot` do."""
     from harness.methods import Method
     from harness.suite import range_of
 
@@ -43,7 +45,7 @@ def describe(part: type[Configurable]) -> JsonObject:
 
 
 def limits(method: Method) -> Iterator[str]:
-    """Yields what a method declares that it cannot do."""
+    """Yields what a method declares that it cannot do, each as words to follow "cannot"."""
     if not method.is_language_model:
         yield "be scored for retention"
     if method.own_trainer:
@@ -55,7 +57,7 @@ def limits(method: Method) -> Iterator[str]:
 
 
 def shown(row: JsonObject) -> list[str]:
-    """Returns the two cells of a table row: the name, and all the rest as lines of text, which fit into 80 columns."""
+    """Returns the two texts of a table row: the name of what `describe` described, and all the rest as lines."""
     origin = ", ".join(
         filter(None, (row.get("family"), row["paper"], "folds into the model" * row.get("foldable", False)))
     )
@@ -65,11 +67,12 @@ def shown(row: JsonObject) -> list[str]:
 
 
 def yes(value: bool) -> str:
+    """Returns "yes" or "no", as text."""
     return "yes" if value else "no"
 
 
 def brief(value: object) -> str:
-    """Returns a default value in at most 24 characters."""
+    """Returns a setting's default as text, cut to 24 characters."""
     text = str(value)
     return text if len(text) <= 24 else f"{text[:21]}…"
 

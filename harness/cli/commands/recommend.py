@@ -107,7 +107,7 @@ def recommend(
 
 
 def duration(text: str) -> float:
-    """Returns the milliseconds of a text such as "50ms" or "0.05s". Raises UserError."""
+    """Returns the milliseconds of a text such as "50ms", "0.05s" or "1min". Raises UserError for other text."""
     found = re.fullmatch(NUMBER + r"\s*(ms|s|min)", text.strip())
     if not found:
         raise UserError(f"--latency: got {text!r}, wanted a duration with its unit, such as 50ms or 0.05s.")
@@ -115,8 +115,8 @@ def duration(text: str) -> float:
 
 
 def amount(text: str, option: str = "--budget", example: str = "5USD, $5 or 5") -> tuple[float, str]:
-    """Returns (amount, currency) of "5USD", "5 EUR", "$5" or "5"; the currency is "" where none is named. Raises
-    UserError."""
+    """Parses an amount of money: "5USD", "5 EUR" and "$5" give (5.0, currency); "5" gives (5.0, ""), no currency named.
+    Raises UserError for other text, whose message names the `option` and gives the `example`."""
     found = re.fullmatch(rf"([$€£]?)\s*{NUMBER}\s*([A-Za-z]{{3}}|[$€£])?", text.strip())
     if not found or (found[1] and found[3]):
         raise UserError(f"{option}: got {text!r}, wanted an amount of money, such as {example}.")
@@ -125,15 +125,20 @@ def amount(text: str, option: str = "--budget", example: str = "5USD, $5 or 5") 
 
 
 def rate(text: str) -> tuple[float, str]:
-    """Returns (amount, currency) of a price an hour such as "1.20USD/h" or "1.20". Raises UserError."""
+    """Parses the price of an hour: "1.20USD/h" gives (1.2, "USD"); "1.20" gives (1.2, ""), no currency named. Raises
+    UserError for other text."""
     return amount(re.sub(r"\s*/\s*h(our)?$", "", text.strip()), "--price", "1.20USD/h")
 
 
 def priced(
     assumed: Prices, hourly: tuple[float, str] | None, budget: tuple[float, str] | None, **volume: float | None
 ) -> Prices:
-    """Returns the prices and volume that were given, and the assumed ones for the rest. A currency is only a label, and
-    is not converted: raises UserError where price and budget are in different currencies."""
+    """Returns the `assumed` prices with those replaced that were given: `hourly` is the price of an hour of the device,
+    both it and the `budget` are (amount, currency), and `volume` may hold `requests`, `months` and `updates`. None was
+    not given.
+
+    No currency is converted: raises UserError where the price and the budget are in different ones.
+    """
     given = {name: value for name, value in volume.items() if value is not None}
     if hourly:
         given["hour"] = hourly[0]
@@ -149,6 +154,8 @@ def priced(
 
 
 def show(answer: Answer, question: Question) -> None:
+    """Prints the answer to a question: the recommendation, a table of the candidates that fit, those ruled out and why,
+    and the assumptions."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -179,8 +186,8 @@ def show(answer: Answer, question: Question) -> None:
 
 
 def table(answer: Answer, question: Question, width: int) -> Table:
-    """Makes a table of the candidates that fit, the best first; with fewer columns where `width` has no room for
-    all."""
+    """Makes a table of the candidates that fit, the best first, at most `advice.MOST_ROWS`; columns are dropped where
+    `width` (in characters) has no room for all."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -52,8 +52,8 @@ def show(
 
 
 def speed_remark(connection: duckdb.DuckDBPyConnection, detail: dict[str, Any], attempt: str) -> str:
-    """Says how far the machine's speed was off during the attempt that is shown, against the cells of its run; "" where
-    it was usual or is not known."""
+    """Says how far the machine's speed was off during `attempt` (an attempt id), against the cells of its run; "" where
+    it was usual or is not known. `detail` is `store.cell_detail` of the cell."""
     from harness.analysis import apart_text, with_speed_off
     from harness.store import all_runs, member_rows
 

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 
 def short_path(path: str, root: Path) -> str:
+    """Returns a task's file relative to `root`; "lm-eval" for one outside it, since all of those are lm-eval's own."""
     return os.path.relpath(path, root) if Path(path).is_relative_to(root) else "lm-eval"
 
 
 def tested(row: dict[str, Any]) -> str:
-    """Returns how many items a task scores, with their clusters where they come in some; "" before it is fetched."""
+    """Returns the number of test items of a task as text, with the number of clusters where they come in some; ""
+    before the task is fetched. `row` holds the task's facts by name."""
     number = row.get("n_test", "")
     return f"{number} in {row['clusters']} clusters" if row.get("clusters") else str(number)
 

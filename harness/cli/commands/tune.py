@@ -36,8 +36,9 @@ TRIALS = 12  # of each study, for a suite that has no `tune:` of its own
 
 
 def with_budget(suite: Suite, trials: int | None, studies: int | None = None) -> Suite:
-    """Returns the suite with tuning switched on, with `trials` for each study and `studies` of each label where they
-    are given. Raises SuiteError."""
+    """Returns the suite with tuning switched on: its own `tune:`, or 12 trials where it has none, with at most `trials`
+    for each study and so many `studies` for each label where these are given. Raises SuiteError where the suite cannot
+    be tuned so, such as with more studies than seeds."""
     from harness.errors import SuiteError
     from harness.suite import TuneSettings, check_tuning
 

@@ -30,6 +30,8 @@ class Advice(Section):
             yield from (Text(line, "footnote") for line in advice.assumptions(answer, question))
 
     def on_page(self, subject: Subject) -> Iterator[Element]:
+        """Yields the same with details on the first label, what is ruled out and why (folded), and the command to ask
+        with limits; at most `MOST` labels."""
         suite = subject.report.run.suite
         for answer, question in recommendations(subject):
             details = advice.details(answer.first, answer.prices) if answer.first else []
@@ -48,7 +50,8 @@ class Advice(Section):
 
 
 def recommendations(subject: Subject) -> list[tuple[Answer, Question]]:
-    """Returns (answer, question) of a block; empty where the block has no base model or nothing was scored."""
+    """Returns (answer, question) of the subject's block; empty where the block has no base model or nothing was
+    scored."""
     block = subject.block
     return [
         (answer, question)

@@ -37,6 +37,7 @@ class Answer(Section):
         yield Bullets(lines(report), lead=True, most_lines=LINES, closing=len(closing(report)))
 
     def on_terminal(self, subject: Subject) -> Iterator[Element]:
+        """Yields the suite's question, then the answer."""
         if subject.report.run.question:
             yield Text(subject.report.run.question, style="strong")
         yield from self.elements(subject)
@@ -55,6 +56,8 @@ class BlockAnswer(Section):
             yield Bullets([*takeaways, *advice.on_tuning(tunings(subject.block))], lead=True)
 
     def on_page(self, subject: Subject) -> Iterator[Element]:
+        """Yields the answer where two or more blocks compare labels; else nothing, as the answer of the report says the
+        same."""
         if sum(block.compares for block in subject.report.blocks) > 1:
             yield from self.elements(subject)
 
@@ -131,7 +134,8 @@ def sentences(block: Block) -> list[str]:
 
 
 def best(block: Block, rows: Sequence[Row], ranking: TableRanking) -> str:
-    """Says which label scores highest, and how likely it is to be the best."""
+    """Says which label scores highest, of those that could be compared, and how likely it is to be the best. `rows` are
+    those of one table that have a score."""
     top = max(rows, key=lambda row: (row.label == ranking.best, row.label in ranking.labels, row.merit))
     assert top.score is not None
     examples = f"With {top.n_train} examples" if top.n_train else "Without training"
@@ -161,7 +165,8 @@ def tunings(block: Block) -> dict[str, Tuning]:
 
 
 def beside_best(ranking: TableRanking) -> Iterator[str]:
-    """Says how sure the lead of the best label is over each other label."""
+    """Says which labels the best one is better than, tied with and undecided against; or why no difference is
+    established."""
     if len(ranking.labels) == 1:
         return
     if not ranking.best:
@@ -192,13 +197,14 @@ def beside_best(ranking: TableRanking) -> Iterator[str]:
 
 
 def corrected_for(ranking: TableRanking) -> str:
+    """Returns a remark that p-values are corrected for all pairs of the table, in brackets; "" for one pair."""
     count = len(ranking.pairs)
     return f" (p corrected for all {count} pairs)" if count > 1 else ""
 
 
 def settling(verdict: Verdict) -> str:
     """Says how many seeds or items would show a difference between two labels, or a tie; "" where this was not
-    computed."""
+    computed. The verdict is an open one."""
     found = verdict.decision
     if not found or found.detectable is None:
         return ""
@@ -243,7 +249,8 @@ def beside_full(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Ite
 
 
 def forgetting(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
-    """Says which label forgets least and most, and which are likely on the Pareto front of learning and forgetting."""
+    """Says which label forgets least and most on the first retained task, of the rows that learned, and which are
+    likely on the Pareto front of learning and forgetting; nothing where no change is known."""
     first = block.retain[0] if block.retain else ""
     kept = [row for row in rows if row.learned and row.n_train and first and loss_of(row, first) is not None]
     if not kept:
@@ -280,6 +287,7 @@ def costs(rows: Sequence[Row], ranking: TableRanking) -> Iterator[str]:
 
 
 def row_text(row: Row, value: str, unit: str = "") -> str:
+    """Returns a row's label and a value of it, with its unit, as text."""
     return f"{row.label} {value} {unit}".rstrip()
 
 
@@ -290,8 +298,8 @@ def and_(names: Iterable[str]) -> str:
 
 
 def cheapest(rows: Sequence[Row], cost: str) -> list[Row]:
-    """Returns the rows with the least of a cost: the least mean, and all rows that are not shown to have more (p-values
-    corrected by Holm). Empty where that is every row.
+    """Returns the rows with the least of a cost (a key of `Row.by_seed`): the least mean, and all rows that are not
+    shown to have more (p-values corrected by Holm). Empty where that is every row.
 
     A single seed says nothing of others: rows measured under one seed are left out, and nothing is returned where such
     a row has the least. The size of what is shipped is exact, so one seed is enough for it.
@@ -314,7 +322,8 @@ def cheapest(rows: Sequence[Row], cost: str) -> list[Row]:
 
 
 def spoilt(block: Block, rows: Sequence[Row]) -> Iterator[str]:
-    """Says how each label's score changes with other data of the same size, the label that loses least first."""
+    """Says how the score of each label in `rows`, those of clean data, changes with spoilt data of the same size: a
+    sentence for each quality, the label that loses least first."""
     clean = {row.label: row for row in rows}
     n_train = max(row.n_train for row in rows)
     for condition in block.conditions[1:]:
@@ -344,11 +353,13 @@ def loss_of(row: Row, task: str) -> float | None:
 
 
 def change(row: Row, task: str) -> str:
+    """Returns a row's change on a retained task against the base model as text; "n/a" where it has no estimate."""
     estimate = row.retained.get(task)
     return number(estimate.gain, digits_of(estimate.metric), signed=True) if estimate else NA
 
 
 def unit_of(row: Row, task: str) -> str:
+    """Returns the unit of a row's score on a retained task, with a blank before it; "" where it has none."""
     estimate = row.retained.get(task)
     unit = UNITS.get(estimate.metric, "") if estimate else ""
     return f" {unit}" if unit else ""

@@ -63,20 +63,24 @@ class Section:
         return ()
 
     def on_page(self, subject: Subject) -> Iterable[Element]:
+        """Returns the elements that the page shows: those of `elements`, unless a section overrides this."""
         return self.elements(subject)
 
     def in_markdown(self, subject: Subject) -> Iterable[Element]:
+        """Returns the elements that `report.md` shows: those of `elements`, unless a section overrides this."""
         return self.elements(subject)
 
     def on_terminal(self, subject: Subject) -> Iterable[Element]:
+        """Returns the elements that a terminal shows: those of `elements`, unless a section overrides this."""
         return self.elements(subject)
 
     def in_files(self, subject: Subject) -> Iterable[Element]:
-        """Returns the elements whose tables and plots are written as files beside the page."""
+        """Returns the elements whose tables and plots are written as files beside the page: those of `elements`, unless
+        a section overrides this."""
         return self.elements(subject)
 
     def footnotes(self, report: Report) -> Iterable[Footnote]:
-        """Explains the marks and columns of this section that occur in the report."""
+        """Returns footnotes on those marks and columns of this section that occur in the report."""
         return ()
 
     def elements_in(self, form: Form, subject: Subject) -> tuple[Element, ...]:

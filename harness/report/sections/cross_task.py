@@ -61,7 +61,8 @@ class CrossTask(Section):
 
 @dataclass(frozen=True)
 class TaskComparison:
-    """The labels that finished every task at one data size; `scores` maps each label to an array [seeds, tasks]."""
+    """The comparison of the labels that finished every task at one data size; `scores` maps each label to an array
+    [seeds, tasks], `means` to its interquartile mean. `reference` is the label with the best one."""
 
     model: str
     n_train: int
@@ -77,6 +78,7 @@ class TaskComparison:
 
     @property
     def title(self) -> str:
+        """The model, its tasks, and the size and quality of the training data, as text."""
         size = f"{self.n_train} examples each" + f", {self.condition}" * bool(self.condition)
         return f"{self.model}: {', '.join(self.tasks)}; {size}"
 
@@ -109,8 +111,9 @@ def across(report: Report) -> tuple[TaskComparison, ...]:
 def compared(
     model: str, n_train: int, condition: str, metric: str, tasks: Sequence[str], cells: Sequence[CellRow]
 ) -> TaskComparison | None:
-    """Compares the labels of one model at one data size over `tasks`; None where fewer than two tasks or two labels are
-    left. Seeds beyond those that every task has are left out."""
+    """Compares the labels of one model at one data size by one metric over `tasks`, from its `cells` there; None where
+    fewer than two tasks or two labels are left. Labels without a score on every task, and a label's seeds beyond those
+    that each of its tasks has, are left out."""
     import numpy
 
     table: dict[str, dict[str, list[float]]] = {}
@@ -143,6 +146,7 @@ def compared(
 
 
 def headers(one: TaskComparison) -> list[str]:
+    """Returns the headers of the table of one comparison, in the order of `lines`."""
     return ["method", "mean rank", "group", f"IQM {one.metric}", "95%", f"beats {one.reference}"]
 
 
@@ -170,7 +174,8 @@ def lines(one: TaskComparison) -> list[list[str]]:
 
 
 def groups(ranking: Ranking, labels: Sequence[str]) -> Mapping[str, str]:
-    """Returns label -> the letters of the groups that hold it."""
+    """Returns label -> the letters of the groups that hold it; labels that share a letter do not differ in mean rank. A
+    label in no group is left out. `labels` are in the order of the ranking's indices."""
     found: dict[str, str] = {}
     for place, group in enumerate(ranking.groups):
         letter = string.ascii_lowercase[place % 26]
@@ -195,7 +200,7 @@ def sentence(one: TaskComparison) -> str:
 
 
 def chart(one: TaskComparison) -> alt.Chart:
-    """Draws performance profiles: the share of runs that score above each threshold."""
+    """Draws the performance profile of each label: the share of its runs that score above each threshold."""
     import altair as alt
     import numpy
 

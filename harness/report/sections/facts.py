@@ -57,8 +57,8 @@ def header(fact: str, unit: str) -> str:
 
 
 def text(row: Row, fact: str, unit: Unit) -> str:
-    """Returns the text of a row's fact, with a mark where it was disturbed; "" where the row has
-    none."""
+    """Returns the text of a row's fact, marked where the row was disturbed and such a fact then says little; "" where
+    the row has none. `unit` is (unit, whether more is better)."""
     if fact not in row.facts:
         return ""
     return bare_quantity(row.facts[fact], unit[0]) + disturbed(row) * CostKind(fact, *unit).disturbed

@@ -21,10 +21,12 @@ class Footnotes(Section):
         yield from footnotes(subject.report)
 
     def on_terminal(self, subject: Subject) -> Iterator[Element]:
+        """Yields which columns were left out for lack of width, then the footnotes."""
         yield LeftOut()
         yield from self.elements(subject)
 
     def in_files(self, subject: Subject) -> tuple[()]:
+        """Returns nothing: footnotes have no files."""
         return ()
 
 

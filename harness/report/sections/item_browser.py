@@ -50,7 +50,8 @@ class Scored(TypedDict, total=False):
 
 
 class Explorer(TypedDict):
-    """The answers of all labels of a block: `docs` are pairs of text and target."""
+    """The items of a block with the answers of all its labels: `docs` are pairs of text and target, `answers` all
+    different answers, `higher` whether a higher score is better."""
 
     task: str
     model: str
@@ -62,7 +63,7 @@ class Explorer(TypedDict):
 
 
 class PageVerdicts(TypedDict):
-    """The verdicts of one table, as the page's script reads them."""
+    """The verdicts of one table, as the page's script reads them; see `verdicts` for the fields."""
 
     n: int
     condition: str
@@ -84,6 +85,7 @@ class ItemBrowser(Section):
     forms = frozenset({"page", "files"})
 
     def in_files(self, subject: Subject) -> Iterator[TextTable]:
+        """Yields a table of the verdicts on all pairs, for each table in which labels were compared."""
         block = subject.block
         for n_train, condition in block.tables:
             pairs = block.ranking(n_train, condition).pairs
@@ -96,6 +98,8 @@ class ItemBrowser(Section):
                 )
 
     def on_page(self, subject: Subject) -> Iterator[Custom]:
+        """Yields the control that compares two labels and lists their items; nothing where fewer than two labels were
+        compared."""
         block = subject.block
         if not any(len(block.ranking(*point).labels) > 1 for point in block.tables):
             return
@@ -120,6 +124,7 @@ class ItemBrowser(Section):
 
 
 def verdict_texts(verdict: Verdict) -> list[str]:
+    """Returns the texts of one verdict's row, in the order of `VERDICTS`; "" for figures that it does not have."""
     found = verdict.decision
     figures: list[float | None] = [None] * 7
     if found:
@@ -134,7 +139,8 @@ def explorer(report: Report, block: Block) -> Explorer | None:
 
     `docs` are text and target of each document, `answers` all that was said, and `rows`, for each label × size, its
     score on every document (`right`: how many of its `seeds`, or `values`: the mean) and what its first seed `said`.
-    Untrained rows come first, then the largest size; where there are too many rows the last are left out.
+    Untrained rows come first, then the largest size; where there are too many rows the last are left out. So are labels
+    that were scored on other items, or have values that are not finite.
     """
     groups: dict[tuple[int, str, str], list[CellRow]] = {}
     for cell in report.cells:
@@ -183,13 +189,15 @@ def scored(seeds: Sequence[Sequence[float]]) -> Scored:
 
 
 def shortened(text: str) -> str:
+    """Returns a text, cut to `MOST_TEXT` characters."""
     return text if len(text) <= MOST_TEXT else text[:MOST_TEXT].rstrip() + " …"
 
 
 def verdicts(block: Block) -> list[PageVerdicts]:
-    """Returns all verdicts of each table, for the page: `labels`, whether their seeds are `known`, why others are
-    `missing`, `remarks` on what tuned labels stand for, by label, and `pairs`, each [place of a in `labels`, place of
-    b, verdict, effect, low, high, p]."""
+    """Returns the verdicts of each table, for the page. `n` and `condition` are its size and quality; `labels` those
+    that were compared; `known` is False where every pair has a label that was not repeated with seeds; `missing` says
+    why others are not compared; `remarks` say what tuned labels stand for, by label; `pairs` are [place of a in
+    `labels`, place of b, verdict, effect, low, high, p]."""
     found: list[PageVerdicts] = []
     for n_train, condition in block.tables:
         ranking = block.ranking(n_train, condition)

@@ -65,9 +65,11 @@ class Leaderboard(Section):
             )
 
     def on_page(self, subject: Subject) -> Iterator[Custom]:
+        """Yields one table of all rows of the block, to sort and to filter."""
         yield Custom("leaderboard.html.jinja", {"block": subject.block, "board": board(subject.block)})
 
     def on_terminal(self, subject: Subject) -> Iterator[TextTable]:
+        """Yields the same tables without what is for files; a narrow terminal drops the columns of `SPARE`."""
         block = subject.block
         for n_train, condition in block.tables:
             rows = block.at(n_train, condition)
@@ -124,11 +126,12 @@ class Leaderboard(Section):
 
 
 def row_style(row: Row) -> RowStyle:
+    """Returns the style of a row: "soft" for an untrained one, "bad" for one without a finished cell."""
     return "soft" if not row.n_train else "" if row.seeds else "bad"
 
 
 def full_texts(block: Block, row: Row) -> list[str]:
-    """Returns a row's texts; a row without a score shows the reason in its place."""
+    """Returns a row's texts; a row without a finished cell shows why it has none in place of its score."""
     found = texts(block, row)
     return [*found[:2], problem(row) or found[2], *found[3:]]
 
@@ -158,7 +161,8 @@ def numbers(block: Block, rows: Sequence[Row]) -> tuple[list[str], list[list[Val
 
 @dataclass(frozen=True)
 class BoardCell:
-    """A cell of the page's leaderboard: its text, the value that it is sorted by, and its look."""
+    """A cell of the page's leaderboard: its text, and the value that it is sorted by. `css` is a class of the style
+    sheet, `drawn` an SVG to put beside the text, `span` how many columns it covers where that is not one."""
 
     text: str
     value: float | str | None = None
@@ -169,7 +173,8 @@ class BoardCell:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A row of the page's leaderboard, with the values that it is filtered by."""
+    """A row of the page's leaderboard, with the values that it is filtered by: `n` is the number of training examples
+    ("" for none), `search` the text that a search looks through."""
 
     n: int | str
     condition: str
@@ -229,8 +234,8 @@ def board(block: Block) -> Board:
 
 
 def board_cells(block: Block, row: Row, shown: Sequence[Column], span: tuple[float, float]) -> list[BoardCell]:
-    """Returns the cells of one row. A row without a finished cell has its name and, across the other columns, the
-    reason."""
+    """Returns the cells of one row, one for each column in `shown`; `span` are the ends of the scale on which scores
+    are drawn. A row without a finished cell has its name and, across the other columns, why it has none."""
 
     def cell(column: Column) -> BoardCell:
         value = column.value(row)

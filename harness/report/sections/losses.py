@@ -29,7 +29,7 @@ class Losses(Section):
 
 
 def caption(block: Block) -> str:
-    """Explains the curves, and names the labels that have none."""
+    """Explains the curves of the training loss in words, and names the labels that have none."""
     said = (
         "Cross-entropy of the training answers, without penalties and other terms of a loss. "
         "Mean over finished seeds, running mean of five steps."
@@ -76,11 +76,13 @@ def losses(block: Block) -> alt.FacetChart | None:
 
 
 def facet_title(n_train: int, condition: str) -> str:
+    """Returns the title of the small plot of one data size and quality."""
     return f"{n_train} examples" + (f", {condition}" if condition else "")
 
 
 def smooth(curve: list[tuple[int, float]], width: int = 5) -> list[tuple[int, float]]:
-    """Returns a running mean over the last `width` steps: single batches of eight are too noisy to read."""
+    """Returns (step, running mean of the losses of the last `width` points up to it) for each point (step, loss) of a
+    curve: single batches are too noisy to read."""
     return [
         (step, sum(loss for _, loss in curve[max(0, place - width + 1) : place + 1]) / min(place + 1, width))
         for place, (step, _) in enumerate(curve)

@@ -58,7 +58,8 @@ class MachineSpeed(Section):
 
 
 def off_lines(cells: Sequence[CellSpeed]) -> list[list[str]]:
-    """Returns a row of texts for each cell in which the speed was off, the farthest first."""
+    """Returns the texts (key, speed before, speed after, how far off) of each cell in which the machine's speed was
+    off, the farthest first."""
     return [
         [
             cell.key,
@@ -70,8 +71,8 @@ def off_lines(cells: Sequence[CellSpeed]) -> list[list[str]]:
 
 
 def chart(cells: Sequence[CellSpeed]) -> alt.LayerChart:
-    """Draws each cell's speed before and after it, in per cent of the median of the run, in the order in which the
-    cells started."""
+    """Draws the machine's speed before and after each cell, in per cent of the median of the run, in the order in which
+    the cells started. Cells that shared their device are left out."""
     import altair as alt
 
     usual = usual_speeds(cells)

@@ -42,15 +42,18 @@ class MatchedScore(Section):
 
 
 def title_of(matched: MatchedRetention) -> str:
+    """Returns the title of a table, with the score at which the labels are compared."""
     return f"Retention at matched task score ({matched.metric} {number(matched.target, digits_of(matched.metric))})"
 
 
 def headers(block: Block) -> list[str]:
+    """Returns the headers of a block's table: the label, its seeds, its step, and each retained task."""
     return ["method", "seeds", "step", *(f"Δ {task}" + unit(block, task) for task in block.retain)]
 
 
 def lines(block: Block, matched: MatchedRetention) -> list[list[str]]:
-    """Returns a line of texts for each label with a curve, in the order of `headers`."""
+    """Returns a line of texts for each label with a curve, in the order of `headers`; a label that never reached the
+    target shows its best score instead."""
     texts = []
     for one in matched.matches:
         if one.step is None:
@@ -63,7 +66,8 @@ def lines(block: Block, matched: MatchedRetention) -> list[list[str]]:
 
 
 def interpolated(block: Block, task: str, change: MatchedChange | None) -> str:
-    """Formats a mean and the standard deviation between seeds, such as "−0.105 (0.012)"; "n/a" without a change."""
+    """Formats the change on a retained task, its mean and its standard deviation between seeds, such as "−0.105
+    (0.012)"; "n/a" without a change."""
     if change is None:
         return NA
     metric = next((estimate.metric for row in block.rows if (estimate := row.retained.get(task))), "")

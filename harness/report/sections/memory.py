@@ -37,7 +37,8 @@ class Memory(Section):
 
 
 def columns(block: Block) -> list[str]:
-    """Returns the headers of a block's table; empty where nothing was predicted."""
+    """Returns the headers of a block's table: one for each phase with a prediction; empty where nothing was
+    predicted."""
     found = [phase for phase in (*ADDED, PEAK) if any(phase in row.memory for row in block.rows)]
     return ["method", "examples", *found] if found else []
 
@@ -52,6 +53,8 @@ def lines(block: Block) -> list[list[str]]:
 
 
 def text(row: Row, phase: str) -> str:
+    """Returns a row's predicted and measured memory of a phase with their ratio, as text; "" where one of them is not
+    known."""
     if phase not in row.memory:
         return ""
     predicted, measured = row.memory[phase]

@@ -30,6 +30,7 @@ class Reproduce(Section):
             yield Text(f"Run {run.run_id} on {device}, commit {environment['commit'][:12]}{dirty}.")
 
     def on_page(self, subject: Subject) -> Iterator[Element]:
+        """Yields the command, then the run, its environment and the version of every package."""
         run = subject.report.run
         packages = run.environment.get("packages", {})
         yield Code(f"make bench SUITE={run.suite}")

@@ -28,17 +28,19 @@ class SelfChecks(Section):
             yield TextTable(checks.title, HEADERS, [texts for texts, _ in checks.rows])
 
     def on_page(self, subject: Subject) -> Iterator[Element]:
+        """Yields the summary, and the tables with failed checks marked."""
         yield Text(summary(subject.report), "note")
         yield Custom("self_checks.html.jinja", {"headers": HEADERS, "tables": tables(subject.report)})
 
     def on_terminal(self, subject: Subject) -> Iterator[Element]:
+        """Yields the summary alone, in the colour of failures where a check failed."""
         passed = all(check.passed for check in subject.report.checks)
         yield Text(summary(subject.report), "note" if passed else "bad")
 
 
 @dataclass(frozen=True)
 class CheckTable:
-    """The checks on one base model: texts in the order of `HEADERS`, and whether each was passed."""
+    """The checks on one base model: for each its texts, in the order of `HEADERS`, and whether it was passed."""
 
     title: str
     rows: tuple[tuple[tuple[str, ...], bool], ...]
@@ -67,6 +69,7 @@ def tables(report: Report) -> list[CheckTable]:
 
 
 def texts(check: StoredCheck) -> tuple[str, ...]:
+    """Returns the texts of a check, in the order of `HEADERS`; "n/a" where it could not be done."""
     known = not math.isnan(check.measured)
     return (
         check.name.replace("_", " "),

@@ -58,6 +58,7 @@ class Tuning(Section):
             yield Text(NOTE, "note")
 
     def on_terminal(self, subject: Subject) -> Iterator[Element]:
+        """Yields the tables, and a warning for each best value at the end of its space; no plots."""
         report = subject.report
         for name, studies in groups(report.studies).items():
             yield table_of(name, studies, report)
@@ -66,13 +67,14 @@ class Tuning(Section):
 
 
 def table_of(name: str, studies: Sequence[StoredStudy], report: Report) -> TextTable:
-    """Makes a table of one group of studies."""
+    """Makes the table of one group of studies, those that may be compared; `name` is its title."""
     rows = lines(studies, report)
     return TextTable(name, headers(studies), rows, file=("tuning", name), spare=SPARE, css="tuning")
 
 
 def labels_of(study: StoredStudy, report: Report) -> list[str]:
-    """Returns the labels of a study's block in the suite's order, which gives each label its colour."""
+    """Returns the labels of the block that a study belongs to, in the suite's order, which gives each label its
+    colour."""
     blocks = (block for block in report.blocks if (block.task, block.model) == (study.task, study.model))
     return list(dict.fromkeys(row.label for block in blocks for row in block.rows))
 
@@ -98,14 +100,15 @@ def headers(studies: Sequence[StoredStudy]) -> list[str]:
 
 
 def budgets_of(studies: Sequence[StoredStudy]) -> list[int]:
-    """Returns the numbers of trials for which the expected best is shown: a quarter and a half of them."""
+    """Returns the numbers of trials for which the expected best is shown: a quarter and a half of the trials of the
+    longest study, the smaller first."""
     most = max((len(study.trials) for study in studies), default=0)
     return sorted({k for k in (max(1, most // 4), max(1, most // 2)) if k < most})
 
 
 def lines(studies: Sequence[StoredStudy], report: Report | None = None) -> list[list[str]]:
-    """Returns the texts of the table's rows, the best label first, with all its studies. `report` holds the scores of
-    the final cells."""
+    """Returns the texts of the table's rows, one for each study: the label with the best trial first, with all its
+    studies. `report` holds the scores of the final cells; without one the test scores are "n/a"."""
     full = full_rate(studies)
     best = {
         label: max(merit(study.best) if study.best else float("-inf") for study in its)
@@ -138,8 +141,8 @@ def study_names(studies: Sequence[StoredStudy]) -> dict[str, str]:
 
 
 def tested(study: StoredStudy, report: Report | None) -> str:
-    """Returns the test score of the cells that a study chose for, over their seeds, as text. Where the label has no
-    other study, it is the score of the label, which counts seeds that ended badly."""
+    """Returns the test score of the cells that a study chose for, over their seeds, as text; "n/a" where there is none.
+    Where the label has no other study, it is the score of the label, which counts seeds that ended badly."""
     if report is None:
         return NA
     rows = [
@@ -168,7 +171,9 @@ def full_rate(studies: Sequence[StoredStudy]) -> float | None:
 def line(
     study: StoredStudy, test: str, full: float | None, rated: bool, several: bool, budgets: Sequence[int]
 ) -> list[str]:
-    """Returns the texts of one study's row but for its name; `test` is its test score as text."""
+    """Returns the texts of one study's row but for its name. `test` is its test score as text, `full` the learning rate
+    found for training all weights, if any. `rated`: some study of the table searched a learning rate; `several`: some
+    study has several goals; `budgets` are the numbers of trials to give the expected best of."""
     digits = digits_of(study.metric)
     default, best = study.trials[0] if study.trials else None, study.best
     told = [number(trial.value, digits) if trial and trial.value is not None else NA for trial in (default, best)]
@@ -223,7 +228,8 @@ def notes(study: StoredStudy) -> list[str]:
 
 
 def warnings(studies: Sequence[StoredStudy]) -> list[str]:
-    """Returns a sentence for each best value that lies at the end of its space, so that a better one may lie beyond."""
+    """Returns a sentence for each setting whose best value lies at an end of the range that a study searched, so that a
+    better one may lie beyond."""
     names = {digest: name for its in groups(studies).values() for digest, name in study_names(its).items()}
     return [
         f"{names[study.study_digest]} ({study.task}, {study.n_train} examples): the best {name} tried, "
@@ -246,6 +252,7 @@ def rate_of(study: StoredStudy) -> float | None:
 
 
 def merit(trial: StoredTrial) -> float:
+    """Returns a trial's score by its first goal, signed so that more is better; -inf where it has none."""
     return trial.merits[0] if trial.merits else float("-inf")
 
 
@@ -301,7 +308,8 @@ def curves(studies: Sequence[StoredStudy], every: Sequence[str] = ()) -> alt.HCo
 
 
 def so_far(studies: Sequence[StoredStudy]) -> Iterator[dict[str, object]]:
-    """Yields the best value after each trial of each study, with the seconds that all its trials until then took."""
+    """Yields for each study, after each of its trials, the value of its best finished trial so far ("best") and the
+    seconds that all its trials until then took; nothing before one has finished."""
     for study in studies:
         seconds, best = 0.0, None
         for trial in study.trials:
