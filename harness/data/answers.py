@@ -39,8 +39,8 @@ def delimiter_of(task: Task, document: Document, chat: bool = False) -> str:
 
 
 def answer_of(task: Task, document: Document) -> str:
-    """Return the right answer of a document whose answer is written. Raises TaskError where it is a list of answers or,
-    in a task of generated text with `doc_to_choice`, no number of a choice."""
+    """Return the right answer of a document whose answer is written. Raises TaskError where it is missing, a list of
+    answers or, in a task of generated text with `doc_to_choice`, no number of a choice."""
     target = task.doc_to_target(document)
     if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
         choices = task.doc_to_choice(document)
@@ -52,6 +52,8 @@ def answer_of(task: Task, document: Document) -> str:
         target = choices[target]
     if isinstance(target, list):
         raise TaskError(f"a target is a list ({len(target)} answers), so there is no one answer to learn.")
+    if target is None:
+        raise TaskError("doc_to_target is empty (None) for a document: there is no answer to learn or to be scored by.")
     return str(target)
 
 

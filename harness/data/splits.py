@@ -393,9 +393,11 @@ def interleave(documents: list[Document], label: str, salt: str = "") -> list[Do
 
 
 def check_columns(documents: list[Document], wanted: Iterable[str]) -> None:
-    """Raise TaskError where there are no documents, or where the first lacks one of the `wanted` columns."""
+    """Raise TaskError where there are no documents, or where one of them lacks one of the `wanted` columns."""
     if not documents:
         raise TaskError("the source holds no documents")
     for column in wanted:
-        if column not in documents[0]:
-            raise TaskError(unknown("column", column, documents[0]))
+        lacking = next((place for place, document in enumerate(documents) if column not in document), None)
+        if lacking is not None:
+            where = "" if lacking == 0 else f"document {lacking + 1} of {len(documents)}: "
+            raise TaskError(where + unknown("column", column, documents[lacking]))

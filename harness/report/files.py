@@ -82,6 +82,10 @@ class FileNames:
         name = slug("-".join(filter(None, parts)))
         if name.lower() in self.given or not name or len(name) > LONGEST:
             name = f"{name[:LONGEST]}-{digest(list(parts))[:8]}".lstrip("-")
+            times = 2
+            while name.lower() in self.given:  # the same parts for the third time
+                name = f"{name[:LONGEST]}-{digest([*parts, times])[:8]}"
+                times += 1
         self.given.add(name.lower())
         return name
 

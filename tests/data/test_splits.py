@@ -79,6 +79,12 @@ def test_unknown_column(project: Path) -> None:
         splits.documents("file:colours.csv", label="color", base=str(project / "suites" / "tasks"))
 
 
+def test_a_column_that_only_later_documents_lack_is_named_with_the_first_of_them() -> None:
+    documents = [{"text": "a", "colour": "red"}, {"text": "b", "color": "red"}]
+    with pytest.raises(TaskError, match="document 2 of 2: unknown column 'colour'. Did you mean 'color'?"):
+        splits.check_columns(documents, ["text", "colour"])
+
+
 # --- facts ---
 
 NAMES = ["Ann Abel", "Bob Boyd", "Cat Carr", "Dan Dahl", "Eve Ekman", "Flo Finn"]
