@@ -91,7 +91,8 @@ def target_of(curves: Sequence[Curve]) -> float | None:
 
 
 def match(label: str, curve: Curve, target: float) -> Match:
-    """Reads a label's step and changes off where its mean curve first reaches the target."""
+    """Returns the step at which a label's mean curve first reaches the `target` score, and how much the retained tasks
+    have changed there; step None and no changes where it never does."""
     place = crossing([signed(score, curve) for score in curve.scores], signed(target, curve))
     best = max(curve.scores, key=lambda score: signed(score, curve))
     if place is None:

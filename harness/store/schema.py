@@ -79,14 +79,14 @@ def what_shared_the_machine(connection: duckdb.DuckDBPyConnection) -> None:
 
 @migration
 def what_is_put_beside_a_method(connection: duckdb.DuckDBPyConnection) -> None:
-    """Add the objectives and the curriculum of a cell."""
+    """Add the columns of a cell's objectives and curriculum to the table `cells`."""
     connection.execute("ALTER TABLE cells ADD COLUMN objectives JSON")
     connection.execute("ALTER TABLE cells ADD COLUMN curriculum JSON")
 
 
 @migration
 def how_data_was_chosen_and_spoilt(connection: duckdb.DuckDBPyConnection) -> None:
-    """Add the quality of a cell's training data."""
+    """Add the column of the quality of a cell's training data to the tables `cells` and `members`."""
     connection.execute("ALTER TABLE cells ADD COLUMN data JSON")
     connection.execute("ALTER TABLE members ADD COLUMN data JSON")  # of cells that have not run there is no other trace
 

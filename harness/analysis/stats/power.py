@@ -33,7 +33,7 @@ class Parts:
     `item` is the variance of true differences between items (method x item), `seed` that of a method's expected score
     between its seeds, `residual` that of single answers between seeds beyond it. `varying` is how many of the two
     methods vary with their seed (0 to 2). `bounded`: the values that were compared lie between 0 and 1. Where items
-    come in clusters, a cluster stands for an item here, and is worth as many independent `answers`.
+    come in clusters, a cluster stands for an item here; `answers` is how many independent answers one is worth.
     """
 
     item: float
