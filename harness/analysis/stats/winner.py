@@ -123,8 +123,8 @@ def unseen_loss(
     lower end of its interval; 0 where its own seeds show some, or it has none. `errors` [draws] are those that the
     lower end allows for already, `floor` is as in `leads`.
 
-    Where no seed of the table fell, the lower end allows for errors and falls together, with twice the chance that the
-    truth lies below; where one fell, for those in addition.
+    Where no seed of the table fell, the lower end allows for errors alone, or for errors and falls together with a
+    larger chance (`TOGETHER`) that the truth lies below, whichever is lower; where one fell, for falls in addition.
     """
     import numpy
 
@@ -138,4 +138,4 @@ def unseen_loss(
     if any(counts):
         return depth * float(numpy.quantile(random.beta(SEEN, own.size, DRAWS), LIKELY))
     losses = depth * random.beta(UNSEEN, own.size, DRAWS)
-    return float(numpy.quantile(errors + losses, 1 - TOGETHER) - numpy.quantile(errors, 1 - BELOW))
+    return max(float(numpy.quantile(errors + losses, 1 - TOGETHER) - numpy.quantile(errors, 1 - BELOW)), 0.0)
