@@ -43,6 +43,7 @@ from harness.data.tasks import (
     unlearnable,
     wrong_answers,
 )
+from harness.data.yaml_limits import compose_yaml
 
 __all__ = [
     "CLEAN",
@@ -68,6 +69,7 @@ __all__ = [
     "cache_root",
     "cluster_column",
     "cluster_of",
+    "compose_yaml",
     "cut_left",
     "data_files",
     "definition_files",

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from harness.architecture import read_network
 from harness.data import sources
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
+from harness.data.yaml_limits import compose_yaml
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import digest
 
@@ -225,8 +226,10 @@ def yaml_without_functions(path: Path) -> object:
         pass
 
     Loader.add_constructor("!function", lambda loader, node: str(node.value))
+    text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        return yaml.load(path.read_text(encoding="utf-8", errors="replace"), Loader=Loader)
+        compose_yaml(text, Loader)
+        return yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 
@@ -308,7 +311,9 @@ def load_catalog(root: Path) -> Catalog:
     path = root / "suites" / "models.yaml"
     if path.exists():
         try:
-            listed = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            text = path.read_text(encoding="utf-8")
+            compose_yaml(text)
+            listed = yaml.safe_load(text) or {}
             for name, row in listed.items():
                 known = {key: value for key, value in row.items() if key not in ("source", "sha256")}
                 models[name] = ModelEntry(
