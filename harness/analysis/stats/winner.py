@@ -34,7 +34,7 @@ BELOW, ABOVE = 0.04, 0.03  # chances that the truth lies beyond an end, where se
 ALONE = (1 - LEVEL) / 2
 RIVAL = 3.0  # a method this many standard errors of the difference below the chosen one was no rival
 LEAST_DRAWS = 40  # simulated tables in which the chosen one is chosen again, for its own luck to be known
-TOGETHER = 0.2  # chance that the truth lies below, of errors and falls together: falls get more room than they take
+TOGETHER = 0.12  # chance that the truth lies below, of errors and falls together: falls get more room than they take
 LIKELY = 0.9  # quantile of the share of seeds that may fall unseen
 
 
