@@ -23,7 +23,9 @@ import shutil
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.errors import FullDisk, StoreError
 from harness.records import JOB, CellResult, Job
@@ -116,23 +118,33 @@ def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
             yield path
 
 
+def read_json(path: Path) -> Any:
+    """Read a file of JSON. Raises OSError where it cannot be read, and ValueError where it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_result(folder: Path) -> CellResult:
     """Read the result in an attempt's folder.
 
-    Raises OSError where there is none, and KeyError, TypeError or ValueError for a file that tunebench did not write.
+    Raises OSError where there is none, and ValueError for a file that tunebench did not write: it says what is wrong.
     """
-    return CellResult.from_json(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    return CellResult.from_json(read_json(folder / RESULT))
 
 
 def write_result(folder: Path, result: CellResult) -> None:
     """Write the result into an attempt's folder. Raises FullDisk, or another OSError."""
+    reason = result.reason.encode("utf-8", "backslashreplace").decode()  # an error's text may hold lone surrogates
+    result = replace(result, reason=reason)
     write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
 
 
 def read_job(folder: Path) -> Job:
-    """Read the job in an attempt's folder. Raises OSError where there is none, and ValueError or TypeError for another
-    version's."""
-    return Job.from_json(json.loads((folder / JOB).read_text(encoding="utf-8")))
+    """Read the job in an attempt's folder. Raises OSError where there is none, and ValueError for a damaged one or
+    another version's."""
+    return Job.from_json(read_json(folder / JOB))
 
 
 def write_job(folder: Path, job: Job) -> None:
@@ -169,10 +181,16 @@ def clear(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def says_full(error: BaseException | None) -> bool:
+    """Returns whether an error says that a disk is full. (Libraries have their own error classes.)"""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(
+        text in str(error) for text in ("No space left on device", "Disk quota exceeded")
+    )
+
+
 def is_full(folder: Path, error: BaseException | None = None) -> bool:
-    """Returns whether the disk of `folder` is full (less than 1 MiB is free), or `error` says that a disk was.
-    (Libraries have their own error classes.)"""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+    """Returns whether the disk of `folder` is full (less than 1 MiB is free), or `error` says that a disk was."""
+    if says_full(error):
         return True
     try:
         return shutil.disk_usage(folder).free < LEAST_FREE
