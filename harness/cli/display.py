@@ -34,14 +34,17 @@ def show_table(
     """Prints rows under their columns; the columns named in `right` hold figures and are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=Text(title, style="table.title"), title_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
     for column in columns:
         # Readers copy names and compare figures, so neither is ever wrapped.
         narrow = column in ("cell", "key", "label", "method", "model", "task", *right)
         table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=narrow)
     for row in rows:
-        table.add_row(*[str(value) for value in row])
+        table.add_row(*[Text(str(value)) for value in row])  # a reason such as "[/path]" is no markup
     Console().print(table)
 
 
@@ -188,7 +191,7 @@ def table(progress: Progress, elapsed: float) -> Group:
         shown.add_column(name, justify="left" if name in ("cell", "state") else "right", no_wrap=name == "cell")
     for running in progress.running[:MOST_ROWS]:
         news = running.events()
-        step = f"{news['step']}/{news['steps']}" if "step" in news else ""
+        step = f"{news['step']}/{news['steps']}" if "step" in news and "steps" in news else ""
         loss = f"{news['loss']:.3f}" if "loss" in news else ""
         shown.add_row(running.cell.key, news.get("phase", "start"), step, loss, f"{running.seconds:.0f}")
     if len(progress.running) > MOST_ROWS:
@@ -244,7 +247,7 @@ def show_status(status: LiveStatus) -> None:
     if status.running:
         rows = []
         for row in status.running:
-            step = f"{row['step']}/{row['steps']}" if "step" in row else ""
+            step = f"{row['step']}/{row['steps']}" if "step" in row and "steps" in row else ""
             loss = f"{row['loss']:.3f}" if "loss" in row else ""
             memory = f"{row['rss_bytes'] / 2**30:.2f} GiB" if row["rss_bytes"] else ""
             rows.append([row["key"], row["device"], row.get("phase", "start"), step, loss, memory])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from harness.errors import DamagedStore
 from harness.execute.durations import Durations
 from harness.execute.queue import NEEDS, TO_DO
 from harness.plan import Plan
-from harness.records import CellResult, RunRecord, Status
+from harness.records import CellResult, RunRecord, Status, read_record
 from harness.store import Store, files
 
 HEAD_BYTES = 1 << 16  # of a run's record: its long list of cells comes last
@@ -98,8 +99,11 @@ def weights_are_whole(folder: Path) -> bool:
     if not weights.is_dir():
         return False
     size = sum(path.stat().st_size for path in weights.rglob("*") if path.is_file())
-    facts = json.loads((folder / files.RESULT).read_text())["facts"]
-    return all(fact["value"] == size for fact in facts if fact["name"] == "artifact_bytes")
+    try:
+        facts = files.read_result(folder).facts
+    except (OSError, ValueError):
+        return False  # it was damaged since it was taken in
+    return all(fact.value == size for fact in facts if fact.name == "artifact_bytes")
 
 
 def mend(store: Store) -> list[str]:
@@ -123,10 +127,14 @@ def mend(store: Store) -> list[str]:
             files.clear(folder)
             close_attempt(folder)
     for path in store.folder.glob("runs/*.json"):
-        with path.open("rb") as file:
+        running = False
+        with suppress(OSError), path.open("rb") as file:
             running = b'"status":"running"' in file.read(HEAD_BYTES)
         if running:
-            record = json.loads(path.read_text())
+            try:
+                record = read_record(RunRecord, files.read_json(path))
+            except (OSError, ValueError):
+                continue  # a power cut truncated it; whoever takes in records complains of it
             write_run(path, record | {"status": str(Status.INTERRUPTED), "finished": now()})
     return complaints
 
@@ -137,7 +145,7 @@ def close_attempt(folder: Path) -> None:
     try:
         reason = "the command that ran it was killed"
         result = CellResult.of_job(folder.name, files.read_job(folder), Status.INTERRUPTED, reason, now())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began: there is nothing in it
         return
     files.write_result(folder, result)

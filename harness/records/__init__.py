@@ -9,7 +9,7 @@ from harness.records.cell import BEST_TRIAL, LARGEST_SEED, OBJECTIVES, STUDY, TR
 from harness.records.digests import RESULT_VERSION, canonical, digest
 from harness.records.job import JOB, EarlierTrial, Job
 from harness.records.json_object import JsonObject
-from harness.records.reading import read_record
+from harness.records.reading import Count, Moment, Name, Seconds, check_positive, read_record
 from harness.records.results import (
     FAILED_SEEDS,
     MARGIN,
@@ -57,6 +57,7 @@ __all__ = [
     "CellResult",
     "Check",
     "Checkpoint",
+    "Count",
     "EarlierTrial",
     "Environment",
     "Fact",
@@ -67,17 +68,21 @@ __all__ = [
     "Job",
     "JsonObject",
     "Member",
+    "Moment",
+    "Name",
     "Phase",
     "Role",
     "RunRecord",
     "RungScore",
     "Score",
+    "Seconds",
     "Status",
     "Step",
     "TrainSettings",
     "Trial",
     "bare_quantity",
     "canonical",
+    "check_positive",
     "digest",
     "quantity",
     "read_record",

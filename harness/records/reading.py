@@ -73,6 +73,12 @@ def check_not_negative(value: float, path: str) -> None:
         raise wrong(path, value, "a number of at least 0")
 
 
+def check_positive(value: float, path: str) -> None:
+    """Raise ValueError where a number is not above 0, is infinite or is NaN."""
+    if not 0 < value < math.inf:
+        raise wrong(path, value, "a number above 0")
+
+
 def check_seconds(value: float, path: str) -> None:
     """Raise ValueError where a number is no duration: negative, infinite or NaN."""
     if not 0 <= value < math.inf:

@@ -34,6 +34,8 @@ RESULT, ITEMS, EVENTS, LOG = "result.json", "items.parquet", "events.jsonl", "lo
 BESIDE = "beside.txt"  # keys of the cells that shared the machine, a line each
 INSTRUMENTS = "instruments"
 ORPHAN_SECONDS = 60.0
+RUN_LOCK, CELLS_LOCK = ".run.lock", ".cells.lock"
+LOCK_SECONDS = 0.5  # `status` holds the lock for a moment when it looks whether somebody does
 LEAST_FREE = 1 << 20  # bytes; with less, any error in writing is the disk's
 
 
@@ -222,8 +224,8 @@ def sole_writer(root: Path) -> Iterator[None]:
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".run.lock")
-        lock.acquire(timeout=0)
+        lock = FileLock(root / RUN_LOCK)
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise StoreError(
             f"another `tunebench` (pid {holder(root) or 'unknown'}) is writing to {root}. Wait for it, or name another "
@@ -233,8 +235,8 @@ def sole_writer(root: Path) -> Iterator[None]:
         raise StoreError(f"cannot write to the results folder {root}: {error.strerror}.") from error
     with lock:
         try:
+            write_atomically(root / ".run.pid", str(os.getpid()))
             wait_for_orphans(root)
-            (root / ".run.pid").write_text(str(os.getpid()))
         except OSError as error:
             raise StoreError(f"cannot write to the results folder {root}: {error.strerror}.") from error
         yield
@@ -248,10 +250,28 @@ def holder(root: Path) -> int | None:
         return None
 
 
+def is_held(root: Path) -> bool:
+    """Returns whether a command holds the results folder now. A pid does not tell: it may be in use again, or belong to
+    another machine."""
+    try:
+        handle = os.open(root / RUN_LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks: no command could have begun there
+    finally:
+        os.close(handle)
+    return False
+
+
 def hold_for_cell(root: Path) -> int:
     """Take the cells' shared lock, in a cell's process: while it lives, no other command begins to write to this
     results folder. Returns the open file's descriptor."""
-    handle = os.open(root / ".cells.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(root / CELLS_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     fcntl.flock(handle, fcntl.LOCK_SH)
     return handle
 
@@ -259,7 +279,7 @@ def hold_for_cell(root: Path) -> int:
 def wait_for_orphans(root: Path) -> None:
     """Wait until no cell of an earlier, killed command is alive in the results folder `root`. Raises StoreError after a
     minute."""
-    handle = os.open(root / ".cells.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(root / CELLS_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + ORPHAN_SECONDS
     try:
         while True:

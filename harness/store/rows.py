@@ -247,4 +247,5 @@ def insert_table(
         columns = ", ".join(f'"{name}"' for name in rows.column_names)
         connection.execute(f"{verb} INTO {table} ({columns}) SELECT {columns} FROM incoming")
     finally:
-        connection.unregister("incoming")
+        with suppress(Exception):  # refused after an error, which matters more; the next table takes its place
+            connection.unregister("incoming")

@@ -450,6 +450,17 @@ def test_a_copied_record_of_a_run_does_not_take_the_place_of_the_run(tmp_path: P
     assert "run-z.json is damaged (it is a copy of run-lora-0)" in complaint
 
 
+def test_a_record_of_a_run_that_names_a_cell_twice_is_left_out_alone(tmp_path: Path) -> None:
+    put(tmp_path, "lora", 0.5)
+    put(tmp_path, "full", 0.5)
+    path = tmp_path / "runs" / "run-lora-0.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "members": record["members"] * 2}))
+    (complaint,) = take_in(Store(tmp_path))
+    assert "run-lora-0.json cannot be stored (ConstraintException: " in complaint
+    assert len(dump(Store(tmp_path))["runs"]) == 1
+
+
 def test_an_error_that_is_not_of_the_database_does_not_call_it_damaged(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(tmp_path, "lora", 0.5)
