@@ -218,7 +218,7 @@ def sole_writer(root: Path) -> Iterator[None]:
     Two locks, because a command that was killed can leave cells behind for a moment: `.run.lock` is held by the
     command, `.cells.lock` is shared by its cells (`hold_for_cell`). Both are released by the system when their holder
     ends, however it ends. Raises StoreError where another command holds it (with its pid), where cells of a killed one
-    are still there after a minute, or where the folder cannot be written.
+    are still there after a minute, or where the folder cannot be written, and FullDisk where its disk is full.
     """
     from filelock import FileLock, Timeout
 
@@ -232,14 +232,21 @@ def sole_writer(root: Path) -> Iterator[None]:
             "folder with --results."
         ) from None
     except OSError as error:
-        raise StoreError(f"cannot write to the results folder {root}: {error.strerror}.") from error
+        raise unwritable(root, error) from error
     with lock:
         try:
             write_atomically(root / ".run.pid", str(os.getpid()))
             wait_for_orphans(root)
         except OSError as error:
-            raise StoreError(f"cannot write to the results folder {root}: {error.strerror}.") from error
+            raise unwritable(root, error) from error
         yield
+
+
+def unwritable(root: Path, error: OSError) -> StoreError:
+    """Returns the error for a results folder that cannot be written: FullDisk, or StoreError with the reason."""
+    if is_full(root, error):
+        return FullDisk(full_disk(root))
+    return StoreError(f"cannot write to the results folder {root}: {error.strerror}.")
 
 
 def holder(root: Path) -> int | None:
@@ -276,6 +283,19 @@ def hold_for_cell(root: Path) -> int:
     return handle
 
 
+def processes_with(path: Path) -> list[int]:
+    """Returns the pids of other processes of this machine that have a file open, as far as this user may see them."""
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            held = any(os.path.samefile(handle, path) for handle in folder.glob("fd/*") if handle.exists())
+        except OSError:
+            continue
+        if held and int(folder.name) != os.getpid():
+            pids.append(int(folder.name))
+    return sorted(pids)
+
+
 def wait_for_orphans(root: Path) -> None:
     """Wait until no cell of an earlier, killed command is alive in the results folder `root`. Raises StoreError after a
     minute."""
@@ -287,8 +307,12 @@ def wait_for_orphans(root: Path) -> None:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             if time.monotonic() > deadline:
+                pids = processes_with(root / CELLS_LOCK)
+                which = f"process {', '.join(map(str, pids))}" if pids else "a process of another machine or user"
+                end = f"end them: kill -9 {' '.join(map(str, pids))}" if pids else "end them there"
                 raise StoreError(
-                    f"cells of an earlier command are still running and write to {root}. Wait for them or end them."
+                    f"cells of an earlier command are still running and write to {root} ({which}). Wait for them, or "
+                    f"{end}"
                 )
             time.sleep(0.05)
     finally:
