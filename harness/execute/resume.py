@@ -36,16 +36,19 @@ class PlanState:
     ended: dict[str, Path] = field(default_factory=dict)
 
 
-def plan_state(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = frozenset()) -> PlanState:
+def plan_state(
+    plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = frozenset(), look_only: bool = False
+) -> PlanState:
     """Returns the state of a plan in an environment.
 
     A cell is "to do" when it has no attempt, or its newest one was interrupted, or its status is in `retry`, or a
     finished one is needed and its weights are gone, or it is not finished and one of its needs is to do, or it was
     skipped for a need that has been done since. `retry` are statuses ("done" too) whose cells run again; in a plan that
-    was narrowed to some cells, the finished ones that were not asked for are left as they are.
+    was narrowed to some cells, the finished ones that were not asked for are left as they are. With `look_only` the
+    results folder may be read-only (`Store.look`), and there are no complaints.
     """
-    with store.open() as connection:
-        complaints = store.ingest(connection)
+    with store.look() if look_only else store.open() as connection:
+        complaints = [] if look_only else store.ingest(connection)
         statuses = store.statuses(connection, env_digest)
         folders = store.finished(connection, env_digest)
         durations = Durations(store.seconds(connection))

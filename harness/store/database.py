@@ -10,11 +10,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from harness.errors import BusyStore, DamagedStore, FullDisk, StoreError
+from harness.errors import BusyStore, DamagedStore, FullDisk, NewerStore, StoreError
 from harness.store import files, ingest
 from harness.store.schema import MIGRATIONS, check_version, migrate, version_of
 
@@ -69,6 +69,37 @@ class Store:
         finally:
             connection.close()
 
+    @contextmanager
+    def look(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a connection for the length of a `with` block to look at all that the results folder holds. Where it may
+        be written, new results are taken in first; in a folder that is read-only or on a full disk, the database is
+        used as it is, or, where there is none of this version, one in memory that is made from the files.
+
+        Raises DamagedStore, NewerStore and BusyStore as `open` does.
+        """
+        import duckdb
+
+        for read_only in (False, True):
+            opened = ExitStack()
+            try:
+                connection = opened.enter_context(self.open(read_only))
+                if not read_only:
+                    self.ingest(connection)
+            except (DamagedStore, NewerStore, BusyStore):
+                raise
+            except (StoreError, duckdb.Error) as error:
+                opened.close()
+                if not isinstance(error, StoreError) and not files.is_full(self.folder, error):
+                    raise
+                continue
+            with opened:
+                yield connection
+            return
+        with duckdb.connect(":memory:") as connection:
+            migrate(connection)
+            self.ingest(connection)
+            yield connection
+
     def _connect(self, read_only: bool, patience: float) -> duckdb.DuckDBPyConnection:
         import duckdb
 
@@ -99,8 +130,14 @@ class Store:
         connection.execute("CHECKPOINT")
         connection.close()
         temporary = copy.with_suffix(".tmp")
-        shutil.copyfile(self.path, temporary)
-        files.settle(temporary, copy)
+        try:
+            shutil.copyfile(self.path, temporary)
+            files.settle(temporary, copy)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            if files.is_full(self.folder, error):
+                raise FullDisk(files.full_disk(self.folder)) from error
+            raise StoreError(f"cannot write to {copy}: {error.strerror}") from error
         return self._connect(False, patience)
 
     def _is_whole(self) -> bool:
@@ -164,14 +201,24 @@ class Store:
         """
         fresh = Store(self.folder, self.wait_seconds)
         fresh.path = self.folder / ".rebuild.duckdb"
-        for leftover in self.folder.glob(".rebuild.duckdb*"):
-            leftover.unlink()
-        with fresh.open() as connection:
-            complaints = fresh.ingest(connection)
-            (count,) = connection.execute("SELECT count(*) FROM attempts").fetchall()[0]
-        kept = self._set_aside()
-        fresh.path.replace(self.path)
+        fresh.remove()
+        try:
+            with fresh.open() as connection:
+                complaints = fresh.ingest(connection)
+                (count,) = connection.execute("SELECT count(*) FROM attempts").fetchall()[0]
+                connection.execute("CHECKPOINT")  # closing does this too, but keeps silent where the disk is full
+            kept = self._set_aside()
+            fresh.path.replace(self.path)
+        except BaseException:
+            with suppress(OSError):
+                fresh.remove()
+            raise
         return count, complaints + kept
+
+    def remove(self) -> None:
+        """Remove the database, if there is one, with its write-ahead log; the result files stay."""
+        for path in self.folder.glob(f"{self.path.name}*"):
+            path.unlink()
 
     def _set_aside(self) -> list[str]:
         """Keep a database that cannot be read under another name. Returns a sentence that says so, or nothing."""

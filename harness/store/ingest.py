@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.records import InstrumentRecord, RunRecord, read_record
+from harness.records import InstrumentRecord, RunRecord, Score, read_record
 from harness.store.files import INSTRUMENTS, ITEMS, RESULT, read_json, read_result, results, shard
 from harness.store.rows import (
     Row,
@@ -85,7 +85,23 @@ def read_attempt(folder: Path) -> Attempt:
         raise ValueError(f"cell.spec_digest: got {result.cell.spec_digest!a}, wanted one that starts with {spec}")
     result_bytes, items_bytes = sizes(folder)
     size: Row = {"attempt_id": result.attempt_id, "result_bytes": result_bytes, "items_bytes": items_bytes}
-    return Attempt(folder, {**rows_of_result(result), "files": [size]}, item_table(result.attempt_id, folder / ITEMS))
+    items = item_table(result.attempt_id, folder / ITEMS)
+    if items is not None:
+        check_items(items, result.scores)
+    return Attempt(folder, {**rows_of_result(result), "files": [size]}, items)
+
+
+def check_items(items: pyarrow.Table, scores: Sequence[Score]) -> None:
+    """Raise ValueError where a document has two values of a metric that was scored: they would count twice wherever
+    attempts are compared by item. (A multiple-choice document has a log-likelihood for each of its choices.)"""
+    import pyarrow as pa
+
+    scored = pa.table({"task": [s.task for s in scores], "metric": [s.metric for s in scores]})
+    if len(scored):
+        of_scores = items.join(scored, ["task", "metric"], join_type="left semi", use_threads=False)
+        documents = of_scores.group_by(["task", "metric", "doc_id"], use_threads=False).aggregate([])
+        if len(documents) != len(of_scores):
+            raise ValueError(f"{ITEMS}: a document has two values of one score")
 
 
 def insert_attempts(connection: duckdb.DuckDBPyConnection, batch: Sequence[Attempt]) -> list[str]:
@@ -157,9 +173,6 @@ def item_table(attempt_id: str, path: Path) -> pyarrow.Table | None:
     if not path.exists():
         return None
     table = read_table(path, {name: "double" if name == "value" else "string" for name in ITEM_COLUMNS}, ITEM_NULLABLE)
-    key = ["task", "metric", "doc_id"]
-    if table.group_by(key, use_threads=False).aggregate([]).num_rows != len(table):
-        raise ValueError(f"{path.name}: an item is there twice")
     ids = pa.array([attempt_id]).take(pa.array([0] * len(table)))
     return table.add_column(0, "attempt_id", ids)
 

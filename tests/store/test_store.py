@@ -403,7 +403,7 @@ def test_a_seed_of_more_than_32_bits_is_stored(tmp_path: Path) -> None:
         ({"doc_id": None}, "has no column 'doc_id'"),
         ({"doc_id": [None]}, "column 'doc_id' has 1 missing values"),
         ({"target": [3]}, "column 'target' has the type int64, wanted string"),
-        (dict.fromkeys((field.name for field in fields(Item)), 2), "an item is there twice"),
+        (dict.fromkeys((field.name for field in fields(Item)), 2), "a document has two values of one score"),
     ],
 )
 def test_items_of_another_form_are_named_and_take_no_others_with_them(
