@@ -195,7 +195,7 @@ def table(progress: Progress, elapsed: float) -> Group:
         shown.add_column(name, justify="left" if name in ("cell", "state") else "right", no_wrap=name == "cell")
     for running in progress.running[:MOST_ROWS]:
         news = running.events()
-        step = f"{news['step']}/{news['steps']}" if "step" in news else ""
+        step = f"{news['step']}/{news['steps']}" if "step" in news and "steps" in news else ""
         loss = f"{news['loss']:.3f}" if "loss" in news else ""
         shown.add_row(Text(running.cell.key), Text(news.get("phase", "start")), step, loss, f"{running.seconds:.0f}")
     if len(progress.running) > MOST_ROWS:
@@ -251,7 +251,7 @@ def show_status(status: LiveStatus) -> None:
     if status.running:
         rows = []
         for row in status.running:
-            step = f"{row['step']}/{row['steps']}" if "step" in row else ""
+            step = f"{row['step']}/{row['steps']}" if "step" in row and "steps" in row else ""
             loss = f"{row['loss']:.3f}" if "loss" in row else ""
             memory = f"{row['rss_bytes'] / 2**30:.2f} GiB" if row["rss_bytes"] else ""
             rows.append([row["key"], row["device"], row.get("phase", "start"), step, loss, memory])

@@ -173,6 +173,34 @@ def which_items_share_a_cluster(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE scores ADD COLUMN clustered_by VARCHAR")
 
 
+@migration
+def whole_numbers_of_64_bits(connection: duckdb.DuckDBPyConnection) -> None:
+    """Widen seeds and counts to 64 bits: a seed of 3,000,000,000 trains, and its result did not fit."""
+    for table, columns in {
+        "cells": ("n_train", "seed"),
+        "members": ("n_train", "seed"),
+        "scores": ("n", "clusters"),
+        "steps": ("step",),
+        "checkpoints": ("step", "n"),
+    }.items():
+        for column in columns:
+            connection.execute(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE BIGINT")
+    # A column of a primary key cannot be altered: the table is made anew.
+    connection.execute(
+        """
+        CREATE TABLE trials_before AS FROM trials;
+        DROP TABLE trials;
+        CREATE TABLE trials (
+            attempt_id VARCHAR, study_digest VARCHAR, number BIGINT, params JSON, value DOUBLE, status VARCHAR,
+            reason VARCHAR, seconds DOUBLE, tokens BIGINT, peak_bytes BIGINT, intermediate JSON, measured JSON,
+            merits DOUBLE[], origin VARCHAR, trial_attempt_id VARCHAR, front BOOLEAN, chosen BOOLEAN,
+            PRIMARY KEY (attempt_id, number));
+        INSERT INTO trials BY NAME FROM trials_before;
+        DROP TABLE trials_before;
+        """
+    )
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is newer than the
     versions that this tunebench knows."""
