@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def codes_of(catalog: Catalog, suite: Suite) -> dict[str, TaskCode]:
     """Returns task -> the code that it runs, for each task of a suite that runs code beyond tunebench's and lm-eval's
     own. YAML that cannot be read runs nothing: loading it says what is wrong."""
-    from harness.data import task_code
+    from harness.data import code_of
 
     codes = {}
     for name in suite.task_names():
         try:
-            code = task_code(catalog.task_path(name))
+            code = code_of(catalog.task_path(name))
         except (OSError, ValueError):
             continue
         if code.runs:

@@ -27,7 +27,7 @@ from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
 from harness.data.sampling import draw, examples, texts
 from harness.data.sources import cache_root
-from harness.data.task_code import TaskCode, definition_files, task_code, yaml_files
+from harness.data.task_code import TaskCode, code_of, definition_files, yaml_files
 from harness.data.tasks import (
     Example,
     alike,
@@ -69,6 +69,7 @@ __all__ = [
     "cache_root",
     "cluster_column",
     "cluster_of",
+    "code_of",
     "cut_left",
     "data_files",
     "definition_files",
@@ -95,7 +96,6 @@ __all__ = [
     "mean_test",
     "opened",
     "sources",
-    "task_code",
     "tasks",
     "texts",
     "trust",

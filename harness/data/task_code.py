@@ -307,7 +307,7 @@ def lm_eval_metrics() -> frozenset[str]:
     return frozenset(METRIC.findall(source.read_text("utf-8"))) if source and source.is_file() else frozenset()
 
 
-def task_code(path: Path) -> TaskCode:
+def code_of(path: Path) -> TaskCode:
     """Return the code that the task of a YAML runs beyond this package's and lm-eval's own. Raises ValueError for YAML
     that cannot be read, and OSError for a file that cannot be read."""
     definition = read_definition(path)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.data.task_code import TaskCode, task_code
+from harness.data.task_code import TaskCode, code_of
 from harness.errors import TaskError, UserError
 
 PASSED_ON = "TUNEBENCH_TRUSTED"  # digests, for processes on other machines, which have other homes
@@ -75,7 +75,7 @@ def is_trusted(code: TaskCode) -> bool:
 def require(path: Path) -> None:
     """Raise TaskError where the task of a YAML runs code that the user has not said to trust, and ValueError or OSError
     where the YAML cannot be read."""
-    code = task_code(path)
+    code = code_of(path)
     if not is_trusted(code):
         raise TaskError(f"it runs code that is not trusted: {'; '.join(map(visible, code.runs))}. {advice([code])}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import definition_files, load_task, task_code, trust
+from harness.data import code_of, definition_files, load_task, trust
 from harness.data.tasks import fingerprint, learning_docs
 from harness.errors import TaskError, UserError
 
@@ -57,7 +57,7 @@ def test_every_way_of_naming_a_function_is_seen_before_it_runs(tasks: Path, ran:
         path.write_bytes("{task: colours, process_docs: !function own.as_they_are}".encode("utf-16"))
     else:
         path = with_line(tasks, line)
-    assert task_code(path).runs
+    assert code_of(path).runs
     with pytest.raises(TaskError, match=r"not trusted: own\.as_they_are in own\.py.*--trust"):
         load_task(path)
     assert not ran()
@@ -93,16 +93,16 @@ def test_code_that_lies_in_no_file_beside_the_yaml_is_told(
     path = with_line(tasks, line)
     with pytest.raises(TaskError, match="not trusted|unknown function"):
         load_task(path)
-    assert said in " ".join(task_code(path).runs)
+    assert said in " ".join(code_of(path).runs)
     assert not ran()
 
 
 def test_what_is_shipped_is_trusted_but_not_a_file_that_hides_it(tasks: Path) -> None:
     path = tasks / "colours.yaml"
-    assert not task_code(path).runs
+    assert not code_of(path).runs
     (tasks / "harness" / "data").mkdir(parents=True)
     (tasks / "harness" / "data" / "splits.py").write_text("raise SystemExit\n")
-    assert "splits.py" in " ".join(task_code(path).runs)
+    assert "splits.py" in " ".join(code_of(path).runs)
     with pytest.raises(TaskError, match="not trusted"):
         load_task(path)
 
@@ -111,13 +111,13 @@ def test_lm_evals_own_tasks_are_trusted_unless_a_model_writes_what_they_run() ->
     from harness.data import lm_eval_tasks
 
     paths = lm_eval_tasks()
-    assert not task_code(paths["hellaswag"]).runs
-    assert task_code(paths["humaneval"]).runs == ("code that the model writes (unsafe_code)",)
+    assert not code_of(paths["hellaswag"]).runs
+    assert code_of(paths["humaneval"]).runs == ("code that the model writes (unsafe_code)",)
 
 
 def test_trust_is_given_to_content_and_ends_with_it(tasks: Path, ran: Callable[[], bool]) -> None:
     path = with_line(tasks, "process_docs: !function own.as_they_are")
-    trust.grant([task_code(path)])
+    trust.grant([code_of(path)])
     load_task(path)
     assert ran()
     assert trust.trust_file().stat().st_mode & 0o777 == 0o600
@@ -153,15 +153,15 @@ def test_a_helper_counts_in_trust_and_in_the_definition(tasks: Path, how: str) -
         (tasks / name).write_text("x = 1\n")
     (tasks / "own.py").write_text(f"{code}\ndef as_they_are(docs):\n    return docs\n")
     path = with_line(tasks, "process_docs: !function own.as_they_are")
-    before = task_code(path).digest
+    before = code_of(path).digest
     assert tasks / helper in definition_files(path)
     (tasks / helper).write_text("x = 2\n")
-    assert task_code(path).digest != before
+    assert code_of(path).digest != before
 
 
 def test_a_helper_counts_in_the_fingerprint(tasks: Path) -> None:
     def print_of() -> str:
-        trust.grant([task_code(path)])
+        trust.grant([code_of(path)])
         task = load_task(path)
         return fingerprint(path, task, (*learning_docs(task), list(task.eval_docs)))
 
@@ -176,9 +176,9 @@ def test_a_helper_counts_in_the_fingerprint(tasks: Path) -> None:
 def test_the_digest_is_the_same_in_another_folder(tasks: Path) -> None:
     (tasks / "own.py").write_text("def as_they_are(docs):\n    return docs\n")
     path = with_line(tasks, "process_docs: !function own.as_they_are")
-    before = task_code(path).digest
+    before = code_of(path).digest
     moved = tasks.rename(tasks.parent / "moved")
-    assert task_code(moved / "colours.yaml").digest == before
+    assert code_of(moved / "colours.yaml").digest == before
 
 
 @pytest.mark.parametrize("content", ["trust: yes", "[]", "trust: [nothing]", "{", "other: []"])
