@@ -69,12 +69,11 @@ STRANGE = {
     "view more": "CREATE VIEW more AS SELECT content FROM read_text('/etc/passwd')",
     "macro arg_max": "CREATE MACRO arg_max(a, b) AS 'done'",
     "macro leak": "CREATE MACRO leak() AS TABLE SELECT * FROM read_text('/etc/passwd')",
-    "table flags": "DROP TABLE flags; CREATE TABLE flags (attempt_id VARCHAR DEFAULT ('x'), name VARCHAR, evidence JSON)",
+    "table flags": "DROP TABLE flags; CREATE TABLE flags (attempt_id VARCHAR DEFAULT 'x', name VARCHAR, evidence JSON)",
     "table facts": "ALTER TABLE facts ADD COLUMN more INTEGER",
     "no table steps": "DROP TABLE steps",
     "type mood": "CREATE TYPE mood AS ENUM ('a')",
     "sequence s": "CREATE SEQUENCE s",
-    "table runs": "DROP TABLE schema_version",  # so that it looks like one that is to be made
     "table schema_version": "DROP TABLE schema_version; CREATE TABLE schema_version AS SELECT {newest} AS version",
 }
 
@@ -90,6 +89,13 @@ def test_a_strangers_database_is_not_read_as_ours(what: str, read_only: bool, tm
     with duckdb.connect(str(store.path)) as connection:
         connection.execute(STRANGE[what].format(newest=len(MIGRATIONS)))
     with pytest.raises(DamagedStore, match=what), store.open(read_only=read_only):
+        pass
+
+
+def test_tables_of_ours_without_a_version_are_a_strangers(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "tunebench.duckdb")) as connection:
+        connection.execute("CREATE TABLE runs (run_id VARCHAR)")
+    with pytest.raises(DamagedStore, match="table runs"), Store(tmp_path).open():
         pass
 
 
