@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import SuiteError, UserError, unknown
+from harness.records import visible
 
 if TYPE_CHECKING:
     from harness.data import Catalog, TaskCode
@@ -54,8 +55,8 @@ def code_lines(codes: dict[str, TaskCode]) -> list[str]:
     lines = []
     for name, code in codes.items():
         state = "trusted" if trust.is_trusted(code) else "not trusted yet: the first fetch or run asks"
-        runs = "; ".join(map(trust.visible, code.runs))
-        lines.append(f"code: {trust.visible(f'{name} ({shortest(code.path)})')} runs {runs} ({state})")
+        runs = "; ".join(map(visible, code.runs))
+        lines.append(f"code: {visible(f'{name} ({shortest(code.path)})')} runs {runs} ({state})")
     return lines
 
 
@@ -92,8 +93,8 @@ def settle_trust(catalog: Catalog, suite: Suite, files: Iterable[Path] = ()) -> 
     if open_codes:
         raise SuiteError(
             suite.lines.problem(
-                f"task {name!r} ({trust.visible(shortest(code.path))}) runs code that is not trusted: "
-                f"{'; '.join(map(trust.visible, code.runs))}. {trust.advice([code])}",
+                f"task {name!r} ({visible(shortest(code.path))}) runs code that is not trusted: "
+                f"{'; '.join(map(visible, code.runs))}. {trust.advice([code])}",
                 *suite.place_of(name),
             )
             for name, code in open_codes.items()
@@ -107,11 +108,10 @@ def somebody_can_answer() -> bool:
 
 def asked(name: str, code: TaskCode) -> bool:
     """Asks on the terminal whether a task's code may run. Returns False for anything but a yes."""
-    from harness.data import trust
 
     lines = [
-        f"The task {trust.visible(name)} runs code of its own, from {trust.visible(str(code.path))}:",
-        *(f"  - {trust.visible(line)}" for line in code.runs),
+        f"The task {visible(name)} runs code of its own, from {visible(str(code.path))}:",
+        *(f"  - {visible(line)}" for line in code.runs),
         "It can do whatever you can do. Let it run, now and later, as long as it stays as it is? [y/N] ",
     ]
     print("\n".join(lines), end="", file=sys.stderr, flush=True)

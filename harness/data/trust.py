@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.data.task_code import TaskCode, code_of
 from harness.errors import TaskError, UserError
+from harness.records import shell_word, visible
 
 PASSED_ON = "TUNEBENCH_TRUSTED"  # digests, for processes on other machines, which have other homes
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -82,9 +83,7 @@ def require(path: Path) -> None:
 
 def advice(codes: Iterable[TaskCode]) -> str:
     """Return what to do about code that is not trusted yet, for a message."""
-    import shlex
-
-    options = " ".join(f"--trust {shlex.quote(visible(str(code.path)))}" for code in codes)
+    options = " ".join(f"--trust {shell_word(str(code.path))}" for code in codes)
     return f"Read it. If it may run for you, give {options} to `tunebench fetch` or `run`: once for this content."
 
 
@@ -113,8 +112,3 @@ def grant(codes: Iterable[TaskCode]) -> None:
             f"{path}, where it is kept what you trust, cannot be written: {error.strerror}. Set TUNEBENCH_TRUST to a "
             "file that can be."
         ) from error
-
-
-def visible(text: str) -> str:
-    """Return text on one line with everything escaped that could change how a terminal shows what stands around it."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

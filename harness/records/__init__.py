@@ -31,6 +31,7 @@ from harness.records.results import (
     Step,
     Trial,
 )
+from harness.records.shown import shell_line, shell_word, visible
 from harness.records.train_settings import NEEDS, SCORING, TrainSettings
 from harness.records.units import bare_quantity, quantity, scales
 
@@ -74,5 +75,8 @@ __all__ = [
     "digest",
     "quantity",
     "scales",
+    "shell_line",
+    "shell_word",
+    "visible",
     "with_settings",
 ]
