@@ -142,9 +142,3 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun in the right form: "1 model", "2 models". `plural` is for nouns that take more than
     an "s"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-def printable_text(text: str) -> str:
-    """Returns a text that no terminal takes for a command: control characters but line breaks and tabs are shown as
-    "�"."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -165,6 +165,7 @@ def project(tiny_model: Path, checked: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf-datasets"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TUNEBENCH_TRUST", str(tmp_path / "trust.yaml"))
     monkeypatch.delenv("TUNEBENCH_RESULTS", raising=False)
     return root
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from harness.errors import printable_text
+from harness.records import printable, visible
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -39,7 +39,7 @@ def show_table(
     from rich.text import Text
 
     def plain(value: object) -> Text:
-        return Text(printable_text(str(value)))  # a string would be read as markup: "[/x]" is an error, ":x:" an emoji
+        return Text(printable(str(value)))  # a string would be read as markup: "[/x]" is an error, ":x:" an emoji
 
     table = Table(title=plain(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -88,20 +88,25 @@ def show_detail(detail: Mapping[str, object], indent: int = 0) -> None:
     pad = "  " * indent
     for key, value in detail.items():
         if isinstance(value, dict) and value:
-            print(f"{pad}{key}:")
+            print(f"{pad}{short(key)}:")
             show_detail(value, indent + 1)
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             print(f"{pad}{key}:")
             for row in value:
-                cells = [f"{name}={short(item)}" for name, item in row.items() if item not in (None, "", [], {})]
+                cells = [
+                    f"{visible(str(name))}={short(item)}"
+                    for name, item in row.items()
+                    if item not in (None, "", [], {})
+                ]
                 print(f"{pad}  - " + "  ".join(cells))
         else:
-            print(f"{pad}{key}: {short(value)}")
+            print(f"{pad}{short(key)}: {short(value)}")
 
 
 def short(value: object) -> str:
-    """Returns a value as text, a float with six significant digits."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    """Returns a value as text on one line, a float with six significant digits. Signs that would move the cursor, turn
+    text around or begin a new line are escaped: stored text may be anybody's."""
+    return f"{value:.6g}" if isinstance(value, float) else visible(str(value))
 
 
 def show_forecast(name: str, rows: list[Row], jobs: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -82,6 +82,12 @@ Only = Annotated[
 ]
 
 
+Trust = Annotated[
+    list[Path] | None,
+    typer.Option("--trust", metavar="FILE", help="let the code of this task YAML run, as it is now; repeatable"),
+]
+
+
 def project() -> Catalog:
     """Loads the catalog (its models and tasks) of the project that the current folder lies in. Raises UserError outside
     a project, SuiteError where its `models.yaml` is wrong."""
@@ -117,11 +123,17 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore")
 
 
-def get_facts(catalog: Catalog, suite: Suite) -> Facts:
+def get_facts(catalog: Catalog, suite: Suite, trusted: Iterable[Path] = ()) -> Facts:
     """Returns the facts about a suite's models and tasks (sizes, fingerprints, ...); downloads what is missing, with
-    progress bars. Raises SourceError for what cannot be downloaded, SuiteError for tasks that cannot be loaded."""
+    progress bars. `trusted` are the task YAMLs whose code the command line lets run; the user is asked about others.
+
+    Raises SourceError for what cannot be downloaded, SuiteError for tasks that cannot be loaded or whose code may not
+    run.
+    """
+    from harness.cli.trusting import settle_trust
     from harness.plan import fetch_suite, fetched_facts, has_unchecked_data, pairs_without_lengths
 
+    settle_trust(catalog, suite, trusted)
     facts, missing = fetched_facts(catalog, suite)
     if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):
         return facts

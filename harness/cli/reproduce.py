@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.environment import RESULT_PACKAGES
+from harness.records import shell_line
 
 # Options on which a cell's result, or whether it can run, may depend. `--threads` is stored with the attempt.
 CARRIED = ("--executor", "--address", "--jobs", "--memory", "--results", "--trials")
 FLAGS = ("--allow-bad-instruments",)
+
+
+COMMIT = re.compile(r"[0-9a-f]{7,64}")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,16 @@ def again(
     """
     requirements = pinned(packages)
     if words_of(command)[:2] == ["tunebench", "tune"]:  # the suite itself may have another budget
-        run = ["tunebench", "tune", suite_named(command, suite), "--method", key.split("/")[0]]
+        run = ["tunebench", "tune", suite_named(command, suite), *carried("--method", key.split("/")[0])]
     else:
-        run = ["tunebench", "run", suite_named(command, suite), "--only", key, "--retry", status]
+        run = ["tunebench", "run", suite_named(command, suite), *carried("--only", key), *carried("--retry", status)]
     run += [] if threads is None else ["--threads", str(threads)]
     run += options(command)
     steps = []
     remarks = []
-    if commit and knows_only:
+    if commit and not COMMIT.fullmatch(commit):
+        remarks.append(f"the stored commit {commit!r} is none: done with the code that is here")
+    elif commit and knows_only:
         steps.append(["git", "checkout", commit])
         if dirty:
             remarks.append("the files differed from this commit: uncommitted changes are not brought back")
@@ -64,14 +71,16 @@ def again(
         remarks.append("made outside a git checkout: done with the code that is here")
     if requirements:
         steps.append(["pip", "install", *requirements])
+    if left_out := [name for name in versions_of(packages) if name not in {one.split("==")[0] for one in requirements}]:
+        remarks.append(f"the stored versions of {', '.join(left_out)} are none, and are not installed")
     local = [requirement for requirement in requirements if "+" in requirement]
     if local:
         remarks.append(f"{', '.join(local)}: such a build is had from its maker's index (pip's --extra-index-url)")
     if threads is None:
         remarks.append("the number of threads is not known: results depend on it")
-    line = shlex.join(run)
+    line = shell_line(run)
     return Again(
-        command=" && ".join([*map(shlex.join, steps), line]),
+        command=" && ".join([*map(shell_line, steps), line]),
         commit=commit,
         dirty=dirty,
         requirements=requirements,
@@ -83,9 +92,15 @@ def again(
 def pinned(packages: Mapping[str, str]) -> tuple[str, ...]:
     """Returns "name==version" for each of the installed `packages` (name -> version) that results depend on; all others
     are left out."""
-    versions = {canonical_name(name): version for name, version in packages.items()}
+    return tuple(f"{name}=={version}" for name, version in versions_of(packages).items() if VERSION.fullmatch(version))
+
+
+def versions_of(packages: Mapping[str, str]) -> dict[str, str]:
+    """Returns name -> version for those of the installed `packages` that results depend on; what has no version is left
+    out."""
+    versions = {canonical_name(name): str(version) for name, version in packages.items() if version}
     names = {name: canonical_name(name) for name in RESULT_PACKAGES}
-    return tuple(f"{name}=={versions[canonical]}" for name, canonical in names.items() if versions.get(canonical))
+    return {name: versions[canonical] for name, canonical in names.items() if canonical in versions}
 
 
 def canonical_name(name: str) -> str:
@@ -103,9 +118,11 @@ def words_of(command: str) -> list[str]:
 
 def suite_named(command: str, suite: str) -> str:
     """Returns how a stored command named the suite: the path of its YAML file where the command has one, else `suite`
-    itself."""
-    paths = (word for word in words_of(command) if word.endswith((".yaml", ".yml")) and Path(word).stem == suite)
-    return next(paths, suite)
+    itself. Neither can be read as an option: such a name is given as a path."""
+    words = (word for word in words_of(command) if not word.startswith("-"))
+    paths = (word for word in words if word.endswith((".yaml", ".yml")) and Path(word).stem == suite)
+    name = next(paths, suite)
+    return f"./suites/{name}.yaml" if name.startswith("-") else name
 
 
 def options(command: str) -> list[str]:
@@ -118,7 +135,12 @@ def options(command: str) -> list[str]:
         if word in FLAGS:
             found.append(word)
         elif name in CARRIED and equals:
-            found += [name, value]
+            found += carried(name, value)
         elif name in CARRIED and place + 1 < len(words):
-            found += [name, words[place + 1]]
+            found += carried(name, words[place + 1])
     return found
+
+
+def carried(name: str, value: str) -> list[str]:
+    """Returns an option with its value, as words of a command line that cannot be read as two options."""
+    return [f"{name}={value}"] if value.startswith("-") else [name, value]

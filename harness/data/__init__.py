@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from harness.data import leaks, sources, tasks
+from harness.data import leaks, sources, tasks, trust
 from harness.data.answers import first_metric
 from harness.data.catalog import (
     Catalog,
     ModelEntry,
     data_files,
-    definition_files,
     find_root,
     keep_facts,
     lm_eval_tasks,
@@ -28,6 +27,7 @@ from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
 from harness.data.sampling import draw, examples, texts
 from harness.data.sources import cache_root
+from harness.data.task_code import TaskCode, code_of, definition_files, yaml_files
 from harness.data.tasks import (
     Example,
     alike,
@@ -64,11 +64,13 @@ __all__ = [
     "Render",
     "Select",
     "Task",
+    "TaskCode",
     "TaskFacts",
     "alike",
     "cache_root",
     "cluster_column",
     "cluster_of",
+    "code_of",
     "compose_yaml",
     "cut_left",
     "data_files",
@@ -98,7 +100,9 @@ __all__ = [
     "sources",
     "tasks",
     "texts",
+    "trust",
     "turns",
     "unlearnable",
     "wrong_answers",
+    "yaml_files",
 ]

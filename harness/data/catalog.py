@@ -6,7 +6,6 @@ Not covered: what the facts are (`facts.py`), and making them (`tasks.py`, `leak
 from __future__ import annotations
 
 import glob
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 from harness.architecture import read_network
 from harness.data import sources
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
+from harness.data.task_code import content_of, definition_files, yaml_files
 from harness.data.yaml_limits import compose_yaml
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import digest
@@ -184,16 +184,15 @@ def read_facts(path: Path, kind: type[Kind]) -> Kind | None:
 
 
 def definition(path: Path) -> str:
-    """Return a digest of everything that defines the task of a YAML: the YAML, what that includes, its functions, local
-    data files, and lm-eval's version.
+    """Return a digest of everything that defines the task of a YAML: the YAML, what that includes, its functions with
+    the local files that these use, local data files, and lm-eval's version.
 
     Changes of data files are noticed by size and time of change; they are looked for where the task's loader looks.
     """
     parts: list[object] = [FACTS_VERSION, str(path.resolve()), importlib.metadata.version("lm_eval")]
-    for file in definition_files(path):
-        parts.append(hashlib.sha256(file.read_bytes()).hexdigest())
-        if file.suffix != ".py":
-            parts += [local_stamp(place) for place in data_files(file, path.parent)]
+    parts += [content_of(file) for file in definition_files(path)]
+    for file in yaml_files(path):
+        parts += [local_stamp(place) for place in data_files(file, path.parent)]
     return digest(parts)
 
 
@@ -244,26 +243,6 @@ def texts(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from texts(inner)
-
-
-def definition_files(path: Path) -> Iterable[Path]:
-    """Return the files that define the task of a YAML: the YAML, those that it includes, the Python files beside it
-    whose functions it names, and the modules of this package that make documents and examples."""
-    seen, queue = set(), [path]
-    while queue:
-        file = queue.pop()
-        if file in seen or not file.is_file():
-            continue
-        seen.add(file)
-        if file.suffix == ".py":
-            continue
-        text = file.read_text(encoding="utf-8", errors="replace")
-        for names in re.findall(r"^include:\s*(.+)$", text, re.M):
-            queue += [file.parent / name.strip("'\" ") for name in names.strip("[]").split(",")]
-        for module in re.findall(r"!function\s+([\w.]+)\.\w+", text):
-            queue.append(file.parent / f"{module.replace('.', '/')}.py")
-    own = Path(__file__).parent
-    return [*sorted(seen), *(own / f"{name}.py" for name in ("splits", "generation", "readers", "tasks", "answers"))]
 
 
 def local_stamp(path: Path) -> list[object]:

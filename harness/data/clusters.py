@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.data.catalog import definition_files
 from harness.data.lm_eval_task import Document, Task
+from harness.data.task_code import yaml_files
 from harness.errors import Problem, counted, unknown
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def cluster_problem(path: Path, column: str, scored: Sequence[Document]) -> Prob
 def line_of(path: Path) -> tuple[Path, int]:
     """Return (file, line from 1) where a task's YAML, or a YAML that it includes, names its cluster column; (`path`, 1)
     where none does."""
-    for file in [path, *(file for file in definition_files(path) if file != path and file.suffix != ".py")]:
+    for file in [path, *yaml_files(path)[1:]]:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         for number, line in enumerate(lines, start=1):
             if re.search(rf"(^|[\s{{,'\"]){KEY}['\"]?\s*:", line.partition("#")[0]):

@@ -6,7 +6,6 @@ A YAML written when a function had another name still loads. What a task *is* do
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,7 +32,6 @@ FORMER = {
     "harness.corpora.running": "harness.data.splits.running_text",
     "harness.generation.overlap": "harness.data.generation.overlap",
 }
-FUNCTION = re.compile(r"!function\s+([\w.]+)")
 
 
 def resolve_former_names() -> None:
@@ -44,15 +42,12 @@ def resolve_former_names() -> None:
         setattr(module, function_name, PUBLIC[name])
 
 
-def check_names(files: Iterable[Path]) -> None:
-    """Raise TaskError, with the nearest known name, where one of these task YAMLs names a function of this package that
-    does not exist. Other files are passed over."""
-    for file in files:
-        if file.suffix != ".yaml":
-            continue
-        for name in FUNCTION.findall(file.read_text(encoding="utf-8", errors="replace")):
-            if name.startswith(PACKAGE) and name not in PUBLIC and name not in FORMER:
-                raise TaskError(unknown("function", name, PUBLIC, f"It is named in {file.name}."))
+def check_names(functions: Iterable[tuple[str, Path]]) -> None:
+    """Raise TaskError, with the nearest known name, where one of these functions (its name, the YAML that names it) is
+    of this package and does not exist."""
+    for name, file in functions:
+        if name.startswith(PACKAGE) and name not in PUBLIC and name not in FORMER:
+            raise TaskError(unknown("function", name, PUBLIC, f"It is named in {file.name}."))
 
 
 def canonical(value: object) -> object:

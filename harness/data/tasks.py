@@ -11,16 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from harness.data import task_functions
+from harness.data import task_functions, trust
 from harness.data.answers import answer_of, delimiter_of, unscorable, written_score
-from harness.data.catalog import Catalog, definition_files, keep_facts
+from harness.data.catalog import Catalog, keep_facts
 from harness.data.clusters import cluster_column, cluster_problem, count_clusters
 from harness.data.facts import TaskFacts
 from harness.data.lm_eval_task import Document, Render, Task
+from harness.data.task_code import definition_files, own_code, read_definition
+from harness.data.templates import use_sandbox
 from harness.errors import TaskError
 from harness.records import digest
 
@@ -56,15 +58,17 @@ class Example:
 def load_task(path: Path) -> Task:
     """Load the lm-eval task of a YAML, with its documents. Raises TaskError with the reason.
 
-    Relative data files and `file:` sources are relative to the YAML.
+    Relative data files and `file:` sources are relative to the YAML. Code that it names must be trusted (`trust.py`).
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 
     from harness.data.heard_task import HeardTask
 
-    compile_templates_once()
+    use_sandbox()
     try:
-        task_functions.check_names(definition_files(path))
+        definition = read_definition(path)
+        task_functions.check_names((function.name, function.yaml) for function in definition.functions)
+        trust.require(path)
         task_functions.resolve_former_names()
         config = load_yaml(path)
         if "class" in config:
@@ -83,18 +87,6 @@ def load_task(path: Path) -> Task:
     except Exception as error:  # a task's own code may raise anything
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise TaskError(f"task {path.stem!r} ({path}) cannot be loaded: {reason}") from error
-
-
-@cache
-def compile_templates_once() -> None:
-    """Make lm-eval cache compiled templates.
-
-    It compiles a task's template anew for every document (lm-eval 0.4.13, `lm_eval.utils.apply_template`), a
-    millisecond each: most of the time that a task takes to prepare.
-    """
-    from lm_eval.utils import env
-
-    env.from_string = lru_cache(maxsize=1024)(env.from_string)
 
 
 def opened(facts: TaskFacts) -> Task:
@@ -229,11 +221,7 @@ def fingerprint(path: Path, task: Task, splits: Iterable[list[Document]]) -> str
     text = json.dumps(task_functions.canonical(config), sort_keys=True, default=str)
     for folder in sorted({str(file.parent.resolve()) for file in definition_files(path)}, key=len, reverse=True):
         text = text.replace(f"{folder}/", "")
-    code = [
-        hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in definition_files(path)
-        if file.suffix == ".py" and file.parent != Path(__file__).parent
-    ]
+    code = own_code(path)
     documents = [[document_hash(document) for document in split] for split in splits]
     cluster = cluster_column(task.config.metadata)
     return digest([text, code, documents, str(task.OUTPUT_TYPE), *([{"cluster": cluster}] if cluster else [])])

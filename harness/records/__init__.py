@@ -34,6 +34,7 @@ from harness.records.results import (
     Step,
     Trial,
 )
+from harness.records.shown import printable, shell_line, shell_word, visible
 from harness.records.train_settings import NEEDS, SCORING, TrainSettings
 from harness.records.units import bare_quantity, quantity, scales
 
@@ -84,8 +85,12 @@ __all__ = [
     "canonical",
     "check_positive",
     "digest",
+    "printable",
     "quantity",
     "read_record",
     "scales",
+    "shell_line",
+    "shell_word",
+    "visible",
     "with_settings",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,10 @@ TEX = {
     "Δ": r"$\Delta$", "×": r"$\times$", "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "…": r"\ldots{}",
 }  # fmt: skip
 
+
+# What a spreadsheet may take for a formula: also behind blanks and signs that do not show, and in full width.
+FORMULA = re.compile(r"[\s\x00-\x20\u00a0\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20].|[\t\r\n]", re.S)
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?%?")
 
 PlotKey = tuple[str, Subject, tuple[str, ...], str]  # section, its subject, the plot's file, the chart's name
 
@@ -109,12 +114,23 @@ def tables(report: Report) -> Iterator[TextTable]:
 
 
 def csv_text(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
-    """Returns a table as CSV text; an unknown value is an empty field."""
+    """Returns a table as CSV text; an unknown value is an empty field. Text that a spreadsheet would take for a formula
+    gets an apostrophe in front, which spreadsheets know as the sign of text."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([["" if value is None else value for value in row] for row in rows])
+    writer.writerow(map(no_formula, names))
+    writer.writerows([["" if value is None else no_formula(value) for value in row] for row in rows])
     return text.getvalue()
+
+
+def no_formula(value: Value) -> Value:
+    """Returns a value as it is; text that a spreadsheet would run with an apostrophe in front. A number that is written
+    as text ("-0.1", "+3") stays a number. A carriage return becomes a new line: `csv` does not quote it, and what
+    follows it would begin a row."""
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
 
 def latex(table: TextTable) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from harness.errors import BusyStore, DamagedStore, FullDisk, NewerStore, StoreError
 from harness.store import files, ingest
+from harness.store.confined import CONFINED, FOR_READING, confine_writer, strange_objects
 from harness.store.schema import MIGRATIONS, check_version, migrate, version_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Store:
         self.folder = folder
         self.path = folder / "tunebench.duckdb"
         self.wait_seconds = wait_seconds
+        self._made_here: tuple[int, int, int] | None = None  # the file as it was when it was last looked through
 
     def attempt_folder(self, attempt_id: str) -> Path:
         """Returns the folder of an attempt, whether or not it exists."""
@@ -41,10 +43,12 @@ class Store:
 
         To write (the default), a missing database is made, and one of an older tunebench is migrated, after a copy of
         it has been kept beside it. With `read_only` it is left as it is, and StoreError is raised where it is missing
-        or older. Raises DamagedStore when the file is no DuckDB database, NewerStore when it is from a newer tunebench,
-        BusyStore when another process keeps it open for longer than `wait_seconds` (the store's own by default),
-        FullDisk when the disk is full, and StoreError when the file may not be written or DuckDB fails for another
-        reason while the database is whole.
+        or older. No query reaches other files than the database (a writer's: than the results folder).
+
+        Raises DamagedStore when the file is no DuckDB database or holds what tunebench does not make, NewerStore when
+        it is from a newer tunebench, BusyStore when another process keeps it open for longer than `wait_seconds` (the
+        store's own by default), FullDisk when the disk is full, and StoreError when the file may not be written or
+        DuckDB fails for another reason while the database is whole.
         """
         import duckdb
 
@@ -54,11 +58,16 @@ class Store:
             duckdb.TransactionException, duckdb.OutOfMemoryException,
         )  # fmt: skip
         patience = self.wait_seconds if wait_seconds is None else wait_seconds
+        found = self._stamp()
         connection = self._connect(read_only, patience)
+        made_here = False
         try:
             if read_only:
                 check_version(connection)
-            else:
+            if self._made_here is None or self._made_here != found:
+                self._check_made_here(connection)
+            made_here = True
+            if not read_only:
                 if 0 < version_of(connection) < len(MIGRATIONS):
                     connection = self._backed_up(connection, patience)
                 migrate(connection)
@@ -68,6 +77,16 @@ class Store:
             raise self._explained(error, self._is_whole()) from error
         finally:
             connection.close()
+            self._made_here = self._stamp() if made_here else None
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Returns (inode, size, time of change) of the database file; None where there is none. To look through a
+        database takes 40 ms, and a run opens it after every cell."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     @contextmanager
     def look(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -95,8 +114,9 @@ class Store:
             with opened:
                 yield connection
             return
-        with duckdb.connect(":memory:") as connection:
+        with duckdb.connect(":memory:", config=CONFINED) as connection:
             migrate(connection)
+            confine_writer(connection, self.folder)
             self.ingest(connection)
             yield connection
 
@@ -112,7 +132,11 @@ class Store:
         deadline = time.monotonic() + patience
         while True:
             try:
-                return duckdb.connect(str(self.path), read_only=read_only)
+                if read_only:
+                    return duckdb.connect(str(self.path), read_only=True, config=FOR_READING)
+                connection = duckdb.connect(str(self.path), config=CONFINED)
+                confine_writer(connection, self.folder)
+                return connection
             except duckdb.Error as error:
                 if "Could not set lock" not in str(error):
                     raise self._explained(error) from error
@@ -123,6 +147,15 @@ class Store:
                         f"({str(error).splitlines()[0]})"
                     ) from error
                 time.sleep(0.1)
+
+    def _check_made_here(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Raise DamagedStore where the database holds what tunebench does not make: it may be a stranger's."""
+        strange = strange_objects(connection, version_of(connection))
+        if strange:
+            raise DamagedStore(
+                f"{self.path} holds what tunebench does not make: {', '.join(strange[:5])}. It is not read. Drop what "
+                "is yours, or let `tunebench rebuild` keep this file and make a new one from the result files."
+            )
 
     def _backed_up(self, connection: duckdb.DuckDBPyConnection, patience: float) -> duckdb.DuckDBPyConnection:
         """Copy an older database beside itself before it is migrated. Returns a fresh connection to the original."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.errors import NewerStore, StoreError
@@ -10,10 +10,11 @@ from harness.errors import NewerStore, StoreError
 if TYPE_CHECKING:
     import duckdb
 
-MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = []
+Step = Callable[["duckdb.DuckDBPyConnection"], None]
+MIGRATIONS: list[Step] = []
 
 
-def migration(step: Callable[[duckdb.DuckDBPyConnection], None]) -> Callable[..., None]:
+def migration(step: Step) -> Callable[..., None]:
     """Register a function that changes the tables as the next schema version, to be used as its decorator. The
     version's number is the function's place in this module, from 1."""
     MIGRATIONS.append(step)
@@ -227,11 +228,12 @@ def check_version(connection: duckdb.DuckDBPyConnection) -> None:
         )
 
 
-def migrate(connection: duckdb.DuckDBPyConnection) -> None:
-    """Bring a database to the newest schema, each step in a transaction of its own. Raises NewerStore."""
+def migrate(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step] | None = None) -> None:
+    """Bring a database to the newest schema, or to the last of `steps`, each step in a transaction of its own. Raises
+    NewerStore."""
     version = version_of(connection)
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER, applied TIMESTAMPTZ)")
-    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+    for number, step in enumerate((MIGRATIONS if steps is None else steps)[version:], start=version + 1):
         connection.execute("BEGIN")
         try:
             step(connection)

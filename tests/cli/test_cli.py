@@ -413,5 +413,5 @@ def test_texts_are_printed_as_they_are_and_command_no_terminal(capsys: pytest.Ca
     printed = capsys.readouterr().out
     assert "of [red]x" in printed
     assert "lora[r=8]" in printed
-    assert "[/pytorch/x] :x: \ufffd[31mred" in printed
+    assert r"[/pytorch/x] :x: \x1b[31mred" in printed
     assert "\x1b" not in printed

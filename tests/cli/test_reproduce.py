@@ -1,12 +1,15 @@
 """The command that does a cell again, part by part."""
 
 import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.cli.reproduce import Again, again, options, pinned, suite_named
 from harness.environment import RESULT_PACKAGES
+from harness.records import visible
 
 PACKAGES = {"torch": "2.9.0", "peft": "0.21.0", "left-pad": "1.0", "lm-eval": "0.4.13", "Galore.Torch": "1.0"}
 
@@ -79,3 +82,53 @@ def test_a_suite_that_was_named_by_its_path_is_again() -> None:
     assert suite_named("tunebench run demo", "demo") == "demo"
     assert suite_named("tunebench run 'my suites/demo.yaml' --jobs 2", "demo") == "my suites/demo.yaml"
     assert suite_named("tunebench run other.yaml", "demo") == "demo"
+
+
+EVIL = [
+    "x; touch RAN",
+    "$(touch RAN)",
+    "`touch RAN`",
+    "x\ntouch RAN\n",
+    "x' ; touch RAN '",
+    "x\x1b[201~\ntouch RAN\n",
+    "x && touch RAN",
+    "| touch RAN",
+    "> RAN",
+    "\\' ; touch RAN; \\'",
+    "x\r\ntouch RAN #",
+    "x\u2028touch RAN",
+    "!touch RAN",
+    "#\ntouch RAN",
+]
+
+
+@pytest.mark.parametrize("field", ["suite", "key", "status", "command", "commit", "packages", "threads"])
+@pytest.mark.parametrize("evil", EVIL)
+def test_nothing_of_a_stored_field_is_run_by_a_shell(field: str, evil: str, tmp_path: Path) -> None:
+    value: Any = evil
+    if field == "packages":
+        value = {**PACKAGES, "torch": evil, "peft": evil}
+    if field == "command":
+        value = f"tunebench run '{evil}.yaml' --address {shlex.quote(evil)} --results={shlex.quote(evil)}"
+    how = made(**{field: value})
+    assert "\n" not in how.command
+    assert how.command.isprintable()
+    text = "\n".join([*(f"# {visible(remark)}" for remark in how.remarks), how.command])
+    (tmp_path / "bin").mkdir()
+    for name in ("git", "pip", "tunebench"):
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\nexit 0\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", text], cwd=tmp_path, env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_no_stored_word_becomes_an_option() -> None:
+    how = made(command="tunebench run --trust=evil/demo.yaml --address --trust", key="--trust=x", commit="--orphan")
+    words = shlex.split(how.command)
+    assert "git" not in words
+    assert [word for word in words if word.startswith("--trust")] == []
+    assert "--only=--trust=x" in words
+    assert any("--orphan" in remark for remark in how.remarks)

@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data import Catalog, sources
-from harness.data.sources import Source, fetch, fingerprint, kind_of, parse, pypi
+from harness.data.sources import Source, archives, fetch, fingerprint, kind_of, parse, pypi
 from harness.errors import OfflineError, SourceError, UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -637,3 +637,93 @@ def test_a_kind_of_source_is_one_file(server: Server, tmp_path: Path, monkeypatc
     finally:
         sources.all_kinds.cache_clear()
         sys.modules.pop("harness.data.sources.toy", None)
+
+
+# ---- what an archive may do ----
+
+
+def bomb(kind: str, size: int) -> bytes:
+    """An archive of `size` zeros, of some kilobytes."""
+    if kind == "zip":
+        return zipped({"tiny/zeros": bytes(size)})
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode=f"w:{kind}") as archive:
+        member = tarfile.TarInfo("tiny-1.0/zeros")
+        member.size = size
+        archive.addfile(member, io.BytesIO(bytes(size)))
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("zip", WHEEL), ("zip", "tiny-1.0.zip"), ("gz", "tiny-1.0.tar.gz"),
+                                            ("bz2", "tiny-1.0.tar.bz2"), ("xz", "tiny-1.0.tar.xz")])  # fmt: skip
+def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(
+    tmp_path: Path, kind: str, name: str, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    archive = tmp_path / "outside" / name
+    archive.parent.mkdir()
+    archive.write_bytes(bomb(kind, archives.FREE_OF_RATIO + (64 << 20)))
+    monkeypatch.setattr(pypi.Package, "download", lambda *args: archive)
+    with pytest.raises(SourceError, match="200 times its size"):
+        fetch(parse("pypi:tiny==1.0"))
+    assert left_over(tmp_path / "cache") == []
+
+
+def test_a_tar_of_sparse_files_and_one_of_endless_headers_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setattr(archives, "FREE_OF_RATIO", 1 << 20)
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("tiny-1.0/a"))
+        member = tarfile.TarInfo("tiny-1.0/b")
+        member.pax_headers = {"comment": "0" * (8 << 20)}
+        archive.addfile(member)
+    (tmp_path / "tiny-1.0.tar.gz").write_bytes(data.getvalue())
+    monkeypatch.setattr(pypi.Package, "download", lambda *args: tmp_path / "tiny-1.0.tar.gz")
+    with pytest.raises(SourceError, match="200 times its size"):
+        fetch(parse("pypi:tiny==1.0"))
+
+
+def test_an_archive_of_too_many_files_or_for_a_full_disk_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    server.add_archive(WHEEL, wheel(TINY))
+    monkeypatch.setattr(archives, "MOST_FILES", 3)
+    with pytest.raises(SourceError, match="more than 3 files"):
+        fetch(parse("pypi:tiny==1.0"))
+    monkeypatch.undo()
+
+
+def test_a_download_needs_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = type("Usage", (), {"free": archives.LEFT_FREE + 100})
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: free)
+    archives.check_room(100, 100, 1, tmp_path, parse("pypi:tiny==1.0"))
+    with pytest.raises(SourceError, match=r"needs .* set TUNEBENCH_CACHE to another disk"):
+        archives.check_room(101, 100, 1, tmp_path, parse("pypi:tiny==1.0"))
+    monkeypatch.undo()
+    with pytest.raises(SourceError, match="is the most"):
+        archives.check_room(archives.MOST_BYTES + 1, archives.MOST_BYTES, 1, tmp_path, parse("pypi:tiny==1.0"))
+
+
+EVIL_BACKEND = {
+    "pyproject.toml": b'[build-system]\nrequires = []\nbuild-backend = "evil"\nbackend-path = ["."]\n',
+    "PKG-INFO": b"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+    "evil.py": b"import os, pathlib\npathlib.Path(os.environ['MARK']).touch()\n",
+    "setup.py": b"import os, pathlib\npathlib.Path(os.environ['MARK']).touch()\n",
+}
+
+
+@pytest.mark.parametrize("sha256", ["", "0" * 64])
+def test_nothing_of_a_package_runs_before_its_digest_is_checked(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha256: str
+) -> None:
+    monkeypatch.setenv("MARK", str(tmp_path / "ran"))
+    server.add_archive("tiny-1.0.tar.gz", sdist(EVIL_BACKEND))
+    with pytest.raises(SourceError, match="damaged download" if sha256 else "give the sha256"):
+        fetch(parse("pypi:tiny==1.0", sha256))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_wheel_of_the_right_digest_is_taken_by_it(server: Server) -> None:
+    digest = server.add_archive(WHEEL, wheel(TINY))
+    assert fetch(parse("pypi:tiny==1.0/tiny/other.txt", digest)).read_bytes() == b"third"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import task_functions
+from harness.data import code_of, task_functions, trust
 from harness.data.tasks import fingerprint, learning_docs, load_task
 from harness.errors import TaskError
 
@@ -20,6 +20,7 @@ PINNED = {
 
 
 def print_of(path: Path) -> str:
+    trust.grant([code_of(path)])
     task = load_task(path)
     train, validation = learning_docs(task)
     return fingerprint(path, task, (train, validation, list(task.eval_docs)))

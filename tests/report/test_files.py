@@ -118,3 +118,32 @@ def test_the_list_of_reports_names_those_without_one(tmp_path: Path) -> None:
     assert (told["cells"], told["done"]) == (37, 27)
     (folder / "demo" / "summary.json").write_text("{half")
     assert "tunebench report demo" in write_contents(store, folder).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1+cmd|' /C calc'!A0",
+        "-2+3",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        " =1",
+        "\ufeff=1",
+        "\u200b=1",
+        "＝1",
+        "＠a",
+        "\r\n=1",
+    ],
+)
+def test_no_cell_of_a_csv_file_is_a_formula(text: str) -> None:
+    rows = list(csv.reader(io.StringIO(csv_text([text], [[text]]), newline="")))
+    assert rows == [["'" + text.replace("\r\n", "\n").replace("\r", "\n")]] * 2
+
+
+@pytest.mark.parametrize("value", ["-0.5", "+3", "-1e-5", "+3%", "lora", "a=b", "-", "", -0.5, 3, None, True])
+def test_what_is_no_formula_stays(value: object) -> None:
+    (row,) = csv.reader(io.StringIO(csv_text([], [[value]]).removeprefix("\n")))  # type: ignore[list-item]
+    assert row == ["" if value is None else str(value)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.cli.options import SuiteName, command, get_facts, project, read_suite
+from harness.cli.options import SuiteName, Trust, command, get_facts, project, read_suite
 from harness.errors import counted
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @command("Run", "download what a suite needs, for a run without network")
-def fetch(suite: SuiteName) -> None:
+def fetch(suite: SuiteName, trust: Trust = None) -> None:
     """Download and prepare everything that a suite needs, for a run without network.
 
     Example: tunebench fetch peft-vs-full
@@ -21,7 +21,7 @@ def fetch(suite: SuiteName) -> None:
 
     catalog = project()
     loaded = read_suite(suite, catalog)
-    facts = get_facts(catalog, loaded)
+    facts = get_facts(catalog, loaded, trust or ())
     names = ", ".join([*facts.models, *facts.tasks])
     what = f"{counted(len(facts.models), 'model')} and {counted(len(facts.tasks), 'task')}"
     print(f"{loaded.name}: {what} are in {cache_root()}: {names}")

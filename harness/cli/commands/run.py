@@ -14,6 +14,7 @@ from harness.cli.options import (
     Results,
     SuiteName,
     Threads,
+    Trust,
     command,
     get_facts,
     project,
@@ -47,6 +48,7 @@ def run(
     allow_bad_instruments: Annotated[
         bool, typer.Option(help="run although a self-check failed; every result is flagged")
     ] = False,
+    trust: Trust = None,
     folder: Results = None,
 ) -> None:
     """Run every cell of a suite that is not done in this environment.
@@ -64,6 +66,6 @@ def run(
         if status not in set(Status):
             raise UserError(unknown("status", status, list(Status)))
     check_executor(executor)
-    plan = select_cells(make_plan(loaded, get_facts(catalog, loaded)), only or ())
+    plan = select_cells(make_plan(loaded, get_facts(catalog, loaded, trust or ())), only or ())
     choices = Choices(executor, jobs, threads or 0, again, size_of(memory), address)
     sys.exit(run_plan(plan, choices, catalog, results(folder, catalog), tracker or (), allow_bad_instruments))

@@ -10,6 +10,7 @@ import typer
 from harness.cli.display import show_detail, show_json
 from harness.cli.options import AsJson, Results, command, project, results
 from harness.errors import UserError, unknown
+from harness.records import visible
 
 if TYPE_CHECKING:
     import duckdb
@@ -48,7 +49,7 @@ def show(
         detail["facts"] = {fact["name"]: quantity(fact["value"], fact["unit"]) for fact in detail["facts"]}
     show_detail(detail)
     if how:
-        print("to do it again:", *(f"# {remark}" for remark in how.remarks), how.command, sep="\n")
+        print("to do it again:", *(f"# {visible(remark)}" for remark in how.remarks), how.command, sep="\n")
 
 
 def speed_remark(connection: duckdb.DuckDBPyConnection, detail: dict[str, Any], attempt: str) -> str:

@@ -19,6 +19,8 @@ def sql(
 ) -> None:
     """Ask the results database a question of your own.
 
+    The query reads the database and nothing else: no other file, and it writes none.
+
     Example: tunebench sql "select status, count(*) from attempts group by 1"
     """
     import duckdb

@@ -17,6 +17,7 @@ from harness.cli.options import (
     Results,
     SuiteName,
     Threads,
+    Trust,
     command,
     get_facts,
     project,
@@ -66,6 +67,7 @@ def tune(
     threads: Threads = None,
     memory: Memory = None,
     executor: Annotated[str, typer.Option(help="where trials run: local, ray, slurm")] = "local",
+    trust: Trust = None,
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +84,7 @@ def tune(
     catalog = project()
     loaded = with_budget(read_suite(suite, catalog), trials, studies)
     check_executor(executor)
-    plan = make_plan(loaded, get_facts(catalog, loaded))
+    plan = make_plan(loaded, get_facts(catalog, loaded, trust or ()))
     by_key = {cell.key: cell for cell in plan.cells if cell.study}
     for name in method or ():
         known = dict.fromkeys(name for cell in by_key.values() for name in (cell.label, cell.method))

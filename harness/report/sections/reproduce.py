@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from harness.records import shell_line
 from harness.report.elements import Code, Custom, Element, Text
 from harness.report.sections.base import Section, Subject
 
@@ -23,7 +25,7 @@ class Reproduce(Section):
     def elements(self, subject: Subject) -> Iterator[Element]:
         run = subject.report.run
         environment = run.environment
-        yield Code(f"make bench SUITE={run.suite}")
+        yield Code(command_of(run.suite))
         if environment:
             device = environment["accelerator"] or environment["cpu"]
             dirty = " with uncommitted changes" if environment["dirty"] else ""
@@ -33,7 +35,7 @@ class Reproduce(Section):
         """Yields the command, then the run, its environment and the version of every package."""
         run = subject.report.run
         packages = run.environment.get("packages", {})
-        yield Code(f"make bench SUITE={run.suite}")
+        yield Code(command_of(run.suite))
         yield Custom(
             "reproduce.html.jinja",
             {
@@ -43,3 +45,10 @@ class Reproduce(Section):
                 "all_packages": packages,
             },
         )
+
+
+def command_of(suite: str) -> str:
+    """Returns the command that runs a suite and writes its report. A name that is more than a name goes without `make`,
+    which would hand it to a shell as it is."""
+    plain = re.fullmatch(r"\w[\w.-]*", suite, re.ASCII)
+    return f"make bench SUITE={suite}" if plain else shell_line(["tunebench", "run", "--", suite])

@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.data import Catalog, data_files, definition_files, load_catalog, sources
+from harness.data import Catalog, data_files, definition_files, load_catalog, sources, yaml_files
 from harness.errors import CellError, TunebenchError
 from harness.execute.executors.ray.parcel import Parcel
 from harness.records import Cell
@@ -43,8 +43,9 @@ def project_files(catalog: Catalog) -> dict[str, Path]:
     root = catalog.root.resolve()
     paths = [root / "suites" / "models.yaml", *(root / "suites" / "tasks").rglob("*")]
     for path in catalog.tasks.values():
-        for file in definition_files(path):
-            paths += [file, *([] if file.suffix == ".py" else data_files(file, path.parent))]
+        paths += definition_files(path)
+        for file in yaml_files(path):
+            paths += data_files(file, path.parent)
     inside = {path.resolve() for path in paths if path.is_file() and path.resolve().is_relative_to(root)}
     return {str(path.relative_to(root)): path for path in sorted(inside) if "__pycache__" not in path.parts}
 
