@@ -197,23 +197,30 @@ def definition(path: Path) -> str:
 
 
 def data_files(path: Path, base: Path) -> list[Path]:
-    """Return the local files that a task's YAML may name: every text in it that is the path of a file or folder, or a
-    pattern of paths, relative to the folder `base`; none for a YAML that cannot be read."""
+    """Return the local files that a task's YAML names as its data: each text of `dataset_path` and `dataset_kwargs`
+    that is the path of a file or folder, or a pattern of paths, relative to the folder `base`. A `file:` counts
+    anywhere, and where there is no such file too. None for a YAML that cannot be read."""
     try:
         config = yaml_without_functions(path)
     except (OSError, ValueError):
         return []
-    found = []
-    for text in texts(config):
+    data = (
+        [config[key] for key in ("dataset_path", "dataset_kwargs") if key in config] if isinstance(config, dict) else []
+    )
+    found: list[Path] = []
+    for text in [*texts(data), *(text for text in texts(config) if text.startswith("file:"))]:
         name = text.removeprefix("file:")
-        if not name or "\n" in name or "{{" in name or len(name) > 1000:
+        if not name or "\n" in name or "{{" in name:
             continue
-        place = base / Path(name).expanduser()
-        if any(mark in name for mark in "*?["):
-            found += sorted(Path(match) for match in glob.glob(str(place), recursive=True))
-        elif text.startswith("file:") or place.exists():
-            found.append(place)
-    return found
+        try:
+            place = base / Path(name).expanduser()
+            if any(mark in name for mark in "*?["):
+                found += sorted(Path(match) for match in glob.glob(str(place), recursive=True))
+            elif text.startswith("file:") or place.exists():
+                found.append(place)
+        except (OSError, RuntimeError, ValueError):  # no name of a file: too long, of an unknown user, with a null byte
+            continue
+    return list(dict.fromkeys(found))
 
 
 def yaml_without_functions(path: Path) -> object:
