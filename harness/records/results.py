@@ -317,7 +317,7 @@ class RunRecord(TypedDict):
 
     `margin` is the difference of scores that does not matter; `failed_seeds` says what a seed that ended badly counts
     as. `command` is the command line, `only_cells` are the patterns of its `--only`, empty for the whole suite.
-    `members` are the run's cells (`Cell.member`).
+    `members` are the run's cells (`Cell.member`). `revisions` maps models from the Hub to the commits that were used.
     """
 
     run_id: str
@@ -331,6 +331,7 @@ class RunRecord(TypedDict):
     status: str
     command: str
     only_cells: list[str]
+    revisions: dict[str, str]
     members: list[JsonObject]
 
 

@@ -239,13 +239,13 @@ def test_a_node_that_sees_none_of_the_drivers_disk(project: Path, tmp_path: Path
     monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "elsewhere"))
     monkeypatch.setattr("harness.execute.executors.ray.provision.BEFORE", dict(os.environ))
     get = store.__getitem__
-    models, tasks, fetched = provide(cell, packed, Path("/not/here"), get, KEY)
+    models, tasks, fetched = provide(cell, packed, Path("/not/here"), get, KEY, {})
     assert sorted(fetched) == ["colours", "names", "prose", "tiny"]
     assert all(path.is_relative_to(tmp_path / "elsewhere" / "projects") for path in tasks.values())
-    assert provide(cell, packed, Path("/not/here"), get, KEY) == (models, tasks, [])
+    assert provide(cell, packed, Path("/not/here"), get, KEY, {}) == (models, tasks, [])
     other = replace(cell, fingerprints={**cell.fingerprints, "prose": "another"})
     with pytest.raises(CellError, match="task 'prose' is not the same on node"):
-        provide(other, packed, Path("/not/here"), get, KEY)
+        provide(other, packed, Path("/not/here"), get, KEY, {})
     assert catalog_here(packed, project, get, KEY).root == project
 
 

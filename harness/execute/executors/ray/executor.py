@@ -215,6 +215,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
             documents=frozenset(files_in(self.store.folder / "documents")),
             limits=self.run_info.limits,
             key=self.run_info.key,
+            revisions=self.progress.plan.revisions(),
             trusted=trust.passed_on(),
         )
         running.handle = Sent(order, self._send(order, running.slot))

@@ -59,6 +59,7 @@ class Order:
     documents: frozenset[str]  # names of the files that the driver has
     limits: Limits
     key: bytes  # of the run: parcels are signed with it
+    revisions: Mapping[str, str]  # model -> the commit that its branch was at when the suite was planned
     trusted: Mapping[str, str]  # variables that say which tasks' own code may run here
 
 
@@ -87,7 +88,7 @@ def course(order: Order, folder: Path) -> Iterator[Message]:
     cell, threads = order.job.cell, order.job.threads
     os.environ.update(order.trusted)
     here = same_environment(order.job.environment, threads)
-    models, tasks, fetched = provide(cell, order.project, Path(order.root), ray.get, order.key)
+    models, tasks, fetched = provide(cell, order.project, Path(order.root), ray.get, order.key, order.revisions)
     if fetched:
         yield "fetched", ray.get_runtime_context().get_node_id(), fetched
     job = replace(

@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -51,11 +51,11 @@ def project_files(catalog: Catalog) -> dict[str, Path]:
 
 
 def provide(
-    cell: Cell, project: Parcel, root: Path, get: Get, key: bytes
+    cell: Cell, project: Parcel, root: Path, get: Get, key: bytes, revisions: Mapping[str, str]
 ) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
     """Returns (model -> folder, task -> path, names of those that were fetched now) for a cell's job on this node.
     `root` is the project's folder on the driver, `project` its files, signed with `key`; `get` turns a reference into
-    its bytes.
+    its bytes. `revisions` maps models to the commits of the Hub to fetch them at.
 
     Raises CellError where the node cannot have them, or has something else than the cell was planned with.
     """
@@ -70,7 +70,7 @@ def provide(
             still_missing = missing(catalog, cell)
             fetched = still_missing.names
             if fetched:
-                fetch_apart(catalog.root, still_missing)
+                fetch_apart(catalog.root, still_missing, dict(revisions))
     models = {name: catalog.model_facts(name) for name in (cell.model, *cell.borrows)}
     tasks = {name: catalog.task_facts(name) for name in task_names(cell)}
     keyed = {cell.fingerprint_key(name): (f"model {name!r}", facts) for name, facts in models.items()}
@@ -129,18 +129,19 @@ def catalog_here(project: Parcel, root: Path, get: Get, key: bytes) -> Catalog:
     return load_catalog(copy)
 
 
-def fetch_apart(root: Path, wanted: Missing) -> None:
+def fetch_apart(root: Path, wanted: Missing, revisions: dict[str, str]) -> None:
     """Fetch models and tasks in a process of its own: it loads torch, and may use the network, which cells may not.
-    Raises CellError where they cannot be fetched."""
+    `revisions` maps models to commits of the Hub. Raises CellError where they cannot be fetched."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        complaint = pool.submit(fetch_all, root, wanted, {**BEFORE, **trust.passed_on()}).result()
+        complaint = pool.submit(fetch_all, root, wanted, revisions, {**BEFORE, **trust.passed_on()}).result()
     if complaint:
         names = ", ".join(wanted.names)
         raise CellError(f"node {socket.gethostname()} cannot fetch {names}: {complaint}")
 
 
-def fetch_all(root: Path, wanted: Missing, variables: dict[str, str]) -> str:
-    """Fetch and prepare models and tasks for the project folder `root`, with these environment variables in place of
+def fetch_all(root: Path, wanted: Missing, revisions: dict[str, str], variables: dict[str, str]) -> str:
+    """Fetch and prepare models and tasks for the project folder `root`, models of the Hub at the commits in
+    `revisions`, with these environment variables in place of
     the process's own. Returns what was wrong, or ""."""
     os.environ.clear()
     os.environ.update(variables)
@@ -150,7 +151,7 @@ def fetch_all(root: Path, wanted: Missing, variables: dict[str, str]) -> str:
     catalog = load_catalog(root)
     try:
         for name in wanted.models:
-            loading.prepare(catalog, name)
+            loading.prepare(catalog, name, revision=revisions.get(name, ""))
         for name in wanted.tasks:
             tasks.prepare(catalog, name)
     except TunebenchError as error:
