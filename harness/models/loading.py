@@ -154,7 +154,9 @@ def load_model(folder: Path, settings: TrainSettings, quantize: str | None = Non
         options["quantization_config"] = quantization(quantize, compute_dtype(precision))
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True, trust_remote_code=False, **options
+    )
     if info["missing_keys"]:
         raise ValueError(
             f"{folder} is not a complete causal language model: {len(info['missing_keys'])} weights are missing "
@@ -200,7 +202,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model folder."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def logits_at(
