@@ -142,6 +142,11 @@ def get_facts(catalog: Catalog, suite: Suite, trusted: Iterable[Path] = ()) -> F
         return fetch_suite(catalog, suite, bars)
 
 
+def revision_lines(facts: Facts) -> list[str]:
+    """Returns a line for each model from the Hub: the commit that it was resolved to, and is used at from now on."""
+    return [f"{name} is at commit {model.revision}" for name, model in facts.models.items() if model.revision]
+
+
 def size_of(text: str | None) -> int | None:
     """Returns the bytes of a text such as "16GiB" or "500MB", None for None. Raises UserError for other text."""
     from pydantic import ByteSize, TypeAdapter, ValidationError

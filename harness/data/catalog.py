@@ -79,7 +79,9 @@ class Catalog:
         if facts is None or not (Path(facts.folder) / "config.json").exists():
             return None
         folder = Path(facts.folder)
-        return replace(facts, network=read_network(folder), chat=has_chat_template(folder))
+        # A snapshot of the Hub lies in a folder that is named by its commit.
+        commit = folder.name if self.model(name).sources[0].startswith("hf:") else ""
+        return replace(facts, network=read_network(folder), chat=has_chat_template(folder), revision=commit)
 
     def model_facts_path(self, name: str) -> Path:
         """Return the file in the cache for a model's facts. It changes with the model's entry and with the files of a

@@ -17,10 +17,11 @@ TEXTS, TOKENS, PLACES = 8, 128, 16
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A fetched model: its folder, and the SHA-256 of its weights and tokenizer (`fingerprint`).
+    """A fetched model: its folder, and the SHA-256 of its weights and tokenizer (`fingerprint`). `revision` is the
+    commit that its `hf:` source was resolved to when it was fetched; "" for other sources.
 
-    `network`, and whether the tokenizer has a `chat` template (None: not known), are not cached but read from the
-    folder each time: that takes a millisecond, and cannot be out of date.
+    `network`, `revision`, and whether the tokenizer has a `chat` template (None: not known), are not cached but read
+    from the folder each time: that takes a millisecond, and cannot be out of date.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ModelFacts:
     folder: str
     network: Network | None = None
     chat: bool | None = None
+    revision: str = ""
 
 
 @dataclass(frozen=True)

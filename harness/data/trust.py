@@ -64,8 +64,12 @@ def digest_in(entry: object) -> str:
 
 def trusted_digests() -> frozenset[str]:
     """Return the digests of all code that may run: the user's file, and what was passed on to this process."""
-    passed_on = DIGEST.findall(os.environ.get(PASSED_ON, ""))
-    return frozenset([*map(digest_in, entries()), *passed_on])
+    return frozenset([*map(digest_in, entries()), *DIGEST.findall(os.environ.get(PASSED_ON, ""))])
+
+
+def passed_on() -> dict[str, str]:
+    """Return the environment variables that tell a process on another machine which code may run."""
+    return {PASSED_ON: " ".join(sorted(trusted_digests()))}
 
 
 def is_trusted(code: TaskCode) -> bool:

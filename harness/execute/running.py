@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from harness.data import Facts
 from harness.execute.events import News, latest_news
 from harness.execute.queue import Queue
+from harness.execute.signing import new_key
 from harness.plan import Plan
 from harness.records import Cell, Environment, Status
 
@@ -47,6 +48,7 @@ class Run:
     address: str = ""  # of a cluster
     bad_instruments: tuple[str, ...] = ()  # checks that failed: every result is marked
     root: Path = Path()  # the project's folder: where `suites/` lies
+    key: bytes = field(default_factory=new_key, repr=False)  # signs what is sent to other machines
     least: Callable[[Cell], int | None] | None = None  # bytes, without what is left out where there is no room
 
     def needed(self, cell: Cell) -> int | None:

@@ -102,6 +102,7 @@ class Session:
             "status": "running",
             "command": command,
             "only_cells": list(plan.only_cells),
+            "revisions": plan.revisions(),
             "members": [cell.member() for cell in plan.cells],
         }
         write_run(path, record)

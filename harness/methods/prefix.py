@@ -89,5 +89,7 @@ class PrefixTuning(Method):
 
         if self.init == "words":
             return torch.randint(0, model.config.get_text_config().vocab_size, (self.virtual_tokens,))
-        ids = AutoTokenizer.from_pretrained(str(model.name_or_path))(self.init_text)["input_ids"]
+        ids = AutoTokenizer.from_pretrained(str(model.name_or_path), trust_remote_code=False)(self.init_text)[
+            "input_ids"
+        ]
         return torch.tensor([ids[place % len(ids)] for place in range(self.virtual_tokens)])

@@ -74,7 +74,7 @@ class PromptTuning(Method):
         `virtual_tokens`, which peft would silently cut."""
         from transformers import AutoTokenizer
 
-        needed = len(AutoTokenizer.from_pretrained(folder)(self.init_text)["input_ids"])
+        needed = len(AutoTokenizer.from_pretrained(folder, trust_remote_code=False)(self.init_text)["input_ids"])
         if self.virtual_tokens is not None and needed > self.virtual_tokens:
             raise ValueError(
                 f"init_text is {needed} tokens long, virtual_tokens is {self.virtual_tokens}: the text would "
@@ -153,7 +153,9 @@ class PTuning(Method):
         import torch
         from transformers import AutoTokenizer
 
-        ids = AutoTokenizer.from_pretrained(str(model.name_or_path))(self.init_text)["input_ids"]
+        ids = AutoTokenizer.from_pretrained(str(model.name_or_path), trust_remote_code=False)(self.init_text)[
+            "input_ids"
+        ]
         words = model.get_input_embeddings()
         places = torch.arange(self.virtual_tokens, device=words.weight.device)
         inner: list[torch.Tensor] = []

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 
-def prepare(catalog: Catalog, name: str, progress: Progress | None = None) -> ModelFacts:
+def prepare(catalog: Catalog, name: str, progress: Progress | None = None, revision: str = "") -> ModelFacts:
     """Fetch the model that the catalog has under `name`, make its folder ready for `from_pretrained`, and return its
     facts, which are cached. `progress` is called with (what is fetched, bytes done, bytes in all or 0 if unknown).
+
+    An `hf:` source that names no commit is fetched at `revision`, a commit; without one, at the commit that its branch
+    is at now. The facts keep it.
 
     Raises SourceError when it cannot be had or is no model folder.
     """
@@ -40,6 +43,8 @@ def prepare(catalog: Catalog, name: str, progress: Progress | None = None) -> Mo
     paths = []
     for place, text in enumerate(entry.sources):
         source = sources.parse(text, sha256=entry.sha256[place] if place < len(entry.sha256) else "")
+        if revision and source.kind == "hf":
+            source = sources.at_revision(source, revision)
         paths.append(sources.fetch(source, base=catalog.root, progress=progress))
     folder = dequantise(entry, paths) if is_gguf(paths) else paths[0]
     if not (folder / "config.json").exists():
@@ -149,7 +154,9 @@ def load_model(folder: Path, settings: TrainSettings, quantize: str | None = Non
         options["quantization_config"] = quantization(quantize, compute_dtype(precision))
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True, trust_remote_code=False, **options
+    )
     if info["missing_keys"]:
         raise ValueError(
             f"{folder} is not a complete causal language model: {len(info['missing_keys'])} weights are missing "
@@ -195,7 +202,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model folder."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def logits_at(

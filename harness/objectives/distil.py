@@ -163,7 +163,9 @@ def check_vocabulary(student: Path, teacher: Path) -> None:
         return
     from transformers import AutoTokenizer
 
-    one, other = (AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, teacher))
+    one, other = (
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False).get_vocab() for folder in (student, teacher)
+    )
     if one != other:
         raise ValueError(
             f"student and teacher have different vocabularies ({len(one)} and {len(other)} tokens, "

@@ -35,6 +35,10 @@ class Plan:
     only_cells: tuple[str, ...] = ()
     chosen: frozenset[str] = frozenset()
 
+    def revisions(self) -> dict[str, str]:
+        """Return {model: the commit that its `hf:` source was resolved to}; models of other sources are left out."""
+        return {name: facts.revision for name, facts in self.facts.models.items() if facts.revision}
+
     def by_digest(self) -> dict[str, Cell]:
         """Return {spec digest: cell}."""
         return {cell.spec_digest: cell for cell in self.cells}

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 DIGITS = 6  # of a digest, the fewest that name a cell
 
 
+def revision_of(connection: duckdb.DuckDBPyConnection, attempt_id: str, model: str) -> str:
+    """Returns the commit of the Hub that an attempt's model was loaded at; "" where it is from elsewhere, or where the
+    commit was not kept."""
+    rows = connection.execute(
+        "SELECT revisions FROM runs JOIN attempts USING (run_id) WHERE attempt_id = ?", [attempt_id]
+    ).fetchall()
+    return str(json.loads(rows[0][0] or "{}").get(model, "")) if rows else ""
+
+
 def cell_is_named(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
     """Returns whether some cell has the key `name`, or a digest that starts with `name` (6 digits or more)."""
     matches = connection.execute(
@@ -105,6 +114,7 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> Record | No
         detail["attempt_id"] = last
         for attempt in attempts:
             attempt["tuned"] = json.loads(attempt["tuned"] or "{}")
+        detail["revision"] = revision_of(connection, last, str(cell["model"]))
         detail["tuned"] = next(row["tuned"] for row in attempts if row["attempt_id"] == last)
         for table, order in (
             ("scores", "position"),

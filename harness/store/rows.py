@@ -141,6 +141,7 @@ def row_of_run(run: RunRecord) -> Row:
         "only_cells": run.get("only_cells"),
         "margin": run.get("margin"),
         "failed_seeds": run.get("failed_seeds"),
+        "revisions": json.dumps(run.get("revisions") or {}),
     }
 
 

@@ -202,6 +202,13 @@ def whole_numbers_of_64_bits(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+@migration
+def which_commits_of_the_hub_a_run_used(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the commits that a run's models from the Hub were resolved to."""
+    # NULL: a run of a tunebench that kept them in the models' fingerprints alone.
+    connection.execute("ALTER TABLE runs ADD COLUMN revisions JSON")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is newer than the
     versions that this tunebench knows."""

@@ -563,6 +563,19 @@ def test_repository_is_fetched_and_then_works_offline(server: Server, monkeypatc
     assert fetch(branch) == path
 
 
+def test_a_branch_is_resolved_to_a_commit_that_the_model_keeps(server: Server, tmp_path: Path) -> None:
+    from harness.data import ModelFacts, keep_facts
+
+    server.add_repository("org/tiny", REPOSITORY)
+    catalog = Catalog(tmp_path, {}, {})
+    folder = fetch(parse("hf:org/tiny"))
+    keep_facts(catalog.model_facts_path("hf:org/tiny"), ModelFacts("hf:org/tiny", "f", str(folder)))
+    facts = catalog.model_facts("hf:org/tiny")
+    assert facts is not None
+    assert facts.revision == COMMIT
+    assert fetch(sources.at_revision(parse("hf:org/tiny"), COMMIT)) == folder
+
+
 def test_truncated_repository_heals(server: Server) -> None:
     server.add_repository("org/tiny", REPOSITORY)
     source = parse(f"hf:org/tiny@{COMMIT}")

@@ -21,7 +21,7 @@ from harness.data.facts import Facts
 from harness.environment import environment
 from harness.errors import CellError, UserError
 from harness.execute.executors.ray import RayExecutor, parcel
-from harness.execute.executors.ray.executor import computing, connect
+from harness.execute.executors.ray.executor import computing, connect, is_expected
 from harness.execute.executors.ray.provision import catalog_here, project_files, provide
 from harness.execute.node_environment import same_environment
 from harness.execute.placement import GIB
@@ -30,6 +30,7 @@ from harness.records import CellResult
 from harness.store.database import Store
 from harness.store.files import attempt_folder
 
+KEY = bytes(range(32))
 needs_ray = pytest.mark.skipif(RayExecutor.skip() is not None, reason=str(RayExecutor.skip()))
 
 SUITE = """\
@@ -175,12 +176,55 @@ def test_a_parcel_is_cut_into_pieces_and_put_together(tmp_path: Path, monkeypatc
     for name, content in {"a": b"", "deep/b": b"0123456789", "deep/c": b"xy", "d": bytes(range(256))}.items():
         (folder / name).write_bytes(content)
     store: list[bytes] = []
-    packed = parcel.pack(parcel.files_in(folder), lambda data: store.append(data) or len(store) - 1)
+    packed = parcel.pack(parcel.files_in(folder), lambda data: store.append(data) or len(store) - 1, KEY)
     assert max(map(len, store)) == min(size, 268)
-    packed.unpack(tmp_path / "to", store.__getitem__)
+    packed.unpack(tmp_path / "to", store.__getitem__, KEY)
     assert packed.lies_in(tmp_path / "to")
     (tmp_path / "to" / "deep" / "b").write_bytes(b"9876543210")
     assert not packed.lies_in(tmp_path / "to")
+
+
+def test_a_parcel_that_was_changed_on_its_way_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"0123456789")
+    store: list[bytes] = []
+
+    def packed(name: str = "a") -> parcel.Parcel:
+        return parcel.pack({name: tmp_path / "a"}, lambda data: store.append(data) or len(store) - 1, KEY)
+
+    sent, to = packed(), tmp_path / "to"
+    with pytest.raises(CellError, match="signature is wrong"):
+        sent.unpack(to, store.__getitem__, bytes(32))
+    with pytest.raises(CellError, match="signature is wrong"):
+        replace(sent, files=(("b", 10, sent.files[0][2]),)).unpack(to, store.__getitem__, KEY)
+    with pytest.raises(CellError, match="its SHA-256 is another"):
+        sent.unpack(to, lambda reference: b"9876543210", KEY)
+    with pytest.raises(CellError, match="its SHA-256 is another"):
+        replace(sent, pieces=()).unpack(to, store.__getitem__, KEY)
+    for name in ("../out", "/tmp/out", "a/../../out"):
+        with pytest.raises(CellError, match="outside its folder"):
+            packed(name).unpack(to, store.__getitem__, KEY)
+    assert [path for path in to.rglob("*") if path.is_file()] == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "weights/../../evil", "job.json", "weights/../x"])
+def test_a_node_cannot_write_elsewhere_on_the_driver(name: str) -> None:
+    assert not is_expected("piece", name)
+    assert not is_expected("follow", name)
+
+
+def test_what_a_node_sends_is_expected() -> None:
+    assert is_expected("follow", "log.txt")
+    assert all(is_expected("piece", name) for name in ("items.parquet", "result.json", "weights/a/b", "documents/x"))
+
+
+def test_a_slurm_job_that_was_changed_is_not_run(tmp_path: Path) -> None:
+    from harness.execute.executors.slurm import run_cell
+    from harness.execute.signing import signature_of
+
+    (tmp_path / "job.json").write_bytes(b"{}")
+    with pytest.raises(CellError, match="the job in .* is not what this run sent"):
+        run_cell(str(tmp_path), environment(1), 1, KEY, signature_of(KEY, b"{ }"), {})
 
 
 @pytest.mark.process
@@ -191,18 +235,18 @@ def test_a_node_that_sees_none_of_the_drivers_disk(project: Path, tmp_path: Path
     store: list[bytes] = []
     files = project_files(load_catalog(project))
     assert "suites/tasks/colours.csv" in files
-    packed = parcel.pack(files, lambda data: store.append(data) or len(store) - 1)
+    packed = parcel.pack(files, lambda data: store.append(data) or len(store) - 1, KEY)
     monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "elsewhere"))
     monkeypatch.setattr("harness.execute.executors.ray.provision.BEFORE", dict(os.environ))
     get = store.__getitem__
-    models, tasks, fetched = provide(cell, packed, Path("/not/here"), get)
+    models, tasks, fetched = provide(cell, packed, Path("/not/here"), get, KEY, {})
     assert sorted(fetched) == ["colours", "names", "prose", "tiny"]
     assert all(path.is_relative_to(tmp_path / "elsewhere" / "projects") for path in tasks.values())
-    assert provide(cell, packed, Path("/not/here"), get) == (models, tasks, [])
+    assert provide(cell, packed, Path("/not/here"), get, KEY, {}) == (models, tasks, [])
     other = replace(cell, fingerprints={**cell.fingerprints, "prose": "another"})
     with pytest.raises(CellError, match="task 'prose' is not the same on node"):
-        provide(other, packed, Path("/not/here"), get)
-    assert catalog_here(packed, project, get).root == project
+        provide(other, packed, Path("/not/here"), get, KEY, {})
+    assert catalog_here(packed, project, get, KEY).root == project
 
 
 def test_a_node_with_other_packages_is_refused_with_the_reason() -> None:

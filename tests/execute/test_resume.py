@@ -116,7 +116,7 @@ def test_an_older_database_is_migrated_and_a_copy_of_it_kept(tmp_path: Path) -> 
         connection.execute("ALTER TABLE attempts DROP COLUMN tuned; ALTER TABLE members DROP COLUMN role")
         connection.execute("ALTER TABLE cells DROP COLUMN study; ALTER TABLE cells DROP COLUMN trial")
         connection.execute("ALTER TABLE items DROP COLUMN cluster; ALTER TABLE scores DROP COLUMN clusters")
-        connection.execute("ALTER TABLE scores DROP COLUMN clustered_by")
+        connection.execute("ALTER TABLE scores DROP COLUMN clustered_by; ALTER TABLE runs DROP COLUMN revisions")
         connection.execute("DROP TABLE files; DELETE FROM schema_version WHERE version > 1")
     with pytest.raises(StoreError, match="the database has schema 1"), store.open(read_only=True):
         pass

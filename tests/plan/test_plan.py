@@ -368,3 +368,11 @@ def test_a_margin_is_no_part_of_any_cell(tmp_path: Path) -> None:
     assert [cell.spec_digest for cell in plan(tmp_path, margin=0.1).cells] == [
         cell.spec_digest for cell in plan(tmp_path).cells
     ]
+
+
+def test_a_plan_has_the_commits_of_its_models_from_the_hub() -> None:
+    from harness.plan import Plan
+
+    models = {**MODELS, "hf:org/name": ModelFacts("hf:org/name", "f", "/m", revision="0" * 40)}
+    plan = Plan(None, Facts(models, TASKS), ())  # type: ignore[arg-type]
+    assert plan.revisions() == {"hf:org/name": "0" * 40}

@@ -18,6 +18,7 @@ from harness.cli.options import (
     project,
     read_suite,
     results,
+    revision_lines,
     size_of,
 )
 from harness.cli.running import what_items_decide
@@ -67,12 +68,15 @@ def show_plan(
         show_json(
             {
                 "cells": [asdict(row) for row in rows],
+                "revisions": plan.revisions(),
                 "tuning": asdict(tuning) if tuning else None,
                 "outlook": [asdict(one) for one in decided],
             }
         )
     else:
         show_forecast(loaded.name, rows, jobs or 1)
+        for line in revision_lines(facts):
+            print(line)
         for line in tuning_sentences(tuning) if tuning else ():
             print(line)
         show_outlooks(decided)

@@ -9,6 +9,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,18 @@ from harness.data.sources.base import Progress, Source, SourceKind, cache_root, 
 from harness.errors import SourceError, unknown
 from harness.plugin import find_classes
 
-__all__ = ["Progress", "Source", "SourceKind", "all_kinds", "cache_root", "fetch", "fingerprint", "kind_of", "parse"]
+__all__ = [
+    "Progress",
+    "Source",
+    "SourceKind",
+    "all_kinds",
+    "at_revision",
+    "cache_root",
+    "fetch",
+    "fingerprint",
+    "kind_of",
+    "parse",
+]
 
 
 @cache
@@ -72,6 +84,11 @@ def fetch(source: Source, *, base: Path | None = None, progress: Progress | None
             f"cannot fetch {source}: {error}. Run again; if {cache_root()} is full or not yours, "
             "set TUNEBENCH_CACHE to another folder."
         ) from error
+
+
+def at_revision(source: Source, revision: str) -> Source:
+    """Return a source at another revision, such as the commit that its branch was at when a suite was planned."""
+    return replace(source, version=revision)
 
 
 def fingerprint(source: Source, path: Path) -> str:

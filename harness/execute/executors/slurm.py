@@ -13,9 +13,10 @@ import os
 import shutil
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from harness.data import cache_root
+from harness.data import cache_root, trust
 from harness.environment import cores
 from harness.errors import UserError
 from harness.execute import child
@@ -23,8 +24,9 @@ from harness.execute.executors.base import POLL_SECONDS, Executor
 from harness.execute.node_environment import environment_here, same_environment
 from harness.execute.placement import ERROR, GIB
 from harness.execute.running import Ended, Running
+from harness.execute.signing import check_signature, signature_of
 from harness.plan import devices_of
-from harness.records import Cell, Environment, Job, Status
+from harness.records import JOB, Cell, Environment, Job, Status
 from harness.store import LOG, RESULT
 
 if TYPE_CHECKING:
@@ -84,7 +86,10 @@ class SlurmExecutor(Executor[bool, SlurmJob]):
         elif predicted := job.predicted_bytes:
             limits["mem_gb"] = math.ceil(predicted * (1 + ERROR) / GIB)
         submitted = submitter(run.address, run.threads, **limits)
-        running.handle = submitted.submit(run_cell, str(running.folder), job.environment, run.threads)
+        running.handle = submitted.submit(
+            run_cell, str(running.folder), job.environment, run.threads, run.key,
+            signature_of(run.key, (running.folder / JOB).read_bytes()), trust.passed_on(),
+        )  # fmt: skip
         running.device = f"job {running.launched.job_id}"
 
     def ended(self, running: Submitted) -> Ended | None:
@@ -117,15 +122,22 @@ def submitter(address: str, threads: int, **limits: object) -> AutoExecutor:
 
     if not address and not shutil.which("sbatch"):
         raise UserError("executor slurm: found no `sbatch` here. Run tunebench where jobs can be submitted.")
-    executor = submitit.AutoExecutor(cache_root() / "slurm", cluster=address or "slurm", slurm_max_num_timeout=0)
+    folder = cache_root() / "slurm"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # what lies here is run, and holds the run's key
+    executor = submitit.AutoExecutor(folder, cluster=address or "slurm", slurm_max_num_timeout=0)
     executor.update_parameters(cpus_per_task=threads, **limits)
     return executor
 
 
-def run_cell(folder: str, planned: Environment, threads: int) -> None:
+def run_cell(
+    folder: str, planned: Environment, threads: int, key: bytes, signature: str, trusted: dict[str, str]
+) -> None:
     """Run the cell whose job lies in `folder` inside its Slurm job, through the same entry as any cell's process.
-    Raises CellError where the node's environment would give other results than the `planned` one."""
+    `trusted` are variables that say which tasks' own code may run. Raises CellError where the node's environment would
+    give other results than the `planned` one, or where the job's `signature` is not the run's (its `key`)."""
+    check_signature(key, (Path(folder) / JOB).read_bytes(), signature, f"the job in {folder}")
     same_environment(planned, threads)
-    offline = {"HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+    offline = {"HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), **trusted}
     device = f"{socket.gethostname()} cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '')}".removesuffix(" cuda:")
     child.main(folder, os.getppid(), {**os.environ, **offline}, device)

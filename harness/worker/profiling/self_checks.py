@@ -75,7 +75,7 @@ class Bench:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        config = AutoConfig.from_pretrained(self.base)
+        config = AutoConfig.from_pretrained(self.base, trust_remote_code=False)
         text = config.get_text_config()
         text.num_hidden_layers = min(2, text.num_hidden_layers)
         if getattr(text, "layer_types", None):

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import harness
-from harness.data import load_catalog
+from harness.data import load_catalog, trust
 from harness.environment import cores, environment
 from harness.errors import UserError
 from harness.execute.executors.base import POLL_SECONDS, Executor
 from harness.execute.executors.ray.node import FOLLOWED, Message, Order, run_cell
-from harness.execute.executors.ray.parcel import Parcel, files_in, pack
+from harness.execute.executors.ray.parcel import Parcel, files_in, is_inside, pack
 from harness.execute.executors.ray.provision import project_files
 from harness.execute.node_environment import environment_here
 from harness.execute.placement import ERROR, GIB
@@ -114,7 +114,7 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         connect(self.run_info.address)
         self.task = ray.remote(run_cell)
         self.cuda = bool(self.run_info.environment.accelerator)
-        self.project = pack(project_files(load_catalog(self.run_info.root)), ray.put)
+        self.project = pack(project_files(load_catalog(self.run_info.root)), ray.put, self.run_info.key)
         self.parcels: dict[str, Parcel] = {}  # spec_digest -> weights that cells under way or to come need
         waiting = [cell for cell in self.progress.plan.cells if cell.spec_digest in self.queue.waits]
         self.needed = Counter(need for cell in waiting for need in cell.loads.values())
@@ -204,16 +204,19 @@ class RayExecutor(Executor[dict[str, float], Sent]):
 
         for need in running.cell.loads.values():
             if need not in self.parcels:
-                self.parcels[need] = pack(files_in(self.weights[need] / "weights"), ray.put)
+                self.parcels[need] = pack(files_in(self.weights[need] / "weights"), ray.put, self.run_info.key)
         order = Order(
             job=job,
             folder=str(running.folder),
             root=str(self.run_info.root.resolve()),
             project=self.project,
             needs={role: self.parcels[need] for role, need in running.cell.loads.items()},
-            baseline=pack({ITEMS: job.baseline}, ray.put) if job.baseline else None,
+            baseline=pack({ITEMS: job.baseline}, ray.put, self.run_info.key) if job.baseline else None,
             documents=frozenset(files_in(self.store.folder / "documents")),
             limits=self.run_info.limits,
+            key=self.run_info.key,
+            revisions=self.progress.plan.revisions(),
+            trusted=trust.passed_on(),
         )
         running.handle = Sent(order, self._send(order, running.slot))
         running.device = WAITING
@@ -269,6 +272,8 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         """Take in a message of a cell's task. Returns how the cell ended where it is the last one, else None."""
         kind, name, what = message
         sent = running.launched
+        if kind in ("follow", "piece") and not is_expected(kind, name):
+            return Ended(Status.FAILED, f"its node sent a file {name!r}, which is none of a cell's; it was not kept")
         if kind == "placed":
             self._placed(running, name, what)
         elif kind == "fetched":
@@ -374,6 +379,14 @@ class RayExecutor(Executor[dict[str, float], Sent]):
         host = hosts.get(node_id, "")
         alone = list(hosts.values()).count(host) == 1
         return host if alone else f"{host}-{node_id[:6]}".removeprefix("-")
+
+
+def is_expected(kind: str, name: str) -> bool:
+    """Returns whether a node may send a file of this name: news of one of the files that are followed, or a piece of
+    what a cell leaves behind. A name that leads elsewhere is none."""
+    if kind == "follow":
+        return name in FOLLOWED
+    return name in (ITEMS, RESULT) or (is_inside(name) and name.split("/")[0] in ("weights", "documents"))
 
 
 def computing(nodes: list[Node]) -> list[Node]:

@@ -20,7 +20,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +58,9 @@ class Order:
     baseline: Parcel | None
     documents: frozenset[str]  # names of the files that the driver has
     limits: Limits
+    key: bytes  # of the run: parcels are signed with it
+    revisions: Mapping[str, str]  # model -> the commit that its branch was at when the suite was planned
+    trusted: Mapping[str, str]  # variables that say which tasks' own code may run here
 
 
 def run_cell(order: Order) -> Iterator[Message]:
@@ -83,8 +86,9 @@ def course(order: Order, folder: Path) -> Iterator[Message]:
     import ray
 
     cell, threads = order.job.cell, order.job.threads
+    os.environ.update(order.trusted)
     here = same_environment(order.job.environment, threads)
-    models, tasks, fetched = provide(cell, order.project, Path(order.root), ray.get)
+    models, tasks, fetched = provide(cell, order.project, Path(order.root), ray.get, order.key, order.revisions)
     if fetched:
         yield "fetched", ray.get_runtime_context().get_node_id(), fetched
     job = replace(
@@ -98,9 +102,9 @@ def course(order: Order, folder: Path) -> Iterator[Message]:
         results=folder,
     )
     for role, parcel in order.needs.items():
-        parcel.unpack(job.needs[role], ray.get)
+        parcel.unpack(job.needs[role], ray.get, order.key)
     if order.baseline:
-        order.baseline.unpack(folder / ".baseline", ray.get)
+        order.baseline.unpack(folder / ".baseline", ray.get, order.key)
     write_job(folder, job)
     run = Run(
         job.run_id, here, Facts({}, {}), threads, limits=order.limits, predict=lambda cell: job.predicted_bytes,

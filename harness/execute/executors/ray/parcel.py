@@ -6,11 +6,14 @@ They travel in pieces of 32 MiB, so that a folder of weights is never whole in t
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import CellError
+from harness.execute.signing import check_signature, signature_of
 from harness.records import digest
 
 if TYPE_CHECKING:
@@ -21,10 +24,12 @@ PIECE_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class Parcel:
-    """Packed files: (name, bytes, SHA-256) of each file, and the bytes of all, one after another, cut into pieces."""
+    """Packed files: (name, bytes, SHA-256) of each file, and the bytes of all, one after another, cut into pieces.
+    `signature` is that of the list of files, under the run's key."""
 
     files: tuple[tuple[str, int, str], ...]
     pieces: tuple[ObjectRef[bytes], ...]  # references into Ray's object store
+    signature: str = ""
 
     @property
     def digest(self) -> str:
@@ -35,21 +40,43 @@ class Parcel:
         """Returns whether the folder holds these files with this content (it may hold others too)."""
         return all((folder / name).is_file() and sha256_of(folder / name) == sha256 for name, _, sha256 in self.files)
 
-    def unpack(self, folder: Path, get: Callable[[ObjectRef[bytes]], bytes]) -> None:
-        """Write the files into a folder. `get` turns a reference into its bytes."""
+    def unpack(self, folder: Path, get: Callable[[ObjectRef[bytes]], bytes], key: bytes) -> None:
+        """Write the files into a folder. `get` turns a reference into its bytes. Raises CellError where the list of
+        files was not signed with `key`, or a file is not what the list says; that file is then removed."""
+        check_signature(key, listing(self.files), self.signature, "a parcel")
         pieces, piece = iter(self.pieces), memoryview(b"")
-        for name, size, _ in self.files:
-            path = folder / name
+        for name, size, expected in self.files:
+            if not is_inside(name):
+                raise CellError(f"a parcel has a file {name!r}, which lies outside its folder; it was not unpacked.")
+            path, sha256 = folder / name, hashlib.sha256()
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 while size:
-                    piece = piece or memoryview(get(next(pieces)))
+                    if not piece:
+                        if (reference := next(pieces, None)) is None:
+                            break
+                        piece = memoryview(get(reference))
                     written = file.write(piece[:size])
+                    sha256.update(piece[:written])
                     piece, size = piece[written:], size - written
+            if size or sha256.hexdigest() != expected:
+                path.unlink()
+                raise CellError(f"{name} of a parcel is not what was sent: its SHA-256 is another. It was not used.")
 
 
-def pack(files: Mapping[str, Path], put: Callable[[bytes], ObjectRef[bytes]]) -> Parcel:
-    """Returns a parcel of files (name -> path). `put` stores bytes and returns a reference to them."""
+def listing(files: tuple[tuple[str, int, str], ...]) -> bytes:
+    """Returns the list of a parcel's files as the bytes that are signed."""
+    return json.dumps(files).encode()
+
+
+def is_inside(name: str) -> bool:
+    """Returns whether a file's name, relative to a folder, stays inside that folder."""
+    return bool(name) and not name.startswith("/") and "\0" not in name and ".." not in name.split("/")
+
+
+def pack(files: Mapping[str, Path], put: Callable[[bytes], ObjectRef[bytes]], key: bytes) -> Parcel:
+    """Returns a parcel of files (name -> path), signed with `key`. `put` stores bytes and returns a reference to
+    them."""
     listed, pieces, waiting = [], [], bytearray()
     for name, path in files.items():
         sha256, size = hashlib.sha256(), 0
@@ -63,7 +90,7 @@ def pack(files: Mapping[str, Path], put: Callable[[bytes], ObjectRef[bytes]]) ->
         listed.append((name, size, sha256.hexdigest()))
     if waiting:
         pieces.append(put(bytes(waiting)))
-    return Parcel(tuple(listed), tuple(pieces))
+    return Parcel(tuple(listed), tuple(pieces), signature_of(key, listing(tuple(listed))))
 
 
 def files_in(folder: Path) -> dict[str, Path]:

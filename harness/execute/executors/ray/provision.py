@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.data import Catalog, data_files, definition_files, load_catalog, sources, yaml_files
+from harness.data import Catalog, data_files, definition_files, load_catalog, sources, trust, yaml_files
 from harness.errors import CellError, TunebenchError
 from harness.execute.executors.ray.parcel import Parcel
 from harness.records import Cell
@@ -50,13 +50,16 @@ def project_files(catalog: Catalog) -> dict[str, Path]:
     return {str(path.relative_to(root)): path for path in sorted(inside) if "__pycache__" not in path.parts}
 
 
-def provide(cell: Cell, project: Parcel, root: Path, get: Get) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
+def provide(
+    cell: Cell, project: Parcel, root: Path, get: Get, key: bytes, revisions: Mapping[str, str]
+) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
     """Returns (model -> folder, task -> path, names of those that were fetched now) for a cell's job on this node.
-    `root` is the project's folder on the driver, `project` its files; `get` turns a reference into its bytes.
+    `root` is the project's folder on the driver, `project` its files, signed with `key`; `get` turns a reference into
+    its bytes. `revisions` maps models to the commits of the Hub to fetch them at.
 
     Raises CellError where the node cannot have them, or has something else than the cell was planned with.
     """
-    catalog = catalog_here(project, root, get)
+    catalog = catalog_here(project, root, get, key)
     fetched: list[str] = []
     if missing(catalog, cell).names:
         from filelock import FileLock
@@ -67,12 +70,12 @@ def provide(cell: Cell, project: Parcel, root: Path, get: Get) -> tuple[dict[str
             still_missing = missing(catalog, cell)
             fetched = still_missing.names
             if fetched:
-                fetch_apart(catalog.root, still_missing)
+                fetch_apart(catalog.root, still_missing, dict(revisions))
     models = {name: catalog.model_facts(name) for name in (cell.model, *cell.borrows)}
     tasks = {name: catalog.task_facts(name) for name in task_names(cell)}
     keyed = {cell.fingerprint_key(name): (f"model {name!r}", facts) for name, facts in models.items()}
-    for key, (what, facts) in {**keyed, **{name: (f"task {name!r}", facts) for name, facts in tasks.items()}}.items():
-        if facts is None or facts.fingerprint != cell.fingerprints[key]:
+    for name, (what, facts) in {**keyed, **{task: (f"task {task!r}", facts) for task, facts in tasks.items()}}.items():
+        if facts is None or facts.fingerprint != cell.fingerprints[name]:
             raise CellError(f"{what} is not the same on node {socket.gethostname()} as where the suite was planned")
     folders = {name: Path(facts.folder) for name, facts in models.items() if facts}
     return folders, {name: Path(facts.path) for name, facts in tasks.items() if facts}, fetched
@@ -105,10 +108,10 @@ def missing(catalog: Catalog, cell: Cell) -> Missing:
 
 
 @cache
-def catalog_here(project: Parcel, root: Path, get: Get) -> Catalog:
+def catalog_here(project: Parcel, root: Path, get: Get, key: bytes) -> Catalog:
     """Returns the catalog of the driver's own project folder `root` where this node sees the very files of `project` in
-    it (a shared disk, the same machine), else of a copy in this node's cache. `get` turns a reference into its
-    bytes."""
+    it (a shared disk, the same machine), else of a copy in this node's cache, which `key` has signed. `get` turns a
+    reference into its bytes."""
     if project.lies_in(root):
         return load_catalog(root)
     copy = sources.cache_root() / "projects" / project.digest[:16]
@@ -116,7 +119,7 @@ def catalog_here(project: Parcel, root: Path, get: Get) -> Catalog:
         copy.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=copy.parent, prefix=".project-"))
         try:
-            project.unpack(temporary, get)
+            project.unpack(temporary, get, key)
             temporary.rename(copy)
         except OSError:
             if not copy.is_dir():  # else another cell of this node was first
@@ -126,18 +129,19 @@ def catalog_here(project: Parcel, root: Path, get: Get) -> Catalog:
     return load_catalog(copy)
 
 
-def fetch_apart(root: Path, wanted: Missing) -> None:
+def fetch_apart(root: Path, wanted: Missing, revisions: dict[str, str]) -> None:
     """Fetch models and tasks in a process of its own: it loads torch, and may use the network, which cells may not.
-    Raises CellError where they cannot be fetched."""
+    `revisions` maps models to commits of the Hub. Raises CellError where they cannot be fetched."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        complaint = pool.submit(fetch_all, root, wanted, BEFORE).result()
+        complaint = pool.submit(fetch_all, root, wanted, revisions, {**BEFORE, **trust.passed_on()}).result()
     if complaint:
         names = ", ".join(wanted.names)
         raise CellError(f"node {socket.gethostname()} cannot fetch {names}: {complaint}")
 
 
-def fetch_all(root: Path, wanted: Missing, variables: dict[str, str]) -> str:
-    """Fetch and prepare models and tasks for the project folder `root`, with these environment variables in place of
+def fetch_all(root: Path, wanted: Missing, revisions: dict[str, str], variables: dict[str, str]) -> str:
+    """Fetch and prepare models and tasks for the project folder `root`, models of the Hub at the commits in
+    `revisions`, with these environment variables in place of
     the process's own. Returns what was wrong, or ""."""
     os.environ.clear()
     os.environ.update(variables)
@@ -147,7 +151,7 @@ def fetch_all(root: Path, wanted: Missing, variables: dict[str, str]) -> str:
     catalog = load_catalog(root)
     try:
         for name in wanted.models:
-            loading.prepare(catalog, name)
+            loading.prepare(catalog, name, revision=revisions.get(name, ""))
         for name in wanted.tasks:
             tasks.prepare(catalog, name)
     except TunebenchError as error:
