@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 from harness.errors import Problem
 from harness.records import JsonObject
 
+LARGEST_BYTES, MOST_NODES, DEEPEST = 2**20, 100_000, 50  # of a suite; the largest one by hand has some hundred lines
 Keys = tuple[object, ...]  # the keys that lead to a place in the file
 
 
@@ -33,8 +35,12 @@ def read_yaml(path: Path) -> tuple[JsonObject | None, Lines, list[Problem]]:
     cannot be read or is no YAML mapping."""
     name = str(path)
     try:
+        if (size := path.stat().st_size) > LARGEST_BYTES:
+            return None, Lines(name), [Problem(f"has {size} bytes; a suite has at most {LARGEST_BYTES}.", name)]
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None and (fault := unbounded(node)):
+            return None, Lines(name), [fault_at(fault, name)]
         data = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         return (
@@ -42,6 +48,8 @@ def read_yaml(path: Path) -> tuple[JsonObject | None, Lines, list[Problem]]:
             Lines(name),
             [Problem(f"not a text file ({error.reason} at byte {error.start}).", name, 1)],
         )
+    except RecursionError:
+        return None, Lines(name), [Problem(f"is nested too deeply: at most {DEEPEST} levels are read.", name, 1)]
     except OSError as error:
         return None, Lines(name), [Problem(f"cannot be read: {error.strerror}.", name)]
     except ValueError as error:  # such as a date that is none
@@ -61,6 +69,53 @@ def read_yaml(path: Path) -> tuple[JsonObject | None, Lines, list[Problem]]:
     repeated: list[Problem] = []
     walk(node, (), places, repeated, name)
     return data, Lines(name, places), repeated
+
+
+class Fault(NamedTuple):
+    """Why a YAML document is not read, and the node where that shows."""
+
+    message: str
+    node: yaml.Node
+
+
+def fault_at(fault: Fault, name: str) -> Problem:
+    """Return a fault as a Problem of the file `name`."""
+    return Problem(fault.message, name, fault.node.start_mark.line + 1)
+
+
+def unbounded(node: yaml.Node) -> Fault | None:
+    """Return why a YAML document cannot be read in bounded time and space, or None: an alias within its own anchor,
+    more than `DEEPEST` levels, or aliases that multiply it to more than `MOST_NODES` nodes."""
+    sizes: dict[int, int] = {}
+    above: set[int] = set()
+
+    def size_of(inner: yaml.Node, depth: int) -> int | Fault:
+        if id(inner) in above:
+            return Fault("an alias (*name) stands within what it stands for. Write it out.", inner)
+        if depth > DEEPEST:
+            return Fault(f"is nested too deeply: at most {DEEPEST} levels are read.", inner)
+        if id(inner) in sizes:
+            return sizes[id(inner)]
+        parts: list[yaml.Node] = []
+        if isinstance(inner, yaml.MappingNode):
+            parts = [part for pair in inner.value for part in pair]
+        elif isinstance(inner, yaml.SequenceNode):
+            parts = inner.value
+        above.add(id(inner))
+        total = 1
+        for part in parts:
+            size = size_of(part, depth + 1)
+            if isinstance(size, Fault):
+                return size
+            total += size
+        above.discard(id(inner))
+        if total > MOST_NODES:
+            return Fault(f"its aliases (*name) make more than {MOST_NODES} entries of it. Write fewer.", inner)
+        sizes[id(inner)] = total
+        return total
+
+    size = size_of(node, 0)
+    return size if isinstance(size, Fault) else None
 
 
 def walk(

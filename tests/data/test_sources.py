@@ -637,3 +637,18 @@ def test_a_kind_of_source_is_one_file(server: Server, tmp_path: Path, monkeypatc
     finally:
         sources.all_kinds.cache_clear()
         sys.modules.pop("harness.data.sources.toy", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file:" + "b" * 300, "255 between two slashes"),
+        ("file:" + "b/" * 3000, "a path has at most 4000 bytes"),
+        ("file:~nosuchuser/x", "no home folder is known for ~nosuchuser"),
+        ("hf:org/" + "b" * 300, "org/name has 304 characters"),
+        ("hf:org/name@" + "b" * 300, "the revision has 300 characters"),
+    ],
+)
+def test_names_that_no_file_system_or_hub_takes_are_refused(text: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        sources.parse(text)
