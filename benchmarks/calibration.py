@@ -463,7 +463,7 @@ def page(lines: Sequence[Line]) -> str:
 def bounds(line: Line) -> str:
     if line.least and line.most < 1:
         return f"{100 * line.least:.0f} to {100 * line.most:.0f}%"
-    if not line.least and line.most == 1:
+    if line.least <= 0 and line.most >= 1:
         return ""
     return f"at least {100 * line.least:.0f}%" if line.least else f"at most {100 * line.most:.1f}%"
 

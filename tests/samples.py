@@ -15,7 +15,7 @@ from harness.suite.load import load_suite
 
 CELL = Cell(
     "lora/m/t/n8/s0", "d" * 64, "lora", "lora", "reparameterised", "m", "t", ("t",), 8, 0, ("r",),
-    {"rank": 8}, TrainSettings(steps=2), {"expert:t": "e" * 64}, "b" * 64, {"t": "f"},
+    {"rank": 8}, TrainSettings(steps=2), {"expert:t": "e" * 64}, "b" * 64, fingerprints={"t": "f"},
 )  # fmt: skip
 
 ENVIRONMENT = Environment("e" * 64, "2026-01-01T00:00:00+00:00", "3.11", "os", "cpu", "", "", {"torch": "1"}, "c", True)

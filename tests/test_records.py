@@ -96,3 +96,50 @@ def test_every_field_of_a_job_is_explained() -> None:
         if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
     }
     assert explained == {field.name for field in fields(Job)}
+
+
+RESULT = CellResult(
+    "a1", "r1", CELL, ENVIRONMENT, Status.DONE, "", "2026-01-01T00:00:00+00:00", 1.5, False,
+    (Score("t", "task", "acc", 0.5, 0.1, 4, True),), (Phase("train", 1.0, 10, 2),),
+    (Step(1, "train", 2.0, 1e-3, 10, 0.1),), (Fact("x", 1.0, "B", None),), (Flag("f", {"p": 0.5}),),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("scores", 0, "value"), "high", r"scores\[0\].value: got 'high', wanted a number"),
+        (("scores", 0, "n"), 2**70, r"scores\[0\].n: got 1180591620717411303424, wanted a whole number of at most 64"),
+        (("scores", 0, "role"), "other", r"scores\[0\].role: got 'other', wanted one of task, retain"),
+        (("scores", 0), None, r"scores\[0\]: got None, wanted an object"),
+        (("scores",), {"a": 1}, r"scores: got \{'a': 1\}, wanted a list"),
+        (("cell", "seed"), True, "cell.seed: got True, wanted a whole number"),
+        (("cell", "seed"), -1, "cell.seed: got -1, wanted a number of at least 0"),
+        (("cell", "train", "steps"), "x", "cell.train.steps: got 'x'"),
+        (("cell", "settings", "name"), "\ud800", r"cell.settings.name: got '\\ud800', wanted a text without lone"),
+        (("started",), "2026-13-45", "started: got '2026-13-45', wanted a date and time with its zone"),
+        (("started",), "2026-01-01T00:00:00", "started: got .* wanted a date and time with its zone"),
+        (("environment", "packages"), [], "environment.packages: got "),
+        (("status",), "finished", "status: got 'finished', wanted one of done, failed"),
+        (("seconds",), float("nan"), "seconds: got nan, wanted a number of seconds"),
+        (("facts", 0, "value"), 10**400, r"facts\[0\].value: got 1000.*…, wanted a number"),
+        (("facts", 0, "nmae"), "x", r"facts\[0\]: has an unknown field 'nmae', the nearest known one is 'name'"),
+    ],
+)
+def test_a_wrong_field_of_a_result_is_named(path: tuple[str | int, ...], value: object, message: str) -> None:
+    data = json.loads(json.dumps(RESULT.to_json()))
+    holder = data
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    with pytest.raises(ValueError, match=message):
+        CellResult.from_json(data)
+
+
+def test_a_missing_field_of_a_result_is_named() -> None:
+    data = json.loads(json.dumps(RESULT.to_json()))
+    del data["scores"][0]["value"]
+    with pytest.raises(ValueError, match=r"scores\[0\]: has no field 'value'"):
+        CellResult.from_json(data)
+    with pytest.raises(ValueError, match="the file: got 3, wanted an object"):
+        CellResult.from_json(3)  # type: ignore[arg-type]

@@ -345,6 +345,7 @@ def pairwise_verdicts(
                 pairs=len(comparisons),
                 higher_is_better=a.higher_is_better,
                 settle=settle,
+                beside=[each.parts for each in comparisons],
             )
             verdicts.append(replace(verdict(a, b, comparison, decision), q=q))
     return verdicts

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,7 +16,7 @@ from typer.core import TyperGroup
 
 from harness.cli.commands import all_commands
 from harness.cli.options import GROUPS
-from harness.errors import TunebenchError, UserError
+from harness.errors import FullDisk, TunebenchError, UserError
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
@@ -50,15 +52,34 @@ def application() -> typer.Typer:
 
 def main() -> None:
     """Runs the command line and ends the process. An error of tunebench becomes one message and exit code 2 where the
-    input is wrong (UserError), else 1; a reader that closed the output gives exit code 1. Other errors show their
-    traceback."""
+    input is wrong (UserError), else 1; so does a full disk, wherever it was met. A reader that closed the output gives
+    exit code 1. Other errors show their traceback."""
     try:
-        application()()
+        try:
+            application()()
+        finally:
+            sys.stdout.flush()  # what is printed may go to a full disk as well
     except TunebenchError as error:
         sys.exit(complain(error))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_output()
         sys.exit(1)
+    except Exception as error:
+        from harness.store import full_disk, says_full
+
+        if not says_full(error):
+            raise
+        with suppress(OSError):
+            sys.stdout.flush()
+        named = getattr(error, "filename", None)
+        forget_output()
+        sys.exit(complain(FullDisk(full_disk(Path(os.fsdecode(named)).parent if named else Path.cwd()))))
+
+
+def forget_output() -> None:
+    """Turns what is still to be printed to the null device: Python would try again at its end, and fail again."""
+    with suppress(OSError, ValueError):  # in tests it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(error: TunebenchError) -> int:

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from harness.records import visible
+from harness.records import printable, visible
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -36,14 +36,19 @@ def show_table(
     """Prints rows under their columns; the columns named in `right` hold figures and are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    def plain(value: object) -> Text:
+        return Text(printable(str(value)))  # a string would be read as markup: "[/x]" is an error, ":x:" an emoji
+
+    table = Table(title=plain(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         # Readers copy names and compare figures, so neither is ever wrapped.
         narrow = column in ("cell", "key", "label", "method", "model", "task", *right)
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=narrow)
+        side: Literal["left", "right"] = "right" if column in right else "left"
+        table.add_column(plain(column), justify=side, overflow="fold", no_wrap=narrow)
     for row in rows:
-        table.add_row(*[str(value) for value in row])
+        table.add_row(*map(plain, row))
     Console().print(table)
 
 
@@ -65,7 +70,7 @@ def download_bars() -> Iterator[Callable[[str, int, int], None]]:
 
         yield line
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         ids: dict[str, TaskID] = {}
 
@@ -195,9 +200,9 @@ def table(progress: Progress, elapsed: float) -> Group:
         shown.add_column(name, justify="left" if name in ("cell", "state") else "right", no_wrap=name == "cell")
     for running in progress.running[:MOST_ROWS]:
         news = running.events()
-        step = f"{news['step']}/{news['steps']}" if "step" in news else ""
+        step = f"{news['step']}/{news['steps']}" if "step" in news and "steps" in news else ""
         loss = f"{news['loss']:.3f}" if "loss" in news else ""
-        shown.add_row(running.cell.key, news.get("phase", "start"), step, loss, f"{running.seconds:.0f}")
+        shown.add_row(Text(running.cell.key), Text(news.get("phase", "start")), step, loss, f"{running.seconds:.0f}")
     if len(progress.running) > MOST_ROWS:
         shown.add_row(f"… and {len(progress.running) - MOST_ROWS} more that run", "", "", "", "", style="dim")
     notes = []
@@ -251,7 +256,7 @@ def show_status(status: LiveStatus) -> None:
     if status.running:
         rows = []
         for row in status.running:
-            step = f"{row['step']}/{row['steps']}" if "step" in row else ""
+            step = f"{row['step']}/{row['steps']}" if "step" in row and "steps" in row else ""
             loss = f"{row['loss']:.3f}" if "loss" in row else ""
             memory = f"{row['rss_bytes'] / 2**30:.2f} GiB" if row["rss_bytes"] else ""
             rows.append([row["key"], row["device"], row.get("phase", "start"), step, loss, memory])

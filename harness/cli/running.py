@@ -92,11 +92,11 @@ def what_items_decide(plan: Plan, store: Store) -> list[TaskOutlook]:
     scores varied between seeds in the results of `store`; without results, that spread is taken as unknown."""
     from harness.analysis import outlooks, seed_spreads
 
-    if not store.path.exists():
+    if not store.path.exists() and not (store.folder / "attempts").exists():
         return outlooks(plan, {})
     facts = plan.facts.tasks
     pairs = [(model, task) for model in plan.suite.models for task, _ in plan.suite.tasks]
-    with store.open(read_only=True) as connection:
+    with store.look() as connection:
         known = {(model, task): (facts[task].metric, facts[task].fingerprint) for model, task in pairs}
         return outlooks(plan, seed_spreads(connection, known))
 

@@ -43,6 +43,7 @@ from harness.data.tasks import (
     unlearnable,
     wrong_answers,
 )
+from harness.data.yaml_limits import compose_yaml
 
 __all__ = [
     "CLEAN",
@@ -70,6 +71,7 @@ __all__ = [
     "cluster_column",
     "cluster_of",
     "code_of",
+    "compose_yaml",
     "cut_left",
     "data_files",
     "definition_files",

@@ -21,6 +21,7 @@ from harness.architecture import read_network
 from harness.data import sources
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
 from harness.data.task_code import content_of, definition_files, yaml_files
+from harness.data.yaml_limits import compose_yaml
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import digest
 
@@ -198,23 +199,30 @@ def definition(path: Path) -> str:
 
 
 def data_files(path: Path, base: Path) -> list[Path]:
-    """Return the local files that a task's YAML may name: every text in it that is the path of a file or folder, or a
-    pattern of paths, relative to the folder `base`; none for a YAML that cannot be read."""
+    """Return the local files that a task's YAML names as its data: each text of `dataset_path` and `dataset_kwargs`
+    that is the path of a file or folder, or a pattern of paths, relative to the folder `base`. A `file:` counts
+    anywhere, and where there is no such file too. None for a YAML that cannot be read."""
     try:
         config = yaml_without_functions(path)
     except (OSError, ValueError):
         return []
-    found = []
-    for text in texts(config):
+    data = (
+        [config[key] for key in ("dataset_path", "dataset_kwargs") if key in config] if isinstance(config, dict) else []
+    )
+    found: list[Path] = []
+    for text in [*texts(data), *(text for text in texts(config) if text.startswith("file:"))]:
         name = text.removeprefix("file:")
-        if not name or "\n" in name or "{{" in name or len(name) > 1000:
+        if not name or "\n" in name or "{{" in name:
             continue
-        place = base / Path(name).expanduser()
-        if any(mark in name for mark in "*?["):
-            found += sorted(Path(match) for match in glob.glob(str(place), recursive=True))
-        elif text.startswith("file:") or place.exists():
-            found.append(place)
-    return found
+        try:
+            place = base / Path(name).expanduser()
+            if any(mark in name for mark in "*?["):
+                found += sorted(Path(match) for match in glob.glob(str(place), recursive=True))
+            elif text.startswith("file:") or place.exists():
+                found.append(place)
+        except (OSError, RuntimeError, ValueError):  # no name of a file: too long, of an unknown user, with a null byte
+            continue
+    return list(dict.fromkeys(found))
 
 
 def yaml_without_functions(path: Path) -> object:
@@ -226,8 +234,10 @@ def yaml_without_functions(path: Path) -> object:
         pass
 
     Loader.add_constructor("!function", lambda loader, node: str(node.value))
+    text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        return yaml.load(path.read_text(encoding="utf-8", errors="replace"), Loader=Loader)
+        compose_yaml(text, Loader)
+        return yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 
@@ -289,7 +299,9 @@ def load_catalog(root: Path) -> Catalog:
     path = root / "suites" / "models.yaml"
     if path.exists():
         try:
-            listed = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            text = path.read_text(encoding="utf-8")
+            compose_yaml(text)
+            listed = yaml.safe_load(text) or {}
             for name, row in listed.items():
                 known = {key: value for key, value in row.items() if key not in ("source", "sha256")}
                 models[name] = ModelEntry(

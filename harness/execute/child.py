@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
-from harness.store import LOG, hold_for_cell, read_job
+from harness.store import LOG, hold_for_cell, is_full, read_job
 
 WATCH_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1
+FULL = 28  # exit code of a process that could not write its result to a full disk; errno's number for it
 
 
 def main(folder: str, parent: int, variables: dict[str, str], device: str) -> None:
     """Run the job in the attempt's `folder`. `parent` is the pid of the command that waits for it; this process ends
-    when that one does. `device` is the name that the result records ("cpu", "cuda:0").
+    when that one does, even where it is stopped itself. `device` is the name that the result records ("cpu", "cuda:0").
 
     `variables` is that command's environment; the fork server's may be older, as it is the one that the server was
     started with.
@@ -30,7 +33,8 @@ def main(folder: str, parent: int, variables: dict[str, str], device: str) -> No
         os.setsid()  # a stuck cell is ended with everything it started
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the parent's business
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    die_with_parent()  # with the fork server ...
+    leave_fork_server()
+    die_with_parent()  # with the fork server, which dies with the command ...
     threading.Thread(target=watch, args=(parent,), daemon=True).start()  # ... and with the command
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # should the system kill for memory: a cell, not the parent
@@ -44,7 +48,12 @@ def main(folder: str, parent: int, variables: dict[str, str], device: str) -> No
 
     hold_for_cell(read_job(Path(folder)).results)
     end_without(parent)  # it may have gone before the lock was taken, and the next command with it
-    run(Path(folder), device)
+    try:
+        run(Path(folder), device)
+    except Exception as error:
+        if not is_full(Path(folder), error):
+            raise
+        os._exit(FULL)  # without a log, which is on the same disk
 
 
 def die_with_parent() -> None:
@@ -53,18 +62,40 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def leave_fork_server() -> None:
+    """Close this process's end of the pipe by which the fork server sees that it is still needed. Every process that it
+    forks holds that pipe too, so that the server, and with it a stopped cell, would outlive a killed command."""
+    from multiprocessing import forkserver
+
+    server: Any = forkserver._forkserver
+    handle = getattr(server, "_forkserver_alive_fd", None)
+    if multiprocessing.parent_process() is not None and handle is not None:
+        server._forkserver_alive_fd = None
+        with contextlib.suppress(OSError):
+            os.close(handle)
+
+
 def watch(parent: int) -> None:
-    """Look every half second whether the process `parent` is gone, the command that started this one, and end this
-    process and its group when it is."""
+    """Wait until the process `parent` is gone, the command that started this one, and end this process and its
+    group."""
     while True:
         end_without(parent)
-        time.sleep(WATCH_SECONDS)
+        if (above := multiprocessing.parent_process()) is not None:
+            above.join(WATCH_SECONDS)
+        else:
+            time.sleep(WATCH_SECONDS)
 
 
 def end_without(parent: int) -> None:
-    """End this process and its group when the process `parent` is gone."""
+    """End this process and its group when the command is gone that started it: at the end of the pipe that the command
+    holds, or, where there is none (a job of Slurm's), when the process `parent` is gone. A pid alone may be in use
+    again."""
+    above = multiprocessing.parent_process()
     try:
-        os.kill(parent, 0)
+        if above is None:
+            os.kill(parent, 0)
+        elif not above.is_alive():
+            raise ProcessLookupError
     except OSError:
         os.killpg(os.getpgid(0), signal.SIGKILL)
 

@@ -12,19 +12,109 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from harness.analysis import CellSpeed, speed_sentences
 from harness.environment import now
 from harness.execute.watchdog import resident
-from harness.records import MARGIN, SPEED_AFTER, SPEED_BEFORE, CellResult
+from harness.records import (
+    MARGIN,
+    SPEED_AFTER,
+    SPEED_BEFORE,
+    CellResult,
+    Count,
+    Name,
+    Seconds,
+    check_positive,
+    read_record,
+)
 from harness.store import files
 
 TAIL_BYTES = 4096
 Event = dict[str, Any]  # a line of an events file: {"time", "event", …}
-News = dict[str, Any]  # of a cell's worker: phase, step, steps, loss
+Speed = Annotated[float, check_positive]
+
+
+class News(TypedDict, total=False):
+    """What a cell's worker last reported: its phase, and in training the optimiser step of how many, and the loss."""
+
+    phase: NotRequired[str]
+    step: NotRequired[Count]
+    steps: NotRequired[Count]
+    loss: NotRequired[float]
+
+
+# What the events of each kind must hold to be counted; they may hold more.
+class RunStarted(TypedDict):
+    """The fields of the event "run_started", the first of a run; `states` counts the plan's cells by state."""
+
+    run_id: str
+    suite: str
+    time: str
+    pid: int
+    cells: Count
+    states: dict[str, Count]
+    margin: NotRequired[Seconds]
+
+
+class CellStarted(TypedDict):
+    """The fields of the event "cell_started"."""
+
+    key: str
+    attempt_id: Name
+    time: str
+    pid: int
+    device: NotRequired[str | None]
+    predicted_bytes: NotRequired[Count | None]
+
+
+class CellEnded(TypedDict):
+    """The fields of the event "cell_ended"; `machine_speeds` are in FLOP/s."""
+
+    key: str
+    attempt_id: Name
+    status: str
+    reason: str
+    seconds: Seconds
+    device: NotRequired[str]
+    contended: NotRequired[bool]
+    machine_speeds: NotRequired[dict[str, Speed]]
+
+
+class CellPlaced(TypedDict):
+    """The fields of the event "cell_placed"."""
+
+    attempt_id: Name
+    device: str
+
+
+class Warned(TypedDict):
+    """The fields of the event "warning"."""
+
+    message: str
+
+
+class RunEnded(TypedDict):
+    """The fields of the event "run_ended"."""
+
+    time: str
+
+
+class OtherEvent(TypedDict):
+    """The fields that every other kind of event needs: none."""
+
+
+KINDS: dict[str, type[Any]] = {
+    "run_started": RunStarted,
+    "cell_started": CellStarted,
+    "cell_ended": CellEnded,
+    "cell_placed": CellPlaced,
+    "warning": Warned,
+    "run_ended": RunEnded,
+}
 
 
 class EventLog:
@@ -46,12 +136,26 @@ class EventLog:
 
 def read_events(path: Path) -> list[Event]:
     """Returns the events of a run so far, from its events file; none where the file cannot be read. Incomplete lines
-    are skipped."""
+    are skipped, and events that lack a field of their kind or have another type in it: a disk may fail, a hand may
+    edit."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return [event for event in records(text) if "event" in event]
+    return [event for event in records(text) if is_event(event)]
+
+
+def is_event(record: Event) -> bool:
+    """Returns whether a line of an events file has what an event of its kind needs."""
+    name = record.get("event")
+    if not isinstance(name, str):
+        return False
+    kind = KINDS.get(name, OtherEvent)
+    try:
+        read_record(kind, {field: record[field] for field in kind.__annotations__ if field in record})
+    except ValueError:
+        return False
+    return True
 
 
 def latest_news(folder: Path) -> News:
@@ -64,7 +168,12 @@ def latest_news(folder: Path) -> News:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return {}
-    return {name: value for event in records(text) for name, value in event.items()}
+    news = News()
+    for event in records(text):
+        for name in News.__annotations__.keys() & event.keys():
+            with suppress(ValueError):  # of a damaged line
+                news |= read_record(News, {name: event[name]})
+    return news
 
 
 def records(text: str) -> Iterator[Event]:
@@ -73,7 +182,7 @@ def records(text: str) -> Iterator[Event]:
     for line in text.splitlines():
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(event, dict):
             yield event
@@ -120,7 +229,7 @@ def replay(root: Path, events: list[Event]) -> LiveStatus:
         suite=first["suite"],
         started=first["time"],
         pid=first["pid"],
-        alive=files.holder(root) == first["pid"] and is_alive(first["pid"]),
+        alive=files.holder(root) == first["pid"] and files.is_held(root),
         cells=first["cells"],
     )
     counts: Counter[str] = Counter(first["states"])
@@ -179,15 +288,4 @@ def speeds_of(result: CellResult) -> dict[str, float]:
 
 def speed_of(ended: Event) -> CellSpeed:
     """Returns the machine's speed around a cell, from its "cell_ended" event."""
-    return CellSpeed(ended["key"], ended["device"], ended["machine_speeds"], ended["contended"])
-
-
-def is_alive(pid: int) -> bool:
-    """Returns whether a process with this id exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # somebody else's, and alive
-    return True
+    return CellSpeed(ended["key"], ended.get("device", ""), ended["machine_speeds"], ended.get("contended", False))

@@ -53,7 +53,7 @@ def forecast_cells(plan: Plan, store: Store, environment: Environment, machine: 
     `machine` is the memory of a device in bytes, in place of what is found here."""
     known = PlanState(dict.fromkeys(plan.by_digest(), TO_DO))
     if store.path.exists() or (store.folder / "attempts").exists():
-        known = plan_state(plan, store, environment.env_digest)
+        known = plan_state(plan, store, environment.env_digest, look_only=True)
     devices = devices_here(environment, machine)
     predicted = predictor(plan.facts, environment)
     cells = plan.by_digest()

@@ -111,17 +111,19 @@ class Queue:
         self.cells[name] = cell
         self.order.setdefault(name, len(self.order))
         self.put_back(name)
-        self.waiting_by_method[cell.method] += 1
         self.length[name] = self.length[after]
         self._release(name)
 
     def put_back(self, name: str) -> None:
         """Set a cell (`name` is its spec digest) that was taken, and has not ended, to "to do" again. It is counted,
         but not ready to be taken."""
+        if self.states.get(name) == TO_DO:
+            return
         if name in self.states:
             self.counts[str(self.states[name])] -= 1
         self.states[name] = TO_DO
         self.counts[TO_DO] += 1
+        self.waiting_by_method[self.cells[name].method] += 1
 
     @property
     def waiting(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from harness.errors import DamagedStore
 from harness.execute.durations import Durations
 from harness.execute.queue import NEEDS, TO_DO
 from harness.plan import Plan
-from harness.records import CellResult, RunRecord, Status
+from harness.records import CellResult, RunRecord, Status, read_record
 from harness.store import Store, files
 
 HEAD_BYTES = 1 << 16  # of a run's record: its long list of cells comes last
@@ -35,16 +36,19 @@ class PlanState:
     ended: dict[str, Path] = field(default_factory=dict)
 
 
-def plan_state(plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = frozenset()) -> PlanState:
+def plan_state(
+    plan: Plan, store: Store, env_digest: str, retry: frozenset[str] = frozenset(), look_only: bool = False
+) -> PlanState:
     """Returns the state of a plan in an environment.
 
     A cell is "to do" when it has no attempt, or its newest one was interrupted, or its status is in `retry`, or a
     finished one is needed and its weights are gone, or it is not finished and one of its needs is to do, or it was
     skipped for a need that has been done since. `retry` are statuses ("done" too) whose cells run again; in a plan that
-    was narrowed to some cells, the finished ones that were not asked for are left as they are.
+    was narrowed to some cells, the finished ones that were not asked for are left as they are. With `look_only` the
+    results folder may be read-only (`Store.look`), and there are no complaints.
     """
-    with store.open() as connection:
-        complaints = store.ingest(connection)
+    with store.look() if look_only else store.open() as connection:
+        complaints = [] if look_only else store.ingest(connection)
         statuses = store.statuses(connection, env_digest)
         folders = store.finished(connection, env_digest)
         durations = Durations(store.seconds(connection))
@@ -98,8 +102,11 @@ def weights_are_whole(folder: Path) -> bool:
     if not weights.is_dir():
         return False
     size = sum(path.stat().st_size for path in weights.rglob("*") if path.is_file())
-    facts = json.loads((folder / files.RESULT).read_text())["facts"]
-    return all(fact["value"] == size for fact in facts if fact["name"] == "artifact_bytes")
+    try:
+        facts = files.read_result(folder).facts
+    except (OSError, ValueError):
+        return False  # it was damaged since it was taken in
+    return all(fact.value == size for fact in facts if fact.name == "artifact_bytes")
 
 
 def mend(store: Store) -> list[str]:
@@ -123,10 +130,14 @@ def mend(store: Store) -> list[str]:
             files.clear(folder)
             close_attempt(folder)
     for path in store.folder.glob("runs/*.json"):
-        with path.open("rb") as file:
+        running = False
+        with suppress(OSError), path.open("rb") as file:
             running = b'"status":"running"' in file.read(HEAD_BYTES)
         if running:
-            record = json.loads(path.read_text())
+            try:
+                record = read_record(RunRecord, files.read_json(path))
+            except (OSError, ValueError):
+                continue  # a power cut truncated it; whoever takes in records complains of it
             write_run(path, record | {"status": str(Status.INTERRUPTED), "finished": now()})
     return complaints
 
@@ -137,7 +148,7 @@ def close_attempt(folder: Path) -> None:
     try:
         reason = "the command that ran it was killed"
         result = CellResult.of_job(folder.name, files.read_job(folder), Status.INTERRUPTED, reason, now())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began: there is nothing in it
         return
     files.write_result(folder, result)

@@ -9,17 +9,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness.data import ModelFacts, cache_root
 from harness.environment import now
-from harness.errors import UserError
+from harness.errors import FullDisk, UserError
 from harness.execute.child import die_with_parent
 from harness.plan import Plan
-from harness.records import Check, Environment, TrainSettings, digest
-from harness.store import INSTRUMENTS, write_atomically
+from harness.records import Check, Environment, InstrumentRecord, TrainSettings, digest, read_record
+from harness.store import INSTRUMENTS, full_disk, is_full, write_atomically
 from harness.suite import BASE
 
 LOG_LINES = 5  # of a process that failed, shown in the error
@@ -44,15 +45,24 @@ def check_instruments(
     for name in [name for name in plan.suite.models if name in planned]:
         facts = plan.facts.models[name]
         path = kept_at(environment.env_digest, facts.fingerprint, settings)
-        if not path.exists():
+        if read_checks(path) is None:
             announce(name)
             check_anew(facts, settings, environment, threads)
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         copy = results / INSTRUMENTS / path.name
         if not copy.exists() or copy.read_text() != text:  # `tunebench doctor` may have checked anew since
             write_atomically(copy, text)
-        checks_by_model[name] = [Check(**check) for check in json.loads(text)["checks"]]
+        checks_by_model[name] = read_checks(path) or []
     return checks_by_model
+
+
+def read_checks(path: Path) -> list[Check] | None:
+    """Returns the self-checks in a file of the cache; None where it is missing or damaged, as they can be done
+    again."""
+    try:
+        return read_record(InstrumentRecord, json.loads(path.read_text(encoding="utf-8")))["checks"]
+    except (OSError, ValueError):
+        return None
 
 
 def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environment, threads: int) -> list[Check]:
@@ -90,7 +100,9 @@ def matmul_peaks(precisions: Iterable[str], environment: Environment, threads: i
     cache, or measured now, before any cell runs. A precision that the device cannot do is left out. Raises UserError
     when none can be measured."""
     path = peaks_kept_at(environment.env_digest)
-    known: dict[str, float | None] = json.loads(path.read_text()) if path.exists() else {}
+    known: dict[str, float | None] = {}
+    with suppress(OSError, ValueError):  # missing, or damaged: then they are measured again
+        known = read_record(dict[str, float | None], json.loads(path.read_text(encoding="utf-8")))
     if missing := sorted(set(precisions) - known.keys()):
         known |= run_apart(path, {"precisions": missing, "threads": threads})
         write_atomically(path, json.dumps(known))
@@ -125,6 +137,8 @@ def run_apart(path: Path, request: dict[str, object]) -> Any:
     try:
         return json.loads(answer.read_text())
     except (OSError, ValueError):
+        if is_full(folder):
+            raise FullDisk(full_disk(folder)) from None
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
         raise UserError(
             f"the instruments could not be checked (exit code {process.returncode}); see {log}\n{tail}"

@@ -16,9 +16,10 @@ class PrefixTuning(Method):
     """Prefix tuning: trained keys and values that every layer attends to, before those of the input.
 
     `virtual_tokens` is their number in each layer; they learn at `learning_rate`. `init` sets their initial values:
-    text, the keys and values that the base model computes for `init_text`, repeated or cut to that many tokens; words,
-    those of random words; random, standard normal numbers. The paper found that activations of real words are a much
-    better start than random numbers. It trains virtual tokens × 2 layers × keys (key heads × their width) numbers.
+    "text" takes the keys and values that the base model computes for `init_text`, repeated or cut to that many tokens;
+    "words" those of random words; "random" standard normal numbers. The paper found that activations of real words are
+    a much better start than random numbers. It trains virtual tokens × 2 layers × keys (key heads × their width)
+    numbers.
     """
 
     name = "prefix_tuning"

@@ -456,9 +456,9 @@ def expected_longest(values: Sequence[int], seen: int, most: int) -> int:
 
 
 def answer_places(values: Sequence[int], answer: int, batch: int, most: int) -> int:
-    """Return the expected number of places of a batch at which some example predicts an answer token.
+    """Return the expected number of token positions of a batch at which some example predicts an answer token.
 
-    Right-padded examples end, and so answer, at different places. `values` are quantiles of the examples' lengths in
+    Right-padded examples end, and so answer, at different positions. `values` are quantiles of the examples' lengths in
     tokens, which are cut at `most`; `answer` is the number of answer tokens, `batch` that of sequences.
     """
     lengths = [min(value, most) for value in values]

@@ -292,8 +292,9 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 
 def setting_importances(how: JsonObject, trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
     """Return how much each setting explains of the score's variance, by two methods: {"fanova": {full name: share},
-    "ped_anova": …}. Empty for a single setting, or with too few finished trials to say. `how` is the `study` of the
-    study's cell; trials with a value outside its ranges are left out."""
+    "ped_anova": …}. Empty for a single setting, with too few finished trials to say, or where all score the same.
+    `how` describes the study, as its cell holds it (`Cell.study`); trials with a value outside the ranges of its space
+    are left out."""
     from optuna import importance
 
     where = {name: distribution(found) for name, found in how["space"].items()}

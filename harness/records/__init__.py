@@ -5,10 +5,11 @@ Nothing here computes a result or touches a disk.
 
 from __future__ import annotations
 
-from harness.records.cell import BEST_TRIAL, OBJECTIVES, STUDY, TRAIN, WARM, Cell, with_settings
+from harness.records.cell import BEST_TRIAL, LARGEST_SEED, OBJECTIVES, STUDY, TRAIN, WARM, Cell, Member, with_settings
 from harness.records.digests import RESULT_VERSION, canonical, digest
 from harness.records.job import JOB, EarlierTrial, Job
 from harness.records.json_object import JsonObject
+from harness.records.reading import Count, Moment, Name, Seconds, check_positive, read_record
 from harness.records.results import (
     FAILED_SEEDS,
     MARGIN,
@@ -22,8 +23,10 @@ from harness.records.results import (
     Fact,
     FailedSeeds,
     Flag,
+    InstrumentRecord,
     Item,
     Phase,
+    Role,
     RungScore,
     RunRecord,
     Score,
@@ -31,7 +34,7 @@ from harness.records.results import (
     Step,
     Trial,
 )
-from harness.records.shown import shell_line, shell_word, visible
+from harness.records.shown import printable, shell_line, shell_word, visible
 from harness.records.train_settings import NEEDS, SCORING, TrainSettings
 from harness.records.units import bare_quantity, quantity, scales
 
@@ -39,6 +42,7 @@ __all__ = [
     "BEST_TRIAL",
     "FAILED_SEEDS",
     "JOB",
+    "LARGEST_SEED",
     "MARGIN",
     "NEEDS",
     "OBJECTIVES",
@@ -54,26 +58,36 @@ __all__ = [
     "CellResult",
     "Check",
     "Checkpoint",
+    "Count",
     "EarlierTrial",
     "Environment",
     "Fact",
     "FailedSeeds",
     "Flag",
+    "InstrumentRecord",
     "Item",
     "Job",
     "JsonObject",
+    "Member",
+    "Moment",
+    "Name",
     "Phase",
+    "Role",
     "RunRecord",
     "RungScore",
     "Score",
+    "Seconds",
     "Status",
     "Step",
     "TrainSettings",
     "Trial",
     "bare_quantity",
     "canonical",
+    "check_positive",
     "digest",
+    "printable",
     "quantity",
+    "read_record",
     "scales",
     "shell_line",
     "shell_word",

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import NotRequired, TypedDict
 
 from harness.records.json_object import JsonObject
+from harness.records.reading import Count, Name, read_record
 from harness.records.train_settings import TrainSettings
 
 BEST_TRIAL = "best_trial"  # the fact of a study that has the number of the chosen trial
 TRAIN, OBJECTIVES = "train", "objectives"  # prefixes of the full names of settings that are not the method's
 STUDY, WARM = "study", "warm"  # roles of needs: a cell's own study; a study whose best setting is tried too
+
+
+# Libraries seed generators with 32 bits (numpy, and so transformers): a larger seed fails in training.
+LARGEST_SEED = 2**32 - 1
+
+
+class Member(TypedDict):
+    """A cell's entry in `RunRecord.members`, with the cell's fields of these names. `data` is absent from records of an
+    earlier tunebench, `role` is "study" for a study and absent from others."""
+
+    key: Name
+    label: Name
+    spec_digest: Name
+    model: Name
+    task: Name
+    n_train: Count
+    seed: Count | None
+    baseline: str
+    data: NotRequired[JsonObject]
+    role: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -30,16 +52,16 @@ class Cell:
     scored. A tuned cell needs its study, which chooses some of its settings before it runs.
     """
 
-    key: str
-    spec_digest: str
-    label: str
-    method: str
+    key: Name
+    spec_digest: Name
+    label: Name
+    method: Name
     family: str
-    model: str
-    task: str
+    model: Name
+    task: Name
     learn: tuple[str, ...]
-    n_train: int
-    seed: int | None
+    n_train: Count
+    seed: Count | None
     retain: tuple[str, ...]
     settings: JsonObject
     train: TrainSettings
@@ -73,17 +95,21 @@ class Cell:
         """Return the key under which `fingerprints` has a model of this name; a task's key is its own name."""
         return "model" if model == self.model else f"model:{model}"
 
-    def member(self) -> JsonObject:
+    def member(self) -> Member:
         """Return the cell's entry in `RunRecord.members`: its key, label, digests, model, task, size, seed and data,
         and {"role": "study"} for a study."""
-        names = ("key", "label", "spec_digest", "model", "task", "n_train", "seed", "baseline", "data")
-        return {name: getattr(self, name) for name in names} | ({"role": "study"} if self.study else {})
+        member = Member(
+            key=self.key, label=self.label, spec_digest=self.spec_digest, model=self.model, task=self.task,
+            n_train=self.n_train, seed=self.seed, baseline=self.baseline, data=self.data,
+        )  # fmt: skip
+        if self.study:
+            member["role"] = STUDY
+        return member
 
     @classmethod
     def from_json(cls, data: JsonObject) -> Cell:
-        """Return the cell that `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
-        lists = {name: tuple(data.get(name, ())) for name in ("learn", "retain", "reads", "borrows")}
-        return cls(**{**data, **lists, "train": TrainSettings.model_validate(data["train"])})
+        """Return the cell that `to_json` wrote. Raises ValueError for anything else; it names the wrong field."""
+        return read_record(cls, data)
 
 
 def with_settings(cell: Cell, params: Mapping[str, object]) -> Cell:

@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from harness.records.cell import Cell, with_settings
 from harness.records.json_object import JsonObject
+from harness.records.reading import read_record, wrong
 from harness.records.results import Environment, RungScore
 
 JOB = "job.json"  # its file in an attempt's folder
@@ -101,41 +102,23 @@ class Job:
 
     @classmethod
     def from_json(cls, data: JsonObject) -> Job:
-        """Return the job that `to_json` wrote. Raises ValueError for missing or unknown keys, as those of another
-        version, and KeyError or TypeError for damaged values."""
+        """Return the job that `to_json` wrote. Raises ValueError for anything else: for missing or unknown keys,
+        as those of another version, and for a damaged value, whose field it names."""
+        if not isinstance(data, dict):
+            raise wrong("", data, "an object of names and values")
         names = {field.name for field in fields(cls)}
-        wrong = [
+        unlike = [
             *(f"has no {name!r}" for name in sorted(names - data.keys())),
             *(f"has an unknown {name!r}" for name in sorted(data.keys() - names)),
         ]
-        if wrong:
-            raise ValueError(f"{JOB} {listed(wrong)}: another version of tunebench wrote it. Run the suite again.")
-        return cls(
-            **{
-                **data,
-                "cell": Cell.from_json(data["cell"]),
-                "environment": Environment(**data["environment"]),
-                "models": paths(data["models"]),
-                "tasks": paths(data["tasks"]),
-                "needs": paths(data["needs"]),
-                "needed": {role: Cell.from_json(cell) for role, cell in data["needed"].items()},
-                "baseline": None if data["baseline"] is None else Path(data["baseline"]),
-                "documents": Path(data["documents"]),
-                "results": Path(data["results"]),
-                "bad_instruments": tuple(data["bad_instruments"]),
-                "earlier": tuple(data["earlier"]),
-            }
-        )
+        if unlike:
+            raise ValueError(f"{JOB} {listed(unlike)}: another version of tunebench wrote it. Run the suite again.")
+        return read_record(cls, data)
 
 
 def texts(by_name: Mapping[str, Path]) -> dict[str, str]:
     """Return {name: path as text}."""
     return {name: str(path) for name, path in by_name.items()}
-
-
-def paths(by_name: Mapping[str, str]) -> dict[str, Path]:
-    """Return {name: path} of the texts that `texts` made."""
-    return {name: Path(path) for name, path in by_name.items()}
 
 
 def listed(parts: Iterable[str]) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
-from harness.records.cell import Cell
+from harness.records.cell import Cell, Member
 from harness.records.json_object import JsonObject
+from harness.records.reading import Count, Moment, Name, Seconds, check_not_negative, read_record
 from harness.records.units import quantity
 
 if TYPE_CHECKING:
     from harness.records.job import Job
-
-T = TypeVar("T")
 
 
 class Status(StrEnum):
@@ -40,8 +38,8 @@ class Environment:
     the GPUs ("" for none); `commit` is the harness's own, and `dirty` says that its files differed from it.
     """
 
-    env_digest: str
-    created: str
+    env_digest: Name
+    created: Moment
     python: str
     os: str
     cpu: str
@@ -67,6 +65,9 @@ class Item:
     cluster: str | None = None
 
 
+Role = Literal["task", "retain"]  # of a scored task: it is learned, or scored to measure forgetting
+
+
 @dataclass(frozen=True)
 class Score:
     """The value of a metric on one task, with its standard error over `n` items. `role` is "task" for a learned task,
@@ -76,14 +77,14 @@ class Score:
     column that names an item's cluster. Otherwise they are None and "".
     """
 
-    task: str
-    role: str
-    metric: str
+    task: Name
+    role: Role
+    metric: Name
     value: float
     stderr: float | None
-    n: int
+    n: Count
     higher_is_better: bool
-    clusters: int | None = None
+    clusters: Count | None = None
     clustered_by: str = ""
 
 
@@ -104,14 +105,14 @@ class Phase:
     process. None is "not measured".
     """
 
-    phase: str
-    seconds: float
-    tokens: int | None = None
-    samples: int | None = None
-    allocated_bytes: int | None = None
-    reserved_bytes: int | None = None
-    device_bytes: int | None = None
-    rss_bytes: int | None = None
+    phase: Name
+    seconds: Seconds
+    tokens: Count | None = None
+    samples: Count | None = None
+    allocated_bytes: Count | None = None
+    reserved_bytes: Count | None = None
+    device_bytes: Count | None = None
+    rss_bytes: Count | None = None
     energy_j: float | None = None
 
 
@@ -124,11 +125,11 @@ class Step:
     classification head, pairs of texts) or its loss is not made of them (preferences, rewards).
     """
 
-    step: int
-    split: str
+    step: Count
+    split: Name
     loss: float
     learning_rate: float | None
-    tokens: int | None
+    tokens: Count | None
     seconds: float | None
     cross_entropy: float | None = None
 
@@ -142,13 +143,13 @@ class Checkpoint:
     model.
     """
 
-    step: int
-    task: str
-    role: str
-    metric: str
+    step: Count
+    task: Name
+    role: Role
+    metric: Name
     value: float
     stderr: float | None
-    n: int
+    n: Count
     higher_is_better: bool
 
 
@@ -157,7 +158,7 @@ class Fact:
     """Any other number about an attempt, such as its trainable parameters. `unit` decides how it is shown (`quantity`);
     `higher_is_better` is None where neither direction is better."""
 
-    name: str
+    name: Name
     value: float
     unit: str
     higher_is_better: bool | None = None
@@ -172,7 +173,7 @@ class Fact:
 class Flag:
     """A warning about an attempt, such as "overfitting"; `evidence` holds the figures behind it by name."""
 
-    name: str
+    name: Name
     evidence: JsonObject
 
 
@@ -197,7 +198,7 @@ class Trial:
     `origin` says who proposed it: "default", "warm start" or "sampler". `front`: the trial is on the Pareto front.
     """
 
-    number: int
+    number: Count
     params: JsonObject
     status: str
     reason: str = ""
@@ -218,7 +219,7 @@ class Check:
     """A self-check of one measuring instrument. `about` says what was compared, `measured` by how much (in `unit`) it
     was off, `limit` the most that passes; `seconds` is how long the check took."""
 
-    name: str
+    name: Name
     about: str
     measured: float
     limit: float
@@ -242,14 +243,14 @@ class CellResult:
     scores of a trial at rungs.
     """
 
-    attempt_id: str
-    run_id: str
+    attempt_id: Name
+    run_id: Name
     cell: Cell
     environment: Environment
     status: Status
     reason: str
-    started: str
-    seconds: float = 0.0
+    started: Moment
+    seconds: Seconds = 0.0
     contended: bool = False
     scores: tuple[Score, ...] = ()
     phases: tuple[Phase, ...] = ()
@@ -279,31 +280,8 @@ class CellResult:
 
     @classmethod
     def from_json(cls, data: JsonObject) -> CellResult:
-        """Return the result that `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
-
-        def many(kind: Callable[..., T], name: str) -> tuple[T, ...]:
-            return tuple(kind(**row) for row in data.get(name, ()))
-
-        return cls(
-            **{
-                **data,
-                "cell": Cell.from_json(data["cell"]),
-                "environment": Environment(**data["environment"]),
-                "status": Status(data["status"]),
-                "scores": many(Score, "scores"),
-                "phases": many(Phase, "phases"),
-                "steps": many(Step, "steps"),
-                "facts": many(Fact, "facts"),
-                "flags": many(Flag, "flags"),
-                "beside": tuple(data.get("beside", ())),
-                "checkpoints": many(Checkpoint, "checkpoints"),
-                "trials": tuple(
-                    Trial(**{**row, "merits": tuple(row["merits"]), "intermediate": tuple(row["intermediate"])})
-                    for row in data.get("trials", ())
-                ),
-                "intermediate": tuple(data.get("intermediate", ())),
-            }
-        )
+        """Return the result that `to_json` wrote. Raises ValueError for anything else; it names the wrong field."""
+        return read_record(cls, data)
 
 
 # What a seed that ended badly counts as, where a method's scores are joined: the base model's score, or the worst.
@@ -318,22 +296,35 @@ class RunRecord(TypedDict):
     `margin` is the difference of scores that does not matter; `failed_seeds` says what a seed that ended badly counts
     as. `command` is the command line, `only_cells` are the patterns of its `--only`, empty for the whole suite.
     `members` are the run's cells (`Cell.member`). `revisions` maps models from the Hub to the commits that were used.
+    What may be absent is so in records of an earlier tunebench.
     """
 
-    run_id: str
-    suite: str
+    run_id: Name
+    suite: Name
     question: str
-    margin: float
-    failed_seeds: FailedSeeds
-    env_digest: str
-    started: str
-    finished: str | None
-    status: str
+    margin: NotRequired[Annotated[float, check_not_negative] | None]
+    failed_seeds: NotRequired[FailedSeeds | None]
+    env_digest: Name
+    started: Moment
+    finished: Moment | None
+    status: Name
     command: str
-    only_cells: list[str]
-    revisions: dict[str, str]
-    members: list[JsonObject]
+    only_cells: NotRequired[list[str] | None]
+    revisions: NotRequired[dict[str, str]]
+    members: list[Member]
 
 
 # The difference of two scores below which they are said to be tied, where a suite names none.
 MARGIN = 0.02
+
+
+class InstrumentRecord(TypedDict):
+    """The self-checks of the instruments on one model, as a file of `instruments/` holds them. `precision` and
+    `attention` (the kernel) are those that the model is scored with; `created` is in ISO 8601."""
+
+    env_digest: Name
+    model: Name
+    precision: Name
+    attention: Name
+    created: Moment
+    checks: list[Check]

@@ -12,6 +12,11 @@ def visible(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
+def printable(text: str) -> str:
+    """Return text with every sign escaped that does not print, as `visible` does, but for new lines and tabs."""
+    return "".join(sign if sign in "\n\t" else visible(sign) for sign in text)
+
+
 def shell_line(words: Iterable[str]) -> str:
     """Return words as a line for a shell, each quoted where it must be."""
     return " ".join(map(shell_word, words))

@@ -38,6 +38,12 @@ RULES = {
     "score within the margin": "among labels within {margin:g} of the best score, of similar cost and complexity, it "
     "scores best",
 }
+UNCOUNTED = "; costs are not compared, as a time was disturbed"
+UNPRICED = RULES | {
+    "simplicity": "among labels within {margin:g} of the best score it is the simplest" + UNCOUNTED,
+    "score within the margin": "among labels within {margin:g} of the best score, of similar complexity, it scores best"
+    + UNCOUNTED,
+}
 GIVEN = {"hour": "--price", "requests": "--requests", "months": "--months", "updates": "--updates"}
 
 
@@ -83,12 +89,21 @@ def headline(answer: Answer, question: Question) -> str:
     first = answer.first
     if first is None:
         return f"Nothing fits: all {len(answer.ruled_out)} are ruled out."
-    candidate, why = first.candidate, RULES[answer.rule].format(margin=answer.wishes.margin)
+    candidate, why = first.candidate, reason_first(answer)
     trained = "" if candidate.n_train else " It is not trained at all."
     where = question.task + (f", {question.model}" if question.several else "")
     own = f" ({candidate.own_model})" if candidate.own_model else ""
     name = candidate.tuning.name(candidate.label)
     return f"Use {name}{own}: {candidate.metric} {score_of(answer)} on {where}; {why}.{trained}"
+
+
+def reason_first(answer: Answer) -> str:
+    """Says why the recommended candidate comes first. Where a time of one that is close enough was disturbed, costs had
+    no part in it, and this is said."""
+    rules = RULES
+    if any(each.candidate.disturbed for each in answer.ranked if each.close):
+        rules = UNPRICED
+    return rules[answer.rule].format(margin=answer.wishes.margin)
 
 
 def score_of(answer: Answer) -> str:

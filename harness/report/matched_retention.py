@@ -10,6 +10,7 @@ scores are read off there.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,8 @@ def target_of(curves: Sequence[Curve]) -> float | None:
 
 
 def match(label: str, curve: Curve, target: float) -> Match:
-    """Reads a label's step and changes off where its mean curve first reaches the target."""
+    """Returns the step at which a label's mean curve first reaches the `target` score, and how much the retained tasks
+    have changed there; step None and no changes where it never does."""
     place = crossing([signed(score, curve) for score in curve.scores], signed(target, curve))
     best = max(curve.scores, key=lambda score: signed(score, curve))
     if place is None:
@@ -130,14 +132,15 @@ def between(values: Sequence[float], place: float) -> float:
 
 
 def curve_of(cells: Sequence[CellRow], retain: Sequence[str]) -> Curve | None:
-    """Makes the curve of a label from its finished cells with checkpoints, at the steps that all of them have; None
-    without such cells. Tasks of `retain` that were not scored at every one of these steps are left out."""
+    """Makes the curve of a label from its finished cells with checkpoints, at the steps at which all of them scored
+    the learned task; None without such cells. Tasks of `retain` that were not scored at every one of these steps are
+    left out."""
     courses = [course for cell in cells if cell.status == "done" and (course := course_of(cell, retain))]
     if not courses:
         return None
     first = next(score for cell in cells if (score := headline(cell, cell.task, "task")))
-    steps = sorted(set.intersection(*(set(course) for course in courses)))
     task = cells[0].task
+    steps = sorted(set.intersection(*({step for step in course if task in course[step]} for course in courses)))
     kept = [name for name in retain if all(name in course[step] for course in courses for step in steps)]
     return Curve(
         steps=tuple(steps),
@@ -158,7 +161,7 @@ def course_of(cell: CellRow, retain: Sequence[str]) -> dict[int, dict[str, float
     metrics, from the base model at step 0 to the end. None without checkpoints, or without the base model's score."""
     last = cell.facts.get("optimizer_steps")
     own = headline(cell, cell.task, "task")
-    if not cell.checkpoints or last is None or own is None or own.base_value is None:
+    if not cell.checkpoints or last is None or not math.isfinite(last) or own is None or own.base_value is None:
         return None
     heads = {name: score for name in retain if (score := headline(cell, name, "retain"))}
     bases = {name: score.base_value for name, score in heads.items() if score.base_value is not None}

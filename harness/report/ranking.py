@@ -133,17 +133,18 @@ def settled(
 ) -> dict[tuple[str, str], Verdict]:
     """Returns the first `SETTLED` open verdicts against the best label, the highest score first, with what would settle
     them."""
-    found: dict[tuple[str, str], Verdict] = {}
-    for side in kept[1:]:
-        pair = (kept[0].label, side.label)
+    comparisons = {(kept[0].label, side.label): compare_arms(kept[0].arm, side.arm) for side in kept[1:]}
+    beside = [comparison.parts for comparison in comparisons.values()]
+    verdicts: dict[tuple[str, str], Verdict] = {}
+    for pair, comparison in comparisons.items():
         known = pairs[pair].decision
-        if len(found) < SETTLED and known and known.verdict == "underpowered":
+        if len(verdicts) < SETTLED and known and known.verdict == "underpowered":
             decision = decide(
-                compare_arms(kept[0].arm, side.arm), margin, p=known.p, p_within=known.p_tied,
-                pairs=len(pairs), higher_is_better=side.higher_is_better,
+                comparison, margin, p=known.p, p_within=known.p_tied, pairs=len(pairs),
+                higher_is_better=kept[0].higher_is_better, beside=beside,
             )  # fmt: skip
-            found[pair] = replace(pairs[pair], decision=decision)
-    return found
+            verdicts[pair] = replace(pairs[pair], decision=decision)
+    return verdicts
 
 
 def score(side: Side) -> float:

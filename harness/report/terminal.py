@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.records import printable
 from harness.report.elements import Bullets, Code, Element, Entries, Footnote, LeftOut, Text, TextTable, flat
 from harness.report.sections import Part, parts_of
 from harness.report.table import Report
@@ -64,7 +65,7 @@ def part_of(part: Part, width: int, columns: Columns) -> Iterator[RenderableType
         else:
             if isinstance(element, Text) and element.style == "strong":
                 yield ""
-            yield from (RichText(text, style=style) for text, style in styled_lines(element, width, columns))
+            yield from (RichText(printable(text), style=style) for text, style in styled_lines(element, width, columns))
             if isinstance(element, Entries):
                 yield ""
 
@@ -116,8 +117,8 @@ def within(lines: Sequence[str], closing: int, width: int, most: int | None) -> 
 def fitted(element: TextTable, width: int) -> tuple[Table, list[str]]:
     """Returns a rich table no wider than `width` where that is possible, and the headers of the columns left out for
     it."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text as RichText
 
     names, rows = element.headers, element.rows
     wide = widths(names, rows)
@@ -127,11 +128,11 @@ def fitted(element: TextTable, width: int) -> tuple[Table, list[str]]:
     padding = (0, GAP, 0, 0)
     table = Table(box=None, pad_edge=False, padding=padding, collapse_padding=True, header_style="bold")
     for place in kept:
-        table.add_column(escape(names[place]), justify="right" if place else "left", width=wide[place])
+        table.add_column(RichText(printable(names[place])), justify="right" if place else "left", width=wide[place])
     for number, line in enumerate(rows):
         style = element.row_styles[number] if element.row_styles else ""
         color = "red" if style == "bad" else STYLES[style]
-        table.add_row(*(escape(line[place]) for place in kept), style=color)
+        table.add_row(*(RichText(printable(line[place])) for place in kept), style=color)
     return table, [names[place] for place in range(len(names)) if place not in kept]
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from harness.errors import BusyStore, DamagedStore, FullDisk, StoreError
+from harness.errors import BusyStore, DamagedStore, FullDisk, NewerStore, StoreError
 from harness.store import files, ingest
 from harness.store.confined import CONFINED, FOR_READING, confine_writer, strange_objects
 from harness.store.schema import MIGRATIONS, check_version, migrate, version_of
@@ -47,13 +47,15 @@ class Store:
 
         Raises DamagedStore when the file is no DuckDB database or holds what tunebench does not make, NewerStore when
         it is from a newer tunebench, BusyStore when another process keeps it open for longer than `wait_seconds` (the
-        store's own by default), FullDisk when the disk is full, and StoreError when the file may not be written.
+        store's own by default), FullDisk when the disk is full, and StoreError when the file may not be written or
+        DuckDB fails for another reason while the database is whole.
         """
         import duckdb
 
+        # A wrong query or value, which says nothing of the database, passes on as it is.
         broken = (
             duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException,
-            duckdb.TransactionException,
+            duckdb.TransactionException, duckdb.OutOfMemoryException,
         )  # fmt: skip
         patience = self.wait_seconds if wait_seconds is None else wait_seconds
         found = self._stamp()
@@ -71,7 +73,8 @@ class Store:
                 migrate(connection)
             yield connection
         except broken as error:
-            raise self._explained(error) from error
+            connection.close()
+            raise self._explained(error, self._is_whole()) from error
         finally:
             connection.close()
             self._made_here = self._stamp() if made_here else None
@@ -84,6 +87,38 @@ class Store:
         except OSError:
             return None
         return status.st_ino, status.st_size, status.st_mtime_ns
+
+    @contextmanager
+    def look(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a connection for the length of a `with` block to look at all that the results folder holds. Where it may
+        be written, new results are taken in first; in a folder that is read-only or on a full disk, the database is
+        used as it is, or, where there is none of this version, one in memory that is made from the files.
+
+        Raises DamagedStore, NewerStore and BusyStore as `open` does.
+        """
+        import duckdb
+
+        for read_only in (False, True):
+            opened = ExitStack()
+            try:
+                connection = opened.enter_context(self.open(read_only))
+                if not read_only:
+                    self.ingest(connection)
+            except (DamagedStore, NewerStore, BusyStore):
+                raise
+            except (StoreError, duckdb.Error) as error:
+                opened.close()
+                if not isinstance(error, StoreError) and not files.is_full(self.folder, error):
+                    raise
+                continue
+            with opened:
+                yield connection
+            return
+        with duckdb.connect(":memory:", config=CONFINED) as connection:
+            migrate(connection)
+            confine_writer(connection, self.folder)
+            self.ingest(connection)
+            yield connection
 
     def _connect(self, read_only: bool, patience: float) -> duckdb.DuckDBPyConnection:
         import duckdb
@@ -128,17 +163,44 @@ class Store:
         connection.execute("CHECKPOINT")
         connection.close()
         temporary = copy.with_suffix(".tmp")
-        shutil.copyfile(self.path, temporary)
-        files.settle(temporary, copy)
+        try:
+            shutil.copyfile(self.path, temporary)
+            files.settle(temporary, copy)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            if files.is_full(self.folder, error):
+                raise FullDisk(files.full_disk(self.folder)) from error
+            raise StoreError(f"cannot write to {copy}: {error.strerror}") from error
         return self._connect(False, patience)
 
-    def _explained(self, error: Exception) -> StoreError:
-        """Returns DuckDB's own error as an error of tunebench: no space, no permission, or a damaged file."""
+    def _is_whole(self) -> bool:
+        """Returns whether the closed database can be opened, and every row of it read."""
+        import duckdb
+
+        try:
+            with duckdb.connect(str(self.path), read_only=True) as connection:
+                for (table,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall():
+                    connection.execute(f'SELECT sum(hash(t)) FROM "{table}" AS t').fetchall()
+        except duckdb.Error:
+            return False
+        return True
+
+    def _explained(self, error: Exception, whole: bool = False) -> StoreError:
+        """Returns DuckDB's own error as an error of tunebench: no space, no permission, too little memory, or a damaged
+        file; another error where the database is known to be `whole`."""
+        import duckdb
+
         text = str(error).splitlines()[0]
-        if "No space left" in text or shutil.disk_usage(self.folder).free < files.LEAST_FREE:
+        if files.is_full(self.folder, error):
             return FullDisk(files.full_disk(self.folder))
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return StoreError(f"too little memory to use {self.path} ({text}). Nothing was written.")
         if "Read-only file system" in text or "Permission denied" in text:
             return StoreError(f"cannot write to {self.path}: {text}")
+        if whole:
+            return StoreError(
+                f"DuckDB could not do what was asked ({text}). Nothing was written; the database itself is whole."
+            )
         return DamagedStore(
             f"{self.path} cannot be read as a DuckDB database ({text}). Nothing was written. The result files "
             "beside it are the truth: `tunebench rebuild` keeps the damaged file and makes a new one from them."
@@ -150,13 +212,13 @@ class Store:
         """Take in the attempts in the folders `attempts`, with the records of new runs; or, without `attempts`,
         everything in the results folder that the database does not have yet.
 
-        Returns complaints, a sentence each: a damaged result is left where it is, and its cell counts as not run. With
-        `attempts`, only these are complained of, and attempts that are known already are passed over.
+        Returns complaints, a sentence for each damaged file: it is left where it is, and a damaged result's cell counts
+        as not run. Attempts that are known already are passed over. Raises FullDisk and the database's other errors.
         """
         if attempts is None:
             return ingest.ingest_folder(connection, self.folder)
-        ingest.ingest_runs(connection, self.folder / "runs", new_only=True)  # they know which cell is whose base
-        return ingest.ingest_attempts(connection, [folder / files.RESULT for folder in attempts])
+        _, complaints = ingest.ingest_runs(connection, self.folder / "runs", new_only=True)  # whose base is which cell
+        return complaints + ingest.ingest_attempts(connection, [folder / files.RESULT for folder in attempts])
 
     def forget_changed(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
         """Drop from the database the attempts whose result or item file has another size than when it was taken in, so
@@ -172,14 +234,24 @@ class Store:
         """
         fresh = Store(self.folder, self.wait_seconds)
         fresh.path = self.folder / ".rebuild.duckdb"
-        for leftover in self.folder.glob(".rebuild.duckdb*"):
-            leftover.unlink()
-        with fresh.open() as connection:
-            complaints = fresh.ingest(connection)
-            (count,) = connection.execute("SELECT count(*) FROM attempts").fetchall()[0]
-        kept = self._set_aside()
-        fresh.path.replace(self.path)
+        fresh.remove()
+        try:
+            with fresh.open() as connection:
+                complaints = fresh.ingest(connection)
+                (count,) = connection.execute("SELECT count(*) FROM attempts").fetchall()[0]
+                connection.execute("CHECKPOINT")  # closing does this too, but keeps silent where the disk is full
+            kept = self._set_aside()
+            fresh.path.replace(self.path)
+        except BaseException:
+            with suppress(OSError):
+                fresh.remove()
+            raise
         return count, complaints + kept
+
+    def remove(self) -> None:
+        """Remove the database, if there is one, with its write-ahead log; the result files stay."""
+        for path in self.folder.glob(f"{self.path.name}*"):
+            path.unlink()
 
     def _set_aside(self) -> list[str]:
         """Keep a database that cannot be read under another name. Returns a sentence that says so, or nothing."""

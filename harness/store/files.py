@@ -23,7 +23,9 @@ import shutil
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.errors import FullDisk, StoreError
 from harness.records import JOB, CellResult, Job
@@ -32,6 +34,8 @@ RESULT, ITEMS, EVENTS, LOG = "result.json", "items.parquet", "events.jsonl", "lo
 BESIDE = "beside.txt"  # keys of the cells that shared the machine, a line each
 INSTRUMENTS = "instruments"
 ORPHAN_SECONDS = 60.0
+RUN_LOCK, CELLS_LOCK = ".run.lock", ".cells.lock"
+LOCK_SECONDS = 0.5  # `status` holds the lock for a moment when it looks whether somebody does
 LEAST_FREE = 1 << 20  # bytes; with less, any error in writing is the disk's
 
 
@@ -116,23 +120,33 @@ def results(root: Path, known: Container[str] = ()) -> Iterator[Path]:
             yield path
 
 
+def read_json(path: Path) -> Any:
+    """Read a file of JSON. Raises OSError where it cannot be read, and ValueError where it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_result(folder: Path) -> CellResult:
     """Read the result in an attempt's folder.
 
-    Raises OSError where there is none, and KeyError, TypeError or ValueError for a file that tunebench did not write.
+    Raises OSError where there is none, and ValueError for a file that tunebench did not write: it says what is wrong.
     """
-    return CellResult.from_json(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    return CellResult.from_json(read_json(folder / RESULT))
 
 
 def write_result(folder: Path, result: CellResult) -> None:
     """Write the result into an attempt's folder. Raises FullDisk, or another OSError."""
+    reason = result.reason.encode("utf-8", "backslashreplace").decode()  # an error's text may hold lone surrogates
+    result = replace(result, reason=reason)
     write_atomically(folder / RESULT, json.dumps(result.to_json(), indent=1))
 
 
 def read_job(folder: Path) -> Job:
-    """Read the job in an attempt's folder. Raises OSError where there is none, and ValueError or TypeError for another
-    version's."""
-    return Job.from_json(json.loads((folder / JOB).read_text(encoding="utf-8")))
+    """Read the job in an attempt's folder. Raises OSError where there is none, and ValueError for a damaged one or
+    another version's."""
+    return Job.from_json(read_json(folder / JOB))
 
 
 def write_job(folder: Path, job: Job) -> None:
@@ -169,10 +183,16 @@ def clear(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def says_full(error: BaseException | None) -> bool:
+    """Returns whether an error says that a disk is full. (Libraries have their own error classes.)"""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(
+        text in str(error) for text in ("No space left on device", "Disk quota exceeded")
+    )
+
+
 def is_full(folder: Path, error: BaseException | None = None) -> bool:
-    """Returns whether the disk of `folder` is full (less than 1 MiB is free), or `error` says that a disk was.
-    (Libraries have their own error classes.)"""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+    """Returns whether the disk of `folder` is full (less than 1 MiB is free), or `error` says that a disk was."""
+    if says_full(error):
         return True
     try:
         return shutil.disk_usage(folder).free < LEAST_FREE
@@ -198,28 +218,35 @@ def sole_writer(root: Path) -> Iterator[None]:
     Two locks, because a command that was killed can leave cells behind for a moment: `.run.lock` is held by the
     command, `.cells.lock` is shared by its cells (`hold_for_cell`). Both are released by the system when their holder
     ends, however it ends. Raises StoreError where another command holds it (with its pid), where cells of a killed one
-    are still there after a minute, or where the folder cannot be written.
+    are still there after a minute, or where the folder cannot be written, and FullDisk where its disk is full.
     """
     from filelock import FileLock, Timeout
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".run.lock")
-        lock.acquire(timeout=0)
+        lock = FileLock(root / RUN_LOCK)
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise StoreError(
             f"another `tunebench` (pid {holder(root) or 'unknown'}) is writing to {root}. Wait for it, or name another "
             "folder with --results."
         ) from None
     except OSError as error:
-        raise StoreError(f"cannot write to the results folder {root}: {error.strerror}.") from error
+        raise unwritable(root, error) from error
     with lock:
         try:
+            write_atomically(root / ".run.pid", str(os.getpid()))
             wait_for_orphans(root)
-            (root / ".run.pid").write_text(str(os.getpid()))
         except OSError as error:
-            raise StoreError(f"cannot write to the results folder {root}: {error.strerror}.") from error
+            raise unwritable(root, error) from error
         yield
+
+
+def unwritable(root: Path, error: OSError) -> StoreError:
+    """Returns the error for a results folder that cannot be written: FullDisk, or StoreError with the reason."""
+    if is_full(root, error):
+        return FullDisk(full_disk(root))
+    return StoreError(f"cannot write to the results folder {root}: {error.strerror}.")
 
 
 def holder(root: Path) -> int | None:
@@ -230,18 +257,49 @@ def holder(root: Path) -> int | None:
         return None
 
 
+def is_held(root: Path) -> bool:
+    """Returns whether a command holds the results folder now. A pid does not tell: it may be in use again, or belong to
+    another machine."""
+    try:
+        handle = os.open(root / RUN_LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks: no command could have begun there
+    finally:
+        os.close(handle)
+    return False
+
+
 def hold_for_cell(root: Path) -> int:
     """Take the cells' shared lock, in a cell's process: while it lives, no other command begins to write to this
     results folder. Returns the open file's descriptor."""
-    handle = os.open(root / ".cells.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(root / CELLS_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     fcntl.flock(handle, fcntl.LOCK_SH)
     return handle
+
+
+def processes_with(path: Path) -> list[int]:
+    """Returns the pids of other processes of this machine that have a file open, as far as this user may see them."""
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            held = any(os.path.samefile(handle, path) for handle in folder.glob("fd/*") if handle.exists())
+        except OSError:
+            continue
+        if held and int(folder.name) != os.getpid():
+            pids.append(int(folder.name))
+    return sorted(pids)
 
 
 def wait_for_orphans(root: Path) -> None:
     """Wait until no cell of an earlier, killed command is alive in the results folder `root`. Raises StoreError after a
     minute."""
-    handle = os.open(root / ".cells.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(root / CELLS_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + ORPHAN_SECONDS
     try:
         while True:
@@ -249,8 +307,12 @@ def wait_for_orphans(root: Path) -> None:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             if time.monotonic() > deadline:
+                pids = processes_with(root / CELLS_LOCK)
+                which = f"process {', '.join(map(str, pids))}" if pids else "a process of another machine or user"
+                end = f"end them: kill -9 {' '.join(map(str, pids))}" if pids else "end them there"
                 raise StoreError(
-                    f"cells of an earlier command are still running and write to {root}. Wait for them or end them."
+                    f"cells of an earlier command are still running and write to {root} ({which}). Wait for them, or "
+                    f"{end}"
                 )
             time.sleep(0.05)
     finally:

@@ -5,21 +5,22 @@ Not covered: opening the database (`database.py`), and which column holds what (
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from harness.records import CellResult, Check, RunRecord
-from harness.store.files import INSTRUMENTS, ITEMS, RESULT, results, shard
+from harness.records import InstrumentRecord, RunRecord, Score, read_record
+from harness.store.files import INSTRUMENTS, ITEMS, RESULT, read_json, read_result, results, shard
 from harness.store.rows import (
     Row,
     Rows,
     insert,
     insert_table,
+    is_of_values,
     row_of_check,
     row_of_run,
     rows_of_members,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 BATCH = 500
 PER_ATTEMPT = ("attempts", "scores", "items", "phases", "steps", "facts", "flags", "files", "checkpoints", "trials")
 ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target", "cluster")
+KEY_OF_CHECKS = ("env_digest", "model", "precision", "attention")
+ITEM_NULLABLE = ("prediction", "target", "cluster")  # `cluster`: items that were scored before there were any lack it
 
 
 def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> list[str]:
@@ -49,32 +52,85 @@ def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]
         names = [path.parent.name for path in given]
         query = "SELECT attempt_id FROM attempts WHERE attempt_id IN (SELECT unnest(?))"
         known = {row[0] for row in connection.execute(query, [names]).fetchall()}
-        batch = [path for path in given if path.parent.name not in known]
-        rows: Rows = {}
-        items = []
-        for path in batch:
-            try:
-                result = CellResult.from_json(json.loads(path.read_text(encoding="utf-8")))
-                if result.attempt_id != path.parent.name:
-                    raise ValueError(f"it is a copy of {result.attempt_id}")
-                table = item_table(result.attempt_id, path.with_name(ITEMS))
-            except Exception as error:  # whatever a damaged file makes json or pyarrow raise
-                complaints.append(f"{path.parent} is damaged ({reason_of(error)}); left out, its cell will run again")
+        batch = []
+        for path in given:
+            if path.parent.name in known:
                 continue
-            result_bytes, items_bytes = sizes(path.parent)
-            size = {"attempt_id": result.attempt_id, "result_bytes": result_bytes, "items_bytes": items_bytes}
-            for name, more in {**rows_of_result(result), "files": [size]}.items():
-                rows.setdefault(name, []).extend(more)
-            if table is not None:
-                items.append(table)
+            try:
+                batch.append(read_attempt(path.parent))
+            except Exception as error:  # whatever a damaged file makes json or pyarrow raise
+                if not is_of_values(error):
+                    raise
+                complaints.append(f"{path.parent} {fault_of(error)}; left out, its cell will run again")
+        complaints += insert_attempts(connection, batch)
+    return complaints
+
+
+class Attempt(NamedTuple):
+    """What an attempt's files hold: rows by table, and the per-item values as an Arrow table (None without any)."""
+
+    folder: Path
+    rows: Rows
+    items: pyarrow.Table | None
+
+
+def read_attempt(folder: Path) -> Attempt:
+    """Read the files of an attempt. Raises OSError where one cannot be read, and ValueError or one of pyarrow's errors
+    where one is damaged."""
+    result = read_result(folder)
+    if result.attempt_id != folder.name:
+        raise ValueError(f"it is a copy of {result.attempt_id}")
+    spec = folder.name.rsplit("-", 1)[-1]
+    if re.fullmatch("[0-9a-f]{12}", spec) and not result.cell.spec_digest.startswith(spec):
+        raise ValueError(f"cell.spec_digest: got {result.cell.spec_digest!a}, wanted one that starts with {spec}")
+    result_bytes, items_bytes = sizes(folder)
+    size: Row = {"attempt_id": result.attempt_id, "result_bytes": result_bytes, "items_bytes": items_bytes}
+    items = item_table(result.attempt_id, folder / ITEMS)
+    if items is not None:
+        check_items(items, result.scores)
+    return Attempt(folder, {**rows_of_result(result), "files": [size]}, items)
+
+
+def check_items(items: pyarrow.Table, scores: Sequence[Score]) -> None:
+    """Raise ValueError where a document has two values of a metric that was scored: they would count twice wherever
+    attempts are compared by item. (A multiple-choice document has a log-likelihood for each of its choices.)"""
+    import pyarrow as pa
+
+    scored = pa.table({"task": [s.task for s in scores], "metric": [s.metric for s in scores]})
+    if len(scored):
+        of_scores = items.join(scored, ["task", "metric"], join_type="left semi", use_threads=False)
+        documents = of_scores.group_by(["task", "metric", "doc_id"], use_threads=False).aggregate([])
+        if len(documents) != len(of_scores):
+            raise ValueError(f"{ITEMS}: a document has two values of one score")
+
+
+def insert_attempts(connection: duckdb.DuckDBPyConnection, batch: Sequence[Attempt]) -> list[str]:
+    """Insert attempts in one transaction. Where the database refuses a value, the halves of the batch are inserted by
+    themselves, and so on, until the attempt with that value is left out alone. Returns complaints, a sentence for each
+    that was. Raises the database's errors that no value caused."""
+    if not batch:
+        return []
+    rows: Rows = {}
+    for attempt in batch:
+        for name, more in attempt.rows.items():
+            rows.setdefault(name, []).extend(more)
+    items = [attempt.items for attempt in batch if attempt.items is not None]
+    try:
         with transaction(connection):
             insert(connection, rows)
             if items:
                 import pyarrow as pa
 
                 insert_table(connection, "items", pa.concat_tables(items))
-            fill_base_values(connection, [str(row["attempt_id"]) for row in rows.get("attempts", ())])
-    return complaints
+            fill_base_values(connection, [str(row["attempt_id"]) for row in rows["attempts"]])
+    except Exception as error:
+        if not is_of_values(error):
+            raise
+        if len(batch) == 1:
+            return [f"{batch[0].folder} cannot be stored ({reason_of(error)}); left out, its cell will run again"]
+        middle = len(batch) // 2
+        return insert_attempts(connection, batch[:middle]) + insert_attempts(connection, batch[middle:])
+    return []
 
 
 def sizes(folder: Path | str) -> tuple[int, int]:
@@ -110,19 +166,57 @@ def forget_changed(connection: duckdb.DuckDBPyConnection, root: Path) -> list[st
 
 def item_table(attempt_id: str, path: Path) -> pyarrow.Table | None:
     """Returns the per-item values in an attempt's file `path` as an Arrow table with the columns `attempt_id` and
-    `ITEM_COLUMNS`; None where there is no such file."""
+    `ITEM_COLUMNS`; None where there is no such file. Raises ValueError or one of pyarrow's errors for a damaged
+    file."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if not path.exists():
         return None
-    table = pq.ParquetFile(path).read(columns=list(ITEM_COLUMNS))
-    if "cluster" not in table.column_names:  # items that were scored before there were any
-        table = table.append_column("cluster", pa.nulls(len(table)))
-    # A column without any cluster is written without a type.
-    table = table.set_column(len(ITEM_COLUMNS) - 1, "cluster", table["cluster"].cast(pa.string()))
+    table = read_table(path, {name: "double" if name == "value" else "string" for name in ITEM_COLUMNS}, ITEM_NULLABLE)
     ids = pa.array([attempt_id]).take(pa.array([0] * len(table)))
-    return table.add_column(0, "attempt_id", ids).replace_schema_metadata(None)
+    return table.add_column(0, "attempt_id", ids)
+
+
+def read_table(path: Path, types: Mapping[str, str], nullable: Collection[str] = ()) -> pyarrow.Table:
+    """Returns the columns of a Parquet file with the given types, {column: Arrow's name of its type}. Columns that are
+    `nullable` may be missing, or have nulls. Raises ValueError or one of pyarrow's errors for a file that has not
+    these columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(path).read(columns=list(types))
+    columns = []
+    for name, kind in types.items():
+        wanted = pa.type_for_alias(kind)
+        if name not in table.column_names:
+            if name not in nullable:
+                raise ValueError(f"{path.name}: has no column {name!r}")
+            columns.append(pa.nulls(len(table), wanted))
+            continue
+        column = table[name]
+        alike = is_number if wanted == pa.float64() else is_text
+        if not alike(column.type) and not pa.types.is_null(column.type):
+            raise ValueError(f"{path.name}: column {name!r} has the type {column.type}, wanted {wanted}")
+        if column.null_count and name not in nullable:
+            raise ValueError(f"{path.name}: column {name!r} has {column.null_count} missing values")
+        columns.append(column.cast(wanted))
+    made = pa.table(columns, names=list(types))
+    made.validate(full=True)  # a damaged page may hold what is no UTF-8
+    return made
+
+
+def is_number(kind: pyarrow.DataType) -> bool:
+    """Returns whether an Arrow type is one of numbers."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+def is_text(kind: pyarrow.DataType) -> bool:
+    """Returns whether an Arrow type is one of text."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind))
 
 
 def ingest_documents(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
@@ -134,13 +228,12 @@ def ingest_documents(connection: duckdb.DuckDBPyConnection, folder: Path) -> lis
         if path.stem in known:
             continue
         try:
-            connection.execute(
-                "INSERT OR IGNORE INTO documents (task, fingerprint, doc_id, text) "
-                "SELECT task, fingerprint, doc_id, text FROM read_parquet(?)",
-                [str(path)],
-            )
-        except Exception as error:  # a Parquet file that is none raises a duckdb.Error of one kind or another
-            complaints.append(f"{path} is damaged ({reason_of(error)}); left out")
+            texts = read_table(path, dict.fromkeys(("task", "fingerprint", "doc_id", "text"), "string"))
+            insert_table(connection, "documents", texts, new_only=True)
+        except Exception as error:
+            if not is_of_values(error):
+                raise
+            complaints.append(f"{path} {fault_of(error)}; left out")
     return complaints
 
 
@@ -156,16 +249,24 @@ def ingest_runs(connection: duckdb.DuckDBPyConnection, folder: Path, new_only: b
         if path.stem in known:
             continue
         try:
-            ingest_run(connection, json.loads(path.read_text(encoding="utf-8")))
+            run = read_record(RunRecord, read_json(path))
+            if run["run_id"] != path.stem:
+                raise ValueError(f"it is a copy of {run['run_id']}")
+            ingest_run(connection, run)
             count += 1
         except Exception as error:
-            complaints.append(f"{path} is damaged ({reason_of(error)}); left out")
+            if not is_of_values(error):
+                raise
+            complaints.append(
+                f"{path} {fault_of(error)}; left out. The results of its cells are kept; the next run of its suite "
+                "has a record of its own, so that this one may be deleted"
+            )
     return count, complaints
 
 
 def ingest_run(connection: duckdb.DuckDBPyConnection, run: RunRecord) -> None:
     """Take in one run's record and the cells it is made of. A known run's record is replaced; its cells stay as they
-    are. Raises KeyError for what is no such record."""
+    are. Raises duckdb.Error where the database refuses it."""
     known = connection.execute("SELECT 1 FROM members WHERE run_id = ? LIMIT 1", [run["run_id"]]).fetchall()
     run_rows, members = [row_of_run(run)], rows_of_members(run)
     with transaction(connection):
@@ -181,31 +282,26 @@ def ingest_instruments(connection: duckdb.DuckDBPyConnection, folder: Path) -> l
 
     For each environment, model, precision and attention kernel the newest checks are kept.
     """
-    settings = ("env_digest", "model", "precision", "attention")
-    query = "SELECT env_digest, model, precision, attention, max(created) FROM instruments GROUP BY ALL"
+    columns = ", ".join(KEY_OF_CHECKS)
+    query = f"SELECT {columns}, max(created) FROM instruments GROUP BY ALL"
     newest = {tuple(key): created for *key, created in connection.execute(query).fetchall()}
-    rows_by_key: dict[tuple[str, ...], list[Row]] = {}
     complaints = []
     for path in sorted(folder.glob("*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            about = {name: record[name] for name in (*settings, "created")}
-            key, created = tuple(record[name] for name in settings), datetime.fromisoformat(record["created"])
-            rows = [{**about, **row_of_check(Check(**check))} for check in record["checks"]]
-            newer = key not in newest or created > newest[key]
+            record = read_record(InstrumentRecord, read_json(path))
+            key = record["env_digest"], record["model"], record["precision"], record["attention"]
+            created = datetime.fromisoformat(record["created"])
+            if key in newest and created <= newest[key]:
+                continue
+            about: Row = {name: record[name] for name in (*KEY_OF_CHECKS, "created")}  # type: ignore[literal-required]
+            with transaction(connection):
+                connection.execute(f"DELETE FROM instruments WHERE ({columns}) = (?, ?, ?, ?)", list(key))
+                insert(connection, {"instruments": [{**about, **row_of_check(check)} for check in record["checks"]]})
+            newest[key] = created
         except Exception as error:
-            complaints.append(f"{path} is damaged ({reason_of(error)}); left out")
-            continue
-        if newer:
-            rows_by_key[key], newest[key] = rows, created
-    if rows_by_key:
-        with transaction(connection):
-            for key in rows_by_key:
-                connection.execute(
-                    "DELETE FROM instruments WHERE env_digest = ? AND model = ? AND precision = ? AND attention = ?",
-                    list(key),
-                )
-            insert(connection, {"instruments": [row for rows in rows_by_key.values() for row in rows]})
+            if not is_of_values(error):
+                raise
+            complaints.append(f"{path} {fault_of(error)}; left out")
     return complaints
 
 
@@ -251,6 +347,21 @@ def ingest_folder(connection: duckdb.DuckDBPyConnection, root: Path) -> list[str
     return complaints
 
 
+def fault_of(error: Exception) -> str:
+    """Returns what is wrong with a file, as the end of a sentence that begins with its path."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read ({error.strerror})"
+    return f"{'cannot be stored' if is_of_database(error) else 'is damaged'} ({reason_of(error)})"
+
+
+def is_of_database(error: Exception) -> bool:
+    """Returns whether DuckDB raised an error."""
+    import duckdb
+
+    return isinstance(error, duckdb.Error)
+
+
 def reason_of(error: Exception) -> str:
-    """Returns an error as one line: its class, and the first line of its message."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    """Returns an error as one line: the first line of its message, after its class where that is not ValueError."""
+    text = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+    return (text.splitlines() or [type(error).__name__])[0]

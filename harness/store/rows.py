@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from harness.errors import FullDisk
 from harness.records import BEST_TRIAL, Cell, CellResult, Check, Environment, RunRecord, Trial
+from harness.store.files import says_full
 
 if TYPE_CHECKING:
     import duckdb
@@ -176,6 +178,17 @@ def renamed(table: str, values: Mapping[str, object]) -> Row:
 # --- inserting ---
 
 
+def is_of_values(error: Exception) -> bool:
+    """Returns whether an error in reading or inserting rows is the fault of their values, so that others can still be
+    stored; False for one of the database, its disk or memory."""
+    import duckdb
+
+    if isinstance(error, MemoryError | FullDisk) or says_full(error):
+        return False
+    of_values = (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError, duckdb.NotSupportedError)
+    return isinstance(error, of_values) or not isinstance(error, duckdb.Error)
+
+
 class transaction:
     """Executes all statements of a `with` block, or none of them."""
 
@@ -217,9 +230,12 @@ def without_repeats(table: str, rows: Iterable[Row]) -> list[Row]:
     return list({row[key]: row for row in rows}.values())
 
 
-def insert_table(connection: duckdb.DuckDBPyConnection, table: str, rows: pyarrow.Table) -> None:
-    """Insert an Arrow table by its column names; a table of `SHARED` keeps one row for each key, as `insert` says.
-    Raises duckdb.BinderException for a column that `table` lacks."""
+def insert_table(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: pyarrow.Table, new_only: bool = False
+) -> None:
+    """Insert an Arrow table by its column names; a table of `SHARED` keeps one row for each key, as `insert` says. With
+    `new_only`, rows whose key is stored already are passed over. Raises duckdb.BinderException for a column that
+    `table` lacks."""
     connection.register("incoming", rows)
     try:
         key, earliest = SHARED.get(table, ("", ""))
@@ -228,8 +244,9 @@ def insert_table(connection: duckdb.DuckDBPyConnection, table: str, rows: pyarro
                 f"DELETE FROM {table} USING incoming WHERE {table}.{key} = incoming.{key} "
                 f"AND {table}.{earliest} > incoming.{earliest}::TIMESTAMPTZ"
             )
-        verb = "INSERT OR IGNORE" if key else "INSERT"
+        verb = "INSERT OR IGNORE" if key or new_only else "INSERT"
         columns = ", ".join(f'"{name}"' for name in rows.column_names)
         connection.execute(f"{verb} INTO {table} ({columns}) SELECT {columns} FROM incoming")
     finally:
-        connection.unregister("incoming")
+        with suppress(Exception):  # refused after an error, which matters more; the next table takes its place
+            connection.unregister("incoming")

@@ -80,14 +80,14 @@ def what_shared_the_machine(connection: duckdb.DuckDBPyConnection) -> None:
 
 @migration
 def what_is_put_beside_a_method(connection: duckdb.DuckDBPyConnection) -> None:
-    """Add the objectives and the curriculum of a cell."""
+    """Add the columns of a cell's objectives and curriculum to the table `cells`."""
     connection.execute("ALTER TABLE cells ADD COLUMN objectives JSON")
     connection.execute("ALTER TABLE cells ADD COLUMN curriculum JSON")
 
 
 @migration
 def how_data_was_chosen_and_spoilt(connection: duckdb.DuckDBPyConnection) -> None:
-    """Add the quality of a cell's training data."""
+    """Add the column of the quality of a cell's training data to the tables `cells` and `members`."""
     connection.execute("ALTER TABLE cells ADD COLUMN data JSON")
     connection.execute("ALTER TABLE members ADD COLUMN data JSON")  # of cells that have not run there is no other trace
 
@@ -172,6 +172,34 @@ def which_items_share_a_cluster(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE items ADD COLUMN cluster VARCHAR")
     connection.execute("ALTER TABLE scores ADD COLUMN clusters INTEGER")
     connection.execute("ALTER TABLE scores ADD COLUMN clustered_by VARCHAR")
+
+
+@migration
+def whole_numbers_of_64_bits(connection: duckdb.DuckDBPyConnection) -> None:
+    """Widen seeds and counts to 64 bits: a seed of 3,000,000,000 trains, and its result did not fit."""
+    for table, columns in {
+        "cells": ("n_train", "seed"),
+        "members": ("n_train", "seed"),
+        "scores": ("n", "clusters"),
+        "steps": ("step",),
+        "checkpoints": ("step", "n"),
+    }.items():
+        for column in columns:
+            connection.execute(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE BIGINT")
+    # A column of a primary key cannot be altered: the table is made anew.
+    connection.execute(
+        """
+        CREATE TABLE trials_before AS FROM trials;
+        DROP TABLE trials;
+        CREATE TABLE trials (
+            attempt_id VARCHAR, study_digest VARCHAR, number BIGINT, params JSON, value DOUBLE, status VARCHAR,
+            reason VARCHAR, seconds DOUBLE, tokens BIGINT, peak_bytes BIGINT, intermediate JSON, measured JSON,
+            merits DOUBLE[], origin VARCHAR, trial_attempt_id VARCHAR, front BOOLEAN, chosen BOOLEAN,
+            PRIMARY KEY (attempt_id, number));
+        INSERT INTO trials BY NAME FROM trials_before;
+        DROP TABLE trials_before;
+        """
+    )
 
 
 @migration

@@ -15,7 +15,7 @@ from pydantic import ByteSize, ConfigDict, Field
 
 from harness.data import UNSPOILT, Corruption, Number, Quality, Select
 from harness.errors import Problem, SuiteError, UserError, counted, unknown
-from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds, canonical
+from harness.records import FAILED_SEEDS, LARGEST_SEED, MARGIN, FailedSeeds, canonical
 from harness.suite.search_space import TuneSettings, malformed, searchable_settings, searched_space
 from harness.suite.train_settings import check_train, explain
 from harness.suite.variants import BASE, Variant, read_variant
@@ -244,8 +244,8 @@ def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
                 yield lines.problem(f"{value!r} is listed twice. Remove one.", *path, place)
             if path[-1] == "sizes" and isinstance(value, int) and value < 1:
                 yield lines.problem(f"size {value}: a size is a number of training examples, or all.", *path, place)
-            if path[-1] == "seeds" and isinstance(value, int) and value < 0:
-                yield lines.problem(f"seed {value}: a seed is at least 0.", *path, place)
+            if path[-1] == "seeds" and isinstance(value, int) and not 0 <= value <= LARGEST_SEED:
+                yield lines.problem(f"seed {value}: a seed is from 0 to {LARGEST_SEED}.", *path, place)
 
 
 def check_labels(labels: list[Variant], lines: Lines) -> Iterator[Problem]:

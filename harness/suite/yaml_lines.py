@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from harness.data import compose_yaml
 from harness.errors import Problem
 from harness.records import JsonObject
 
@@ -34,7 +35,7 @@ def read_yaml(path: Path) -> tuple[JsonObject | None, Lines, list[Problem]]:
     name = str(path)
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = compose_yaml(text)
         data = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         return (

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +67,8 @@ def attempt(folder: Path, rank: Rank | None = None) -> CellResult:
     except MemoryError as error:
         status, reason = Status.OOM, f"MemoryError: {error}"
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # the log may be on a full disk
+            traceback.print_exc()
         status, reason = classify(error, folder)
     findings, done = cell_run.findings, status is Status.DONE
     return CellResult.of_job(

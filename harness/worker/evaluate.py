@@ -19,7 +19,7 @@ from peft.helpers import DoraCaching
 
 from harness.data import cluster_column, cluster_of, cut_left, example, first_metric, gold, independent_units
 from harness.models import logits_at, prompt_run_once, text_run_once
-from harness.records import Item, Score
+from harness.records import Item, Role, Score
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -243,7 +243,7 @@ def likelihood(logits: torch.Tensor, continuation: Sequence[int]) -> tuple[float
 
 
 def evaluate(
-    lm: LM, tasks: Mapping[str, ConfigurableTask], roles: Mapping[str, str], chat: Collection[str] = ()
+    lm: LM, tasks: Mapping[str, ConfigurableTask], roles: Mapping[str, Role], chat: Collection[str] = ()
 ) -> Evaluation:
     """Score the tasks (name -> lm-eval task) and return scores, items and texts. `roles` maps a task to "task" or
     "retain", as its scores are marked; tasks in `chat` are asked through the model's chat template."""
@@ -321,7 +321,7 @@ def doc_ids(samples: list[Sample]) -> list[str]:
     return names
 
 
-def score_task(name: str, role: str, task: ConfigurableTask, samples: list[Sample]) -> tuple[list[Score], list[Item]]:
+def score_task(name: str, role: Role, task: ConfigurableTask, samples: list[Sample]) -> tuple[list[Score], list[Item]]:
     """Returns (scores, items) of the task `name` from lm-eval's samples, marked with its `role`. The headline's score
     comes first. A metric without an aggregation is left out where its values are no plain numbers."""
     ids = doc_ids(samples)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from harness.errors import Diverged
-from harness.records import Fact, Flag, Item, Score
+from harness.records import Fact, Flag, Item, Role, Score
 from harness.worker.context import CellContext
 from harness.worker.evaluate import Evaluation, evaluate
 from harness.worker.profiling.meter import Meter, StepRecorder, free_bytes
@@ -33,7 +33,7 @@ class Scorer:
         """Score `model` on the tasks of these names, which the cell learns or retains, and return scores, items and
         texts. For a trial, validation items are scored. Raises Diverged where a score is no finite number."""
         context, cell = self.context, self.context.cell
-        roles = {**dict.fromkeys(cell.retain, "retain"), **dict.fromkeys(cell.learn, "task")}
+        roles: dict[str, Role] = {**dict.fromkeys(cell.retain, "retain"), **dict.fromkeys(cell.learn, "task")}
         lm = context.method.predictor(model, context)
         chat = cell.learn if context.curriculum.chat else ()
         tasks = {name: context.data.scored_tasks[name] for name in names}

@@ -136,7 +136,8 @@ def training_arguments(
     ordered: bool = False,
 ) -> TrainingArguments:
     """Returns the settings as `TrainingArguments`, or as what `kind` makes of their keyword arguments. `ordered`: rows
-    are learned in their order. Raises Unavailable where this machine lacks what the settings ask for."""
+    are learned in their order. `run` gives the seed and the scratch folder. Raises Unavailable where this machine lacks
+    what the settings ask for."""
     cuda = torch.cuda.is_available()
     precision = resolve_precision(settings.precision)
     if reason := settings.unavailable(cuda):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.analysis.stats.contrast import Arm, compare_arms
+from harness.analysis.stats.falls import fallen
 from harness.analysis.stats.p_best import Runner, best_chances, leads
 
 ITEMS = 200
@@ -98,3 +99,13 @@ def test_a_lead_is_less_sure_where_seeds_of_others_fell() -> None:
     warned = best_chances("a", leads("a", {"a": steady, "b": behind, "c": Runner(0.53, collapsed)}))
     assert warned["a"] + warned["c"] < calm["a"] + calm["c"]
     assert warned["a"] < calm["a"]
+
+
+def test_falls_are_seeds_far_below_the_others_of_their_method() -> None:
+    def counted(*scores: tuple[float, ...]) -> list[int]:
+        return fallen([numpy.array(each) for each in scores], min(map(min, scores)))
+
+    assert counted((0.80, 0.81, 0.79), (0.75, 0.76, 0.40)) == [0, 1]
+    assert counted((0.80, 0.80, 0.80, 0.80, 0.10)) == [1]  # nothing else scatters
+    assert counted((0.80, 0.70, 0.90), (0.75, 0.85, 0.65)) == [0, 0]  # wide, and alike
+    assert counted((0.80,), (0.40, 0.42)) == [0, 0]

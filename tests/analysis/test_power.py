@@ -13,6 +13,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 from harness.analysis.stats.power import (
     Parts,
     minimum_detectable_effect,
+    moderated,
     needed_to_differ,
     needed_to_tie,
     outlook,
@@ -99,3 +100,20 @@ def test_nothing_that_varies_is_found_at_once() -> None:
     nothing = Parts(0.0, 0.0, 0.0, varying=0)
     assert (minimum_detectable_effect(nothing, 10, 1), power_to_differ(nothing, 0.1, 10, 1)) == (0.0, 1.0)
     assert (power_to_differ(nothing, 0.0, 10, 1), power_to_tie(nothing, 0.1, 10, 1)) == (0.0, 1.0)
+
+
+def test_a_spread_that_came_out_small_counts_on_that_of_its_table() -> None:
+    """Three seeds that chance to agree would promise that few more items settle the question; the table says that
+    its pairs scatter by a point."""
+    lucky = Parts(0.15, 0.0, 0.05, 1)
+    usual = Parts(0.15, 2e-4, 0.05, 1)
+    promised = needed_to_differ(lucky, 0.02, 400, 5).items
+    forecast = moderated(lucky, [lucky, *[usual] * 9], 400, 4)
+    assert 5e-5 < forecast.seed < 1e-4
+    needed = needed_to_differ(forecast, 0.02, 400, 5).items
+    assert promised
+    assert needed
+    assert needed > 2 * promised
+    assert moderated(lucky, [], 400, 4) == lucky
+    still = Parts(0.15, 0.0, 0.0, 0)
+    assert moderated(still, [usual], 400, 0) == still

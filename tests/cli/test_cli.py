@@ -403,3 +403,15 @@ def test_tuning_one_method_then_the_suite(project: Path) -> None:
     (verdict,) = json.loads(tunebench("compare", "lora", "full", "--json").stdout)
     assert verdict["where"] == "colours, tiny, 8 examples"
     assert verdict["verdict"] == "underpowered", "one seed each"
+
+
+def test_texts_are_printed_as_they_are_and_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Labels, reasons and values come from files: brackets are no markup, colons no emoji, escapes no commands."""
+    from harness.cli.display import show_table
+
+    show_table("of [red]x", ["cell", "[/b]"], [["lora[r=8]", "[/pytorch/x] :x: \x1b[31mred"]])
+    printed = capsys.readouterr().out
+    assert "of [red]x" in printed
+    assert "lora[r=8]" in printed
+    assert r"[/pytorch/x] :x: \x1b[31mred" in printed
+    assert "\x1b" not in printed

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.display import show_status
 from harness.execute.events import EventLog, latest_news, live_status, read_events
 from harness.records import SPEED_BEFORE
-from harness.store.files import attempt_folder
+from harness.store.files import attempt_folder, sole_writer
 
 
 def begin(root: Path, suite: str = "small", run: str = "r1", cells: int = 4) -> EventLog:
@@ -30,6 +31,14 @@ def ended(log: EventLog, number: int, status: str = "done", reason: str = "", se
 
 
 def test_a_live_run(tmp_path: Path) -> None:
+    with sole_writer(tmp_path):
+        look_at_a_live_run(tmp_path)
+    status = live_status(tmp_path)
+    assert status is not None
+    assert not status.alive, "a pid that is in use again is no run"
+
+
+def look_at_a_live_run(tmp_path: Path) -> None:
     log = begin(tmp_path)
     started(log, 1)
     ended(log, 1, seconds=3.0)
@@ -129,3 +138,45 @@ def test_events_of_a_run_without_speeds_say_nothing_of_the_machine(tmp_path: Pat
     status = live_status(tmp_path)
     assert status is not None
     assert status.machine == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "cell_started", "key": "c9"},
+        {"event": "cell_ended", "key": "c9", "attempt_id": "9-ab", "status": "done", "reason": "", "seconds": "long"},
+        {"event": "cell_ended", "key": "c9", "attempt_id": "9-ab", "status": [], "reason": "", "seconds": 1.0},
+        {"event": "cell_placed", "attempt_id": "1-ab"},
+        {"event": "warning"},
+        {"event": "warning", "message": "\ud800"},
+        {"event": ["x"]},
+        {"event": "run_ended"},
+        {"event": None},
+    ],
+)
+def test_odd_events_are_passed_over(tmp_path: Path, line: dict[str, object]) -> None:
+    log = begin(tmp_path)
+    started(log, 1)
+    with log.path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    ended(log, 1)
+    status = live_status(tmp_path)
+    assert status is not None
+    assert (dict(status.counts), status.warnings, status.ended) == ({"done": 2, "to do": 2}, [], "")
+
+
+def test_odd_news_of_a_worker_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text(
+        '{"step": 3, "steps": "x", "loss": null, "key": 1}\n{"phase": 7, "loss": 0.5}\n'
+    )
+    assert latest_news(tmp_path) == {"step": 3, "loss": 0.5}
+
+
+def test_a_reason_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = begin(tmp_path)
+    started(log, 1)
+    ended(log, 1, "failed", "[/pytorch/x] [red]lora[r=8]")
+    status = live_status(tmp_path)
+    assert status is not None
+    show_status(status)
+    assert "[/pytorch/x] [red]lora[r=8]" in capsys.readouterr().out

@@ -130,3 +130,13 @@ def test_expected_seconds_are_those_of_the_nearest_kin() -> None:
     assert expected.sort_key(cell("dora", 8, 0)) == 30.0
     assert expected.sort_key(cell("base")) == 15.0
     assert Durations().sort_key(one) > 0
+
+
+def test_a_cell_that_is_put_back_is_counted_as_one_of_its_method() -> None:
+    made = cell("lora", 8, 0)
+    queue = Queue([made], {made.spec_digest: "to do"}, lambda cell: 1.0)
+    assert queue.take(lambda cell: True)
+    assert +queue.waiting_by_method == {}
+    for _ in range(2):
+        queue.put_back(made.spec_digest)
+        assert (queue.waiting, +queue.waiting_by_method) == (1, {"lora": 1})

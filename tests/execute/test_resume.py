@@ -46,7 +46,11 @@ def test_a_killed_commands_cells_are_interrupted_and_cleared(tmp_path: Path) -> 
     folder = begun(store, 1, cell("lora", 8, 0))
     unborn = store.attempt_folder("run-9-00002-abcdef012345")
     unborn.mkdir(parents=True)
-    write_atomically(tmp_path / "runs" / "run-9.json", '{"run_id":"run-9","status":"running","members":[]}')
+    record = {
+        "run_id": "run-9", "suite": "s", "question": "", "env_digest": "e", "started": "2026-01-01T00:00:00+00:00",
+        "finished": None, "status": "running", "command": "", "members": [],
+    }  # fmt: skip
+    write_atomically(tmp_path / "runs" / "run-9.json", json.dumps(record, separators=(",", ":")))
     assert mend(store) == []
     assert sorted(path.name for path in folder.iterdir()) == ["job.json", "result.json"]
     result = CellResult.from_json(json.loads((folder / "result.json").read_text()))
@@ -54,6 +58,19 @@ def test_a_killed_commands_cells_are_interrupted_and_cleared(tmp_path: Path) -> 
     assert not unborn.exists()
     assert json.loads((tmp_path / "runs" / "run-9.json").read_text())["status"] == "interrupted"
     assert mend(store) == []
+
+
+def test_a_truncated_record_of_a_run_does_not_stop_the_next_one(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.add(cell("base"), scores(0.5))
+    store = results.store()
+    path = tmp_path / "runs" / "run-9.json"
+    path.write_text('{"run_id":"run-9","suite":"s","status":"running","members":[{"ke')
+    assert mend(store) == []
+    with store.open() as connection:
+        (complaint,) = store.ingest(connection)
+    assert complaint.startswith(f"{path} is damaged (JSONDecodeError: ")
+    assert path.read_text().endswith('[{"ke')
 
 
 @pytest.mark.parametrize("name", ["result.json", "items.parquet"])
@@ -138,8 +155,9 @@ def test_weights_count_as_there_only_when_they_are_whole(tmp_path: Path) -> None
     folder = tmp_path / "attempt"
     (folder / "weights").mkdir(parents=True)
     (folder / "weights" / "adapter.safetensors").write_bytes(b"12345678")
-    fact = vars(Fact("artifact_bytes", 8.0, "B"))
-    (folder / "result.json").write_text(json.dumps({"facts": [fact]}))
+    results = Results(tmp_path / "results")
+    attempt = results.add(cell("lora", 8, 0), facts=[Fact("artifact_bytes", 8.0, "B")], artifact=8.0)
+    shutil.copy(attempt_folder(tmp_path / "results", attempt) / "result.json", folder)
     assert weights_are_whole(folder)
     os.truncate(folder / "weights" / "adapter.safetensors", 4)
     assert not weights_are_whole(folder)
@@ -215,7 +233,10 @@ def test_one_writer_at_a_time_and_not_while_cells_of_another_live(
         assert files.holder(tmp_path) == os.getpid()
     cell_lock = files.hold_for_cell(tmp_path)
     monkeypatch.setattr(files, "ORPHAN_SECONDS", 0.2)
-    with pytest.raises(StoreError, match="cells of an earlier command are still running"), sole_writer(tmp_path):
+    with (
+        pytest.raises(StoreError, match="cells of an earlier command are still running .*process of another"),
+        sole_writer(tmp_path),
+    ):
         pass
     os.close(cell_lock)
     with sole_writer(tmp_path):

@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from results_factory import Results, cell, items, scores
 from tools import by_label, plan_of, results_of, run_cells, wait_for
 
 from harness.environment import environment
@@ -23,6 +25,7 @@ from harness.execute.placement import GIB
 from harness.execute.running import Limits, Progress, Run, Running
 from harness.execute.watchdog import Watchdog, resident
 from harness.store.database import Store
+from harness.store.files import sole_writer
 
 SUITE = """\
 version: 1
@@ -205,6 +208,68 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(project: Pat
         assert connection.execute(done_once).fetchall() == [(3, 3)]
 
 
+def fill(folder: Path) -> Path:
+    """Writes a file that takes the rest of a folder's disk; returns it."""
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"0" * 2**16)
+    with suppress(OSError), filler.open("ab", buffering=0) as file:
+        while True:
+            file.write(b"0")
+    return filler
+
+
+@pytest.mark.process
+def test_commands_on_a_full_disk_say_so_and_leave_no_half_database(project: Path, small_disk: Path) -> None:
+    results = Results(small_disk)
+    for number in range(60):  # more than what a database has room for without growing
+        results.add(
+            cell("lora", 8, number), scores(0.5), items=items("topic", "acc", [float(n % 2) for n in range(999)])
+        )
+    results.store()
+    filler = fill(small_disk)
+    before = (small_disk / "tunebench.duckdb").read_bytes()
+    done = tunebench("rebuild")
+    assert done.returncode != 0, done.stdout
+    assert "no space is left on the disk" in done.stderr, done.stderr
+    assert "damaged" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (small_disk / "tunebench.duckdb").read_bytes() == before
+    assert not list(small_disk.glob(".rebuild*"))
+    filler.unlink()
+    assert tunebench("rebuild").returncode == 0
+
+
+@pytest.mark.process
+def test_output_to_a_full_disk_is_said(project: Path) -> None:
+    (project / "suites" / "small.yaml").write_text(SUITE)
+    command = [sys.executable, "-m", "harness.cli", "models"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1 or done.returncode == 2
+    assert "no space is left on the disk" in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.process
+def test_a_plan_is_made_in_a_read_only_folder(project: Path, small_disk: Path) -> None:
+    (project / "suites" / "small.yaml").write_text(SUITE)
+    plan = plan_of(project)
+    results = Results(small_disk, environment=environment(1))
+    for made in plan.cells[:2]:
+        results.add(made, scores(0.5))
+    store = results.store()
+    for removed in (False, True):
+        if removed:
+            store.path.unlink()
+        assert mount("remount,ro", small_disk) == 0
+        done = tunebench("plan", "small", "--threads", "1")
+        assert done.returncode == 0, done.stderr
+        assert "3 cells, 1 to run" in done.stdout
+        assert mount("remount,rw", small_disk) == 0
+
+
 @pytest.mark.slow
 def test_a_read_only_results_folder_is_said_and_nothing_is_lost(project: Path, small_disk: Path) -> None:
     (project / "suites" / "small.yaml").write_text(SUITE)
@@ -256,3 +321,42 @@ def test_status_without_a_run(project: Path) -> None:
     done = tunebench("status")
     assert done.returncode == 2
     assert "`tunebench run SUITE` starts one" in done.stderr
+
+
+def processes_of(project: Path) -> dict[int, str]:
+    """The pids and names of processes that were started in a project's folder."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(folder / "cwd")) == project:
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80]
+        except OSError:
+            continue
+    found.pop(os.getpid(), None)
+    return found
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("stopped", ["cell", "fork server"])
+def test_nothing_outlives_a_killed_command_though_it_is_stopped(project: Path, stopped: str) -> None:
+    (project / "suites" / "small.yaml").write_text(SUITE.replace("steps: 2", "steps: 1000000"))
+    command = [sys.executable, "-m", "harness.cli", "run", "small", "--threads", "1"]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pids: list[int] = []
+
+    def training() -> bool:
+        found = live_status(project / "results")
+        pids[:] = [row["pid"] for row in found.running if "step" in row] if found else []
+        return bool(pids)
+
+    try:
+        wait_for(training, 120)
+        server = int(Path(f"/proc/{pids[0]}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        assert server != run.pid
+        os.kill(pids[0] if stopped == "cell" else server, signal.SIGSTOP)
+    finally:
+        run.kill()
+        run.wait()
+    wait_for(lambda: not processes_of(project), 10)
+    with sole_writer(project / "results"):
+        pass

@@ -15,7 +15,7 @@ from harness.analysis.total_cost import Prices
 from harness.errors import StoreError, UserError
 from harness.records import Fact, Status
 from harness.report import load
-from harness.report.advice import as_json, assumptions, details, ruled_out, sentences, texts, title
+from harness.report.advice import as_json, assumptions, details, headline, ruled_out, sentences, texts, title
 from harness.report.candidates import Question, prices_of, questions
 from harness.store.database import Store
 
@@ -259,3 +259,17 @@ def test_a_network_of_another_size_has_its_own_price(tmp_path: Path) -> None:
     deeper = [*timed(35.0)[:1], Fact("served_bytes", 2e6, "B", False), *timed(35.0)[2:]]
     _, question = served(tmp_path, {"stacked": ("merge", {"how": "stack"}, deeper)})
     assert named(question, "stacked").work.request == pytest.approx(0.035)
+
+
+def test_costs_that_decided_nothing_are_not_given_as_a_reason(tmp_path: Path) -> None:
+    """A disturbed time must not read as "of similar cost"."""
+    answer, question = asked(filled(tmp_path, (32,), seeds=3))
+    assert answer.first
+    for disturbed in (False, True):
+        ranked = tuple(
+            replace(each, close=True, candidate=replace(each.candidate, disturbed=disturbed)) for each in answer.ranked
+        )
+        for rule in ("simplicity", "score within the margin"):
+            text = headline(replace(answer, ranked=ranked, rule=rule), question)
+            assert ("costs are not compared" in text) == disturbed
+            assert ("of similar cost" in text) != disturbed

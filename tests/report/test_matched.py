@@ -219,3 +219,21 @@ def test_seeds_are_joined_at_the_steps_that_all_of_them_have(tmp_path: Path) -> 
     assert found.scores == pytest.approx((0.5, 0.6, 0.9))
     assert found.changes[PROSE] == (pytest.approx((0.0, -0.2, -0.5)), pytest.approx((0.0, -0.4, -0.5)))
     assert all(a < b for a, b in pairwise(found.steps))
+
+
+def test_a_checkpoint_that_did_not_score_the_learned_task_is_no_point_of_the_curve(tmp_path: Path) -> None:
+    from harness.report.matched_retention import curve_of
+
+    results = Results(tmp_path / "results")
+    base = cell("base")
+    results.add(base, scores(0.50, 0.03, -5.0, 0.40))
+    for seed in (0, 1):
+        at = points((12, 0.6, -5.1, 0.4), (24, 0.7, -5.2, 0.4))
+        results.add(
+            cell("full", 32, seed, baseline=base.spec_digest), scores(0.9, 0.03, -5.5, 0.4),
+            checkpoints=[point for point in at if seed == 0 or (point.step, point.task) != (12, TASK)],
+            facts=[Fact("optimizer_steps", 48, "steps")],
+        )  # fmt: skip
+    curve = curve_of([one for one in load(results.store(), "demo").cells if one.label == "full"], (PROSE, OTHER))
+    assert curve is not None
+    assert curve.steps == (0, 24, 48)

@@ -1,16 +1,19 @@
 import json
 import multiprocessing
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from results_factory import Results
 
 from harness.errors import DamagedStore, NewerStore, StoreError
 from harness.records import MARGIN, Cell, CellResult, Check, Environment, Item, Score, Status, TrainSettings, digest
-from harness.store import latest_run
+from harness.store import ingest, latest_run
 from harness.store.database import Store
 from harness.store.files import INSTRUMENTS, attempt_folder, threads_of, write_atomically
 from harness.store.schema import MIGRATIONS
@@ -25,7 +28,7 @@ def put(
     """Write a result as a worker would; its spec digest."""
     cell = Cell(
         f"{label}/m/t", digest(label), label, label, "family", "m", "t", ("t",), 0 if label == "base" else 8, 0,
-        ("r",), {}, TrainSettings(), {}, baseline, {"t": "f"},
+        ("r",), {}, TrainSettings(), {}, baseline, fingerprints={"t": "f"},
     )  # fmt: skip
     attempt = f"{label}-{number}"
     scores = (
@@ -43,7 +46,7 @@ def put(
         "run_id": f"run-{attempt}", "suite": "s", "question": "", "env_digest": "e" * 64, "status": "done",
         "started": "2026-01-01T00:00:00+00:00", "finished": None, "command": "", "members": [cell.member()],
     }  # fmt: skip
-    write_atomically(folder / "runs" / f"{attempt}.json", json.dumps(run))
+    write_atomically(folder / "runs" / f"run-{attempt}.json", json.dumps(run))
     return cell.spec_digest
 
 
@@ -333,3 +336,136 @@ def test_items_of_before_clusters_are_read_and_have_none(tmp_path: Path, monkeyp
         stored = connection.execute("SELECT attempt_id, cluster FROM items ORDER BY 1").fetchall()
         assert stored == [("base-0", None), ("lora-0", "p7"), ("older", None)]
         assert connection.execute("SELECT DISTINCT clusters, clustered_by FROM scores").fetchall() == [(None, "")]
+
+
+def change(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ('"n_train": 8', f'"n_train": {2**70}', "cell.n_train: got 1180591620717411303424"),
+        ('"started": "2026', '"started": "20x6', "started: got '20x6-01-01T00:00:00.00:00'"),
+        ('"reason": ""', r'"reason": "\ud800"', "reason: got '\\\\ud800'"),
+        ('"value": 0.75', '"value": [0.75]', r"scores\[0\].value: got"),
+    ],
+)
+def test_a_result_that_cannot_be_stored_is_named_and_the_rest_of_its_batch_goes_in(
+    tmp_path: Path, before: str, after: str, reason: str
+) -> None:
+    store = Store(tmp_path)
+    for label in ("base", "full", "lora", "top"):
+        put(tmp_path, label, 0.75 if label == "lora" else 0.5)
+    change(attempt_folder(tmp_path, "lora-0") / "result.json", before, after)
+    (complaint,) = take_in(store)
+    assert re.search(f"lora-0 is damaged \\({reason}.*left out, its cell will run again", complaint)
+    with store.open(read_only=True) as connection:
+        assert store.attempt_ids(connection) == {"base-0", "full-0", "top-0"}
+    assert store.rebuild() == (3, [complaint])
+
+
+def test_what_the_database_alone_refuses_is_left_out_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    for number in range(5):
+        put(tmp_path, "lora", 0.5, number=number)
+    write = ingest.insert
+
+    def refusing(connection: Any, rows: Any) -> None:
+        if any(row["attempt_id"] == "lora-3" for row in rows.get("attempts", ())):
+            raise duckdb.ConversionException("Conversion Error: out of range")
+        write(connection, rows)
+
+    monkeypatch.setattr(ingest, "insert", refusing)
+    (complaint,) = take_in(store)
+    assert "lora-3 cannot be stored (ConversionException: Conversion Error: out of range); left out" in complaint
+    with store.open(read_only=True) as connection:
+        assert store.attempt_ids(connection) == {"lora-0", "lora-1", "lora-2", "lora-4"}
+
+
+def test_a_seed_of_more_than_32_bits_is_stored(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(tmp_path, "lora", 0.5)
+    change(attempt_folder(tmp_path, "lora-0") / "result.json", '"seed": 0', '"seed": 3000000000')
+    change(tmp_path / "runs" / "run-lora-0.json", '"seed": 0', '"seed": 3000000000')
+    assert take_in(store) == []
+    with store.open(read_only=True) as connection:
+        query = "SELECT cells.seed, members.seed FROM cells JOIN members USING (spec_digest)"
+        assert connection.execute(query).fetchall() == [(3000000000, 3000000000)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"value": ["0.5"]}, "column 'value' has the type string, wanted double"),
+        ({"doc_id": None}, "has no column 'doc_id'"),
+        ({"doc_id": [None]}, "column 'doc_id' has 1 missing values"),
+        ({"target": [3]}, "column 'target' has the type int64, wanted string"),
+        (dict.fromkeys((field.name for field in fields(Item)), 2), "a document has two values of one score"),
+    ],
+)
+def test_items_of_another_form_are_named_and_take_no_others_with_them(
+    tmp_path: Path, columns: dict[str, Any], reason: str
+) -> None:
+    put(tmp_path, "base", 0.5)
+    put(tmp_path, "lora", 0.75)
+    path = attempt_folder(tmp_path, "lora-0") / "items.parquet"
+    values = pq.read_table(path).to_pydict()
+    for name, value in columns.items():
+        values[name] = values[name] * 2 if value == 2 else value
+    pq.write_table(pa.table({name: value for name, value in values.items() if value is not None}), path)
+    (complaint,) = take_in(Store(tmp_path))
+    assert f"lora-0 is damaged (items.parquet: {reason}" in complaint
+
+
+@pytest.mark.parametrize(("before", "after"), [('"measured": 0.5', '"measured": "x"'), ('"2026-', '"x-')])
+def test_damaged_checks_of_the_instruments_are_named(tmp_path: Path, before: str, after: str) -> None:
+    put(tmp_path, "lora", 0.5)
+    put_checks(tmp_path, "2026-01-01T00:00:00.000+00:00", 0.5, "other")
+    path = put_checks(tmp_path, "2026-01-01T00:00:00.000+00:00", 0.5)
+    change(path, before, after)
+    (complaint,) = take_in(Store(tmp_path))
+    assert complaint.startswith(f"{path} is damaged (")
+    assert {row[0] for row in checks(Store(tmp_path))} == {"other"}
+
+
+def test_damaged_records_of_runs_are_told_when_some_attempts_are_taken_in(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(tmp_path, "lora", 0.5)
+    (tmp_path / "runs" / "run-9.json").write_text('{"run_id":')
+    with store.open() as connection:
+        (complaint,) = store.ingest(connection, [attempt_folder(tmp_path, "lora-0")])
+    assert "run-9.json is damaged" in complaint
+    assert "may be deleted" in complaint
+
+
+def test_a_copied_record_of_a_run_does_not_take_the_place_of_the_run(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(tmp_path, "lora", 0.5)
+    path = tmp_path / "runs" / "run-lora-0.json"
+    path.with_name("run-z.json").write_text(path.read_text().replace('"suite": "s"', '"suite": "other"'))
+    (complaint,) = take_in(store)
+    assert "run-z.json is damaged (it is a copy of run-lora-0)" in complaint
+
+
+def test_a_record_of_a_run_that_names_a_cell_twice_is_left_out_alone(tmp_path: Path) -> None:
+    put(tmp_path, "lora", 0.5)
+    put(tmp_path, "full", 0.5)
+    path = tmp_path / "runs" / "run-lora-0.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "members": record["members"] * 2}))
+    (complaint,) = take_in(Store(tmp_path))
+    assert "run-lora-0.json cannot be stored (ConstraintException: " in complaint
+    assert len(dump(Store(tmp_path))["runs"]) == 1
+
+
+def test_an_error_that_is_not_of_the_database_does_not_call_it_damaged(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(tmp_path, "lora", 0.5)
+    take_in(store)
+    with pytest.raises(StoreError) as raised, store.open() as connection:
+        connection.execute("FROM read_csv(?)", [str(tmp_path / "nowhere" / "x.csv")])
+    assert not isinstance(raised.value, DamagedStore)
+    assert "the database itself is whole" in str(raised.value)

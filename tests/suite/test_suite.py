@@ -82,6 +82,7 @@ def test_a_labels_own_training_settings_displace_the_suites(tmp_path: Path) -> N
         ("sizes: [8]", "size: [8]", "s.yaml:4: unknown key 'size'. Did you mean 'sizes'?"),
         ("[tiny]", "[]", "s.yaml:2: models is empty"),
         ("version: 1", "version: 2", "s.yaml:1: version: got 2, wanted 1."),
+        ("methods:", "seeds: [4294967296]\nmethods:", "s.yaml:5: seed 4294967296: a seed is from 0 to 4294967295."),
         ("methods:", "seeds: [0, 0]\nmethods:", "s.yaml:5: 0 is listed twice."),
         (
             "methods:",

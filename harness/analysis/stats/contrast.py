@@ -35,6 +35,7 @@ from harness.analysis.stats.power import (
     Parts,
     least_variance,
     minimum_detectable_effect,
+    moderated,
     needed_to_differ,
     needed_to_tie,
 )
@@ -333,6 +334,7 @@ def decide(
     pairs: int = 1,
     higher_is_better: bool = True,
     settle: bool = True,
+    beside: Sequence[Parts] = (),
 ) -> Decision:
     """Decides what A is to B: better, worse, tied or underpowered. `p` and `p_within` are the p-values of a difference
     and of a tie as corrected for all `pairs` shown; None takes those of the comparison alone.
@@ -341,7 +343,8 @@ def decide(
     within the margin, it is marked `negligible`. Otherwise the verdict is tied where two one-sided tests show that the
     difference is within the margin, and else underpowered. Of a method that varies with its seed and was run with one,
     nothing is decided. With `settle`, what would settle an open question is computed too, at `alpha` / `pairs`, which
-    no correction is stricter than.
+    no correction is stricter than; it counts on a spread between seeds drawn towards that of the pairs `beside` this
+    one (`power.moderated`).
     """
     used = comparison.p if p is None else p
     tied = p_tied(comparison, margin) if p_within is None else p_within
@@ -359,15 +362,16 @@ def decide(
         return decision
     alpha /= pairs
     seeds = max(min(comparison.seeds), 2 if comparison.parts.varying else 1)
-    decision = replace(decision, detectable=minimum_detectable_effect(comparison.parts, comparison.items, seeds, alpha))
+    parts = moderated(comparison.parts, beside, comparison.items, math.fsum(comparison.reference.seeds_df))
+    decision = replace(decision, detectable=minimum_detectable_effect(parts, comparison.items, seeds, alpha))
     if verdict != "underpowered":
         return decision
     return replace(
         decision,
-        to_differ=in_items(needed_to_differ(comparison.parts, margin, comparison.items, seeds, alpha), comparison)
+        to_differ=in_items(needed_to_differ(parts, margin, comparison.items, seeds, alpha), comparison)
         if margin
         else None,
-        to_tie=in_items(needed_to_tie(comparison.parts, margin, comparison.items, seeds, alpha), comparison),
+        to_tie=in_items(needed_to_tie(parts, margin, comparison.items, seeds, alpha), comparison),
     )
 
 

@@ -33,16 +33,17 @@ def fallen(merits: Sequence[Array], floor: float) -> list[int]:
     """Counts the seeds of each method that fell: whose training failed, as their score lies far below the others of the
     method. `merits` holds the scores [seeds] of each method, more is better; `floor` is the lowest score of the table.
 
-    The usual deviation is the median of all scores' distances from the median of their method, where there is one. With
-    fewer than three seeds it is not known which of them fell, unless other methods show what is usual.
+    Far is more than `FAR` usual deviations, and more than `LEAST_WAY` of the way from the method's median to the floor.
+    The usual deviation is the median distance of all methods' scores from the median of their method, without those
+    that are it; 0 where most scores are. So a method with two or three seeds can only be seen to fall beside others.
     """
     import numpy
 
     away = [abs(scores - numpy.median(scores)) for scores in merits if scores.size > 1]
-    apart = numpy.concatenate(away)[numpy.concatenate(away) > 0] if away else numpy.zeros(0)
-    if not apart.size:
+    distances = numpy.concatenate(away) if away else numpy.zeros(1)
+    if not distances.any():
         return [0] * len(merits)
-    usual = MAD_TO_SD * float(numpy.median(apart))
+    usual = MAD_TO_SD * float(numpy.median(distances[distances > 0])) if numpy.median(distances) else 0.0
     counts = []
     for scores in merits:
         middle = float(numpy.median(scores)) if scores.size else 0.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.analysis.stats.reference import Reference
@@ -23,6 +23,7 @@ POWER = 0.8
 MOST_ITEMS = 1_000_000
 MOST_SEEDS = 1_000
 DISAGREEMENT = 0.25  # share of items that two methods answer differently: right half the time, correlated by a half
+PRIOR_DF = 4  # degrees of freedom that the spread of a table is worth beside that of a pair
 SEED_POINTS, ITEM_POINTS = 48, 8  # quantiles of the two mean squares over which power is averaged
 
 
@@ -33,7 +34,7 @@ class Parts:
     `item` is the variance of true differences between items (method x item), `seed` that of a method's expected score
     between its seeds, `residual` that of single answers between seeds beyond it. `varying` is how many of the two
     methods vary with their seed (0 to 2). `bounded`: the values that were compared lie between 0 and 1. Where items
-    come in clusters, a cluster stands for an item here, and is worth as many independent `answers`.
+    come in clusters, a cluster stands for an item here; `answers` is how many independent answers one is worth.
     """
 
     item: float
@@ -119,6 +120,22 @@ def minimum_detectable_effect(
     while power_to_differ(parts, high, items, seeds, alpha) < power:
         high *= 2
     return float(brentq(lambda x: power_to_differ(parts, x, items, seeds, alpha) - power, 0.0, high, xtol=1e-6 * true))
+
+
+def moderated(own: Parts, others: Sequence[Parts], items: float, seed_df: float) -> Parts:
+    """Returns the parts of one pair with their spread between seeds drawn towards that of `others`, the pairs of the
+    same table: for a forecast, not for a verdict. All were measured on so many `items`, the own spread with `seed_df`
+    degrees of freedom.
+
+    Three or five seeds measure a spread within a factor of two or more, and where it comes out small by chance, numbers
+    of items are told that would not do. The mean of the table counts as `PRIOR_DF` further degrees of freedom.
+    """
+    alike = [parts for parts in others if parts.varying == own.varying]
+    if not own.varying or not seed_df or not alike:
+        return own
+    table = math.fsum(parts.seed + parts.residual / items for parts in alike) / len(alike)
+    variance = (seed_df * (own.seed + own.residual / items) + PRIOR_DF * table) / (seed_df + PRIOR_DF)
+    return replace(own, seed=max(variance - own.residual / items, 0.0))
 
 
 def needed_to_differ(parts: Parts, effect: float, items: float, seeds: int, alpha: float = ALPHA) -> Need:

@@ -19,12 +19,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from harness.analysis.stats.contrast import single_score
-from harness.analysis.stats.falls import SEEN, fallen
+from harness.analysis.stats.falls import SEEN, UNSEEN, fallen
 from harness.analysis.stats.intervals import LEVEL, Interval
-from harness.analysis.stats.p_best import DRAWS, Runner, correlation, error_covariance, lowest, root_of
+from harness.analysis.stats.p_best import DRAWS, Runner, away_from, correlation, error_covariance, lowest, root_of
 from harness.analysis.stats.reference import Reference
 
 if TYPE_CHECKING:
+    import numpy
+
     from harness.analysis.stats.intervals import Array
 
 Chooser = Callable[["Array"], "Array"]  # merits [draws, methods] -> index [draws] of the one that is chosen
@@ -32,6 +34,7 @@ BELOW, ABOVE = 0.04, 0.03  # chances that the truth lies beyond an end, where se
 ALONE = (1 - LEVEL) / 2
 RIVAL = 3.0  # a method this many standard errors of the difference below the chosen one was no rival
 LEAST_DRAWS = 40  # simulated tables in which the chosen one is chosen again, for its own luck to be known
+TOGETHER = 0.12  # chance that the truth lies below, of errors and falls together: falls get more room than they take
 LIKELY = 0.9  # quantile of the share of seeds that may fall unseen
 
 
@@ -79,7 +82,8 @@ def expected_score(
     tails = (below, above) if runner.higher_is_better else (above, below)
     ends = references[place].around(sign * merits[place], single_score(runner.arm)[1] if runner.is_share else 0, tails)
     low, high = sorted(sign * end for end in ends)
-    low -= unseen_loss(place, contestants, floor)
+    farthest_away = away_from(references[place], noise[:, rivals].max(axis=1)) * deviation[place]
+    low -= unseen_loss(place, contestants, floor, farthest_away, random)
     expected = min(max(float(merits[place]) - luck, low), high)
     ends = (low, high) if runner.higher_is_better else (-high, -low)
     return Interval(sign * expected, *ends)
@@ -112,15 +116,26 @@ def shrunk(merits: Array, covariance: Array) -> Array:
     return towards
 
 
-def unseen_loss(place: int, contestants: list[Runner], floor: float) -> float:
-    """Returns what falls (trainings that fail) that the seeds of the contestant at `place` did not show may cost its
-    score, where seeds of others fell; 0 where none did, or its own did. `floor` is as in `leads`."""
-    from scipy.special import betaincinv
+def unseen_loss(
+    place: int, contestants: list[Runner], floor: float, errors: Array, random: numpy.random.Generator
+) -> float:
+    """Returns by how much falls (trainings that fail) that the seeds of the contestant at `place` did not show move the
+    lower end of its interval; 0 where its own seeds show some, or it has none. `errors` [draws] are those that the
+    lower end allows for already, `floor` is as in `leads`.
+
+    Where no seed of the table fell, the lower end allows for errors alone, or for errors and falls together with a
+    larger chance (`TOGETHER`) that the truth lies below, whichever is lower; where one fell, for falls in addition.
+    """
+    import numpy
 
     scores = [each.seed_merits for each in contestants]
     bottom = lowest(contestants, floor)
     counts = fallen(scores, bottom)
     own = scores[place]
-    if not own.size or counts[place] or not any(counts):
+    if not own.size or counts[place]:
         return 0.0
-    return float(betaincinv(SEEN, own.size, LIKELY)) * max(contestants[place].merit - bottom, 0.0)
+    depth = max(contestants[place].merit - bottom, 0.0)
+    if any(counts):
+        return depth * float(numpy.quantile(random.beta(SEEN, own.size, DRAWS), LIKELY))
+    losses = depth * random.beta(UNSEEN, own.size, DRAWS)
+    return max(float(numpy.quantile(errors + losses, 1 - TOGETHER) - numpy.quantile(errors, 1 - BELOW)), 0.0)

@@ -203,7 +203,7 @@ def table(answer: Answer, question: Question, width: int) -> Table:
         kept.remove(names.index(name))
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place in kept:
-        made.add_column(names[place], justify="left" if place == 0 else "right", no_wrap=place == 0)
+        made.add_column(Text(names[place]), justify="left" if place == 0 else "right", no_wrap=place == 0)
     for line in lines:
         made.add_row(*(Text(line[place]) for place in kept))
     more = len(answer.ranked) - advice.MOST_ROWS

@@ -91,6 +91,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         self.weights: dict[str, Path] = {}  # spec_digest -> attempt folder of a finished cell
         self.number = 0
         self.fresh: list[Path] = []  # attempts that the database does not have yet
+        self.warned: set[str] = set()
         self.taken_in = time.monotonic()
 
     # --- what an executor is ---
@@ -313,7 +314,12 @@ class Executor(ABC, Generic[Slot, Handle]):
             if is_full(self.store.folder):
                 ended = Ended(Status.INTERRUPTED, "no space was left on the disk")
             self._write(running.cell, running.folder, ended, running.seconds, running.device)
-        result = read_result(running.folder)
+        try:
+            result = read_result(running.folder)
+        except ValueError as error:
+            (running.folder / RESULT).replace(running.folder / f"damaged-{RESULT}")
+            ended = Ended(Status.FAILED, f"the result of its process cannot be stored: {error}")
+            result = self._write(running.cell, running.folder, ended, running.seconds, running.device)
         if result.status is Status.DONE:
             self.weights[running.cell.spec_digest] = running.folder
         self._settle(result, running.folder)
@@ -367,5 +373,7 @@ class Executor(ABC, Generic[Slot, Handle]):
         if self.fresh:
             with suppress(BusyStore), self.store.open(wait_seconds=0.0) as connection:
                 for complaint in self.store.ingest(connection, self.fresh):
-                    self.log.append("warning", message=complaint)
+                    if complaint not in self.warned:  # a damaged record is met each time
+                        self.log.append("warning", message=complaint)
+                    self.warned.add(complaint)
                 self.fresh = []

@@ -103,6 +103,8 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
         if code in (-signal.SIGKILL, -signal.SIGTERM):
             # A bare SIGKILL is no evidence of anything: not of memory, not of a fault of the cell's.
             return Ended(Status.INTERRUPTED, f"the process was killed by signal {-code}")
+        if code == child.FULL:
+            return Ended(Status.INTERRUPTED, "no space was left on the disk")
         if code == LOST:
             return Ended(Status.INTERRUPTED, "the process was lost with the fork server that started it")
         how = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
@@ -132,7 +134,7 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         os.environ.update(HF_HUB_OFFLINE="1", TUNEBENCH_OFFLINE="1", OMP_NUM_THREADS=str(self.run_info.threads))
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["harness.execute.preload"])
+        context.set_forkserver_preload(["harness.execute.fork_server", "harness.execute.preload"])
         if self.cuda:
             probe = context.Process(target=child.use_cuda)
             probe.start()

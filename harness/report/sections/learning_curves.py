@@ -161,8 +161,9 @@ def lines(block: Block, condition: str) -> list[list[str]]:
 
 
 def fits(block: Block, condition: str) -> dict[str, Scaling]:
-    """Returns label -> a power law through its scores, only where the law forecasts a size left out better than a
-    constant."""
+    """Returns label -> the power law through its scores at one quality of the training data (`condition` in words, ""
+    for clean data). Left out are labels with fewer than four sizes, those with a score without a standard error, and
+    those whose law forecasts a size left out no better than the mean of the other sizes does."""
     found = {}
     for label, rows in by_label(block, condition).items():
         known = [(row.n_train, row.score.value, row.score.stderr) for row in rows if row.score and row.score.stderr]

@@ -1,0 +1,64 @@
+"""Composes YAML within limits, so that no file that people bring can hang or crash what reads it.
+
+A few hundred bytes of YAML may nest a thousand levels deep, hold themselves, or stand for billions of values by aliases
+of aliases. PyYAML's safe loader refuses code, and none of these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+MOST_CHARACTERS = 2_000_000
+MOST_DEPTH = 50
+MOST_VALUES = 100_000  # with all aliases written out
+
+
+def compose_yaml(text: str | bytes, loader: Any = yaml.SafeLoader) -> yaml.Node | None:
+    """Return the syntax tree of a YAML text, or of a file's bytes, as `loader` reads it, None of an empty one.
+
+    Raises yaml.YAMLError for what is no YAML, and for texts that are too long, nest too deeply, hold themselves, or are
+    too large when aliases are written out.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise yaml.YAMLError(f"{len(text):,} characters; at most {MOST_CHARACTERS:,} are read")
+    level = 0
+    for event in yaml.parse(text, Loader=loader):
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > MOST_DEPTH:
+            raise too_deep(event.start_mark)
+    node: yaml.Node | None = yaml.compose(text, Loader=loader)
+    if node is not None:
+        count(node, 0, {})
+    return node
+
+
+def count(node: yaml.Node, level: int, counts: dict[int, int]) -> int:
+    """Return how many values a node stands for when its aliases are written out. `counts` holds those of the nodes that
+    were seen, by id, 0 while they are being counted. Raises yaml.YAMLError beyond the limits."""
+    known = counts.get(id(node))
+    if known == 0:
+        raise problem("an alias (*) stands inside of what it stands for", node.start_mark)
+    if level > MOST_DEPTH:
+        raise too_deep(node.start_mark)
+    if known:
+        return known
+    counts[id(node)] = 0
+    parts = node.value if isinstance(node, yaml.CollectionNode) else []
+    inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+    total = 1
+    for part in inner:
+        total += count(part, level + 1, counts)
+        if total > MOST_VALUES:
+            raise problem(f"more than {MOST_VALUES:,} values, with aliases (*) written out", node.start_mark)
+    counts[id(node)] = total
+    return total
+
+
+def too_deep(mark: Any) -> yaml.MarkedYAMLError:
+    return problem(f"more than {MOST_DEPTH} levels, one inside the other", mark)
+
+
+def problem(text: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=text, problem_mark=mark)
