@@ -92,8 +92,9 @@ def read_into(definition: Definition, path: Path) -> dict[str, Any]:
 
     Loader.add_constructor("!function", named)
     try:
-        compose_yaml(path.read_text(encoding="utf-8", errors="replace"), Loader)
-        config = yaml.load(path.read_bytes(), Loader=Loader)
+        content = path.read_bytes()  # as lm-eval reads it, in whatever encoding
+        compose_yaml(content, Loader)
+        config = yaml.load(content, Loader=Loader)
     except (yaml.YAMLError, RecursionError, UnicodeError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(config, dict):

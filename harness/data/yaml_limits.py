@@ -15,8 +15,8 @@ MOST_DEPTH = 50
 MOST_VALUES = 100_000  # with all aliases written out
 
 
-def compose_yaml(text: str, loader: Any = yaml.SafeLoader) -> yaml.Node | None:
-    """Return the syntax tree of a YAML text as `loader` reads it, None of an empty one.
+def compose_yaml(text: str | bytes, loader: Any = yaml.SafeLoader) -> yaml.Node | None:
+    """Return the syntax tree of a YAML text, or of a file's bytes, as `loader` reads it, None of an empty one.
 
     Raises yaml.YAMLError for what is no YAML, and for texts that are too long, nest too deeply, hold themselves, or are
     too large when aliases are written out.

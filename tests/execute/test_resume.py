@@ -22,6 +22,7 @@ from harness.records import Cell, CellResult, Fact, Status
 from harness.store import files
 from harness.store.database import Store
 from harness.store.files import attempt_folder, sole_writer, write_atomically, write_job
+from harness.store.schema import MIGRATIONS, migrate
 
 
 def begun(store: Store, number: int, of: Cell) -> Path:
@@ -106,18 +107,14 @@ def test_an_older_database_is_migrated_and_a_copy_of_it_kept(tmp_path: Path) -> 
     results = Results(tmp_path)
     results.add(cell("base"), scores(0.5))
     store = results.store()
+    new = store.path.rename(tmp_path / "new.duckdb")
     with duckdb.connect(str(store.path)) as connection:  # as tunebench 0.1 made it
-        connection.execute("ALTER TABLE attempts DROP COLUMN beside; ALTER TABLE attempts DROP COLUMN device")
-        connection.execute("ALTER TABLE cells DROP COLUMN objectives; ALTER TABLE cells DROP COLUMN curriculum")
-        connection.execute("ALTER TABLE cells DROP COLUMN data; ALTER TABLE members DROP COLUMN data")
-        connection.execute("DROP TABLE instruments; DROP TABLE checkpoints; ALTER TABLE runs DROP COLUMN only_cells")
-        connection.execute("ALTER TABLE runs DROP COLUMN margin; ALTER TABLE runs DROP COLUMN failed_seeds")
-        connection.execute("ALTER TABLE steps DROP COLUMN cross_entropy")
-        connection.execute("ALTER TABLE attempts DROP COLUMN tuned; ALTER TABLE members DROP COLUMN role")
-        connection.execute("ALTER TABLE cells DROP COLUMN study; ALTER TABLE cells DROP COLUMN trial")
-        connection.execute("ALTER TABLE items DROP COLUMN cluster; ALTER TABLE scores DROP COLUMN clusters")
-        connection.execute("ALTER TABLE scores DROP COLUMN clustered_by; ALTER TABLE runs DROP COLUMN revisions")
-        connection.execute("DROP TABLE files; DELETE FROM schema_version WHERE version > 1")
+        migrate(connection, MIGRATIONS[:1])
+        connection.execute(f"ATTACH '{new}' AS new (READ_ONLY)")
+        for table in ("environments", "runs", "cells", "members", "attempts", "scores", "phases"):
+            columns = ", ".join(row[0] for row in connection.execute(f"DESCRIBE {table}").fetchall())
+            connection.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM new.{table}")
+    new.unlink()
     with pytest.raises(StoreError, match="the database has schema 1"), store.open(read_only=True):
         pass
     with store.open() as connection:

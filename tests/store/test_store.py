@@ -466,6 +466,6 @@ def test_an_error_that_is_not_of_the_database_does_not_call_it_damaged(tmp_path:
     put(tmp_path, "lora", 0.5)
     take_in(store)
     with pytest.raises(StoreError) as raised, store.open() as connection:
-        connection.execute("FROM read_csv('/nowhere/x.csv')")
+        connection.execute("FROM read_csv(?)", [str(tmp_path / "nowhere" / "x.csv")])
     assert not isinstance(raised.value, DamagedStore)
     assert "the database itself is whole" in str(raised.value)
