@@ -3,14 +3,20 @@
     python tests/chaos.py [--parents 20] [--workers 40] [--seed 0]
 
 A suite of 25 tiny cells (a random two-layer Llama, two at a time) runs while its command is killed with SIGKILL
-`--parents` times and its cells `--workers` times at random moments; once its disk fills up, and three files of it
-are truncated. Then it runs to its end, and every finished cell, score and item must equal those of a run that was
-left alone, each counted once; `tunebench rebuild` must give the same database. Exit code 0 if so.
+`--parents` times, half of these with a cell or the fork server stopped before, and its cells or the fork server
+`--workers` times, at random moments; once its disk fills up, three files of it are truncated, side files are damaged,
+and results are planted that are well-formed but not what they say. Then it runs to its end, and every finished cell,
+score and item must equal those of a run that was left alone, each counted once; `tunebench rebuild` must give the
+same database; and no process may be left. The store is read by SQL of this script.
+
+Exit code 0 if all of that holds, 1 if not, 3 if it holds as far as tried: without the right to mount a disk, a full one
+is not.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -22,10 +28,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from tiny import make_model, make_project
 
 from harness.execute.events import live_status
-from harness.store.database import Store
 
 SUITE = """\
 version: 1
@@ -43,6 +49,7 @@ methods:
 seeds: [0, 1]
 train: {steps: 12, batch_size: 4}
 """
+NOT_TRIED = "not tried: this user may not mount a disk"
 DISK_BYTES = 48 * 2**20
 
 
@@ -51,7 +58,7 @@ class Chaos:
 
     def __init__(self, root: Path, rng: random.Random):
         self.root, self.rng = root, rng
-        self.parents = self.workers = 0
+        self.parents = self.workers = self.stopped = 0
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "harness.cli", *arguments]
@@ -65,33 +72,43 @@ class Chaos:
         """Run until the command ends by itself; its exit code."""
         return self.start(results).wait(patience)
 
-    def kill_worker(self, results: Path) -> bool:
+    def signal_worker(self, results: Path, number: int) -> bool:
+        """Send a signal to a cell's process or, one time in four, to the fork server that started it."""
         status = live_status(results)
         pids = [row["pid"] for row in status.running if row["rss_bytes"]] if status else []
         if not pids:
             return False
+        pid = self.rng.choice(pids)
         try:
-            os.kill(self.rng.choice(pids), signal.SIGKILL)
-        except ProcessLookupError:
+            if self.rng.random() < 0.25:
+                pid = parent_of(pid)
+            if pid > 1:
+                os.kill(pid, number)
+        except OSError:
             return False
-        self.workers += 1
         return True
 
     def disturb(self, results: Path, parents: int, workers: int) -> None:
         """Kill the command and its cells at random moments, that many times each."""
         while self.parents < parents or self.workers < workers:
             command = self.start(results)
-            until = time.monotonic() + self.rng.uniform(0.5, 15.0)  # importing alone takes some
+            until = time.monotonic() + self.rng.uniform(0.5, 25.0)  # importing alone takes some
             while command.poll() is None and (time.monotonic() < until or self.parents == parents):
                 time.sleep(self.rng.uniform(0.1, 1.5))
                 if self.workers < workers and self.rng.random() < 0.7:
-                    self.kill_worker(results)
+                    self.workers += self.signal_worker(results, signal.SIGKILL)
             if command.poll() is None and self.parents < parents:
+                if self.rng.random() < 0.5:
+                    self.stopped += self.signal_worker(results, signal.SIGSTOP)
                 os.kill(command.pid, signal.SIGKILL)
                 self.parents += 1
             command.wait(600)
             done = statuses(results)
-            print(f"killed {self.parents} commands, {self.workers} cells; {done}", flush=True)
+            print(
+                f"killed {self.parents} commands, {self.stopped} of them with something stopped; killed "
+                f"{self.workers} cells or fork servers; {done}",
+                flush=True,
+            )
             if set(done) == {"done"} and (self.parents < parents or self.workers < workers):
                 self.undo(results)
 
@@ -113,6 +130,49 @@ class Chaos:
             os.truncate(path, path.stat().st_size // self.rng.choice((2, 3, 10)))
         return victims
 
+    def damage_side_files(self, results: Path) -> dict[Path, bytes]:
+        """Spoil files beside the results: records and events of runs, self-checks, jobs and news of cells. Returns the
+        former content of each."""
+        victims = {}
+        for pattern in (
+            "runs/*.json", "runs/*.events.jsonl", "instruments/*.json", "attempts/*/*/job.json",
+            "attempts/*/*/events.jsonl",
+        ):  # fmt: skip
+            path = self.rng.choice(sorted(results.glob(pattern)))
+            content = path.read_bytes()
+            middle = len(content) // 2
+            spoilt = [content[:middle], content[:middle] + b"\xff\x00}" + content[middle:], b"", b"[]", b"null"]
+            path.write_bytes(self.rng.choice(spoilt))
+            victims[path] = content
+        record = {"run_id": "run-cut", "suite": "chaos", "status": "running", "members": []}
+        cut = results / "runs" / "run-cut.json"
+        cut.write_text(json.dumps(record, separators=(",", ":"))[:-9])
+        return victims
+
+    def plant(self, results: Path) -> list[Path]:
+        """Put results into the folder that are well-formed, and not what they say or what can be stored."""
+        planted = []
+        whole = [path for path in sorted(results.glob("attempts/*/*/result.json")) if path.read_bytes().endswith(b"}")]
+        sources = self.rng.sample(whole, 3)
+        for number, source in enumerate(sources):
+            folder = source.parent.with_name(f"20990101T000000-aaaaaa-{number:05d}-{source.parent.name[-12:]}")
+            result = json.loads(source.read_text())
+            if number:  # the first is a plain copy
+                result["attempt_id"] = folder.name
+            if number == 1:
+                result["cell"]["spec_digest"] = "0" * 64
+            if number == 2:
+                result["cell"]["seed"] = 2**70
+            folder.mkdir()
+            (folder / "result.json").write_text(json.dumps(result))
+            planted.append(folder)
+        return planted
+
+
+def parent_of(pid: int) -> int:
+    """The pid of the process that started another."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
 
 def statuses(results: Path) -> dict[str, int]:
     """How many cells stand how, by their files alone."""
@@ -122,7 +182,7 @@ def statuses(results: Path) -> dict[str, int]:
 
 def content(results: Path) -> dict[str, list[Any]]:
     """What two stores must agree on: each finished cell once, with its scores and items."""
-    with Store(results).open(read_only=True) as connection:
+    with duckdb.connect(str(results / "tunebench.duckdb"), read_only=True) as connection:
         run = connection.execute("SELECT run_id FROM runs ORDER BY started DESC LIMIT 1").fetchall()[0][0]
         done = "(SELECT attempt_id, spec_digest FROM attempts WHERE status = 'done')"
         asked = {
@@ -140,7 +200,7 @@ def content(results: Path) -> dict[str, list[Any]]:
 
 
 def everything(results: Path) -> dict[str, list[str]]:
-    with Store(results).open(read_only=True) as connection:
+    with duckdb.connect(str(results / "tunebench.duckdb"), read_only=True) as connection:
         tables = [row[0] for row in connection.execute("SHOW TABLES").fetchall() if row[0] != "schema_version"]
         return {table: sorted(map(str, connection.execute(f"FROM {table}").fetchall())) for table in tables}
 
@@ -150,7 +210,7 @@ def fill_disk(chaos: Chaos, results: Path) -> str:
     results.mkdir(parents=True, exist_ok=True)
     options = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(results)]
     if subprocess.run(options, capture_output=True).returncode != 0:
-        return "not tried: this user may not mount a disk"
+        return NOT_TRIED
     filler = results / "filler"
     command = chaos.start(results)
     while not any(results.glob("attempts/*/*/items.parquet")) and command.poll() is None:
@@ -162,7 +222,8 @@ def fill_disk(chaos: Chaos, results: Path) -> str:
     said = (chaos.root / "chaos.log").read_text(errors="replace")
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=2g", str(results)], check=True)
-    return f"exit code {code}, {'said so' if 'no space' in said else 'SAID NOTHING'}; then {statuses(results)}"
+    said_so = code != 0 and "no space" in said and "is damaged" not in said
+    return f"exit code {code}, {'said so' if said_so else 'SAID NOTHING'}; then {statuses(results)}"
 
 
 def processes(text: str) -> str:
@@ -193,16 +254,23 @@ def main(parents: int, workers: int, seed: int) -> int:
         calm, wild = root / "calm", root / "wild"
         assert chaos.finish(calm) == 0, (root / "chaos.log").read_text()[-3000:]
         print(f"undisturbed: {statuses(calm)}", flush=True)
-        print(f"full disk: {fill_disk(chaos, wild)}", flush=True)
+        disk = fill_disk(chaos, wild)
+        print(f"full disk: {disk}", flush=True)
         try:
             chaos.disturb(wild, parents, workers)
             code = chaos.finish(wild)
             for path in chaos.truncate(wild):
                 print(f"truncated {path.relative_to(wild)}")
             code = chaos.finish(wild)
+            spoilt = chaos.damage_side_files(wild)
+            for path in (*spoilt, *chaos.plant(wild)):
+                print(f"damaged or planted {path.relative_to(wild)}")
+            code = chaos.finish(wild)
             print(f"at the end: exit code {code}, {statuses(wild)}", flush=True)
             good = code == 0 and check("cells, scores and items of the undisturbed run", content(calm), content(wild))
             before = everything(wild)
+            for path, former in spoilt.items():  # what the database has of them cannot be made again without them
+                path.write_bytes(former)
             rebuild = subprocess.run(chaos.command("rebuild", "--results", str(wild)), cwd=root)
             good = rebuild.returncode == 0 and check("the database made again", before, everything(wild)) and good
         finally:
@@ -211,7 +279,9 @@ def main(parents: int, workers: int, seed: int) -> int:
         while (left := processes(str(root))) and time.monotonic() < until:
             time.sleep(0.2)
         print(f"LEFT BEHIND: {left}" if left else "no process is left")
-        return 0 if good and not left else 1
+        if not good or left or "SAID NOTHING" in disk:
+            return 1
+        return 3 if disk == NOT_TRIED else 0
 
 
 if __name__ == "__main__":

@@ -241,6 +241,8 @@ def fuzz(root: Path, numbers: range | list[int], seed: int = 0) -> list[str]:
         for number in numbers:
             what, faults = faults_of(sound, root / "results", number, seed)
             broken += [f"{what}\n{fault}" for fault in faults]
+            for fault in faults:
+                print(f"{what}\n{fault}", flush=True)
     return broken
 
 
@@ -248,7 +250,6 @@ def main(mutations: int, seed: int, only: int | None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         numbers: range | list[int] = range(mutations) if only is None else [only]
         broken = fuzz(Path(folder), numbers, seed)
-    print("\n\n".join(broken))
     causes = Counter(text.strip().splitlines()[-1] for text in broken)
     for cause, count in causes.most_common():
         print(f"{count} times: {cause}")

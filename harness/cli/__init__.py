@@ -5,6 +5,8 @@ Exit codes: 0 all is well; 1 a cell did not end as done; 2 the input is wrong (o
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from contextlib import suppress
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
 __all__ = ["application", "complain", "main"]
+
+
+# How libraries, which have errors of their own, say that the system refused memory or a thread.
+REFUSED = ("failed to map segment", "Cannot allocate memory", "can't start new thread")
 
 
 class Grouped(TyperGroup):
@@ -52,8 +58,11 @@ def application() -> typer.Typer:
 
 def main() -> None:
     """Runs the command line and ends the process. An error of tunebench becomes one message and exit code 2 where the
-    input is wrong (UserError), else 1; so does a full disk, wherever it was met. A reader that closed the output gives
-    exit code 1. Other errors show their traceback."""
+    input is wrong (UserError), else 1. So do a full disk, and memory, files or processes that the system refuses,
+    wherever they were met. A reader that closed the output gives exit code 1. Other errors show their traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of a locale that has no "±"
     try:
         try:
             application()()
@@ -65,15 +74,30 @@ def main() -> None:
         forget_output()
         sys.exit(1)
     except Exception as error:
-        from harness.store import full_disk, says_full
-
-        if not says_full(error):
+        known = of_the_system(error)
+        if known is None:
             raise
-        with suppress(OSError):
-            sys.stdout.flush()
-        named = getattr(error, "filename", None)
         forget_output()
-        sys.exit(complain(FullDisk(full_disk(Path(os.fsdecode(named)).parent if named else Path.cwd()))))
+        sys.exit(complain(known))
+
+
+def of_the_system(error: Exception) -> TunebenchError | None:
+    """Returns the error of tunebench for one that says that the system has no more of something: disk, memory, open
+    files, processes. None for any other."""
+    from harness.store import full_disk, says_full
+
+    if says_full(error):
+        named = getattr(error, "filename", None)
+        return FullDisk(full_disk(Path(os.fsdecode(named)).parent if isinstance(named, str | bytes) else Path.cwd()))
+    scarce = getattr(error, "errno", None) in (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+    said = any(text in str(error) for text in REFUSED)
+    if not (scarce or said or isinstance(error, MemoryError)):
+        return None
+    text = (str(error).splitlines() or [""])[0]
+    return TunebenchError(
+        f"the system has no more of something that this command needs ({type(error).__name__}: {text}). Raise its "
+        "limits (`ulimit -a` shows them), or end other programs, and run the same command again."
+    )
 
 
 def forget_output() -> None:

@@ -256,11 +256,14 @@ def texts(value: object) -> Iterator[str]:
 
 def local_stamp(path: Path) -> list[object]:
     """Return [path, size in bytes, time of change] of a local file, or of each file in a folder; only the path where
-    nothing is there. Cheap, and enough to notice an edit."""
-    if not path.exists():
+    nothing is there that can be read. Cheap, and enough to notice an edit."""
+    try:
+        if not path.exists():
+            return [str(path)]
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+    except OSError:  # a folder that changes meanwhile, or that is no folder of files, such as / or /proc
         return [str(path)]
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 
 
 @cache

@@ -39,7 +39,7 @@ def count(node: yaml.Node, level: int, counts: dict[int, int]) -> int:
     were seen, by id, 0 while they are being counted. Raises yaml.YAMLError beyond the limits."""
     known = counts.get(id(node))
     if known == 0:
-        raise problem("an alias (*) stands inside of what it stands for", node.start_mark)
+        raise problem("an alias (*name) stands within what it stands for. Write it out", node.start_mark)
     if level > MOST_DEPTH:
         raise too_deep(node.start_mark)
     if known:
@@ -51,13 +51,15 @@ def count(node: yaml.Node, level: int, counts: dict[int, int]) -> int:
     for part in inner:
         total += count(part, level + 1, counts)
         if total > MOST_VALUES:
-            raise problem(f"more than {MOST_VALUES:,} values, with aliases (*) written out", node.start_mark)
+            raise problem(
+                f"its aliases (*name) make more than {MOST_VALUES} entries of it. Write fewer", node.start_mark
+            )
     counts[id(node)] = total
     return total
 
 
 def too_deep(mark: Any) -> yaml.MarkedYAMLError:
-    return problem(f"more than {MOST_DEPTH} levels, one inside the other", mark)
+    return problem(f"is nested too deeply: at most {MOST_DEPTH} levels are read", mark)
 
 
 def problem(text: str, mark: Any) -> yaml.MarkedYAMLError:

@@ -295,7 +295,7 @@ class RunRecord(TypedDict):
 
     `margin` is the difference of scores that does not matter; `failed_seeds` says what a seed that ended badly counts
     as. `command` is the command line, `only_cells` are the patterns of its `--only`, empty for the whole suite.
-    `members` are the run's cells (`Cell.member`). `revisions` maps models from the Hub to the commits that were used.
+    `members` are the run's cells (`Cell.member`); `revisions` maps models from the Hub to the commits that were used.
     What may be absent is so in records of an earlier tunebench.
     """
 
@@ -310,7 +310,7 @@ class RunRecord(TypedDict):
     status: Name
     command: str
     only_cells: NotRequired[list[str] | None]
-    revisions: NotRequired[dict[str, str]]
+    revisions: NotRequired[dict[str, str] | None]
     members: list[Member]
 
 

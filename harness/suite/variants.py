@@ -148,10 +148,15 @@ def read_variant(
 def read_form(entry: dict[str, Any], lines: Lines, where: Keys) -> tuple[VariantFile, list[Problem]]:
     """Check the keys of one entry of `methods:`, to which the keys `where` lead; return (entry, mistakes). Wrong keys
     are left out of the entry."""
+    odd = [key for key in entry if not isinstance(key, str)]
+    problems = [
+        lines.problem(f"key {key!r}: a setting's name is a text. Quote it, or remove it.", *where) for key in odd
+    ]
+    entry = {key: value for key, value in entry.items() if isinstance(key, str)}
     try:
-        return VariantFile.model_validate(entry), []
+        return VariantFile.model_validate(entry), problems
     except pydantic.ValidationError as error:
-        problems = [explain(item, lines, VariantFile, where) for item in error.errors()]
+        problems += [explain(item, lines, VariantFile, where) for item in error.errors()]
         wrong = {item["loc"][0] for item in error.errors()}
         return VariantFile.model_validate({key: value for key, value in entry.items() if key not in wrong}), problems
 

@@ -10,6 +10,7 @@ from harness.data import compose_yaml
 from harness.errors import Problem
 from harness.records import JsonObject
 
+LARGEST_BYTES = 2**20  # of a suite; the largest one by hand has some hundred lines
 Keys = tuple[object, ...]  # the keys that lead to a place in the file
 
 
@@ -34,6 +35,8 @@ def read_yaml(path: Path) -> tuple[JsonObject | None, Lines, list[Problem]]:
     cannot be read or is no YAML mapping."""
     name = str(path)
     try:
+        if (size := path.stat().st_size) > LARGEST_BYTES:
+            return None, Lines(name), [Problem(f"has {size} bytes; a suite has at most {LARGEST_BYTES}.", name)]
         text = path.read_text(encoding="utf-8")
         node = compose_yaml(text)
         data = yaml.safe_load(text)

@@ -168,9 +168,12 @@ def no_download(*args: object) -> Path:
 
 # ---- parse ----
 
-words = st.from_regex(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*", fullmatch=True).filter(lambda word: word[-4:] != ".git")
+words = st.from_regex(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*", fullmatch=True).filter(
+    lambda word: word[-4:] != ".git" and len(word) < 40  # the Hub takes 96 characters in all
+)
 inner = st.lists(st.from_regex(r"[\w-][\w .@=-]*", fullmatch=True), max_size=3).map("/".join)
-paths = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+paths = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=60)
+paths = paths.filter(lambda path: path[0] != "~")  # the home of somebody who is not here
 digests = st.from_regex(r"([0-9a-f]{64})?", fullmatch=True)
 texts = st.one_of(
     st.builds("pypi:{}=={}/{}".format, words, words, inner.filter(bool)),
@@ -740,3 +743,18 @@ def test_nothing_of_a_package_runs_before_its_digest_is_checked(
 def test_a_wheel_of_the_right_digest_is_taken_by_it(server: Server) -> None:
     digest = server.add_archive(WHEEL, wheel(TINY))
     assert fetch(parse("pypi:tiny==1.0/tiny/other.txt", digest)).read_bytes() == b"third"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file:" + "b" * 300, "255 between two slashes"),
+        ("file:" + "b/" * 3000, "a path has at most 4000 bytes"),
+        ("file:~nosuchuser/x", "no home folder is known for ~nosuchuser"),
+        ("hf:org/" + "b" * 300, "org/name has 304 characters"),
+        ("hf:org/name@" + "b" * 300, "the revision has 300 characters"),
+    ],
+)
+def test_names_that_no_file_system_or_hub_takes_are_refused(text: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        sources.parse(text)

@@ -17,11 +17,15 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "why", "line"),
     [
-        (LAUGHS, "values, with aliases", 5),
-        ("a: 1\nb: &a [*a]\n", "inside of what it stands for", 2),
-        ("x: &x {<<: *x}\n", "inside of what it stands for", 1),
-        ("a: 1\nb: " + "[" * 3000 + "]" * 3000, "levels, one inside the other", 2),
-        ("\n".join("  " * level + f"k{level}:" for level in range(900)), "levels, one inside the other", MOST_DEPTH),
+        (LAUGHS, "make more than 100000 entries", 5),
+        ("a: 1\nb: &a [*a]\n", "stands within what it stands for", 2),
+        ("x: &x {<<: *x}\n", "stands within what it stands for", 1),
+        ("a: 1\nb: " + "[" * 3000 + "]" * 3000, "nested too deeply: at most 50 levels", 2),
+        (
+            "\n".join("  " * level + f"k{level}:" for level in range(900)),
+            "nested too deeply: at most 50 levels",
+            MOST_DEPTH,
+        ),
     ],
 )
 def test_what_would_hang_or_crash_is_refused_with_its_line(text: str, why: str, line: int) -> None:

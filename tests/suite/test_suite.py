@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -228,3 +229,27 @@ def test_a_margin_is_the_suites_own_or_the_default(tmp_path: Path) -> None:
     assert load_suite(write(tmp_path, GOOD)).margin == MARGIN
     assert load_suite(write(tmp_path, GOOD + "margin: 1e-2\n")).margin == 0.01
     assert load_suite(write(tmp_path, GOOD + "margin: 0\n")).margin == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("methods: &all {full: *all}", "an alias .* stands within what it stands for"),
+        ("methods: " + "[" * 2000 + "]" * 2000, "is nested too deeply: at most 50 levels"),
+        ("methods: {full: " + "{a: " * 60 + "1" + "}" * 60 + "}", "is nested too deeply: at most 50 levels"),
+        (
+            "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in pairwise("abcdefghi")),
+            "its aliases .* make more than 100000 entries of it",
+        ),
+        ("methods: {full: {null: 1}}", "key None: a setting's name is a text"),
+        ("methods: {full: {method: {a: 1}}}", "unknown method"),
+        ("methods: {full: [[1]]}", "wanted settings or {}"),
+        ("x: '" + "y" * 2**20 + "'", "has .* bytes; a suite has at most 1048576"),
+    ],
+)
+def test_what_no_hand_would_write_is_one_message(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"version: 1\nmodels: [m]\ntasks: [{{learn: t, sizes: [8]}}]\n{text}\n")
+    with pytest.raises(SuiteError, match=message):
+        load_suite(path)

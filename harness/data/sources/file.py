@@ -8,6 +8,8 @@ from pathlib import Path
 from harness.data.sources.base import Source, SourceKind, sha256_of
 from harness.errors import SourceError, unknown
 
+LONGEST_PATH, LONGEST_NAME = 4000, 255  # bytes, as Linux takes them (less the folder that a relative path starts at)
+
 
 class LocalFile(SourceKind):
     """A file or folder on this machine; its fingerprint is the digest of its content."""
@@ -17,9 +19,16 @@ class LocalFile(SourceKind):
     local = True
 
     def parse(self, rest: str, sha256: str) -> Source:
-        """Return the source for a path. Raises ValueError for an empty one."""
+        """Return the source for a path. Raises ValueError for an empty one, one that no file system takes, and one that
+        begins with the home folder of a user who is not there."""
         if not rest or "\0" in rest:
             raise ValueError("give a path, absolute or relative to the file that names it")
+        if len(os.fsencode(rest)) > LONGEST_PATH or any(len(os.fsencode(p)) > LONGEST_NAME for p in rest.split("/")):
+            raise ValueError(f"a path has at most {LONGEST_PATH} bytes, and {LONGEST_NAME} between two slashes")
+        try:
+            Path(rest).expanduser()
+        except RuntimeError:
+            raise ValueError(f"no home folder is known for {rest.partition('/')[0]}; write the path out") from None
         return Source(self.name, rest, sha256=sha256, text=f"file:{rest}")
 
     def cached(self, source: Source, base: Path) -> Path:

@@ -10,6 +10,7 @@ from harness.data.sources.base import Progress, Source, SourceKind, cache_root, 
 from harness.errors import SourceError
 
 NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w./-]*))?", re.ASCII)
+LONGEST_NAME, LONGEST_REVISION = 96, 250  # characters; the revision is also a file's name in the cache
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -27,6 +28,10 @@ class HubRepository(SourceKind):
         # What the Hub's library refuses as a name, so that its ValueError never gets as far as the caller.
         if not match or ".." in rest or re.search(r"--|[-.](/|$)|\.git$", match[1]):
             raise ValueError("give org/name, and pin it with @ and a revision (best: a full commit hash)")
+        if len(match[1]) > LONGEST_NAME:
+            raise ValueError(f"org/name has {len(match[1])} characters, and the Hub takes {LONGEST_NAME}")
+        if len(match[2] or "") > LONGEST_REVISION:
+            raise ValueError(f"the revision has {len(match[2])} characters, and git takes {LONGEST_REVISION}")
         if sha256:
             raise ValueError("a repository has no sha256; pin it with @ and a full commit hash")
         return Source(self.name, match[1], match[2] or "", text=f"hf:{rest}")
