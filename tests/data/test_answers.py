@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import answers, sampling, tasks
+from harness.data import answers, code_of, sampling, tasks, trust
 from harness.data.catalog import load_catalog
 from harness.errors import SuiteError
 
@@ -48,6 +48,7 @@ def written(project: Path, **lines: str) -> Path:
     path = project / "suites" / "tasks" / "written.yaml"
     path.write_text("".join(f"{key}: {value}\n" for key, value in {**NAMES, **lines}.items()))
     path.with_suffix(".py").write_text(FUNCTIONS)
+    trust.grant([code_of(path)])
     return path
 
 

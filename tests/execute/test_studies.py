@@ -254,7 +254,8 @@ class Fake:
             self.ran.append(cell)
             status, score, seconds, tokens, size = self.outcome(cell)
             result = CellResult(
-                f"trial-{len(self.ran)}", "run", cell, environment(1), Status(status), "made up", "2026-01-01",
+                f"trial-{len(self.ran)}", "run", cell, environment(1), Status(status), "made up",
+                "2026-01-01T00:00:00+00:00",
                 seconds=seconds,
                 scores=(Score(cell.task, "task", "acc", score, 0.01, 30, True),) if status == "done" else (),
                 phases=(Phase("train", seconds, tokens, rss_bytes=size),),

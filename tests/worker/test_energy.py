@@ -238,7 +238,14 @@ def test_a_cell_that_shared_its_machine_has_no_energy(tmp_path: Path) -> None:
     from harness.worker import cell as worker
 
     result = CellResult(
-        "a", "r", CELL, ENVIRONMENT, Status.DONE, "", "2026", phases=(Phase("train", 1.0, energy_j=5.0, rss_bytes=3),)
+        "a",
+        "r",
+        CELL,
+        ENVIRONMENT,
+        Status.DONE,
+        "",
+        "2026-01-01T00:00:00+00:00",
+        phases=(Phase("train", 1.0, energy_j=5.0, rss_bytes=3),),
     )
     kept = []
     for _ in range(2):
