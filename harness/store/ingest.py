@@ -37,7 +37,8 @@ BATCH = 500
 PER_ATTEMPT = ("attempts", "scores", "items", "phases", "steps", "facts", "flags", "files", "checkpoints", "trials")
 ITEM_COLUMNS = ("task", "doc_id", "metric", "value", "prediction", "target", "cluster")
 KEY_OF_CHECKS = ("env_digest", "model", "precision", "attention")
-ITEM_NULLABLE = ("prediction", "target", "cluster")  # `cluster`: items that were scored before there were any lack it
+ITEM_OPTIONAL = ("prediction", "target", "cluster")  # `cluster`: items that were scored before there were any lack it
+ITEM_NULLABLE = (*ITEM_OPTIONAL, "value")  # a value that is no number (nan) is written as null
 
 
 def ingest_attempts(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> list[str]:
@@ -172,15 +173,18 @@ def item_table(attempt_id: str, path: Path) -> pyarrow.Table | None:
 
     if not path.exists():
         return None
-    table = read_table(path, {name: "double" if name == "value" else "string" for name in ITEM_COLUMNS}, ITEM_NULLABLE)
+    types = {name: "double" if name == "value" else "string" for name in ITEM_COLUMNS}
+    table = read_table(path, types, ITEM_NULLABLE, ITEM_OPTIONAL)
     ids = pa.array([attempt_id]).take(pa.array([0] * len(table)))
     return table.add_column(0, "attempt_id", ids)
 
 
-def read_table(path: Path, types: Mapping[str, str], nullable: Collection[str] = ()) -> pyarrow.Table:
+def read_table(
+    path: Path, types: Mapping[str, str], nullable: Collection[str] = (), optional: Collection[str] = ()
+) -> pyarrow.Table:
     """Returns the columns of a Parquet file with the given types, {column: Arrow's name of its type}. Columns that are
-    `nullable` may be missing, or have nulls. Raises ValueError or one of pyarrow's errors for a file that has not
-    these columns."""
+    `nullable` may have nulls, and those that are `optional` may be missing. Raises ValueError or one of pyarrow's
+    errors for a file that has not these columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -189,7 +193,7 @@ def read_table(path: Path, types: Mapping[str, str], nullable: Collection[str] =
     for name, kind in types.items():
         wanted = pa.type_for_alias(kind)
         if name not in table.column_names:
-            if name not in nullable:
+            if name not in optional:
                 raise ValueError(f"{path.name}: has no column {name!r}")
             columns.append(pa.nulls(len(table), wanted))
             continue
