@@ -209,6 +209,14 @@ def which_commits_of_the_hub_a_run_used(connection: duckdb.DuckDBPyConnection) -
     connection.execute("ALTER TABLE runs ADD COLUMN revisions JSON")
 
 
+@migration
+def what_else_decides_results(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the CPU threads of a cell, and the version of how tunebench computes results, to environments."""
+    # NULL: an environment of a tunebench that kept them in the digest alone.
+    connection.execute("ALTER TABLE environments ADD COLUMN threads BIGINT")
+    connection.execute("ALTER TABLE environments ADD COLUMN result_version BIGINT")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is newer than the
     versions that this tunebench knows."""
