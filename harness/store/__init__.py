@@ -46,6 +46,7 @@ from harness.store.items import (
     seeded_attempts,
 )
 from harness.store.lookup import DIGITS, Origin, Repeats, cell_detail, cell_is_named, cell_row, origin, repeats
+from harness.store.regression import ScoreName, environment_attempts, outcome_digests, score_values
 from harness.store.runs import (
     EnvironmentRecord,
     StoredCheck,
@@ -76,6 +77,7 @@ __all__ = [
     "ItemValues",
     "Origin",
     "Repeats",
+    "ScoreName",
     "SeededAttempt",
     "Settings",
     "Store",
@@ -98,6 +100,7 @@ __all__ = [
     "clear",
     "designs_of",
     "document_texts",
+    "environment_attempts",
     "environment_of",
     "fact_units",
     "files",
@@ -111,10 +114,12 @@ __all__ = [
     "neighbours_of",
     "note_neighbour",
     "origin",
+    "outcome_digests",
     "read_job",
     "read_result",
     "repeats",
     "says_full",
+    "score_values",
     "seeded_attempts",
     "settle",
     "sole_writer",
