@@ -30,6 +30,10 @@ COSTS = (
     "train_seconds", "evaluate_seconds", "load_seconds", "infer_seconds", "latency_ms_p50", PEAK, "load_rss_bytes",
     "train_rss_bytes", "train_allocated_bytes", "evaluate_rss_bytes", "trainable_params", "artifact_bytes",
 )  # fmt: skip
+NOT_IN_TURN = (
+    "each environment measured it once, so that the machine's own changes cannot be told from the environment's. Repeat "
+    "the cells in turn (A B A B)"
+)
 COUNTED = ("parameters",)  # units of costs that are counted, not measured: one value is exact
 
 
@@ -157,6 +161,8 @@ class CostFamily:
             reason = "no repeat of one environment ran next to one of the other"
             return Tested(replace(change, reason=reason), tested=False)
         found = self.ratio(level, of, pairs, session)
+        if self.kind.timed and max(pair.place for pair in pairs) < 1:
+            return Tested(replace(change, effect=math.exp(found.effect), reason=NOT_IN_TURN), tested=False)
         if not found.stderr and len(pairs) < 2:
             reason = f"{counted(len(pairs), 'pair')} of repeats, which show no spread. Repeat the cells in turn (A B A B)"
             return Tested(replace(change, effect=math.exp(found.effect), reason=reason), tested=False)

@@ -171,9 +171,10 @@ class Session:
         return cls(tuple(pairs), slope, error, usual, df)
 
     def ratio(self, pairs: Sequence[NeighbourPair], unit_of: Mapping[str, str] | None = None) -> RatioEstimate:
-        """Returns the mean ratio of some pairs. `unit_of` maps a cell to what counts as one witness (its label), by
-        default itself; units have equal weight. The error is the largest of: the usual one; that of the pairs; that of
-        the units; that of the pairs' places, as one sweep through all cells may have met a slower machine."""
+        """Returns the mean ratio of some pairs, with equal weight for each cell; or, where `unit_of` maps a cell to what
+        counts as one witness (its label), for each of these. The error is the largest of: the usual one; that of the
+        pairs; that between witnesses; that of the pairs' places, as one sweep through all cells may have met a slower
+        machine."""
         by_unit: dict[str, list[float]] = {}
         by_place: dict[int, list[float]] = {}
         for pair in pairs:
@@ -189,7 +190,7 @@ class Session:
         parts = [
             (self.usual * squares, self.usual_df),
             (within / within_df * squares if within_df else 0.0, float(within_df)),
-            (variance(means) / len(means) if len(means) > 1 else 0.0, len(means) - 1.0),
+            (variance(means) / len(means) if unit_of and len(means) > 1 else 0.0, len(means) - 1.0),
             (variance(places) / len(places) if len(places) > 1 and len(means) > 1 else 0.0, len(places) - 1.0),
         ]
         largest, df = max(part for part in parts)
