@@ -36,6 +36,7 @@ from harness.store.files import (
     write_job,
     write_result,
 )
+from harness.store.importing import Imported, import_published
 from harness.store.items import (
     ItemAnswer,
     ItemValues,
@@ -73,6 +74,7 @@ __all__ = [
     "CellRow",
     "Design",
     "EnvironmentRecord",
+    "Imported",
     "ItemAnswer",
     "ItemValues",
     "Origin",
@@ -106,6 +108,7 @@ __all__ = [
     "files",
     "full_disk",
     "hold_for_cell",
+    "import_published",
     "is_full",
     "item_answers",
     "item_values",
