@@ -3,7 +3,7 @@ moved (the axis, single labels, single cells), by how much, how sure that is, an
 
 from __future__ import annotations
 
-from harness.analysis.regression.between import changes_between, changes_of_rows
+from harness.analysis.regression.between import changes_between, changes_of_rows, common_shifts
 from harness.analysis.regression.costs import COSTS, cost_changes, margin_of
 from harness.analysis.regression.pairs import CellPair, matched_cells
 from harness.analysis.regression.records import (
@@ -34,6 +34,7 @@ __all__ = [
     "Session",
     "changes_between",
     "changes_of_rows",
+    "common_shifts",
     "cost_changes",
     "margin_of",
     "matched_cells",

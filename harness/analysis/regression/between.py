@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.analysis.cost_ratios import Units
@@ -60,3 +60,27 @@ def changes_of_rows(
         return Regression(*names, (), only_old, only_new)
     scores = score_changes(pairs, values, digests, score_margin)
     return Regression(*names, (*scores, *cost_changes(pairs, units, costs, cost_margins)), only_old, only_new)
+
+
+def common_shifts(
+    connection: duckdb.DuckDBPyConnection,
+    old: str,
+    new: str,
+    keep: Callable[[Iterable[CellRow]], list[CellRow]],
+    margin: float = SCORE_MARGIN,
+) -> list[str]:
+    """Says of each headline metric whether all labels, or all but some, moved together from the environment `old` to
+    `new`: a sentence each, none where no such shift is shown. `keep` chooses the rows that count."""
+    first, second = (keep(environment_attempts(connection, digest)) for digest in (old, new))
+    rows = [*first, *second]
+    pairs, _, _ = matched_cells(first, second)
+    if not pairs:
+        return []
+    digests = outcome_digests(connection, [row.attempt_id for row in rows])
+    found = score_changes(pairs, score_values(connection, wanted_scores(rows)), digests, margin)
+    together = [metric for metric in found if metric.pattern.shape in ("everything", "everything but")]
+    remarks = {
+        metric.metric: "".join(f"; {remark}" for remark in (metric.everything.remarks if metric.everything else ()))
+        for metric in together
+    }
+    return [f"{metric.metric}: {metric.pattern.sentence}{remarks[metric.metric]}" for metric in together]

@@ -72,7 +72,9 @@ def made(
     if not apart and whole and whole.answer == "different" and whole.effect is not None:
         sentence = f"everything moved by {text(whole.effect)}"
         if whole.interval:
-            sentence += f" ({interval_text(whole, text)}; {down} of {len(labels)} labels down, {up} up)"
+            still = len(labels) - down - up
+            told = f"{down} of {len(labels)} labels down, {up} up" + (f", {still} unchanged" if still else "")
+            sentence += f" ({interval_text(whole, text)}; {told})"
         return Pattern(
             "everything", sentence, tuple(change.name for change in changes), whole.effect, whole.interval, whole.p,
             down, up,

@@ -99,8 +99,11 @@ def runs_of(results: Sequence[CellResult], command: str) -> list[tuple[RunRecord
     for result in results:
         by_environment.setdefault(result.environment.env_digest, []).append(result)
     runs = []
+    most = max(len({result.cell.key for result in own}) for own in by_environment.values())
     for environment, own in by_environment.items():
         cells = {result.cell.key: result.cell for result in own}
+        # A few new methods alone are published between the large runs: the report is to show a large one.
+        part = 2 * len(cells) < most
         stamp = own[0].attempt_id.split("-")[0]
         name = f"{stamp[:8]}T{stamp[8:]}-import-{digest([environment, *(one.attempt_id for one in own)])[:8]}"
         runs.append(
@@ -114,7 +117,7 @@ def runs_of(results: Sequence[CellResult], command: str) -> list[tuple[RunRecord
                     finished=own[-1].started,
                     status="done",
                     command=command,
-                    only_cells=[],
+                    only_cells=list(cells) if part else [],
                     members=[cell.member() for cell in cells.values()],
                 ),
                 own,
