@@ -72,12 +72,12 @@ def read_all(versions: Iterable[FileVersion]) -> tuple[list[CellResult], list[st
     for version in versions:
         try:
             published: Published = read_published(version.where, version.content)
+            result = result_of(published)
         except OtherShape as error:
             foreign += error.foreign
             if not error.foreign:
                 complaints[f"{version.where}: {error}; left out"] = None
             continue
-        result = result_of(published)
         complaints |= dict.fromkeys(f"{version.where}: {text}" for text in published.complaints)
         results[result.attempt_id] = result
     told = shortened(list(complaints))

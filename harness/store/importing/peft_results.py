@@ -138,7 +138,8 @@ def read_part(kind: type[Part], value: object, part: str) -> Part:
     try:
         return read_record(kind, {name: value[name] for name in kind.__annotations__ if name in value})
     except ValueError as error:
-        raise OtherShape(f"{part}.{error}") from None
+        text = str(error)
+        raise OtherShape(f"{part}: {text[10:]}" if text.startswith("the file: ") else f"{part}.{text}") from None
 
 
 def benchmark_of(where: str) -> str:
@@ -153,7 +154,16 @@ def benchmark_of(where: str) -> str:
 
 def result_of(published: Published) -> CellResult:
     """Returns a published result as the result of an attempt. The run's id is left open ("-": `imports.py` fills it
-    in)."""
+    in). Raises OtherShape for values that no result can hold, such as a seed of more than 64 bits."""
+    try:
+        made = unchecked(published)
+        return CellResult.from_json(json.loads(json.dumps(made.to_json())))
+    except (ValueError, TypeError, OverflowError, KeyError) as error:
+        raise OtherShape(f"it cannot be stored ({(str(error).splitlines() or [''])[0]})") from None
+
+
+def unchecked(published: Published) -> CellResult:
+    """Returns a published result as the result of an attempt, whatever its values are."""
     cell = cell_of(published)
     run, train = published.run, published.train
     status, reason = status_of(published)
