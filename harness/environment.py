@@ -56,6 +56,7 @@ def environment(threads: int) -> Environment:
         packages=packages,
         commit=commit,
         dirty=dirty,
+        result_version=RESULT_VERSION,
     )
 
 

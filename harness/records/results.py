@@ -36,6 +36,7 @@ class Environment:
 
     The rest tells where results come from. `packages` maps every installed package to its version; `accelerator` names
     the GPUs ("" for none); `commit` is the harness's own, and `dirty` says that its files differed from it.
+    `result_version` is that RESULT_VERSION, 0 in records of an earlier tunebench and of imported results.
     """
 
     env_digest: Name
@@ -48,6 +49,7 @@ class Environment:
     packages: dict[str, str]
     commit: str
     dirty: bool
+    result_version: Count = 0
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,14 @@ from harness.store.items import (
     seeded_attempts,
 )
 from harness.store.lookup import DIGITS, Origin, Repeats, cell_detail, cell_is_named, cell_row, origin, repeats
-from harness.store.regression import ScoreName, environment_attempts, outcome_digests, score_values
+from harness.store.regression import (
+    HistoryPoint,
+    ScoreName,
+    environment_attempts,
+    history_points,
+    outcome_digests,
+    score_values,
+)
 from harness.store.runs import (
     EnvironmentRecord,
     StoredCheck,
@@ -74,6 +81,7 @@ __all__ = [
     "CellRow",
     "Design",
     "EnvironmentRecord",
+    "HistoryPoint",
     "Imported",
     "ItemAnswer",
     "ItemValues",
@@ -107,6 +115,7 @@ __all__ = [
     "fact_units",
     "files",
     "full_disk",
+    "history_points",
     "hold_for_cell",
     "import_published",
     "is_full",

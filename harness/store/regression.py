@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from harness.store.cells import CellRow, StoredScore, measured
@@ -109,3 +111,77 @@ def score_values(connection: duckdb.DuckDBPyConnection, wanted: Iterable[ScoreNa
     for attempt, task, metric, doc, value, cluster in rows:
         answers.setdefault((attempt, task, metric), {})[doc] = ItemAnswer(value, "", "", cluster)
     return {name: ItemValues(found) for name, found in answers.items()}
+
+
+@dataclass(frozen=True)
+class HistoryPoint:
+    """What one environment measured of one cell: the mean `value` of a score or cost over its finished attempts, with
+    what tells whether it may stand in one series with others.
+
+    `created` is when the environment was first used, `packages`
+    maps its packages to versions. `machine` is its hardware, which only costs depend on.
+    """
+
+    suite: str
+    key: str
+    label: str
+    task: str
+    role: str  # "task", "retain" or "cost"
+    metric: str
+    higher_is_better: bool | None
+    value: float
+    attempts: int
+    env_digest: str
+    created: datetime
+    packages: dict[str, str]
+    spec_digest: str
+    fingerprint: str = ""
+    result_version: int = 0
+    machine: str = ""
+
+
+# Costs of a series: facts, and columns of phases.
+FACTS = ("trainable_params", "artifact_bytes", "latency_ms_p50", "whole_run_device_bytes")
+PHASES = ("train", "evaluate")
+
+
+def history_points(connection: duckdb.DuckDBPyConnection, suite: str = "") -> list[HistoryPoint]:
+    """Returns what each environment measured of each cell, of one suite or ("") of all: the headline of each task, and
+    costs. The oldest environment comes first. Contended attempts have no costs; trials and studies are left out."""
+    rows = select_rows(
+        connection,
+        """
+        WITH named AS (
+            SELECT DISTINCT members.suite, members.key, members.label, members.spec_digest, members.task AS own_task
+            FROM members WHERE coalesce(role, '') <> 'study' AND ($suite = '' OR members.suite = $suite)),
+        done AS (SELECT * FROM attempts WHERE status = 'done'),
+        headlines AS (
+            SELECT attempt_id, task, role, metric, value, higher_is_better FROM scores
+            QUALIFY row_number() OVER (PARTITION BY attempt_id, task, role ORDER BY position) = 1),
+        costs AS (
+            SELECT attempt_id, name AS metric, value, higher_is_better FROM facts WHERE list_contains($facts, name)
+            UNION ALL
+            SELECT attempt_id, phase || '_' || name, value, false
+            FROM (SELECT attempt_id, phase, seconds, rss_bytes::DOUBLE AS rss_bytes,
+                device_bytes::DOUBLE AS device_bytes FROM phases WHERE list_contains($phases, phase))
+            UNPIVOT (value FOR name IN (seconds, rss_bytes, device_bytes))),
+        measured AS (
+            SELECT attempt_id, task, role, metric, value, higher_is_better FROM headlines
+            UNION ALL
+            SELECT attempt_id, '', 'cost', metric, value, higher_is_better FROM costs
+            JOIN done USING (attempt_id) WHERE NOT coalesce(contended, false))
+        SELECT named.suite, named.key, named.label,
+            CASE WHEN measured.task = '' THEN named.own_task ELSE measured.task END AS task, measured.role,
+            measured.metric, any_value(measured.higher_is_better) AS higher_is_better, avg(measured.value) AS value,
+            count(*) AS attempts, done.env_digest, environments.created, environments.packages, named.spec_digest,
+            coalesce(any_value(cells.fingerprints ->> ('$."' || named.own_task || '"')), '') AS fingerprint,
+            coalesce(environments.result_version, 0) AS result_version,
+            concat_ws(', ', nullif(environments.cpu, ''), nullif(environments.accelerator, '')) AS machine
+        FROM named JOIN done USING (spec_digest) JOIN measured USING (attempt_id)
+        JOIN environments USING (env_digest) LEFT JOIN cells USING (spec_digest)
+        WHERE measured.value IS NOT NULL AND isfinite(measured.value)
+        GROUP BY ALL ORDER BY environments.created, done.env_digest, named.key, measured.metric
+        """,
+        {"suite": suite, "facts": list(FACTS), "phases": list(PHASES)},
+    )
+    return [HistoryPoint(**{**row, "packages": json.loads(row["packages"])}) for row in rows]

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class EnvironmentRecord(TypedDict, total=False):
     """A row of table `environments`; empty where no attempt has ended in the environment. `packages` maps each
     installed package to its version; `accelerator` names the GPUs and `driver` their driver ("" without any); `commit`
-    is that of tunebench's code, and `dirty` says whether files differ from it."""
+    is that of tunebench's code, and `dirty` says whether files differ from it. `result_version` counts the ways in which
+    tunebench has computed results (0 or None: not known)."""
 
     env_digest: str
     created: datetime
@@ -29,6 +30,7 @@ class EnvironmentRecord(TypedDict, total=False):
     packages: dict[str, str]
     commit: str
     dirty: bool
+    result_version: int | None
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,13 @@ def which_commits_of_the_hub_a_run_used(connection: duckdb.DuckDBPyConnection) -
     connection.execute("ALTER TABLE runs ADD COLUMN revisions JSON")
 
 
+@migration
+def which_version_of_the_results_an_environment_makes(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the RESULT_VERSION of an environment: where it changed, a series of results breaks."""
+    # NULL or 0: an environment of a tunebench that kept it in the digest alone.
+    connection.execute("ALTER TABLE environments ADD COLUMN result_version BIGINT")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is newer than the
     versions that this tunebench knows."""
