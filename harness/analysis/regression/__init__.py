@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from harness.analysis.regression.between import changes_between, changes_of_rows, common_shifts
 from harness.analysis.regression.costs import COSTS, cost_changes, margin_of
+from harness.analysis.regression.history import HistoryStep, Series, SeriesBreak, SeriesPoint, series_over_versions
 from harness.analysis.regression.pairs import CellPair, matched_cells
 from harness.analysis.regression.records import (
     MEMORY_MARGIN,
@@ -27,10 +28,14 @@ __all__ = [
     "Answer",
     "CellPair",
     "Change",
+    "HistoryStep",
     "MetricChanges",
     "Pattern",
     "Regression",
     "Repeat",
+    "Series",
+    "SeriesBreak",
+    "SeriesPoint",
     "Session",
     "changes_between",
     "changes_of_rows",
@@ -39,5 +44,6 @@ __all__ = [
     "margin_of",
     "matched_cells",
     "score_changes",
+    "series_over_versions",
     "wanted_scores",
 ]
