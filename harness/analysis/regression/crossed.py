@@ -40,6 +40,7 @@ class ScoredUnit:
     changes: Array  # [items]
     clusters: tuple[str, ...] = ()
     known_items: bool = True  # False: `changes` holds one value, the change of the score
+    weight: float = 1.0  # of the unit among the others
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ class Estimate:
 
 
 def estimate(rows: Sequence[ScoredUnit], bounded: bool = False, spread_of_units: bool = True) -> Estimate:
-    """Returns the mean change over units, with equal weight for each unit, and within it for each task and then for
-    each row. Without `spread_of_units` the units are what they are, and only the items are drawn from others.
+    """Returns the mean change over units by their weights; within a unit each task has the same weight, and then each
+    row. Without `spread_of_units` the units are what they are, and only the items are drawn from others.
 
     Rows of one task must hold the same items in the same order. Raises ValueError without rows.
     """
@@ -124,13 +125,15 @@ def estimate(rows: Sequence[ScoredUnit], bounded: bool = False, spread_of_units:
 
 
 def weights_of(rows: Sequence[ScoredUnit]) -> list[float]:
-    """Returns the weight of each row in the mean: units alike, then the tasks of a unit, then its rows; the sum is
-    1."""
+    """Returns the weight of each row in the mean: units by their own, the tasks of a unit alike, then its rows; the sum
+    is 1."""
     counts: dict[tuple[str, str], int] = {}
     for row in rows:
         counts[row.unit, row.task] = counts.get((row.unit, row.task), 0) + 1
-    tasks = {unit: sum(1 for name, _ in counts if name == unit) for unit in dict.fromkeys(row.unit for row in rows)}
-    return [1 / len(tasks) / tasks[row.unit] / counts[row.unit, row.task] for row in rows]
+    of_unit = {row.unit: row.weight for row in rows}
+    total = math.fsum(of_unit.values())
+    tasks = {unit: sum(1 for name, _ in counts if name == unit) for unit in of_unit}
+    return [of_unit[row.unit] / total / tasks[row.unit] / counts[row.unit, row.task] for row in rows]
 
 
 def unit_part(rows: Sequence[ScoredUnit], weights: Sequence[float], means: Sequence[float]) -> tuple[float, float]:
@@ -143,17 +146,18 @@ def unit_part(rows: Sequence[ScoredUnit], weights: Sequence[float], means: Seque
         own[row.unit] = own.get(row.unit, 0.0) + weight * mean
         shares[row.unit] = shares.get(row.unit, 0.0) + weight
         strata[row.unit] = strata.get(row.unit, frozenset()) | {row.task}
-    groups: dict[frozenset[str], list[float]] = {}
+    groups: dict[frozenset[str], list[str]] = {}
     for unit, tasks in strata.items():
-        groups.setdefault(tasks, []).append(own[unit] / shares[unit])
+        groups.setdefault(tasks, []).append(unit)
     if min(map(len, groups.values())) < 2:
-        groups = {frozenset(): [value for values in groups.values() for value in values]}
-    count, total, df = len(own), 0.0, 0.0
-    for values in groups.values():
-        middle = math.fsum(values) / len(values)
-        total += math.fsum((value - middle) ** 2 for value in values) * len(values) / (len(values) - 1)
-        df += len(values) - 1
-    return total / count**2, df
+        groups = {frozenset(): list(own)}
+    total, df = 0.0, 0.0
+    for units in groups.values():
+        middle = math.fsum(own[unit] for unit in units) / math.fsum(shares[unit] for unit in units)
+        squares = math.fsum((own[unit] - shares[unit] * middle) ** 2 for unit in units)
+        total += squares * len(units) / (len(units) - 1)
+        df += len(units) - 1
+    return total, df
 
 
 def item_part(rows: Sequence[ScoredUnit], weights: Sequence[float]) -> tuple[float, float, float]:

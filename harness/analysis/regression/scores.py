@@ -14,6 +14,7 @@ known of the label:
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -23,7 +24,7 @@ from harness.analysis.regression.crossed import Estimate, ScoredUnit, estimate
 from harness.analysis.regression.families import Tested, exact, judged
 from harness.analysis.regression.pairs import CellPair, by_label, undisturbed
 from harness.analysis.regression.patterns import Part, pattern_of
-from harness.analysis.regression.records import SCORE_MARGIN, Change, MetricChanges, with_remarks
+from harness.analysis.regression.records import SCORE_MARGIN, Change, MetricChanges, named, with_remarks
 from harness.analysis.stats.intervals import paired
 from harness.analysis.stats.power import ALPHA
 from harness.analysis.stats.reference import Reference
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 Values = Mapping[ScoreName, ItemValues]
 TINY = 1e-6
+STEADY = 3.0  # times the median label's spread between seeds, beyond which a label counts less in a common shift
 ONE_SEED = (
     "one seed, and other labels came out differently as well, so that rounding alone may have moved it. Run three seeds "
     "or more, or repeat the cell"
@@ -62,9 +64,9 @@ class ScorePair:
         """Whether every item has one value in all repeats of both environments. Scores without items never are."""
         return self.known_items and bool((self.old == self.old[0]).all() and (self.new == self.old[0]).all())
 
-    def unit(self, name: str) -> ScoredUnit:
-        """The changes of the items, as those of the unit `name`."""
-        return ScoredUnit(name, self.task, self.new.mean(0) - self.old.mean(0), self.clusters, self.known_items)
+    def unit(self, name: str, weight: float = 1.0) -> ScoredUnit:
+        """The changes of the items, as those of the unit `name` with a weight."""
+        return ScoredUnit(name, self.task, self.new.mean(0) - self.old.mean(0), self.clusters, self.known_items, weight)
 
 
 Family = tuple[str, str]  # role, metric
@@ -138,7 +140,8 @@ class MetricFamily:
                 by_cell.setdefault(one.pair.spec_digest, []).append(one)
             several = len(by_cell) > 1
             (cells if several else copied).extend(self.cell(mine, own, points) for mine in by_cell.values())
-        everything = self.everything(good, points)
+        weights = steadiness(good)
+        everything = self.everything(good, weights, points)
         family = [*([everything] if everything else []), *labels, *cells]
         judgements = judged([one[0] for one in family], self.higher_is_better)
         whole = judgements.pop(0) if everything else None
@@ -146,7 +149,7 @@ class MetricFamily:
         known = {change.name: change for change in of_labels}
         of_cells += [as_label(one.change, known[one.change.label]) for one, _ in copied]
         parts = [
-            Part(change, found, [one.unit(change.name) for one in good[change.name]])
+            Part(change, found, [one.unit(change.name, weights[change.name]) for one in good[change.name]])
             for change, (_, found) in zip(of_labels, labels, strict=True)
         ]
         absent = [change for pair in self.pairs if (change := pair.absent(self.metric, self.margin))]
@@ -213,17 +216,22 @@ class MetricFamily:
 
     # --- testing ---
 
-    def everything(self, good: Mapping[str, Sequence[ScorePair]], points: bool) -> tuple[Tested, Estimate] | None:
-        """Returns the test of a shift that all labels share, each label one witness; None with fewer than two."""
+    def everything(
+        self, good: Mapping[str, Sequence[ScorePair]], weights: Mapping[str, float], points: bool
+    ) -> tuple[Tested, Estimate] | None:
+        """Returns the test of a shift that all labels share, each label one witness of its weight; None with fewer than
+        two."""
         if len(good) < 2:
             return None
-        found = estimate([one.unit(label) for label, own in good.items() for one in own], points)
+        found = estimate([one.unit(label, weights[label]) for label, own in good.items() for one in own], points)
         every = [one for own in good.values() for one in own]
         change = self.change("everything", "", every, found, points)
         if change.identical:
             return Tested(change), found
         if not all(one.known_items for one in every):
             change = with_remarks(change, NO_ITEMS)
+        if less := [label for label, weight in weights.items() if weight < 1]:
+            change = with_remarks(change, f"{named(less)} count less in the mean: their own seeds vary far more")
         return Tested(change, found.p, found.p_same(self.margin)), found
 
     def label(self, label: str, own: Sequence[ScorePair], points: bool) -> tuple[Tested, Estimate]:
@@ -332,6 +340,16 @@ def seed_spread(own: Sequence[ScorePair]) -> tuple[float, float] | None:
 def both(several: Sequence[ScorePair]) -> list[tuple[float, float]]:
     """Returns the scores of cells in the old and in the new environment."""
     return [(float(one.old.mean()), float(one.new.mean())) for one in several]
+
+
+def steadiness(good: Mapping[str, Sequence[ScorePair]]) -> dict[str, float]:
+    """Returns the weight of each label in a common shift: 1, and less for one whose scores vary between its seeds by
+    far more than those of the median label, which would drown what the others share. How a label varies within an
+    environment says nothing of how it differs between the two, so that no weight favours a change."""
+    variances = {label: found[0] for label, own in good.items() if (found := seed_spread(own))}
+    usual = statistics.median(variances.values()) if variances else 0.0
+    most = STEADY**2 * usual
+    return {label: min(1.0, most / variances[label]) if variances.get(label, 0) > most > 0 else 1.0 for label in good}
 
 
 def confirmed(effect: float, seeds: tuple[float, float], cells: int) -> bool:
