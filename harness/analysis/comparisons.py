@@ -25,6 +25,7 @@ from harness.analysis.group_comparison import (
     runs_by_score,
 )
 from harness.analysis.machine_speed import Speeds, cell_speeds, drift_sentences, usual_speeds, with_speed_off
+from harness.analysis.regression import common_shifts
 from harness.analysis.tuning import UNTUNED
 from harness.analysis.verdicts import (
     Point,
@@ -101,7 +102,8 @@ class GroupComparison:
 
     `kind` is "run" or "environment". `descriptions` say in words what `a` and `b` stand for. `metric` is the one that
     was asked for, a score or a cost; "" is each task's headline. `changes` are the differences between the two
-    environments, `notes` sentences on how far the machine's speed drifted in either, where a cost in time is compared.
+    environments, `notes` sentences on how far the machine's speed drifted in
+    either, where a cost in time is compared, and on a shift that all labels share.
     """
 
     kind: str
@@ -361,9 +363,15 @@ def compare_environments(connection: duckdb.DuckDBPyConnection, a: str, b: str, 
         f"{record['cpu']}{', ' * bool(record['accelerator'])}{record['accelerator']}" for record in records
     )
     names = (digests[0][:SHORT], digests[1][:SHORT])
-    return compare_groups(
+    found_here = compare_groups(
         connection, "environment", (ends[0], ends[1]), rows, names, descriptions, request.within(newest), request
     )
+    if request.metric:
+        return found_here
+    old, new = sorted(range(2), key=lambda side: records[side]["created"])
+    shifts = common_shifts(connection, digests[old], digests[new], request.rows)
+    told = tuple(f"from {names[old]} to {names[new]}, {text}" for text in shifts)
+    return replace(found_here, notes=(*found_here.notes, *told))
 
 
 def with_speeds_of(

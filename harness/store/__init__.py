@@ -37,6 +37,7 @@ from harness.store.files import (
     write_job,
     write_result,
 )
+from harness.store.importing import Imported, import_published
 from harness.store.items import (
     ItemAnswer,
     ItemValues,
@@ -47,6 +48,14 @@ from harness.store.items import (
     seeded_attempts,
 )
 from harness.store.lookup import DIGITS, Origin, Repeats, cell_detail, cell_is_named, cell_row, origin, repeats
+from harness.store.regression import (
+    HistoryPoint,
+    ScoreName,
+    environment_attempts,
+    history_points,
+    outcome_digests,
+    score_values,
+)
 from harness.store.runs import (
     EnvironmentRecord,
     StoredCheck,
@@ -74,10 +83,13 @@ __all__ = [
     "CellRow",
     "Design",
     "EnvironmentRecord",
+    "HistoryPoint",
+    "Imported",
     "ItemAnswer",
     "ItemValues",
     "Origin",
     "Repeats",
+    "ScoreName",
     "SeededAttempt",
     "Settings",
     "Store",
@@ -100,11 +112,14 @@ __all__ = [
     "clear",
     "designs_of",
     "document_texts",
+    "environment_attempts",
     "environment_of",
     "fact_units",
     "files",
     "full_disk",
+    "history_points",
     "hold_for_cell",
+    "import_published",
     "is_full",
     "item_answers",
     "item_values",
@@ -113,10 +128,12 @@ __all__ = [
     "neighbours_of",
     "note_neighbour",
     "origin",
+    "outcome_digests",
     "read_job",
     "read_result",
     "repeats",
     "says_full",
+    "score_values",
     "seeded_attempts",
     "settle",
     "sole_writer",

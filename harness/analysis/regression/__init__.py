@@ -1,0 +1,49 @@
+"""Compares library versions. In: attempts at the same cells in two environments, or a series of environments. Out: what
+moved (the axis, single labels, single cells), by how much, how sure that is, and since which version."""
+
+from __future__ import annotations
+
+from harness.analysis.regression.between import changes_between, changes_of_rows, common_shifts
+from harness.analysis.regression.costs import COSTS, cost_changes, margin_of
+from harness.analysis.regression.history import HistoryStep, Series, SeriesBreak, SeriesPoint, series_over_versions
+from harness.analysis.regression.pairs import CellPair, matched_cells
+from harness.analysis.regression.records import (
+    MEMORY_MARGIN,
+    SCORE_MARGIN,
+    TIME_MARGIN,
+    Answer,
+    Change,
+    MetricChanges,
+    Pattern,
+    Regression,
+)
+from harness.analysis.regression.repeats import Repeat, Session
+from harness.analysis.regression.scores import score_changes, wanted_scores
+
+__all__ = [
+    "COSTS",
+    "MEMORY_MARGIN",
+    "SCORE_MARGIN",
+    "TIME_MARGIN",
+    "Answer",
+    "CellPair",
+    "Change",
+    "HistoryStep",
+    "MetricChanges",
+    "Pattern",
+    "Regression",
+    "Repeat",
+    "Series",
+    "SeriesBreak",
+    "SeriesPoint",
+    "Session",
+    "changes_between",
+    "changes_of_rows",
+    "common_shifts",
+    "cost_changes",
+    "margin_of",
+    "matched_cells",
+    "score_changes",
+    "series_over_versions",
+    "wanted_scores",
+]

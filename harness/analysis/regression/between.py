@@ -1,0 +1,86 @@
+"""Compares two environments over everything that is stored of them: reads the attempts, and judges scores and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from harness.analysis.cost_ratios import Units
+from harness.analysis.regression.costs import COSTS, cost_changes
+from harness.analysis.regression.pairs import matched_cells
+from harness.analysis.regression.records import SCORE_MARGIN, Regression
+from harness.analysis.regression.scores import Values, score_changes, wanted_scores
+from harness.store import CellRow, environment_attempts, fact_units, outcome_digests, score_values
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def changes_between(
+    connection: duckdb.DuckDBPyConnection,
+    old: str,
+    new: str,
+    suite: str = "",
+    score_margin: float = SCORE_MARGIN,
+    costs: Iterable[str] = COSTS,
+    cost_margins: Mapping[str, float] | None = None,
+) -> Regression:
+    """Compares the environments with the digests `old` and `new` over all attempts at cells that both have, of one
+    `suite` or ("") of all. `costs` are the names of costs to compare, `cost_margins` maps some to another relative
+    difference that does not matter."""
+    first, second = (environment_attempts(connection, digest, suite) for digest in (old, new))
+    rows = [*first, *second]
+    return changes_of_rows(
+        (old, new),
+        (first, second),
+        score_values(connection, wanted_scores(rows)),
+        outcome_digests(connection, [row.attempt_id for row in rows]),
+        fact_units(connection),
+        score_margin,
+        costs,
+        cost_margins,
+    )  # fmt: skip
+
+
+def changes_of_rows(
+    names: tuple[str, str],
+    rows: tuple[Sequence[CellRow], Sequence[CellRow]],
+    values: Values,
+    digests: Mapping[str, str],
+    units: Units,
+    score_margin: float = SCORE_MARGIN,
+    costs: Iterable[str] = COSTS,
+    cost_margins: Mapping[str, float] | None = None,
+) -> Regression:
+    """Compares two environments by their attempts, given as (old, new) in the order in which they started. `values` are
+    (attempt_id, task, metric) -> values of items, `digests` attempt_id -> what attempts share that came out identical,
+    `units` fact -> (unit, whether more is better)."""
+    pairs, only_old, only_new = matched_cells(*rows)
+    if not pairs:
+        return Regression(*names, (), only_old, only_new)
+    scores = score_changes(pairs, values, digests, score_margin)
+    return Regression(*names, (*scores, *cost_changes(pairs, units, costs, cost_margins)), only_old, only_new)
+
+
+def common_shifts(
+    connection: duckdb.DuckDBPyConnection,
+    old: str,
+    new: str,
+    keep: Callable[[Iterable[CellRow]], list[CellRow]],
+    margin: float = SCORE_MARGIN,
+) -> list[str]:
+    """Says of each headline metric whether all labels, or all but some, moved together from the environment `old` to
+    `new`: a sentence each, none where no such shift is shown. `keep` chooses the rows that count."""
+    first, second = (keep(environment_attempts(connection, digest)) for digest in (old, new))
+    rows = [*first, *second]
+    pairs, _, _ = matched_cells(first, second)
+    if not pairs:
+        return []
+    digests = outcome_digests(connection, [row.attempt_id for row in rows])
+    found = score_changes(pairs, score_values(connection, wanted_scores(rows)), digests, margin)
+    together = [metric for metric in found if metric.pattern.shape in ("everything", "everything but")]
+    remarks = {
+        metric.metric: "".join(f"; {remark}" for remark in (metric.everything.remarks if metric.everything else ()))
+        for metric in together
+    }
+    return [f"{metric.metric}: {metric.pattern.sentence}{remarks[metric.metric]}" for metric in together]
