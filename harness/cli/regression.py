@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,11 @@ from harness.errors import UserError, counted
 
 if TYPE_CHECKING:
     from harness.analysis import ProbeChange
-    from harness.execute import Attribution, MadeEnvironment
+    from harness.analysis.regression import Regression as CellChanges
+    from harness.data import Catalog
+    from harness.execute import Attribution, MadeEnvironment, Session
+    from harness.execute.executors import Progress
+    from harness.plan import Plan
     from harness.records import JsonObject, Probe
     from harness.store import Store
     from harness.suite import EnvironmentRequest, Suite
@@ -30,6 +35,7 @@ class Compared:
     old: MadeEnvironment
     new: MadeEnvironment
     changes: list[ProbeChange] = field(default_factory=list)
+    results: CellChanges | None = None
     attributions: list[Attribution] = field(default_factory=list)
     packages: list[str] = field(default_factory=list)  # those that differ, in words
 
@@ -48,7 +54,7 @@ class Regression:
     cannot: dict[str, str] = field(default_factory=dict)
     probes: dict[str, list[Probe]] = field(default_factory=dict)
     compared: list[Compared] = field(default_factory=list)
-    tried: int = 0
+    told: dict[str, int] = field(default_factory=dict)  # run -> how many of its cells were said to have ended
 
     def say(self, text: str) -> None:
         """Prints what is being done to stderr."""
@@ -90,7 +96,67 @@ class Regression:
             between = Between(old, new, self.threads)
             changes = probe_changes(self.probes[old.name], self.probes[new.name])
             packages = [between.change_text(name) for name in between.differing]
-            self.compared.append(Compared(old, new, changes, [], packages))
+            self.compared.append(Compared(old, new, changes, packages=packages))
+
+    def run_cells(self, plan: Plan, catalog: Catalog, repeats: int, allow_bad: bool = False) -> None:
+        """Runs the cells of a plan in every environment that could be probed, by turns, until each has `repeats`
+        finished attempts at every cell; then compares each environment with the one before it. Raises UserError where a
+        self-check fails, unless `allow_bad`."""
+        from harness.execute import run_by_turns
+        from harness.store import sole_writer
+
+        ran = [made for made in self.made if made.name in self.probes]
+        with sole_writer(self.store.folder):
+            for number in range(repeats):
+                sessions = [self.session(made, plan, catalog, number, allow_bad) for made in ran]
+                if any(session.waiting for session in sessions):
+                    cells = sum(session.waiting for session in sessions)
+                    self.say(f"{counted(cells, 'cell')} to run, by turns" + (f" (repeat {number + 1})" * bool(number)))
+                    if run_by_turns(sessions, shlex.join(["tunebench", *sys.argv[1:]]), self.watch):
+                        raise UserError("stopped; the same command goes on where this ended")
+        from harness.analysis.regression import changes_between
+
+        with self.store.open(read_only=True) as connection:
+            for pair in self.compared:
+                digests = pair.old.about.env_digest, pair.new.about.env_digest
+                pair.results = changes_between(connection, *digests, self.suite.name)
+
+    def session(self, made: MadeEnvironment, plan: Plan, catalog: Catalog, number: int, allow_bad: bool) -> Session:
+        """Returns the session of an environment for the repeat with this `number` (from 0): cells that have more
+        finished attempts than that are left as they are."""
+        from harness.execute import Choices, Session
+        from harness.trackers import open_trackers
+
+        python = None if made.request.is_base else made.python
+        again = frozenset({"done"} if number and self.attempts(made, plan) <= number else ())
+        choices = Choices("local", 1, self.threads, again, python=python)
+        trackers = open_trackers((), self.say)
+        session = Session(plan, self.store, made.about, choices, catalog.root, trackers)
+        failed = session.check_instruments(lambda model: self.say(f"{made.name}: checking the instruments on {model}"))
+        if failed and not allow_bad:
+            told = "\n".join(failed)
+            raise UserError(
+                f"{made.name}: instruments fail their own checks:\n{told}\n--allow-bad-instruments marks every result."
+            )
+        return session
+
+    def attempts(self, made: MadeEnvironment, plan: Plan) -> int:
+        """Returns how many finished attempts an environment has at the cell of a plan that has fewest."""
+        from harness.store import environment_attempts
+
+        counts = dict.fromkeys((cell.spec_digest for cell in plan.cells), 0)
+        with self.store.open(read_only=True) as connection:
+            for row in environment_attempts(connection, made.about.env_digest):
+                if row.spec_digest in counts and row.status == "done":
+                    counts[row.spec_digest] += 1
+        return min(counts.values(), default=0)
+
+    def watch(self, session: Session, progress: Progress) -> None:
+        """Says how each cell ended."""
+        name = next(made.name for made in self.made if made.about.env_digest == session.environment.env_digest)
+        for cell, status, seconds in progress.ended[self.told.get(session.run_id, 0) :]:
+            self.say(f"{name}: {cell.key}: {status} ({seconds:.0f} s)")
+        self.told[session.run_id] = len(progress.ended)
 
     def bisect(self) -> None:
         """Looks for the packages that made the differences, and for the release in which they turned."""
@@ -128,7 +194,9 @@ class Regression:
                 print(attribution_sentence(attribution))
             rows = [row for change in pair.changes for row in rows_of(change)]
             if rows:
-                show_table("", ["of", "what", "before", "after"], rows)
+                show_table("probes that differ", ["of", "what", "before", "after"], rows)
+            if pair.results:
+                show_results(pair.results)
 
     def is_probed(self, label: str) -> bool:
         """Returns whether any environment has a probe of a label: methods that train nothing have none."""
@@ -154,10 +222,30 @@ class Regression:
                     "old": pair.old.name, "new": pair.new.name, "packages": pair.packages,
                     "changes": [asdict(change) for change in pair.changes],
                     "attributions": [asdict(attribution) for attribution in pair.attributions],
+                    "results": asdict(pair.results) if pair.results else None,
                 }
                 for pair in self.compared
             ],
         }  # fmt: skip
+
+
+def show_results(found: CellChanges) -> None:
+    """Prints what the cells of two environments come to: for each metric what moved as a whole, then every change."""
+    for metric in found.metrics:
+        print(f"{metric.metric}: {metric.pattern.sentence}.")
+    rows = [
+        [
+            change.metric, change.name or "everything", change.answer,
+            {True: "better", False: "worse", None: ""}[change.better], change.effect_text, f"{change.p:.2g}",
+        ]
+        for change in found.different
+    ]  # fmt: skip
+    if rows:
+        columns = ["metric", "of", "answer", "", "change", "p"]
+        show_table("what moved", columns, rows, frozenset({"change", "p"}))
+    for names, which in ((found.only_old, "old"), (found.only_new, "new")):
+        if names:
+            print(f"only the {which} environment has {counted(len(names), 'cell')}: {', '.join(names[:6])}")
 
 
 def rows_of(change: ProbeChange) -> Iterator[list[str]]:

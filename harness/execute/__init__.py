@@ -8,6 +8,7 @@ from harness.execute.attribution import Attribution, Bisection
 from harness.execute.environments import Between, CannotMake, MadeEnvironment, make_environment
 from harness.execute.events import LiveStatus, live_status
 from harness.execute.forecast import Row, forecast_cells
+from harness.execute.interleave import run_by_turns
 from harness.execute.probing import CannotRun, ProbeRequest, probe
 from harness.execute.self_check_cache import check_anew
 from harness.execute.session import Choices, Session
@@ -29,4 +30,5 @@ __all__ = [
     "live_status",
     "make_environment",
     "probe",
+    "run_by_turns",
 ]

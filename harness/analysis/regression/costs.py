@@ -164,7 +164,9 @@ class CostFamily:
         if self.kind.timed and max(pair.place for pair in pairs) < 1:
             return Tested(replace(change, effect=math.exp(found.effect), reason=NOT_IN_TURN), tested=False)
         if not found.stderr and len(pairs) < 2:
-            reason = f"{counted(len(pairs), 'pair')} of repeats, which show no spread. Repeat the cells in turn (A B A B)"
+            reason = (
+                f"{counted(len(pairs), 'pair')} of repeats, which show no spread. Repeat the cells in turn (A B A B)"
+            )
             return Tested(replace(change, effect=math.exp(found.effect), reason=reason), tested=False)
         change = replace(change, effect=math.exp(found.effect), interval=found.interval)
         remark = self.machine_remark(found)

@@ -91,9 +91,7 @@ def split_gains(series: Array) -> dict[int, float]:
     """Returns place -> by how much the squared error falls when a series is split there, for each allowed place."""
     total = len(series)
     return {
-        place: float(
-            place * (total - place) / total * (series[:place].mean() - series[place:].mean()) ** 2
-        )
+        place: float(place * (total - place) / total * (series[:place].mean() - series[place:].mean()) ** 2)
         for place in range(HELD, total - HELD + 1)
     }
 

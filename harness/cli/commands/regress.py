@@ -10,10 +10,13 @@ import typer
 from harness.cli.display import show_json
 from harness.cli.options import (
     AsJson,
+    Only,
     Results,
     SuiteName,
     Threads,
+    Trust,
     command,
+    get_facts,
     project,
     quiet_libraries,
     read_suite,
@@ -42,7 +45,15 @@ def regress(
     isolated: Annotated[
         bool, typer.Option("--isolated", help="install every package anew, instead of sharing those that are alike")
     ] = False,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="finished attempts at each cell in each environment; costs need three or more")
+    ] = 1,
+    only: Only = None,
     threads: Threads = None,
+    allow_bad_instruments: Annotated[
+        bool, typer.Option(help="run although a self-check failed; every result is flagged")
+    ] = False,
+    trust: Trust = None,
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,16 +62,21 @@ def regress(
     Example: tunebench regress quickstart --with peft==0.20.0 --with peft==0.21.2 --probe --bisect
     """
     from harness.cli.regression import Regression
+    from harness.environment import cores
+    from harness.plan import make_plan, select_cells
 
     quiet_libraries()
     catalog = project()
     loaded = read_suite(suite, catalog)
     requests = wanted(loaded, environments or [], isolated)
-    regression = Regression(loaded, requests, results(folder, catalog), threads or 1, quiet=as_json)
+    regression = Regression(loaded, requests, results(folder, catalog), threads or cores())
+    plan = None if probe else select_cells(make_plan(loaded, get_facts(catalog, loaded, trust or ())), only or ())
     regression.prepare()
     regression.probe()
     if bisect:
         regression.bisect()
+    if plan:
+        regression.run_cells(plan, catalog, repeats, allow_bad_instruments)
     if as_json:
         show_json(regression.to_json())
     else:
