@@ -6,9 +6,13 @@ Imports no torch, so that `plan` can tell quickly which cells are done.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
+import re
 import subprocess
+import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -32,14 +36,11 @@ def now() -> str:
 def environment(threads: int) -> Environment:
     """Returns the environment of this machine and this installation, found once for each number of `threads`: the CPU
     threads that a cell computes with, which are part of `env_digest`."""
-    packages = {
-        dist.metadata["Name"]: dist.version
-        for dist in sorted(importlib.metadata.distributions(), key=lambda dist: str(dist.metadata["Name"]).lower())
-        if dist.metadata["Name"]
-    }
+    packages = installed_packages()
+    by_name = {normal_name(name): version for name, version in packages.items()}
     accelerator, driver = accelerators()
     identity = {
-        "packages": {name: version_of(name) for name in RESULT_PACKAGES},
+        "packages": {name: by_name.get(normal_name(name), "") for name in RESULT_PACKAGES},
         "device": accelerator or "cpu",
         "threads": threads,
         "result_version": RESULT_VERSION,
@@ -56,8 +57,37 @@ def environment(threads: int) -> Environment:
         packages=packages,
         commit=commit,
         dirty=dirty,
+        threads=threads,
         result_version=RESULT_VERSION,
     )
+
+
+def installed_packages() -> dict[str, str]:
+    """Returns the version of every installed package by its name, sorted by name. Of a package that is there twice, the
+    one that is imported counts: the first on the path."""
+    versions: dict[str, tuple[str, str]] = {}
+    for dist in importlib.metadata.distributions():
+        if name := dist.metadata["Name"]:
+            versions.setdefault(normal_name(name), (name, version_with_origin(dist)))
+    return {name: version for _, (name, version) in sorted(versions.items())}
+
+
+def version_with_origin(dist: importlib.metadata.Distribution) -> str:
+    """Returns the version of an installed package. One that did not come from an index has its origin behind it, as
+    another build may go by the same version: "0.21.2 (file 1f2e3d4c)", "0.22.0.dev0 (git 1f2e3d4c)"."""
+    try:
+        origin = json.loads(dist.read_text("direct_url.json") or "{}")
+    except ValueError:
+        return dist.version
+    commit = origin.get("vcs_info", {}).get("commit_id", "")
+    sha256 = origin.get("archive_info", {}).get("hashes", {}).get("sha256", "")
+    mark = f" (git {commit[:8]})" if commit else f" (file {sha256[:8]})" if sha256 else ""
+    return dist.version + mark
+
+
+def normal_name(name: str) -> str:
+    """Returns a package's name as indexes compare names (PEP 503): lm_eval and lm-eval are the same package."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def version_of(name: str) -> str:
@@ -115,3 +145,7 @@ def git_state() -> tuple[str, bool]:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return "", False
+
+
+if __name__ == "__main__":  # the environment of this Python, for another one that has started it
+    print(json.dumps(asdict(environment(int(sys.argv[1])))))

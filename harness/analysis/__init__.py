@@ -11,6 +11,7 @@ from harness.analysis.comparisons import (
     resolve,
 )
 from harness.analysis.cost_ratios import CostKind, cost_kind, cost_names, cost_side, cost_verdict, ratio
+from harness.analysis.delta_debugging import Cause, Toggled, Turn, find_turn, smallest_cause
 from harness.analysis.group_comparison import (
     EnvironmentChanges,
     GroupVerdicts,
@@ -48,6 +49,7 @@ from harness.analysis.planned_power import (
     tuning_outlook,
     tuning_sentences,
 )
+from harness.analysis.probe_changes import ProbeChange, moved_sentence, probe_changes
 from harness.analysis.recommend import (
     Answer,
     Candidate,
@@ -89,6 +91,7 @@ __all__ = [
     "UNTUNED",
     "Answer",
     "Candidate",
+    "Cause",
     "CellComparison",
     "CellSpeed",
     "Change",
@@ -105,6 +108,7 @@ __all__ = [
     "Outcome",
     "Point",
     "Prices",
+    "ProbeChange",
     "Ranked",
     "Reason",
     "Request",
@@ -112,8 +116,10 @@ __all__ = [
     "Side",
     "Table",
     "TaskOutlook",
+    "Toggled",
     "Tuning",
     "TuningOutlook",
+    "Turn",
     "Values",
     "Verdict",
     "Wishes",
@@ -133,17 +139,20 @@ __all__ = [
     "environment_changes",
     "environments_by_score",
     "fallback_of",
+    "find_turn",
     "groups_by_cost",
     "hardware_texts",
     "headlines",
     "hourly",
     "incomparable",
     "interval_of",
+    "moved_sentence",
     "outlook_assumption",
     "outlook_sentence",
     "outlook_warning",
     "outlooks",
     "pairwise_verdicts",
+    "probe_changes",
     "rank_candidates",
     "ratio",
     "resolve",
@@ -152,6 +161,7 @@ __all__ = [
     "setting_text",
     "side_of",
     "sides",
+    "smallest_cause",
     "speed_off",
     "speed_sentences",
     "study_means",

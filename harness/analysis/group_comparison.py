@@ -31,7 +31,8 @@ from harness.analysis.verdicts import (
     verdict,
     why_incomparable,
 )
-from harness.environment import RESULT_PACKAGES
+from harness.environment import RESULT_PACKAGES, normal_name
+from harness.errors import counted
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.store import CellRow, EnvironmentRecord
 from harness.suite import BASE
@@ -43,7 +44,9 @@ SAME = "every item came out the same"
 Hardware = Literal["cpu", "accelerator"]
 HARDWARE: tuple[Hardware, ...] = ("cpu", "accelerator")
 # The properties of two environments that are compared, beside their packages.
-ABOUT: tuple[Hardware | Literal["python", "os", "driver"], ...] = ("python", "os", "cpu", "accelerator", "driver")
+About = Literal["python", "os", "cpu", "accelerator", "driver", "threads", "result_version"]
+ABOUT: tuple[About, ...] = ("python", "os", "cpu", "accelerator", "driver", "threads", "result_version")
+DECISIVE: frozenset[About] = frozenset({"accelerator", "threads", "result_version"})  # beside packages: in the digest
 NamePair = tuple[str, str]
 
 
@@ -89,7 +92,8 @@ class EnvironmentChanges:
 
     `packages` are by package name; `about` has the Python version, system, hardware and driver. `decisive` names those
     of the packages on which results depend. `unexplained` is True where the digests of the environments differ although
-    nothing recorded that decides results does: then the number of threads differs, or how tunebench computes results.
+    nothing recorded that decides results does: an earlier tunebench did not record the threads of a cell, nor the
+    version of how it computes results.
     """
 
     packages: dict[str, NamePair] = field(default_factory=dict)
@@ -293,20 +297,26 @@ def environment_changes(a: EnvironmentRecord, b: EnvironmentRecord) -> Environme
     about: dict[str, NamePair] = {
         what: (str(a.get(what) or ""), str(b.get(what) or "")) for what in ABOUT if a.get(what) != b.get(what)
     }
-    decisive = tuple(package for package in packages if package.replace("-", "_") in result_packages())
-    known = bool(decisive) or "accelerator" in about
+    decisive = tuple(package for package in packages if normal_name(package) in result_packages())
+    known = bool(decisive) or bool(DECISIVE & about.keys())
     return EnvironmentChanges(packages, about, decisive, a.get("env_digest") != b.get("env_digest") and not known)
 
 
 def result_packages() -> set[str]:
-    """Returns the names of the packages on which results depend, with "_" for every "-"."""
-    return {package.replace("-", "_") for package in RESULT_PACKAGES}
+    """Returns the normalised names of the packages on which results depend."""
+    return {normal_name(package) for package in RESULT_PACKAGES}
 
 
 def hardware_texts(a: EnvironmentRecord, b: EnvironmentRecord) -> NamePair:
     """Describes the hardware of two environments in words. The two texts differ where costs must not be compared: also
     where only the number of threads, or tunebench itself, differs."""
     found = [", ".join(filter(None, (environment.get(what) for what in HARDWARE))) for environment in (a, b)]
-    if environment_changes(a, b).unexplained:
-        found[1] += " with another number of threads"
+    changes = environment_changes(a, b)
+    if "threads" in changes.about:
+        found = [
+            f"{text} with {counted(environment.get('threads') or 0, 'thread')}"
+            for text, environment in zip(found, (a, b), strict=True)
+        ]
+    elif changes.unexplained:
+        found[1] += " with, perhaps, another number of threads"
     return found[0], found[1]

@@ -182,15 +182,21 @@ def show_sides(found: GroupComparison) -> None:
             print(f"{what}: {listed(names)}")
 
 
+WORDS = {"threads": "number of threads", "result_version": "the way in which tunebench computes results"}
+
+
 def what_changed(changes: EnvironmentChanges) -> list[str]:
     """Returns the differences between two environments in words, packages that results depend on first."""
     packages = sorted(changes.packages, key=lambda name: name not in changes.decisive)
     found = [f"{name}: {old or 'none'} → {new or 'none'}" for name in packages for old, new in [changes.packages[name]]]
     lines = [f"packages that differ: {listed(found, '; ')}"] if found else []
-    lines += [f"{what} differs: {old or 'none'} → {new or 'none'}" for what, (old, new) in changes.about.items()]
+    lines += [
+        f"{WORDS.get(what, what)} differs: {old or 'none'} → {new or 'none'}"
+        for what, (old, new) in changes.about.items()
+    ]
     if changes.unexplained:
         lines.append(
-            "what results depend on differs, though no package does: the number of threads, or tunebench itself"
+            "something differs that an earlier tunebench did not record: threads of a cell, or tunebench itself"
         )
     return lines
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import replace
 
-from harness.environment import RESULT_PACKAGES, environment
+from harness.environment import RESULT_PACKAGES, environment, normal_name
 from harness.errors import CellError
 from harness.records import Environment
 
@@ -42,4 +42,4 @@ def same_environment(planned: Environment, threads: int) -> Environment:
 
 def by_normal_name(packages: Mapping[str, str]) -> dict[str, str]:
     """Returns the versions of packages by normalised name: lm_eval and lm-eval are the same package."""
-    return {name.lower().replace("_", "-"): version for name, version in packages.items()}
+    return {normal_name(name): version for name, version in packages.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.models import loading, token_lengths
 from harness.models.loading import (
     compute_dtype,
+    keep_four_bits_unpacked,
     load_model,
     load_tokenizer,
     logits_at,
@@ -15,6 +16,7 @@ from harness.models.loading import (
 
 __all__ = [
     "compute_dtype",
+    "keep_four_bits_unpacked",
     "load_model",
     "load_tokenizer",
     "loading",

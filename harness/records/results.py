@@ -35,8 +35,8 @@ class Environment:
     `environment.RESULT_PACKAGES`, the accelerator, the CPU threads of a cell, and RESULT_VERSION.
 
     The rest tells where results come from. `packages` maps every installed package to its version; `accelerator` names
-    the GPUs ("" for none); `commit` is the harness's own, and `dirty` says that its files differed from it.
-    `result_version` is that RESULT_VERSION, 0 in records of an earlier tunebench and of imported results.
+    the GPUs ("" for none); `commit` is the harness's own, and `dirty` says that its files differed from it. `threads`
+    and `result_version` are None in records of an earlier tunebench, which kept them in the digest alone.
     """
 
     env_digest: Name
@@ -49,7 +49,8 @@ class Environment:
     packages: dict[str, str]
     commit: str
     dirty: bool
-    result_version: Count = 0
+    threads: Count | None = None
+    result_version: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@
     documents/<task fingerprint>.parquet  the scored texts, once a task
     runs/<run_id>.json, .events.jsonl     what a run was made of, and what happened in it
     instruments/<digests>.json            the instruments' checks of themselves, once an environment and model
+    probes/<digests>.json                 quick readings of the libraries, once an environment and suite
     tunebench.duckdb                      made from these; can be made again
 
 Attempts are spread over folders by the first two digits of their cell's digest, so that no folder grows
@@ -32,7 +33,7 @@ from harness.records import JOB, CellResult, Job
 
 RESULT, ITEMS, EVENTS, LOG = "result.json", "items.parquet", "events.jsonl", "log.txt"
 BESIDE = "beside.txt"  # keys of the cells that shared the machine, a line each
-INSTRUMENTS = "instruments"
+INSTRUMENTS, PROBES = "instruments", "probes"
 ORPHAN_SECONDS = 60.0
 RUN_LOCK, CELLS_LOCK = ".run.lock", ".cells.lock"
 LOCK_SECONDS = 0.5  # `status` holds the lock for a moment when it looks whether somebody does

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class EnvironmentRecord(TypedDict, total=False):
     """A row of table `environments`; empty where no attempt has ended in the environment. `packages` maps each
     installed package to its version; `accelerator` names the GPUs and `driver` their driver ("" without any); `commit`
-    is that of tunebench's code, and `dirty` says whether files differ from it. `result_version` counts the ways in which
-    tunebench has computed results (0 or None: not known)."""
+    is that of tunebench's code, and `dirty` says whether files differ from it. `threads` of a cell and `result_version`
+    are None in records of an earlier tunebench."""
 
     env_digest: str
     created: datetime
@@ -30,6 +30,7 @@ class EnvironmentRecord(TypedDict, total=False):
     packages: dict[str, str]
     commit: str
     dirty: bool
+    threads: int | None
     result_version: int | None
 
 

@@ -210,9 +210,10 @@ def which_commits_of_the_hub_a_run_used(connection: duckdb.DuckDBPyConnection) -
 
 
 @migration
-def which_version_of_the_results_an_environment_makes(connection: duckdb.DuckDBPyConnection) -> None:
-    """Add the RESULT_VERSION of an environment: where it changed, a series of results breaks."""
-    # NULL or 0: an environment of a tunebench that kept it in the digest alone.
+def what_else_decides_results(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the CPU threads of a cell, and the version of how tunebench computes results, to environments."""
+    # NULL: an environment of a tunebench that kept them in the digest alone.
+    connection.execute("ALTER TABLE environments ADD COLUMN threads BIGINT")
     connection.execute("ALTER TABLE environments ADD COLUMN result_version BIGINT")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.suite.environments import CURRENT, EnvironmentRequest, package_names, parse_request
 from harness.suite.instantiate import build_expert
 from harness.suite.load import Suite, check_sizes, check_tuning, find_suite, load_suite
 from harness.suite.recipe import Recipe
@@ -19,8 +20,10 @@ from harness.suite.variants import BASE, Variant
 
 __all__ = [
     "BASE",
+    "CURRENT",
     "MOST_TRIALS",
     "STUDY_SEED",
+    "EnvironmentRequest",
     "Range",
     "Recipe",
     "Suite",
@@ -31,6 +34,8 @@ __all__ = [
     "check_tuning",
     "find_suite",
     "load_suite",
+    "package_names",
+    "parse_request",
     "range_of",
     "searchable_settings",
     "searched_space",

@@ -16,6 +16,7 @@ from pydantic import ByteSize, ConfigDict, Field
 from harness.data import UNSPOILT, Corruption, Number, Quality, Select
 from harness.errors import Problem, SuiteError, UserError, counted, unknown
 from harness.records import FAILED_SEEDS, LARGEST_SEED, MARGIN, FailedSeeds, canonical
+from harness.suite.environments import EnvironmentRequest, read_environments
 from harness.suite.search_space import TuneSettings, malformed, searchable_settings, searched_space
 from harness.suite.train_settings import check_train, explain
 from harness.suite.variants import BASE, Variant, read_variant
@@ -62,6 +63,9 @@ class SuiteFile(pydantic.BaseModel):
         description="what a seed counts as that diverged, failed, or ran out of memory or time: the base model "
         "(base), or all answers wrong (worst)",
     )
+    environments: list[Any] = Field(
+        [], description="library versions that `tunebench regress` compares: peft==0.20.0, or {peft: [0.20.0, 0.21.2]}"
+    )
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Suite:
     tune: TuneSettings | None = None
     margin: float = MARGIN  # how results are read; like failed_seeds, no part of what a cell is
     failed_seeds: FailedSeeds = FAILED_SEEDS
+    environments: tuple[EnvironmentRequest, ...] = ()  # of `regress`; no part of what a cell is either
 
     def qualities(self) -> Iterator[Quality]:
         """Yield every quality of training data that the suite compares: each `select` with each `corrupt`, in the
@@ -191,6 +196,8 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
             if label:
                 labels.append(label)
     problems += check_lists(data, lines)
+    environments, found = read_environments(data.get("environments") or [], lines, path.parent)
+    problems += found
     for place, entry in enumerate(file.corrupt if file else ()):
         if file and entry in file.corrupt[:place]:
             again = entry.model_dump(exclude_defaults=True) or "clean data ({})"
@@ -221,6 +228,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
         tune=file.tune,
         margin=file.margin,
         failed_seeds=file.failed_seeds,
+        environments=tuple(environments),
     )
 
 

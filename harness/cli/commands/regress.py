@@ -1,0 +1,89 @@
+"""`tunebench regress`: whether other versions of the libraries change anything, and which one does."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.display import show_json
+from harness.cli.options import (
+    AsJson,
+    Results,
+    SuiteName,
+    Threads,
+    command,
+    project,
+    quiet_libraries,
+    read_suite,
+    results,
+)
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.suite import EnvironmentRequest, Suite
+
+
+@command("Answer a question", "whether other library versions change anything, and which")
+def regress(
+    suite: SuiteName,
+    environments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="PACKAGES",
+            help="an environment: peft==0.20.0, several packages joined by commas, a wheel, a folder, a commit of git, "
+            "or `current`; repeatable, the first is the old one",
+        ),
+    ] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="stop after the probes; run no cell")] = False,
+    bisect: Annotated[bool, typer.Option("--bisect", help="find the package and the release that made it")] = False,
+    isolated: Annotated[
+        bool, typer.Option("--isolated", help="install every package anew, instead of sharing those that are alike")
+    ] = False,
+    threads: Threads = None,
+    folder: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a suite in several environments and say what moved: scores, memory, time, or the meaning of settings.
+
+    Example: tunebench regress quickstart --with peft==0.20.0 --with peft==0.21.2 --probe --bisect
+    """
+    from harness.cli.regression import Regression
+
+    quiet_libraries()
+    catalog = project()
+    loaded = read_suite(suite, catalog)
+    requests = wanted(loaded, environments or [], isolated)
+    regression = Regression(loaded, requests, results(folder, catalog), threads or 1, quiet=as_json)
+    regression.prepare()
+    regression.probe()
+    if bisect:
+        regression.bisect()
+    if as_json:
+        show_json(regression.to_json())
+    else:
+        regression.show()
+    sys.exit(regression.exit_code)
+
+
+def wanted(suite: Suite, texts: list[str], isolated: bool) -> list[EnvironmentRequest]:
+    """Returns the environments that the command line names, else those of the suite. Raises UserError where there are
+    fewer than two: one alone is compared with the current one."""
+    from harness.suite import CURRENT, parse_request
+
+    requests = [parse_request(text, isolated) for text in texts] or list(suite.environments)
+    if not requests:
+        raise UserError(
+            f"{suite.name}: name the environments to compare: --with peft==0.20.0 --with peft==0.21.2, "
+            "or `environments:` in the suite. One alone is compared with the current installation."
+        )
+    if len(requests) == 1:
+        requests.append(parse_request(CURRENT, isolated))
+    repeated = {one.name for one in requests if [other.name for other in requests].count(one.name) > 1}
+    if repeated:
+        raise UserError(
+            f"--with {', '.join(sorted(repeated))} is given twice; an environment is compared with another."
+        )
+    return requests
