@@ -126,7 +126,6 @@ def of_scores(times: int, random: Any) -> Iterator[Line]:
         ("of 1.5 points, 8 labels, 200 items, 2 seeds, 11% of answers flip", Labels(shift=1.5)),
         ("of 2 points, 8 labels, 200 items, 2 seeds, 4% of answers flip", Labels(shift=2, flips=0.1)),
         ("of 1.5 points, 8 labels, 800 items, 2 seeds, 4% of answers flip", Labels(shift=1.5, flips=0.1, items=800)),
-        ("of 1.5 points, 16 labels, 200 items, 2 seeds, 4% of answers flip", Labels(shift=1.5, flips=0.1, labels=16)),
         (
             "of 1.5 points, 8 labels (one unstable), 200 items, 2 seeds, 4% flip",
             Labels(shift=1.5, flips=0.1, unstable=1),

@@ -176,7 +176,8 @@ def history_points(connection: duckdb.DuckDBPyConnection, suite: str = "") -> li
             count(*) AS attempts, done.env_digest, environments.created, environments.packages, named.spec_digest,
             coalesce(any_value(cells.fingerprints ->> ('$."' || named.own_task || '"')), '') AS fingerprint,
             coalesce(environments.result_version, 0) AS result_version,
-            concat_ws(', ', nullif(environments.cpu, ''), nullif(environments.accelerator, '')) AS machine
+            concat_ws(', ', nullif(environments.cpu, ''), nullif(environments.accelerator, ''),
+                environments.threads || ' threads') AS machine
         FROM named JOIN done USING (spec_digest) JOIN measured USING (attempt_id)
         JOIN environments USING (env_digest) LEFT JOIN cells USING (spec_digest)
         WHERE measured.value IS NOT NULL AND isfinite(measured.value)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.analysis.stats.intervals import LEVEL, Interval
@@ -54,18 +55,18 @@ class Estimate:
     items: int
     bounded: bool = False
 
-    @property
+    @cached_property
     def stderr(self) -> float:
         """The standard error of the mean change."""
         return math.sqrt(max(float(self.reference.items + sum(self.reference.seeds)), 0.0))
 
-    @property
+    @cached_property
     def interval(self) -> Interval:
         """The 95% interval of the mean change."""
         reach = float(self.reference.critical((1 - LEVEL) / 2)) * self.stderr if self.stderr else 0.0
         return Interval(self.effect, self.effect - reach, self.effect + reach)
 
-    @property
+    @cached_property
     def p(self) -> float:
         """The two-sided p-value of no change. Where nothing varies, all items changed by the same amount, which equal
         chances of either sign do with 2 ** (1 - items)."""

@@ -22,7 +22,7 @@ from harness.analysis.regression.records import (
 )
 from harness.analysis.regression.steps import ALPHA, FEWEST, Step, find_steps
 from harness.analysis.stats.intervals import corrected
-from harness.environment import RESULT_PACKAGES
+from harness.environment import RESULT_PACKAGES, normal_name
 from harness.store import HistoryPoint
 
 NamePair = tuple[str, str]
@@ -151,7 +151,7 @@ def ordering(by: str) -> Callable[[HistoryPoint], tuple[object, ...]]:
 
     def version(point: HistoryPoint) -> Version:
         try:
-            return Version(point.packages.get(by, "0"))
+            return Version(point.packages.get(by, "0").split()[0])  # behind it may stand where a build came from
         except InvalidVersion:
             return Version("0")
 
@@ -271,7 +271,7 @@ def step_of(points: Sequence[HistoryPoint], step: Step, start: int, reach: float
 def changed_packages(old: dict[str, str], new: dict[str, str]) -> dict[str, NamePair]:
     """Returns package -> (old version, new version) of those that differ, those that results depend on first; "" where
     one is not installed."""
-    decisive = {package.replace("-", "_").lower() for package in RESULT_PACKAGES}
+    decisive = {normal_name(package) for package in RESULT_PACKAGES}
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    names.sort(key=lambda name: (name.replace("-", "_").lower() not in decisive, name.lower()))
+    names.sort(key=lambda name: (normal_name(name) not in decisive, name.lower()))
     return {name: (old.get(name, ""), new.get(name, "")) for name in names}

@@ -267,7 +267,7 @@ class MetricFamily:
             if seeds:
                 candidates.append(with_spread(bare, 2 * seeds[0] / cells, seeds[1]))
         if not candidates:
-            change = self.change(level, name, mine, replace(bare, reference=bare.reference), points)
+            change = self.change(level, name, mine, bare, points)
             reason = ONE_SEED if known else "one seed without values of single items: its spread is not known"
             return Tested(replace(change, interval=None, reason=reason), tested=False), bare
         best = min(candidates, key=lambda one: one.p)
