@@ -122,7 +122,11 @@ def apart(before: Probe, after: Probe) -> tuple[str, str]:
     gaps = [abs(one - other) for one, other in zip(before.values, after.values, strict=True)]
     place = max(range(len(gaps)), key=lambda where: gaps[where] if gaps[where] == gaps[where] else float("inf"))
     where = f" (value {place + 1} of {len(gaps)})" if len(gaps) > 1 else ""
-    return shown(before.values[place], before.unit), shown(after.values[place], after.unit) + where
+    pair = before.values[place], after.values[place]
+    first, second = (shown(value, before.unit) for value in pair)
+    if first == second:  # too close for a rounded text
+        first, second = (f"{value:,.9g}" for value in pair)
+    return first, second + where
 
 
 def text_of(probe: Probe) -> str:
@@ -137,7 +141,7 @@ def text_of(probe: Probe) -> str:
 def shown(value: float, unit: str) -> str:
     """Returns a number of a reading with its unit."""
     if unit in ("bytes", "resident bytes"):
-        return quantity(value, "bytes")
+        return quantity(value, "B")
     if unit == "parameters":
         return f"{value:,.0f}"
     return f"{value:.4g}" + (f" {unit}" if unit == "nats" else "")

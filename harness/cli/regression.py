@@ -212,9 +212,9 @@ def show(findings: RegressionFindings) -> None:
             print(visible(sentence))
         if rows := list(probe_rows(pair)):
             show_table("probes that differ", ["of", "what", "before", "after"], rows)
-        if rows := list(result_rows(pair)):
+        if moved := list(result_rows(pair)):
             columns = ["metric", "of", "answer", "", "change", "p"]
-            show_table("what moved", columns, rows, frozenset({"change", "p"}))
+            show_table("what moved", columns, moved, frozenset({"change", "p"}))
 
 
 def exit_code(findings: RegressionFindings, gate: bool, strict: bool) -> int:

@@ -110,12 +110,14 @@ def link(layers: list[Layer], target: Path) -> int:
                 entries.setdefault(path.name, []).append((path, below))
     made = 0
     for name, found in entries.items():
+        if name == UNSHARED:
+            continue
         path, below = found[0]
         folders = [Layer(one, dict(hidden or {})) for one, hidden in found if one.is_dir()]
         if not path.is_dir() or (len(folders) == 1 and not below):
             os.symlink(path, target / name)
             made += 1
-        elif name != UNSHARED:
+        else:
             (target / name).mkdir()
             inside = link(folders, target / name)
             if not inside:

@@ -76,12 +76,30 @@ def resolve(requirements: Sequence[str]) -> ResolvedSet:
     error = None
     for roots in (kept, needed, []):
         try:
-            return with_left_out(pip_report([*requirements, *roots], constraints))
+            return with_left_out(with_direct(pip_report([*requirements, *roots], constraints), requirements))
         except CannotMake as failed:
             error = error or failed if not roots else failed
             if not failed.args[0].startswith("pip cannot resolve"):
                 raise
     raise error or CannotMake("nothing was asked for")
+
+
+def with_direct(packages: list[Package], requirements: Sequence[str]) -> list[Package]:
+    """Returns packages with those of `requirements` that name a file, a folder or a commit: pip leaves one out whose
+    version is installed already, whatever is in it."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    def is_direct(text: str) -> bool:
+        try:
+            return Requirement(text).url is not None
+        except InvalidRequirement:
+            return True
+
+    known = {package.name for package in packages if package.source}
+    for text in filter(is_direct, requirements):
+        found = pip_report(["--no-deps", "--ignore-installed", text])
+        packages = [*packages, *(package for package in found if package.name not in known)]
+    return packages
 
 
 def with_left_out(packages: Iterable[Package]) -> ResolvedSet:
