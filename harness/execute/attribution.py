@@ -99,7 +99,7 @@ class Bisection:
         low, high = sorted((old, new), key=Version)
         try:
             known = releases(name)
-        except (UserError, StopIteration):
+        except UserError:
             known = []
         inside = [version for version in known if Version(low) < Version(version) < Version(high)]
         return [low, *inside, high]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from harness.execute.environments.make import MadeEnvironment, describe, make_environment, variables
 from harness.execute.environments.overlay import make_overlay
-from harness.execute.environments.resolver import CannotMake, Package, ResolvedSet, resolve
-from harness.execute.environments.toggle import Between, release_package, releases
+from harness.execute.environments.resolver import CannotMake, Package, ResolvedSet, releases, resolve
+from harness.execute.environments.toggle import Between, release_package
 
 __all__ = [
     "Between",

@@ -69,6 +69,7 @@ def resolve(requirements: Sequence[str]) -> ResolvedSet:
     """
     if not requirements:
         return ResolvedSet()
+    requirements = [pinned_to_newest(text) for text in requirements]
     asked = set(package_names(requirements))
     kept = [name for name in result_packages() if name not in asked]
     needed = [name for name in kept if name in NEEDED]
@@ -82,6 +83,25 @@ def resolve(requirements: Sequence[str]) -> ResolvedSet:
             if not failed.args[0].startswith("pip cannot resolve"):
                 raise
     raise error or CannotMake("nothing was asked for")
+
+
+def pinned_to_newest(text: str) -> str:
+    """Returns a requirement; a bare name becomes the newest release, as pip would be content with what is installed."""
+    if text.replace("-", "").replace("_", "").replace(".", "").isalnum() and not Path(text).exists():
+        return f"{text}=={releases(text)[-1]}"
+    return text
+
+
+def releases(name: str) -> list[str]:
+    """Returns the released versions of a package that an index offers for this Python, oldest first, without
+    pre-releases. Raises CannotMake where pip cannot say."""
+    from packaging.version import Version
+
+    output = run_pip("index", "versions", "--disable-pip-version-check", name)
+    line = next((line for line in output.splitlines() if line.startswith("Available versions:")), "")
+    if not line:
+        raise CannotMake(f"pip does not say which versions of {name} there are")
+    return sorted((text.strip() for text in line.partition(":")[2].split(",")), key=Version)
 
 
 def with_direct(packages: list[Package], requirements: Sequence[str]) -> list[Package]:

@@ -10,7 +10,7 @@ from harness.environment import RESULT_PACKAGES, normal_name
 from harness.execute.environments.installed import conflicts, installed
 from harness.execute.environments.make import MadeEnvironment, describe
 from harness.execute.environments.overlay import make_overlay
-from harness.execute.environments.resolver import Package, ResolvedSet, pip_report, run_pip
+from harness.execute.environments.resolver import Package, ResolvedSet, pip_report
 from harness.suite import EnvironmentRequest
 
 
@@ -109,16 +109,6 @@ def broken(versions: dict[str, str], requirements: Iterable[str]) -> set[str]:
     from packaging.requirements import Requirement
 
     return {normal_name(Requirement(text).name) for text in requirements if conflicts(versions, {"it": [text]})}
-
-
-def releases(name: str) -> list[str]:
-    """Returns the released versions of a package that an index offers for this Python, oldest first, without
-    pre-releases. Raises CannotMake where pip cannot say."""
-    from packaging.version import Version
-
-    output = run_pip("index", "versions", "--disable-pip-version-check", name)
-    line = next(line for line in output.splitlines() if line.startswith("Available versions:"))
-    return sorted((text.strip() for text in line.partition(":")[2].split(",")), key=Version)
 
 
 def release_package(name: str, version: str) -> Package:
