@@ -23,6 +23,7 @@ from harness.execute.environments.installed import NEEDED, conflicts, installed,
 from harness.suite import package_names
 
 PIP_SECONDS = 900
+CONFLICT = "pip cannot resolve it"
 OPTIONS = ("--no-input", "--disable-pip-version-check", "--prefer-binary", "--retries", "2")
 
 
@@ -63,26 +64,24 @@ class ResolvedSet:
 
 
 def resolve(requirements: Sequence[str]) -> ResolvedSet:
-    """Returns the set of packages for `requirements` (pip's words). The packages of the base that compute results are
-    kept where they fit, else exchanged for versions that do; torch is exchanged only where it is asked for, as its
-    builds are large. Raises CannotMake with pip's reason.
+    """Returns the set of packages for `requirements` (pip's words). Packages without which no cell runs are kept where
+    they fit, else exchanged for versions that do; packages of some methods alone are kept or left out, as a search
+    through their releases takes minutes. torch is exchanged only where it is asked for, as its builds are large. Raises
+    CannotMake with pip's reason.
     """
     if not requirements:
         return ResolvedSet()
     requirements = [pinned_to_newest(text) for text in requirements]
     asked = set(package_names(requirements))
-    kept = [name for name in result_packages() if name not in asked]
-    needed = [name for name in kept if name in NEEDED]
-    constraints = [] if "torch" in asked or "torch" not in installed() else [f"torch=={installed()['torch'].version}"]
-    error = None
-    for roots in (kept, needed, []):
-        try:
-            return with_left_out(with_direct(pip_report([*requirements, *roots], constraints), requirements))
-        except CannotMake as failed:
-            error = error or failed if not roots else failed
-            if not failed.args[0].startswith("pip cannot resolve"):
-                raise
-    raise error or CannotMake("nothing was asked for")
+    kept = [name for name in result_packages() if name in NEEDED and name not in asked]
+    limits = [] if "torch" in asked or "torch" not in installed() else [f"torch=={installed()['torch'].version}"]
+    try:
+        found = pip_report([*requirements, *kept], limits)
+    except CannotMake as error:
+        if not str(error).startswith(CONFLICT):
+            raise
+        found = pip_report(requirements, limits)  # what does not fit is left out, and cells may not run; probes may
+    return with_left_out(with_direct(found, requirements))
 
 
 def pinned_to_newest(text: str) -> str:
@@ -183,8 +182,8 @@ def pip_reason(output: str) -> str:
         known = [version.strip() for version in versions[1].split(",")] if versions else []
         newest = f"; the newest are {', '.join(known[-5:])}" if known and known != ["none"] else ""
         wanted = missing[0].rpartition(" for ")[2]
-        return f"pip cannot resolve it: no release fits {wanted} on this Python{newest}"
+        return f"{CONFLICT}: no release fits {wanted} on this Python{newest}"
     if any("ResolutionImpossible" in line or "conflicting dependencies" in line for line in errors):
         causes = [line.strip() for line in output.splitlines() if re.match(r"\s+\S.* depends on ", line)]
-        return "pip cannot resolve it: " + ("; ".join(causes[:4]) or errors[0])
+        return f"{CONFLICT}: " + ("; ".join(causes[:4]) or errors[0])
     return f"pip failed: {(errors or output.strip().splitlines()[-1:] or ['no reason given'])[0]}"

@@ -93,6 +93,8 @@ def probe_training(subject: Subject, method: Method, base: Path, scratch: Path) 
     except Exception as error:
         yield failed(label, f"losses of {STEPS} steps", error)
     yield from half_precision(label, method, base, scratch)
+    if method.quantize:
+        yield packed_speed(label, method.quantize)
 
 
 def sizes(label: str, model: nn.Module, what: str = "") -> Iterator[Probe]:
@@ -125,6 +127,36 @@ def half_precision(label: str, method: Method, base: Path, scratch: Path) -> Ite
         yield from list(sizes(label, method.attach(model), " on a bf16 base"))[1:3]
     except Exception as error:
         yield failed(label, "attaching to a bf16 base", error)
+
+
+def packed_speed(label: str, kind: str) -> Probe:
+    """Returns the time of a forward and backward pass through one packed linear layer of 1,024 × 1,024, in ms: the least
+    of nine, which other processes disturb least."""
+    import time
+
+    import torch
+
+    name = "forward and backward pass of a packed layer of 1,024 × 1,024"
+    try:
+        from bitsandbytes import nn as packed
+
+        made = {
+            "nf4": lambda: packed.Linear4bit(1024, 1024, bias=False, quant_type="nf4", compute_dtype=torch.float32),
+            "fp4": lambda: packed.Linear4bit(1024, 1024, bias=False, quant_type="fp4", compute_dtype=torch.float32),
+            "int8": lambda: packed.Linear8bitLt(1024, 1024, bias=False, has_fp16_weights=False),
+        }[kind]()
+        layer = made.to("cuda" if torch.cuda.is_available() else "cpu")
+        rows = torch.ones(64, 1024, device=next(layer.parameters()).device, requires_grad=True)
+        seconds = []
+        for _ in range(9):
+            started = time.perf_counter()
+            layer(rows).sum().backward()
+            if rows.is_cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+        return Probe(label, name, (1000 * min(seconds),), "ms")
+    except Exception as error:
+        return failed(label, name, error)
 
 
 def train_steps(method: Method, model: nn.Module, data: Mapping[str, torch.Tensor]) -> tuple[list[float], float]:
