@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
@@ -20,6 +20,9 @@ from harness.data.readers.base import Row, column_names, cut
 from harness.data.readers.opening import DataFile
 from harness.data.readers.text import TextReader
 from harness.errors import TaskError, counted
+
+if TYPE_CHECKING:
+    from _csv import _reader
 
 DELIMITERS = {",": '","', ";": '";"', "\t": "tab", "|": '"|"'}  # with how a YAML writes it
 LOOKED_AT = 2000  # lines, to find out which dialect fits a file
@@ -38,17 +41,18 @@ class Dialect:
     is_quoted: bool = True
     skips_blanks: bool = False
 
-    def reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        """Return the standard library's reader of these lines."""
-        return csv.reader(
-            lines,
-            delimiter=self.delimiter,
-            quotechar=self.quotechar if self.is_quoted else None,
-            escapechar=self.escapechar,
-            quoting=csv.QUOTE_MINIMAL if self.is_quoted else csv.QUOTE_NONE,
-            skipinitialspace=self.skips_blanks,
-            strict=True,
-        )
+
+def csv_reader(lines: Iterator[str], dialect: Dialect) -> _reader:
+    """Return the standard library's reader of lines in a dialect."""
+    return csv.reader(
+        lines,
+        delimiter=dialect.delimiter,
+        quotechar=dialect.quotechar if dialect.is_quoted else None,
+        escapechar=dialect.escapechar,
+        quoting=csv.QUOTE_MINIMAL if dialect.is_quoted else csv.QUOTE_NONE,
+        skipinitialspace=dialect.skips_blanks,
+        strict=True,
+    )
 
 
 @dataclass
@@ -90,6 +94,7 @@ class Csv(TextReader):
     escapechar: str = Field(
         default="", description='the sign before a quote in a cell, such as "\\\\" (default: quotes are doubled)'
     )
+    skipinitialspace: bool = Field(default=False, description="true: blanks after a delimiter are no part of a cell")
     names: list[str] | None = Field(default=None, description="the columns' names, for a file without a header")
     multiline: bool = Field(
         default=False,
@@ -122,6 +127,7 @@ class Csv(TextReader):
         checked = Checked(len(names))
         for line, cells, raw in records:
             checked.note(line, cells, raw)
+            self.check_blanks(file, line, cells)
             if not checked.misfits:
                 yield f"{file.name}:{line}", dict(zip(names, cells, strict=True))
         if checked.misfits:
@@ -132,7 +138,13 @@ class Csv(TextReader):
 
     def dialect(self) -> Dialect:
         """Return the dialect that the options say. Raises TaskError where two of its signs are one."""
-        dialect = Dialect(self.delimiter, self.quotechar or '"', self.escapechar or None, self.quoting == "minimal")
+        dialect = Dialect(
+            self.delimiter,
+            self.quotechar or '"',
+            self.escapechar or None,
+            self.quoting == "minimal",
+            self.skipinitialspace,
+        )
         if not self.delimiter:
             raise TaskError('delimiter is empty. Give one sign, such as delimiter: ";".')
         signs = [
@@ -153,7 +165,7 @@ class Csv(TextReader):
                 raw.append(line)
                 yield line
 
-        reader = dialect.reader(kept())
+        reader = csv_reader(kept(), dialect)
         begins = 1
         try:
             for cells in reader:
@@ -175,16 +187,30 @@ class Csv(TextReader):
                     f"Add delimiter: {written}."
                 )
 
+    def check_blanks(self, file: DataFile, line: int, cells: list[str]) -> None:
+        """Raise TaskError where blanks in front of a quote make it a part of the cell, and nobody has said so."""
+        quote = self.quotechar if self.quoting == "minimal" and "skipinitialspace" not in self.model_fields_set else ""
+        for cell in cells if quote else ():
+            if cell.startswith(" ") and cell.lstrip().startswith(quote):
+                raise TaskError(
+                    f"{file.name}:{line}: there is a blank between a delimiter and a quote: {cut(cell)!r}. Add "
+                    "skipinitialspace: true, or false if blanks and quotes are a part of the text."
+                )
+
     def fits(self, file: DataFile, dialect: Dialect) -> int:
         """Return how many cells each of the first rows has in a dialect; 0 where they differ in that, or have one."""
-        head = itertools.islice(self.lines(file), LOOKED_AT)
+        head = list(itertools.islice(self.lines(file), LOOKED_AT))
         widths: set[int] = set()
+        reader = csv_reader(iter(head), dialect)
+        ended = 0
         try:
-            for cells in dialect.reader(head):
+            for cells in reader:
+                ended = reader.line_num
                 if cells and (len(cells) > 1 or cells[0].strip()):
                     widths.add(len(cells))
         except csv.Error as error:
-            if "unexpected end" not in str(error):  # the last row that is looked at may go on
+            # The last row that is looked at may go on, but not for ever.
+            if "unexpected end" not in str(error) or len(head) < LOOKED_AT or len(head) - ended > MOST_LINES**2:
                 return 0
         return widths.pop() if len(widths) == 1 and widths != {1} else 0
 
@@ -196,25 +222,23 @@ class Csv(TextReader):
             for delimiter, written in DELIMITERS.items()
             if delimiter != now.delimiter
         ]
+        options.append(("skipinitialspace: true", replace(now, skips_blanks=True)))
         options.append(("quoting: none", replace(now, is_quoted=False)))
         if not now.escapechar:
             options.append(('escapechar: "\\\\"', replace(now, escapechar="\\")))
         for words, dialect in options:
             if width := self.fits(file, dialect):
                 return f"With {words} every row has {width} cells: add it if that is right."
-        if self.fits(file, replace(now, skips_blanks=True)):
-            return "There is a blank between a delimiter and a quote: remove it."
         return f"Quote cells that hold {now.delimiter!r}, or say how cells are divided: delimiter, quoting, escapechar."
 
     def misfit(self, file: DataFile, names: list[str], checked: Checked) -> TaskError:
         """Return the error for rows with more or fewer cells than the header."""
         line, cells, text = checked.misfits[0]
-        more = ""
-        if len(checked.misfits) > 1:
+        more, number = "", len(checked.misfits)
+        if number > 1:
             others = ", ".join(str(other) for other, _, _ in checked.misfits[1 : MOST_NAMED + 1])
-            dots = ", …" if len(checked.misfits) > MOST_NAMED + 1 else ""
-            number = len(checked.misfits)
-            more = f" So it is with {number} of {checked.rows} rows (also in lines {others}{dots})."
+            dots = ", …" if number > MOST_NAMED + 1 else ""
+            more = f" {number} of {checked.rows} rows do not fit (also line{'s' if number > 2 else ''} {others}{dots})."
         kind = "the header" if self.names is None else "names:"
         return TaskError(
             f"{file.name}:{line}: the row has {counted(cells, 'cell')}, and {kind} names {counted(len(names), 'column')} "
@@ -244,7 +268,7 @@ class Csv(TextReader):
         ]
         plain = replace(dialect, is_quoted=False)
         for line, raw in checked.tall:
-            split = list(plain.reader(iter(raw)))
+            split = list(csv_reader(iter(raw), plain))
             if any(len(cells) != checked.width for cells in split):
                 continue
             if len(raw) > MOST_LINES or any(all(cells[place] in known for cells in split) for place, known in classes):

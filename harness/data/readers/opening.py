@@ -11,15 +11,16 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from harness.errors import TaskError, unknown
+from harness.errors import TaskError, counted, unknown
 
 PIECE = 1 << 20
 MOST_RATIO = 1000  # unpacked bytes for each packed one; nothing that people write is packed more tightly
@@ -32,7 +33,14 @@ MARKS = (  # the longer ones first: the mark of UTF-32 begins with that of UTF-1
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-LIKELY = ("latin-1", "cp1252")  # of western texts: the first where it can be, for it is the better known name
+WESTERN = ("latin-1", "cp1252")  # the first where it can be, for it is the better known name
+IN_A_WORD = re.compile(
+    r"(?<=[^\W\d_])[\u0080-\u009f¡-©«-±´¶-¸»-¿×÷¹²³\u20ac-\u20ff](?=[^\W\d_])"
+)  # no sign of a western word
+ENCODINGS = (
+    "utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "ascii", "latin-1", "iso8859-15", "iso8859-2", "cp1252",
+    "cp1250", "cp1251", "cp1253", "cp1254", "cp1256", "koi8-r", "mac-roman", "shift-jis", "euc-kr", "gb18030", "big5",
+)  # fmt: skip
 KINDS = {  # first bytes of files that are no text, with what to do
     b"PK\x03\x04": "an Excel or zip file: name it .xlsx or .zip",
     b"\xd0\xcf\x11\xe0": "an Excel file: name it .xls",
@@ -155,10 +163,7 @@ def codec(encoding: str) -> str:
         found = codecs.lookup(encoding)
         "".encode(found.name)  # a codec that does not make text of bytes, such as base64, says so here
     except (LookupError, UnicodeError, ValueError):
-        from encodings.aliases import aliases
-
-        names = [*(name.replace("_", "-") for name in {*aliases.values()}), *LIKELY]
-        raise TaskError(unknown("encoding", encoding, names)) from None
+        raise TaskError(unknown("encoding", encoding, ENCODINGS, "Python's other encodings work too.")) from None
     return "utf-8-sig" if found.name == "utf-8" else found.name
 
 
@@ -221,27 +226,41 @@ def undecodable(file: DataFile, chosen: str, error: UnicodeError) -> TaskError:
     if not chosen.startswith("utf-8"):
         why = f"{error.reason}" if isinstance(error, UnicodeDecodeError) else str(error)
         return TaskError(f"{file.name} is not {named} ({why}): correct encoding:, or save it as UTF-8.")
+    first: tuple[int, bytes, int] | None = None  # (number, line, place of the byte)
+    wrong = right = 0
     with opened(file) as data:
         for number, line in enumerate(data, start=1):
+            if line.isascii():
+                continue
             try:
                 line.decode()
-            except UnicodeDecodeError as wrong:
-                fitting = fitting_encoding(file, line)
-                if not fitting:
-                    break
-                shown = line[max(0, wrong.start - 20) : wrong.start + 20].decode(fitting, "replace").strip()
-                return TaskError(
-                    f"{file.name}:{number}: it is not UTF-8 (byte 0x{line[wrong.start]:02x}): add encoding: {fitting}, "
-                    f"with which it reads {shown!r}, or save it as UTF-8."
-                )
-    return TaskError(
-        f"{file.name} is not UTF-8, and no encoding that fits was found: add encoding:, or save it as UTF-8."
-    )
+                right += 1
+            except UnicodeDecodeError as error_in_line:
+                wrong += 1
+                first = first or (number, line, error_in_line.start)
+    if first is None:
+        return TaskError(f"{file.name} is not UTF-8 ({error}): add encoding:, or save it as UTF-8.")
+    number, line, place = first
+    begins = f"{file.name}:{number}: it is not UTF-8 (byte 0x{line[place]:02x})"
+    if right > wrong:
+        return TaskError(
+            f"{begins}, though {counted(right, 'line')} with other than ASCII {'is' if right == 1 else 'are'}: correct "
+            f"{'this line' if wrong == 1 else f'this line and {wrong - 1} more'}, or add encoding_errors: replace."
+        )
+    fitting = fitting_encoding(file, line)
+    if not fitting:
+        return TaskError(f"{begins}, and no encoding that fits was found: add encoding:, or save it as UTF-8.")
+    shown = line[max(0, place - 20) : place + 20].decode(fitting, "replace").strip()
+    return TaskError(f"{begins}: add encoding: {fitting}, with which it reads {shown!r}, or save it as UTF-8.")
 
 
 def fitting_encoding(file: DataFile, line: bytes) -> str:
     """Return the encoding that a file which is not UTF-8 is likely in, "" where there is none. `line` is one that is
-    not UTF-8."""
+    not UTF-8.
+
+    In western texts bytes beyond ASCII stand alone among others, and charset-normalizer takes them for Chinese where
+    they are few; so it is asked only where they are many, or where they make no letters.
+    """
     from charset_normalizer import from_bytes
 
     wrong = [line]
@@ -252,22 +271,13 @@ def fitting_encoding(file: DataFile, line: bytes) -> str:
             if sum(map(len, wrong)) > SAMPLE:
                 break
     sample = b"".join(wrong)
-    guesses = from_bytes(sample)
-    best = guesses.best()
-    names = {name.replace("_", "-") for name in (best.encoding, *best.could_be_from_charset)} if best else set()
-    if (
-        best
-        and not names & {"latin-1", "cp1252", "cp1254", "cp1250", "iso8859-15", "iso8859-1"}
-        and best.alphabets != ["Basic Latin"]
-        and not any("Latin" in name for name in best.alphabets if name != "Basic Latin")
-    ):
-        return best.encoding.replace("_", "-")
-    # Bytes from 0x80 to 0x9f are signs in cp1252 and nothing that is written in latin-1.
-    has_signs = any(0x80 <= byte <= 0x9F for byte in sample)
-    for name in LIKELY[::-1] if has_signs else LIKELY:
-        try:
-            sample.decode(name)
-        except UnicodeDecodeError:
-            continue
-        return name
-    return best.encoding.replace("_", "-") if best else ""
+    high = sum(byte > 0x7F for byte in sample)
+    western = ""
+    # Bytes from 0x80 to 0x9f are signs in cp1252, and nothing that is written in latin-1.
+    for name in WESTERN[::-1] if any(0x80 <= byte <= 0x9F for byte in sample) else WESTERN:
+        with suppress(UnicodeDecodeError):
+            western = western or (name if IN_A_WORD.sub("", sample.decode(name)) == sample.decode(name) else "")
+    if western and high * 3 < len(sample):
+        return western
+    best = from_bytes(sample).best()
+    return best.encoding.replace("_", "-") if best else western
