@@ -19,7 +19,7 @@ AT_A_TIME = 1000  # rows
 class Table(Reader):
     """A reader of tables that pyarrow reads."""
 
-    def batches(self, data: io.BytesIO | str) -> Iterator[pa.RecordBatch]:
+    def batches(self, data: bytes | str) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a file, given by its path or its bytes, some at a time."""
         raise NotImplementedError
 
@@ -34,10 +34,10 @@ class Table(Reader):
                 names = batch.schema.names
                 if twice := next((name for name in names if names.count(name) > 1), ""):
                     raise TaskError(f"{file.name}: two columns are named {twice!r}. Rename one of them.")
-                for row in plain_maps(batch).to_pylist():
+                for row in batch.to_pylist(maps_as_pydicts="strict"):
                     number += 1
                     yield f"{file.name}, row {number}", row
-        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise TaskError(
                 f"{file.name} is no {self.name} file that can be read ({reason}). Fetch or save it again."
@@ -45,17 +45,12 @@ class Table(Reader):
         if not number:
             raise TaskError(f"{file.name} holds no rows.")
 
-    def readable(self, file: DataFile) -> io.BytesIO | str:
+    def readable(self, file: DataFile) -> bytes | str:
         """Return a file's path; of a packed one its unpacked bytes, for tables are read from their end."""
         if not file.packing:
             return str(file.path)
         with opened(file) as data:
-            return io.BytesIO(data.read())
-
-
-def plain_maps(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch of rows as it is: a place for what pyarrow has and JSON has not."""
-    return batch
+            return data.read()
 
 
 class Parquet(Table):
@@ -64,12 +59,12 @@ class Parquet(Table):
     name = "parquet"
     endings = (".parquet", ".pq")
 
-    def batches(self, data: io.BytesIO | str) -> Iterator[pa.RecordBatch]:
+    def batches(self, data: bytes | str) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a Parquet file, 1000 at a time."""
         import pyarrow.parquet
 
         names = [*(self.columns.values() if isinstance(self.columns, dict) else self.columns or ())] or None
-        with pyarrow.parquet.ParquetFile(data) as file:
+        with pyarrow.parquet.ParquetFile(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
             known = set(file.schema_arrow.names)
             kept = names if names and known.issuperset(names) else None  # else the error names the nearest column
             yield from file.iter_batches(batch_size=AT_A_TIME, columns=kept)
@@ -81,12 +76,12 @@ class Arrow(Table):
     name = "arrow"
     endings = (".arrow", ".feather", ".ipc")
 
-    def batches(self, data: io.BytesIO | str) -> Iterator[pa.RecordBatch]:
+    def batches(self, data: bytes | str) -> Iterator[pa.RecordBatch]:
         """Yield the rows of an Arrow file, an Arrow stream or a Feather file."""
         import pyarrow as pa
         import pyarrow.feather
 
-        with pa.OSFile(data) if isinstance(data, str) else pa.PythonFile(data) as file:
+        with pa.OSFile(data) if isinstance(data, str) else pa.BufferReader(data) as file:
             start = file.read(6)
             file.seek(0)
             if start.startswith(b"FEA1"):

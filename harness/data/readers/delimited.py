@@ -22,7 +22,7 @@ from harness.data.readers.text import TextReader
 from harness.errors import TaskError, counted
 
 if TYPE_CHECKING:
-    from _csv import _reader
+    from _csv import Reader as CsvReader
 
 DELIMITERS = {",": '","', ";": '";"', "\t": "tab", "|": '"|"'}  # with how a YAML writes it
 LOOKED_AT = 2000  # lines, to find out which dialect fits a file
@@ -42,7 +42,7 @@ class Dialect:
     skips_blanks: bool = False
 
 
-def csv_reader(lines: Iterator[str], dialect: Dialect) -> _reader:
+def csv_reader(lines: Iterator[str], dialect: Dialect) -> CsvReader:
     """Return the standard library's reader of lines in a dialect."""
     return csv.reader(
         lines,
