@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data.readers import read
@@ -159,6 +159,7 @@ def test_what_pyarrow_writes_is_read_back(
 EXCEL_CELLS = TEXTS.filter(lambda text: text[0] not in "=#") | st.integers(-(2**53), 2**53) | st.booleans()
 
 
+@settings(max_examples=30)  # a workbook takes a hundredth of a second to write
 @given(st.lists(st.lists(EXCEL_CELLS, min_size=2, max_size=2), min_size=1, max_size=5))
 def test_what_openpyxl_writes_is_read_back(tmp_path_factory: pytest.TempPathFactory, table: list[list[object]]) -> None:
     path = workbook(tmp_path_factory.mktemp("excel") / "d.xlsx", s=[["a", "b"], *table])

@@ -63,7 +63,7 @@ def require(place: str, document: Mapping[str, Value], columns: Any) -> None:
     """Raise TaskError, with the row's place and the nearest name, where a row lacks one of the `columns`."""
     for column in columns:
         if column not in document:
-            raise TaskError(f"{place}: {unknown('column', column, document)}")
+            raise TaskError(f"{place}: {unknown('column', column, map(cut, document))}")
 
 
 def column_names(cells: Sequence[object], place: str) -> list[str]:
@@ -73,7 +73,7 @@ def column_names(cells: Sequence[object], place: str) -> list[str]:
     for position, name in enumerate(names):
         if (first := names.index(name)) != position:
             raise TaskError(
-                f"{place}: columns {first + 1} and {position + 1} are both named {name!r}. Rename one of them."
+                f"{place}: columns {first + 1} and {position + 1} are both named {cut(name)!r}. Rename one of them."
             )
     return names
 
@@ -85,12 +85,14 @@ def plain(place: str, column: str, value: Value) -> Value:
         return value
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
-            raise TaskError(f"{place}: {column!r} holds half of a character (a lone surrogate): {cut(repr(value))}.")
+            raise TaskError(
+                f"{place}: {cut(column)!r} holds half of a character (a lone surrogate): {cut(repr(value))}."
+            )
         return value
     if isinstance(value, int):
         if not -LARGEST_INT <= value < LARGEST_INT:
             raise TaskError(
-                f"{place}: {column!r} holds an integer of more than 64 bits. Write it as a text, in quotes."
+                f"{place}: {cut(column)!r} holds an integer of more than 64 bits. Write it as a text, in quotes."
             )
         return value
     if isinstance(value, dict):
@@ -104,7 +106,7 @@ def plain(place: str, column: str, value: Value) -> Value:
     if isinstance(value, datetime.timedelta | uuid.UUID):
         return str(value)
     raise TaskError(
-        f"{place}: {column!r} holds {type(value).__name__}, and a task needs text and numbers. "
+        f"{place}: {cut(column)!r} holds {type(value).__name__}, and a task needs text and numbers. "
         "List the columns to read: columns: [text, label]."
     )
 

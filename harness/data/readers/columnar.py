@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from harness.data.readers.base import Reader, Row
+from harness.data.readers.base import Reader, Row, cut
 from harness.data.readers.opening import DataFile, opened
 from harness.errors import TaskError
 
@@ -31,14 +31,15 @@ class Table(Reader):
         try:
             number = 0
             for batch in self.batches(self.readable(file)):
+                batch.validate(full=True)  # offsets of a damaged file would end the process
                 names = batch.schema.names
                 if twice := next((name for name in names if names.count(name) > 1), ""):
-                    raise TaskError(f"{file.name}: two columns are named {twice!r}. Rename one of them.")
+                    raise TaskError(f"{file.name}: two columns are named {cut(twice)!r}. Rename one of them.")
                 for row in batch.to_pylist(maps_as_pydicts="strict"):
                     number += 1
                     yield f"{file.name}, row {number}", row
         except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = cut(str(error).strip().partition("\n")[0])
             raise TaskError(
                 f"{file.name} is no {self.name} file that can be read ({reason}). Fetch or save it again."
             ) from error

@@ -133,7 +133,7 @@ class Csv(TextReader):
         if checked.misfits:
             raise self.misfit(file, names, checked)
         if not checked.rows:
-            raise TaskError(f"{file.name} holds a header ({', '.join(names[:MOST_NAMED])}) and no rows.")
+            raise TaskError(f"{file.name} holds a header ({cut(', '.join(names[:MOST_NAMED]))}) and no rows.")
         self.check_tall(file, dialect, checked)
 
     def dialect(self) -> Dialect:
@@ -183,7 +183,7 @@ class Csv(TextReader):
         for delimiter, written in DELIMITERS.items():
             if delimiter in cells[0] and self.fits(file, replace(self.dialect(), delimiter=delimiter)):
                 raise TaskError(
-                    f"{file.name}:1: one column named {cells[0]!r}: the delimiter is {delimiter!r}. "
+                    f"{file.name}:1: one column named {cut(cells[0])!r}: the delimiter is {delimiter!r}. "
                     f"Add delimiter: {written}."
                 )
 
@@ -242,7 +242,7 @@ class Csv(TextReader):
         kind = "the header" if self.names is None else "names:"
         return TaskError(
             f"{file.name}:{line}: the row has {counted(cells, 'cell')}, and {kind} names {counted(len(names), 'column')} "
-            f"({', '.join(names[:MOST_NAMED])}): {cut(text)!r}.{more} {self.remedy(file)}"
+            f"({cut(', '.join(names[:MOST_NAMED]))}): {cut(text)!r}.{more} {self.remedy(file)}"
         )
 
     def broken(self, file: DataFile, line: int, text: str, error: csv.Error) -> TaskError:

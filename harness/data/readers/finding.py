@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from harness.data.readers.base import Value
 from harness.data.readers.opening import PACKINGS, DataFile
-from harness.data.sources.base import matching
+from harness.data.sources.base import matching, pattern_root
 from harness.data.yaml_limits import compose_yaml
 from harness.errors import TaskError, unknown
 
@@ -45,6 +45,12 @@ def split_of(name: str) -> str:
     return ""
 
 
+def called(path: Path) -> str:
+    """Return how messages call a file or folder: its name, and of a snapshot of the Hub that of its repository."""
+    repository = path.parent.parent.name
+    return "/".join(repository.split("--")[1:]) if path.parent.name == "snapshots" and "--" in repository else path.name
+
+
 def find(path: Path, endings: Iterable[str], files: Patterns | None, config: str) -> dict[str, list[DataFile]]:
     """Return {split: its files} of a file, a folder or a pattern; the split is "" where nothing divides the files.
 
@@ -57,7 +63,7 @@ def find(path: Path, endings: Iterable[str], files: Patterns | None, config: str
                 f"{path.name} is no folder, and `{'files' if files else 'config'}` says which files of a folder are read."
             )
         if not path.exists():
-            return divided([DataFile(match, match.name) for match in matching(path) if match.is_file()], path.name)
+            return divided(of_pattern(path))
         return {"": [DataFile(path, path.name)]}
     known = tuple(endings)
     inside = {
@@ -73,7 +79,13 @@ def find(path: Path, endings: Iterable[str], files: Patterns | None, config: str
         by_split = {split: picked(path, inside, patterns) for split, patterns in as_splits(files).items()}
         return published(by_split)
     data = [DataFile(file, name) for name, file in inside.items() if is_data(name, known)]
-    return divided(data, path.name)
+    if not data:
+        others = ", ".join(list(inside)[:5]) or "nothing"
+        raise TaskError(
+            f"{called(path)} holds no data files, but {others}. Data ends in {', '.join(sorted(known))}, or say which "
+            'files are read, such as files: "data/*.log" with reader: text.'
+        )
+    return divided(data)
 
 
 def is_data(name: str, endings: tuple[str, ...]) -> bool:
@@ -84,11 +96,18 @@ def is_data(name: str, endings: tuple[str, ...]) -> bool:
     return base.endswith(endings) and base not in NO_DATA
 
 
-def divided(files: list[DataFile], where: str) -> dict[str, list[DataFile]]:
-    """Return files by the splits that their names say, where these are train and one to test on; else all of them
-    under "". Raises TaskError where there are none."""
+def of_pattern(path: Path) -> list[DataFile]:
+    """Return the files that a pattern of paths stands for. Raises TaskError where there are none."""
+    root = pattern_root(path)
+    files = [DataFile(match, match.relative_to(root).as_posix()) for match in matching(path) if match.is_file()]
     if not files:
-        raise TaskError(f"{where} holds no data files.")
+        raise TaskError(f"{path.name} stands for no file.")
+    return files
+
+
+def divided(files: list[DataFile]) -> dict[str, list[DataFile]]:
+    """Return files by the splits that their names say, where these are train and one to test on; else all of them
+    under ""."""
     by_split: dict[str, list[DataFile]] = {}
     for file in files:
         by_split.setdefault(split_of(file.name), []).append(file)
@@ -126,7 +145,7 @@ def picked(path: Path, inside: Mapping[str, Path], patterns: list[str]) -> list[
         rules = (wanted, wanted.replace("**/", ""))  # ** also stands for no folder
         names = [name for name in inside if any(fnmatch.fnmatchcase(name, rule) for rule in rules)]
         if not names:
-            raise TaskError(unknown(f"file in {path.name}", pattern, inside))
+            raise TaskError(unknown(f"file in {called(path)}", pattern, inside))
         found |= {name: DataFile(inside[name], name) for name in names}
     return list(found.values())
 
@@ -151,7 +170,9 @@ def configured(path: Path, config: str) -> Patterns | None:
         name = next(iter(configs)) if len(configs) == 1 else defaults[0]
         if name not in configs:
             listed = ", ".join(configs)
-            raise TaskError(f"{path.name} has several configs: {listed}. Say which one: config: {next(iter(configs))}.")
+            raise TaskError(
+                f"{called(path)} has several configs: {listed}. Say which one: config: {next(iter(configs))}."
+            )
         chosen = configs[name]
     data = chosen["data_files"]
     folder = f"{str(chosen['data_dir']).strip('/')}/" if chosen.get("data_dir") else ""
@@ -161,7 +182,7 @@ def configured(path: Path, config: str) -> Patterns | None:
         splits = as_splits(data)
         patterns = {split: [f"{folder}{pattern}" for pattern in given] for split, given in splits.items()}
     except TypeError:
-        raise TaskError(f"{path.name}/README.md: data_files of {config or 'its configs'} name no files.") from None
+        raise TaskError(f"{called(path)}/README.md: data_files of {config or 'its configs'} name no files.") from None
     return patterns if patterns.keys() != {"train"} else patterns["train"]
 
 

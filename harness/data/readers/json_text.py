@@ -32,7 +32,7 @@ def without_repeats(pairs: list[tuple[str, Value]]) -> Document:
     if len(document) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        raise ValueError(f"the key {cut(twice)!r} stands twice in one object")
     return document
 
 
@@ -161,7 +161,7 @@ class Json(TextReader):
         if value and all(isinstance(inner, dict) for inner in value.values()):
             hint = " Where each entry is a row, add orient: index; where each is a column, orient: columns."
         raise TaskError(
-            f"{file.name} holds one object with the keys {', '.join(map(repr, list(value)[:8]))}, and no list of "
+            f"{file.name} holds one object with the keys {cut(', '.join(map(repr, list(value)[:8])))}, and no list of "
             f"objects.{hint}"
         )
 
@@ -176,14 +176,14 @@ class Json(TextReader):
         for name, column in value.items():
             if not isinstance(column, dict | list):
                 raise TaskError(
-                    f"{file.name}: the column {name!r} is {named(column)}, and must be a list or an object."
+                    f"{file.name}: the column {cut(name)!r} is {named(column)}, and must be a list or an object."
                 )
             columns[name] = column if isinstance(column, dict) else dict(enumerate(column))
         first = next(iter(columns.values()), {})
         for name, entries in columns.items():
             if entries.keys() != first.keys():
                 raise TaskError(
-                    f"{file.name}: the column {name!r} has {counted(len(entries), 'value')} and "
+                    f"{file.name}: the column {cut(name)!r} has {counted(len(entries), 'value')} and "
                     f"{next(iter(columns))!r} has {len(first)}, not for the same rows."
                 )
         return [{name: entries[row] for name, entries in columns.items()} for row in first]

@@ -12,6 +12,7 @@ import gzip
 import io
 import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -51,7 +52,10 @@ KINDS = {  # first bytes of files that are no text, with what to do
     b"version https://git-lfs": "a pointer of Git LFS: run `git lfs pull` where it comes from",
 }
 PACKINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
-DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+DAMAGED = (  # what the libraries raise for what is no such archive, or a damaged one
+    OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error,
+    IndexError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def unpacked(file: DataFile) -> IO[bytes]:
         return file.path.open("rb")
     plain: Callable[[], IO[bytes]]
     if packing == ".zip":
-        return cast("IO[bytes]", io.BufferedReader(Counted(zipfile.ZipFile(file.path).open(member_of(file)), file)))
+        name = member_of(file)
+        return cast("IO[bytes]", io.BufferedReader(Counted(zipfile.ZipFile(file.path).open(name), file)))
     if packing == ".zst":
         import pyarrow as pa
 
@@ -146,7 +151,7 @@ def member_of(file: DataFile) -> str:
     try:
         with zipfile.ZipFile(file.path) as box:
             names = [info.filename for info in box.infolist() if not info.is_dir()]
-    except DAMAGED as error:
+    except (*DAMAGED, ValueError) as error:
         raise TaskError(f"{file.name} is no zip file that can be read: {error}. Fetch or save it again.") from error
     names = [name for name in names if not name.startswith("__MACOSX/") and not Path(name).name.startswith(".")]
     if len(names) != 1:
