@@ -49,16 +49,14 @@ def test_a_mark_decides(tmp_path: Path, encoding: str) -> None:
 def test_the_encoding_that_fits_is_offered_and_works(tmp_path: Path, text: str, encoding: str, offered: str) -> None:
     content = f"text,label\nplain,a\n{text},a\n".encode(encoding)
     said = message(tmp_path, content)
-    assert (
-        f"d.csv:3: it is not UTF-8 (byte 0x{text.encode(encoding)[next(i for i, b in enumerate(text.encode(encoding)) if b > 127)]:02x})"
-        in said
-    )
+    byte = next(byte for byte in text.encode(encoding) if byte > 127)
+    assert f"d.csv:3: it is not UTF-8 (byte 0x{byte:02x})" in said
     assert f"add encoding: {offered}" in said
     assert rows(tmp_path, content, encoding=offered)[1] == {"text": text, "label": "a"}
 
 
 def test_one_line_in_another_encoding(tmp_path: Path) -> None:
-    content = "text,label\n".encode() + "schön,a\n".encode() * 3 + "Grüße,b\n".encode("latin-1")
+    content = b"text,label\n" + "schön,a\n".encode() * 3 + "Grüße,b\n".encode("latin-1")
     said = message(tmp_path, content)
     assert "d.csv:5: it is not UTF-8 (byte 0xfc), though 3 lines with other than ASCII are: correct this line" in said
     assert rows(tmp_path, content, encoding_errors="replace")[3] == {"text": "Gr��e", "label": "b"}

@@ -100,12 +100,19 @@ def attack(folder: Path, seed: int, times: int) -> None:
         assert len(list(read(write(folder / name, content), "auto", {}))) >= 20
         for _ in range(times):
             wrong = damaged(content, chance)
-            try:
-                list(read(write(folder / name, wrong), "auto", {}))
-            except TaskError as error:
-                assert name in str(error)
-                assert str(error).count("\n") == 0
-                assert len(str(error)) < 1200
+            said = refusal(write(folder / name, wrong))
+            assert not said or name in said
+            assert "\n" not in said
+            assert len(said) < 1200
+
+
+def refusal(path: Path) -> str:
+    """Return the message with which a file is refused, "" where it is read."""
+    try:
+        list(read(path, "auto", {}))
+    except TaskError as error:
+        return str(error)
+    return ""
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -134,7 +141,5 @@ def test_no_stray_quote_swallows_rows(tmp_path: Path) -> None:
                 [f'"{text},{label}', f'{text}",{label}', f'{text} 6" tall,{label}', f'{text},"{label}']
             )
         path = write(tmp_path / "d.csv", "\n".join(wrong).encode())
-        try:
-            assert len(list(read(path, "auto", {}))) == 60, wrong
-        except TaskError as error:
-            assert "quote" in str(error) or "cell" in str(error)
+        said = refusal(path)
+        assert "quote" in said or "cell" in said or len(list(read(path, "auto", {}))) == 60, wrong

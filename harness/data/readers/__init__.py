@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.data.readers.base import Document, Reader, Row, Value, as_text, require
-from harness.data.readers.finding import Patterns, find
+from harness.data.readers.base import Document, Reader, Value, as_text, require
+from harness.data.readers.finding import find
 from harness.data.readers.folders import Folders
 from harness.data.readers.opening import DataFile
 from harness.data.readers.orange import Orange
@@ -164,7 +164,7 @@ def mistakes(name: str, reader: type[Reader], error: ValidationError) -> Iterato
             yield unknown(f"option of reader {name}", key, [*reader.model_fields, *OF_FOLDERS])
         else:
             why = one["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            yield f"{key}: got {one['input']!r}; {'it must be ' if why != one['msg'] and 'must' not in why else ''}{why}."
+            yield f"{key}: got {one['input']!r}; {'' if why.startswith('it must') else 'it must be '}{why}."
 
 
 def read_folders(path: Path) -> Iterator[Document]:

@@ -57,7 +57,7 @@ def csv_reader(lines: Iterator[str], dialect: Dialect) -> CsvReader:
 
 @dataclass
 class Checked:
-    """What is known of a file's rows while they are read: those that do not fit the header, and those of several lines."""
+    """What is known of a file's rows while they are read: which do not fit the header, and which have several lines."""
 
     width: int
     misfits: list[tuple[int, int, str]] = field(default_factory=list)  # (line, cells, text)
@@ -79,8 +79,10 @@ class Checked:
 
 
 class Csv(TextReader):
-    """CSV: a document for each row, every cell a text. The first line that is not blank names the columns; every row has
-    as many cells. Blank lines are passed over."""
+    """CSV: a document for each row, every cell a text.
+
+    The first line that is not blank names the columns, and every row has as many cells. Blank lines are passed over.
+    """
 
     name = "csv"
     endings = (".csv",)
@@ -241,8 +243,9 @@ class Csv(TextReader):
             more = f" {number} of {checked.rows} rows do not fit (also line{'s' if number > 2 else ''} {others}{dots})."
         kind = "the header" if self.names is None else "names:"
         return TaskError(
-            f"{file.name}:{line}: the row has {counted(cells, 'cell')}, and {kind} names {counted(len(names), 'column')} "
-            f"({cut(', '.join(names[:MOST_NAMED]))}): {cut(text)!r}.{more} {self.remedy(file)}"
+            f"{file.name}:{line}: the row has {counted(cells, 'cell')}, and {kind} names "
+            f"{counted(len(names), 'column')} ({cut(', '.join(names[:MOST_NAMED]))}): {cut(text)!r}.{more} "
+            f"{self.remedy(file)}"
         )
 
     def broken(self, file: DataFile, line: int, text: str, error: csv.Error) -> TaskError:
@@ -271,11 +274,13 @@ class Csv(TextReader):
             split = list(csv_reader(iter(raw), plain))
             if any(len(cells) != checked.width for cells in split):
                 continue
-            if len(raw) > MOST_LINES or any(all(cells[place] in known for cells in split) for place, known in classes):
+            has_class = any(all(cells[place] in known for cells in split) for place, known in classes)
+            if has_class or len(raw) > MOST_LINES:
                 raise TaskError(
-                    f"{file.name}:{line}: a quote is opened in this row and closed {len(raw) - 1} lines later, and each "
-                    f"of these lines looks like a row of its own: {cut(raw[0])!r}. If it is a stray quote, double it in a "
-                    f"quoted cell, or add quoting: none; if the cell is meant to hold {len(raw)} lines, add multiline: true."
+                    f"{file.name}:{line}: a quote is opened in this row and closed {len(raw) - 1} lines later, and "
+                    f"each of these lines looks like a row of its own: {cut(raw[0])!r}. If it is a stray quote, "
+                    f"double it in a quoted cell, or add quoting: none; if the cell is meant to hold {len(raw)} lines, "
+                    "add multiline: true."
                 )
 
 

@@ -60,7 +60,7 @@ def find(path: Path, endings: Iterable[str], files: Patterns | None, config: str
     if not path.is_dir():
         if files or config:
             raise TaskError(
-                f"{path.name} is no folder, and `{'files' if files else 'config'}` says which files of a folder are read."
+                f"{path.name} is no folder, and `{'files' if files else 'config'}` says which files of a folder to read."
             )
         if not path.exists():
             return divided(of_pattern(path))

@@ -64,8 +64,8 @@ class JsonLines(TextReader):
                 row = parsed(line)
             except ValueError as error:
                 raise TaskError(
-                    f"{file.name}:{number}: the line is no JSON ({said(error)}): {cut(line)!r}. Correct it or delete it."
-                    + self.other_format(line)
+                    f"{file.name}:{number}: the line is no JSON ({said(error)}): {cut(line)!r}. Correct it or delete "
+                    "it." + self.other_format(line)
                 ) from error
             if not isinstance(row, dict):
                 raise TaskError(
@@ -153,7 +153,8 @@ class Json(TextReader):
         if lists:
             sizes = ", ".join(f"{key} ({counted(len(rows), 'row')})" for key, rows in lists.items())
             raise TaskError(
-                f"{file.name} holds several lists: {sizes}. Say which one is meant, such as records: {next(iter(lists))}."
+                f"{file.name} holds several lists: {sizes}. Say which one is meant, such as "
+                f"records: {next(iter(lists))}."
             )
         if value and all(isinstance(inner, list) for inner in value.values()):
             return where, self.turned(file, value)

@@ -104,7 +104,6 @@ def unpacked(file: DataFile) -> IO[bytes]:
     packing = file.packing
     if not packing:
         return file.path.open("rb")
-    plain: Callable[[], IO[bytes]]
     if packing == ".zip":
         name = member_of(file)
         return cast("IO[bytes]", io.BufferedReader(Counted(zipfile.ZipFile(file.path).open(name), file)))
@@ -112,12 +111,8 @@ def unpacked(file: DataFile) -> IO[bytes]:
         import pyarrow as pa
 
         return cast("IO[bytes]", io.BufferedReader(Counted(pa.input_stream(str(file.path), compression="zstd"), file)))
-    plain = {
-        ".gz": lambda: cast("IO[bytes]", gzip.open(file.path)),
-        ".bz2": lambda: cast("IO[bytes]", bz2.open(file.path)),
-        ".xz": lambda: cast("IO[bytes]", lzma.open(file.path)),
-    }[packing]
-    return cast("IO[bytes]", io.BufferedReader(Counted(plain(), file)))
+    open_packed = cast("Callable[[Path], IO[bytes]]", {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[packing])
+    return cast("IO[bytes]", io.BufferedReader(Counted(open_packed(file.path), file)))
 
 
 class Counted(io.RawIOBase):
@@ -173,7 +168,7 @@ def codec(encoding: str) -> str:
 
 
 def lines(file: DataFile, encoding: str, errors: str) -> Iterator[str]:
-    """Yield the lines of a text file with their ends (\\n, \\r\\n or \\r). `encoding` "" stands for UTF-8, or what a byte
+    """Yield the lines of a text file with their ends, in whatever form. `encoding` "" stands for UTF-8, or what a byte
     order mark says; `errors` is "strict", "replace" or "ignore". Raises TaskError, with the line, for bytes that are no
     text in that encoding, and for null bytes."""
     chosen = codec(encoding) if encoding else ""

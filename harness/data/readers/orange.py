@@ -15,7 +15,7 @@ from harness.errors import TaskError
 
 
 class Orange(TextReader):
-    """Orange: a document for each row of a .tab file (lines of names, types and roles, then rows), every cell a text."""
+    """Orange: a document for each row of a .tab file (lines of names, types and roles, then rows); cells are texts."""
 
     name = "orange"
     endings = (".tab",)
