@@ -47,7 +47,7 @@ def test_a_byte_order_mark_and_blank_lines_are_fine(tmp_path: Path) -> None:
     [
         (
             '{"a": 1}\n\n{"a": \n{"a": 3}',
-            "d.jsonl:3: the line is no JSON (expecting value): '{\"a\":'. Correct it or delete it.",
+            "d.jsonl:3: the line is no JSON (expecting value at character 7): '{\"a\":'. Correct it or delete it.",
         ),
         ('{"a": 1}\n[1]', "d.jsonl:2: the line is a list, and must be an object: '[1]'."),
         ('[\n{"a": 1}]', "add reader: json"),
@@ -104,7 +104,7 @@ def test_rows_are_found(tmp_path: Path, value: object, options: dict[str, object
         ('{"a": [1], "b": [1, 2]}', {}, "the column 'b' has 2 values and 'a' has 1"),
         ("[1]", {}, "d.json, row 1: it is a number, and must be an object: '1'."),
         ('"text"', {}, "holds a text, and must hold a list of objects."),
-        ('[{"a": 1},\n{"a": 2\n]', {}, "d.json:3: it is no JSON (expecting ',' delimiter): ']'."),
+        ('[{"a": 1},\n{"a": 2\n]', {}, "d.json:3: it is no JSON (expecting ',' delimiter at character 1): ']'."),
         ("[]", {}, "d.json holds an empty list"),
         ("  ", {}, "d.json is empty."),
     ],

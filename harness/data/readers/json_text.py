@@ -38,7 +38,9 @@ def without_repeats(pairs: list[tuple[str, Value]]) -> Document:
 
 def said(error: ValueError) -> str:
     """Return why a text is no JSON, in the words of Python's parser, which begin in lower case here."""
-    why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    why = str(error)
+    if isinstance(error, json.JSONDecodeError):
+        why = f"{error.msg.removesuffix(' starting at').removesuffix(' at')} at character {error.colno}"
     return why[:1].lower() + why[1:]
 
 
@@ -61,7 +63,7 @@ class JsonLines(TextReader):
                 continue
             found = True
             try:
-                row = parsed(line)
+                row = parsed(line.strip())
             except ValueError as error:
                 raise TaskError(
                     f"{file.name}:{number}: the line is no JSON ({said(error)}): {cut(line)!r}. Correct it or delete "
