@@ -47,7 +47,7 @@ def test_a_byte_order_mark_and_blank_lines_are_fine(tmp_path: Path) -> None:
     [
         (
             '{"a": 1}\n\n{"a": \n{"a": 3}',
-            "d.jsonl:3: the line is no JSON (expecting value at character 7): '{\"a\":'. Correct it or delete it.",
+            "d.jsonl:3: the line is no JSON (expecting value at character 6): '{\"a\":'. Correct it or delete it.",
         ),
         ('{"a": 1}\n[1]', "d.jsonl:2: the line is a list, and must be an object: '[1]'."),
         ('[\n{"a": 1}]', "add reader: json"),

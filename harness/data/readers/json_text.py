@@ -92,8 +92,8 @@ class Json(TextReader):
     endings = (".json",)
 
     records: str = Field(default="", description="the key of the list of rows, such as data, or data.train")
-    orient: Literal["", "columns", "index"] = Field(
-        default="",
+    orient: Literal["columns", "index"] | None = Field(
+        default=None,
         description="columns: the file is {column: {row: value}} or {column: [values]}; index: {row: {column: value}}",
     )
 
