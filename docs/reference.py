@@ -246,7 +246,8 @@ def readers() -> Iterator[str]:
 
 def reader_option(key: str, field: pydantic.fields.FieldInfo) -> list[str]:
     """An option of a reader: name, what is allowed, default, meaning."""
-    return [f"`{key}`", type_text(field.annotation), f"`{value_text(field.default)}`", field.description or ""]
+    default = "tab" if field.default == "\t" else value_text(field.default)
+    return [f"`{key}`", type_text(field.annotation), f"`{default}`", field.description or ""]
 
 
 def commands() -> str:
