@@ -101,9 +101,9 @@ class Catalog:
         name."""
         path = self.tasks.get(name) or lm_eval_tasks().get(name)
         if path is None and (other := next((task for task, file in self.tasks.items() if file.stem == name), "")):
+            file = f"{self.tasks[other].parent.name}/{self.tasks[other].name}"
             raise UserError(
-                f"unknown task {name!r}: {self.tasks[other].parent.name}/{self.tasks[other].name} calls itself {other!r}. "
-                f"Name {other!r}, or write task: {name} in it."
+                f"unknown task {name!r}: {file} calls itself {other!r}. Name {other!r}, or write task: {name} in it."
             )
         if path is None:
             raise UserError(

@@ -59,9 +59,8 @@ def find(path: Path, endings: Iterable[str], files: Patterns | None, config: str
     """
     if not path.is_dir():
         if files or config:
-            raise TaskError(
-                f"{path.name} is no folder, and `{'files' if files else 'config'}` says which files of a folder to read."
-            )
+            option = "files" if files else "config"
+            raise TaskError(f"{path.name} is no folder, and `{option}` says which files of a folder to read.")
         if not path.exists():
             return divided(of_pattern(path))
         return {"": [DataFile(path, path.name)]}
