@@ -265,6 +265,8 @@ def data_files(path: Path, base: Path) -> list[Path]:
         name = text.removeprefix("file:")
         if not name or "\n" in name or "{{" in name:
             continue
+        if text == name and len(name) == 1 and not name.isalnum():
+            continue  # a delimiter "/" is no folder to look through
         try:
             place = base / Path(name).expanduser()
             if any(mark in name for mark in "*?["):

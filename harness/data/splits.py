@@ -50,6 +50,7 @@ def documents(
     shown: int = 0,
     sha256: str = "",
     base: str = "",
+    metadata: Sequence[str] = HARMLESS,
     **options: object,
 ) -> DatasetDict:
     """Make a `datasets.DatasetDict` with the splits train, validation and test from raw documents.
@@ -65,11 +66,12 @@ def documents(
 
     label: the class column; with `balanced`, test and validation hold equally many of each class. rename: class names
     to use instead of the raw ones. sha256: digest of the archive that a source comes in. base: the folder that `file:`
-    sources are relative to. Other options go to the reader.
+    sources are relative to. metadata: names of what the YAML says of itself, which lm-eval passes along. Other options
+    go to the reader.
 
     Raises TaskError for an unknown reader or column, or too few documents.
     """
-    options = {key: value for key, value in options.items() if key not in HARMLESS}
+    options = {key: value for key, value in options.items() if key not in {*HARMLESS, *metadata}}
     by_split = source if isinstance(source, dict) else {"": source}
     paths: dict[str, list[Path]] = {split: [] for split in by_split}
     fingerprints = []

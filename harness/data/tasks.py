@@ -81,6 +81,7 @@ def load_task(path: Path) -> Task:
             options["data_files"] = absolute(options["data_files"], path.parent)
         if config.get("custom_dataset") in task_functions.PUBLIC.values():
             options["base"] = str(path.parent)
+            options["metadata"] = list(config.get("metadata") or ())
         config["dataset_kwargs"] = options or None
         return cast(Task, HeardTask(config=config))
     except TaskError as error:

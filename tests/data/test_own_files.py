@@ -87,6 +87,28 @@ def test_templates_reach_into_chats(own: Path) -> None:
         assert document == rows[place]
 
 
+def test_values_of_several_types_and_missing_keys_are_kept(own: Path) -> None:
+    odd: list[object] = [1, "one", [1], {"a": 1}, {"b": "x"}, None, True, 1.5]
+    rows: list[dict[str, object]] = [
+        {"text": text, "label": "ab"[place % 2], "odd": odd[place % 8]} for place, text in enumerate(TEXTS)
+    ]
+    for place in range(0, 36, 3):
+        rows[place]["late"] = place
+    path = bring(own, "d.jsonl", "\n".join(map(json.dumps, rows)), question="{{text}} {{odd}}?")
+    for _ in range(2):  # made, and then from the cache
+        task = tasks.load_task(path)
+        documents = [*task.training_docs(), *task.validation_docs(), *task.eval_docs]
+        assert len(documents) == 36
+        by_text = {document["text"]: document for document in documents}
+        assert [by_text[row["text"]] for row in rows] == [{"late": None, **row} for row in rows]
+
+
+def test_what_a_task_says_of_itself_is_no_option_of_the_reader(own: Path) -> None:
+    path = bring(own, "d.csv", csv_of([text.replace(",", "") for text in TEXTS]))
+    path.write_text(f"{path.read_text()}metadata: {{version: 1.0, author: me}}\n")
+    assert len([*tasks.load_task(path).eval_docs]) == 12
+
+
 def test_unquoted_commas(own: Path) -> None:
     said = refused(own, "d.csv", csv_of(TEXTS))
     assert "task 'own'" in said

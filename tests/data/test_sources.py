@@ -604,6 +604,25 @@ def test_a_data_set_and_a_model_of_one_name_stay_apart(server: Server) -> None:
     assert [file.name for file in data.iterdir()] == ["train.csv"]
 
 
+def test_a_data_set_of_the_hub_becomes_splits(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.data.splits import documents
+
+    readme = b"---\nconfigs:\n- config_name: small\n  data_files:\n  - {split: train, path: part/*.csv}\n"
+    readme += b"  - {split: test, path: held.jsonl}\n---\n# Colours\n"
+    table = "text,label\n" + "".join(f"word{number} of train,{number % 2}\n" for number in range(30))
+    held = "\n".join(json.dumps({"text": f"held{number}", "label": number % 2}) for number in range(8))
+    files = {"README.md": readme, "part/0.csv": table.encode(), "held.jsonl": held.encode(), "unused.csv": b"a\n1\n"}
+    server.add_repository("org/colours", files, kind="datasets")
+    made = documents("hf:org/colours", label="label", test=8, validation=4)
+    assert {split: len(part) for split, part in made.items()} == {"train": 26, "validation": 4, "test": 8}
+    assert all(text.startswith("held") for text in made["test"]["text"])
+    server.stop()
+    monkeypatch.setenv("TUNEBENCH_OFFLINE", "1")
+    assert list(documents("hf:org/colours", label="label", test=8, validation=4)["test"]) == list(made["test"])
+    with pytest.raises(UserError, match="name a copy on this machine"):
+        documents("hf:org/nowhere")
+
+
 def test_truncated_repository_heals(server: Server) -> None:
     server.add_repository("org/tiny", REPOSITORY)
     source = parse(f"hf:org/tiny@{COMMIT}")
@@ -614,7 +633,7 @@ def test_truncated_repository_heals(server: Server) -> None:
 
 
 def test_absent_repository_and_unreachable_hub(server: Server) -> None:
-    with pytest.raises(SourceError, match="no such repository") as caught:
+    with pytest.raises(SourceError, match="no such model repository") as caught:
         fetch(parse("hf:org/nowhere"))
     assert not isinstance(caught.value, OfflineError)
     server.pages["/api/models/org/tiny/revision/v2"] = (b"", {})

@@ -84,7 +84,7 @@ class SourceKind(ABC):
         to do."""
         return OfflineError(
             f"{source} is not in the cache at {self.entry(source)}, and the network cannot be reached ({why}). "
-            "Run `tunebench fetch SUITE` while online."
+            "Run `tunebench fetch SUITE` while online, or name a copy on this machine: file:PATH."
         )
 
 

@@ -108,7 +108,8 @@ class HubRepository(SourceKind):
             reasons = {
                 errors.RevisionNotFoundError: "the repository has no such revision",
                 errors.GatedRepoError: "it is gated: accept its terms, then run `hf auth login`",
-                errors.RepositoryNotFoundError: "no such repository, or a private one (then run `hf auth login`)",
+                errors.RepositoryNotFoundError: f"no such {'data set' if source.is_data else 'model'} repository, or a "
+                "private one (then run `hf auth login`)",
             }
             why = next((why for kind, why in reasons.items() if isinstance(error, kind)), str(error).splitlines()[0])
             raise SourceError(f"cannot fetch {source}: {why}. Check the name and the revision.") from error
