@@ -15,7 +15,7 @@ from harness.data.readers.finding import split_of
 from harness.errors import TaskError
 
 
-def fill(folder: Path, *names: str, **contents: str) -> Path:
+def fill(folder: Path, *names: str) -> Path:
     """Make a folder with CSV files, each with one row: its own name."""
     for name in names:
         path = folder / name
@@ -114,6 +114,28 @@ def test_what_the_folder_does_not_have(tmp_path: Path, options: dict[str, object
     with pytest.raises(TaskError) as raised:
         found(tmp_path, **options)
     assert said in str(raised.value)
+
+
+def test_other_names_of_splits(tmp_path: Path) -> None:
+    fill(tmp_path, "a.csv", "b.csv", "c.csv")
+    head = "---\nconfigs:\n- config_name: default\n  data_files:\n"
+
+    def readme(*names: str) -> Path:
+        listed = "".join(f"  - {{split: {name}, path: {file}.csv}}\n" for name, file in zip(names, "abc", strict=False))
+        (tmp_path / "README.md").write_text(f"{head}{listed}---\n")
+        return tmp_path
+
+    assert found(readme("train", "dev")) == {"train": ["a.csv"], "test": ["b.csv"]}
+    assert found(readme("train_more", "train", "test")) == {"train": ["b.csv"], "test": ["c.csv"]}
+    assert found(readme("test")) == {"": ["a.csv"]}
+    with pytest.raises(TaskError, match="the splits 'train_a' and 'train_b' could both be train"):
+        found(readme("train_a", "train_b", "test"))
+
+
+def test_notes_beside_tables_are_no_data(tmp_path: Path) -> None:
+    fill(tmp_path, "a.csv", "LICENSE.txt")
+    assert found(tmp_path) == {"": ["a.csv"]}
+    assert found(fill(tmp_path / "texts", "a.txt", "b.txt")) == {"": ["nothing", "nothing"]}
 
 
 def test_a_folder_without_data(tmp_path: Path) -> None:

@@ -137,6 +137,11 @@ def test_sheets_that_cannot_be_read(tmp_path: Path, table: list[list[object]], s
     assert said in message(workbook(tmp_path / "d.xlsx", s=table))
 
 
+def test_a_formula_that_was_never_computed_is_no_empty_cell(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "d.xlsx", s=[["a", "b"], [1, "=1+1"]])
+    assert "d.xlsx: the formula in B2 was never computed." in message(path)
+
+
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
 CELLS = {
     "t": st.none() | TEXTS,

@@ -56,7 +56,13 @@ class Reader(BaseModel, ABC):
             if kept is not None:
                 require(place, row, kept.values())
                 document = {ours: row[theirs] for ours, theirs in kept.items()}
-            yield place, {name: plain(place, name, value) for name, value in document.items()}
+            yield (
+                place,
+                {
+                    name: value if isinstance(value, str) and value.isascii() else plain(place, name, value)
+                    for name, value in document.items()
+                },
+            )
 
 
 def require(place: str, document: Mapping[str, Value], columns: Any) -> None:
@@ -84,7 +90,7 @@ def plain(place: str, column: str, value: Value) -> Value:
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
+        if any("\ud800" <= sign <= "\udfff" for sign in value):
             raise TaskError(
                 f"{place}: {cut(column)!r} holds half of a character (a lone surrogate): {cut(repr(value))}."
             )

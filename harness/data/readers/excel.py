@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from harness.data.readers.base import Reader, Row, Value, column_names
-from harness.data.readers.opening import FREE_OF_RATIO, MOST_RATIO, DataFile, opened
+from harness.data.readers.opening import DAMAGED, FREE_OF_RATIO, MOST_RATIO, DataFile, opened
 from harness.errors import TaskError, unknown
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
 
+# A formula without a value: the workbook was written by a program, and no spreadsheet has computed it.
+NOT_COMPUTED = re.compile(rb'<c r="([A-Z]+[0-9]+)"[^>]*><f[^>]*(?:/>|>[^<]*</f>)(?:<v ?/>|<v></v>)?</c>')
 EXACT = 2**53  # up to here a workbook's numbers, which are all floats, are exact integers
 
 
@@ -39,6 +42,7 @@ class Excel(Reader):
             content = data.read()
         try:
             refuse_bomb(file, content)
+            refuse_formulas(file, content)
             with_sheets: CalamineWorkbook = self.workbook(content)
             sheet = self.chosen_sheet(file, with_sheets)
             names: list[str] = []
@@ -116,3 +120,18 @@ def refuse_bomb(file: DataFile, content: bytes) -> None:
         return  # an older format; or damaged, which the reader says
     if size > max(FREE_OF_RATIO, MOST_RATIO * len(content)):
         raise TaskError(f"{file.name} is refused: it would unpack to {size:,} bytes, over {MOST_RATIO} times its size.")
+
+
+def refuse_formulas(file: DataFile, content: bytes) -> None:
+    """Raise TaskError where a workbook has a formula that was never computed: its cell would be read as empty."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as box:
+            sheets = [name for name in box.namelist() if name.startswith("xl/worksheets/") and name.endswith(".xml")]
+            for name in sheets:
+                if cell := NOT_COMPUTED.search(box.read(name)):
+                    raise TaskError(
+                        f"{file.name}: the formula in {cell[1].decode()} was never computed. Open the workbook in a "
+                        "spreadsheet program and save it there."
+                    )
+    except (*DAMAGED, ValueError):
+        return  # which the reader says

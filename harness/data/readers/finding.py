@@ -30,6 +30,7 @@ NO_DATA = (
     "package.json",
     "croissant.json",
 )
+NOTES = (".txt", ".text")
 Patterns = str | list[str] | Mapping[str, str | list[str]]
 
 
@@ -78,6 +79,7 @@ def find(path: Path, endings: Iterable[str], files: Patterns | None, config: str
         by_split = {split: picked(path, inside, patterns) for split, patterns in as_splits(files).items()}
         return published(by_split)
     data = [DataFile(file, name) for name, file in inside.items() if is_data(name, known)]
+    data = [file for file in data if file.ending not in NOTES] or data  # a LICENSE.txt beside tables is no data
     if not data:
         others = ", ".join(list(inside)[:5]) or "nothing"
         raise TaskError(
@@ -116,18 +118,32 @@ def divided(files: list[DataFile]) -> dict[str, list[DataFile]]:
 
 
 def published(by_split: dict[str, list[DataFile]]) -> dict[str, list[DataFile]]:
-    """Return published splits in their order. Where there is no test split, validation is scored in its place, as
-    lm-eval's tasks do."""
+    """Return published splits in their order. A single one is divided as any file is. Where there is no test split,
+    validation is scored in its place, as lm-eval's tasks do."""
+    if len(by_split) == 1:
+        return {"": files for files in by_split.values()}
     if "test" not in by_split and "train" in by_split and "validation" in by_split:
         return {"train": by_split["train"], "test": by_split["validation"]}
     return by_split
 
 
 def as_splits(files: Patterns) -> dict[str, list[str]]:
-    """Return {split: patterns}; patterns without a split are those of "", and other names of splits get ours."""
-    if isinstance(files, Mapping):
-        return {split_of(split) or split: as_list(patterns) for split, patterns in files.items()}
-    return {"": as_list(files)}
+    """Return {split: patterns}; patterns without a split are those of "". Other names of splits get ours ("dev" is
+    validation) where ours are not there. Raises TaskError where two names could be the same split."""
+    if not isinstance(files, Mapping):
+        return {"": as_list(files)}
+    names = {split: split if split in WORDS else split_of(split) or split for split in files}
+    chosen: dict[str, str] = {}  # our name -> the name that is given
+    for given, ours in names.items():
+        other = chosen.get(ours)
+        if other is None or given == ours:
+            chosen[ours] = given
+        elif other != ours:
+            raise TaskError(
+                f"the splits {other!r} and {given!r} could both be {ours}. Say which files are read, such as "
+                f"files: {{{ours}: {as_list(files[other])[0]!r}}}."
+            )
+    return {ours: as_list(files[given]) for ours, given in chosen.items()}
 
 
 def as_list(patterns: str | list[str]) -> list[str]:
@@ -182,7 +198,7 @@ def configured(path: Path, config: str) -> Patterns | None:
         patterns = {split: [f"{folder}{pattern}" for pattern in given] for split, given in splits.items()}
     except TypeError:
         raise TaskError(f"{called(path)}/README.md: data_files of {config or 'its configs'} name no files.") from None
-    return patterns if patterns.keys() != {"train"} else patterns["train"]
+    return patterns
 
 
 def front_matter(readme: Path) -> dict[str, Value]:
