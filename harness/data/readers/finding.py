@@ -121,7 +121,7 @@ def published(by_split: dict[str, list[DataFile]]) -> dict[str, list[DataFile]]:
     """Return published splits in their order. A single one is divided as any file is. Where there is no test split,
     validation is scored in its place, as lm-eval's tasks do."""
     if len(by_split) == 1:
-        return {"": files for files in by_split.values()}
+        return {"": next(iter(by_split.values()))}
     if "test" not in by_split and "train" in by_split and "validation" in by_split:
         return {"train": by_split["train"], "test": by_split["validation"]}
     return by_split
