@@ -208,8 +208,46 @@ def reference() -> str:
             yield ""
             for kind in kinds.values():
                 yield from plug_in(kind, common)
+        yield from readers()
 
     return "\n".join(lines()).rstrip() + "\n"
+
+
+def readers() -> Iterator[str]:
+    """The formats of data files, each with its options."""
+    from harness.data.readers import all_readers
+    from harness.data.readers.text import TextReader
+
+    yield "## Readers of data files"
+    yield ""
+    yield "Options of a task's `dataset_kwargs`. [own-data.md](own-data.md#files-and-formats) explains them."
+    yield ""
+    shared = TextReader.model_fields
+    for kind in all_readers().values():
+        yield f"### `reader: {kind.name}`"
+        yield ""
+        yield inspect.cleandoc(kind.__doc__ or "")
+        yield ""
+        if kind.endings:
+            yield f"Files: {', '.join(f'`{ending}`' for ending in kind.endings)}"
+            yield ""
+        also = [key for key in shared if key in kind.model_fields]
+        own = {key: field for key, field in kind.model_fields.items() if key not in also}
+        if own:
+            yield from table(["option", "allowed", "default", "meaning"], map(reader_option, own, own.values()))
+            yield ""
+        yield f"{'Also' if own else 'Options:'} {', '.join(f'`{key}`' for key in also)}."
+        yield ""
+    yield "### Options of several readers"
+    yield ""
+    yield from table(["option", "allowed", "default", "meaning"], map(reader_option, shared, shared.values()))
+    yield ""
+
+
+def reader_option(key: str, field: pydantic.fields.FieldInfo) -> list[str]:
+    """An option of a reader: name, what is allowed, default, meaning."""
+    default = "tab" if field.default == "\t" else value_text(field.default)
+    return [f"`{key}`", type_text(field.annotation), f"`{default}`", field.description or ""]
 
 
 def commands() -> str:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from harness.architecture import read_network
 from harness.data import sources
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
-from harness.data.task_code import content_of, definition_files, yaml_files
+from harness.data.task_code import content_of, definition_files, is_own, yaml_files
 from harness.data.yaml_limits import compose_yaml
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import digest
@@ -100,6 +100,11 @@ class Catalog:
         """Return the YAML of a task: the project's own if there is one, else lm-eval's. Raises UserError for an unknown
         name."""
         path = self.tasks.get(name) or lm_eval_tasks().get(name)
+        if path is None and (other := next((task for task, file in self.tasks.items() if file.stem == name), "")):
+            file = f"{self.tasks[other].parent.name}/{self.tasks[other].name}"
+            raise UserError(
+                f"unknown task {name!r}: {file} calls itself {other!r}. Name {other!r}, or write task: {name} in it."
+            )
         if path is None:
             raise UserError(
                 unknown(
@@ -119,6 +124,35 @@ class Catalog:
     def task_facts_path(self, name: str) -> Path:
         """Return the file in the cache for a task's facts. It changes with all that defines the task (`definition`)."""
         return sources.cache_root() / "facts" / f"task-{definition(self.task_path(name))[:32]}.json"
+
+    def fetched_path(self, name: str) -> Path:
+        """Return the file in the cache that tells what a task's files were like when it was last fetched."""
+        return sources.cache_root() / "facts" / f"fetched-{digest(str(self.task_path(name).resolve()))[:32]}.json"
+
+    def keep_fetched(self, name: str) -> None:
+        """Keep what a task's files are like now that it is fetched, so that `changed_files` can name those that
+        change."""
+        write_json(self.fetched_path(name), stamps(self.task_path(name)))
+
+    def changed_files(self, name: str) -> list[str]:
+        """Return the names of a task's files that have changed since it was fetched; none where it never was."""
+        try:
+            before: dict[str, object] = json.loads(self.fetched_path(name).read_text())
+        except (OSError, ValueError):
+            return []
+        now = stamps(self.task_path(name))
+        return [Path(file).name for file in sorted({*before, *now}) if before.get(file) != now.get(file)]
+
+    def not_fetched(self, name: str) -> str:
+        """Return the name of a model or task that has no facts, with the files that have changed since it was fetched,
+        for messages."""
+        changed = self.changed_files(name) if name in self.tasks else []
+        what = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        return (
+            f"{name} ({what} {'has' if len(changed) == 1 else 'have'} changed since it was fetched)"
+            if changed
+            else name
+        )
 
     # --- lengths ---
 
@@ -165,12 +199,17 @@ def has_chat_template(folder: Path) -> bool:
 
 def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFacts | OverlapFacts) -> None:
     """Write facts to the file where the catalog looks for them, so that another process sees all of them or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     kept = asdict(replace(facts, network=None) if isinstance(facts, ModelFacts) else facts)
     kept.pop("network", None)
     kept.pop("chat", None)
-    temporary.write_text(json.dumps(kept))
+    write_json(path, kept)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write content as JSON, so that another process sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content))
     temporary.replace(path)
 
 
@@ -198,6 +237,18 @@ def definition(path: Path) -> str:
     return digest(parts)
 
 
+def stamps(path: Path) -> dict[str, object]:
+    """Return {file: what it is like} of the user's files that define the task of a YAML: a data file's size and time of
+    change, the digest of the others."""
+    found: dict[str, object] = {str(file): content_of(file) for file in definition_files(path) if not is_own(file)}
+    for file in yaml_files(path):
+        for place in data_files(file, path.parent):
+            for stamp in local_stamp(place):
+                if isinstance(stamp, list):
+                    found[stamp[0]] = stamp[1:]
+    return found
+
+
 def data_files(path: Path, base: Path) -> list[Path]:
     """Return the local files that a task's YAML names as its data: each text of `dataset_path` and `dataset_kwargs`
     that is the path of a file or folder, or a pattern of paths, relative to the folder `base`. A `file:` counts
@@ -214,6 +265,8 @@ def data_files(path: Path, base: Path) -> list[Path]:
         name = text.removeprefix("file:")
         if not name or "\n" in name or "{{" in name:
             continue
+        if text == name and len(name) == 1 and not name.isalnum():
+            continue  # a delimiter "/" is no folder to look through
         try:
             place = base / Path(name).expanduser()
             if any(mark in name for mark in "*?["):

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from harness.data.answers import delimiter_of, heard
+
+
+class UnknownName(Exception):
+    """A template names what a document does not have. `name` is that name, `columns` are those of the documents, or
+    nothing where the name is one inside a column."""
+
+    def __init__(self, message: str, columns: list[str]):
+        super().__init__(message)
+        quoted = re.findall(r"'([^']+)'", message)
+        self.name = quoted[-1] if quoted else ""
+        self.columns = columns if message.endswith("is undefined") else []
 
 
 class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
@@ -17,6 +29,16 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
     lm-eval puts `target_delimiter` (" ", where a YAML has none) before the answers that a model is shown, and compares
     what the model writes with the bare answer.
     """
+
+    def __init__(self, config: dict[str, Any]):
+        """Load the task's documents and render its first one. Raises UnknownName where a template names what a document
+        does not have."""
+        from jinja2.exceptions import UndefinedError
+
+        try:
+            super().__init__(config=config)
+        except UndefinedError as error:
+            raise UnknownName(str(error), getattr(self, "features", [])) from error
 
     chat = False  # whether the last requests were made through a chat template
 

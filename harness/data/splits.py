@@ -19,19 +19,27 @@ from typing import TYPE_CHECKING, TypedDict
 
 from harness.data import sources
 from harness.data.contamination import matches, normalise
-from harness.data.readers import Document, read, read_folders, read_orange
+from harness.data.readers import (
+    Document,
+    as_text,
+    code_files,
+    read,
+    read_folders,
+    read_orange,
+    read_splits,
+)
 from harness.errors import TaskError, unknown
 from harness.records import digest
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
 
 SPLITS = ("train", "validation", "test")
 HARMLESS = ("version", "config_source", "cluster")  # a YAML's metadata, which lm-eval passes along
 
 
 def documents(
-    source: str | dict[str, str],
+    source: str | list[str] | dict[str, str | list[str]],
     reader: str = "auto",
     label: str = "",
     unique: Sequence[str] = ("text",),
@@ -42,11 +50,13 @@ def documents(
     shown: int = 0,
     sha256: str = "",
     base: str = "",
+    metadata: Sequence[str] = HARMLESS,
     **options: object,
 ) -> DatasetDict:
     """Make a `datasets.DatasetDict` with the splits train, validation and test from raw documents.
 
-    source: one source (its documents are divided), or {split: source} where splits are published; a published test
+    source: one source or a list of them (their documents are divided), or {split: source} where splits are published; a
+    folder or repository whose files are named by split has published ones too (`readers/finding.py`). A published test
     split is sampled down to `test` items, and a missing validation split (`validation` items) is taken from train.
 
     unique: columns that may not be empty or repeat, within or across splits, after lower-casing and dropping
@@ -56,24 +66,28 @@ def documents(
 
     label: the class column; with `balanced`, test and validation hold equally many of each class. rename: class names
     to use instead of the raw ones. sha256: digest of the archive that a source comes in. base: the folder that `file:`
-    sources are relative to. Other options go to the reader.
+    sources are relative to. metadata: names of what the YAML says of itself, which lm-eval passes along. Other options
+    go to the reader.
 
     Raises TaskError for an unknown reader or column, or too few documents.
     """
-    options = {key: value for key, value in options.items() if key not in HARMLESS}
-    by_split = {"": source} if isinstance(source, str) else dict(source)
-    paths, fingerprints = {}, []
-    for split, text in by_split.items():
-        paths[split], fingerprint = locate(text, sha256, base)
+    options = {key: value for key, value in options.items() if key not in {*HARMLESS, *metadata}}
+    by_split = source if isinstance(source, dict) else {"": source}
+    paths: dict[str, list[Path]] = {split: [] for split in by_split}
+    fingerprints = []
+    for split, text in ((split, text) for split, texts in by_split.items() for text in as_list(texts)):
+        path, fingerprint = locate(text, sha256, base)
+        paths[split].append(path)
         fingerprints.append([split, fingerprint])
 
     def build() -> dict[str, list[Document]]:
-        raw = {split: list(read(path, reader, options)) for split, path in paths.items()}
+        raw = read_splits(paths, reader, options, [*unique, *([label] if label else [])])
         for documents in raw.values():
             check_columns(documents, [*unique, *([label] if label else [])])
             for document in documents:
                 if label:
-                    document[label] = (rename or {}).get(document[label].strip(), document[label].strip())
+                    raw_label = as_text(document[label]).strip()
+                    document[label] = (rename or {}).get(raw_label, raw_label)
         return divide(raw, list(unique), label if balanced else "", test, validation, shown)
 
     identity = [reader, label, list(unique), test, validation, balanced, rename, shown, options, fingerprints]
@@ -253,7 +267,9 @@ def running_text(
         scored = sorted(document["text"] for document in passages(**task["dataset_kwargs"])["test"])
 
     def build() -> dict[str, list[Document]]:
-        whole = {" ".join(row[column].split()) for path, _, column in located for row in read(path, "auto", {})}
+        whole = {
+            " ".join(as_text(row[column]).split()) for path, _, column in located for row in read(path, "auto", {})
+        }
         kept = [text for text in whole if not any(passage in text for passage in scored)]
         ranked = [row["text"] for row in sorted(({"text": text} for text in kept), key=order)]
         cut = [parts for text in ranked if (parts := [*pieces(text, words)])]
@@ -275,11 +291,16 @@ def pieces(text: str, words: int) -> Iterator[str]:
         yield " ".join(all_words[start : start + words])
 
 
+def as_list(texts: str | list[str]) -> list[str]:
+    """Return one text as a list, and several as they are."""
+    return [texts] if isinstance(texts, str) else texts
+
+
 def locate(text: str, sha256: str, base: str) -> tuple[Path, str]:
     """Return (local path of a source, its fingerprint); the source is downloaded first if the cache lacks it. `text` is
     the source as a task names it, `sha256` its expected digest or "", `base` the folder that a relative `file:` starts
     at."""
-    source = sources.parse(text, sha256=sha256)
+    source = sources.parse(text, sha256=sha256, is_data=True)
     path = sources.fetch(source, base=Path(base) if base else None)
     return path, sources.fingerprint(source, path)
 
@@ -292,15 +313,21 @@ def cached(identity: Sequence[object], build: Callable[[], Mapping[str, Sequence
     """
     from datasets import Dataset, DatasetDict
 
-    code = [
-        hashlib.sha256(Path(__file__).with_name(name).read_bytes()).hexdigest()
-        for name in ("contamination.py", "splits.py", "readers.py")
-    ]
+    own = [Path(__file__).with_name(name) for name in ("contamination.py", "splits.py")]
+    code = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (*own, *code_files())]
     folder = sources.cache_root() / "datasets" / digest([*code, *identity])[:32]
     if not folder.exists():
         write_cached(folder, build())
-    return DatasetDict(
-        {file.stem: Dataset.from_list(json.loads(file.read_text())) for file in sorted(folder.glob("*.json"))}
+    splits = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+    return DatasetDict({split: as_dataset(Dataset, documents) for split, documents in splits.items()})
+
+
+def as_dataset(kind: type[Dataset], documents: list[Document]) -> Dataset:
+    """Return documents as a `datasets.Dataset` in which every value is what it was. A column that some documents lack
+    is None there; one of several types, or of objects with different keys, is kept as JSON."""
+    columns = dict.fromkeys(column for document in documents for column in document)
+    return kind.from_list(
+        [{column: document.get(column) for column in columns} for document in documents], on_mixed_types="use_json"
     )
 
 
@@ -337,7 +364,7 @@ def divide(
     def fresh(documents: Iterable[Document]) -> list[Document]:
         kept = []
         for document in sorted(documents, key=order):
-            texts = {column: normalise(document[column]) for column in unique}
+            texts = {column: normalise(as_text(document[column])) for column in unique}
             if all(texts.values()) and not any(texts[column] in seen[column] for column in unique):
                 kept.append(document)
                 for column in unique:
@@ -365,7 +392,7 @@ def divide(
             result["validation"], result["train"] = ranked[:validation], ranked[validation:]
 
     def visible(documents: list[Document], column: str) -> list[str]:
-        return [" ".join(document[column].split()[: shown or None]) for document in documents]
+        return [" ".join(as_text(document[column]).split()[: shown or None]) for document in documents]
 
     for split in ("validation", "train"):  # edited a little, a text is still the same
         repeats = {
@@ -386,7 +413,7 @@ def interleave(documents: list[Document], label: str, salt: str = "") -> list[Do
     """
     classes: dict[str, list[Document]] = defaultdict(list)
     for document in sorted(documents, key=lambda document: order(document, salt)):
-        classes[document[label] if label else ""].append(document)
+        classes[as_text(document[label]) if label else ""].append(document)
     queues = [classes[name] for name in sorted(classes)]
     longest = max((len(queue) for queue in queues), default=0)
     return [queue[place] for place in range(longest) for queue in queues if place < len(queue)]

@@ -138,8 +138,9 @@ def definition_files(path: Path) -> list[Path]:
     examples. Of a YAML that cannot be read, what was read before the fault."""
     definition = readable_definition(path)
     own = Path(__file__).parent
-    modules = (own / f"{name}.py" for name in ("splits", "generation", "readers", "tasks", "answers"))
-    return [*sorted({*definition.files, *code_files(definition)}), *modules]
+    modules = [own / f"{name}.py" for name in ("splits", "generation", "tasks", "answers")]
+    readers = sorted((own / "readers").glob("*.py"))
+    return [*sorted({*definition.files, *code_files(definition)}), *modules, *readers]
 
 
 def own_code(path: Path) -> list[str]:

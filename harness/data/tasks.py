@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -21,9 +22,9 @@ from harness.data.catalog import Catalog, keep_facts
 from harness.data.clusters import cluster_column, cluster_problem, count_clusters
 from harness.data.facts import TaskFacts
 from harness.data.lm_eval_task import Document, Render, Task
-from harness.data.task_code import definition_files, own_code, read_definition
+from harness.data.task_code import Definition, definition_files, own_code, read_definition
 from harness.data.templates import use_sandbox
-from harness.errors import TaskError
+from harness.errors import TaskError, unknown
 from harness.records import digest
 
 VALIDATION_SHARE = 0.1  # taken from train where a task has no validation split of its own
@@ -62,7 +63,7 @@ def load_task(path: Path) -> Task:
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    from harness.data.heard_task import HeardTask
+    from harness.data.heard_task import HeardTask, UnknownName
 
     use_sandbox()
     try:
@@ -80,13 +81,27 @@ def load_task(path: Path) -> Task:
             options["data_files"] = absolute(options["data_files"], path.parent)
         if config.get("custom_dataset") in task_functions.PUBLIC.values():
             options["base"] = str(path.parent)
+            options["metadata"] = list(config.get("metadata") or ())
         config["dataset_kwargs"] = options or None
         return cast(Task, HeardTask(config=config))
     except TaskError as error:
         raise TaskError(f"task {path.stem!r} ({path}): {error}") from error
+    except UnknownName as error:
+        raise TaskError(without_column(definition, error.name, error.columns, str(error))) from error
     except Exception as error:  # a task's own code may raise anything
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise TaskError(f"task {path.stem!r} ({path}) cannot be loaded: {reason}") from error
+
+
+def without_column(definition: Definition, name: str, columns: list[str], reason: str) -> str:
+    """Return the message for a template of a task that names what a document does not have: the line, and the nearest
+    of the documents' columns. `reason` is what Jinja says."""
+    said = unknown("column", name, columns) if columns else f"{reason}."
+    for file in definition.files:
+        for number, line in enumerate(file.read_text("utf-8", "replace").splitlines(), start=1):
+            if name and "{" in line and re.search(rf"\b{re.escape(name)}\b", line):
+                return f"{file}:{number}: {said}"
+    return f"{definition.files[0]}: {said}"
 
 
 def opened(facts: TaskFacts) -> Task:
@@ -141,6 +156,7 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         cluster_problem=(problem.message, problem.file, problem.line) if problem else (),
     )
     keep_facts(catalog.task_facts_path(name), facts)
+    catalog.keep_fetched(name)
     return facts
 
 

@@ -15,6 +15,12 @@ def found(folder: Path, text: str) -> list[str]:
     return [str(place.relative_to(folder)) for place in data_files(path, folder)]
 
 
+def test_a_delimiter_is_no_folder(tmp_path: Path) -> None:
+    text = 'dataset_kwargs: {source: "file:a.csv", delimiter: "/", quotechar: "."}'
+    (tmp_path / "t.yaml").write_text(text)
+    assert data_files(tmp_path / "t.yaml", tmp_path) == [tmp_path / "a.csv"]
+
+
 def test_data_is_named_by_its_keys_or_by_file(tmp_path: Path) -> None:
     for name in ("a.csv", "b1.csv", "b2.csv"):
         (tmp_path / name).write_text("x\n1\n")

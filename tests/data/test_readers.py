@@ -13,7 +13,7 @@ def test_every_format_gives_documents(tmp_path: Path) -> None:
     (tmp_path / "d" / "x").mkdir(parents=True)
     (tmp_path / "d" / "x" / "1.txt").write_text("Title\n\nBody of\nit")
     assert list(read(tmp_path / "a.csv", "auto", {})) == [{"text": "hello", "label": "x"}]
-    assert list(read(tmp_path / "a.jsonl", "auto", {})) == [{"text": "hello", "label": "1"}]
+    assert list(read(tmp_path / "a.jsonl", "auto", {})) == [{"text": "hello", "label": 1}]
     orange = {"columns": {"label": "Category", "text": "Text"}, "words": 2, "skip_words": 1}
     assert list(read(tmp_path / "a.tab", "auto", orange)) == [{"label": "x", "text": "two three"}]
     assert list(read(tmp_path / "d", "auto", {})) == [{"label": "x", "title": "Title", "body": "Body of it"}]

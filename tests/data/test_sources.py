@@ -77,7 +77,7 @@ class Server:
         self.pages[f"/files/{file}"] = (body, {"Content-Type": "application/octet-stream"})
         return hashlib.sha256(body).hexdigest()
 
-    def add_repository(self, name: str, files: dict[str, bytes]) -> None:
+    def add_repository(self, name: str, files: dict[str, bytes], kind: str = "models") -> None:
         info = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
         tree = [
             {"type": "file", "path": file, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
@@ -85,11 +85,12 @@ class Server:
         ]
         json_type = {"Content-Type": "application/json"}
         for revision in ("main", COMMIT):
-            self.pages[f"/api/models/{name}/revision/{revision}"] = (json.dumps(info).encode(), json_type)
-        self.pages[f"/api/models/{name}/tree/{COMMIT}"] = (json.dumps(tree).encode(), json_type)
+            self.pages[f"/api/{kind}/{name}/revision/{revision}"] = (json.dumps(info).encode(), json_type)
+        self.pages[f"/api/{kind}/{name}/tree/{COMMIT}"] = (json.dumps(tree).encode(), json_type)
         for file, body in files.items():
             headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
-            self.pages[f"/{name}/resolve/{COMMIT}/{file}"] = (body, headers)
+            place = name if kind == "models" else f"{kind}/{name}"
+            self.pages[f"/{place}/resolve/{COMMIT}/{file}"] = (body, headers)
 
     def stop(self) -> None:
         self.http.shutdown()
@@ -501,6 +502,22 @@ def test_file_is_relative_to_base_and_never_copied(tmp_path: Path, monkeypatch: 
     assert fetch(source) == tmp_path / "data.csv"
 
 
+def test_data_may_be_a_pattern_of_files(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(name)
+    source = parse("file:*.csv", is_data=True)
+    path = fetch(source, base=tmp_path)
+    before = fingerprint(source, path)
+    (tmp_path / "c.txt").write_text("c")
+    assert fingerprint(source, path) == before
+    (tmp_path / "b.csv").write_text("changed")
+    assert fingerprint(source, path) != before
+    with pytest.raises(SourceError, match=r"unknown file or folder '\*.tsv'.*Known: a.csv"):
+        fetch(parse("file:*.tsv", is_data=True), base=tmp_path)
+    with pytest.raises(SourceError, match="unknown file or folder"):
+        fetch(parse("file:*.csv"), base=tmp_path)  # a model is no pattern
+
+
 def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "news.csv").write_text("")
@@ -579,6 +596,33 @@ def test_a_branch_is_resolved_to_a_commit_that_the_model_keeps(server: Server, t
     assert fetch(sources.at_revision(parse("hf:org/tiny"), COMMIT)) == folder
 
 
+def test_a_data_set_and_a_model_of_one_name_stay_apart(server: Server) -> None:
+    server.add_repository("org/tiny", REPOSITORY)
+    server.add_repository("org/tiny", {"train.csv": b"a\n1\n"}, kind="datasets")
+    model, data = fetch(parse("hf:org/tiny")), fetch(parse("hf:org/tiny", is_data=True))
+    assert (model / "config.json").exists()
+    assert [file.name for file in data.iterdir()] == ["train.csv"]
+
+
+def test_a_data_set_of_the_hub_becomes_splits(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.data.splits import documents
+
+    readme = b"---\nconfigs:\n- config_name: small\n  data_files:\n  - {split: train, path: part/*.csv}\n"
+    readme += b"  - {split: test, path: held.jsonl}\n---\n# Colours\n"
+    table = "text,label\n" + "".join(f"word{number} of train,{number % 2}\n" for number in range(30))
+    held = "\n".join(json.dumps({"text": f"held{number}", "label": number % 2}) for number in range(8))
+    files = {"README.md": readme, "part/0.csv": table.encode(), "held.jsonl": held.encode(), "unused.csv": b"a\n1\n"}
+    server.add_repository("org/colours", files, kind="datasets")
+    made = documents("hf:org/colours", label="label", test=8, validation=4)
+    assert {split: len(part) for split, part in made.items()} == {"train": 26, "validation": 4, "test": 8}
+    assert all(text.startswith("held") for text in made["test"]["text"])
+    server.stop()
+    monkeypatch.setenv("TUNEBENCH_OFFLINE", "1")
+    assert list(documents("hf:org/colours", label="label", test=8, validation=4)["test"]) == list(made["test"])
+    with pytest.raises(UserError, match="name a copy on this machine"):
+        documents("hf:org/nowhere")
+
+
 def test_truncated_repository_heals(server: Server) -> None:
     server.add_repository("org/tiny", REPOSITORY)
     source = parse(f"hf:org/tiny@{COMMIT}")
@@ -589,7 +633,7 @@ def test_truncated_repository_heals(server: Server) -> None:
 
 
 def test_absent_repository_and_unreachable_hub(server: Server) -> None:
-    with pytest.raises(SourceError, match="no such repository") as caught:
+    with pytest.raises(SourceError, match="no such model repository") as caught:
         fetch(parse("hf:org/nowhere"))
     assert not isinstance(caught.value, OfflineError)
     server.pages["/api/models/org/tiny/revision/v2"] = (b"", {})

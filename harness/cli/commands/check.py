@@ -33,7 +33,10 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
             {"suite": loaded.name, "cells": cells, "not_fetched": missing, "notes": odd, "code": described(codes)}
         )
     elif missing:
-        print(f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: {', '.join(missing)}")
+        print(
+            f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: "
+            f"{', '.join(map(catalog.not_fetched, missing))}"
+        )
     else:
         print("\n".join([f"{loaded.path}: no mistakes found, {cells} cells", *(f"note: {line}" for line in odd)]))
     for line in () if as_json else code_lines(codes):

@@ -6,6 +6,7 @@ and appears with one rename, so whoever sees it sees all of it.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -27,6 +28,7 @@ class Source:
     `kind` names the class that knows how to get it; `name` is the package, repository or path; `version` the version or
     revision ("" if none); `inside` a path inside the package ("" for all of it); `sha256` the expected digest of the
     downloaded archive or of the content, "" if unknown. `text` is the form that a suite or a task gives it in.
+    `is_data`: it is a data set, not a model; of a Hub's name both may exist, and only data may be a pattern of files.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class Source:
     inside: str = ""
     sha256: str = ""
     text: str = field(default="", compare=False)
+    is_data: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -81,7 +84,7 @@ class SourceKind(ABC):
         to do."""
         return OfflineError(
             f"{source} is not in the cache at {self.entry(source)}, and the network cannot be reached ({why}). "
-            "Run `tunebench fetch SUITE` while online."
+            "Run `tunebench fetch SUITE` while online, or name a copy on this machine: file:PATH."
         )
 
 
@@ -101,6 +104,19 @@ def sha256_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def matching(path: Path) -> list[Path]:
+    """Return the files and folders that a pattern of paths stands for, in the order of their names; of a path without
+    *, ? or [, the path itself."""
+    if not is_pattern(path.as_posix()):
+        return [path]
+    return sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+
+
+def is_pattern(text: str) -> bool:
+    """Return whether a path stands for several, such as shards/*.parquet."""
+    return any(mark in text for mark in "*?[")
+
+
 def size_of(path: Path) -> int:
     """Return the size of a file in bytes, or -1 where there is none."""
     with suppress(OSError):  # asked once, not "is it there" first: pip removes files while we look
@@ -109,13 +125,26 @@ def size_of(path: Path) -> int:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, or of a folder's sorted relative names and bytes."""
+    """Return the SHA-256 of a file's bytes, or of a folder's sorted relative names and bytes; of a pattern, as if what
+    it stands for were a folder."""
     if path.is_file():
         with path.open("rb") as data:
             return hashlib.file_digest(data, "sha256").hexdigest()
     digest = hashlib.sha256()
-    files = (file for file in path.rglob("*") if file.is_file())
+    if is_pattern(path.as_posix()) and not path.exists():
+        path, found = pattern_root(path), matching(path)
+        inside = {file for match in found for file in (match.rglob("*") if match.is_dir() else [match])}
+    else:
+        inside = {*path.rglob("*")}
+    files = (file for file in inside if file.is_file())
     for name, file in sorted((os.fsencode(file.relative_to(path).as_posix()), file) for file in files):
         # A name holds no NUL and a digest has one length, so different folders never feed the same bytes.
         digest.update(name + b"\0" + bytes.fromhex(sha256_of(file)))
     return digest.hexdigest()
+
+
+def pattern_root(path: Path) -> Path:
+    """Return the folder that holds everything that a pattern of paths stands for."""
+    parts = path.parts
+    first = next((place for place, part in enumerate(parts) if is_pattern(part)), len(parts))
+    return Path(*parts[:first])

@@ -1,11 +1,12 @@
-"""`file:path`: a file or folder on this machine, relative to the file that names it. Never copied."""
+"""`file:path`: a file or folder on this machine, relative to the file that names it; of data also a pattern of paths.
+Never copied."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from harness.data.sources.base import Source, SourceKind, sha256_of
+from harness.data.sources.base import Source, SourceKind, is_pattern, matching, pattern_root, sha256_of
 from harness.errors import SourceError, unknown
 
 LONGEST_PATH, LONGEST_NAME = 4000, 255  # bytes, as Linux takes them (less the folder that a relative path starts at)
@@ -32,10 +33,13 @@ class LocalFile(SourceKind):
         return Source(self.name, rest, sha256=sha256, text=f"file:{rest}")
 
     def cached(self, source: Source, base: Path) -> Path:
-        """Return the absolute path of a source; a relative one starts at `base`. Raises SourceError where nothing is
-        there, or where its content has another digest than the source's."""
+        """Return the absolute path of a source, which of data may be a pattern (`shards/*.parquet`); a relative one
+        starts at `base`. Raises SourceError where nothing is there, or where its content has another digest than the
+        source's."""
         path = missing = (base / Path(source.name).expanduser()).absolute()
-        if not path.exists():
+        if not path.exists() and not (source.is_data and is_pattern(source.name) and matching(path)):
+            if source.is_data and is_pattern(source.name):
+                missing = next(part for part in (path, *path.parents) if part.parent == pattern_root(path))
             while not missing.parent.exists():
                 missing = missing.parent
             near = os.listdir(missing.parent) if missing.parent.is_dir() else []

@@ -14,6 +14,11 @@ LONGEST_NAME, LONGEST_REVISION = 96, 250  # characters; the revision is also a f
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+def kind_of_repository(source: Source) -> str:
+    """Return what the Hub calls the kind of a source's repository: its data sets and models have names of their own."""
+    return "dataset" if source.is_data else "model"
+
+
 class HubRepository(SourceKind):
     """A repository of the Hugging Face Hub; its fingerprint is a digest of its name and of the commit that the revision
     meant."""
@@ -38,7 +43,7 @@ class HubRepository(SourceKind):
 
     def entry(self, source: Source) -> Path:
         """Return the repository's folder in the cache, which holds all its snapshots."""
-        return cache_root() / "hf" / f"models--{source.name.replace('/', '--')}"
+        return cache_root() / "hf" / f"{kind_of_repository(source)}s--{source.name.replace('/', '--')}"
 
     def cached(self, source: Source, base: Path) -> Path | None:
         """Return the path of a complete snapshot in the cache, or None. A branch moves, so while there is a network
@@ -54,7 +59,11 @@ class HubRepository(SourceKind):
         None."""
         from huggingface_hub import errors, get_cached_repo_tree, snapshot_download
 
-        where = {"revision": source.version or None, "cache_dir": cache_root() / "hf"}
+        where = {
+            "revision": source.version or None,
+            "cache_dir": cache_root() / "hf",
+            "repo_type": kind_of_repository(source),
+        }
         try:
             path = Path(snapshot_download(source.name, local_files_only=True, **where))
             tree = get_cached_repo_tree(source.name, **where)
@@ -84,6 +93,7 @@ class HubRepository(SourceKind):
             for force in (False, True):  # the library looks at names only: a truncated file takes force
                 snapshot_download(
                     source.name,
+                    repo_type=kind_of_repository(source),
                     revision=source.version or None,
                     cache_dir=cache_root() / "hf",
                     endpoint=os.environ.get("HF_ENDPOINT") or None,  # the library reads it only when imported
@@ -98,7 +108,8 @@ class HubRepository(SourceKind):
             reasons = {
                 errors.RevisionNotFoundError: "the repository has no such revision",
                 errors.GatedRepoError: "it is gated: accept its terms, then run `hf auth login`",
-                errors.RepositoryNotFoundError: "no such repository, or a private one (then run `hf auth login`)",
+                errors.RepositoryNotFoundError: f"no such {'data set' if source.is_data else 'model'} repository, or a "
+                "private one (then run `hf auth login`)",
             }
             why = next((why for kind, why in reasons.items() if isinstance(error, kind)), str(error).splitlines()[0])
             raise SourceError(f"cannot fetch {source}: {why}. Check the name and the revision.") from error
