@@ -117,7 +117,9 @@ def test_one_method_that_moved_among_identical_ones_is_named_from_one_seed() -> 
     world, random = World(), numpy.random.default_rng(1)
     for label in ("base", "lora", "full", "svd"):
         answers = drawn(random, 0.8)
-        world.add(label, None if label == "base" else 0, answers, worse(answers, 12, random) if label == "svd" else answers)
+        world.add(
+            label, None if label == "base" else 0, answers, worse(answers, 12, random) if label == "svd" else answers
+        )
     found = world.judge()
     assert {change.name: change.answer for change in found.labels} == {
         "base": "same", "lora": "same", "full": "same", "svd": "different",
@@ -241,9 +243,7 @@ def test_a_cell_that_failed_is_an_answer_with_its_reason() -> None:
     assert by_label["qlora"].reason == "failed: ImportError: no bitsandbytes"
     assert by_label["qlora"].worse
     assert not by_label["late"].worse
-    assert found.pattern.sentence == (
-        "late cannot run in the old environment; qlora cannot run in the new environment"
-    )
+    assert found.pattern.sentence == ("late cannot run in the old environment; qlora cannot run in the new environment")
 
 
 def test_repeats_that_differ_are_noise() -> None:
@@ -321,10 +321,14 @@ def timed(
             speed = 1e11 / machine
             rows[side == "B"].append(
                 row(
-                    f"m{label}", 0, side, repeat, started=START + timedelta(seconds=60 * place),
+                    f"m{label}",
+                    0,
+                    side,
+                    repeat,
+                    started=START + timedelta(seconds=60 * place),
                     phases={"train": {cost: value}},
                     facts={"machine_speed_before": speed, "machine_speed_after": speed} if cost == "seconds" else {},
-                )  # fmt: skip
+                )
             )
             place += 1
     pairs, _, _ = matched_cells(*rows)
@@ -355,7 +359,7 @@ def test_equal_times_are_the_same() -> None:
 
 @pytest.mark.parametrize(
     "machine",
-    [{"drift": 0.3}, {"slow": {place: 1.08 for place in range(3, 12)}}, {"slow": {3: 1.6, 5: 1.6}}, {"noise": 0.06}],
+    [{"drift": 0.3}, {"slow": dict.fromkeys(range(3, 12), 1.08)}, {"slow": {3: 1.6, 5: 1.6}}, {"noise": 0.06}],
 )
 def test_a_machine_that_drifts_or_is_disturbed_gives_no_verdict(machine: dict[str, Any]) -> None:
     random = numpy.random.default_rng(3)

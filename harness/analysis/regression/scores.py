@@ -38,8 +38,8 @@ Values = Mapping[ScoreName, ItemValues]
 TINY = 1e-6
 STEADY = 3.0  # times the median label's spread between seeds, beyond which a label counts less in a common shift
 ONE_SEED = (
-    "one seed, and other labels came out differently as well, so that rounding alone may have moved it. Run three seeds "
-    "or more, or repeat the cell"
+    "one seed, and other labels came out differently as well, so that rounding alone may have moved it. Run three "
+    "seeds or more, or repeat the cell"
 )
 NO_ITEMS = "there are no values of single items, so it holds for these questions and says nothing of others"
 VARIES = "its own seeds vary as much"
@@ -130,11 +130,11 @@ class MetricFamily:
         }
         good = {label: [one for one in own if not one.reason] for label, own in scored.items()}
         good = {label: own for label, own in good.items() if own}
-        points = all(0 <= side.min() and side.max() <= 1 for own in good.values() for one in own for side in sides(one))
+        points = all(side.min() >= 0 and side.max() <= 1 for own in good.values() for one in own for side in sides(one))
         labels = [self.label(label, own, points) for label, own in good.items()]
         cells: list[tuple[Tested, Estimate]] = []
         copied: list[tuple[Tested, Estimate]] = []
-        for label, own in good.items():
+        for own in good.values():
             by_cell: dict[str, list[ScorePair]] = {}
             for one in own:
                 by_cell.setdefault(one.pair.spec_digest, []).append(one)
@@ -165,10 +165,7 @@ class MetricFamily:
         """Returns the scores of a cell in this metric, one for each task that both environments scored."""
         old, new = pair.done
         tasks = [
-            score.task
-            for row in new[-1:]
-            for score in headlines_of(row)
-            if (score.role, score.metric) == self.family
+            score.task for row in new[-1:] for score in headlines_of(row) if (score.role, score.metric) == self.family
         ]
         return [self.score_pair(pair, task, old, new) for task in tasks] if old else []
 

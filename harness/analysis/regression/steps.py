@@ -79,11 +79,8 @@ def find_steps(values: Sequence[float], least_spread: float = 0.0) -> list[Step]
         best = gains[at - start]
         p = (1 + int((chance >= best / variance).sum())) / (1 + len(chance))
         possible = [start + place for place, gain in gains.items() if best - gain <= PROFILE * variance]
-        steps.append(
-            Step(
-                at, float(series[start:at].mean()), float(series[at:end].mean()), p, min(*possible, at), max(*possible, at)
-            )
-        )  # fmt: skip
+        levels = float(series[start:at].mean()), float(series[at:end].mean())
+        steps.append(Step(at, *levels, p, min(*possible, at), max(*possible, at)))
     return steps
 
 
@@ -91,9 +88,7 @@ def split_gains(series: Array) -> dict[int, float]:
     """Returns place -> by how much the squared error falls when a series is split there, for each allowed place."""
     total = len(series)
     return {
-        place: float(
-            place * (total - place) / total * (series[:place].mean() - series[place:].mean()) ** 2
-        )
+        place: float(place * (total - place) / total * (series[:place].mean() - series[place:].mean()) ** 2)
         for place in range(HELD, total - HELD + 1)
     }
 

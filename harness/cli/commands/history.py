@@ -14,9 +14,7 @@ from harness.cli.options import AsJson, Results, SuiteName, command, project, re
 @command("Answer a question", "since which version a result moved")
 def history(
     suite: SuiteName,
-    by: Annotated[
-        str, typer.Option(help="order environments by the versions of this package (default: by date)")
-    ] = "",
+    by: Annotated[str, typer.Option(help="order environments by the versions of this package (default: by date)")] = "",
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
