@@ -90,7 +90,7 @@ def common_shifts(
         return []
     digests = outcome_digests(connection, [row.attempt_id for row in rows])
     pairs = without_training(pairs, needs_without_training(connection, [row.attempt_id for row in rows]), digests)
-    found = score_changes(pairs, score_values(connection, wanted_scores(rows)), digests, margin)
+    found = score_changes(pairs, score_values(connection, wanted_scores(rows)), digests, margin, cell_by_cell=False)
     together = [metric for metric in found if metric.pattern.shape in ("everything", "everything but")]
     remarks = {
         metric.metric: "".join(f"; {remark}" for remark in (metric.everything.remarks if metric.everything else ()))
