@@ -84,7 +84,7 @@ def says_when_it_starts_a_process(request: pytest.FixtureRequest, monkeypatch: p
 @pytest.fixture(scope="session")
 def preloaded() -> None:
     """As in a cell's process, what is imported is left out of garbage collections: every phase begins with one."""
-    import harness.execute.preload  # noqa: F401
+    import harness.worker.preload  # noqa: F401
 
 
 @pytest.fixture(scope="module", autouse=True)

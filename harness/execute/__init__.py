@@ -4,16 +4,16 @@ An executor reaches the worker by a folder with a cell's JSON, and by nothing el
 
 from __future__ import annotations
 
-from harness.execute.attribution import Attribution, Bisection
+from harness.execute.attribution import Bisection
 from harness.execute.environments import Between, CannotMake, MadeEnvironment, make_environment
 from harness.execute.events import LiveStatus, live_status
 from harness.execute.forecast import Row, forecast_cells
+from harness.execute.interleave import run_by_turns
 from harness.execute.probing import CannotRun, ProbeRequest, probe
 from harness.execute.self_check_cache import check_anew
 from harness.execute.session import Choices, Session
 
 __all__ = [
-    "Attribution",
     "Between",
     "Bisection",
     "CannotMake",
@@ -29,4 +29,5 @@ __all__ = [
     "live_status",
     "make_environment",
     "probe",
+    "run_by_turns",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from harness.analysis import Cause, ProbeChange, Toggled, Turn, find_turn, probe_changes, smallest_cause
+from harness.analysis import Cause, ProbeChange, Toggled, find_turn, probe_changes, smallest_cause
+from harness.analysis.regression import Attribution
 from harness.errors import UserError
 from harness.execute.environments import Between, CannotMake, MadeEnvironment, release_package, releases
 from harness.execute.probing import CannotRun, ProbeRequest, probe
@@ -14,25 +15,13 @@ from harness.records import Probe
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Attribution:
-    """Why some readings differ: the `cause` (packages that make the difference together; `cause.cleared` are those that
-    do not), and, where that is one package, the `turn` between its releases. `text` are the changes of the cause for
-    people: "peft 0.20.0 → 0.21.2". `unresolved` says why no cause was found, "" where one was."""
-
-    keys: tuple[Key, ...]
-    cause: Cause
-    text: tuple[str, ...] = ()
-    turn: Turn | None = None
-    unresolved: str = ""
-
-
 @dataclass
 class Bisection:
     """Toggles packages between two environments and probes each combination once.
 
     `say` is told what is tried. `request` is what the two ends were probed with; only the subjects that differ are
-    probed again. `counted` holds how many environments were tried, with those that could not be run.
+    probed again. `known` keeps what each set of exchanged packages gave: the readings that differ, or why it cannot
+    be run.
     """
 
     between: Between
@@ -46,7 +35,6 @@ class Bisection:
         """Returns an attribution for each group of changes that have the same cause, the largest group first."""
         packages = self.between.differing
         found: dict[Cause, list[Key]] = {}
-        lost: list[Attribution] = []
         self.known[frozenset(packages)] = frozenset(change.key for change in self.changes)
         self.known[frozenset()] = frozenset()
         for change in self.changes:
@@ -56,7 +44,7 @@ class Bisection:
                 cause = smallest_cause(packages, lambda names, key=change.key: self.answer(names, key))  # type: ignore[misc]
             found.setdefault(cause, []).append(change.key)
         made = [self.with_turn(cause, keys) for cause, keys in found.items()]
-        return sorted(made + lost, key=lambda one: -len(one.keys))
+        return sorted(made, key=lambda one: -len(one.keys))
 
     def answer(self, names: Collection[str], key: Key) -> Toggled:
         """Returns whether a reading differs from the old environment's where the packages `names` (and what must change

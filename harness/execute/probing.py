@@ -15,11 +15,11 @@ from typing import Any
 
 from harness.environment import now
 from harness.errors import UserError
-from harness.execute.child import die_with_parent
 from harness.execute.environments import MadeEnvironment, variables
 from harness.records import LIBRARIES, Probe, ProbeRecord, digest, read_record
 from harness.store import PROBES, write_atomically
 from harness.suite import Suite
+from harness.worker import die_with_parent
 
 PROBE_SECONDS = 900
 LOG_LINES = 3

@@ -50,6 +50,8 @@ class Run:
     root: Path = Path()  # the project's folder: where `suites/` lies
     key: bytes = field(default_factory=new_key, repr=False)  # signs what is sent to other machines
     least: Callable[[Cell], int | None] | None = None  # bytes, without what is left out where there is no room
+    python: Path | None = None  # of another environment, whose packages cells compute with; None for this program's own
+    may_start: Callable[[], bool] = lambda: True  # whether it is this run's turn, where several take turns
 
     def needed(self, cell: Cell) -> int | None:
         """Returns the bytes without which a cell cannot run (None where unknown): where a device has fewer, the cell is

@@ -17,11 +17,11 @@ from typing import Any
 from harness.data import ModelFacts, cache_root
 from harness.environment import now
 from harness.errors import FullDisk, UserError
-from harness.execute.child import die_with_parent
 from harness.plan import Plan
 from harness.records import Check, Environment, InstrumentRecord, TrainSettings, digest, read_record
 from harness.store import INSTRUMENTS, full_disk, is_full, write_atomically
 from harness.suite import BASE
+from harness.worker import die_with_parent
 
 LOG_LINES = 5  # of a process that failed, shown in the error
 
@@ -32,12 +32,14 @@ def check_instruments(
     environment: Environment,
     threads: int,
     announce: Callable[[str], None] = lambda model: None,
+    python: Path | None = None,
 ) -> dict[str, list[Check]]:
     """Returns model -> its self-checks, for every base model of a plan, with the settings that the untouched model is
     scored with.
 
     Checks come from this machine's cache or are done now (`announce` is called with the model's name first). They are
-    copied into the folder `results`, in place of older ones. Raises UserError when they cannot be run at all.
+    copied into the folder `results`, in place of older ones. `python` is that of another environment, where cells
+    run. Raises UserError when they cannot be run at all.
     """
     settings = next(label.train for label in plan.suite.labels if label.name == BASE)
     planned = {cell.model for cell in plan.cells}
@@ -47,7 +49,7 @@ def check_instruments(
         path = kept_at(environment.env_digest, facts.fingerprint, settings)
         if read_checks(path) is None:
             announce(name)
-            check_anew(facts, settings, environment, threads)
+            check_anew(facts, settings, environment, threads, python)
         text = path.read_text(encoding="utf-8")
         copy = results / INSTRUMENTS / path.name
         if not copy.exists() or copy.read_text() != text:  # `tunebench doctor` may have checked anew since
@@ -65,12 +67,14 @@ def read_checks(path: Path) -> list[Check] | None:
         return None
 
 
-def check_anew(facts: ModelFacts, settings: TrainSettings, environment: Environment, threads: int) -> list[Check]:
+def check_anew(
+    facts: ModelFacts, settings: TrainSettings, environment: Environment, threads: int, python: Path | None = None
+) -> list[Check]:
     """Do the self-checks of the instruments on a model now, with the precision and attention kernel of `settings`, keep
     them in the cache and return them. Raises UserError when they cannot be run at all."""
     path = kept_at(environment.env_digest, facts.fingerprint, settings)
     request = {"base": str(facts.folder), "settings": settings.model_dump(), "threads": threads}
-    checks = [Check(**check) for check in run_apart(path, request)]
+    checks = [Check(**check) for check in run_apart(path, request, python)]
     keep(path, environment.env_digest, facts.name, settings, checks)
     return checks
 
@@ -95,7 +99,9 @@ def keep(path: Path, env_digest: str, model: str, settings: TrainSettings, check
     write_atomically(path, json.dumps(record, indent=1))
 
 
-def matmul_peaks(precisions: Iterable[str], environment: Environment, threads: int) -> dict[str, float]:
+def matmul_peaks(
+    precisions: Iterable[str], environment: Environment, threads: int, python: Path | None = None
+) -> dict[str, float]:
     """Returns precision -> FLOP/s of a matrix product on this machine's device with this many CPU threads: from the
     cache, or measured now, before any cell runs. A precision that the device cannot do is left out. Raises UserError
     when none can be measured."""
@@ -104,7 +110,7 @@ def matmul_peaks(precisions: Iterable[str], environment: Environment, threads: i
     with suppress(OSError, ValueError):  # missing, or damaged: then they are measured again
         known = read_record(dict[str, float | None], json.loads(path.read_text(encoding="utf-8")))
     if missing := sorted(set(precisions) - known.keys()):
-        known |= run_apart(path, {"precisions": missing, "threads": threads})
+        known |= run_apart(path, {"precisions": missing, "threads": threads}, python)
         write_atomically(path, json.dumps(known))
     return {precision: peak for precision, peak in known.items() if peak}
 
@@ -114,9 +120,9 @@ def peaks_kept_at(env_digest: str) -> Path:
     return cache_root() / INSTRUMENTS / f"{env_digest[:16]}-peaks.json"
 
 
-def run_apart(path: Path, request: dict[str, object]) -> Any:
-    """Run a request for checks or rates in a process of its own, and return its answer (parsed JSON). Its log stays
-    beside `path`. Raises UserError when there is no answer."""
+def run_apart(path: Path, request: dict[str, object], python: Path | None = None) -> Any:
+    """Run a request for checks or rates in a process of its own (of the environment that `python` belongs to), and
+    return its answer (parsed JSON). Its log stays beside `path`. Raises UserError when there is no answer."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -130,7 +136,13 @@ def run_apart(path: Path, request: dict[str, object]) -> Any:
     }
     log = path.with_suffix(".log")
     with log.open("wb") as out:
-        command = [sys.executable, "-m", "harness.worker.profiling.self_checks", str(question), str(answer)]
+        command = [
+            str(python or sys.executable),
+            "-m",
+            "harness.worker.profiling.self_checks",
+            str(question),
+            str(answer),
+        ]
         process = subprocess.run(
             command, stdout=out, stderr=out, env=variables, check=False, preexec_fn=die_with_parent
         )

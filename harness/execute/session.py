@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.environment import now
 from harness.errors import BusyStore, FullDisk, UserError
-from harness.execute.executors import all_executors
+from harness.execute.executors import Executor, all_executors
+from harness.execute.executors.base import POLL_SECONDS, drain
 from harness.execute.forecast import predictor
 from harness.execute.queue import TO_DO
 from harness.execute.resume import mend, plan_state, write_run
@@ -27,7 +29,8 @@ from harness.trackers import TrackerGroup
 class Choices:
     """The caller's choices for a run. `jobs` is the number of cells at a time, None for the executor's own choice;
     `threads` are the CPU threads of a cell. Cells whose status is in `retry` run again. `memory` is bytes of a device,
-    instead of what is found; `address` is a cluster's."""
+    instead of what is found; `address` is a cluster's. `python` is another environment's, whose packages cells compute
+    with; `may_start` says whether it is this session's turn to start a cell."""
 
     executor: str = "local"
     jobs: int | None = None
@@ -35,6 +38,8 @@ class Choices:
     retry: frozenset[str] = frozenset()
     memory: int | None = None
     address: str = ""
+    python: Path | None = None
+    may_start: Callable[[], bool] = lambda: True
 
 
 class Session:
@@ -56,12 +61,25 @@ class Session:
         self.complaints = complaints + self.plan_state.complaints
         self.bad_instruments: tuple[str, ...] = ()
         self.peaks: dict[str, float] = {}
+        self.stopped = False
+        self.executor: Executor[Any, Any] | None = None  # once it runs
         self.run_id = now()[:19].replace("-", "").replace(":", "") + "-" + uuid.uuid4().hex[:6]
 
     @property
     def waiting(self) -> int:
         """The number of cells that are to do."""
         return sum(self.states[cell.spec_digest] == TO_DO for cell in self.plan.cells)
+
+    @property
+    def started(self) -> int:
+        """The number of cells that it has started or skipped so far."""
+        return self.executor.number if self.executor else 0
+
+    @property
+    def running(self) -> int:
+        """The number of its cells that run now."""
+        progress = getattr(self.executor, "progress", None)
+        return len(progress.running) if progress else 0
 
     def check_instruments(self, announce: Callable[[str], None]) -> list[str]:
         """Check this machine's instruments, and return a sentence for each check that fails; results that are made
@@ -70,7 +88,7 @@ class Session:
         if not self.waiting or not all_executors()[self.choices.executor].here:
             return []
         checks_by_model = check_instruments(
-            self.plan, self.store.folder, self.environment, self.choices.threads, announce
+            self.plan, self.store.folder, self.environment, self.choices.threads, announce, self.choices.python
         )
         self.bad_instruments = tuple(
             f"{check.name} ({model})"
@@ -80,7 +98,7 @@ class Session:
         )
         precisions = {label.train.precision for label in self.plan.suite.labels}
         try:
-            self.peaks = matmul_peaks(precisions, self.environment, self.choices.threads)
+            self.peaks = matmul_peaks(precisions, self.environment, self.choices.threads, self.choices.python)
         except UserError as error:  # then cells have no utilisation
             self.complaints.append(str(error))
         return failures(checks_by_model)
@@ -88,6 +106,17 @@ class Session:
     def run(self, command: str, watch: Callable[[Progress], None]) -> bool:
         """Run the cells that are to do and keep the run's record. `command` is the command line, for that record;
         `watch` is called often with the progress. Returns True when the user stopped it."""
+        drain(self.course(command, watch), self.wait)
+        return self.stopped
+
+    def wait(self) -> None:
+        """Return when a cell may have ended, after a moment at the latest."""
+        if self.executor:
+            self.executor.wait(POLL_SECONDS)
+
+    def course(self, command: str, watch: Callable[[Progress], None]) -> Generator[Progress, None, None]:
+        """Run as `run` does, and yield the progress whenever there is nothing to do but wait. Whether the user stopped
+        it is in `stopped` afterwards."""
         plan = self.plan
         path = self.store.folder / "runs" / f"{self.run_id}.json"
         record: RunRecord = {
@@ -106,14 +135,13 @@ class Session:
             "members": [cell.member() for cell in plan.cells],
         }
         write_run(path, record)
-        stopped = False
         status = str(Status.FAILED)
         try:
             if self.waiting:
                 self.trackers.begin(record)
-                stopped = self._execute(watch)
+                yield from self._execute(watch)
             bad = any(self.states[cell.spec_digest] != Status.DONE for cell in plan.cells)
-            status = str(Status.INTERRUPTED) if stopped else str(Status.FAILED) if bad else str(Status.DONE)
+            status = str(Status.INTERRUPTED) if self.stopped else str(Status.FAILED) if bad else str(Status.DONE)
         finally:
             self.trackers.end(status)
             with suppress(OSError, FullDisk):  # then the next command sees that this one did not end well
@@ -123,9 +151,8 @@ class Session:
                 self.complaints = self.store.ingest(connection)
         except BusyStore as error:
             self.complaints = [f"{error} The results are kept as files, and taken in by the next command."]
-        return stopped
 
-    def _execute(self, watch: Callable[[Progress], None]) -> bool:
+    def _execute(self, watch: Callable[[Progress], None]) -> Generator[Progress, None, None]:
         plan, choices = self.plan, self.choices
         predicted = predictor(plan.facts, self.environment)
         run = Run(
@@ -143,9 +170,11 @@ class Session:
             bad_instruments=self.bad_instruments,
             root=self.root,
             least=lambda cell: counted.needed if (counted := predicted(cell)) else None,
+            python=choices.python,
+            may_start=choices.may_start,
         )
 
-        executor = all_executors()[choices.executor](self.store, run, watch, self.trackers.cell)
+        self.executor = executor = all_executors()[choices.executor](self.store, run, watch, self.trackers.cell)
         states = {state: list(self.states.values()).count(state) for state in set(self.states.values())}
         executor.log.append(
             "run_started", run_id=self.run_id, suite=plan.suite.name, pid=os.getpid(), cells=len(plan.cells),
@@ -154,8 +183,9 @@ class Session:
         for complaint in self.complaints:
             executor.log.append("warning", message=complaint)
         try:
-            return executor.run(plan, self.states, self.plan_state.done, self.plan_state.ended).stopping
+            yield from executor.course(plan, self.states, self.plan_state.done, self.plan_state.ended)
         finally:
+            self.stopped = executor.progress.stopping
             executor.log.append("run_ended", states=dict(executor.queue.counts))
 
     def unfinished(self) -> list[tuple[Cell, str, str]]:

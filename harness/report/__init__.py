@@ -15,6 +15,8 @@ from harness.errors import StoreError, unknown
 from harness.report import advice
 from harness.report.advice import as_json
 from harness.report.candidates import Question, prices_of, questions
+from harness.report.regression import markdown_summary, probe_rows, result_rows, write_junit
+from harness.report.regression import sentences as regression_sentences
 from harness.report.sections.tuning import notes
 from harness.report.table import Report, build
 from harness.store import (
@@ -40,11 +42,16 @@ __all__ = [
     "advice",
     "as_json",
     "load",
+    "markdown_summary",
     "notes",
     "prices_of",
     "printable",
+    "probe_rows",
     "questions",
+    "regression_sentences",
+    "result_rows",
     "write_contents",
+    "write_junit",
     "write_report",
 ]
 

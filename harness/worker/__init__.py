@@ -6,7 +6,10 @@ plans, stores or reports does.
 
 from pathlib import Path
 
-__all__ = ["run"]
+from harness.worker.process import FULL, LOST, die_with_parent, use_cuda
+from harness.worker.process import main as run_in_process
+
+__all__ = ["FULL", "LOST", "die_with_parent", "run", "run_in_process", "use_cuda"]
 
 
 def run(folder: Path, device: str = "cpu") -> None:

@@ -172,7 +172,7 @@ def start_cell(project: Path, fault: str, phase: str) -> tuple[Any, Path]:
     folder = project / "attempt"
     write_job(plan, cell_named(plan, "lora/tiny/colours/n16/s0"), folder)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.execute.preload"])
+    context.set_forkserver_preload(["harness.worker.preload"])
     process = context.Process(target=cell_process, args=(str(folder), fault, phase))
     process.start()
     return process, folder

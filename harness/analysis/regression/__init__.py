@@ -5,6 +5,12 @@ from __future__ import annotations
 
 from harness.analysis.regression.between import changes_between, changes_of_rows, common_shifts
 from harness.analysis.regression.costs import COSTS, cost_changes, margin_of
+from harness.analysis.regression.findings import (
+    Attribution,
+    EnvironmentFindings,
+    PairFindings,
+    RegressionFindings,
+)
 from harness.analysis.regression.history import HistoryStep, Series, SeriesBreak, SeriesPoint, series_over_versions
 from harness.analysis.regression.pairs import CellPair, matched_cells
 from harness.analysis.regression.records import (
@@ -26,12 +32,16 @@ __all__ = [
     "SCORE_MARGIN",
     "TIME_MARGIN",
     "Answer",
+    "Attribution",
     "CellPair",
     "Change",
+    "EnvironmentFindings",
     "HistoryStep",
     "MetricChanges",
+    "PairFindings",
     "Pattern",
     "Regression",
+    "RegressionFindings",
     "Repeat",
     "Series",
     "SeriesBreak",

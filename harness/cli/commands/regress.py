@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,10 +12,13 @@ import typer
 from harness.cli.display import show_json
 from harness.cli.options import (
     AsJson,
+    Only,
     Results,
     SuiteName,
     Threads,
+    Trust,
     command,
+    get_facts,
     project,
     quiet_libraries,
     read_suite,
@@ -42,7 +47,23 @@ def regress(
     isolated: Annotated[
         bool, typer.Option("--isolated", help="install every package anew, instead of sharing those that are alike")
     ] = False,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="finished attempts at each cell in each environment; costs need three or more")
+    ] = 1,
+    gate: Annotated[bool, typer.Option("--gate", help="exit with 3 where anything is shown to be worse")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="with --gate, exit with 4 where anything is left open")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="write the comparison as JUnit XML to this file")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="write it as Markdown, for a pull request, to this file")
+    ] = None,
+    only: Only = None,
     threads: Threads = None,
+    allow_bad_instruments: Annotated[
+        bool, typer.Option(help="run although a self-check failed; every result is flagged")
+    ] = False,
+    trust: Trust = None,
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,22 +71,34 @@ def regress(
 
     Example: tunebench regress quickstart --with peft==0.20.0 --with peft==0.21.2 --probe --bisect
     """
-    from harness.cli.regression import Regression
+    from harness.cli.regression import Regression, exit_code, show
+    from harness.environment import cores
+    from harness.plan import make_plan, select_cells
+    from harness.report import markdown_summary, write_junit
+    from harness.store import write_atomically
 
     quiet_libraries()
     catalog = project()
     loaded = read_suite(suite, catalog)
     requests = wanted(loaded, environments or [], isolated)
-    regression = Regression(loaded, requests, results(folder, catalog), threads or 1, quiet=as_json)
+    regression = Regression(loaded, requests, results(folder, catalog), threads or cores())
+    plan = None if probe else select_cells(make_plan(loaded, get_facts(catalog, loaded, trust or ())), only or ())
     regression.prepare()
     regression.probe()
     if bisect:
         regression.bisect()
+    if plan:
+        regression.run_cells(plan, catalog, repeats, allow_bad_instruments)
+    findings = regression.findings()
+    if junit:
+        write_junit(findings, junit)
+    if markdown:
+        write_atomically(markdown, markdown_summary(findings))
     if as_json:
-        show_json(regression.to_json())
+        show_json(asdict(findings))
     else:
-        regression.show()
-    sys.exit(regression.exit_code)
+        show(findings)
+    sys.exit(exit_code(findings, gate, strict))
 
 
 def wanted(suite: Suite, texts: list[str], isolated: bool) -> list[EnvironmentRequest]:

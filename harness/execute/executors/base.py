@@ -6,11 +6,12 @@ how it is ended. Order, needs, limits, Ctrl-C, results and the database are deal
 
 from __future__ import annotations
 
+import inspect
 import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -67,6 +68,24 @@ def ctrl_c(progress: Progress) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def drain(course: Generator[Progress, None, None], wait: Callable[[], None]) -> None:
+    """Run a course to its end, calling `wait` between its steps. What interrupts the waiting is raised inside the
+    course, which stops in its own way."""
+    try:
+        for _ in course:
+            wait()
+    except BaseException as error:
+        if has_ended(course):
+            raise  # the course's own
+        with suppress(StopIteration):
+            course.throw(error)
+
+
+def has_ended(course: Generator[Progress, None, None]) -> bool:
+    """Returns whether a course has run to its end, well or not."""
+    return inspect.getgeneratorstate(course) == inspect.GEN_CLOSED
 
 
 class Executor(ABC, Generic[Slot, Handle]):
@@ -164,6 +183,14 @@ class Executor(ABC, Generic[Slot, Handle]):
         Ctrl-C once: finish what runs, then stop. Twice: stop now. Raises FullDisk, or the database's errors; what has
         ended until then is kept.
         """
+        drain(self.course(plan, states, done, ended), lambda: self.wait(POLL_SECONDS))
+        return self.progress
+
+    def course(
+        self, plan: Plan, states: dict[str, str], done: dict[str, Path], ended: Mapping[str, Path] | None = None
+    ) -> Generator[Progress, None, None]:
+        """Run as `run` does, and yield the progress whenever there is nothing to do but wait, so that several runs can
+        take turns in one process."""
         self.weights.update(done)
         self.cells = plan.by_digest()
         self.queue = Queue(plan.cells, states, self.run_info.seconds)
@@ -174,7 +201,7 @@ class Executor(ABC, Generic[Slot, Handle]):
             try:
                 self.open()
                 while self._step():
-                    self.wait(POLL_SECONDS)
+                    yield progress
             except BaseException as error:
                 by_hand = isinstance(error, KeyboardInterrupt)
                 self._stop_all("stopped by the user" if by_hand else f"the command failed: {error}")
@@ -188,7 +215,6 @@ class Executor(ABC, Generic[Slot, Handle]):
                     self.queue.put_back(study.spec_digest)
         self._take_in()
         self.watch(progress)
-        return progress
 
     def _step(self) -> bool:
         """Take in what has ended, start what can start. Returns False when there is nothing left to wait for."""
@@ -228,7 +254,9 @@ class Executor(ABC, Generic[Slot, Handle]):
         if cell.study and not reason:
             return cell
         reason = reason or self.refuse(cell)
-        return Refusal(reason) if reason else self.take_slot(cell)
+        if reason:
+            return Refusal(reason)
+        return self.take_slot(cell) if self.run_info.may_start() else None
 
     def _add(self, trial: Cell, study: str) -> None:
         """Put a trial's cell into the queue, before the cells that wait for its study."""

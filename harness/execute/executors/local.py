@@ -16,23 +16,25 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
-from harness.execute import child
 from harness.execute.executors.base import Executor
 from harness.execute.placement import Device, Placement, too_large
 from harness.execute.running import Ended, Running
+from harness.execute.served import ServedProcess, WorkerServer
 from harness.execute.watchdog import Watchdog, memory_left
 from harness.plan import devices_missing, devices_of
 from harness.records import Cell, Environment, Job, Status
 from harness.store import LOG
+from harness.worker import FULL, LOST, run_in_process, use_cuda
 
-OnDevices = Running[tuple[Device, ...], BaseProcess]
+Process = BaseProcess | ServedProcess
+OnDevices = Running[tuple[Device, ...], Process]
 GRACE_SECONDS = 5.0
 CPU = "cpu"
-LOST = 255  # what multiprocessing says of a process whose fork server is gone
 
 
-class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
-    """Executor that runs cells on this machine's CPU or GPUs."""
+class LocalExecutor(Executor[tuple[Device, ...], Process]):
+    """Executor that runs cells on this machine's CPU or GPUs, by this program's own Python or that of another
+    environment."""
 
     name = "local"
     here = True
@@ -48,12 +50,19 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
         self.placement = Placement(devices, run.predict, lambda cell: wanted(cell, devices))
         self.watchdog = Watchdog(run.limits.memory)
         self.watchdog.start()
-        self.context = self._context()
+        self.server: WorkerServer | None = None
+        set_for_cells(run.threads)
+        if run.python:
+            self.server = WorkerServer(run.python, self.store.folder / "runs" / f"{run.run_id}.server.log")
+        else:
+            self.context = self._context()
 
     def close(self) -> None:
-        """Stop the watchdog."""
+        """Stop the watchdog, and the server of another environment."""
         if hasattr(self, "watchdog"):
             self.watchdog.stop()
+        if server := getattr(self, "server", None):
+            server.close()
 
     def refuse(self, cell: Cell) -> str | None:
         return refusal(cell, self.placement.devices, self.run_info.needed(cell))
@@ -80,10 +89,14 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
         if self.cuda:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(names)  # Trainer would spread over all that it sees
         running.device = "cpu" if not self.cuda else "cuda:" + ",".join(names)
-        process = self.context.Process(
-            target=child.main, args=(str(running.folder), os.getpid(), variables, running.device), daemon=False
-        )
-        process.start()
+        process: Process
+        if self.server:
+            process = self.server.start(running.folder, variables, running.device)
+        else:
+            process = self.context.Process(
+                target=run_in_process, args=(str(running.folder), os.getpid(), variables, running.device), daemon=False
+            )
+            process.start()
         running.handle, running.pid = process, process.pid or 0
         self.watchdog.watch(running.pid)
 
@@ -103,7 +116,7 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
         if code in (-signal.SIGKILL, -signal.SIGTERM):
             # A bare SIGKILL is no evidence of anything: not of memory, not of a fault of the cell's.
             return Ended(Status.INTERRUPTED, f"the process was killed by signal {-code}")
-        if code == child.FULL:
+        if code == FULL:
             return Ended(Status.INTERRUPTED, "no space was left on the disk")
         if code == LOST:
             return Ended(Status.INTERRUPTED, "the process was lost with the fork server that started it")
@@ -129,19 +142,23 @@ class LocalExecutor(Executor[tuple[Device, ...], BaseProcess]):
     def _context(self) -> ForkServerContext | SpawnContext:
         """Returns what starts processes: a fork server; with a GPU only where a process forked from it can use the GPU,
         else spawning."""
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        # bitsandbytes asks for CUDA at import; asked through NVML, that starts no CUDA context.
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-        os.environ.update(HF_HUB_OFFLINE="1", TUNEBENCH_OFFLINE="1", OMP_NUM_THREADS=str(self.run_info.threads))
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["harness.execute.fork_server", "harness.execute.preload"])
+        context.set_forkserver_preload(["harness.worker.fork_server", "harness.worker.preload"])
         if self.cuda:
-            probe = context.Process(target=child.use_cuda)
+            probe = context.Process(target=use_cuda)
             probe.start()
             probe.join()
             if probe.exitcode != 0:
                 return multiprocessing.get_context("spawn")
         return context
+
+
+def set_for_cells(threads: int) -> None:
+    """Set the environment variables that the processes of cells inherit; `threads` are those of a cell."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # bitsandbytes asks for CUDA at import; asked through NVML, that starts no CUDA context.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    os.environ.update(HF_HUB_OFFLINE="1", TUNEBENCH_OFFLINE="1", OMP_NUM_THREADS=str(threads))
 
 
 def end_group(pid: int, number: int = signal.SIGKILL) -> bool:

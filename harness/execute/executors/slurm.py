@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Protocol
 from harness.data import cache_root, trust
 from harness.environment import cores
 from harness.errors import UserError
-from harness.execute import child
 from harness.execute.executors.base import POLL_SECONDS, Executor
 from harness.execute.node_environment import environment_here, same_environment
 from harness.execute.placement import ERROR, GIB
@@ -28,6 +27,7 @@ from harness.execute.signing import check_signature, signature_of
 from harness.plan import devices_of
 from harness.records import JOB, Cell, Environment, Job, Status
 from harness.store import LOG, RESULT
+from harness.worker import run_in_process
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor
@@ -140,4 +140,4 @@ def run_cell(
     same_environment(planned, threads)
     offline = {"HF_HUB_OFFLINE": "1", "TUNEBENCH_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), **trusted}
     device = f"{socket.gethostname()} cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '')}".removesuffix(" cuda:")
-    child.main(folder, os.getppid(), {**os.environ, **offline}, device)
+    run_in_process(folder, os.getppid(), {**os.environ, **offline}, device)

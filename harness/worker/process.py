@@ -18,6 +18,7 @@ from harness.store import LOG, hold_for_cell, is_full, read_job
 WATCH_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1
 FULL = 28  # exit code of a process that could not write its result to a full disk; errno's number for it
+LOST = 255  # exit code of a process whose fork server is gone, as multiprocessing has it
 
 
 def main(folder: str, parent: int, variables: dict[str, str], device: str) -> None:
@@ -43,7 +44,7 @@ def main(folder: str, parent: int, variables: dict[str, str], device: str) -> No
     os.dup2(log, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
-    import harness.execute.preload  # a forked process has it already  # noqa: F401
+    import harness.worker.preload  # a forked process has it already  # noqa: F401
     from harness.worker import run
 
     hold_for_cell(read_job(Path(folder)).results)

@@ -5,7 +5,7 @@ Python's own fork server ends when the last process that it forked has closed a 
 
 import sys
 
-from harness.execute.child import die_with_parent
+from harness.worker.process import die_with_parent
 
 if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):
     die_with_parent()
