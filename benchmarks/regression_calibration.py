@@ -210,10 +210,14 @@ class Session:
             names_of = ("machine_speed_before", "machine_speed_after")
             rows[side].append(
                 row(
-                    f"m{label}", str(cell), side, repeat, started=START + timedelta(seconds=60 * place),
+                    f"m{label}",
+                    str(cell),
+                    side,
+                    repeat,
+                    started=START + timedelta(seconds=60 * place),
                     phases={"train": {self.unit: math.exp(log)}},
                     facts=dict(zip(names_of, speeds, strict=True)) if self.speed and self.unit == "seconds" else {},
-                )  # fmt: skip
+                )
             )
         (found,) = cost_changes(matched_cells(*rows)[0], {}, [f"train_{self.unit}"])
         return found

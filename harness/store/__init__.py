@@ -53,6 +53,7 @@ from harness.store.regression import (
     ScoreName,
     environment_attempts,
     history_points,
+    needs_without_training,
     outcome_digests,
     score_values,
 )
@@ -125,6 +126,7 @@ __all__ = [
     "item_values",
     "latest_run",
     "member_rows",
+    "needs_without_training",
     "neighbours_of",
     "note_neighbour",
     "origin",

@@ -91,6 +91,24 @@ def outcome_digests(connection: duckdb.DuckDBPyConnection, attempts: Iterable[st
     return {row["attempt_id"]: row["bits"] for row in rows}
 
 
+def needs_without_training(
+    connection: duckdb.DuckDBPyConnection, attempts: Iterable[str]
+) -> dict[str, tuple[str, ...]]:
+    """Returns spec_digest -> the spec digests of its needs, for the cells of these attempts that have no training step
+    of their own: what they are is made of what they need, as a merge is made of its experts."""
+    rows = connection.execute(
+        """
+        WITH wanted AS (SELECT unnest($attempts) AS attempt_id),
+        trained AS (SELECT DISTINCT attempt_id FROM steps JOIN wanted USING (attempt_id) WHERE split = 'train')
+        SELECT spec_digest, any_value(coalesce(needs, [])) FROM attempts JOIN wanted USING (attempt_id)
+        JOIN cells USING (spec_digest) LEFT JOIN trained USING (attempt_id)
+        WHERE status = 'done' GROUP BY spec_digest HAVING count(trained.attempt_id) = 0
+        """,
+        {"attempts": list(attempts)},
+    ).fetchall()
+    return {spec: tuple(needs) for spec, needs in rows}
+
+
 def score_values(connection: duckdb.DuckDBPyConnection, wanted: Iterable[ScoreName]) -> dict[ScoreName, ItemValues]:
     """Returns (attempt_id, task, metric) -> the values of its items, for each that is wanted; those without items are
     absent."""

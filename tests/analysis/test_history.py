@@ -58,9 +58,14 @@ def test_a_step_up_is_found_as_well() -> None:
     assert cost.size_text == "0.751 ×"
 
 
-    def test_a_fault_that_comes_and_goes_is_two_steps() -> None: random = numpy.random.default_rng(0) values = [*(0.8 +
-    random.normal(0, 0.003, 6)), *(0.7 + random.normal(0, 0.003, 4)), *(0.8 + random.normal(0, 0.003, 6))] assert
-    [(step.at, step.better) for step in only(values).steps] == [(6, False), (10, True)]
+def test_a_fault_that_comes_and_goes_is_two_steps() -> None:
+    random = numpy.random.default_rng(0)
+    values = [
+        *(0.8 + random.normal(0, 0.003, 6)),
+        *(0.7 + random.normal(0, 0.003, 4)),
+        *(0.8 + random.normal(0, 0.003, 6)),
+    ]
+    assert [(step.at, step.better) for step in only(values).steps] == [(6, False), (10, True)]
 
 
 def test_equal_values_and_one_that_is_off_are_no_step() -> None:
@@ -102,10 +107,14 @@ def test_a_step_after_a_break_is_found_at_its_place_in_the_whole() -> None:
     assert [step.at for step in found.steps] == [10]
 
 
-            def test_another_machine_breaks_costs_alone() -> None: for role, steps, breaks in (("cost", 0, 1), ("task",
-            1, 0)): points = [ point(place, value, role=role, machine="A CPU" if place < 5 else "A GPU") for place,
-            value in enumerate(LEVELS) ] (found,) = series_over_versions(points) assert (len(found.steps),
-            len(found.breaks)) == (steps, breaks)
+def test_another_machine_breaks_costs_alone() -> None:
+    for role, steps, breaks in (("cost", 0, 1), ("task", 1, 0)):
+        points = [
+            point(place, value, role=role, machine="A CPU" if place < 5 else "A GPU")
+            for place, value in enumerate(LEVELS)
+        ]
+        (found,) = series_over_versions(points)
+        assert (len(found.steps), len(found.breaks)) == (steps, breaks)
 
 
 def test_environments_in_the_order_of_a_package() -> None:

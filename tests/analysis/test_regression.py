@@ -26,7 +26,14 @@ from harness.analysis.regression.repeats import Repeat, drift, neighbour_pairs
 from harness.analysis.stats.contrast import compare
 from harness.analysis.stats.intervals import corrected
 from harness.records import Status
-from harness.store import CellRow, ItemAnswer, ItemValues, StoredScore
+from harness.store import (
+    CellRow,
+    ItemAnswer,
+    ItemValues,
+    StoredScore,
+    environment_attempts,
+    needs_without_training,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ITEMS = 200
@@ -155,6 +162,19 @@ def test_one_seed_says_nothing_where_everything_is_rounded_differently() -> None
     (change,) = [change for change in world.judge().labels if change.name == "wild"]
     assert change.answer == "cannot tell"
     assert change.reason.startswith("one seed, and other labels came out differently as well")
+
+
+def test_a_merge_of_the_same_experts_is_judged_by_its_items_whatever_else_was_rounded() -> None:
+    """One seed, and half of the labels came out differently; the experts of the merge did not."""
+    random = numpy.random.default_rng(2)
+    world = simulated(random, labels=4, seeds=1)
+    answers = drawn(random, 0.8)
+    world.add("expert", 0, answers, answers)
+    world.add("merge", 0, answers, worse(answers, 12, random))
+    for expert, answer in (("expert-0", "different"), ("m0-0", "cannot tell")):
+        found = changes_of_rows(("a", "b"), world.rows, world.values, world.digests, {}, {"merge-0": (expert,)})
+        (change,) = [change for change in found.metrics[0].labels if change.name == "merge"]
+        assert change.answer == answer
 
 
 def test_a_method_whose_own_seeds_vary_as_much_has_not_moved() -> None:
@@ -328,7 +348,7 @@ def timed(
                     started=START + timedelta(seconds=60 * place),
                     phases={"train": {cost: value}},
                     facts={"machine_speed_before": speed, "machine_speed_after": speed} if cost == "seconds" else {},
-                )  # fmt: skip
+                )
             )
             place += 1
     pairs, _, _ = matched_cells(*rows)
@@ -431,7 +451,7 @@ def test_two_environments_of_a_store(tmp_path: Path) -> None:
         lost = worse(right, 20, random) if label == "svd" else right
         for repeat in range(2):
             for env, values in ((old, right), (new, lost)):
-                of = cell(label, 32, 0)
+                of = cell(label, 32, 0, needs={"expert": cell("lora", 32, 0).spec_digest} if label == "svd" else {})
                 found = items("topic", "acc", [float(value) for value in values])
                 results.add(of, scores(0.8), items=found, train_seconds=10 + repeat, env=env)
     results.add(cell("qlora", 32, 0), scores(0.7), env=old)
@@ -439,6 +459,10 @@ def test_two_environments_of_a_store(tmp_path: Path) -> None:
     results.add(cell("gone", 32, 0), scores(0.7), env=old)
     with results.store().open(read_only=True) as connection:
         found = changes_between(connection, old.env_digest, new.env_digest, "demo")
+        made = [row.attempt_id for row in environment_attempts(connection, old.env_digest)]
+        assert needs_without_training(connection, made)[cell("svd", 32, 0).spec_digest] == (
+            cell("lora", 32, 0).spec_digest,
+        )
         other = changes_between(connection, old.env_digest, new.env_digest, "another suite")
     assert isinstance(found, Regression)
     assert found.metrics[0].pattern.sentence == "only svd (−20.0 points) moved"

@@ -113,7 +113,13 @@ def test_a_folder_becomes_environments_cells_and_runs_of_their_own(tmp_path: Pat
         }  # fmt: skip
         rows = {row.label: row for row in member_rows(connection, run)}
         lora = rows["lora--llama"]
-        assert (lora.method, lora.family, lora.task, lora.n_train, lora.seed) == ("imported", "lora", "MetaMathQA", 20000, 0)
+        assert (lora.method, lora.family, lora.task, lora.n_train, lora.seed) == (
+            "imported",
+            "lora",
+            "MetaMathQA",
+            20000,
+            0,
+        )
         assert [(score.metric, score.value, score.higher_is_better) for score in lora.scores] == [
             ("accuracy", 0.468, True), ("forgetting", 0.05, False),
         ]  # fmt: skip
@@ -245,13 +251,20 @@ def test_how_a_training_ended_is_kept(tmp_path: Path) -> None:
     assert [score.metric for score in rows["nan"].scores] == ["accuracy"]
 
 
-    def test_the_command_compare_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None: (tmp_path /
-    "suites").mkdir() monkeypatch.chdir(Path(__file__).parent.parent.parent) two_series(tmp_path / "in") out =
-    str(tmp_path / "out") done = tunebench("import", str(tmp_path / "in"), "--results", out) assert done.returncode ==
-    0, done.stderr assert "12 results taken in, 0 known already: suite peft-method-comparison, 6 cells in 2
-    environments" in done.stdout environments = done.stdout.split("oldest first: ")[1].splitlines()[0].split(", ")
-    compared = tunebench("compare", *environments, "--results", out) assert compared.returncode == 0, compared.stderr
+def test_the_command_compare_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "suites").mkdir()
+    monkeypatch.chdir(Path(__file__).parent.parent.parent)
+    two_series(tmp_path / "in")
+    out = str(tmp_path / "out")
+    done = tunebench("import", str(tmp_path / "in"), "--results", out)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "12 results taken in, 0 known already: suite peft-method-comparison, 6 cells in 2 environments" in done.stdout
+    )
+    environments = done.stdout.split("oldest first: ")[1].splitlines()[0].split(", ")
+    compared = tunebench("compare", *environments, "--results", out)
+    assert compared.returncode == 0, compared.stderr
     assert f"from {environments[0]} to {environments[1]}, accuracy: everything moved by −1.7 points" in compared.stdout
     refused(tunebench("import", str(tmp_path / "nothing"), "--results", out), "there is no such file or folder")
-    (tmp_path / "empty").mkdir() refused(tunebench("import", str(tmp_path / "empty"), "--results", out), "no JSON file
-    there is a result")
+    (tmp_path / "empty").mkdir()
+    refused(tunebench("import", str(tmp_path / "empty"), "--results", out), "no JSON file there is a result")

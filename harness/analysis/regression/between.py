@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness.analysis.cost_ratios import Units
 from harness.analysis.regression.costs import COSTS, cost_changes
-from harness.analysis.regression.pairs import matched_cells
+from harness.analysis.regression.pairs import matched_cells, without_training
 from harness.analysis.regression.records import SCORE_MARGIN, Regression
 from harness.analysis.regression.scores import Values, score_changes, wanted_scores
-from harness.store import CellRow, environment_attempts, fact_units, outcome_digests, score_values
+from harness.store import (
+    CellRow,
+    environment_attempts,
+    fact_units,
+    needs_without_training,
+    outcome_digests,
+    score_values,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,6 +44,7 @@ def changes_between(
         score_values(connection, wanted_scores(rows)),
         outcome_digests(connection, [row.attempt_id for row in rows]),
         fact_units(connection),
+        needs_without_training(connection, [row.attempt_id for row in rows]),
         score_margin,
         costs,
         cost_margins,
@@ -48,14 +57,17 @@ def changes_of_rows(
     values: Values,
     digests: Mapping[str, str],
     units: Units,
+    needs: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     score_margin: float = SCORE_MARGIN,
     costs: Iterable[str] = COSTS,
     cost_margins: Mapping[str, float] | None = None,
 ) -> Regression:
     """Compares two environments by their attempts, given as (old, new) in the order in which they started. `values` are
     (attempt_id, task, metric) -> values of items, `digests` attempt_id -> what attempts share that came out identical,
-    `units` fact -> (unit, whether more is better)."""
+    `units` fact -> (unit, whether more is better), `needs` the spec digests of cells that train nothing -> those of the
+    cells that they are made of."""
     pairs, only_old, only_new = matched_cells(*rows)
+    pairs = without_training(pairs, needs, digests)
     if not pairs:
         return Regression(*names, (), only_old, only_new)
     scores = score_changes(pairs, values, digests, score_margin)
@@ -77,7 +89,8 @@ def common_shifts(
     if not pairs:
         return []
     digests = outcome_digests(connection, [row.attempt_id for row in rows])
-    found = score_changes(pairs, score_values(connection, wanted_scores(rows)), digests, margin)
+    pairs = without_training(pairs, needs_without_training(connection, [row.attempt_id for row in rows]), digests)
+    found = score_changes(pairs, score_values(connection, wanted_scores(rows)), digests, margin, cell_by_cell=False)
     together = [metric for metric in found if metric.pattern.shape in ("everything", "everything but")]
     remarks = {
         metric.metric: "".join(f"; {remark}" for remark in (metric.everything.remarks if metric.everything else ()))

@@ -31,8 +31,8 @@ COSTS = (
     "train_rss_bytes", "train_allocated_bytes", "evaluate_rss_bytes", "trainable_params", "artifact_bytes",
 )  # fmt: skip
 NOT_IN_TURN = (
-    "each environment measured it once, so that the machine's own changes cannot be told from the environment's. Repeat "
-    "the cells in turn (A B A B)"
+    "each environment measured it once, so that the machine's own changes cannot be told from the environment's. "
+    "Repeat the cells in turn (A B A B)"
 )
 COUNTED = ("parameters",)  # units of costs that are counted, not measured: one value is exact
 
@@ -141,7 +141,6 @@ class CostFamily:
     ) -> Tested:
         """Returns the test of a cell, a label or everything."""
         specs = {pair.spec_digest for pair in of}
-        own = [one for spec in specs for one in repeats[spec]]
         pairs = [pair for pair in session.pairs if pair.cell in specs]
         change = Change(
             level,  # type: ignore[arg-type]

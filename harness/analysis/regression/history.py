@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Literal
 
 from harness.analysis.regression.records import (
@@ -55,10 +56,11 @@ class HistoryStep:
 
     `size` is the difference of the levels, or for a cost (`relative`) the ratio of the new level to the old one.
     `p_alone` is how often a series without a step shows one as clear, `p` is corrected for all series that were looked
-    at (Benjamini and Hochberg): of the steps that are told, at most 5% are expected to be chance. `since` is the environment with the first value at the new
-    level, `after` the one before it; `packages` are those that differ between the two, those that results depend on
-    first. The step may as well have happened at any of the points `first` to `last`. `better` says which way it goes,
-    None where neither direction is better. `negligible`: it is smaller than the margin.
+    at (Benjamini and Hochberg): of the steps that are told, at most 5% are expected to be chance. `since` is the
+    environment with the first value at the new level, `after` the one before it; `packages` are those that differ
+    between the two, those that results depend on first. The step may as well have happened at any of the points `first`
+    to `last`. `better` says which way it goes, None where neither direction is better. `negligible`: it is smaller than
+    the margin. `points`: the values are shares, told in points of a hundred.
     """
 
     at: int
@@ -189,15 +191,11 @@ def series_of(
     """Builds one series from its points in order, with its breaks and the steps between them."""
     breaks = [
         SeriesBreak(place + 1, reason)
-        for place, (old, new) in enumerate(zip(points, points[1:], strict=False))
+        for place, (old, new) in enumerate(pairwise(points))
         if (reason := why_broken(old, new))
     ]
     edges = [0, *(one.at for one in breaks), len(points)]
-    steps = [
-        step
-        for start, end in zip(edges, edges[1:], strict=False)
-        for step in steps_of(points[start:end], start, score_margin)
-    ]
+    steps = [step for start, end in pairwise(edges) for step in steps_of(points[start:end], start, score_margin)]
     last = points[-1]
     return Series(
         level, last.suite, name, last.label, last.task, last.role, last.metric, last.higher_is_better,

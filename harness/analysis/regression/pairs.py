@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.analysis.regression.records import Change, Side
 from harness.analysis.verdicts import Point
@@ -20,7 +20,7 @@ class CellPair:
     label: str
     spec_digest: str
     where: str
-    trained: bool  # it has a seed: another start or order would give another model
+    trained: bool  # another rounding may give another model: it trains, or is made of cells that came out differently
     old: tuple[CellRow, ...]
     new: tuple[CellRow, ...]
 
@@ -104,6 +104,19 @@ def undisturbed(pairs: Sequence[CellPair], digests: Mapping[str, str]) -> frozen
         if others and 2 * sum(alike[name] for name in others) >= len(others):
             quiet.add(label)
     return frozenset(quiet)
+
+
+def without_training(
+    pairs: Sequence[CellPair], needs: Mapping[str, tuple[str, ...]], digests: Mapping[str, str]
+) -> list[CellPair]:
+    """Returns the pairs, those with `trained` unset that train nothing and whose needs, if any, came out the same to
+    the last bit: a merge of the same experts differs by what merges alone. `needs` maps the spec digest of a cell
+    without training to those of the cells it is made of."""
+    same = {pair.spec_digest for pair in pairs if is_identical(pair, digests)}
+    return [
+        replace(pair, trained=False) if pair.spec_digest in needs and same.issuperset(needs[pair.spec_digest]) else pair
+        for pair in pairs
+    ]
 
 
 def is_identical(pair: CellPair, digests: Mapping[str, str]) -> bool:

@@ -171,10 +171,10 @@ class Session:
         return cls(tuple(pairs), slope, error, usual, df)
 
     def ratio(self, pairs: Sequence[NeighbourPair], unit_of: Mapping[str, str] | None = None) -> RatioEstimate:
-        """Returns the mean ratio of some pairs, with equal weight for each cell; or, where `unit_of` maps a cell to what
-        counts as one witness (its label), for each of these. The error is the largest of: the usual one; that of the
-        pairs; that between witnesses; that of the pairs' places, as one sweep through all cells may have met a slower
-        machine."""
+        """Returns the mean ratio of some pairs, with equal weight for each cell; or, where `unit_of` maps a cell to
+        what counts as one witness (its label), for each of these. The error is the largest of: the usual one; that of
+        the pairs; that between witnesses; that of the pairs' places, as one sweep through all cells may have met a
+        slower machine."""
         by_unit: dict[str, list[float]] = {}
         by_place: dict[int, list[float]] = {}
         for pair in pairs:

@@ -38,8 +38,8 @@ Values = Mapping[ScoreName, ItemValues]
 TINY = 1e-6
 STEADY = 3.0  # times the median label's spread between seeds, beyond which a label counts less in a common shift
 ONE_SEED = (
-    "one seed, and other labels came out differently as well, so that rounding alone may have moved it. Run three seeds "
-    "or more, or repeat the cell"
+    "one seed, and other labels came out differently as well, so that rounding alone may have moved it. Run three "
+    "seeds or more, or repeat the cell"
 )
 NO_ITEMS = "there are no values of single items, so it holds for these questions and says nothing of others"
 VARIES = "its own seeds vary as much"
@@ -87,12 +87,17 @@ def headlines_of(row: CellRow) -> list[StoredScore]:
 
 
 def score_changes(
-    pairs: Sequence[CellPair], values: Values, digests: Mapping[str, str], margin: float = SCORE_MARGIN
+    pairs: Sequence[CellPair],
+    values: Values,
+    digests: Mapping[str, str],
+    margin: float = SCORE_MARGIN,
+    cell_by_cell: bool = True,
 ) -> list[MetricChanges]:
     """Returns what each headline metric says of two environments: of learned tasks first, then of retained ones.
 
     `values` are (attempt_id, task, metric) -> items (`wanted_scores` says which), `digests` attempt_id -> what two
-    attempts share that are the same to the last bit. `margin` is the difference that does not matter.
+    attempts share that are the same to the last bit. `margin` is the difference that does not matter. Without
+    `cell_by_cell` the single cells of a label that has several are left out, which is faster.
     """
     families: dict[Family, bool] = {}
     for pair in pairs:
@@ -102,7 +107,7 @@ def score_changes(
     quiet = undisturbed(pairs, digests)
     order = sorted(families, key=lambda family: family[0] != "task")
     return [
-        MetricFamily(pairs, values, quiet, family, families[family], margin).changes()
+        MetricFamily(pairs, values, quiet, family, families[family], margin, cell_by_cell).changes()
         for family in order or [("task", "score")]
     ]
 
@@ -117,6 +122,7 @@ class MetricFamily:
     family: Family
     higher_is_better: bool
     margin: float
+    cell_by_cell: bool = True
 
     @property
     def metric(self) -> str:
@@ -134,11 +140,13 @@ class MetricFamily:
         labels = [self.label(label, own, points) for label, own in good.items()]
         cells: list[tuple[Tested, Estimate]] = []
         copied: list[tuple[Tested, Estimate]] = []
-        for label, own in good.items():
+        for own in good.values():
             by_cell: dict[str, list[ScorePair]] = {}
             for one in own:
                 by_cell.setdefault(one.pair.spec_digest, []).append(one)
             several = len(by_cell) > 1
+            if several and not self.cell_by_cell:
+                continue
             (cells if several else copied).extend(self.cell(mine, own, points) for mine in by_cell.values())
         weights = steadiness(good)
         everything = self.everything(good, weights, points)

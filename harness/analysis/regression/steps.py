@@ -79,11 +79,8 @@ def find_steps(values: Sequence[float], least_spread: float = 0.0) -> list[Step]
         best = gains[at - start]
         p = (1 + int((chance >= best / variance).sum())) / (1 + len(chance))
         possible = [start + place for place, gain in gains.items() if best - gain <= PROFILE * variance]
-        steps.append(
-            Step(
-                at, float(series[start:at].mean()), float(series[at:end].mean()), p, min(*possible, at), max(*possible, at)
-            )
-        )  # fmt: skip
+        levels = float(series[start:at].mean()), float(series[at:end].mean())
+        steps.append(Step(at, *levels, p, min(*possible, at), max(*possible, at)))
     return steps
 
 
