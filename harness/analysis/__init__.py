@@ -49,7 +49,7 @@ from harness.analysis.planned_power import (
     tuning_outlook,
     tuning_sentences,
 )
-from harness.analysis.probe_changes import ProbeChange, moved_sentence, probe_changes
+from harness.analysis.probed import ProbeChange, moved_sentence, probe_changes
 from harness.analysis.recommend import (
     Answer,
     Candidate,

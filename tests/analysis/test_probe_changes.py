@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.analysis.probe_changes import moved_sentence, probe_changes
+from harness.analysis.probed import moved_sentence, probe_changes
 from harness.records import LIBRARIES, Probe
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.analysis.delta_debugging import Cause, Turn
-from harness.analysis.probe_changes import ProbeChange
+from harness.analysis.probed import ProbeChange
 from harness.analysis.regression.records import Regression
 
 
@@ -54,10 +54,11 @@ class PairFindings:
 
     @property
     def unclear(self) -> bool:
-        """Whether anything is left open: results that cannot be told apart nor shown to be the same, and readings that
-        differ without a direction that is worse."""
+        """Whether anything is left open: labels whose results cannot be told apart nor shown to be the same, and
+        readings that differ without a direction that is worse. All labels together are left open whenever one alone
+        moved, and do not count."""
         open_results = self.results and any(
-            change.answer == "cannot tell" for metric in self.results.metrics for change in metric.changes
+            change.answer == "cannot tell" for metric in self.results.metrics for change in metric.labels
         )
         return bool(open_results) or any(change.better is None for change in self.changes)
 

@@ -130,8 +130,8 @@ def half_precision(label: str, method: Method, base: Path, scratch: Path) -> Ite
 
 
 def packed_speed(label: str, kind: str) -> Probe:
-    """Returns the time of a forward and backward pass through one packed linear layer of 1,024 × 1,024, in ms: the least
-    of nine, which other processes disturb least."""
+    """Returns the time of a forward and backward pass through one packed linear layer of 1,024 × 1,024, in ms: the
+    least of nine, which other processes disturb least."""
     import time
 
     import torch
