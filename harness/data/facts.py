@@ -41,6 +41,10 @@ class TaskFacts:
     the training split and of the scored split. `cluster` is the column that names the cluster of a scored item, and
     `clusters` the number of clusters; "" and 0 where items are independent. `cluster_problem` is what is wrong with
     that column, as (message, file, line); () where nothing is.
+
+    `rows_read` counts the rows of the data by published split ("" for one file), `dropped` those left out by reason,
+    `kept` the documents of each split by class ("" without classes); `remarks` are sentences on them without a full
+    stop. `counts.counts_line` writes the line that is shown of them.
     """
 
     name: str
@@ -58,6 +62,10 @@ class TaskFacts:
     cluster: str = ""
     clusters: int = 0
     cluster_problem: tuple[str, str, int] | tuple[()] = ()
+    rows_read: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, dict[str, int]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,12 +93,15 @@ class DataFacts:
 
     `empty` counts examples without text or answer by split ("train", "validation", "scored"). `told` is the share of
     scored items whose question contains the right choice and no other; None for tasks whose items do not all have the
-    same choices.
+    same choices. `contradicting` is the number of training questions that stand there with different right choices,
+    `shown` are the beginnings of a few.
     """
 
     task: str
     empty: dict[str, int]
     told: float | None
+    contradicting: int = 0
+    shown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

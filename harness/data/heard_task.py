@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from harness.data.answers import delimiter_of, heard
+from harness.data.labels import label_text
+from harness.errors import TaskError
 
 
 class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
@@ -19,6 +21,25 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
     """
 
     chat = False  # whether the last requests were made through a chat template
+
+    def doc_to_choice(self, doc: Any, doc_to_choice: Any = None) -> list[str]:
+        """Return a document's choices as texts; those of a column or a template may be numbers or truth values."""
+        choices = super().doc_to_choice(doc, doc_to_choice)
+        if isinstance(choices, str) or all(isinstance(choice, str) for choice in choices):
+            return cast("list[str]", choices)
+        return [choice if isinstance(choice, str) else label_text(choice) for choice in choices]
+
+    def doc_to_target(self, doc: Any, doc_to_target: Any = None) -> int | str | list[Any]:
+        """Return a document's target. Raises TaskError where a template renders digits that lm-eval cannot read as a
+        number, such as 01."""
+        try:
+            return cast("int | str | list[Any]", super().doc_to_target(doc, doc_to_target))
+        except (SyntaxError, ValueError) as error:
+            raise TaskError(
+                f"doc_to_target ({self.config.doc_to_target}) gives digits that lm-eval cannot read as the place of a "
+                f"choice ({error.__class__.__name__}: {error}). To compare texts, name the column: "
+                "doc_to_target: label."
+            ) from error
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **options: Any) -> list[Instance] | Instance:
         """Return lm-eval's requests for a document, and note whether they go through a chat template."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from harness.data.division import interleave
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, POOL, Ask, Quality, flipped, hardest, imbalanced, repeated, spread, truncated
-from harness.data.splits import interleave
 from harness.data.tasks import Example, class_of, document_hash, example, gold, learning_docs, unlearnable
 from harness.errors import TaskError
 
