@@ -22,6 +22,7 @@ from harness.data.clusters import (
     items_text,
     mean_test,
 )
+from harness.data.counts import counts_line
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
@@ -72,6 +73,7 @@ __all__ = [
     "cluster_of",
     "code_of",
     "compose_yaml",
+    "counts_line",
     "cut_left",
     "data_files",
     "definition_files",

@@ -60,8 +60,8 @@ def ngrams(text: str) -> set[str]:
 
 
 def matches(scored: Sequence[str], learned: Sequence[Compared]) -> Iterator[tuple[int, int, float]]:
-    """Yield (place in `scored`, place in `learned`, share) for every scored text that a learned text contains. A learned
-    text may be given in several forms, of which each counts; the last is the whole.
+    """Yield (place in `scored`, place in `learned`, share) for every scored text that a learned text contains. A
+    learned text may be given in several forms, of which each counts; the last is the whole.
 
     The share, from 0.8 to 1, is the fraction of the scored text's n-grams that the learned text has too. Where other
     texts share so much (`SHARED` of them or more), the n-grams of the scored text's own must be there as well, and in

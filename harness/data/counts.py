@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from harness.data.facts import TaskFacts
 from harness.data.hashes import content_hash
@@ -47,7 +47,7 @@ class Counts:
 
     def to_json(self) -> str:
         """Return the counts as JSON."""
-        return json.dumps(asdict(self))
+        return json.dumps(vars(self))
 
     @classmethod
     def of_json(cls, text: str) -> Counts:

@@ -1,6 +1,7 @@
 """Divides raw documents into train, validation and test: without repeats, and with every class in every split. Pure.
 
-What is dropped is counted by reason (`counts.py`). Splits depend on the documents alone, never on their order in a file.
+What is dropped is counted by reason (`counts.py`). Splits depend on the documents alone, never on their order in a
+file.
 """
 
 from __future__ import annotations
@@ -113,7 +114,6 @@ def with_values(raw: Mapping[str, Sequence[Document]], wanted: Wanted, counts: C
     kept: dict[str, list[Document]] = {}
     empty: list[str] = []
     for split, documents in raw.items():
-        rows = f"{split} " if split else ""
         unlabelled = set(missing_rows(documents, wanted.label)) if wanted.label else set()
         kept[split] = []
         for number, document in enumerate(documents, start=1):
@@ -121,14 +121,15 @@ def with_values(raw: Mapping[str, Sequence[Document]], wanted: Wanted, counts: C
                 counts.drop(reasons.NO_TEXT, 1)
             elif number in unlabelled:
                 counts.drop(reasons.NO_LABEL, 1)
-                empty.append(f"{rows}{number}")
+                empty.append(f"{split} {number}".strip())
             else:
                 kept[split].append(document)
     if empty and not wanted.drop_empty:
+        rows = f"{counted(len(empty), 'row')} of {sum(counts.read.values())}"
         raise TaskError(
-            f"{counted(len(empty), 'row')} of {sum(counts.read.values())} have no label in the column "
-            f"{wanted.label!r}: {'row' if len(empty) == 1 else 'rows'} {listing(empty)}, counted from 1 without the "
-            "header. Fill them, or write drop_empty: true under dataset_kwargs to leave them out."
+            f"{rows} without a label in the column {wanted.label!r}: {'row' if len(empty) == 1 else 'rows'} "
+            f"{listing(empty)}, counted from 1 without the header. Fill them, or write drop_empty: true under "
+            "dataset_kwargs to leave them out."
         )
     return kept
 
@@ -195,9 +196,9 @@ def too_few(kept: Sequence[Document], wanted: Wanted, counts: Counts) -> TaskErr
     dropped = ", ".join(f"{count} {reason}" for reason, count in counts.dropped.items())
     remarks = "".join(f" {remark}." for remark in counts.remarks)
     return TaskError(
-        f"{counted(sum(counts.read.values()), 'row')}, {len(kept)} left{f' ({dropped})' if dropped else ''}: they cannot "
-        f"give {wanted.test} test and {wanted.validation} validation items and leave some to learn from.{remarks} Lower "
-        f"`test` and `validation`{', or look at `unique`' if counts.dropped[reasons.REPEATS] else ''}."
+        f"{counted(sum(counts.read.values()), 'row')}, {len(kept)} left{f' ({dropped})' if dropped else ''}: they "
+        f"cannot give {wanted.test} test and {wanted.validation} validation items and leave some to learn from."
+        f"{remarks} Lower `test` and `validation`{', or look at `unique`' if counts.dropped[reasons.REPEATS] else ''}."
     )
 
 
@@ -227,8 +228,8 @@ def drop_copies(splits: dict[str, list[Document]], wanted: Wanted, counts: Count
         if lost or (learned and not splits[split]):
             raise TaskError(
                 f"every document of {split} {'of a class ' if wanted.label else ''}is a near copy of a test item: "
-                f"{sizes_text(lost)}. Collect texts that differ more, or give the splits yourself (`source: {{train: …, "
-                "test: …}`)."
+                f"{sizes_text(lost)}. Collect texts that differ more, or give the splits yourself "
+                "(`source: {train: …, test: …}`)."
             )
 
 
@@ -287,8 +288,8 @@ def take(
     sizes = class_sizes(ranked, wanted.label)
     if size and size < len(sizes):
         raise TaskError(
-            f"`{split}: {size}` has no room for one row of each of {len(sizes)} classes ({sizes_text(sizes)}). Raise it "
-            "to that number or more, or join classes with `rename`."
+            f"`{split}: {size}` has no room for one row of each of {len(sizes)} classes ({sizes_text(sizes)}). Raise "
+            "it to that number or more, or join classes with `rename`."
         )
     chosen = pick(ranked, size, wanted.label, back or {})
     return (

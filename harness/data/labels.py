@@ -12,14 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import yaml
 
 from harness.data.contamination import normalise
 from harness.data.lm_eval_task import Document, Task
 from harness.errors import TaskError, counted, unknown
-
-if TYPE_CHECKING:
-    import yaml
 
 SHOWN = 5  # of a kind, in a message
 # A template that gives a value of the document as it is, by name, with filters or methods that leave it a value.
@@ -44,6 +42,14 @@ def label_text(value: object) -> str:
     return str(value)
 
 
+def met(text: str, choices: Sequence[str]) -> str:
+    """Return the choice that a label's text stands for: the text itself, or true and false as the choices write them,
+    whatever the case."""
+    if text in choices or text.lower() not in ("true", "false"):
+        return text
+    return next((choice for choice in choices if choice.lower() == text.lower()), text)
+
+
 def is_missing(value: object) -> bool:
     """Return whether a value of data is missing: None, NaN, a blank text, or a text that stands for NaN."""
     if isinstance(value, str):
@@ -64,7 +70,7 @@ def write_texts(config: dict[str, object], path: Path) -> None:
     if not isinstance(options, dict):
         return
     node = nodes.get("dataset_kwargs")
-    inner = {key.value: value for key, value in node.value} if node is not None and node.id == "mapping" else {}
+    inner = {key.value: value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
     config["dataset_kwargs"] = {
         key: written(inner.get(key), value) if key in ("rename", "label", "unique") else value
         for key, value in options.items()
@@ -74,8 +80,6 @@ def write_texts(config: dict[str, object], path: Path) -> None:
 def written_nodes(path: Path, seen: set[Path]) -> dict[str, yaml.Node]:
     """Return {key: node of its value} of a task's YAML and of what it includes; a key of the YAML itself counts before
     one that is included. `seen` holds the files that were read, and gets this one."""
-    import yaml
-
     path = path.expanduser().resolve()
     if path in seen:
         return {}
@@ -96,10 +100,10 @@ def written(node: yaml.Node | None, value: object) -> object:
     """Return a value with each scalar in it as the text that its node of the YAML has; without a node, as
     `label_text` has it. Texts stay what they are."""
     if isinstance(value, list):
-        parts = node.value if node is not None and node.id == "sequence" else [None] * len(value)
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [None] * len(value)
         return [written(part, inner) for part, inner in zip(parts, value, strict=True)]
     if isinstance(value, dict):
-        pairs = node.value if node is not None and node.id == "mapping" else []
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
         if len(pairs) != len(value):
             return {written(None, key): written(None, inner) for key, inner in value.items()}
         return {
@@ -108,7 +112,7 @@ def written(node: yaml.Node | None, value: object) -> object:
         }
     if isinstance(value, str):
         return value
-    return str(node.value) if node is not None and node.id == "scalar" else label_text(value)
+    return str(node.value) if isinstance(node, yaml.ScalarNode) else label_text(value)
 
 
 def listed_choices(config: Mapping[str, object]) -> list[object]:
@@ -183,7 +187,7 @@ def check_labels(raw: Mapping[str, Sequence[Document]], label: str, choices: Seq
     """Raise TaskError, with row numbers, where a document's label (a text in the column `label`, or "" for none) is not
     among the `choices`. `raw` maps published splits to documents, "" the one split that there is."""
     wrong = [
-        (document[label], f"{split} row {number}".strip())
+        (document[label], f"{split} {number}".strip())
         for split, documents in raw.items()
         for number, document in enumerate(documents, start=1)
         if document[label] and document[label] not in choices
@@ -199,11 +203,18 @@ def no_choices(wrong: Sequence[tuple[object, str]], choices: Sequence[str], keys
     for target, place in wrong:
         places.setdefault(repr(target), []).append(place)
     commonest = sorted(places.items(), key=lambda entry: -len(entry[1]))[:SHOWN]
-    shown = "; ".join(f"{what} {len(found)} times ({listing(list(dict.fromkeys(found)))})" for what, found in commonest)
+    shown = "; ".join(f"{what} {len(found)} times ({where(found)})" for what, found in commonest)
     more = f"; and {len(places) - SHOWN} others" if len(places) > SHOWN else ""
     return f"some answers are none of the choices in doc_to_choice: {shown}{more}. " + advice(
         [target for target, _ in wrong], choices, keys, column
     )
+
+
+def where(places: Sequence[str]) -> str:
+    """Return the places of answers in words: row numbers, or names of splits."""
+    distinct = list(dict.fromkeys(places))
+    rows = "" if not distinct[0][-1:].isdigit() else "row " if len(distinct) == 1 else "rows "
+    return rows + listing(distinct)
 
 
 def config_keys(task: Task) -> list[str]:

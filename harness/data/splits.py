@@ -23,7 +23,7 @@ from harness.data import division, sources
 from harness.data.contamination import normalise
 from harness.data.counts import Counts
 from harness.data.division import Division, Wanted, check_columns, divide, interleave, order
-from harness.data.labels import check_labels, label_text
+from harness.data.labels import check_labels, label_text, met
 from harness.data.readers import Document, read, read_folders, read_orange
 from harness.errors import TaskError, unknown
 from harness.records import digest
@@ -97,7 +97,7 @@ def documents(
         for documents in raw.values():
             check_columns(documents, [*chain(*wanted.keys), *([label] if label else [])])
         if label:
-            name_classes(raw, label, names)
+            name_classes(raw, label, names, choices)
         if choices:
             check_labels(raw, label, choices)
         return divide(raw, wanted)
@@ -118,9 +118,12 @@ def keys_of(unique: Sequence[str | Sequence[str]]) -> tuple[tuple[str, ...], ...
     return tuple(groups) or (tuple(str(one) for one in listed),)
 
 
-def name_classes(raw: Mapping[str, list[Document]], label: str, names: Mapping[str, str]) -> None:
-    """Make the labels in the column `label` texts, and give classes their `names` (raw text -> name). Raises TaskError
-    for several labels in one document, and for names of which none is that of a class."""
+def name_classes(
+    raw: Mapping[str, list[Document]], label: str, names: Mapping[str, str], choices: Sequence[str]
+) -> None:
+    """Make the labels in the column `label` texts, as the task's `choices` write them, and give classes their `names`
+    (raw text -> name). Raises TaskError for several labels in one document, and for names of which none is that of a
+    class."""
     seen: set[str] = set()
     for split, documents in raw.items():
         for number, document in enumerate(documents, start=1):
@@ -131,7 +134,7 @@ def name_classes(raw: Mapping[str, list[Document]], label: str, names: Mapping[s
                 )
             text = label_text(document[label])
             seen.add(text)
-            document[label] = names.get(text, text)
+            document[label] = met(names.get(text, text), choices)
     if names and not seen & names.keys():
         raise TaskError(f"rename: {unknown('label', next(iter(names)), sorted(seen))}")
 

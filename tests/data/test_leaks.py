@@ -8,7 +8,7 @@ from tools import plan_of, results_of, run_cells
 
 from harness.data.leaks import without_template
 from harness.errors import SuiteError
-from harness.plan.feasibility import data_notes
+from harness.plan.about_data import data_notes
 
 SUITE = """\
 version: 1
