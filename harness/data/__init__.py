@@ -24,6 +24,7 @@ from harness.data.clusters import (
 )
 from harness.data.counts import counts_line
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
+from harness.data.few_shot import draw_shots
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
 from harness.data.sampling import draw, examples, texts
@@ -78,6 +79,7 @@ __all__ = [
     "data_files",
     "definition_files",
     "draw",
+    "draw_shots",
     "effective_clusters",
     "effective_items",
     "encode",

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from harness.architecture import read_network
 from harness.data import sources
+from harness.data.chat_templates import chat_template, demands_system
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
 from harness.data.task_code import content_of, definition_files, yaml_files
 from harness.data.yaml_limits import compose_yaml
@@ -27,7 +28,7 @@ from harness.records import digest
 
 FACTS_VERSION = 3  # raised by hand when a task's facts are found in another way: they are then found anew
 DATA_VERSION = 2  # raised by hand when faults of data are counted in another way
-LENGTHS_VERSION = 1  # raised by hand when lengths are counted in another way: they are then counted anew
+LENGTHS_VERSION = 2  # raised by hand when lengths are counted in another way: they are then counted anew
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,14 @@ class Catalog:
         folder = Path(facts.folder)
         # A snapshot of the Hub lies in a folder that is named by its commit.
         commit = folder.name if self.model(name).sources[0].startswith("hf:") else ""
-        return replace(facts, network=read_network(folder), chat=has_chat_template(folder), revision=commit)
+        template = chat_template(folder)
+        return replace(
+            facts,
+            network=read_network(folder),
+            chat=bool(template),
+            chat_demand=demands_system(template),
+            revision=commit,
+        )
 
     def model_facts_path(self, name: str) -> Path:
         """Return the file in the cache for a model's facts. It changes with the model's entry and with the files of a
@@ -153,16 +161,6 @@ class Catalog:
         return sources.cache_root() / "facts" / f"overlap-{what[:32]}.json"
 
 
-def has_chat_template(folder: Path) -> bool:
-    """Return whether a model's tokenizer has a chat template, in a file of its own or in its configuration."""
-    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
-        return True
-    try:
-        return bool(json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template"))
-    except (OSError, ValueError):
-        return False
-
-
 def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFacts | OverlapFacts) -> None:
     """Write facts to the file where the catalog looks for them, so that another process sees all of them or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,6 +168,7 @@ def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFac
     kept = asdict(replace(facts, network=None) if isinstance(facts, ModelFacts) else facts)
     kept.pop("network", None)
     kept.pop("chat", None)
+    kept.pop("chat_demand", None)
     temporary.write_text(json.dumps(kept))
     temporary.replace(path)
 

@@ -156,7 +156,7 @@ def settle(documents: Sequence[Document], wanted: Wanted, counts: Counts) -> lis
             lost |= {place for place in copies[text] if documents[place][wanted.label] != winner}
             if len(shown) < EXAMPLES:
                 given = ", ".join(f"{label} {count}" for label, count in sorted(labels.items()))
-                shown.append(f"{text[:EXCERPT]!r} ({given})")
+                shown.append(f"{excerpt(documents[copies[text][0]], key)!r} ({given})")
     if not texts:
         return list(documents)
     what = (
@@ -354,6 +354,11 @@ def value_text(value: object) -> str:
 def key_text(document: Document, key: Key) -> str:
     """Return the values of a key's columns, normalised and in lines; blank where every one of them is empty."""
     return "\n".join(normalise(value_text(document[column])) for column in key)
+
+
+def excerpt(document: Document, key: Key) -> str:
+    """Return the beginning of the text in a key's columns, for a message."""
+    return " ".join(" ".join(value_text(document[column]) for column in key).split())[:EXCERPT]
 
 
 def class_of(document: Document, label: str) -> str:

@@ -20,8 +20,9 @@ class ModelFacts:
     """A fetched model: its folder, and the SHA-256 of its weights and tokenizer (`fingerprint`). `revision` is the
     commit that its `hf:` source was resolved to when it was fetched; "" for other sources.
 
-    `network`, `revision`, and whether the tokenizer has a `chat` template (None: not known), are not cached but read
-    from the folder each time: that takes a millisecond, and cannot be out of date.
+    `network`, `revision`, whether the tokenizer has a `chat` template (None: not known), and `chat_demand` (what that
+    says where a system message is missing that it demands; else "") are not cached but read from the folder each time:
+    that takes milliseconds, and cannot be out of date.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ModelFacts:
     network: Network | None = None
     chat: bool | None = None
     revision: str = ""
+    chat_demand: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class TaskFacts:
 
     `rows_read` counts the rows of the data by published split ("" for one file), `dropped` those left out by reason,
     `kept` the documents of each split by class ("" without classes); `remarks` are sentences on them without a full
-    stop. `counts.counts_line` writes the line that is shown of them.
+    stop. `counts.counts_line` writes the line that is shown of them. `described`: the task has a `description`, which a
+    chat template is given as the system message.
     """
 
     name: str
@@ -66,6 +69,7 @@ class TaskFacts:
     dropped: dict[str, int] = field(default_factory=dict)
     kept: dict[str, dict[str, int]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    described: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,15 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
                 "doc_to_target: label."
             ) from error
 
+    def build_qa_turn(self, *, c: Any = None, a: Any = None, **options: Any) -> list[Any]:
+        """Return lm-eval's messages for a question and its answer. An answer that is a number is written as text, as in
+        training; lm-eval stops at it."""
+        if isinstance(a, int | float) and not (c and isinstance(a, int)):
+            a = str(a)
+        elif isinstance(a, list):
+            a = [one if isinstance(one, str) else str(one) for one in a]
+        return cast("list[Any]", super().build_qa_turn(c=c, a=a, **options))
+
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **options: Any) -> list[Instance] | Instance:
         """Return lm-eval's requests for a document, and note whether they go through a chat template."""
         self.chat = bool(options.get("apply_chat_template"))

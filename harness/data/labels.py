@@ -249,14 +249,12 @@ def misread(task: Task, asked: Sequence[tuple[object, Sequence[str]]]) -> str:
         return ""
     for (number, choices), place in zip(numbers, meant, strict=True):
         if place is not None and place != int(number):
-            text = choices[place]
             taught = repr(choices[int(number)]) if 0 <= number < len(choices) else "no choice"
-            label = keys[place] if keys else text
-            what = (
-                f"doc_to_target ({target}) gives the number {label}, which lm-eval takes for a place in doc_to_choice"
-            )
-            return f"{what}, counted from 0: that is {taught}, while {label!r} names {text!r}. " + rewriting(
-                task, target, column, sorted({int(number) for number, _ in numbers}), choices
+            named = f"{choices[place]!r}, for which the key {keys[place]} stands" if keys else repr(choices[place])
+            return (
+                f"doc_to_target ({target}) gives the number {number}, which lm-eval takes for a place in "
+                f"doc_to_choice, counted from 0: {taught} would be taught, and not {named}. "
+                + rewriting(task, target, column, sorted({int(one) for one, _ in numbers}), choices)
             )
     return ""
 

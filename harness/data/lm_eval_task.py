@@ -19,6 +19,7 @@ class TaskConfig(Protocol):
     task: str
     doc_to_choice: object  # a list, or a mapping to them, where every item has the same choices
     doc_to_target: object  # a column, a template, the number of a choice, or a function
+    description: object  # an instruction before every question
     target_delimiter: str
     generation_kwargs: dict[str, Any] | None
     num_fewshot: int | None
@@ -60,6 +61,8 @@ class Task(Protocol):
 
     @property
     def eval_docs(self) -> Iterable[Document]: ...
+
+    def set_fewshot_seed(self, seed: int) -> None: ...
 
     def has_training_docs(self) -> bool: ...
 

@@ -21,6 +21,7 @@ from harness.data.clusters import cluster_column, cluster_problem, count_cluster
 from harness.data.counts import kept_by_class, row_counts
 from harness.data.division import class_sizes, pick
 from harness.data.facts import TaskFacts
+from harness.data.few_shot import try_shots
 from harness.data.hashes import content_hash, document_hash, fresh
 from harness.data.labels import asks_for_label, check_choices, check_targets, listed_choices, place_of, write_texts
 from harness.data.lm_eval_task import Document, Render, Task
@@ -132,6 +133,7 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
     used = {"train": train, "validation": validation, "scored": scored}
     kept = {split: classes(task, documents) for split, documents in used.items()}
     counts = row_counts(made, raw, used)
+    shots = try_shots(task, scored)
     cluster = cluster_column(task.config.metadata)
     problem = cluster_problem(path, cluster, scored)
     facts = TaskFacts(
@@ -153,7 +155,8 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         rows_read=counts.read,
         dropped=dict(counts.dropped),
         kept=kept_by_class(counts, used, kept if has_shared_choices(task) else {}),
-        remarks=tuple(counts.remarks),
+        remarks=(*counts.remarks, *shots),
+        described=bool(task.config.description),
     )
     keep_facts(catalog.task_facts_path(name), facts)
     return facts

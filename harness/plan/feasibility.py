@@ -98,6 +98,14 @@ def curriculum_mismatches(label: Variant, task: str, most: int, suite: Suite, fa
                 f"{curriculum.name} asks through the model's chat template, and {model} has none. Take a model that "
                 "has one, or another curriculum."
             )
+        demand = facts.models[model].chat_demand
+        bare = [name for name in learns if not facts.tasks[name].described]
+        if demand and bare:
+            yield (
+                f"{curriculum.name} asks through the model's chat template, and that of {model} demands a system message "
+                f"({demand}), which {', '.join(map(repr, bare))} has none of. Give the task a `description:`, which "
+                "becomes the system message, or take another model."
+            )
 
 
 def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[str]:
