@@ -148,7 +148,7 @@ class Catalog:
 
     def data_facts_path(self, task: TaskFacts) -> Path:
         """Return the file in the cache for the faults counted in a task's documents."""
-        return sources.cache_root() / "facts" / f"data-{digest([task.fingerprint, DATA_VERSION])[:32]}.json"
+        return sources.cache_root() / "facts" / f"data-{digest([*rows_of(task), DATA_VERSION])[:32]}.json"
 
     def overlap_facts(self, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts | None:
         """Return the scored items of one task that are in the learned text of another; None before they were
@@ -157,8 +157,13 @@ class Catalog:
 
     def overlap_facts_path(self, learned: TaskFacts, scored: TaskFacts) -> Path:
         """Return the file in the cache for the scored items of one task that are in the learned text of another."""
-        what = digest([learned.fingerprint, scored.fingerprint, DATA_VERSION])
+        what = digest([*rows_of(learned), *rows_of(scored), DATA_VERSION])
         return sources.cache_root() / "facts" / f"overlap-{what[:32]}.json"
+
+
+def rows_of(task: TaskFacts) -> list[object]:
+    """Return what decides the faults that are counted in a task's documents: also rows that are not learned."""
+    return [task.fingerprint, task.rows_read, task.dropped]
 
 
 def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFacts | OverlapFacts) -> None:

@@ -107,6 +107,8 @@ def classes_text(counts: Mapping[str, int]) -> str:
     if len(named) <= MOST_CLASSES:
         return f" ({', '.join(f'{name} {count}' for name, count in named.items())})"
     rarest, commonest = min(named, key=named.__getitem__), max(named, key=named.__getitem__)
+    if named[rarest] == named[commonest]:
+        return f" ({len(named)} classes, {named[rarest]} each)"
     return f" ({len(named)} classes: {rarest} {named[rarest]} … {commonest} {named[commonest]})"
 
 

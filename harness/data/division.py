@@ -186,7 +186,7 @@ def without_rare(pool: list[Document], wanted: Wanted, counts: Counts) -> list[D
         )
     kept = [document for document in pool if str(document[wanted.label]) not in rare] if rare else pool
     counts.drop(reasons.RARE, len(pool) - len(kept))
-    if len(kept) <= wanted.test + wanted.validation:
+    if len(kept) < wanted.test + wanted.validation + max(1, len(sizes) - len(rare)):
         raise too_few(kept, wanted, counts)
     return kept
 

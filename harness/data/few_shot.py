@@ -21,8 +21,8 @@ def draw_shots(task: Task) -> int:
 
 
 def try_shots(task: Task, scored: Sequence[Document]) -> tuple[str, ...]:
-    """Return what a user should know of a task's few-shot examples: a remark without a full stop, or nothing where there
-    are none. Raises TaskError where they cannot be put before the scored documents."""
+    """Return what a user should know of a task's few-shot examples: a remark without a full stop, or nothing where
+    there are none. Raises TaskError where they cannot be put before the scored documents."""
     shots = draw_shots(task)
     if not shots or not scored or task.OUTPUT_TYPE == "loglikelihood_rolling":
         return ()
@@ -34,7 +34,7 @@ def try_shots(task: Task, scored: Sequence[Document]) -> tuple[str, ...]:
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         few = f" There are {counted(len(pool), 'document')} to draw them from." if len(pool) <= shots else ""
         raise TaskError(
-            f"task {task.config.task!r}: num_fewshot: {shots} examples cannot be put before a question ({reason}).{few} "
+            f"task {task.config.task!r}: num_fewshot: {shots} examples cannot stand before a question ({reason}).{few} "
             "Lower num_fewshot, name a larger fewshot_split, or mend fewshot_config."
         ) from error
     return (f"{counted(shots, 'example')} before each scored question (num_fewshot); training examples carry none",)

@@ -20,6 +20,15 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
     what the model writes with the bare answer.
     """
 
+    def __init__(self, *args: Any, **options: Any):
+        try:
+            super().__init__(*args, **options)
+        except IndexError:
+            # At the end lm-eval looks the first document's answer up among the choices, for its log. Whether all
+            # answers are choices is checked when the task is prepared, with a message that helps.
+            if not getattr(self, "features", None) or not len(self.task_docs):
+                raise
+
     chat = False  # whether the last requests were made through a chat template
 
     def doc_to_choice(self, doc: Any, doc_to_choice: Any = None) -> list[str]:

@@ -107,9 +107,10 @@ def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFac
     score = list(target.eval_docs)
     learn = [document for split, documents in splits_of(source).items() if split != "scored" for document in documents]
     asked, known = [ask(target, document) for document in score], [ask(source, document) for document in learn]
-    texts = scored_texts(target, asked, known)
+    questions, learned_questions = bare_questions(asked, known, same=learned == scored)
+    texts = scored_texts(target, asked, questions, list(zip(learned_questions, known, strict=True)))
     shares: dict[int, float] = {}
-    for one, place, share in matches(texts, learned_texts(known)):
+    for one, place, share in matches(texts, learned_texts(known, learned_questions)):
         apart = asked[one].choices and known[place].choices and asked[one].target != known[place].target
         if share == 1.0 or not apart:
             shares[one] = max(share, shares.get(one, 0.0))
@@ -132,19 +133,31 @@ def splits_of(task: Task) -> dict[str, list[Document]]:
     return splits
 
 
-def scored_texts(task: Task, asked: Sequence[Example], known: Sequence[Example]) -> list[str]:
-    """Return the texts of scored items to search for: questions without the template's words, with the answer where the
-    question says too little of the item, or running text as it is. `asked` are the items, `known` what is learned.
+def bare_questions(asked: Sequence[Example], known: Sequence[Example], same: bool) -> tuple[list[str], list[str]]:
+    """Return the questions of scored items and of learned documents without the words of their template. `same`: they
+    are of one task, so that what all items have and no learned document is no template."""
+    scored, learned = [one.context for one in asked], [one.context for one in known]
+    if not same:
+        return without_template(scored), without_template(learned)
+    both = without_template([*scored, *learned])
+    return both[: len(scored)], both[len(scored) :]
+
+
+def scored_texts(
+    task: Task, asked: Sequence[Example], questions: Sequence[str], learned: Sequence[tuple[str, Example]]
+) -> list[str]:
+    """Return the texts of scored items to search for: their bare `questions`, with the answer where the question says
+    too little of the item, or running text as it is. `learned` has the bare question and the example of each learned
+    document.
 
     It says too little where other items ask the same, or where it is learned with several answers, as a chat's "Hello!"
     is.
     """
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return [one.target for one in asked]
-    questions = without_template([one.context for one in asked])
     times = Counter(map(normalise, questions))
     answers: dict[str, set[str]] = defaultdict(set)
-    for one, question in zip(known, without_template([one.context for one in known]), strict=True):
+    for question, one in learned:
         answers[normalise(question)].add(one.target)
     return [
         f"{question} {one.target}"
@@ -154,10 +167,9 @@ def scored_texts(task: Task, asked: Sequence[Example], known: Sequence[Example])
     ]
 
 
-def learned_texts(known: Sequence[Example]) -> list[tuple[str, ...]]:
-    """Return the texts of learned documents to search in, each in three forms: the question alone (a short one matches
-    only an equal text), the question without the template's words with its answer, and the whole."""
-    questions = without_template([one.context for one in known])
+def learned_texts(known: Sequence[Example], questions: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the texts of learned documents to search in, each in three forms: the bare question alone (a short one
+    matches only an equal text), the bare question with its answer, and the whole."""
     return [
         (question, f"{question} {one.target}", f"{one.context} {one.target}")
         for question, one in zip(questions, known, strict=True)

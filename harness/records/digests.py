@@ -28,9 +28,7 @@ def typed_keys(value: object) -> object:
 
 def typed_key(key: object) -> str:
     """Return a key of a mapping as text: a text as it is, anything else after its type."""
-    if isinstance(key, str) and not key.startswith(MARK):
-        return key
-    return f"{MARK}{type(key).__name__} {key}"
+    return key if isinstance(key, str) else f"{MARK}{type(key).__name__} {key}"
 
 
 def digest(value: object) -> str:
