@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, cast
 
+from jinja2.exceptions import UndefinedError
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from harness.data.answers import delimiter_of, heard
 from harness.data.labels import label_text
-from harness.errors import TaskError
+from harness.errors import TaskError, unknown
+
+
+class UnknownColumn(TaskError):
+    """A template that names a column, `name`, which the documents do not have."""
+
+    def __init__(self, name: str, columns: Sequence[str]):
+        self.name = name
+        super().__init__(unknown("column", name, columns, "A template of the task names it."))
 
 
 class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
@@ -28,6 +39,11 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
             # answers are choices is checked when the task is prepared, with a message that helps.
             if not getattr(self, "features", None) or not len(self.task_docs):
                 raise
+        except UndefinedError as error:
+            found = re.fullmatch(r"'(\w+)' is undefined", str(error))
+            if found and getattr(self, "features", None):
+                raise UnknownColumn(found[1], self.features) from error
+            raise
 
     chat = False  # whether the last requests were made through a chat template
 

@@ -6,6 +6,7 @@ Not covered: scoring (`worker/evaluate.py`), and where raw data comes from (`spl
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -25,7 +26,7 @@ from harness.data.few_shot import try_shots
 from harness.data.hashes import content_hash, document_hash, fresh
 from harness.data.labels import asks_for_label, check_choices, check_targets, listed_choices, place_of, write_texts
 from harness.data.lm_eval_task import Document, Render, Task
-from harness.data.task_code import definition_files, own_code, read_definition
+from harness.data.task_code import definition_files, own_code, read_definition, yaml_files
 from harness.data.templates import use_sandbox
 from harness.errors import TaskError
 from harness.records import digest
@@ -65,7 +66,7 @@ def load_task(path: Path) -> Task:
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    from harness.data.heard_task import HeardTask
+    from harness.data.heard_task import HeardTask, UnknownColumn
 
     use_sandbox()
     try:
@@ -89,11 +90,23 @@ def load_task(path: Path) -> Task:
         if config.get("custom_dataset") is splits.documents and asks_for_label(config):
             config["dataset_kwargs"]["choices"] = listed_choices(config)
         return cast(Task, HeardTask(config=config))
+    except UnknownColumn as error:
+        raise TaskError(f"task {path.stem!r} ({place_in(path, error.name)}): {error}") from error
     except TaskError as error:
         raise TaskError(f"task {path.stem!r} ({path}): {error}") from error
     except Exception as error:  # a task's own code may raise anything
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise TaskError(f"task {path.stem!r} ({path}) cannot be loaded: {reason}") from error
+
+
+def place_in(path: Path, name: str) -> str:
+    """Return file:line of the first line of a task's YAML, or of one that it includes, whose template has this name;
+    the YAML alone where none has."""
+    for file in yaml_files(path):
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            if re.search(rf"\{{[{{%].*\b{re.escape(name)}\b", line):
+                return f"{file}:{number}"
+    return str(path)
 
 
 def opened(facts: TaskFacts) -> Task:

@@ -103,8 +103,8 @@ def curriculum_mismatches(label: Variant, task: str, most: int, suite: Suite, fa
         if demand and bare:
             yield (
                 f"{curriculum.name} asks through the model's chat template, and that of {model} demands a system "
-                f"message ({demand}), which {', '.join(map(repr, bare))} has none of. Give the task a `description:`, which "
-                "becomes the system message, or take another model."
+                f"message ({demand}), which {', '.join(map(repr, bare))} has none of. Give the task a `description:`, "
+                "which becomes the system message, or take another model."
             )
 
 
