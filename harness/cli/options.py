@@ -147,6 +147,18 @@ def revision_lines(facts: Facts) -> list[str]:
     return [f"{name} is at commit {model.revision}" for name, model in facts.models.items() if model.revision]
 
 
+def not_fetched(catalog: Catalog, missing: Iterable[str]) -> str:
+    """Returns the names of models and tasks that are not fetched, each with the files that have changed since it was."""
+    from harness.data import changed_files
+
+    named = []
+    for name in missing:
+        files = changed_files(catalog, name)
+        has = "has" if len(files) == 1 else "have"
+        named.append(f"{name} ({', '.join(files)} {has} changed since it was fetched)" if files else name)
+    return ", ".join(named)
+
+
 def size_of(text: str | None) -> int | None:
     """Returns the bytes of a text such as "16GiB" or "500MB", None for None. Raises UserError for other text."""
     from pydantic import ByteSize, TypeAdapter, ValidationError

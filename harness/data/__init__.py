@@ -13,6 +13,7 @@ from harness.data.catalog import (
     lm_eval_tasks,
     load_catalog,
 )
+from harness.data.changes import changed_files
 from harness.data.clusters import (
     cluster_column,
     cluster_of,
@@ -70,6 +71,7 @@ __all__ = [
     "TaskFacts",
     "alike",
     "cache_root",
+    "changed_files",
     "cluster_column",
     "cluster_of",
     "code_of",

@@ -234,15 +234,9 @@ def drop_copies(splits: dict[str, list[Document]], wanted: Wanted, counts: Count
 
 
 def remark_on(splits: Mapping[str, Sequence[Document]], wanted: Wanted, counts: Counts, published: bool) -> None:
-    """Count the classes of each split; remark on those that a published split lacks, and on a small train."""
+    """Count the classes of each split, and remark on a small train."""
     sizes = {split: class_sizes(documents, wanted.label) for split, documents in splits.items() if documents}
     counts.classes = sizes if wanted.label else {}
-    for split in sizes if wanted.label and published else ():
-        lacking = sorted(set().union(*sizes.values()) - set(sizes[split]))
-        if lacking:
-            counts.remarks.append(
-                f"{split} has no row of {counted(len(lacking), 'class', 'classes')}: {listing(lacking)}"
-            )
     kept = sum(map(len, splits.values()))
     if not published and len(splits["train"]) * FEW < kept:
         counts.remarks.append(

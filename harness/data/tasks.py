@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from harness.data import splits, task_functions, trust
+from harness.data import changes, splits, task_functions, trust
 from harness.data.answers import answer_of, delimiter_of, unscorable, written_score
 from harness.data.catalog import Catalog, keep_facts
 from harness.data.clusters import cluster_column, cluster_problem, count_clusters
@@ -172,6 +172,7 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         described=bool(task.config.description),
     )
     keep_facts(catalog.task_facts_path(name), facts)
+    changes.remember(path)
     return facts
 
 

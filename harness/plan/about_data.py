@@ -24,7 +24,7 @@ def data_lines(suite: Suite, facts: Facts) -> list[str]:
 
 def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:
     """Yield a note, a phrase without a full stop, on each thing in a task's data that is odd but usable: contradicting
-    labels, empty examples, a rarest class with a tenth of the commonest's examples or fewer, classes that a slice of
+    labels, empty examples, classes that a split lacks, a rarest class with a tenth of the commonest's examples or fewer, classes that a slice of
     the training examples lacks."""
     for name in suite.task_names():
         for remark in facts.tasks[name].remarks:
@@ -39,6 +39,10 @@ def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:
                     f"{name}: {counted(found.contradicting, 'training question')} with contradicting answers, such as "
                     f"{found.shown[0]!r}; all are taught"
                 )
+        for split, sizes in facts.tasks[name].kept.items():
+            lacking = [each for each, count in sizes.items() if each and not count]
+            if lacking:
+                yield f"{name}: the split {split!r} has no row of {named(lacking)}"
         classes = facts.tasks[name].classes
         if classes and max(classes.values()) >= RARE * min(classes.values()):
             rare, common = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)

@@ -242,6 +242,10 @@ def test_check_before_anything_is_fetched(project: Path) -> None:
         assert line in said.stdout
     for command in ("check", "plan"):
         assert line in json.loads(tunebench(command, "small", "--json").stdout)["data"]
+    data = project / "suites" / "tasks" / "colours.csv"
+    data.write_text(data.read_text() + "Zoe paints the rust,red\n")
+    assert "colours (colours.csv has changed since it was fetched)" in tunebench("check", "small").stdout
+    refused(tunebench("plan", "small"), "colours (colours.csv has changed since it was fetched)")
 
 
 def test_things_that_are_not_there(project: Path) -> None:

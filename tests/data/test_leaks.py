@@ -181,6 +181,12 @@ def test_contradicting_answers_of_a_plain_file_are_said(project: Path) -> None:
     assert note.startswith("planted: 1 training question with contradicting answers, such as 'item 0 was weighed")
 
 
+def test_a_class_that_a_split_lacks_is_said(project: Path) -> None:
+    plant(project, TRAIN, [one for one in TEST if one["weight"] == "light"])
+    plan = plan_of(project, SUITE)
+    assert "planted: the split 'test' has no row of the class 'heavy'" in list(data_notes(plan.suite, plan.facts))
+
+
 def test_classes_that_a_slice_lacks_are_said(project: Path) -> None:
     plant(project, [*TRAIN, *({**row(300 + n), "weight": "light"} for n in range(200))], TEST)
 

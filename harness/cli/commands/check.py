@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.cli.display import show_json
-from harness.cli.options import AsJson, SuiteName, command, project, read_suite
+from harness.cli.options import AsJson, SuiteName, command, not_fetched, project, read_suite
 from harness.cli.trusting import code_lines, codes_of, described
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
             }
         )
     elif missing:
-        print(f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: {', '.join(missing)}")
+        lacking = not_fetched(catalog, missing)
+        print(f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: {lacking}")
     else:
         print(f"{loaded.path}: no mistakes found, {cells} cells")
     for line in () if as_json else [*data, *(f"note: {note}" for note in odd), *code_lines(codes)]:

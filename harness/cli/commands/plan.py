@@ -15,6 +15,7 @@ from harness.cli.options import (
     SuiteName,
     Threads,
     command,
+    not_fetched,
     project,
     read_suite,
     results,
@@ -55,7 +56,7 @@ def show_plan(
     facts, missing = fetched_facts(catalog, loaded)
     if missing:
         raise UserError(
-            f"not fetched yet: {', '.join(missing)}. Run `tunebench fetch {suite}` first: the plan needs the "
+            f"not fetched yet: {not_fetched(catalog, missing)}. Run `tunebench fetch {suite}` first: the plan needs the "
             "sizes and fingerprints of its data."
         )
     environment, _ = Executor.environment(threads, jobs, "")
