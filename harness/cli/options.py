@@ -148,7 +148,7 @@ def revision_lines(facts: Facts) -> list[str]:
 
 
 def not_fetched(catalog: Catalog, missing: Iterable[str]) -> str:
-    """Returns the names of models and tasks that are not fetched, each with the files that have changed since it was."""
+    """Returns the names of models and tasks that are not fetched, each with the files that have changed since then."""
     from harness.data import changed_files
 
     named = []

@@ -24,8 +24,8 @@ def data_lines(suite: Suite, facts: Facts) -> list[str]:
 
 def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:
     """Yield a note, a phrase without a full stop, on each thing in a task's data that is odd but usable: contradicting
-    labels, empty examples, classes that a split lacks, a rarest class with a tenth of the commonest's examples or fewer, classes that a slice of
-    the training examples lacks."""
+    labels, empty examples, classes that a split lacks, a rarest class with a tenth of the commonest's examples or
+    fewer, classes that a slice of the training examples lacks."""
     for name in suite.task_names():
         for remark in facts.tasks[name].remarks:
             yield f"{name}: {remark}"

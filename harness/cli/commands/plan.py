@@ -56,8 +56,8 @@ def show_plan(
     facts, missing = fetched_facts(catalog, loaded)
     if missing:
         raise UserError(
-            f"not fetched yet: {not_fetched(catalog, missing)}. Run `tunebench fetch {suite}` first: the plan needs the "
-            "sizes and fingerprints of its data."
+            f"not fetched yet: {not_fetched(catalog, missing)}. Run `tunebench fetch {suite}` first: the plan needs "
+            "the sizes and fingerprints of its data."
         )
     environment, _ = Executor.environment(threads, jobs, "")
     plan, store = make_plan(loaded, facts), results(folder, catalog)
