@@ -24,7 +24,15 @@ from harness.data.division import class_sizes, pick
 from harness.data.facts import TaskFacts
 from harness.data.few_shot import try_shots
 from harness.data.hashes import content_hash, document_hash, fresh
-from harness.data.labels import asks_for_label, check_choices, check_targets, listed_choices, place_of, write_texts
+from harness.data.labels import (
+    asks_for_label,
+    check_choices,
+    check_targets,
+    listed_choices,
+    listing,
+    place_of,
+    write_texts,
+)
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.task_code import definition_files, own_code, read_definition, yaml_files
 from harness.data.templates import use_sandbox
@@ -168,7 +176,7 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         rows_read=counts.read,
         dropped=dict(counts.dropped),
         kept=kept_by_class(counts, used, kept if has_shared_choices(task) else {}),
-        remarks=(*counts.remarks, *shots),
+        remarks=(*counts.remarks, *unused_choices(task, kept), *shots),
         described=bool(task.config.description),
     )
     keep_facts(catalog.task_facts_path(name), facts)
@@ -216,6 +224,17 @@ def raw_splits(task: Task) -> dict[str, list[Document]]:
         "validation": list(task.validation_docs()) if task.has_test_docs() and task.has_validation_docs() else [],
         "test": list(task.eval_docs),
     }
+
+
+def unused_choices(task: Task, kept: Mapping[str, dict[str, int]]) -> tuple[str, ...]:
+    """Return a remark on the choices that are no document's answer, or nothing. Labels that count from 1, taken for
+    places that count from 0, leave the first choice unused."""
+    listed = task.config.doc_to_choice
+    choices = list(listed.values()) if isinstance(listed, dict) else listed
+    if not has_shared_choices(task) or not isinstance(choices, list):
+        return ()
+    unused = [str(choice) for choice in choices if not any(sizes.get(str(choice)) for sizes in kept.values())]
+    return (f"no row has the answer {listing(unused)}, which doc_to_choice lists",) if unused and any(kept.values()) else ()
 
 
 def one_class(task: Task, kept: Mapping[str, dict[str, int]]) -> str:

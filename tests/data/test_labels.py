@@ -188,6 +188,11 @@ def test_an_answer_that_is_missing_in_a_plain_file_is_named_with_its_place(proje
         prepared(project)
 
 
+def test_a_choice_that_is_nobodys_answer_is_remarked_on(project: Path) -> None:
+    bring(project, [1, 2], "label", "[awful, bad, good]", plain=True)
+    assert prepared(project).remarks == ("no row has the answer awful, which doc_to_choice lists",)
+
+
 def test_one_class_alone_cannot_be_learned(project: Path) -> None:
     bring(project, ["a"], "label", "[a, b]")
     assert prepared(project).unlearnable == "all its documents are of the class 'a', so there is nothing to tell apart."
