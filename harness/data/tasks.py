@@ -234,7 +234,9 @@ def unused_choices(task: Task, kept: Mapping[str, dict[str, int]]) -> tuple[str,
     if not has_shared_choices(task) or not isinstance(choices, list):
         return ()
     unused = [str(choice) for choice in choices if not any(sizes.get(str(choice)) for sizes in kept.values())]
-    return (f"no row has the answer {listing(unused)}, which doc_to_choice lists",) if unused and any(kept.values()) else ()
+    if not unused or not any(kept.values()):
+        return ()
+    return (f"no row has the answer {listing(unused)}, which doc_to_choice lists",)
 
 
 def one_class(task: Task, kept: Mapping[str, dict[str, int]]) -> str:
