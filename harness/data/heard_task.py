@@ -59,7 +59,7 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
         number, such as 01."""
         try:
             return cast("int | str | list[Any]", super().doc_to_target(doc, doc_to_target))
-        except (SyntaxError, ValueError) as error:
+        except SyntaxError as error:
             raise TaskError(
                 f"doc_to_target ({self.config.doc_to_target}) gives digits that lm-eval cannot read as the place of a "
                 f"choice ({error.__class__.__name__}: {error}). To compare texts, name the column: "

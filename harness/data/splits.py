@@ -80,8 +80,10 @@ def documents(
     class with too few rows, or too few documents.
     """
     options = {key: value for key, value in options.items() if key not in HARMLESS}
-    if conflicts not in division.CONFLICTS:
-        raise TaskError(unknown("value of conflicts", conflicts, division.CONFLICTS))
+    check_options(
+        {"label": label, "rename": rename or {}, "conflicts": conflicts},
+        {"test": test, "validation": validation, "shown": shown},
+    )
     by_split = {"": source} if isinstance(source, str) else dict(source)
     names = {label_text(key): label_text(name) for key, name in (rename or {}).items()}
     wanted = Wanted(
@@ -103,6 +105,24 @@ def documents(
         return divide(raw, wanted)
 
     return cached([reader, asdict(wanted), names, list(choices), options, fingerprints], build)
+
+
+def check_options(forms: Mapping[str, object], sizes: Mapping[str, object]) -> None:
+    """Raise TaskError, with everything that is wrong, where an argument of `documents` has no value that it can have.
+    `forms` has the label, the names and the rule of conflicts, `sizes` the numbers."""
+    wrong = [
+        f"{name}: got {size!r}, wanted a whole number, 0 or more."
+        for name, size in sizes.items()
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0
+    ]
+    if not isinstance(forms["label"], str):
+        wrong.append(f"label: got {forms['label']!r}, wanted the name of one column.")
+    if not isinstance(forms["rename"], Mapping):
+        wrong.append(f"rename: got {forms['rename']!r}, wanted a mapping such as {{0: negative, 1: positive}}.")
+    if forms["conflicts"] not in division.CONFLICTS:
+        wrong.append(f"conflicts: {unknown('rule', forms['conflicts'], division.CONFLICTS)}")
+    if wrong:
+        raise TaskError(" ".join(wrong))
 
 
 def keys_of(unique: Sequence[str | Sequence[str]]) -> tuple[tuple[str, ...], ...]:

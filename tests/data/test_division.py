@@ -189,6 +189,13 @@ def test_keys_of_another_type_are_another_name(project: Path) -> None:
         splits.documents("file:d.csv", rename={7: "no"}, **options)  # type: ignore[arg-type]
 
 
+def test_options_of_another_form_are_refused_together() -> None:
+    with pytest.raises(TaskError, match=r"test: got 'x'.*validation: got -1.*label: got \['a'\].*rename: got \['b'\]"):
+        splits.documents("file:d.csv", test="x", validation=-1, label=["a"], rename=["b"])  # type: ignore[arg-type]
+    with pytest.raises(TaskError, match="conflicts: unknown rule 'majorty'. Did you mean 'majority'"):
+        splits.documents("file:d.csv", conflicts="majorty")
+
+
 def test_counts_are_kept_beside_the_splits(project: Path) -> None:
     base = write(
         project, "text,label\n" + "".join(f"{row['text']},{n % 2}\n" for n, row in enumerate(rows(60, ""))) * 2
