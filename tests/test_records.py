@@ -1,4 +1,5 @@
 import ast
+import hashlib
 import inspect
 import json
 from dataclasses import fields, replace
@@ -143,3 +144,11 @@ def test_a_missing_field_of_a_result_is_named() -> None:
         CellResult.from_json(data)
     with pytest.raises(ValueError, match="the file: got 3, wanted an object"):
         CellResult.from_json(3)  # type: ignore[arg-type]
+
+
+def test_digests_tell_keys_of_different_types_apart() -> None:
+    one, text, true, nested = {1: "a"}, {"1": "a"}, {True: "a"}, [{"x": {1: 2}}]
+    assert len({digest(value) for value in (one, text, true, nested, [{"x": {"1": 2}}])}) == 5
+    assert digest({1: "a", "b": 2}) == digest({"b": 2, 1: "a"})
+    assert digest({"a": (1, 2)}) == digest({"a": [1, 2]})
+    assert digest({"a": 1}) == hashlib.sha256(b'{"a":1}').hexdigest()

@@ -22,7 +22,9 @@ from harness.data.clusters import (
     items_text,
     mean_test,
 )
+from harness.data.counts import counts_line
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
+from harness.data.few_shot import draw_shots
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
 from harness.data.sampling import draw, examples, texts
@@ -72,10 +74,12 @@ __all__ = [
     "cluster_of",
     "code_of",
     "compose_yaml",
+    "counts_line",
     "cut_left",
     "data_files",
     "definition_files",
     "draw",
+    "draw_shots",
     "effective_clusters",
     "effective_items",
     "encode",

@@ -19,15 +19,16 @@ from typing import Any, TypeVar
 
 from harness.architecture import read_network
 from harness.data import sources
+from harness.data.chat_templates import chat_template, demands_system
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
 from harness.data.task_code import content_of, definition_files, is_own, yaml_files
 from harness.data.yaml_limits import compose_yaml
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import digest
 
-FACTS_VERSION = 2  # raised by hand when a task's facts are found in another way: they are then found anew
-DATA_VERSION = 1  # raised by hand when faults of data are counted in another way
-LENGTHS_VERSION = 1  # raised by hand when lengths are counted in another way: they are then counted anew
+FACTS_VERSION = 3  # raised by hand when a task's facts are found in another way: they are then found anew
+DATA_VERSION = 2  # raised by hand when faults of data are counted in another way
+LENGTHS_VERSION = 2  # raised by hand when lengths are counted in another way: they are then counted anew
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,14 @@ class Catalog:
         folder = Path(facts.folder)
         # A snapshot of the Hub lies in a folder that is named by its commit.
         commit = folder.name if self.model(name).sources[0].startswith("hf:") else ""
-        return replace(facts, network=read_network(folder), chat=has_chat_template(folder), revision=commit)
+        template = chat_template(folder)
+        return replace(
+            facts,
+            network=read_network(folder),
+            chat=bool(template),
+            chat_demand=demands_system(template),
+            revision=commit,
+        )
 
     def model_facts_path(self, name: str) -> Path:
         """Return the file in the cache for a model's facts. It changes with the model's entry and with the files of a
@@ -174,7 +182,7 @@ class Catalog:
 
     def data_facts_path(self, task: TaskFacts) -> Path:
         """Return the file in the cache for the faults counted in a task's documents."""
-        return sources.cache_root() / "facts" / f"data-{digest([task.fingerprint, DATA_VERSION])[:32]}.json"
+        return sources.cache_root() / "facts" / f"data-{digest([*rows_of(task), DATA_VERSION])[:32]}.json"
 
     def overlap_facts(self, learned: TaskFacts, scored: TaskFacts) -> OverlapFacts | None:
         """Return the scored items of one task that are in the learned text of another; None before they were
@@ -183,18 +191,13 @@ class Catalog:
 
     def overlap_facts_path(self, learned: TaskFacts, scored: TaskFacts) -> Path:
         """Return the file in the cache for the scored items of one task that are in the learned text of another."""
-        what = digest([learned.fingerprint, scored.fingerprint, DATA_VERSION])
+        what = digest([*rows_of(learned), *rows_of(scored), DATA_VERSION])
         return sources.cache_root() / "facts" / f"overlap-{what[:32]}.json"
 
 
-def has_chat_template(folder: Path) -> bool:
-    """Return whether a model's tokenizer has a chat template, in a file of its own or in its configuration."""
-    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
-        return True
-    try:
-        return bool(json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template"))
-    except (OSError, ValueError):
-        return False
+def rows_of(task: TaskFacts) -> list[object]:
+    """Return what decides the faults that are counted in a task's documents: also rows that are not learned."""
+    return [task.fingerprint, task.rows_read, task.dropped]
 
 
 def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFacts | OverlapFacts) -> None:
@@ -202,6 +205,7 @@ def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFac
     kept = asdict(replace(facts, network=None) if isinstance(facts, ModelFacts) else facts)
     kept.pop("network", None)
     kept.pop("chat", None)
+    kept.pop("chat_demand", None)
     write_json(path, kept)
 
 

@@ -20,8 +20,9 @@ class ModelFacts:
     """A fetched model: its folder, and the SHA-256 of its weights and tokenizer (`fingerprint`). `revision` is the
     commit that its `hf:` source was resolved to when it was fetched; "" for other sources.
 
-    `network`, `revision`, and whether the tokenizer has a `chat` template (None: not known), are not cached but read
-    from the folder each time: that takes a millisecond, and cannot be out of date.
+    `network`, `revision`, whether the tokenizer has a `chat` template (None: not known), and `chat_demand` (what that
+    says where a system message is missing that it demands; else "") are not cached but read from the folder each time:
+    that takes milliseconds, and cannot be out of date.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ModelFacts:
     network: Network | None = None
     chat: bool | None = None
     revision: str = ""
+    chat_demand: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class TaskFacts:
     the training split and of the scored split. `cluster` is the column that names the cluster of a scored item, and
     `clusters` the number of clusters; "" and 0 where items are independent. `cluster_problem` is what is wrong with
     that column, as (message, file, line); () where nothing is.
+
+    `rows_read` counts the rows of the data by published split ("" for one file), `dropped` those left out by reason,
+    `kept` the documents of each split by class ("" without classes); `remarks` are sentences on them without a full
+    stop. `counts.counts_line` writes the line that is shown of them. `described`: the task has a `description`, which a
+    chat template is given as the system message.
     """
 
     name: str
@@ -58,6 +65,11 @@ class TaskFacts:
     cluster: str = ""
     clusters: int = 0
     cluster_problem: tuple[str, str, int] | tuple[()] = ()
+    rows_read: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, dict[str, int]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    described: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,12 +97,15 @@ class DataFacts:
 
     `empty` counts examples without text or answer by split ("train", "validation", "scored"). `told` is the share of
     scored items whose question contains the right choice and no other; None for tasks whose items do not all have the
-    same choices.
+    same choices. `contradicting` is the number of training questions that stand there with different right choices,
+    `shown` are the beginnings of a few.
     """
 
     task: str
     empty: dict[str, int]
     told: float | None
+    contradicting: int = 0
+    shown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

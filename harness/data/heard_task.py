@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
+from jinja2.exceptions import UndefinedError
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from harness.data.answers import delimiter_of, heard
+from harness.data.labels import label_text
+from harness.errors import TaskError
 
 
 class UnknownName(Exception):
@@ -33,14 +36,45 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
     def __init__(self, config: dict[str, Any]):
         """Load the task's documents and render its first one. Raises UnknownName where a template names what a document
         does not have."""
-        from jinja2.exceptions import UndefinedError
-
         try:
             super().__init__(config=config)
+        except IndexError:
+            # At the end lm-eval looks the first document's answer up among the choices, for its log. Whether all
+            # answers are choices is checked when the task is prepared, with a message that helps.
+            if not getattr(self, "features", None) or not len(self.task_docs):
+                raise
         except UndefinedError as error:
             raise UnknownName(str(error), getattr(self, "features", [])) from error
 
     chat = False  # whether the last requests were made through a chat template
+
+    def doc_to_choice(self, doc: Any, doc_to_choice: Any = None) -> list[str]:
+        """Return a document's choices as texts; those of a column or a template may be numbers or truth values."""
+        choices = super().doc_to_choice(doc, doc_to_choice)
+        if isinstance(choices, str) or all(isinstance(choice, str) for choice in choices):
+            return cast("list[str]", choices)
+        return [choice if isinstance(choice, str) else label_text(choice) for choice in choices]
+
+    def doc_to_target(self, doc: Any, doc_to_target: Any = None) -> int | str | list[Any]:
+        """Return a document's target. Raises TaskError where a template renders digits that lm-eval cannot read as a
+        number, such as 01."""
+        try:
+            return cast("int | str | list[Any]", super().doc_to_target(doc, doc_to_target))
+        except SyntaxError as error:
+            raise TaskError(
+                f"doc_to_target ({self.config.doc_to_target}) gives digits that lm-eval cannot read as the place of a "
+                f"choice ({error.__class__.__name__}: {error}). To compare texts, name the column: "
+                "doc_to_target: label."
+            ) from error
+
+    def build_qa_turn(self, *, c: Any = None, a: Any = None, **options: Any) -> list[Any]:
+        """Return lm-eval's messages for a question and its answer. An answer that is a number is written as text, as in
+        training; lm-eval stops at it."""
+        if isinstance(a, int | float) and not (c and isinstance(a, int)):
+            a = str(a)
+        elif isinstance(a, list):
+            a = [one if isinstance(one, str) else str(one) for one in a]
+        return cast("list[Any]", super().build_qa_turn(c=c, a=a, **options))
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **options: Any) -> list[Instance] | Instance:
         """Return lm-eval's requests for a document, and note whether they go through a chat template."""

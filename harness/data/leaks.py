@@ -6,11 +6,12 @@ Counted once, at `fetch`, on the texts that a model sees. Whether a suite may ru
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 
 from harness.data.catalog import Catalog, keep_facts
-from harness.data.contamination import contained, normalise
+from harness.data.contamination import matches, normalise, words
 from harness.data.facts import DataFacts, OverlapFacts, TaskFacts
 from harness.data.lm_eval_task import Document, Task
 from harness.data.tasks import Example, example, gold, opened, unlearnable
@@ -18,6 +19,7 @@ from harness.errors import TaskError
 
 SHOWN = 5  # items that are named
 EXCERPT = 80  # characters of each
+SEVERAL = 3  # answers with which a question is learned: from here on it is a greeting, not an item
 
 
 def prepare_data(catalog: Catalog, task: TaskFacts) -> DataFacts:
@@ -40,12 +42,13 @@ def prepare_overlap(catalog: Catalog, learned: TaskFacts, scored: TaskFacts) -> 
 
 
 def examine(name: str, task: Task) -> DataFacts:
-    """Count a task's empty examples by split, and the share of questions that contain their answer and no other choice.
-    `name` is the task's, for the facts."""
+    """Count a task's empty examples by split, the share of questions that contain their answer and no other choice, and
+    the training questions with contradicting answers. `name` is the task's, for the facts."""
     empty: dict[str, int] = {}
     for split, documents in splits_of(task).items():
         empty[split] = sum(1 for document in documents if is_empty(ask(task, document).target, document))
-    return DataFacts(name, empty, share_given_away(task))
+    count, shown = contradictions(task, splits_of(task).get("train", []))
+    return DataFacts(name, empty, share_given_away(task), count, shown)
 
 
 def is_empty(answer: str, document: Document) -> bool:
@@ -65,12 +68,31 @@ def share_given_away(task: Task) -> float | None:
     if any(task.doc_to_choice(document) != choices for document in documents):
         return None
     questions = without_template([ask(task, document).context for document in documents])
-    words = [normalise(choice) for choice in choices]
+    told = [spaced(choice) for choice in choices]
     count = 0
     for document, question in zip(documents, questions, strict=True):
-        padded = f" {normalise(question)} "
-        count += [word for word in words if f" {word} " in padded] == [words[gold(task, document) or 0]]
+        padded = spaced(question)
+        count += [word for word in told if word in padded] == [told[gold(task, document) or 0]]
     return count / len(documents)
+
+
+def spaced(text: str) -> str:
+    """Return the parts of a text with blanks between and around them, so that whole words are found in it."""
+    return f" {' '.join(words(text))} "
+
+
+def contradictions(task: Task, documents: Sequence[Document]) -> tuple[int, tuple[str, ...]]:
+    """Return (how many questions of these documents stand there with different right choices, the beginnings of a few
+    of them). None for tasks without choices."""
+    if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
+        return 0, ()
+    answers: dict[str, set[str]] = defaultdict(set)
+    for document in documents:
+        one = ask(task, document)
+        if one.target:
+            answers[normalise(f"{one.context} {' '.join(one.choices)}")].add(one.target)
+    odd = sorted(text for text, given in answers.items() if len(given) > 1)
+    return len(odd), tuple(text[:EXCERPT] for text in without_template(odd)[:SHOWN])
 
 
 # --- two splits ---
@@ -78,11 +100,20 @@ def share_given_away(task: Task) -> float | None:
 
 def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFacts:
     """Count the scored items of the task `target` that are contained in the training or validation text of `source`.
-    `learned` and `scored` are the names of `source` and `target`, for the facts."""
+    `learned` and `scored` are the names of `source` and `target`, for the facts.
+
+    An item that is there but for a few words, with another right choice, is none: "… 👍" and "… 👎" are two items.
+    """
     score = list(target.eval_docs)
-    texts = scored_texts(target, score)
     learn = [document for split, documents in splits_of(source).items() if split != "scored" for document in documents]
-    shares = contained(texts, learned_texts(source, learn))
+    asked, known = [ask(target, document) for document in score], [ask(source, document) for document in learn]
+    questions, learned_questions = bare_questions(asked, known, same=learned == scored)
+    texts = scored_texts(target, asked, questions, list(zip(learned_questions, known, strict=True)))
+    shares: dict[int, float] = {}
+    for one, place, share in matches(texts, learned_texts(known, learned_questions)):
+        apart = asked[one].choices and known[place].choices and asked[one].target != known[place].target
+        if share == 1.0 or not apart:
+            shares[one] = max(share, shares.get(one, 0.0))
     exact = sum(1 for share in shares.values() if share == 1.0)
     ranked = sorted(shares, key=lambda place: -shares[place])[:SHOWN]
     return OverlapFacts(
@@ -102,24 +133,47 @@ def splits_of(task: Task) -> dict[str, list[Document]]:
     return splits
 
 
-def scored_texts(task: Task, documents: Sequence[Document]) -> list[str]:
-    """Return the texts of scored documents to search for: questions without the template's words (with answers where
-    questions repeat), or running text as it is."""
-    asked = [ask(task, document) for document in documents]
+def bare_questions(asked: Sequence[Example], known: Sequence[Example], same: bool) -> tuple[list[str], list[str]]:
+    """Return the questions of scored items and of learned documents without the words of their template. `same`: they
+    are of one task, so that what all items have and no learned document is no template."""
+    scored, learned = [one.context for one in asked], [one.context for one in known]
+    if not same:
+        return without_template(scored), without_template(learned)
+    both = without_template([*scored, *learned])
+    return both[: len(scored)], both[len(scored) :]
+
+
+def scored_texts(
+    task: Task, asked: Sequence[Example], questions: Sequence[str], learned: Sequence[tuple[str, Example]]
+) -> list[str]:
+    """Return the texts of scored items to search for: their bare `questions`, with the answer where the question says
+    too little of the item, or running text as it is. `learned` has the bare question and the example of each learned
+    document.
+
+    It says too little where other items ask the same, or where it is learned with several answers, as a chat's "Hello!"
+    is.
+    """
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return [one.target for one in asked]
-    questions = without_template([one.context for one in asked])
-    if len(set(questions)) == len(questions):
-        return questions
-    return [f"{question} {one.target}" for question, one in zip(questions, asked, strict=True)]
+    times = Counter(map(normalise, questions))
+    answers: dict[str, set[str]] = defaultdict(set)
+    for question, one in learned:
+        answers[normalise(question)].add(one.target)
+    return [
+        f"{question} {one.target}"
+        if times[normalise(question)] > 1 or len(answers[normalise(question)]) >= SEVERAL
+        else question
+        for question, one in zip(questions, asked, strict=True)
+    ]
 
 
-def learned_texts(task: Task, documents: Sequence[Document]) -> list[str]:
-    """Return the texts of learned documents to search in: each question alone (a short one matches only an equal text),
-    then each question with its answer."""
-    asked = [ask(task, document) for document in documents]
-    questions = without_template([one.context for one in asked])
-    return [*questions, *(f"{one.context} {one.target}" for one in asked)]
+def learned_texts(known: Sequence[Example], questions: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the texts of learned documents to search in, each in three forms: the bare question alone (a short one
+    matches only an equal text), the bare question with its answer, and the whole."""
+    return [
+        (question, f"{question} {one.target}", f"{one.context} {one.target}")
+        for question, one in zip(questions, known, strict=True)
+    ]
 
 
 def ask(task: Task, document: Document) -> Example:

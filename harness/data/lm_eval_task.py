@@ -17,7 +17,9 @@ class TaskConfig(Protocol):
     """The settings of a task's YAML that this package reads, with lm-eval's defaults."""
 
     task: str
-    doc_to_choice: object  # a list where every item has the same choices
+    doc_to_choice: object  # a list, or a mapping to them, where every item has the same choices
+    doc_to_target: object  # a column, a template, the number of a choice, or a function
+    description: object  # an instruction before every question
     target_delimiter: str
     generation_kwargs: dict[str, Any] | None
     num_fewshot: int | None
@@ -52,11 +54,15 @@ class Task(Protocol):
     multiple_input: int  # how many contexts an item has, where its choices are contexts; otherwise 0
     config: TaskConfig
     sampler: Sampler
+    features: Sequence[str]  # the columns of its documents
+    dataset: object  # {split: documents} as `custom_dataset` or `datasets` gave it
     task_docs: Sequence[Document]
     _filters: Sequence[FilterSteps]
 
     @property
     def eval_docs(self) -> Iterable[Document]: ...
+
+    def set_fewshot_seed(self, seed: int) -> None: ...
 
     def has_training_docs(self) -> bool: ...
 

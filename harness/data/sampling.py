@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from harness.data.division import interleave
+from harness.data.hashes import document_hash
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, POOL, Ask, Quality, flipped, hardest, imbalanced, repeated, spread, truncated
-from harness.data.splits import interleave
-from harness.data.tasks import Example, class_of, document_hash, example, gold, learning_docs, unlearnable
+from harness.data.tasks import Example, class_of, example, gold, has_shared_choices, learning_docs, unlearnable
 from harness.errors import TaskError
 
 Judge = Callable[[list[Example]], list[float]]
@@ -43,7 +44,8 @@ def draw(
     render: Render | None = None,
 ) -> tuple[list[Example], dict[str, float]]:
     """Return (`n` training examples of the given quality in the order of `seed`, {name: count} of what was changed in
-    them and of the classes taught); all without `n`. For clean data nothing is counted.
+    them, of the classes taught, and of those that are missing); all without `n`. For clean data only missing classes
+    are counted.
 
     Documents are chosen from clean data; then some are repeated, then labels are flipped, then texts truncated. `judge`
     returns the base model's loss of each example, for the selection "hard"; with `render` they are asked in a chat
@@ -75,6 +77,10 @@ def draw(
             )
     drawn = [example(task, document, closed, render, wrong.get(place)) for place, document in enumerate(documents)]
     record: dict[str, float] = {}
+    if has_shared_choices(task):
+        held = {class_of(task, document, wrong.get(place)) for place, document in enumerate(documents)}
+        lost = {class_of(task, document) for document in train} - held
+        record |= {"missing_classes": float(len(lost))} if lost else {}
     if quality != CLEAN:
         done = {"flipped_labels": len(wrong), "duplicate_examples": n - len(chosen), "truncated_words": gone}
         record |= {name: float(count) for name, count in done.items() if count}

@@ -13,12 +13,17 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from harness.data import sources
-from harness.data.contamination import matches, normalise
+from harness.data import division, sources
+from harness.data.contamination import normalise
+from harness.data.counts import Counts
+from harness.data.division import Division, Wanted, check_columns, divide, interleave, order
+from harness.data.labels import check_labels, label_text, met
 from harness.data.readers import (
     Document,
     as_text,
@@ -35,6 +40,9 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 SPLITS = ("train", "validation", "test")
+COUNTS = "counts"  # the file, beside the splits, that says what became of the rows
+# The modules whose change makes splits anew.
+MAKERS = ("contamination.py", "division.py", "labels.py", "splits.py")
 HARMLESS = ("version", "config_source", "cluster")  # a YAML's metadata, which lm-eval passes along
 
 
@@ -42,37 +50,57 @@ def documents(
     source: str | list[str] | dict[str, str | list[str]],
     reader: str = "auto",
     label: str = "",
-    unique: Sequence[str] = ("text",),
+    unique: Sequence[str | Sequence[str]] = ("text",),
     test: int = 200,
     validation: int = 100,
     balanced: bool = True,
-    rename: dict[str, str] | None = None,
+    rename: Mapping[object, object] | None = None,
     shown: int = 0,
+    conflicts: str = "majority",
+    drop_empty: bool = False,
+    drop_rare: bool = False,
     sha256: str = "",
     base: str = "",
     metadata: Sequence[str] = HARMLESS,
+    choices: Sequence[str] = (),
     **options: object,
 ) -> DatasetDict:
-    """Make a `datasets.DatasetDict` with the splits train, validation and test from raw documents.
+    """Make a `datasets.DatasetDict` with the splits train, validation and test from raw documents. Its `counts` say
+    what became of every row that was read.
 
     source: one source or a list of them (their documents are divided), or {split: source} where splits are published; a
     folder or repository whose files are named by split has published ones too (`readers/finding.py`). A published test
     split is sampled down to `test` items, and a missing validation split (`validation` items) is taken from train.
 
-    unique: columns that may not be empty or repeat, within or across splits, after lower-casing and dropping
-    punctuation; of two equal documents, the one in test wins, then validation. Documents that hold most of a test
-    document (see `contamination.py`) are left out of train and validation; texts are compared by their first `shown`
-    words, as many as the task's question shows (0: all).
+    unique: columns whose values, taken together, may not all be empty and may not repeat, within or across splits, but
+    for case and white space; [[title], [body]] are two such groups, each of a column. Of two equal documents, the one
+    in test wins, then validation. Documents that hold most of a test document (see `contamination.py`) are left out of
+    train and validation; texts are compared by their first `shown` words, as many as the task's question shows (0:
+    all).
 
-    label: the class column; with `balanced`, test and validation hold equally many of each class. rename: class names
-    to use instead of the raw ones. sha256: digest of the archive that a source comes in. base: the folder that `file:`
-    sources are relative to. metadata: names of what the YAML says of itself, which lm-eval passes along. Other options
-    go to the reader.
+    label: the class column, made texts (`labels.label_text`: 1, 1.0 and "1" are one class). Every class is in every
+    split; with `balanced`, test and validation hold equally many of each, as far as train keeps half of a class.
+    rename: class names to use instead of the raw ones. conflicts: what becomes of texts that repeat with another label:
+    the label of most copies counts ("majority"; none, where no label leads), all are dropped ("drop"), or none may be
+    ("refuse"). drop_empty: leave out rows without a label. drop_rare: leave out classes with too few rows for all
+    splits. sha256: digest of the archive that a source comes in. base: the folder that `file:` sources are relative to.
+    metadata: names of what the YAML says of itself, which lm-eval passes along. choices: what labels may be, where the
+    task asks for them. Other options go to the reader.
 
-    Raises TaskError for an unknown reader or column, or too few documents.
+    Raises TaskError for an unknown reader or column, a label that is empty or no choice, several labels in one row, a
+    class with too few rows, or too few documents.
     """
     options = {key: value for key, value in options.items() if key not in {*HARMLESS, *metadata}}
+    check_options(
+        {"label": label, "rename": rename or {}, "conflicts": conflicts},
+        {"test": test, "validation": validation, "shown": shown},
+    )
     by_split = source if isinstance(source, dict) else {"": source}
+    names = {label_text(key): label_text(name) for key, name in (rename or {}).items()}
+    wanted = Wanted(
+        keys_of(unique), label, test, validation, balanced, shown, conflicts, drop_empty=drop_empty, drop_rare=drop_rare
+    )
+    columns = [*chain(*wanted.keys), *([label] if label else [])]
     paths: dict[str, list[Path]] = {split: [] for split in by_split}
     fingerprints = []
     for split, text in ((split, text) for split, texts in by_split.items() for text in as_list(texts)):
@@ -80,18 +108,69 @@ def documents(
         paths[split].append(path)
         fingerprints.append([split, fingerprint])
 
-    def build() -> dict[str, list[Document]]:
-        raw = read_splits(paths, reader, options, [*unique, *([label] if label else [])])
+    def build() -> Division:
+        raw = read_splits(paths, reader, options, columns)
         for documents in raw.values():
-            check_columns(documents, [*unique, *([label] if label else [])])
-            for document in documents:
-                if label:
-                    raw_label = as_text(document[label]).strip()
-                    document[label] = (rename or {}).get(raw_label, raw_label)
-        return divide(raw, list(unique), label if balanced else "", test, validation, shown)
+            check_columns(documents, columns)
+        if label:
+            name_classes(raw, label, names, choices)
+        if choices:
+            check_labels(raw, label, choices)
+        return divide(raw, wanted)
 
-    identity = [reader, label, list(unique), test, validation, balanced, rename, shown, options, fingerprints]
-    return cached(identity, build)
+    return cached([reader, asdict(wanted), names, list(choices), options, fingerprints], build)
+
+
+def check_options(forms: Mapping[str, object], sizes: Mapping[str, object]) -> None:
+    """Raise TaskError, with everything that is wrong, where an argument of `documents` has no value that it can have.
+    `forms` has the label, the names and the rule of conflicts, `sizes` the numbers."""
+    wrong = [
+        f"{name}: got {size!r}, wanted a whole number, 0 or more."
+        for name, size in sizes.items()
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0
+    ]
+    if not isinstance(forms["label"], str):
+        wrong.append(f"label: got {forms['label']!r}, wanted the name of one column.")
+    if not isinstance(forms["rename"], Mapping):
+        wrong.append(f"rename: got {forms['rename']!r}, wanted a mapping such as {{0: negative, 1: positive}}.")
+    if forms["conflicts"] not in division.CONFLICTS:
+        wrong.append(f"conflicts: {unknown('rule', forms['conflicts'], division.CONFLICTS)}")
+    if wrong:
+        raise TaskError(" ".join(wrong))
+
+
+def keys_of(unique: Sequence[str | Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of columns that `unique` names: a list of columns is one group, a list of lists is several.
+    Raises TaskError where there is none, or where both are mixed."""
+    listed = [unique] if isinstance(unique, str) else list(unique)
+    groups = [tuple(one) for one in listed if not isinstance(one, str)]
+    if not listed or (groups and len(groups) < len(listed)) or not all(groups):
+        raise TaskError(
+            f"unique: got {listed!r}, wanted columns that may not repeat together ([title, body]), or several such "
+            "groups ([[title], [body]])."
+        )
+    return tuple(groups) or (tuple(str(one) for one in listed),)
+
+
+def name_classes(
+    raw: Mapping[str, list[Document]], label: str, names: Mapping[str, str], choices: Sequence[str]
+) -> None:
+    """Make the labels in the column `label` texts, as the task's `choices` write them, and give classes their `names`
+    (raw text -> name). Raises TaskError for several labels in one document, and for names of which none is that of a
+    class."""
+    seen: set[str] = set()
+    for split, documents in raw.items():
+        for number, document in enumerate(documents, start=1):
+            if isinstance(document[label], list | tuple | dict):
+                raise TaskError(
+                    f"{split} row {number}: the label is {document[label]!r}, and several labels (multi-label) are not "
+                    "supported. Give every row one label, or make a task for each label.".strip()
+                )
+            text = label_text(document[label])
+            seen.add(text)
+            document[label] = met(names.get(text, text), choices)
+    if names and not seen & names.keys():
+        raise TaskError(f"rename: {unknown('label', next(iter(names)), sorted(seen))}")
 
 
 def passages(
@@ -193,7 +272,8 @@ Item = Document | Question
 
 def ranked_articles(path: Path) -> list[Document]:
     """Return the articles of a folder, each once, in an order that their content fixes, with classes taking turns."""
-    return divide({"": list(read_folders(path))}, ["title", "body"], "label", 0, 0)["train"]
+    wanted = Wanted((("title",), ("body",)), "label", conflicts="")
+    return divide({"": list(read_folders(path))}, wanted).splits["train"]
 
 
 def questions(articles: list[Document], choices: int, each: int) -> list[list[Question]]:
@@ -305,21 +385,24 @@ def locate(text: str, sha256: str, base: str) -> tuple[Path, str]:
     return path, sources.fingerprint(source, path)
 
 
-def cached(identity: Sequence[object], build: Callable[[], Mapping[str, Sequence[Item]]]) -> DatasetDict:
+def cached(identity: Sequence[object], build: Callable[[], Mapping[str, Sequence[Item]] | Division]) -> DatasetDict:
     """Return the splits with this identity from the cache; `build` makes them at the first call. Splits made by another
-    version of the code that makes them are not found.
+    version of the code that makes them are not found. Of a division, the counts are the splits' `counts`.
 
     Files are read by hand: `datasets` would copy them into a cache of its own, keyed by its version.
     """
     from datasets import Dataset, DatasetDict
 
-    own = [Path(__file__).with_name(name) for name in ("contamination.py", "splits.py")]
+    own = [Path(__file__).with_name(name) for name in MAKERS]
     code = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (*own, *code_files())]
     folder = sources.cache_root() / "datasets" / digest([*code, *identity])[:32]
     if not folder.exists():
         write_cached(folder, build())
     splits = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
-    return DatasetDict({split: as_dataset(Dataset, documents) for split, documents in splits.items()})
+    made = DatasetDict({split: as_dataset(Dataset, documents) for split, documents in splits.items()})
+    if (folder / COUNTS).exists():
+        made.counts = Counts.of_json((folder / COUNTS).read_text())
+    return made
 
 
 def as_dataset(kind: type[Dataset], documents: list[Document]) -> Dataset:
@@ -331,14 +414,22 @@ def as_dataset(kind: type[Dataset], documents: list[Document]) -> Dataset:
     )
 
 
-def write_cached(folder: Path, divided: Mapping[str, Sequence[Item]]) -> None:
-    """Write the splits to a folder so that a second process sees all of them or none."""
+def counts_of(splits: object) -> Counts | None:
+    """Return what became of the rows that these splits were made from; None where that is not known."""
+    counts = getattr(splits, "counts", None)
+    return counts if isinstance(counts, Counts) else None
+
+
+def write_cached(folder: Path, divided: Mapping[str, Sequence[Item]] | Division) -> None:
+    """Write the splits, and the counts of a division, to a folder so that a second process sees all of them or none."""
     import shutil
     import tempfile
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent))
-    for split, documents in divided.items():
+    if isinstance(divided, Division):
+        (temporary / COUNTS).write_text(divided.counts.to_json())
+    for split, documents in (divided.splits if isinstance(divided, Division) else divided).items():
         (temporary / f"{split}.json").write_text(json.dumps(documents))
     try:
         temporary.rename(folder)
@@ -346,85 +437,3 @@ def write_cached(folder: Path, divided: Mapping[str, Sequence[Item]]) -> None:
         shutil.rmtree(temporary)
         if not folder.exists():
             raise
-
-
-def order(document: Document, salt: str = "") -> str:
-    """Return a key that sorts documents in a fixed pseudo-random order: the SHA-256 of their content and `salt`."""
-    return hashlib.sha256((salt + json.dumps(document, sort_keys=True)).encode()).hexdigest()
-
-
-def divide(
-    raw: dict[str, list[Document]], unique: list[str], label: str, test: int, validation: int, shown: int = 0
-) -> dict[str, list[Document]]:
-    """Deduplicate and divide documents; return {split: documents}. `raw` has one entry "" or one for each published
-    split. `label` is the column of the classes to balance, "" for none; the other arguments are those of `documents`.
-    Raises TaskError where nothing would be left to learn from."""
-    seen: dict[str, set[str]] = {column: set() for column in unique}
-
-    def fresh(documents: Iterable[Document]) -> list[Document]:
-        kept = []
-        for document in sorted(documents, key=order):
-            texts = {column: normalise(as_text(document[column])) for column in unique}
-            if all(texts.values()) and not any(texts[column] in seen[column] for column in unique):
-                kept.append(document)
-                for column in unique:
-                    seen[column].add(texts[column])
-        return kept
-
-    result: dict[str, list[Document]] = {}
-    if "" in raw:
-        pool = fresh(raw[""])
-        if len(pool) <= test + validation:
-            raise TaskError(
-                f"{len(pool)} different documents cannot give {test} test and {validation} validation items "
-                "and leave some to learn from. Lower `test` and `validation`."
-            )
-        ranked = interleave(pool, label)
-        result["test"], rest = ranked[:test], ranked[test:]
-        result["validation"], result["train"] = rest[:validation], rest[validation:]
-    else:
-        result["test"] = interleave(fresh(raw.get("test", [])), label)[:test]
-        if "validation" in raw:
-            result["validation"] = interleave(fresh(raw["validation"]), label)[:validation]
-            result["train"] = fresh(raw.get("train", []))
-        else:
-            ranked = interleave(fresh(raw.get("train", [])), label)
-            result["validation"], result["train"] = ranked[:validation], ranked[validation:]
-
-    def visible(documents: list[Document], column: str) -> list[str]:
-        return [" ".join(as_text(document[column]).split()[: shown or None]) for document in documents]
-
-    for split in ("validation", "train"):  # edited a little, a text is still the same
-        repeats = {
-            place
-            for column in unique
-            for _, place, _ in matches(visible(result["test"], column), visible(result[split], column))
-        }
-        result[split] = [document for place, document in enumerate(result[split]) if place not in repeats]
-    return {split: result[split] for split in SPLITS}
-
-
-def interleave(documents: list[Document], label: str, salt: str = "") -> list[Document]:
-    """Return documents in the fixed order that `salt` decides, one of each class in turn, so that every prefix is
-    class-balanced.
-
-    `label` is the column of the class. Where it is "" there are no classes, and the order alone counts. Classes that
-    run out are passed over.
-    """
-    classes: dict[str, list[Document]] = defaultdict(list)
-    for document in sorted(documents, key=lambda document: order(document, salt)):
-        classes[as_text(document[label]) if label else ""].append(document)
-    queues = [classes[name] for name in sorted(classes)]
-    longest = max((len(queue) for queue in queues), default=0)
-    return [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
-
-
-def check_columns(documents: list[Document], wanted: Iterable[str]) -> None:
-    """Raise TaskError where there are no documents, or where one of them lacks one of the `wanted` columns."""
-    if not documents:
-        raise TaskError("the source holds no documents")
-    for column in wanted:
-        lacking = next((place for place, document in enumerate(documents) if column not in document), None)
-        if lacking is not None:
-            where = "" if lacking == 0 else f"document {lacking + 1} of {len(documents)}: "
-            raise TaskError(where + unknown("column", column, documents[lacking]))

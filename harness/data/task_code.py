@@ -25,6 +25,7 @@ from harness.data import task_functions
 from harness.data.yaml_limits import compose_yaml
 from harness.records import digest
 
+MAKERS = ("splits", "division", "contamination", "labels", "generation", "tasks", "answers")
 MOST_FILES = 2000  # of a local package that a task's code imports
 MOST_BYTES = 64 * 2**20  # of a data file that a task's code names; a larger one counts by size and time of change
 LONGEST_NAME = 300  # characters of a text in Python code that may be a file's name
@@ -138,7 +139,7 @@ def definition_files(path: Path) -> list[Path]:
     examples. Of a YAML that cannot be read, what was read before the fault."""
     definition = readable_definition(path)
     own = Path(__file__).parent
-    modules = [own / f"{name}.py" for name in ("splits", "generation", "tasks", "answers")]
+    modules = (own / f"{name}.py" for name in MAKERS)
     readers = sorted((own / "readers").glob("*.py"))
     return [*sorted({*definition.files, *code_files(definition)}), *modules, *readers]
 

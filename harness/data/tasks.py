@@ -5,7 +5,6 @@ Not covered: scoring (`worker/evaluate.py`), and where raw data comes from (`spl
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -16,11 +15,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from harness.data import task_functions, trust
+from harness.data import splits, task_functions, trust
 from harness.data.answers import answer_of, delimiter_of, unscorable, written_score
 from harness.data.catalog import Catalog, keep_facts
 from harness.data.clusters import cluster_column, cluster_problem, count_clusters
+from harness.data.counts import kept_by_class, row_counts
+from harness.data.division import class_sizes, pick
 from harness.data.facts import TaskFacts
+from harness.data.few_shot import try_shots
+from harness.data.hashes import content_hash, document_hash, fresh
+from harness.data.labels import (
+    asks_for_label,
+    check_choices,
+    check_targets,
+    listed_choices,
+    listing,
+    place_of,
+    write_texts,
+)
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.task_code import Definition, definition_files, own_code, read_definition
 from harness.data.templates import use_sandbox
@@ -29,7 +41,6 @@ from harness.records import digest
 
 VALIDATION_SHARE = 0.1  # taken from train where a task has no validation split of its own
 VALIDATION_MOST = 100
-NUMBERS = frozenset({"idx", "index", "id", "_id", "guid", "uid", "doc_id", "ind"})
 
 
 Files: TypeAlias = "str | list[Files] | dict[str, Files]"  # as `data_files` in a task YAML names them
@@ -83,6 +94,10 @@ def load_task(path: Path) -> Task:
             options["base"] = str(path.parent)
             options["metadata"] = list(config.get("metadata") or ())
         config["dataset_kwargs"] = options or None
+        write_texts(config, path)
+        check_choices(config)
+        if config.get("custom_dataset") is splits.documents and asks_for_label(config):
+            config["dataset_kwargs"]["choices"] = listed_choices(config)
         return cast(Task, HeardTask(config=config))
     except TaskError as error:
         raise TaskError(f"task {path.stem!r} ({path}): {error}") from error
@@ -133,9 +148,15 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         return known
     path = catalog.task_path(name)
     task = load_task(path)
+    made = splits.counts_of(task.dataset)
+    raw = raw_splits(task)
+    check_targets(name, task, raw, rows=made is None)
     train, validation = learning_docs(task)
-    scored = list(task.eval_docs)
-    check_targets(name, task, {"train": train, "validation": validation, "scored": scored})
+    scored = raw["test"]
+    used = {"train": train, "validation": validation, "scored": scored}
+    kept = {split: classes(task, documents) for split, documents in used.items()}
+    counts = row_counts(made, raw, used)
+    shots = try_shots(task, scored)
     cluster = cluster_column(task.config.metadata)
     problem = cluster_problem(path, cluster, scored)
     facts = TaskFacts(
@@ -146,14 +167,19 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         n_train=len(train),
         n_validation=len(validation),
         n_test=len(scored),
-        unlearnable=unlearnable(task) or unscorable(task, {"train": train, "validation": validation, "scored": scored}),
-        classes=classes(task, train),
+        unlearnable=unlearnable(task) or unscorable(task, used) or one_class(task, kept),
+        classes=kept["train"],
         metric=next(iter(task.aggregation()), ""),
         learned_from=sources_of(path, "training_split"),
         scored_from=sources_of(path, "test_split", "validation_split"),
         cluster=cluster,
         clusters=count_clusters(cluster, scored),
         cluster_problem=(problem.message, problem.file, problem.line) if problem else (),
+        rows_read=counts.read,
+        dropped=dict(counts.dropped),
+        kept=kept_by_class(counts, used, kept if has_shared_choices(task) else {}),
+        remarks=(*counts.remarks, *unused_choices(task, kept), *shots),
+        described=bool(task.config.description),
     )
     keep_facts(catalog.task_facts_path(name), facts)
     catalog.keep_fetched(name)
@@ -193,6 +219,36 @@ def leaves(value: object, split: str) -> list[str]:
     return [str(value)] if value else []
 
 
+def raw_splits(task: Task) -> dict[str, list[Document]]:
+    """Return a task's documents as its data has them, by split; "test" are those that are scored."""
+    return {
+        "train": list(task.training_docs()) if task.has_training_docs() else [],
+        "validation": list(task.validation_docs()) if task.has_test_docs() and task.has_validation_docs() else [],
+        "test": list(task.eval_docs),
+    }
+
+
+def unused_choices(task: Task, kept: Mapping[str, dict[str, int]]) -> tuple[str, ...]:
+    """Return a remark on the choices that are no document's answer, or nothing. Labels that count from 1, taken for
+    places that count from 0, leave the first choice unused."""
+    listed = task.config.doc_to_choice
+    choices = list(listed.values()) if isinstance(listed, dict) else listed
+    if not has_shared_choices(task) or not isinstance(choices, list):
+        return ()
+    unused = [str(choice) for choice in choices if not any(sizes.get(str(choice)) for sizes in kept.values())]
+    if not unused or not any(kept.values()):
+        return ()
+    return (f"no row has the answer {listing(unused)}, which doc_to_choice lists",)
+
+
+def one_class(task: Task, kept: Mapping[str, dict[str, int]]) -> str:
+    """Return the reason why a task cannot be learned whose documents, in all splits, are of one class, or ""."""
+    names = {name for sizes in kept.values() for name in sizes}
+    if not has_shared_choices(task) or len(names) != 1 or not kept["train"]:
+        return ""
+    return f"all its documents are of the class {names.pop()!r}, so there is nothing to tell apart."
+
+
 def classes(task: Task, documents: list[Document]) -> dict[str, int]:
     """Return {class: number of its documents}, sorted by class; empty for tasks whose answers are not classes.
     Documents without a right choice are not counted."""
@@ -200,25 +256,6 @@ def classes(task: Task, documents: list[Document]) -> dict[str, int]:
         return {}
     counts = Counter(class_of(task, document) for document in documents if gold(task, document) is not None)
     return dict(sorted(counts.items()))
-
-
-def check_targets(name: str, task: Task, splits: dict[str, list[Document]]) -> None:
-    """Raise TaskError where an answer is not among its choices: lm-eval would silently count it as wrong. `splits` maps
-    names to documents. Nothing is raised for lists of answers, nor for tasks other than multiple choice."""
-    if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
-        return
-    strange: Counter[str] = Counter()
-    for split, documents in splits.items():
-        for document in documents:
-            target = task.doc_to_target(document)
-            if not isinstance(target, list) and gold(task, document) is None:
-                strange[f"{target!r} ({split})"] += 1
-    if strange:
-        shown = ", ".join(f"{what} {count} times" for what, count in strange.most_common(5))
-        raise TaskError(
-            f"task {name!r}: some answers are none of the choices in doc_to_choice: {shown}. "
-            "Add the choice, or correct the data."
-        )
 
 
 def fingerprint(path: Path, task: Task, splits: Iterable[list[Document]]) -> str:
@@ -243,17 +280,6 @@ def fingerprint(path: Path, task: Task, splits: Iterable[list[Document]]) -> str
     return digest([text, code, documents, str(task.OUTPUT_TYPE), *([{"cluster": cluster}] if cluster else [])])
 
 
-def document_hash(document: Document) -> str:
-    """Return the SHA-256 (64 hex digits) of a document's columns."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def content_hash(document: Document) -> str:
-    """Return a document's SHA-256 without its id columns (`idx`, `id`, `guid`, …), so that the same text under two ids
-    counts as a repeat."""
-    return document_hash({key: value for key, value in document.items() if key.lower() not in NUMBERS})
-
-
 def unlearnable(task: Task) -> str:
     """Return the reason why a task cannot be trained on, or an empty string. The form of its answers is judged by the
     first training document."""
@@ -273,32 +299,36 @@ def unlearnable(task: Task) -> str:
         )
     target = task.doc_to_target(document)
     if isinstance(target, list):
-        return f"its target is a list ({len(target)} answers), so there is no one answer to learn."
+        return (
+            f"its target is a list ({len(target)} answers), so there is no one answer to learn. Several labels for one "
+            "document (multi-label) are not supported."
+        )
     return ""
 
 
 def gold(task: Task, document: Document) -> int | None:
     """Return the index of the right choice of a multiple-choice document, or None where its target is none of the
     choices, or a list."""
-    choices, target = task.doc_to_choice(document), task.doc_to_target(document)
-    if isinstance(target, int):
-        return target if 0 <= target < len(choices) else None
-    return choices.index(target) if isinstance(target, str) and target in choices else None
+    return place_of(task.doc_to_target(document), task.doc_to_choice(document))
 
 
 def class_of(task: Task, document: Document, answer: int | None = None) -> str:
     """Return the class of a document's right choice (or of choice `answer`): the choice's text, or its index where
     choices differ from item to item."""
     index = gold(task, document) if answer is None else answer
-    shared = isinstance(task.config.doc_to_choice, list)
-    return str(task.doc_to_choice(document)[index] if shared and index is not None else index)
+    return str(task.doc_to_choice(document)[index] if has_shared_choices(task) and index is not None else index)
+
+
+def has_shared_choices(task: Task) -> bool:
+    """Return whether every document of a task has the same choices, the classes."""
+    return task.OUTPUT_TYPE == "multiple_choice" and isinstance(task.config.doc_to_choice, list | dict)
 
 
 def learning_docs(task: Task) -> tuple[list[Document], list[Document]]:
     """Return the (train, validation) documents of a task.
 
     Validation is the task's own split where that is not scored, else a tenth of train (at most 100), chosen by document
-    hash. Repeated documents and scored ones are left out of both.
+    hash, with every class that can be in both. Repeated documents and scored ones are left out of both.
     """
     taken = {content_hash(document) for document in task.eval_docs}
     train = fresh(task.training_docs(), taken) if task.has_training_docs() else {}
@@ -306,8 +336,14 @@ def learning_docs(task: Task) -> tuple[list[Document], list[Document]]:
         validation = fresh(task.validation_docs(), taken)
         return [document for key, document in train.items() if key not in validation], [*validation.values()]
     ranked = [train[key] for key in sorted(train)]
-    held = min(VALIDATION_MOST, int(len(ranked) * VALIDATION_SHARE))
-    return ranked[held:], ranked[:held]
+    sorted_by_class = has_shared_choices(task) and not task.multiple_input
+    rows = [{"class": class_of(task, document) if sorted_by_class else ""} for document in ranked]
+    back = {name: (max(1, count // 2), 1) for name, count in class_sizes(rows, "class").items()}
+    held = pick(rows, min(VALIDATION_MOST, int(len(ranked) * VALIDATION_SHARE)), "class", back)
+    return (
+        [document for place, document in enumerate(ranked) if place not in held],
+        [document for place, document in enumerate(ranked) if place in held],
+    )
 
 
 def for_validation(task: Task) -> Task:
@@ -344,12 +380,6 @@ def for_validation(task: Task) -> Task:
         shown = [document for document in task.sampler.df if content_hash(document) not in taken]
         derived.sampler.df = shown or learning_docs(task)[0]
     return derived
-
-
-def fresh(documents: Iterable[Document], taken: set[str]) -> dict[str, Document]:
-    """Return {content hash: document}, each document once; those whose hash is in `taken` are left out."""
-    by_hash = {content_hash(document): document for document in documents}
-    return {key: document for key, document in by_hash.items() if key not in taken}
 
 
 def example(

@@ -17,6 +17,7 @@ from harness.data import (
     ModelFacts,
     Task,
     TaskFacts,
+    draw_shots,
     example,
     keep_facts,
     learning_docs,
@@ -101,7 +102,7 @@ def requests(task: Task, document: Document) -> Iterable[tuple[str, str]]:
     if task.multiple_input:
         contexts = task.doc_to_choice(document)
         return [(str(context), str(task.doc_to_target(document))) for context in contexts]
-    context = task.fewshot_context(document, num_fewshot=0, gen_prefix=task.doc_to_prefix(document))
+    context = task.fewshot_context(document, num_fewshot=draw_shots(task), gen_prefix=task.doc_to_prefix(document))
     if kind == "multiple_choice":
         return [(context, f"{task.config.target_delimiter}{choice}") for choice in task.doc_to_choice(document)]
     return [(context, str(task.doc_to_target(document)) if kind == "loglikelihood" else "")]

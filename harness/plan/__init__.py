@@ -4,8 +4,9 @@ needs, and what it will take.
 
 from __future__ import annotations
 
+from harness.plan.about_data import data_lines, data_notes
 from harness.plan.devices import devices_missing, devices_of
-from harness.plan.feasibility import data_notes, leaks_in_cell
+from harness.plan.feasibility import leaks_in_cell
 from harness.plan.fetch import fetch_suite, fetched_facts, has_unchecked_data, pairs_without_lengths
 from harness.plan.memory import ROLLING, Device, Prediction, predict_memory, room_to_compare
 from harness.plan.plan import Plan, make_plan, select_cells
@@ -30,6 +31,7 @@ __all__ = [
     "Proposal",
     "StudySearch",
     "best_trial",
+    "data_lines",
     "data_notes",
     "devices_missing",
     "devices_of",

@@ -12,12 +12,11 @@ from itertools import product
 from typing import TypedDict
 
 from harness.data import Corruption, Facts, Quality, TaskFacts, marked, turns
-from harness.errors import Problem, counted, unknown
+from harness.errors import Problem, unknown
 from harness.records import Cell
 from harness.suite import Recipe, Suite, Variant, build_expert, check_sizes
 
 TOLD = 0.9  # from this share on, questions that contain their answer and no other choice are no accident
-RARE = 10  # times more examples of the commonest class than of the rarest: worth a note
 
 
 def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
@@ -98,6 +97,14 @@ def curriculum_mismatches(label: Variant, task: str, most: int, suite: Suite, fa
             yield (
                 f"{curriculum.name} asks through the model's chat template, and {model} has none. Take a model that "
                 "has one, or another curriculum."
+            )
+        demand = facts.models[model].chat_demand
+        bare = [name for name in learns if not facts.tasks[name].described]
+        if demand and bare:
+            yield (
+                f"{curriculum.name} asks through the model's chat template, and that of {model} demands a system "
+                f"message ({demand}), which {', '.join(map(repr, bare))} has none of. Give the task a `description:`, "
+                "which becomes the system message, or take another model."
             )
 
 
@@ -272,20 +279,3 @@ def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Leak]:
         if share := tells_answers(scored, facts):
             leaks_by_task.setdefault(scored, {})["questions_with_answers"] = share
     return leaks_by_task
-
-
-def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:
-    """Yield a note, a phrase without a full stop, on each thing in a task's data that is odd but usable: empty
-    examples, and a rarest class with a tenth of the commonest's examples or fewer."""
-    for name in suite.task_names():
-        if name in facts.data:
-            for split, count in facts.data[name].empty.items():
-                if count:
-                    yield f"{name}: {counted(count, 'example')} of the split {split!r} without text or answer"
-        classes = facts.tasks[name].classes
-        if classes and max(classes.values()) >= RARE * min(classes.values()):
-            rare, common = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
-            yield (
-                f"{name}: {counted(classes[rare], 'training example')} of the class {rare!r}, {classes[common]} of "
-                f"{common!r}: accuracy says little of the rare one"
-            )

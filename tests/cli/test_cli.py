@@ -231,8 +231,21 @@ def test_check_before_anything_is_fetched(project: Path) -> None:
     assert done.returncode == 0
     assert "Not fetched yet" in done.stdout
     refused(tunebench("plan", "small"), "tunebench fetch small")
-    assert tunebench("fetch", "small").returncode == 0
+    fetched = tunebench("fetch", "small")
+    assert fetched.returncode == 0
     assert "no mistakes found, 5 cells" in tunebench("check", "small").stdout
+    line = (
+        "colours: 750 rows read, 0 dropped, 750 kept: train 690 (blue 280, green 130, red 280), "
+        "validation 30 (blue 10, green 10, red 10), test 30 (blue 10, green 10, red 10)"
+    )
+    for said in (fetched, tunebench("fetch", "small"), tunebench("check", "small"), tunebench("plan", "small")):
+        assert line in said.stdout
+    for command in ("check", "plan"):
+        assert line in json.loads(tunebench(command, "small", "--json").stdout)["data"]
+    data = project / "suites" / "tasks" / "colours.csv"
+    data.write_text(data.read_text() + "Zoe paints the rust,red\n")
+    assert "colours (colours.csv has changed since it was fetched)" in tunebench("check", "small").stdout
+    refused(tunebench("plan", "small"), "colours (colours.csv has changed since it was fetched)")
 
 
 def test_things_that_are_not_there(project: Path) -> None:

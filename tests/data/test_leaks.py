@@ -1,14 +1,17 @@
 """Faults planted into a task's data are found before anything runs, each by the check that is meant for it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import write_csv
 from tools import plan_of, results_of, run_cells
 
-from harness.data.leaks import without_template
+from harness.data.contamination import contained
+from harness.data.leaks import bare_questions, learned_texts, scored_texts, without_template
+from harness.data.tasks import Example
 from harness.errors import SuiteError
-from harness.plan.feasibility import data_notes
+from harness.plan.about_data import data_notes
 
 SUITE = """\
 version: 1
@@ -130,3 +133,70 @@ def test_a_template_s_own_words_do_not_count() -> None:
     assert without_template(texts) == ["a b c", "d e", "a e"]
     assert without_template(["one text"]) == ["one text"]
     assert without_template(["same", "same"]) == ["", ""]
+
+
+OPENING = "Hello there! I hope that you are well today, and that you can help me with something small. "
+SYSTEM = "You are a careful assistant who answers in one word and never makes anything up, whatever is asked. "
+
+
+def test_openings_and_instructions_that_many_items_share_are_no_leak(project: Path) -> None:
+    def shared(number: int) -> dict[str, str]:
+        start = (OPENING, SYSTEM, OPENING.upper(), "")[number % 4]
+        return {"text": f"{start}Is crate {number} of {number * 7} full", "weight": "heavy" if number % 2 else "light"}
+
+    train, test = [shared(number) for number in range(60)], [shared(number) for number in range(200, 240)]
+    plant(project, train, test)
+    found = plan_of(project, SUITE).facts.overlaps["planted", "planted"]
+    assert (found.exact, found.near, found.n) == (0, 0, 40)
+    turned = [{**one, "weight": "light" if one["weight"] == "heavy" else "heavy"} for one in test[:3]]
+    plant(project, [*train, *turned], test)
+    with pytest.raises(SuiteError, match="3 of the 40 scored items of 'planted'"):
+        plan_of(project, SUITE)
+
+
+def test_a_greeting_that_is_learned_with_several_answers_is_no_leak() -> None:
+    known = [Example("Hello!", f" {answer}", True) for answer in ("Hi", "Good day", "Hello to you")]
+    asked = [Example("Hello!", " What can I do?", True), Example("Who is there in the old house?", " Me", True)]
+    task = SimpleNamespace(OUTPUT_TYPE="generate_until")
+    questions, learned = bare_questions(asked, known, same=True)
+    texts = scored_texts(task, asked, questions, list(zip(learned, known, strict=True)))  # type: ignore[arg-type]
+    assert texts == ["Hello!  What can I do?", "Who is there in the old house?"]
+    assert contained(texts, learned_texts(known, learned)) == {}
+    assert contained(texts, learned_texts([*known, asked[0]], [*learned, "Hello!"])) == {0: 1.0}
+
+
+def test_texts_that_differ_in_an_emoji_and_in_their_label_are_no_leak(project: Path) -> None:
+    train = [{**row(number, " and that is 👍"), "weight": "heavy"} for number in TWENTY]
+    test = [{**row(number, " and that is 👎"), "weight": "light"} for number in TWENTY]
+    plant(project, [*TRAIN, *train], test)
+    found = plan_of(project, SUITE).facts.overlaps["planted", "planted"]
+    assert (found.exact, found.near) == (0, 0)
+
+
+def test_contradicting_answers_of_a_plain_file_are_said(project: Path) -> None:
+    turned = {**TRAIN[0], "weight": "heavy"}
+    plant(project, [*TRAIN, turned], TEST)
+    plan = plan_of(project, SUITE)
+    (note,) = [note for note in data_notes(plan.suite, plan.facts) if "contradicting" in note]
+    assert note.startswith("planted: 1 training question with contradicting answers, such as 'item 0 was weighed")
+
+
+def test_a_class_that_a_split_lacks_is_said(project: Path) -> None:
+    plant(project, TRAIN, [one for one in TEST if one["weight"] == "light"])
+    plan = plan_of(project, SUITE)
+    assert "planted: the split 'test' has no row of the class 'heavy'" in list(data_notes(plan.suite, plan.facts))
+
+
+def test_classes_that_a_slice_lacks_are_said(project: Path) -> None:
+    plant(project, [*TRAIN, *({**row(300 + n), "weight": "light"} for n in range(200))], TEST)
+
+    def notes(more: str, sizes: str = "[8]") -> list[str]:
+        plan = plan_of(project, SUITE.replace("[8]", sizes) + more)
+        return [note for note in data_notes(plan.suite, plan.facts) if "training examples" in note or "1 train" in note]
+
+    assert [note for note in notes("") if "hold" in note or "lack" in note] == []
+    assert "planted: 1 training example hold 1 of 2 classes: raise the size to 2 or more" in notes("", "[1]")
+    (random,) = [note for note in notes("select: [random]\n") if "lack" in note]
+    assert random.startswith("planted: 8 training examples (select random) may lack the class 'heavy': a chance of")
+    (unequal,) = [note for note in notes("corrupt: [{imbalance: 100}]\nallow_leaks: []\n", "[8]") if "none of" in note]
+    assert "(imbalance 100) have none of the class" in unequal

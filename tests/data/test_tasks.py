@@ -108,7 +108,7 @@ def test_shapes_that_cannot_be_learned_say_why(project: Path, lines: dict[str, s
 def test_an_answer_that_is_no_choice_is_refused_with_its_count(project: Path) -> None:
     data = project / "suites" / "tasks" / "colours.csv"
     data.write_text(data.read_text() + "Zoe paints the rust, red \nZoe paints the sun,yellow\n")
-    with pytest.raises(TaskError, match=r"none of the choices in doc_to_choice: 'yellow' \(\w+\) 1 times"):
+    with pytest.raises(TaskError, match=r"none of the choices in doc_to_choice: 'yellow' 1 times \(row 752\)"):
         tasks.prepare(load_catalog(project), "colours")
 
 

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 def check(suite: SuiteName, as_json: AsJson = False) -> None:
     """Find every mistake in a suite, with file and line, without loading anything heavy.
 
-    It also lists the code that the suite's task YAMLs would run, and runs none of it.
+    Of each fetched task it says what became of every row of its data. It also lists the code that the suite's task
+    YAMLs would run, and runs none of it.
 
     Example: tunebench check quickstart
     """
-    from harness.plan import data_notes, fetched_facts, make_plan
+    from harness.plan import data_lines, data_notes, fetched_facts, make_plan
 
     catalog = project()
     loaded = read_suite(suite, catalog)
@@ -28,9 +29,17 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
     facts, missing = fetched_facts(catalog, loaded)
     cells = None if missing else len(make_plan(loaded, facts).cells)
     odd = [] if missing else list(data_notes(loaded, facts))
+    data = data_lines(loaded, facts)
     if as_json:
         show_json(
-            {"suite": loaded.name, "cells": cells, "not_fetched": missing, "notes": odd, "code": described(codes)}
+            {
+                "suite": loaded.name,
+                "cells": cells,
+                "not_fetched": missing,
+                "data": data,
+                "notes": odd,
+                "code": described(codes),
+            }
         )
     elif missing:
         print(
@@ -38,6 +47,6 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
             f"{', '.join(map(catalog.not_fetched, missing))}"
         )
     else:
-        print("\n".join([f"{loaded.path}: no mistakes found, {cells} cells", *(f"note: {line}" for line in odd)]))
-    for line in () if as_json else code_lines(codes):
+        print(f"{loaded.path}: no mistakes found, {cells} cells")
+    for line in () if as_json else [*data, *(f"note: {note}" for note in odd), *code_lines(codes)]:
         print(line)

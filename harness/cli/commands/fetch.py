@@ -15,15 +15,19 @@ if TYPE_CHECKING:
 def fetch(suite: SuiteName, trust: Trust = None) -> None:
     """Download and prepare everything that a suite needs, for a run without network.
 
+    Of each task it says what became of every row of its data.
+
     Example: tunebench fetch peft-vs-full
     """
     from harness.data import cache_root
+    from harness.plan import data_lines, data_notes
 
     catalog = project()
     loaded = read_suite(suite, catalog)
     facts = get_facts(catalog, loaded, trust or ())
     names = ", ".join([*facts.models, *facts.tasks])
     what = f"{counted(len(facts.models), 'model')} and {counted(len(facts.tasks), 'task')}"
-    for line in revision_lines(facts):
+    notes = [f"note: {note}" for note in data_notes(loaded, facts)]
+    for line in [*revision_lines(facts), *data_lines(loaded, facts), *notes]:
         print(line)
     print(f"{loaded.name}: {what} are in {cache_root()}: {names}")

@@ -48,7 +48,7 @@ def show_plan(
     from harness.cli.display import show_forecast, show_outlooks
     from harness.execute import forecast_cells
     from harness.execute.executors import Executor
-    from harness.plan import fetched_facts, make_plan, select_cells
+    from harness.plan import data_lines, data_notes, fetched_facts, make_plan, select_cells
 
     catalog = project()
     loaded = read_suite(suite, catalog)
@@ -69,13 +69,16 @@ def show_plan(
             {
                 "cells": [asdict(row) for row in rows],
                 "revisions": plan.revisions(),
+                "data": data_lines(loaded, facts),
+                "notes": list(data_notes(loaded, facts)),
                 "tuning": asdict(tuning) if tuning else None,
                 "outlook": [asdict(one) for one in decided],
             }
         )
     else:
         show_forecast(loaded.name, rows, jobs or 1)
-        for line in revision_lines(facts):
+        notes = [f"note: {note}" for note in data_notes(loaded, facts)]
+        for line in [*revision_lines(facts), *data_lines(loaded, facts), *notes]:
             print(line)
         for line in tuning_sentences(tuning) if tuning else ():
             print(line)
