@@ -87,8 +87,8 @@ def zipped(content: bytes, *names: str) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("d.csv.gz", gzip.compress(GERMAN.encode())),
-        ("d.csv", gzip.compress(GERMAN.encode())),
+        ("d.csv.gz", gzip.compress(GERMAN.encode(), mtime=0)),
+        ("d.csv", gzip.compress(GERMAN.encode(), mtime=0)),
         ("d.csv.bz2", bz2.compress(GERMAN.encode())),
         ("d.csv.xz", lzma.compress(GERMAN.encode())),
         ("d.csv.zst", pa.compress(GERMAN.encode(), codec="zstd", asbytes=True)),

@@ -216,7 +216,7 @@ def test_several_labels_in_one_text(text: str, found: int) -> None:
 def test_a_column_that_a_template_misspells_is_named_with_its_line_and_the_nearest(project: Path) -> None:
     path = bring(project, ["a", "b"], "label", "[a, b]")
     path.write_text(path.read_text().replace("{{text}}", "{{ txt }}"))
-    with pytest.raises(TaskError, match=r"brought\.yaml:8\): unknown column 'txt'. Did you mean 'text'"):
+    with pytest.raises(TaskError, match=r"brought\.yaml:8: unknown column 'txt'. Did you mean 'text'"):
         prepared(project)
 
 
