@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.data import Catalog, Facts, LengthFacts, ModelFacts, TaskFacts
-from harness.errors import SuiteError, TaskError
+from harness.errors import OfflineError, SourceError, SuiteError, TaskError
 from harness.suite import Suite
 
 
@@ -67,7 +67,8 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
     """Download, verify and prepare whatever a suite lacks, and return the facts of all its models and tasks.
 
     `progress` is called with (what is being done, bytes done, bytes in all), the bytes 0 where they are not known.
-    Raises SourceError, or SuiteError with the line of each task that cannot be loaded.
+    Raises OfflineError where the network cannot be reached, and SuiteError with the line of each model that cannot be had
+    and of each task that cannot be loaded.
     """
     facts, missing = fetched_facts(catalog, suite)
     if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):
@@ -82,13 +83,21 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
     for name in suite.model_names():
         if name not in found_models:
             tell(f"fetching model {name}", 0, 0)
-            found_models[name] = loading.prepare(catalog, name, progress)
+            try:
+                found_models[name] = loading.prepare(catalog, name, progress)
+            except OfflineError:
+                raise  # which every other one would meet too
+            except SourceError as error:
+                place = ("models", suite.models.index(name)) if name in suite.models else ("methods",)
+                problems.append(suite.lines.problem(str(error), *place))
     for name in suite.task_names():
         if name not in found_tasks:
             tell(f"preparing task {name}", 0, 0)
             try:
                 found_tasks[name] = tasks.prepare(catalog, name)
-            except TaskError as error:
+            except OfflineError:
+                raise
+            except (TaskError, SourceError) as error:
                 problems.append(suite.lines.problem(str(error), *suite.place_of(name)))
     if problems:
         raise SuiteError(problems)

@@ -1,6 +1,6 @@
 """Sources: what is malformed, what is refused, what heals, and what works without a network.
 
-No network: a package index and a Hub answer on the loopback interface. Not covered: private repositories.
+No network: a package index answers on the loopback interface. The Hub is in `test_hub.py`.
 """
 
 from __future__ import annotations
@@ -76,20 +76,6 @@ class Server:
         self.pages[f"/simple/{package}/"] = (page, {"Content-Type": "text/html"})
         self.pages[f"/files/{file}"] = (body, {"Content-Type": "application/octet-stream"})
         return hashlib.sha256(body).hexdigest()
-
-    def add_repository(self, name: str, files: dict[str, bytes]) -> None:
-        info = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
-        tree = [
-            {"type": "file", "path": file, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
-            for file, body in files.items()
-        ]
-        json_type = {"Content-Type": "application/json"}
-        for revision in ("main", COMMIT):
-            self.pages[f"/api/models/{name}/revision/{revision}"] = (json.dumps(info).encode(), json_type)
-        self.pages[f"/api/models/{name}/tree/{COMMIT}"] = (json.dumps(tree).encode(), json_type)
-        for file, body in files.items():
-            headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
-            self.pages[f"/{name}/resolve/{COMMIT}/{file}"] = (body, headers)
 
     def stop(self) -> None:
         self.http.shutdown()
@@ -539,63 +525,6 @@ def test_folder_fingerprint_is_its_names_and_bytes(tmp_path: Path) -> None:
     (folder / "d").write_bytes(b"")
     seen.append(fingerprint(source, folder))
     assert len(set(seen)) == 5
-
-
-# ---- hf: ----
-
-REPOSITORY = {"config.json": b'{"model_type": "tiny"}', "sub/weights.bin": b"\1" * 1000}
-
-
-def test_repository_is_fetched_and_then_works_offline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.add_repository("org/tiny", REPOSITORY)
-    branch, pinned = parse("hf:org/tiny"), parse(f"hf:org/tiny@{COMMIT}")
-    reports: list[tuple[str, int, int]] = []
-    assert not is_cached(branch)
-    path = fetch(branch, progress=lambda *report: reports.append(report))
-    assert {name: (path / name).read_bytes() for name in REPOSITORY} == REPOSITORY
-    assert reports
-    assert fingerprint(branch, path) == fingerprint(pinned, path)
-
-    server.asked.clear()
-    assert fetch(pinned) == path  # a commit never changes, so nobody is asked
-    assert not server.asked
-    server.stop()
-    assert fetch(branch) == path  # the network went away
-    monkeypatch.setenv("TUNEBENCH_OFFLINE", "1")
-    assert is_cached(branch)
-    assert fetch(branch) == path
-
-
-def test_a_branch_is_resolved_to_a_commit_that_the_model_keeps(server: Server, tmp_path: Path) -> None:
-    from harness.data import ModelFacts, keep_facts
-
-    server.add_repository("org/tiny", REPOSITORY)
-    catalog = Catalog(tmp_path, {}, {})
-    folder = fetch(parse("hf:org/tiny"))
-    keep_facts(catalog.model_facts_path("hf:org/tiny"), ModelFacts("hf:org/tiny", "f", str(folder)))
-    facts = catalog.model_facts("hf:org/tiny")
-    assert facts is not None
-    assert facts.revision == COMMIT
-    assert fetch(sources.at_revision(parse("hf:org/tiny"), COMMIT)) == folder
-
-
-def test_truncated_repository_heals(server: Server) -> None:
-    server.add_repository("org/tiny", REPOSITORY)
-    source = parse(f"hf:org/tiny@{COMMIT}")
-    weights = fetch(source) / "sub" / "weights.bin"
-    weights.resolve().write_bytes(b"\1" * 10)
-    assert not is_cached(source)
-    assert (fetch(source) / "sub" / "weights.bin").read_bytes() == REPOSITORY["sub/weights.bin"]
-
-
-def test_absent_repository_and_unreachable_hub(server: Server) -> None:
-    with pytest.raises(SourceError, match="no such repository") as caught:
-        fetch(parse("hf:org/nowhere"))
-    assert not isinstance(caught.value, OfflineError)
-    server.pages["/api/models/org/tiny/revision/v2"] = (b"", {})
-    server.stop()
-    with pytest.raises(OfflineError, match="tunebench fetch SUITE"):
-        fetch(parse("hf:org/tiny"))
 
 
 # ---- another kind ----
