@@ -129,6 +129,23 @@ def test_a_data_set_named_as_a_model(server: Hub) -> None:
     assert "There is a data set of this name: give it as the `source` of a task." in why("hf:org/rows")
 
 
+def test_data_sets_have_names_of_their_own(server: Hub) -> None:
+    """A model and a data set of one name are two repositories, with two places in the cache."""
+    rows = {"train.csv": b"text,label\n" + b"a,b\n" * 500}
+    server.add(NAME, rows, kind="datasets").tags["v1"] = commit_of(rows)
+    model, data = fetch(parse(f"hf:{NAME}")), fetch(parse(f"hf:{NAME}@v1", is_data=True))
+    assert contents(model) == FILES
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == rows
+    assert data.name == commit_of(rows)
+    with pytest.raises(SourceError, match="has no data set 'org/only'.*There is a model of this name"):
+        server.add("org/only", FILES)
+        fetch(parse("hf:org/only", is_data=True))
+    server.repositories["datasets", NAME].gated = True
+    server.repositories["datasets", NAME].push({**rows, "more.csv": b"x"})
+    with pytest.raises(SourceError, match=f"accept its terms at {server.url}/datasets/{NAME}"):
+        fetch(parse(f"hf:{NAME}", is_data=True))
+
+
 def test_a_private_repository(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     server.repositories["models", NAME].private = True
     server.repositories["models", NAME].readers = ("me",)

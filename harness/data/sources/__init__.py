@@ -42,9 +42,9 @@ def kind_of(source: Source) -> SourceKind:
     return all_kinds()[source.kind]
 
 
-def parse(text: str, sha256: str = "") -> Source:
-    """Turn a source's text, such as hf:org/name, into a Source; `sha256` is its expected digest, if one is known.
-    Raises SourceError with what was got and what is allowed."""
+def parse(text: str, sha256: str = "", is_data: bool = False) -> Source:
+    """Turn a source's text, such as hf:org/name, into a Source; `sha256` is its expected digest, if one is known, and
+    `is_data` says that it is a data set and no model. Raises SourceError with what was got and what is allowed."""
     prefix, _, rest = text.strip().partition(":")
     allowed = f"Allowed: {', '.join(kind.form for kind in all_kinds().values())}."
     if prefix not in all_kinds():
@@ -52,7 +52,7 @@ def parse(text: str, sha256: str = "") -> Source:
     try:
         if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
             raise ValueError(f"its sha256 is {sha256!r}, and must be 64 hex digits")
-        return all_kinds()[prefix].parse(rest, sha256.lower())
+        return replace(all_kinds()[prefix].parse(rest, sha256.lower()), is_data=is_data)
     except ValueError as error:
         raise SourceError(f"malformed source {text!r}: {error}. {allowed}") from error
 

@@ -25,6 +25,11 @@ LONGEST_NAME, LONGEST_REVISION = 96, 250  # characters; the revision is also a f
 COMMIT, SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 
 
+def kind_of_repository(source: Source) -> str:
+    """Return what the Hub calls the kind of a source's repository: its data sets and models have names of their own."""
+    return "dataset" if source.is_data else "model"
+
+
 class HubRepository(SourceKind):
     """A repository of the Hugging Face Hub; its fingerprint is a digest of its name and of the commit that the revision
     meant."""
@@ -49,7 +54,7 @@ class HubRepository(SourceKind):
 
     def entry(self, source: Source) -> Path:
         """Return the repository's folder in the cache, which holds all its snapshots."""
-        return cache_root() / "hf" / f"models--{source.name.replace('/', '--')}"
+        return cache_root() / "hf" / f"{kind_of_repository(source)}s--{source.name.replace('/', '--')}"
 
     def cached(self, source: Source, base: Path) -> Path | None:
         """Return the path of a complete snapshot in the cache, or None. A branch moves, so while there is a network
@@ -65,7 +70,11 @@ class HubRepository(SourceKind):
         None."""
         from huggingface_hub import errors, get_cached_repo_tree, snapshot_download
 
-        where = {"revision": source.version or None, "cache_dir": cache_root() / "hf"}
+        where = {
+            "revision": source.version or None,
+            "cache_dir": cache_root() / "hf",
+            "repo_type": kind_of_repository(source),
+        }
         try:
             path = Path(snapshot_download(source.name, local_files_only=True, **where))
             tree = get_cached_repo_tree(source.name, **where)
@@ -95,7 +104,7 @@ class HubRepository(SourceKind):
             path.unlink(missing_ok=True)
         known = {path.name for path in blobs.glob("*")}
         for _ in range(2):  # a file that is damaged is removed, and fetched once more
-            path = hub.patiently(lambda: self.download(source, Bars), source, report)
+            path = hub.patiently(lambda: self.download(source, Bars), source, report, kind_of_repository(source))
             damaged = self.remove_damaged(source, path, known)
             if not damaged and self.snapshot(source) == path:
                 return path
@@ -114,6 +123,7 @@ class HubRepository(SourceKind):
         return Path(
             snapshot_download(
                 source.name,
+                repo_type=kind_of_repository(source),
                 revision=source.version or None,
                 cache_dir=cache_root() / "hf",
                 endpoint=hub.endpoint(),  # the library reads it only when imported
@@ -129,7 +139,8 @@ class HubRepository(SourceKind):
 
         damaged = []
         with suppress(errors.CachedRepoTreeNotFoundError):
-            for file in get_cached_repo_tree(source.name, revision=path.name, cache_dir=cache_root() / "hf"):
+            where = {"cache_dir": cache_root() / "hf", "repo_type": kind_of_repository(source)}
+            for file in get_cached_repo_tree(source.name, revision=path.name, **where):
                 place = path / file.path
                 # The Hub names a large file by its SHA-256, and a small one by git's digest.
                 name = os.path.basename(os.readlink(place)) if place.is_symlink() else ""
