@@ -30,7 +30,7 @@ from types import FrameType
 import pytest
 import yaml
 from commands import tunebench
-from tiny import make_encoder, make_model, make_project, rows
+from tiny import make_encoder, make_model, make_project
 
 SHIPPED = Path(__file__).parents[1] / "suites"
 SECONDS = 5.0  # of this process, for one command
@@ -73,7 +73,9 @@ def make_shipped(root: Path) -> None:
     write_data(tasks, rng)
     models = yaml.safe_load((SHIPPED / "models.yaml").read_text())
     for entry in models.values():
-        entry.update(source=f"file:{root / ('encoder' if entry['kind'] == 'encoder' else 'model')}", sha256=None)
+        entry.update(
+            source=f"file:{root / ('encoder/encoder' if entry['kind'] == 'encoder' else 'model')}", sha256=None
+        )
         entry.pop("sha256")
     with (root / "suites" / "models.yaml").open("a") as file:
         yaml.safe_dump(models, file)
@@ -86,7 +88,28 @@ def make_shipped(root: Path) -> None:
 
 def write_data(tasks: Path, rng: random.Random) -> None:
     """Write what the shipped tasks read, in their forms: 200 articles in folders, tables with a label, running texts."""
-    words = "share market film party game phone team win rise fall star vote goal chip bank song law cup net code".split()
+    words = [
+        "share",
+        "market",
+        "film",
+        "party",
+        "game",
+        "phone",
+        "team",
+        "win",
+        "rise",
+        "fall",
+        "star",
+        "vote",
+        "goal",
+        "chip",
+        "bank",
+        "song",
+        "law",
+        "cup",
+        "net",
+        "code",
+    ]
 
     def text(number: int, length: int) -> str:
         return " ".join([*rng.choices(words, k=length), f"number {number}"])
@@ -94,10 +117,14 @@ def write_data(tasks: Path, rng: random.Random) -> None:
     for label in ("business", "entertainment", "politics", "sports", "tech"):
         (tasks / "bbc" / label).mkdir(parents=True)
         for number in range(40):
-            facts = f"It rose {number + 2}% to ${number + 3}m, said Mr {rng.choice(words).title()} {label.title()}{number}."
-            body = f"{text(number, 30)}. {facts} {text(number, 20)}."
+            facts = f"{text(number, 9).title()} {label} was {number % 7}.{number % 10}% of ${number + 10}m."
+            more = f"{text(number, 8).title()} in {label} made ${number % 9 + 1}.{number % 10}m."
+            body = f"{text(number, 30)}. {facts} {more} {text(number, 20)}."
             (tasks / "bbc" / label / f"{number:03}.txt").write_text(f"{label} {text(number, 4)}\n\n{body}\n")
-    for name, labels in (("r8", "acq crude earn grain interest money-fx ship trade"), ("20", "sci.space rec.autos misc.forsale")):
+    for name, labels in (
+        ("r8", "acq crude earn grain interest money-fx ship trade"),
+        ("20", "sci.space rec.autos misc.forsale"),
+    ):
         for part in ("train", "test"):
             with (tasks / f"{name}-{part}.tab").open("w", newline="") as file:
                 table = csv.writer(file, delimiter="\t")
@@ -164,17 +191,26 @@ def mutated_structure(text: str, rng: random.Random) -> tuple[str, str]:
     elif kind == "misspell":
         name = str(key.value)
         spot = rng.randrange(len(name) + 1)
-        key.value = rng.choice((name[:spot] + name[spot + 1 :], name + "s", name.upper(), name[:spot] + "é" + name[spot:]))
+        key.value = rng.choice(
+            (name[:spot] + name[spot + 1 :], name + "s", name.upper(), name[:spot] + "é" + name[spot:])
+        )
     elif kind == "swap":
         other = rng.randrange(len(holder.value))
         (first, one), (second, two) = holder.value[place], holder.value[other]
         holder.value[place], holder.value[other] = (first, two), (second, one)
     elif kind == "move":
         target = rng.choice(mappings)
-        target.value.append((yaml.ScalarNode("tag:yaml.org,2002:str", str(key.value)), yaml.ScalarNode("tag:yaml.org,2002:str", "moved")))
+        target.value.append(
+            (
+                yaml.ScalarNode("tag:yaml.org,2002:str", str(key.value)),
+                yaml.ScalarNode("tag:yaml.org,2002:str", "moved"),
+            )
+        )
     elif kind == "add":
         known = rng.choice([str(node.value) for node in nodes_in(root) if isinstance(node, yaml.ScalarNode)])
-        name = rng.choice((known, "extra", "include", "<<", "__class__", "source", "seeds", "quantize", "search", "trust"))
+        name = rng.choice(
+            (known, "extra", "include", "<<", "__class__", "source", "seeds", "quantize", "search", "trust")
+        )
         return f"{lines.rstrip()}\n{name}: {strange}\n", f"add {name:.40}: {strange:.60}"
     else:
         return strange, f"the whole file: {strange:.60}"

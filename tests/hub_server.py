@@ -38,9 +38,12 @@ class Repository:
     digests: dict[str, str] = field(default_factory=dict)  # of files that the Hub says another SHA-256 of
 
     def commit(self, revision: str) -> str | None:
-        return {**dict.fromkeys(self.commits), **{name: name for name in self.commits}, **self.tags, **self.branches}.get(
-            revision
-        )
+        return {
+            **dict.fromkeys(self.commits),
+            **{name: name for name in self.commits},
+            **self.tags,
+            **self.branches,
+        }.get(revision)
 
     def push(self, files: dict[str, bytes], branch: str = "main") -> str:
         """Add a commit, which the branch is at from now on. Returns its name."""
@@ -164,7 +167,9 @@ def handler_of(hub: Hub, cdn: bool) -> type[BaseHTTPRequestHandler]:
         def serve_api(self, repository: Repository, name: str, what: str, revision: str) -> None:
             if what == "refs":
                 refs = {
-                    kind: [{"name": ref, "ref": f"refs/x/{ref}", "targetCommit": commit} for ref, commit in refs.items()]
+                    kind: [
+                        {"name": ref, "ref": f"refs/x/{ref}", "targetCommit": commit} for ref, commit in refs.items()
+                    ]
                     for kind, refs in (("branches", repository.branches), ("tags", repository.tags))
                 }
                 self.answer_json({**refs, "converts": []})
@@ -221,7 +226,9 @@ def handler_of(hub: Hub, cdn: bool) -> type[BaseHTTPRequestHandler]:
         def refuse(self, status: int, code: str, said: str, headers: dict[str, str] | None = None) -> None:
             named = {"X-Error-Code": code} if code else {}
             body = json.dumps({"error": said}).encode()
-            self.answer(status, body, {**named, "X-Error-Message": said, "Content-Type": "application/json", **(headers or {})})
+            self.answer(
+                status, body, {**named, "X-Error-Message": said, "Content-Type": "application/json", **(headers or {})}
+            )
 
         def answer_json(self, value: object) -> None:
             self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from harness.cli.commands import all_commands
 from harness.cli.options import GROUPS
 from harness.errors import FullDisk, TunebenchError, UserError
+from harness.records import printable
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
@@ -108,5 +109,6 @@ def forget_output() -> None:
 
 def complain(error: TunebenchError) -> int:
     """Prints an error to stderr and returns the exit code: 2 where the user's input is wrong (UserError), else 1."""
-    print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+    text = printable(str(error))  # which may quote anybody's file
+    print(f"error: {text}" if "\n" not in text else f"errors:\n{text}", file=sys.stderr)
     return 2 if isinstance(error, UserError) else 1

@@ -21,7 +21,7 @@ from harness.architecture import read_network
 from harness.data import sources
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
 from harness.data.task_code import content_of, definition_files, yaml_files
-from harness.data.yaml_limits import compose_yaml
+from harness.data.yaml_limits import load_yaml
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import digest
 
@@ -236,8 +236,7 @@ def yaml_without_functions(path: Path) -> object:
     Loader.add_constructor("!function", lambda loader, node: str(node.value))
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        compose_yaml(text, Loader)
-        return yaml.load(text, Loader=Loader)
+        return load_yaml(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 
@@ -302,9 +301,7 @@ def load_catalog(root: Path) -> Catalog:
     path = root / "suites" / "models.yaml"
     if path.exists():
         try:
-            text = path.read_text(encoding="utf-8")
-            compose_yaml(text)
-            listed = yaml.safe_load(text) or {}
+            listed = load_yaml(path.read_text(encoding="utf-8")) or {}
             for name, row in listed.items():
                 known = {key: value for key, value in row.items() if key not in ("source", "sha256")}
                 models[name] = ModelEntry(

@@ -212,7 +212,9 @@ def test_a_repository_without_files(server: Hub) -> None:
 # ---- a Hub that is busy or breaks ----
 
 
-@pytest.mark.parametrize("place", ["GET /api/models/org/tiny/revision", "GET /api/.*/tree", "HEAD .*/config", "GET .*/config"])
+@pytest.mark.parametrize(
+    "place", ["GET /api/models/org/tiny/revision", "GET /api/.*/tree", "HEAD .*/config", "GET .*/config"]
+)
 @pytest.mark.parametrize(
     ("headers", "least"),
     [
@@ -265,7 +267,7 @@ def test_pauses_of_several_threads_are_counted_once(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-@pytest.mark.parametrize("place", ["GET /api/models/org/tiny/revision", "HEAD .*/weights", f"GET /[0-9a-f]{{64}}"])
+@pytest.mark.parametrize("place", ["GET /api/models/org/tiny/revision", "HEAD .*/weights", "GET /[0-9a-f]{64}"])
 def test_a_fault_of_the_hub_that_passes(server: Hub, waits: list[float], status: int, place: str) -> None:
     server.faults.append(Fault(place, status, times=1))
     assert contents(fetch(parse(f"hf:{NAME}"))) == FILES
@@ -343,7 +345,9 @@ def test_the_address_may_end_in_a_slash(server: Hub, monkeypatch: pytest.MonkeyP
 def test_a_page_that_is_no_hubs(server: Hub, body: bytes, place: str) -> None:
     server.faults.append(Fault(place, 200, body=body, times=99))
     empty = place.endswith("tree") and body in (b"[]", b"{}")
-    assert (f"commit {COMMIT} has no files" if empty else f"what answers at {server.url} is no Hub") in why(f"hf:{NAME}")
+    assert (f"commit {COMMIT} has no files" if empty else f"what answers at {server.url} is no Hub") in why(
+        f"hf:{NAME}"
+    )
 
 
 def test_a_server_without_the_hubs_headers(server: Hub) -> None:

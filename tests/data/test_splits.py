@@ -178,7 +178,9 @@ def test_passages_are_read_beside_the_task_and_never_fewer_than_asked_for(projec
     write_texts(base, 6)
     found = splits.passages(TEXTS, words=5, skip_words=2, count=6, base=str(base))["test"]
     assert {text.split("x")[0] for text in found["text"]} == {f"w{text}" for text in range(6)}
-    with pytest.raises(TaskError, match=r"the texts give 6 passages of 5 words after the first 2, and `count` is 7\. Lo"):
+    with pytest.raises(
+        TaskError, match=r"the texts give 6 passages of 5 words after the first 2, and `count` is 7\. Lo"
+    ):
         splits.passages(TEXTS, words=5, skip_words=2, count=7, base=str(base))
     with pytest.raises(TaskError, match="the texts give 0 passages of 30 words"):
         splits.passages(TEXTS, words=30, skip_words=0, count=1, base=str(base))
@@ -187,7 +189,9 @@ def test_passages_are_read_beside_the_task_and_never_fewer_than_asked_for(projec
 def test_fewer_articles_than_asked_for_are_refused(project: Path) -> None:
     write_articles(project / "suites" / "tasks" / "news", 12)
     base = str(project / "suites" / "tasks")
-    with pytest.raises(TaskError, match=r"the source has 12 different articles, and .* ask for 8 \+ 3 \+ 2\. Lower them"):
+    with pytest.raises(
+        TaskError, match=r"the source has 12 different articles, and .* ask for 8 \+ 3 \+ 2\. Lower them"
+    ):
         splits.articles("file:news", count=8, test=3, validation=2, base=base)
     assert len(splits.articles("file:news", count=8, test=2, validation=2, base=base)["train"]) == 8
 

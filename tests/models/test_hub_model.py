@@ -48,6 +48,10 @@ def test_models_that_cannot_be_had_are_named_together_with_their_lines(online: H
     suite = project / "suites" / "hub.yaml"
     suite.write_text(SUITE.replace("[hf:org/tiny]", "\n  - hf:org/gated\n  - hf:org/nowhere\n  - hf:org/tiny@v9"))
     done = tunebench("fetch", "hub")
-    for line, said in ((3, "it is gated: accept its terms"), (4, "has no model 'org/nowhere'"), (5, "tag or commit 'v9'")):
+    for line, said in (
+        (3, "it is gated: accept its terms"),
+        (4, "has no model 'org/nowhere'"),
+        (5, "tag or commit 'v9'"),
+    ):
         refused(done, said)
         assert f"hub.yaml:{line}: cannot fetch hf:org/" in done.stderr

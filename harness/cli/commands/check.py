@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.cli.display import show_json
+from harness.cli.display import say, show_json
 from harness.cli.options import AsJson, SuiteName, command, project, read_suite
 from harness.cli.trusting import code_lines, codes_of, described
 
@@ -33,8 +33,8 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
             {"suite": loaded.name, "cells": cells, "not_fetched": missing, "notes": odd, "code": described(codes)}
         )
     elif missing:
-        print(f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: {', '.join(missing)}")
+        say(f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: {', '.join(missing)}")
     else:
-        print("\n".join([f"{loaded.path}: no mistakes found, {cells} cells", *(f"note: {line}" for line in odd)]))
+        say("\n".join([f"{loaded.path}: no mistakes found, {cells} cells", *(f"note: {line}" for line in odd)]))
     for line in () if as_json else code_lines(codes):
-        print(line)
+        say(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.cli.display import say
 from harness.cli.options import SuiteName, Trust, command, get_facts, project, read_suite, revision_lines
 from harness.errors import counted
 
@@ -25,5 +26,5 @@ def fetch(suite: SuiteName, trust: Trust = None) -> None:
     names = ", ".join([*facts.models, *facts.tasks])
     what = f"{counted(len(facts.models), 'model')} and {counted(len(facts.tasks), 'task')}"
     for line in revision_lines(facts):
-        print(line)
-    print(f"{loaded.name}: {what} are in {cache_root()}: {names}")
+        say(line)
+    say(f"{loaded.name}: {what} are in {cache_root()}: {names}")

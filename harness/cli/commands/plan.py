@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from harness.cli.display import show_json
+from harness.cli.display import say, show_json
 from harness.cli.options import (
     AsJson,
     Jobs,
@@ -76,7 +76,7 @@ def show_plan(
     else:
         show_forecast(loaded.name, rows, jobs or 1)
         for line in revision_lines(facts):
-            print(line)
+            say(line)
         for line in tuning_sentences(tuning) if tuning else ():
-            print(line)
+            say(line)
         show_outlooks(decided)

@@ -276,7 +276,9 @@ def refusal(cause: HfHubHTTPError, source: Source, repo_type: str) -> str:
         return f"{endpoint()} has no {noun} {source.name!r}, or {private}. Check the name.{mirror}{hint}".rstrip(".")
     said = f" ({cause.server_message.strip().splitlines()[0][:200]})" if (cause.server_message or "").strip() else ""
     if status == 401:
-        return f"{endpoint()} refuses {token or 'to answer without a token'}{said}: run `hf auth login`, or unset HF_TOKEN"
+        return (
+            f"{endpoint()} refuses {token or 'to answer without a token'}{said}: run `hf auth login`, or unset HF_TOKEN"
+        )
     if status == 403:
         return f"{endpoint()} forbids it to {token or 'users without a token'}{said}: give a token that may read {page}"
     if status == 429:
