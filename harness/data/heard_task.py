@@ -8,6 +8,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from harness.data.answers import delimiter_of, heard
+from harness.errors import TaskError, unknown
 
 
 class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
@@ -19,6 +20,14 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
     """
 
     chat = False  # whether the last requests were made through a chat template
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
+        """Load the data as lm-eval does. Raises TaskError where the YAML names a split that they do not have."""
+        super().download(dataset_kwargs, **options)
+        for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
+            name = getattr(self.config, key)
+            if name is not None and name not in self.dataset:
+                raise TaskError(f"{key}: {unknown('split', name, self.dataset)}")
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **options: Any) -> list[Instance] | Instance:
         """Return lm-eval's requests for a document, and note whether they go through a chat template."""

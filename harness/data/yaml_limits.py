@@ -42,16 +42,25 @@ def load_yaml(text: str | bytes, loader: Any = yaml.SafeLoader) -> Any:
     class Loader(loader):  # type: ignore[misc]
         def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
             try:
-                return super().construct_object(node, deep)
+                value = super().construct_object(node, deep)
+                # JSON writes a sign as two escapes ("\ud83d\udc4d"), which PyYAML takes for two signs that are none.
+                return as_signs(value) if isinstance(value, str) else value
             except yaml.YAMLError:
                 raise
+            except UnicodeError as error:
+                raise problem("holds half a sign: \\ud800 to \\udfff stand in pairs", node.start_mark) from error
             except Exception as error:  # PyYAML's constructors raise anything: AttributeError, KeyError, IndexError …
                 kind = node.tag.rpartition(":")[2]
-                raise problem(
-                    f"{str(node.value)[:60]!r} is no {kind}. Quote it if it is text", node.start_mark
-                ) from error
+                said = f"{str(node.value)[:60]!r} is no {kind}. Quote it if it is text"
+                raise problem(said, node.start_mark) from error
 
     return yaml.load(text, Loader=Loader)
+
+
+def as_signs(text: str) -> str:
+    """Return a text in which two halves of a sign (surrogates) are joined. Raises UnicodeError where one stands
+    alone."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def count(node: yaml.Node, level: int, counts: dict[int, int]) -> int:

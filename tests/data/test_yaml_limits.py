@@ -66,3 +66,7 @@ def test_a_value_that_is_not_what_it_seems_is_refused_with_its_line(value: str, 
         load_yaml(f"a: 1\nb: {value}\n", loader)
     assert caught.value.problem_mark
     assert caught.value.problem_mark.line == 1
+
+
+def test_a_sign_in_two_escapes_as_json_writes_it() -> None:
+    assert load_yaml(r'a: "\ud83d\udc4d, ü"') == {"a": "👍, ü"}
