@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from harness.data import Catalog, Facts, LengthFacts, ModelFacts, TaskFacts
-from harness.errors import OfflineError, SourceError, SuiteError, TaskError
+from harness.errors import OfflineError, SourceError, SuiteError, TaskError, TunebenchError
 from harness.suite import Suite
 
 
@@ -94,7 +95,8 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
         if name not in found_tasks:
             tell(f"preparing task {name}", 0, 0)
             try:
-                found_tasks[name] = tasks.prepare(catalog, name)
+                with templates_of(catalog, name):
+                    found_tasks[name] = tasks.prepare(catalog, name)
             except OfflineError:
                 raise
             except (TaskError, SourceError) as error:
@@ -105,7 +107,8 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
     for name in suite.task_names():
         if name not in found.data:
             tell(f"looking through {name}", 0, 0)
-            found.data[name] = leaks.prepare_data(catalog, found_tasks[name])
+            with templates_of(catalog, name):
+                found.data[name] = leaks.prepare_data(catalog, found_tasks[name])
     for pair in suite.learned_and_scored():
         if pair not in found.overlaps:
             learned, scored = pair
@@ -113,5 +116,22 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
             found.overlaps[pair] = leaks.prepare_overlap(catalog, found_tasks[learned], found_tasks[scored])
     for model, task in pairs_without_lengths(suite, found):
         tell(f"counting the tokens of {task} for {model}", 0, 0)
-        found.lengths[model, task] = token_lengths.prepare(catalog, found_models[model], found_tasks[task])
+        with templates_of(catalog, task):
+            found.lengths[model, task] = token_lengths.prepare(catalog, found_models[model], found_tasks[task])
     return found
+
+
+@contextmanager
+def templates_of(catalog: Catalog, task: str) -> Iterator[None]:
+    """While this lasts, what a task's documents are made to texts by, its templates and its own code, may fail in any
+    way: that is a TaskError with the task's name. Errors of this package and of the system stay what they are."""
+    try:
+        yield
+    except (TunebenchError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise TaskError(
+            f"task {task!r} ({catalog.task_path(task)}): its documents cannot be made to questions and answers "
+            f"({type(error).__name__}: {reason}). Correct its templates, or its data."
+        ) from error
