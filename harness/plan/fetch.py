@@ -68,8 +68,8 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
     """Download, verify and prepare whatever a suite lacks, and return the facts of all its models and tasks.
 
     `progress` is called with (what is being done, bytes done, bytes in all), the bytes 0 where they are not known.
-    Raises OfflineError where the network cannot be reached, and SuiteError with the line of each model that cannot be had
-    and of each task that cannot be loaded.
+    Raises OfflineError where the network cannot be reached, and SuiteError with the line of each model that cannot be
+    had and of each task that cannot be loaded.
     """
     facts, missing = fetched_facts(catalog, suite)
     if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):

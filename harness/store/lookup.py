@@ -62,7 +62,7 @@ def cell_row(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[StoredRu
 
 
 def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> Record | None:
-    """Returns everything about one cell, named by key, by its digest's start (`DIGITS` digits or more) or by an attempt's id.
+    """Returns everything about one cell, named by key, by an attempt's id or by its digest's start (`DIGITS` or more).
 
     The keys are `key`, `suites` that have it, the columns of table `cells`, and `attempts`: its rows of that table, the
     oldest first. If there are any, `attempt_id` is the newest finished one in any environment, else the newest; its

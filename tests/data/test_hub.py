@@ -137,8 +137,8 @@ def test_data_sets_have_names_of_their_own(server: Hub) -> None:
     assert contents(model) == FILES
     assert {path.name: path.read_bytes() for path in data.iterdir()} == rows
     assert data.name == commit_of(rows)
+    server.add("org/only", FILES)
     with pytest.raises(SourceError, match="has no data set 'org/only'.*There is a model of this name"):
-        server.add("org/only", FILES)
         fetch(parse("hf:org/only", is_data=True))
     server.repositories["datasets", NAME].gated = True
     server.repositories["datasets", NAME].push({**rows, "more.csv": b"x"})

@@ -26,8 +26,8 @@ class Source:
 
     `kind` names the class that knows how to get it; `name` is the package, repository or path; `version` the version or
     revision ("" if none); `inside` a path inside the package ("" for all of it); `sha256` the expected digest of the
-    downloaded archive or of the content, "" if unknown. `text` is the form that a suite or a task gives it in. `is_data`:
-    it is a data set, not a model; of a Hub's name both may exist, and only data may be a pattern of files.
+    downloaded archive or of the content, "" if unknown. `text` is the form that a suite or a task gives it in.
+    `is_data`: it is a data set, not a model; of a Hub's name both may exist, and only data may be a pattern of files.
     """
 
     kind: str

@@ -113,8 +113,8 @@ class HubRepository(SourceKind):
         with suppress(OSError):  # so that a listing that was wrong is asked for again
             (self.entry(source) / "trees" / f"{path.name}.json").unlink()
         raise SourceError(
-            f"cannot fetch {source}: {damaged[0] if damaged else f'commit {path.name} has no files'}. Nothing of that is "
-            f"kept. Run again; if that does not help, give another revision, or delete {self.entry(source)}."
+            f"cannot fetch {source}: {damaged[0] if damaged else f'commit {path.name} has no files'}. Nothing of that "
+            f"is kept. Run again; if that does not help, give another revision, or delete {self.entry(source)}."
         )
 
     def download(self, source: Source, bars: type) -> Path:

@@ -1,5 +1,5 @@
-"""Asks the Hugging Face Hub through its own library: waits where the Hub wants it, tries again after faults that pass, and
-says in one sentence why a download failed."""
+"""Asks the Hugging Face Hub through its own library: waits where the Hub wants it, tries again after faults that pass,
+and says in one sentence why a download failed."""
 
 from __future__ import annotations
 
@@ -246,8 +246,8 @@ def complaint(cause: BaseException, source: Source, repo_type: str) -> SourceErr
 def offline(cause: BaseException) -> str:
     """Return the sentences for a Hub that cannot be reached, and a repository that is not in the cache."""
     return (
-        f"it is not in the cache, and {endpoint()} cannot be reached ({first_line(cause)}). Run `tunebench fetch SUITE` "
-        "while online, or set HF_ENDPOINT to a mirror that this machine reaches."
+        f"it is not in the cache, and {endpoint()} cannot be reached ({first_line(cause)}). Run `tunebench fetch SUITE`"
+        " while online, or set HF_ENDPOINT to a mirror that this machine reaches."
     )
 
 
