@@ -58,9 +58,7 @@ def item_answers(
     return answers
 
 
-def document_texts(
-    connection: duckdb.DuckDBPyConnection, fingerprints: Collection[str]
-) -> dict[tuple[str, str], str]:
+def document_texts(connection: duckdb.DuckDBPyConnection, fingerprints: Collection[str]) -> dict[tuple[str, str], str]:
     """Returns (task, doc_id) -> the text that the model was shown, for the scored documents of the tasks with these
     `fingerprints`. A task that was changed has another one: a document may have been shown in other words then."""
     rows = connection.execute(

@@ -11,9 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.timeout(900)
-def test_a_changed_file_is_taken_or_refused(
-    preloaded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_file_is_taken_or_refused(preloaded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "cache"))
     make_shipped(tmp_path / "project")
     assert fuzz(tmp_path / "project", KINDS, range(30)) == []

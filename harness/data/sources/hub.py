@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
 
 from harness.data.sources.base import Progress, Source
 from harness.errors import OfflineError, SourceError, unknown
 
 if TYPE_CHECKING:
-    from httpx2 import Client, Response
+    from httpx2 import Client, Response, SyncByteStream
     from huggingface_hub.errors import HfHubHTTPError
 
 T = TypeVar("T")
@@ -116,10 +116,10 @@ class Pauses:
         if (seconds := pause_in(response)) is not None:
             self.plan(seconds, "the Hub")
             response.headers["Retry-After"] = str(int(seconds))
-        response.stream = resumable(response.stream)  # type: ignore[arg-type]
+        response.stream = resumable(cast("SyncByteStream", response.stream))
 
 
-def resumable(stream: Iterator[bytes]) -> object:
+def resumable(stream: SyncByteStream) -> SyncByteStream:
     """Return a stream of an answer whose loss counts as a cut, which the library resumes by Range: it does so where the
     other side ends too early, and not where it resets the connection."""
     import httpx2
@@ -132,7 +132,7 @@ def resumable(stream: Iterator[bytes]) -> object:
                 raise httpx2.RemoteProtocolError(str(error) or type(error).__name__) from error
 
         def close(self) -> None:
-            stream.close()  # type: ignore[attr-defined]
+            stream.close()
 
     return Resumable()
 
@@ -144,7 +144,7 @@ def watched_client(pauses: Pauses) -> Iterator[Pauses]:
     from huggingface_hub.utils._http import default_client_factory  # the one that `set_client_factory` replaces
 
     def watched() -> Client:
-        client = default_client_factory()
+        client: Client = default_client_factory()
         client.event_hooks = {**client.event_hooks, "response": [*client.event_hooks["response"], pauses.look_at]}
         return client
 
