@@ -324,6 +324,30 @@ def test_content_of_another_digest_is_not_kept(server: Hub, tmp_path: Path) -> N
     assert not list((tmp_path / "cache").rglob(digest()))
 
 
+def test_the_hubs_own_transfer_is_used_only_where_it_is_asked_for(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hf_xet")
+    server.add("org/xet", FILES, xet=True)
+    assert contents(fetch(parse("hf:org/xet"))) == FILES
+    assert not [request for request in server.asked if "xet-" in request]
+    server.add("org/xet2", FILES, xet=True)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "0")
+    assert "404" in why("hf:org/xet2")
+    assert [request for request in server.asked if "xet-read-token" in request]
+
+
+def test_faults_of_the_hubs_own_transfer_and_files_that_need_it(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> Path:
+        raise RuntimeError("CAS: no route")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HubRepository, "download", fail)
+        assert "own transfer fails (CAS: no route). Unset HF_HUB_DISABLE_XET" in why(f"hf:{NAME}")
+    monkeypatch.setattr("huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE", 5000)
+    assert "more than 50 GB, which the Hub gives by its own transfer alone. Set HF_HUB_DISABLE_XET=0" in why(
+        f"hf:{NAME}"
+    )
+
+
 # ---- where the Hub is ----
 
 

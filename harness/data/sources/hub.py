@@ -63,12 +63,14 @@ def patiently(ask: Callable[[], T], source: Source, report: Progress, repo_type:
     """
     from huggingface_hub import errors
 
-    with watched_client(Pauses(report)) as pauses:
+    with plain_http(), watched_client(Pauses(report)) as pauses:
         for pause in (*PAUSES, None):
             try:
                 return ask()
             except (errors.HTTPError, errors.EntryNotFoundError, errors.FileMetadataError, TooLong) as error:
                 cause = cause_of(error)
+            except RuntimeError as error:  # as the Hub's own transfer raises it
+                cause = error
             except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
                 # The library reads answers without looking at their form, as those of a login page in a hotel.
                 cause = cause_of(error) if error.__cause__ is not None else NoHub(first_line(error))
@@ -83,6 +85,29 @@ def patiently(ask: Callable[[], T], source: Source, report: Progress, repo_type:
                 continue
             raise complaint(cause, source, repo_type)
     raise AssertionError("the last try returns or raises")
+
+
+@contextmanager
+def plain_http() -> Iterator[None]:
+    """While this lasts, the Hub's library downloads by HTTP, unless the user asks for the Hub's own transfer (xet) with
+    HF_HUB_DISABLE_XET=0.
+
+    That transfer asks hosts of its own, which mirrors do not have and firewalls do not know. It then tries for minutes,
+    it resumes nothing, and no pause of it can be bounded.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = not wants_xet()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
+
+
+def wants_xet() -> bool:
+    """Return whether the user asks for the Hub's own transfer."""
+    return os.environ.get("HF_HUB_DISABLE_XET", "").strip().lower() in ("0", "false", "no", "off")
 
 
 class Pauses:
@@ -226,6 +251,13 @@ def complaint(cause: BaseException, source: Source, repo_type: str) -> SourceErr
         )
     elif isinstance(cause, errors.HfHubHTTPError):
         why = refusal(cause, source, repo_type)
+    elif isinstance(cause, RuntimeError):
+        why = f"the Hub's own transfer fails ({first_line(cause)}). Unset HF_HUB_DISABLE_XET: plain HTTP is used then"
+    elif isinstance(cause, NoHub) and str(cause).startswith("The file is too large"):
+        why = (
+            "one of its files has more than 50 GB, which the Hub gives by its own transfer alone. Set "
+            "HF_HUB_DISABLE_XET=0"
+        )
     elif isinstance(cause, (errors.FileMetadataError, NoHub)):
         why = (
             f"what answers at {endpoint()} is no Hub ({first_line(cause)}). Check HF_ENDPOINT, the proxy, and "
