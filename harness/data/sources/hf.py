@@ -100,9 +100,7 @@ class HubRepository(SourceKind):
                     report(f"downloading {source.name}", int(self.n), int(self.total or 0))
 
         blobs = self.entry(source) / "blobs"
-        for path in blobs.glob(
-            "*.incomplete"
-        ):  # of a command that was killed: nobody else holds this repository's lock
+        for path in blobs.glob("*.incomplete"):  # of a killed command: this one holds the repository's lock
             path.unlink(missing_ok=True)
         known = {path.name for path in blobs.glob("*")}
         for _ in range(2):  # a file that is damaged is removed, and fetched once more
