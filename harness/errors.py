@@ -120,6 +120,9 @@ class Unavailable(CellError):
     status = "skipped"
 
 
+LONGEST_SHOWN = 100  # characters of a value that a message quotes
+
+
 def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> str:
     """Return the message for an unknown name `got`: the name, its nearest match in `allowed`, the first 20 allowed
     names in order of the alphabet, and the sentence `hint`. `kind` is the noun for what is named.
@@ -127,9 +130,10 @@ def unknown(kind: str, got: object, allowed: Iterable[str], hint: str = "") -> s
     Example: ``unknown("method", "lorra", ["lora", "full"])``.
     """
     names = sorted(str(name) for name in allowed)
-    near = difflib.get_close_matches(str(got), names, n=1, cutoff=0.5)
+    got = str(got) if len(str(got)) <= LONGEST_SHOWN else f"{str(got)[:LONGEST_SHOWN]}…"
+    near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
     listed = ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
-    parts = [f"unknown {kind} {str(got)!r}."]
+    parts = [f"unknown {kind} {got!r}."]
     if near:
         parts.append(f"Did you mean {near[0]!r}?")
     parts.append(f"Known: {listed or 'none'}.")

@@ -15,12 +15,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 from filelock import FileLock
+from hub_server import Hub
 from tiny import make_encoder, make_model, make_project, name_encoder
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
@@ -181,3 +183,33 @@ def encoding_project(project: Path, tiny_encoder: Path) -> Path:
     """The tiny project, in which `tiny-encoder` can be named."""
     name_encoder(project, tiny_encoder)
     return project
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses, in seconds, that would have been waited: nobody waits."""
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> Iterator[Hub]:
+    """A Hub on the loopback interface, an empty cache, and none of this machine's own settings of the Hub."""
+    for name in list(os.environ):
+        if name.startswith(("HF_", "HUGGING", "TUNEBENCH_", "TRANSFORMERS_OFFLINE")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    server = Hub()
+    for name, value in {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(tmp_path / "hf-home"),
+        "TUNEBENCH_CACHE": str(tmp_path / "cache"),
+        "NO_PROXY": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    # The library reads these when imported, which another test may have made it do.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for name in ("HF_TOKEN_PATH", "HF_STORED_TOKENS_PATH"):
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", str(tmp_path / "hf-home" / name))
+    yield server
+    server.stop()

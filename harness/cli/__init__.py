@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -19,12 +20,15 @@ from typer.core import TyperGroup
 from harness.cli.commands import all_commands
 from harness.cli.options import GROUPS
 from harness.errors import FullDisk, TunebenchError, UserError
+from harness.records import printable
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
 __all__ = ["application", "complain", "main"]
 
+
+LONGEST_WORD, LONGEST_LINE = 500, 1900  # characters that an error shows
 
 # How libraries, which have errors of their own, say that the system refused memory or a thread.
 REFUSED = ("failed to map segment", "Cannot allocate memory", "can't start new thread")
@@ -106,7 +110,14 @@ def forget_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def cut(line: str) -> str:
+    """Returns a line of a message without the middle of words and of lines that nobody could read."""
+    line = re.sub(rf"\S{{{LONGEST_WORD},}}", lambda word: f"{word[0][:200]}… ({len(word[0])} characters)", line)
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}… ({len(line)} characters)"
+
+
 def complain(error: TunebenchError) -> int:
     """Prints an error to stderr and returns the exit code: 2 where the user's input is wrong (UserError), else 1."""
-    print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+    text = "\n".join(map(cut, printable(str(error)).split("\n")))  # it may quote anybody's file
+    print(f"error: {text}" if "\n" not in text else f"errors:\n{text}", file=sys.stderr)
     return 2 if isinstance(error, UserError) else 1

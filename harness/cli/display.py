@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from harness.records import printable, visible
 
@@ -28,6 +28,12 @@ MOST_LINES = 500  # cells of a plan that are listed
 def show_json(value: object) -> None:
     """Prints a value as indented JSON; what JSON has no type for, such as a path, is printed as `str` gives it."""
     print(json.dumps(value, indent=2, default=str))
+
+
+def say(*parts: object, sep: str = " ", file: TextIO | None = None) -> None:
+    """Prints as `print` does, with every sign escaped that a terminal would act on: what is printed may hold names and
+    reasons that anybody stored."""
+    print(printable(sep.join(map(str, parts))), file=file, flush=file is not None)
 
 
 def show_table(
@@ -66,7 +72,7 @@ def download_bars() -> Iterator[Callable[[str, int, int], None]]:
         def line(name: str, done: int, total: int) -> None:
             if name not in seen:
                 seen.add(name)
-                print(name, file=sys.stderr, flush=True)
+                say(name, file=sys.stderr)
 
         yield line
         return
@@ -123,13 +129,13 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
     title = f"{name}: {len(rows)} cells, {len(waiting)} to run{guess}"
     show_table(title, ["cell", "status", "seconds", "GiB", "after"], shown, frozenset({"seconds", "GiB"}))
     if len(rows) > MOST_LINES:
-        print(f"… and {len(rows) - MOST_LINES} more cells (--json lists them all)")
+        say(f"… and {len(rows) - MOST_LINES} more cells (--json lists them all)")
     for row in [row for row in rows if row.reason][:MOST_ROWS]:
-        print(f"cannot run: {row.key}: {row.reason}")
+        say(f"cannot run: {row.key}: {row.reason}")
     if any(row.seconds for row in rows):
-        print("seconds: the mean of its nearest kin among the finished cells of this results folder")
+        say("seconds: the mean of its nearest kin among the finished cells of this results folder")
     if any(row.memory for row in rows):
-        print("GiB: the predicted peak of its memory (--json has the parts, in bytes)")
+        say("GiB: the predicted peak of its memory (--json has the parts, in bytes)")
 
 
 def show_outlooks(found: list[TaskOutlook]) -> None:
@@ -139,9 +145,9 @@ def show_outlooks(found: list[TaskOutlook]) -> None:
 
     several = len({one.model for one in found}) > 1
     for one in found:
-        print(outlook_sentence(one, several))
+        say(outlook_sentence(one, several))
     for assumed in dict.fromkeys(outlook_assumption(one) for one in found):
-        print(f"assumed: {assumed}")
+        say(f"assumed: {assumed}")
 
 
 # --- the live table ---
@@ -154,6 +160,7 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
     before."""
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     console = Console()
     clock = time.monotonic()
@@ -165,7 +172,7 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
         for cell, state, seconds in progress.ended[printed:]:
             printed += 1
             place = f"[{finished + printed}/{sum(progress.counts.values())}]"
-            console.print(f"{place:>9} {state:<11} {seconds:6.1f} s  {cell.key}", highlight=False, markup=False)
+            console.print(Text(f"{place:>9} {state:<11} {seconds:6.1f} s  {visible(cell.key)}"))
 
     if not console.is_terminal:
         yield tell
@@ -202,19 +209,26 @@ def table(progress: Progress, elapsed: float) -> Group:
         news = running.events()
         step = f"{news['step']}/{news['steps']}" if "step" in news and "steps" in news else ""
         loss = f"{news['loss']:.3f}" if "loss" in news else ""
-        shown.add_row(Text(running.cell.key), Text(news.get("phase", "start")), step, loss, f"{running.seconds:.0f}")
+        cells = (
+            visible(running.cell.key),
+            visible(str(news.get("phase", "start"))),
+            step,
+            loss,
+            f"{running.seconds:.0f}",
+        )
+        shown.add_row(*map(Text, cells))
     if len(progress.running) > MOST_ROWS:
         shown.add_row(f"… and {len(progress.running) - MOST_ROWS} more that run", "", "", "", "", style="dim")
     notes = []
     bad = [(cell, state) for cell, state, _ in progress.ended if state != "done"]
     for cell, state in bad[-MOST_BAD:]:
-        notes.append(Text(f"{state}: {cell.key}", style="red"))
+        notes.append(Text(f"{state}: {visible(cell.key)}", style="red"))
     if len(bad) > MOST_BAD:
         notes.append(Text(f"… and {len(bad) - MOST_BAD} more that are not done", style="red"))
     done = [(seconds, cell.key) for cell, state, seconds in progress.ended if state == "done"]
     if len(done) > 1:
         seconds, key = max(done)
-        notes.append(Text(f"slowest: {key}, {seconds:.0f} s", style="dim"))
+        notes.append(Text(f"slowest: {visible(key)}, {seconds:.0f} s", style="dim"))
     return Group(Text(title, style="italic"), shown, *notes)
 
 
@@ -247,12 +261,12 @@ def time_left(progress: Progress) -> float | None:
 def show_status(status: LiveStatus) -> None:
     """Prints the state of a run as seen from another terminal."""
     state = "is running" if status.alive else "has ended" if status.ended else "was killed; run it again to go on"
-    print(f"{status.suite} {state} (run {status.run_id}, pid {status.pid}, since {status.started[:19]}Z)")
-    print(f"{status.cells} cells: {counts_text(status.counts)}")
+    say(f"{status.suite} {state} (run {status.run_id}, pid {status.pid}, since {status.started[:19]}Z)")
+    say(f"{status.cells} cells: {counts_text(status.counts)}")
     for message in status.warnings:
-        print(f"warning: {message}")
+        say(f"warning: {message}")
     for sentence in status.machine:
-        print(sentence)
+        say(sentence)
     if status.running:
         rows = []
         for row in status.running:

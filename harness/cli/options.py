@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from harness.cli.display import download_bars
+from harness.cli.display import download_bars, say
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -162,4 +162,4 @@ def size_of(text: str | None) -> int | None:
 def warn(complaints: list[str]) -> None:
     """Prints each complaint to stderr, as a warning."""
     for complaint in complaints:
-        print(f"warning: {complaint}", file=sys.stderr)
+        say(f"warning: {complaint}", file=sys.stderr)

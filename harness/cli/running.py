@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.cli.display import watcher
+from harness.cli.display import say, watcher
 from harness.cli.options import (
     warn,
 )
@@ -52,7 +52,7 @@ def run_plan(
     choices = replace(choices, threads=count)
     with sole_writer(store.folder):
         session = Session(plan, store, environment, choices, catalog.root, trackers)
-        failed = session.check_instruments(lambda model: print(f"checking the instruments on {model}", file=sys.stderr))
+        failed = session.check_instruments(lambda model: say(f"checking the instruments on {model}", file=sys.stderr))
         if failed and not allow_bad:
             told = "\n".join(failed)
             raise UserError(f"instruments fail their own checks:\n{told}\n--allow-bad-instruments marks every result.")
@@ -67,23 +67,23 @@ def execute(session: Session) -> int:
 
     warn(session.complaints)
     total, waiting = len(session.plan.cells), session.waiting
-    print(f"{session.plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
+    say(f"{session.plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
     if (
         waiting
         and not session.plan.only_cells
         and (line := outlook_warning(what_items_decide(session.plan, session.store)))
     ):
-        print(line)
+        say(line)
     with watcher(session.plan, session.states) as watch:
         stopped = session.run(shlex.join(["tunebench", *sys.argv[1:]]), watch)
     warn(session.complaints)
     unfinished = session.unfinished()
     for cell, status, reason in unfinished[:MOST_LINES]:
-        print(f"{status}: {cell.key}" + (f": {reason}" if reason else ""), file=sys.stderr)
+        say(f"{status}: {cell.key}" + (f": {reason}" if reason else ""), file=sys.stderr)
     if len(unfinished) > MOST_LINES:
-        print(f"… and {len(unfinished) - MOST_LINES} more (tunebench status --json)", file=sys.stderr)
+        say(f"… and {len(unfinished) - MOST_LINES} more (tunebench status --json)", file=sys.stderr)
     if stopped:
-        print("stopped; the same command goes on where this ended", file=sys.stderr)
+        say("stopped; the same command goes on where this ended", file=sys.stderr)
     return 1 if unfinished else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from harness.cli.display import show_table
+from harness.cli.display import say, show_table
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def show_study(study: StoredStudy) -> None:
     right = frozenset({"trial", "seconds", *columns[2 : 3 + len(names)]})
     show_table(study.key.removesuffix("/study"), columns, rows, right)
     if study.best:
-        print("best, on validation items:", yaml.safe_dump(nested(study.best.params), default_flow_style=True).strip())
+        say("best, on validation items:", yaml.safe_dump(nested(study.best.params), default_flow_style=True).strip())
     for note in notes(study):
-        print(note)
+        say(note)
     print()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import SuiteError, UserError, unknown
-from harness.records import visible
+from harness.records import printable, visible
 
 if TYPE_CHECKING:
     from harness.data import Catalog, TaskCode
@@ -114,7 +114,7 @@ def asked(name: str, code: TaskCode) -> bool:
         *(f"  - {visible(line)}" for line in code.runs),
         "It can do whatever you can do. Let it run, now and later, as long as it stays as it is? [y/N] ",
     ]
-    print("\n".join(lines), end="", file=sys.stderr, flush=True)
+    print(printable("\n".join(lines)), end="", file=sys.stderr, flush=True)
     try:
         return sys.stdin.readline().strip().lower() in ("y", "yes")
     except KeyboardInterrupt:

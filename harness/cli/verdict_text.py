@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.cli.display import show_table
+from harness.cli.display import say, show_table
 from harness.errors import counted
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def show_comparison(comparison: LabelComparison | CellComparison | GroupComparis
 
     if isinstance(comparison, LabelComparison):
         for where, verdict in comparison.tables:
-            print(f"{where}: {sentence(verdict)}")
+            say(f"{where}: {sentence(verdict)}")
         if any(verdict.decision and verdict.decision.seeds_known for _, verdict in comparison.tables):
-            print("Interval and p are of this pair alone; the report corrects for all pairs of a table.")
+            say("Interval and p are of this pair alone; the report corrects for all pairs of a table.")
     elif isinstance(comparison, CellComparison):
         show_cells(comparison.verdict, comparison.exact)
     else:
@@ -133,35 +133,33 @@ def enough(need: Need) -> str:
 def show_cells(verdict: Verdict, exact: Paired | None) -> None:
     """Prints the verdict on two cells and, where their items were tested, by which test and on how many items either
     won."""
-    print(sentence(verdict))
+    say(sentence(verdict))
     if exact:
         test = "McNemar's exact test" if exact.test == "mcnemar" else "a paired t-test"
         test += " over clusters" if verdict.clusters else ""
         how = "right and the second wrong" if exact.test == "mcnemar" else "above the second"
-        print(f"By {test}; the first is {how} on {counted(exact.wins, 'item')}, the other way round on {exact.losses}.")
-        print(
-            "It holds for these two trained models alone: another seed is another model. For methods, compare labels."
-        )
+        say(f"By {test}; the first is {how} on {counted(exact.wins, 'item')}, the other way round on {exact.losses}.")
+        say("It holds for these two trained models alone: another seed is another model. For methods, compare labels.")
 
 
 def show_sides(found: GroupComparison) -> None:
     """Prints the comparison of two runs or environments: what they are, how they differ, how many verdicts of each kind
     there are, and the verdicts, as sentences where they are few, else as a table."""
-    print(f"{found.kind} {found.a} ({found.descriptions[0]}) beside {found.kind} {found.b} ({found.descriptions[1]})")
+    say(f"{found.kind} {found.a} ({found.descriptions[0]}) beside {found.kind} {found.b} ({found.descriptions[1]})")
     for line in what_changed(found.changes):
-        print(line)
+        say(line)
     matched = found.verdicts.matched
     counts = Counter(one.verdict.verdict for one in matched)
     metric = next((one.verdict.metric for one in matched if one.verdict.metric), found.metric)
     if matched:
         told = ", ".join(f"{count} {word}" for word, count in counts.most_common())
         how = f"margin {found.margin:g}, p-values corrected by Holm for all {len(matched)}" if len(matched) > 1 else ""
-        print(f"In {found.a}, by {metric}: {told}{f' ({how})' if how else ''}.")
+        say(f"In {found.a}, by {metric}: {told}{f' ({how})' if how else ''}.")
     else:
-        print("They have no cells in common that could be compared.")
+        say("They have no cells in common that could be compared.")
     if len(matched) <= FEW:
         for one in matched:
-            print(f"{one.where}: {sentence(one.verdict)}")
+            say(f"{one.where}: {sentence(one.verdict)}")
     else:
         rows = [
             [one.label, one.where, one.verdict.verdict, effect(one.verdict), interval(one.verdict), p_text(one.verdict)]
@@ -170,16 +168,16 @@ def show_sides(found: GroupComparison) -> None:
         columns = ["label", "where", "verdict", metric, "95% interval", "p"]
         show_table("", columns, rows, frozenset({metric, "95% interval", "p"}))
         for reason in dict.fromkeys(one.verdict.reason for one in matched if one.verdict.verdict == "incomparable"):
-            print(f"incomparable: {reason}")
+            say(f"incomparable: {reason}")
     for note in found.notes:
-        print(f"{note}.")
+        say(f"{note}.")
     for names, what in (
         (found.verdicts.shared, "the same attempts in both"),
         (found.verdicts.only_a, f"only in {found.a}"),
         (found.verdicts.only_b, f"only in {found.b}"),
     ):
         if names:
-            print(f"{what}: {listed(names)}")
+            say(f"{what}: {listed(names)}")
 
 
 WORDS = {"threads": "number of threads", "result_version": "the way in which tunebench computes results"}

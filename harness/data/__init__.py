@@ -45,7 +45,7 @@ from harness.data.tasks import (
     unlearnable,
     wrong_answers,
 )
-from harness.data.yaml_limits import compose_yaml
+from harness.data.yaml_limits import compose_yaml, load_yaml
 
 __all__ = [
     "CLEAN",
@@ -97,6 +97,7 @@ __all__ = [
     "lm_eval_tasks",
     "load_catalog",
     "load_task",
+    "load_yaml",
     "mark",
     "marked",
     "mean_test",

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,13 +23,15 @@ from harness.data import sources
 from harness.data.chat_templates import chat_template, demands_system
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
 from harness.data.task_code import content_of, definition_files, is_own, yaml_files
-from harness.data.yaml_limits import compose_yaml
+from harness.data.yaml_limits import load_yaml
 from harness.errors import Problem, SuiteError, UserError, unknown
 from harness.records import digest
 
 FACTS_VERSION = 3  # raised by hand when a task's facts are found in another way: they are then found anew
 DATA_VERSION = 2  # raised by hand when faults of data are counted in another way
 LENGTHS_VERSION = 2  # raised by hand when lengths are counted in another way: they are then counted anew
+
+MOST_FILES = 50_000  # that are looked at below one folder, or for one pattern: about half a second
 
 
 @dataclass(frozen=True)
@@ -274,7 +277,7 @@ def data_files(path: Path, base: Path) -> list[Path]:
         try:
             place = base / Path(name).expanduser()
             if any(mark in name for mark in "*?["):
-                found += sorted(Path(match) for match in glob.glob(str(place), recursive=True))
+                found += sorted(map(Path, islice(glob.iglob(str(place), recursive=True), MOST_FILES)))
             elif text.startswith("file:") or place.exists():
                 found.append(place)
         except (OSError, RuntimeError, ValueError):  # no name of a file: too long, of an unknown user, with a null byte
@@ -293,8 +296,7 @@ def yaml_without_functions(path: Path) -> object:
     Loader.add_constructor("!function", lambda loader, node: str(node.value))
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        compose_yaml(text, Loader)
-        return yaml.load(text, Loader=Loader)
+        return load_yaml(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 
@@ -313,13 +315,16 @@ def texts(value: object) -> Iterator[str]:
 
 def local_stamp(path: Path) -> list[object]:
     """Return [path, size in bytes, time of change] of a local file, or of each file in a folder; only the path where
-    nothing is there that can be read. Cheap, and enough to notice an edit."""
+    nothing is there that can be read, or more than `MOST_FILES`. Cheap, and enough to notice an edit."""
     try:
         if not path.exists():
             return [str(path)]
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        inside = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+        files = sorted(islice(inside, MOST_FILES + 1)) if path.is_dir() else [path]
+        if len(files) > MOST_FILES:  # of a whole disk, which a text such as "/" names by chance
+            return [str(path), f"more than {MOST_FILES} files"]
         return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
-    except OSError:  # a folder that changes meanwhile, or that is no folder of files, such as / or /proc
+    except OSError:  # a folder that changes meanwhile, or that is no folder of files, such as /proc
         return [str(path)]
 
 
@@ -359,9 +364,7 @@ def load_catalog(root: Path) -> Catalog:
     path = root / "suites" / "models.yaml"
     if path.exists():
         try:
-            text = path.read_text(encoding="utf-8")
-            compose_yaml(text)
-            listed = yaml.safe_load(text) or {}
+            listed = load_yaml(path.read_text(encoding="utf-8")) or {}
             for name, row in listed.items():
                 known = {key: value for key, value in row.items() if key not in ("source", "sha256")}
                 models[name] = ModelEntry(

@@ -10,6 +10,7 @@ What is not covered: downloading (`sources/`), and prompts (the task YAML).
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections import Counter, defaultdict
@@ -174,16 +175,23 @@ def name_classes(
 
 
 def passages(
-    texts: list[dict[str, str]], words: int, skip_words: int, count: int, sha256: str = "", **options: object
+    texts: list[dict[str, str]],
+    words: int,
+    skip_words: int,
+    count: int,
+    sha256: str = "",
+    base: str = "",
+    **options: object,
 ) -> DatasetDict:
     """Make a `datasets.DatasetDict` with `count` test documents {text}, each a passage of `words` words of running
-    text; fewer where the texts give no more.
+    text.
 
     Each text that is long enough gives one passage, after its first `skip_words` words; every source gives equally
-    many. texts: [{source, column}], Orange .tab files and the column that holds the running text. sha256: digest of the
-    archive that each source comes in. Other options are ignored.
+    many. texts: [{source, column}], Orange .tab files and the column that holds the running text. sha256 and base are
+    as for `documents`. Raises TaskError for other options, and where the texts give fewer passages.
     """
-    located = [(*locate(entry["source"], sha256, ""), entry["column"]) for entry in texts]
+    refuse_options(passages, options)
+    located = [(*locate(entry["source"], sha256, base), entry["column"]) for entry in texts]
 
     def build() -> dict[str, list[Document]]:
         kept = []
@@ -194,6 +202,11 @@ def passages(
                 if len(text.split()) == words and text not in seen:
                     seen.add(text)
                     kept.append({"text": text, "source": str(place)})
+        if len(kept) < count:
+            raise TaskError(
+                f"the texts give {len(kept)} passages of {words} words after the first {skip_words}, and `count` is "
+                f"{count}. Lower `count`, `words` or `skip_words`."
+            )
         return {"test": interleave(kept, "source")[:count]}
 
     return cached([words, skip_words, count, [row[1:] for row in located]], build)
@@ -203,15 +216,21 @@ def articles(
     source: str, count: int, test: int, validation: int, sha256: str = "", base: str = "", **options: object
 ) -> DatasetDict:
     """Make a `datasets.DatasetDict` of articles {text}: `count` for train (to learn from or to look things up in), then
-    others for `test` and `validation`, each a number of articles; fewer where the source has no more.
+    others for `test` and `validation`, each a number of articles.
 
     Train holds equally many of each class. The source is a folder with one subfolder for each class (`read_folders`).
-    sha256 and base are as for `documents`; other options are ignored.
+    sha256 and base are as for `documents`. Raises TaskError for other options, and where the source has fewer articles.
     """
+    refuse_options(articles, options)
     path, fingerprint = locate(source, sha256, base)
 
     def build() -> dict[str, list[Document]]:
         texts = [{"text": document["body"]} for document in ranked_articles(path)]
+        if len(texts) < count + test + validation:
+            raise TaskError(
+                f"the source has {len(texts)} different articles, and `count`, `test` and `validation` ask for "
+                f"{count} + {test} + {validation}. Lower them."
+            )
         held = texts[count : count + test + validation]
         return {"train": texts[:count], "test": held[:test], "validation": held[test:]}
 
@@ -236,12 +255,13 @@ def article_facts(
     `articles`: `test` and `validation` questions in these splits, the rest in train.
 
     The stem is a sentence up to a fact, the answer that fact, and the `choices` in number the fact and others in its
-    place. An article gives at most `each` questions, all in one split. sha256 and base are as for `documents`; other
-    options are ignored. Raises TaskError where nothing is left for train.
+    place. An article gives at most `each` questions, all in one split. sha256 and base are as for `documents`. Raises
+    TaskError for other options, and where nothing is left for train.
 
     The wrong choices are facts of other articles, of the same kind and form ("$11.1bn" beside "$56.4bn", a speaker of
     the same class of articles), drawn as often as they occur, so that nothing but the article tells which is right.
     """
+    refuse_options(article_facts, options)
     path, fingerprint = locate(source, sha256, base)
 
     def build() -> dict[str, list[Question]]:
@@ -334,17 +354,19 @@ def running_text(
     Every text is cut into passages, and what is left over at its end is dropped; `test` texts give one passage each to
     the test split, and nothing to train. texts: as for `passages`. without: the YAML of a task made by `passages`,
     relative to `base`; a text from which that task scores a passage is left out as a whole. sha256 and base are as for
-    `documents`; other options are ignored.
+    `documents`.
 
-    Raises TaskError when nothing is left to learn from.
+    Raises TaskError for other options, and when nothing is left to learn from.
     """
+    refuse_options(running_text, options)
     located = [(*locate(entry["source"], sha256, base), entry["column"]) for entry in texts]
     scored: list[str] = []
     if without:
         from lm_eval.tasks._yaml_loader import load_yaml
 
         task = load_yaml(Path(base) / without, resolve_func=False)
-        scored = sorted(document["text"] for document in passages(**task["dataset_kwargs"])["test"])
+        beside = {"base": str((Path(base) / without).parent), **task["dataset_kwargs"]}
+        scored = sorted(document["text"] for document in passages(**beside)["test"])
 
     def build() -> dict[str, list[Document]]:
         whole = {
@@ -362,6 +384,13 @@ def running_text(
         return divided
 
     return cached(["running", words, test, scored, [row[1:] for row in located]], build)
+
+
+def refuse_options(function: Callable[..., object], options: Mapping[str, object]) -> None:
+    """Raise TaskError for an option under `dataset_kwargs` that a function of this module does not take."""
+    known = [name for name in inspect.signature(function).parameters if name not in ("base", "options")]
+    if strange := [name for name in options if name not in HARMLESS]:
+        raise TaskError(unknown(f"option of {function.__name__}", strange[0], known))
 
 
 def pieces(text: str, words: int) -> Iterator[str]:

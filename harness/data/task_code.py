@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import task_functions
-from harness.data.yaml_limits import compose_yaml
+from harness.data.yaml_limits import load_yaml
 from harness.records import digest
 
 MAKERS = ("splits", "division", "contamination", "labels", "generation", "tasks", "answers")
@@ -94,8 +94,7 @@ def read_into(definition: Definition, path: Path) -> dict[str, Any]:
     Loader.add_constructor("!function", named)
     try:
         content = path.read_bytes()  # as lm-eval reads it, in whatever encoding
-        compose_yaml(content, Loader)
-        config = yaml.load(content, Loader=Loader)
+        config = load_yaml(content, Loader)
     except (yaml.YAMLError, RecursionError, UnicodeError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(config, dict):

@@ -56,7 +56,9 @@ def canonical(value: object) -> object:
     Functions come as lm-eval writes them when it does not resolve them: folder/name.
     """
     if isinstance(value, dict):
-        return {key: canonical(inner) for key, inner in value.items()}
+        # A key that is no text, such as `true`, is told apart from the text, and keeps the keys in one order.
+        named = {key if isinstance(key, str) else f"{type(key).__name__} {key}": inner for key, inner in value.items()}
+        return {key: canonical(inner) for key, inner in named.items()}
     if isinstance(value, list):
         return [canonical(inner) for inner in value]
     name = Path(value).name if isinstance(value, str) else ""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.task_code import TaskCode, code_of
+from harness.data.yaml_limits import load_yaml
 from harness.errors import TaskError, UserError
 from harness.records import shell_word, visible
 
@@ -42,7 +43,7 @@ def entries() -> list[Any]:
     path = trust_file()
     try:
         mode = path.stat().st_mode
-        content = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)  # a digest of figures alone stays text
+        content = load_yaml(path.read_bytes(), yaml.BaseLoader)  # a digest of figures alone stays text
     except FileNotFoundError:
         return []
     except (OSError, yaml.YAMLError, UnicodeError) as error:

@@ -34,6 +34,35 @@ def compose_yaml(text: str | bytes, loader: Any = yaml.SafeLoader) -> yaml.Node 
     return node
 
 
+def load_yaml(text: str | bytes, loader: Any = yaml.SafeLoader) -> Any:
+    """Return the content of a YAML text, or of a file's bytes, as `loader` reads it, None of an empty one. Raises
+    yaml.YAMLError as `compose_yaml` does, and for values that are not what they seem, such as the date 2026-13-45."""
+    compose_yaml(text, loader)
+
+    class Loader(loader):  # type: ignore[misc]
+        def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+            try:
+                value = super().construct_object(node, deep)
+                # JSON writes a sign as two escapes ("\ud83d\udc4d"), which PyYAML takes for two signs that are none.
+                return as_signs(value) if isinstance(value, str) else value
+            except yaml.YAMLError:
+                raise
+            except UnicodeError as error:
+                raise problem("holds half a sign: \\ud800 to \\udfff stand in pairs", node.start_mark) from error
+            except Exception as error:  # PyYAML's constructors raise anything: AttributeError, KeyError, IndexError …
+                kind = node.tag.rpartition(":")[2]
+                said = f"{str(node.value)[:60]!r} is no {kind}. Quote it if it is text"
+                raise problem(said, node.start_mark) from error
+
+    return yaml.load(text, Loader=Loader)
+
+
+def as_signs(text: str) -> str:
+    """Return a text in which two halves of a sign (surrogates) are joined. Raises UnicodeError where one stands
+    alone."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+
+
 def count(node: yaml.Node, level: int, counts: dict[int, int]) -> int:
     """Return how many values a node stands for when its aliases are written out. `counts` holds those of the nodes that
     were seen, by id, 0 while they are being counted. Raises yaml.YAMLError beyond the limits."""

@@ -66,6 +66,8 @@ def too_large(devices: list[Device], predicted: int | None, count: int = 1) -> s
     """Returns why a cell that needs `predicted` bytes on each of `count` devices can never fit on `devices`; None where
     it can, or where the bytes or the memory are not known. A cell is only refused where even 85% of the prediction
     would not fit."""
+    if count > len(devices):
+        return f"needs {count} devices, and there are {len(devices)}. Lower `devices`, or take a larger machine"
     largest = sorted((device.capacity for device in devices), reverse=True)[count - 1]
     if not predicted or not largest or predicted * (1 - ERROR) <= largest:
         return None

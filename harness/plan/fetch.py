@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from harness.data import Catalog, Facts, LengthFacts, ModelFacts, TaskFacts
-from harness.errors import SuiteError, TaskError
+from harness.errors import OfflineError, SourceError, SuiteError, TaskError, TunebenchError
 from harness.suite import Suite
 
 
@@ -67,7 +68,8 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
     """Download, verify and prepare whatever a suite lacks, and return the facts of all its models and tasks.
 
     `progress` is called with (what is being done, bytes done, bytes in all), the bytes 0 where they are not known.
-    Raises SourceError, or SuiteError with the line of each task that cannot be loaded.
+    Raises OfflineError where the network cannot be reached, and SuiteError with the line of each model that cannot be
+    had and of each task that cannot be loaded.
     """
     facts, missing = fetched_facts(catalog, suite)
     if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):
@@ -82,13 +84,22 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
     for name in suite.model_names():
         if name not in found_models:
             tell(f"fetching model {name}", 0, 0)
-            found_models[name] = loading.prepare(catalog, name, progress)
+            try:
+                found_models[name] = loading.prepare(catalog, name, progress)
+            except OfflineError:
+                raise  # which every other one would meet too
+            except SourceError as error:
+                place = ("models", suite.models.index(name)) if name in suite.models else ("methods",)
+                problems.append(suite.lines.problem(str(error), *place))
     for name in suite.task_names():
         if name not in found_tasks:
             tell(f"preparing task {name}", 0, 0)
             try:
-                found_tasks[name] = tasks.prepare(catalog, name)
-            except TaskError as error:
+                with templates_of(catalog, name):
+                    found_tasks[name] = tasks.prepare(catalog, name)
+            except OfflineError:
+                raise
+            except (TaskError, SourceError) as error:
                 problems.append(suite.lines.problem(str(error), *suite.place_of(name)))
     if problems:
         raise SuiteError(problems)
@@ -96,7 +107,8 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
     for name in suite.task_names():
         if name not in found.data:
             tell(f"looking through {name}", 0, 0)
-            found.data[name] = leaks.prepare_data(catalog, found_tasks[name])
+            with templates_of(catalog, name):
+                found.data[name] = leaks.prepare_data(catalog, found_tasks[name])
     for pair in suite.learned_and_scored():
         if pair not in found.overlaps:
             learned, scored = pair
@@ -104,5 +116,22 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
             found.overlaps[pair] = leaks.prepare_overlap(catalog, found_tasks[learned], found_tasks[scored])
     for model, task in pairs_without_lengths(suite, found):
         tell(f"counting the tokens of {task} for {model}", 0, 0)
-        found.lengths[model, task] = token_lengths.prepare(catalog, found_models[model], found_tasks[task])
+        with templates_of(catalog, task):
+            found.lengths[model, task] = token_lengths.prepare(catalog, found_models[model], found_tasks[task])
     return found
+
+
+@contextmanager
+def templates_of(catalog: Catalog, task: str) -> Iterator[None]:
+    """While this lasts, what a task's documents are made to texts by, its templates and its own code, may fail in any
+    way: that is a TaskError with the task's name. Errors of this package and of the system stay what they are."""
+    try:
+        yield
+    except (TunebenchError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise TaskError(
+            f"task {task!r} ({catalog.task_path(task)}): its documents cannot be made to questions and answers "
+            f"({type(error).__name__}: {reason}). Correct its templates, or its data."
+        ) from error

@@ -45,7 +45,9 @@ class TrainSettings(pydantic.BaseModel):
     gradient_accumulation: int = Field(1, ge=1, description="forward passes per optimiser step")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: fp32 on a CPU, bf16 on a GPU that supports it, else fp16"
+        "auto",
+        description="auto: fp32 on a CPU, bf16 on a GPU that supports it, else fp16. Training computes in it, and "
+        "quantised weights always; other weights are scored in fp32",
     )
     optimizer: Literal["adamw", "adafactor", "adamw8bit", "paged_adamw", "paged_adamw8bit", "galore"] = Field(
         "adamw",

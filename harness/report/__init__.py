@@ -74,7 +74,7 @@ def load(store: Store, suite: str) -> Report:
         rows = member_rows(connection, run)
         checks, studies = checks_of(connection, run), studies_of(connection, run)
         answers = item_answers(connection, headlines(rows))
-        texts = document_texts(connection, list(dict.fromkeys(row.task for row in rows)))
+        texts = document_texts(connection, {row.fingerprint for row in rows})
         designs = designs_of(connection, run)
         units_by_fact = fact_units(connection)
     return replace(build(run, rows, checks, studies, answers, texts, designs), units=units_by_fact)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,11 +58,11 @@ def item_answers(
     return answers
 
 
-def document_texts(connection: duckdb.DuckDBPyConnection, tasks: Sequence[str]) -> dict[tuple[str, str], str]:
+def document_texts(connection: duckdb.DuckDBPyConnection, fingerprints: Collection[str]) -> dict[tuple[str, str], str]:
     """Returns (task, doc_id) -> the text that the model was shown, for the scored documents of the tasks with these
-    names. Of a task that was changed between runs, one of the versions is taken."""
+    `fingerprints`. A task that was changed has another one: a document may have been shown in other words then."""
     rows = connection.execute(
-        "SELECT task, doc_id, text FROM documents WHERE task IN (SELECT unnest(?))", [list(tasks)]
+        "SELECT task, doc_id, text FROM documents WHERE fingerprint IN (SELECT unnest(?))", [list(fingerprints)]
     ).fetchall()
     return {(task, doc): text for task, doc, text in rows}
 

@@ -27,7 +27,7 @@ def revision_of(connection: duckdb.DuckDBPyConnection, attempt_id: str, model: s
 
 
 def cell_is_named(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
-    """Returns whether some cell has the key `name`, or a digest that starts with `name` (6 digits or more)."""
+    """Returns whether some cell has the key `name`, or a digest that starts with `name` (`DIGITS` digits or more)."""
     matches = connection.execute(
         """
         SELECT 1 FROM members WHERE key = $name
@@ -39,7 +39,7 @@ def cell_is_named(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
 
 
 def cell_row(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[StoredRun, CellRow]:
-    """Returns (run, row) of a cell. `name` is its key, the start of its digest (6 digits or more), or one of its
+    """Returns (run, row) of a cell. `name` is its key, the start of its digest (`DIGITS` digits or more), or one of its
     attempts.
 
     The run is the newest in whose environment the cell is done, else the newest with the cell. Raises StoreError for a
@@ -62,7 +62,7 @@ def cell_row(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[StoredRu
 
 
 def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> Record | None:
-    """Returns everything about one cell, named by key, by its digest's start (6 digits or more) or by an attempt's id.
+    """Returns everything about one cell, named by key, by an attempt's id or by its digest's start (`DIGITS` or more).
 
     The keys are `key`, `suites` that have it, the columns of table `cells`, and `attempts`: its rows of that table, the
     oldest first. If there are any, `attempt_id` is the newest finished one in any environment, else the newest; its
@@ -75,9 +75,9 @@ def cell_detail(connection: duckdb.DuckDBPyConnection, name: str) -> Record | No
         """
         SELECT spec_digest FROM members JOIN runs USING (run_id) WHERE key = $name
         UNION ALL SELECT spec_digest FROM attempts WHERE attempt_id = $name
-        UNION ALL SELECT spec_digest FROM cells WHERE length($name) >= 6 AND starts_with(spec_digest, $name)
+        UNION ALL SELECT spec_digest FROM cells WHERE length($name) >= $digits AND starts_with(spec_digest, $name)
         """,
-        {"name": name},
+        {"name": name, "digits": DIGITS},
     ).fetchall()
     if not matches:
         return None

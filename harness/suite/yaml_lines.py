@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from harness.data import compose_yaml
+from harness.data import compose_yaml, load_yaml
 from harness.errors import Problem
 from harness.records import JsonObject
 
@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> tuple[JsonObject | None, Lines, list[Problem]]:
             return None, Lines(name), [Problem(f"has {size} bytes; a suite has at most {LARGEST_BYTES}.", name)]
         text = path.read_text(encoding="utf-8")
         node = compose_yaml(text)
-        data = yaml.safe_load(text)
+        data = load_yaml(text)
     except UnicodeDecodeError as error:
         return (
             None,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.catalog import data_files
+from harness.data.catalog import data_files, local_stamp
 
 
 def found(folder: Path, text: str) -> list[str]:
@@ -44,3 +44,13 @@ def test_data_is_named_by_its_keys_or_by_file(tmp_path: Path) -> None:
 def test_other_texts_and_impossible_names_are_no_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_text("x\n1\n")
     assert found(tmp_path, text) == []
+
+
+def test_a_whole_disk_is_not_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dataset_kwargs: {unique: /}` names a folder by chance: looking at all its files took half a minute."""
+    for place in range(30):
+        (tmp_path / f"{place:02}.csv").write_text("x\n1\n")
+    assert len(local_stamp(tmp_path)) == 30
+    monkeypatch.setattr("harness.data.catalog.MOST_FILES", 20)
+    assert local_stamp(tmp_path) == [str(tmp_path), "more than 20 files"]
+    assert len(found(tmp_path, "dataset_kwargs: {data_files: '*.csv'}")) == 20

@@ -1,6 +1,6 @@
 """Sources: what is malformed, what is refused, what heals, and what works without a network.
 
-No network: a package index and a Hub answer on the loopback interface. Not covered: private repositories.
+No network: a package index answers on the loopback interface. The Hub is in `test_hub.py`.
 """
 
 from __future__ import annotations
@@ -558,42 +558,9 @@ def test_folder_fingerprint_is_its_names_and_bytes(tmp_path: Path) -> None:
     assert len(set(seen)) == 5
 
 
-# ---- hf: ----
+# ---- hf: (tests/data/test_hub.py has the rest) ----
 
 REPOSITORY = {"config.json": b'{"model_type": "tiny"}', "sub/weights.bin": b"\1" * 1000}
-
-
-def test_repository_is_fetched_and_then_works_offline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.add_repository("org/tiny", REPOSITORY)
-    branch, pinned = parse("hf:org/tiny"), parse(f"hf:org/tiny@{COMMIT}")
-    reports: list[tuple[str, int, int]] = []
-    assert not is_cached(branch)
-    path = fetch(branch, progress=lambda *report: reports.append(report))
-    assert {name: (path / name).read_bytes() for name in REPOSITORY} == REPOSITORY
-    assert reports
-    assert fingerprint(branch, path) == fingerprint(pinned, path)
-
-    server.asked.clear()
-    assert fetch(pinned) == path  # a commit never changes, so nobody is asked
-    assert not server.asked
-    server.stop()
-    assert fetch(branch) == path  # the network went away
-    monkeypatch.setenv("TUNEBENCH_OFFLINE", "1")
-    assert is_cached(branch)
-    assert fetch(branch) == path
-
-
-def test_a_branch_is_resolved_to_a_commit_that_the_model_keeps(server: Server, tmp_path: Path) -> None:
-    from harness.data import ModelFacts, keep_facts
-
-    server.add_repository("org/tiny", REPOSITORY)
-    catalog = Catalog(tmp_path, {}, {})
-    folder = fetch(parse("hf:org/tiny"))
-    keep_facts(catalog.model_facts_path("hf:org/tiny"), ModelFacts("hf:org/tiny", "f", str(folder)))
-    facts = catalog.model_facts("hf:org/tiny")
-    assert facts is not None
-    assert facts.revision == COMMIT
-    assert fetch(sources.at_revision(parse("hf:org/tiny"), COMMIT)) == folder
 
 
 def test_a_data_set_and_a_model_of_one_name_stay_apart(server: Server) -> None:
@@ -621,25 +588,6 @@ def test_a_data_set_of_the_hub_becomes_splits(server: Server, monkeypatch: pytes
     assert list(documents("hf:org/colours", label="label", test=8, validation=4)["test"]) == list(made["test"])
     with pytest.raises(UserError, match="name a copy on this machine"):
         documents("hf:org/nowhere")
-
-
-def test_truncated_repository_heals(server: Server) -> None:
-    server.add_repository("org/tiny", REPOSITORY)
-    source = parse(f"hf:org/tiny@{COMMIT}")
-    weights = fetch(source) / "sub" / "weights.bin"
-    weights.resolve().write_bytes(b"\1" * 10)
-    assert not is_cached(source)
-    assert (fetch(source) / "sub" / "weights.bin").read_bytes() == REPOSITORY["sub/weights.bin"]
-
-
-def test_absent_repository_and_unreachable_hub(server: Server) -> None:
-    with pytest.raises(SourceError, match="no such model repository") as caught:
-        fetch(parse("hf:org/nowhere"))
-    assert not isinstance(caught.value, OfflineError)
-    server.pages["/api/models/org/tiny/revision/v2"] = (b"", {})
-    server.stop()
-    with pytest.raises(OfflineError, match="tunebench fetch SUITE"):
-        fetch(parse("hf:org/tiny"))
 
 
 # ---- another kind ----

@@ -184,3 +184,44 @@ def test_too_few_facts(project: Path) -> None:
     write_articles(project / "suites" / "tasks" / "news", 12)
     with pytest.raises(TaskError, match="Raise `count`"):
         splits.article_facts("file:news", count=10, test=20, validation=20, base=str(project / "suites" / "tasks"))
+
+
+def write_texts(folder: Path, texts: int) -> None:
+    body = "".join(f"{' '.join(f'w{text}x{word}' for word in range(20))}\n" for text in range(texts))
+    (folder / "texts.tab").write_text("Text\nstring\nmeta\n" + body)
+
+
+TEXTS = [{"source": "file:texts.tab", "column": "Text"}]
+
+
+def test_passages_are_read_beside_the_task_and_never_fewer_than_asked_for(project: Path) -> None:
+    base = project / "suites" / "tasks"
+    write_texts(base, 6)
+    found = splits.passages(TEXTS, words=5, skip_words=2, count=6, base=str(base))["test"]
+    assert {text.split("x")[0] for text in found["text"]} == {f"w{text}" for text in range(6)}
+    with pytest.raises(
+        TaskError, match=r"the texts give 6 passages of 5 words after the first 2, and `count` is 7\. Lo"
+    ):
+        splits.passages(TEXTS, words=5, skip_words=2, count=7, base=str(base))
+    with pytest.raises(TaskError, match="the texts give 0 passages of 30 words"):
+        splits.passages(TEXTS, words=30, skip_words=0, count=1, base=str(base))
+
+
+def test_fewer_articles_than_asked_for_are_refused(project: Path) -> None:
+    write_articles(project / "suites" / "tasks" / "news", 12)
+    base = str(project / "suites" / "tasks")
+    with pytest.raises(
+        TaskError, match=r"the source has 12 different articles, and .* ask for 8 \+ 3 \+ 2\. Lower them"
+    ):
+        splits.articles("file:news", count=8, test=3, validation=2, base=base)
+    assert len(splits.articles("file:news", count=8, test=2, validation=2, base=base)["train"]) == 8
+
+
+@pytest.mark.parametrize("name", ["passages", "articles", "article_facts", "running_text"])
+def test_an_unknown_option_is_refused_with_the_nearest(project: Path, name: str) -> None:
+    needed = {
+        "passages": {"texts": TEXTS, "words": 5, "skip_words": 0, "count": 1},
+        "running_text": {"texts": TEXTS, "words": 5, "test": 1},
+    }.get(name, {"source": "file:news", "count": 1, "test": 1, "validation": 1})
+    with pytest.raises(TaskError, match=f"unknown option of {name} 'sha265'. Did you mean 'sha256'?"):
+        getattr(splits, name)(**needed, sha265="x", version=1.0)

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as some
 
-from harness.data.yaml_limits import MOST_DEPTH, compose_yaml
+from harness.data.yaml_limits import MOST_DEPTH, compose_yaml, load_yaml
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{chr(98 + place)}: &{chr(98 + place)} [{', '.join(['*' + chr(97 + place)] * 9)}]\n" for place in range(9)
@@ -54,3 +54,19 @@ def test_aliases_that_stand_for_little_are_fine() -> None:
 def test_what_yaml_writes_is_read(value: object) -> None:
     assert yaml.safe_load(yaml.safe_dump(value)) == value
     compose_yaml(yaml.safe_dump(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2026-13-45", "!!timestamp x", "!!int x", "!!int ''", "!!float ''", "!!bool x", "!!binary é", "{[a]: b}", "!no x"],
+)
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, yaml.CSafeLoader])
+def test_a_value_that_is_not_what_it_seems_is_refused_with_its_line(value: str, loader: object) -> None:
+    with pytest.raises(yaml.MarkedYAMLError) as caught:
+        load_yaml(f"a: 1\nb: {value}\n", loader)
+    assert caught.value.problem_mark
+    assert caught.value.problem_mark.line == 1
+
+
+def test_a_sign_in_two_escapes_as_json_writes_it() -> None:
+    assert load_yaml(r'a: "\ud83d\udc4d, ü"') == {"a": "👍, ü"}

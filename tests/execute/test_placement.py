@@ -46,6 +46,7 @@ def test_what_can_never_fit_is_refused_with_the_figures() -> None:
     two = [device, Device("cuda:1", 80 * GIB)]
     assert too_large(two, 60 * GIB) is None
     assert "24.0 GiB" in (too_large(two, 60 * GIB, count=2) or "")
+    assert too_large(two, GIB, count=3) == "needs 3 devices, and there are 2. Lower `devices`, or take a larger machine"
 
 
 def test_a_cell_larger_than_its_device_within_the_error_runs_alone() -> None:

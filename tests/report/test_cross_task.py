@@ -75,3 +75,21 @@ def test_the_interval_is_that_of_all_resamples_at_once() -> None:
     ]
     assert found.value == interquartile_mean(values)
     assert (found.low, found.high) == pytest.approx(tuple(numpy.quantile(draws, [0.025, 0.975])), abs=0.004)
+
+
+def test_a_row_of_scores_is_one_seed_on_every_task(tmp_path: Path) -> None:
+    """`good` lacks seed 0 of one task and seed 2 of another: seed 1 alone is compared, and not seed 1 with seed 0."""
+    results = Results(tmp_path)
+    for place, task in enumerate(TASKS):
+        base = cell("base", task=task)
+        results.add(base, renamed(scores(0.4), task), items=renamed(answered(0.4, 1), task))
+        for label in ("good", "fair"):
+            for seed in (0, 1, 2):
+                if label == "good" and (place, seed) in ((0, 0), (1, 2)):
+                    continue
+                share = 0.6 + 0.1 * seed
+                one = cell(label, 32, seed, baseline=base.spec_digest, task=task)
+                results.add(one, renamed(scores(share), task), items=renamed(answered(share, seed), task))
+    found = only(load(results.store(), "demo"))
+    assert found.scores["good"] == pytest.approx(numpy.array([[0.7, 0.7, 0.7]]))
+    assert found.scores["fair"] == pytest.approx(numpy.array([[0.6] * 3, [0.7] * 3, [0.8] * 3]))

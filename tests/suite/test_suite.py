@@ -74,7 +74,7 @@ def test_a_labels_own_training_settings_displace_the_suites(tmp_path: Path) -> N
             "s.yaml:7: label 'lora' is the same",
         ),
         ("  lora:", "  mine: {method: base}\n  lora:", "s.yaml:6: label 'mine' is the same as 'base'"),
-        ("version: 1", "version: 1\nquestion: 2024-13-45", "s.yaml:1: not valid YAML: month must be in 1..12"),
+        ("version: 1", "version: 1\nquestion: 2024-13-45", "s.yaml:2: not valid YAML: '2024-13-45' is no timestamp."),
         ("rank: 4", "quantize: nf5", "s.yaml:6: quantize: got 'nf5', wanted"),
         ("sizes: [8]", "sizes: []", "s.yaml:4: tasks.0.sizes is empty: the grid would hold no cell."),
         ("sizes: [8]", "sizes: [8, 8]", "s.yaml:4: 8 is listed twice."),

@@ -3,6 +3,7 @@
 import math
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.data.catalog import load_catalog
 from harness.data.tasks import example, load_task, prepare
 from harness.methods import all_methods
+from harness.models import load_model, load_tokenizer
+from harness.records import TrainSettings
 from harness.worker.evaluate import (
     TunedLM,
     choice_cross_entropy,
@@ -213,3 +216,16 @@ def test_errors_of_clustered_values_leave_out_whole_clusters() -> None:
     assert jackknife(values, statistics.fmean, clusters) == (0.5, pytest.approx(wanted))
     assert mean_and_stderr(values, ["a"] * 6) == (0.5, None)
     assert jackknife(values, statistics.fmean, ["a"] * 6) == (0.5, None)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_whatever_it_was_trained_in_a_model_is_scored_in_fp32(tiny_model: Path, precision: str) -> None:
+    settings = TrainSettings(steps=1, precision=precision)
+    seen = []
+    model = load_model(tiny_model, settings)
+    model.register_forward_hook(lambda module, inputs, output: seen.append(output.logits.dtype))
+    lm = TunedLM(model, load_tokenizer(tiny_model), 2)
+    answers = lm.loglikelihood([SimpleNamespace(args=("Text: a", " red"))], disable_tqdm=True)
+    exact = TunedLM(load_model(tiny_model, TrainSettings(steps=1)), load_tokenizer(tiny_model), 2)
+    assert set(seen) == {torch.float32}
+    assert answers == exact.loglikelihood([SimpleNamespace(args=("Text: a", " red"))], disable_tqdm=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.cli.display import show_json
+from harness.cli.display import say, show_json
 from harness.cli.options import AsJson, SuiteName, command, project, read_suite
 from harness.cli.trusting import code_lines, codes_of, described
 
@@ -42,11 +42,9 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
             }
         )
     elif missing:
-        print(
-            f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: "
-            f"{', '.join(map(catalog.not_fetched, missing))}"
-        )
+        lacking = ", ".join(map(catalog.not_fetched, missing))
+        say(f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: {lacking}")
     else:
-        print(f"{loaded.path}: no mistakes found, {cells} cells")
+        say(f"{loaded.path}: no mistakes found, {cells} cells")
     for line in () if as_json else [*data, *(f"note: {note}" for note in odd), *code_lines(codes)]:
-        print(line)
+        say(line)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.display import show_json, show_table
+from harness.cli.display import say, show_json, show_table
 from harness.cli.options import AsJson, Results, Threads, command, project, results
 from harness.errors import UserError
 
@@ -128,6 +128,6 @@ def checked(catalog: Catalog, model: str | None, environment: Environment, threa
     rows = []
     settings = TrainSettings.model_validate({"steps": 1})
     for name, facts in known.items():
-        print(f"checking the instruments on {name}", file=sys.stderr)
+        say(f"checking the instruments on {name}", file=sys.stderr)
         rows += [(name, check) for check in check_anew(facts, settings, environment, threads)]
     return rows

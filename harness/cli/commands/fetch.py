@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.cli.display import say
 from harness.cli.options import SuiteName, Trust, command, get_facts, project, read_suite, revision_lines
 from harness.errors import counted
 
@@ -29,5 +30,5 @@ def fetch(suite: SuiteName, trust: Trust = None) -> None:
     what = f"{counted(len(facts.models), 'model')} and {counted(len(facts.tasks), 'task')}"
     notes = [f"note: {note}" for note in data_notes(loaded, facts)]
     for line in [*revision_lines(facts), *data_lines(loaded, facts), *notes]:
-        print(line)
-    print(f"{loaded.name}: {what} are in {cache_root()}: {names}")
+        say(line)
+    say(f"{loaded.name}: {what} are in {cache_root()}: {names}")

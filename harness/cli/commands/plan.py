@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from harness.cli.display import show_json
+from harness.cli.display import say, show_json
 from harness.cli.options import (
     AsJson,
     Jobs,
@@ -79,7 +79,7 @@ def show_plan(
         show_forecast(loaded.name, rows, jobs or 1)
         notes = [f"note: {note}" for note in data_notes(loaded, facts)]
         for line in [*revision_lines(facts), *data_lines(loaded, facts), *notes]:
-            print(line)
+            say(line)
         for line in tuning_sentences(tuning) if tuning else ():
-            print(line)
+            say(line)
         show_outlooks(decided)

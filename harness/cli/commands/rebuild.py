@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.cli.display import say
 from harness.cli.options import Results, command, project, results, warn
 
 
@@ -17,4 +18,4 @@ def rebuild(folder: Results = None) -> None:
     with sole_writer(store.folder):
         count, complaints = store.rebuild()
     warn(complaints)
-    print(f"{store.path}: {count} attempts")
+    say(f"{store.path}: {count} attempts")

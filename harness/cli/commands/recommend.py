@@ -13,6 +13,7 @@ import typer
 from harness.cli.display import show_json
 from harness.cli.options import AsJson, Results, SuiteName, command, project, results, size_of
 from harness.errors import UserError, unknown
+from harness.records import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -164,25 +165,25 @@ def show(answer: Answer, question: Question) -> None:
 
     console = Console(highlight=False)
     first, *others = advice.sentences(answer, question)
-    console.print(Text(advice.title(question), style="italic"))
-    console.print(Text(first, style="bold"))
+    console.print(Text(printable(advice.title(question)), style="italic"))
+    console.print(Text(printable(first), style="bold"))
     for line in others:
-        console.print(Text(line, style="yellow" if line.startswith("WARNING") else ""))
+        console.print(Text(printable(line), style="yellow" if line.startswith("WARNING") else ""))
     if answer.first:
         for line in advice.details(answer.first, answer.prices):
-            console.print(Text(line, style="dim"))
+            console.print(Text(printable(line), style="dim"))
         console.print(table(answer, question, console.width))
     out = Table.grid(padding=(0, 2), pad_edge=True)
     out.add_column(no_wrap=True)
     out.add_column()
     for label, why in advice.ruled_out(answer):
-        out.add_row(Text(label), Text(why))
+        out.add_row(Text(printable(label)), Text(printable(why)))
     if answer.ruled_out:
-        console.print(Text("\nRuled out", style="bold"))
+        console.print(Text(printable("\nRuled out"), style="bold"))
         console.print(out)
-    console.print(Text("\nAssumptions", style="bold"))
+    console.print(Text(printable("\nAssumptions"), style="bold"))
     for line in advice.assumptions(answer, question):
-        console.print(Text(f"  {line}", style="dim"))
+        console.print(Text(printable(f"  {line}"), style="dim"))
 
 
 def table(answer: Answer, question: Question, width: int) -> Table:
@@ -203,9 +204,9 @@ def table(answer: Answer, question: Question, width: int) -> Table:
         kept.remove(names.index(name))
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place in kept:
-        made.add_column(Text(names[place]), justify="left" if place == 0 else "right", no_wrap=place == 0)
+        made.add_column(Text(printable(names[place])), justify="left" if place == 0 else "right", no_wrap=place == 0)
     for line in lines:
-        made.add_row(*(Text(line[place]) for place in kept))
+        made.add_row(*(Text(printable(line[place])) for place in kept))
     more = len(answer.ranked) - advice.MOST_ROWS
     if more > 0:
         made.caption = f"… and {more} more that fit (--json)"

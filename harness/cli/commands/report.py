@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from harness.cli.display import say
 from harness.cli.options import Results, SuiteName, command, project, results
 from harness.errors import UserError
 
@@ -30,4 +31,4 @@ def report(suite: SuiteName, folder: Results = None) -> None:
     except OSError as error:
         raise UserError(f"cannot write the report to {goal}: {error.strerror}.") from error
     Console().print(printable(found))
-    print(f"report: {os.path.relpath(paths.html)}")
+    say(f"report: {os.path.relpath(paths.html)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.display import show_json
+from harness.cli.display import say, show_json
 from harness.cli.options import (
     AsJson,
     Results,
@@ -46,7 +46,7 @@ def studies(
         for study in found:
             if study.trials:
                 to_optuna_study(study.study, study.trials, goal, study.key.removesuffix("/study"))
-        print(f"{storage}: {counted(len(found), 'study', 'studies')}")
+        say(f"{storage}: {counted(len(found), 'study', 'studies')}")
     elif as_json:
         show_json([described(study) for study in found])
     else:

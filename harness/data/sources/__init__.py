@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from harness.data.sources.base import Progress, Source, SourceKind, cache_root, is_offline, sha256_of_text
+from harness.data.sources.base import Progress, Source, SourceKind, cache_root, offline_by, sha256_of_text
 from harness.errors import SourceError, unknown
 from harness.plugin import find_classes
 
@@ -76,8 +76,8 @@ def fetch(source: Source, *, base: Path | None = None, progress: Progress | None
             # Whoever held the lock before us may have fetched it.
             if (path := kind.cached(source, base)) is not None:
                 return path
-            if is_offline():
-                raise kind.offline_error(source, "TUNEBENCH_OFFLINE or HF_HUB_OFFLINE is set")
+            if variable := offline_by():
+                raise kind.offline_error(source, f"{variable} is set")
             return kind.fetch(source, report)
     except (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise SourceError(

@@ -94,9 +94,14 @@ def cache_root() -> Path:
 
 
 def is_offline() -> bool:
-    """Return whether the user has asked for no network (TUNEBENCH_OFFLINE or HF_HUB_OFFLINE)."""
-    names = ("TUNEBENCH_OFFLINE", "HF_HUB_OFFLINE")
-    return any(os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on") for name in names)
+    """Return whether the user has asked for no network (`offline_by`)."""
+    return bool(offline_by())
+
+
+def offline_by() -> str:
+    """Return the name of the variable that asks for no network, such as HF_HUB_OFFLINE, "" where none does."""
+    names = ("TUNEBENCH_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return next((name for name in names if os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on")), "")
 
 
 def sha256_of_text(text: str) -> str:

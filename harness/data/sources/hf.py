@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from harness.data.sources.base import Progress, Source, SourceKind, cache_root, is_offline, sha256_of_text, size_of
+from harness.data.sources import hub
+from harness.data.sources.base import (
+    Progress,
+    Source,
+    SourceKind,
+    cache_root,
+    is_offline,
+    sha256_of,
+    sha256_of_text,
+    size_of,
+)
 from harness.errors import SourceError
 
 NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w./-]*))?", re.ASCII)
 LONGEST_NAME, LONGEST_REVISION = 96, 250  # characters; the revision is also a file's name in the cache
-COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT, SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 
 
 def kind_of_repository(source: Source) -> str:
@@ -74,7 +85,6 @@ class HubRepository(SourceKind):
     def fetch(self, source: Source, report: Progress) -> Path:
         """Download a snapshot into the cache, and return its path. `report` is called with the bytes downloaded. Raises
         SourceError, and OfflineError where the network cannot be reached."""
-        from huggingface_hub import errors, snapshot_download
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
         class Bars(tqdm):  # type: ignore[misc]
@@ -89,28 +99,57 @@ class HubRepository(SourceKind):
                 if self.counts_bytes and self.n:
                     report(f"downloading {source.name}", int(self.n), int(self.total or 0))
 
-        try:
-            for force in (False, True):  # the library looks at names only: a truncated file takes force
-                snapshot_download(
-                    source.name,
-                    repo_type=kind_of_repository(source),
-                    revision=source.version or None,
-                    cache_dir=cache_root() / "hf",
-                    endpoint=os.environ.get("HF_ENDPOINT") or None,  # the library reads it only when imported
-                    force_download=force,
-                    tqdm_class=Bars,
-                )
-                if (path := self.snapshot(source)) is not None:
-                    return path
-        except (errors.LocalEntryNotFoundError, errors.HTTPError) as error:
-            if not isinstance(error, errors.HfHubHTTPError):
-                raise self.offline_error(source, str(error.__cause__ or error).strip().partition("\n")[0]) from error
-            reasons = {
-                errors.RevisionNotFoundError: "the repository has no such revision",
-                errors.GatedRepoError: "it is gated: accept its terms, then run `hf auth login`",
-                errors.RepositoryNotFoundError: f"no such {'data set' if source.is_data else 'model'} repository, or a "
-                "private one (then run `hf auth login`)",
-            }
-            why = next((why for kind, why in reasons.items() if isinstance(error, kind)), str(error).splitlines()[0])
-            raise SourceError(f"cannot fetch {source}: {why}. Check the name and the revision.") from error
-        raise SourceError(f"{source} is still incomplete in {self.entry(source)}: delete that folder and run again.")
+        blobs = self.entry(source) / "blobs"
+        for path in blobs.glob("*.incomplete"):  # of a killed command: this one holds the repository's lock
+            path.unlink(missing_ok=True)
+        known = {path.name for path in blobs.glob("*")}
+        for _ in range(2):  # a file that is damaged is removed, and fetched once more
+            path = hub.patiently(lambda: self.download(source, Bars), source, report, kind_of_repository(source))
+            damaged = self.remove_damaged(source, path, known)
+            if not damaged and self.snapshot(source) == path:
+                return path
+        with suppress(OSError):  # so that a listing that was wrong is asked for again
+            (self.entry(source) / "trees" / f"{path.name}.json").unlink()
+        raise SourceError(
+            f"cannot fetch {source}: {damaged[0] if damaged else f'commit {path.name} has no files'}. Nothing of that "
+            f"is kept. Run again; if that does not help, give another revision, or delete {self.entry(source)}."
+        )
+
+    def download(self, source: Source, bars: type) -> Path:
+        """Ask the Hub's library once for a snapshot, and return its path. The library looks at names only: a file that
+        is there is not fetched, whatever is in it."""
+        from huggingface_hub import snapshot_download
+
+        return Path(
+            snapshot_download(
+                source.name,
+                repo_type=kind_of_repository(source),
+                revision=source.version or None,
+                cache_dir=cache_root() / "hf",
+                endpoint=hub.endpoint(),  # the library reads it only when imported
+                tqdm_class=bars,
+            )
+        )
+
+    def remove_damaged(self, source: Source, path: Path, known: set[str]) -> list[str]:
+        """Remove the files of the snapshot at `path` whose size is not that of the commit's listing, or which are not
+        among the blobs `known` before and whose content is not what their name, a SHA-256, says. Return what is wrong
+        with each."""
+        from huggingface_hub import errors, get_cached_repo_tree
+
+        damaged = []
+        with suppress(errors.CachedRepoTreeNotFoundError):
+            where = {"cache_dir": cache_root() / "hf", "repo_type": kind_of_repository(source)}
+            for file in get_cached_repo_tree(source.name, revision=path.name, **where):
+                place = path / file.path
+                # The Hub names a large file by its SHA-256, and a small one by git's digest.
+                name = os.path.basename(os.readlink(place)) if place.is_symlink() else ""
+                if (size := size_of(place)) != file.size:
+                    damaged.append(f"{file.path} has {size} bytes in place of {file.size}")
+                elif SHA256.fullmatch(name) and name not in known and (got := sha256_of(place)) != name:
+                    damaged.append(f"{file.path} has the SHA-256 {got} in place of {name}")
+                else:
+                    continue
+                place.resolve().unlink(missing_ok=True)
+                place.unlink(missing_ok=True)
+        return damaged

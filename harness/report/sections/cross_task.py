@@ -112,23 +112,30 @@ def compared(
     model: str, n_train: int, condition: str, metric: str, tasks: Sequence[str], cells: Sequence[CellRow]
 ) -> TaskComparison | None:
     """Compares the labels of one model at one data size by one metric over `tasks`, from its `cells` there; None where
-    fewer than two tasks or two labels are left. Labels without a score on every task, and a label's seeds beyond those
-    that each of its tasks has, are left out."""
+    fewer than two tasks or two labels are left. Labels without a score on every task, and a label's seeds that one of
+    its tasks lacks, are left out: a row of scores is one seed on every task."""
     import numpy
 
-    table: dict[str, dict[str, list[float]]] = {}
+    table: dict[str, dict[str, dict[int | None, float]]] = {}  # label -> task -> seed -> score
     better = True
     for cell in cells:
         score = headline(cell, cell.task, "task") if cell.task in tasks else None
         if score and score.metric == metric:
             better = score.higher_is_better
-            table.setdefault(cell.label, {}).setdefault(cell.task, []).append(score.value)
+            table.setdefault(cell.label, {}).setdefault(cell.task, {})[cell.seed] = score.value
     held = [task for task in tasks if any(task in scores for scores in table.values())]
-    whole = {label: scores for label, scores in table.items() if set(scores) == set(held)}
+    complete = {label: scores for label, scores in table.items() if set(scores) == set(held)}
+    seeds = {
+        label: [seed for seed in scores[held[0]] if all(seed in scores[task] for task in held)]
+        for label, scores in complete.items()
+    }
+    whole = {label: scores for label, scores in complete.items() if seeds[label]}
     if len(held) < 2 or len(whole) < 2:
         return None
-    seeds = {label: min(map(len, scores.values())) for label, scores in whole.items()}
-    scores = {label: numpy.array([found[task][: seeds[label]] for task in held]).T for label, found in whole.items()}
+    scores = {
+        label: numpy.array([[found[task][seed] for task in held] for seed in seeds[label]])
+        for label, found in whole.items()
+    }
     reference = max(scores, key=lambda label: interquartile_mean(scores[label]) * (1 if better else -1))
     sign = 1 if better else -1
     return TaskComparison(

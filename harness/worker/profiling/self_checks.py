@@ -154,7 +154,7 @@ def padding_side(bench: Bench) -> Check:
         [[0] * (length - len(one) - len(two)) + [1] * (len(one) + len(two)) for one, two in pairs], device=device
     )
     places = (mask.cumsum(1) - 1).clamp(min=0)
-    with torch.no_grad(), lm.autocast():
+    with torch.no_grad():
         logs = model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False).logits.float()
     logs = logs.log_softmax(-1)[:, :-1].gather(2, ids[:, 1:, None]).squeeze(2)
     left = torch.stack([logs[place, -len(two) :].sum() for place, (_, two) in enumerate(pairs)]).double().cpu()
