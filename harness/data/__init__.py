@@ -10,6 +10,7 @@ from harness.data.catalog import (
     data_files,
     find_root,
     keep_facts,
+    keep_structure,
     lm_eval_tasks,
     load_catalog,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "independent_units",
     "items_text",
     "keep_facts",
+    "keep_structure",
     "leaks",
     "learning_docs",
     "lm_eval_tasks",

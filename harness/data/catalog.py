@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.architecture import read_network
+from harness.architecture import Structure, read_network
 from harness.data import sources
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
 from harness.data.task_code import content_of, definition_files, yaml_files
@@ -27,6 +27,7 @@ from harness.records import digest
 
 FACTS_VERSION = 2  # raised by hand when a task's facts are found in another way: they are then found anew
 DATA_VERSION = 1  # raised by hand when faults of data are counted in another way
+STRUCTURE_VERSION = 1  # raised by hand when a model's structure is read in another way: it is then read anew
 LENGTHS_VERSION = 1  # raised by hand when lengths are counted in another way: they are then counted anew
 
 
@@ -81,7 +82,8 @@ class Catalog:
         folder = Path(facts.folder)
         # A snapshot of the Hub lies in a folder that is named by its commit.
         commit = folder.name if self.model(name).sources[0].startswith("hf:") else ""
-        return replace(facts, network=read_network(folder), chat=has_chat_template(folder), revision=commit)
+        network = read_network(folder, read_structure(folder))
+        return replace(facts, network=network, chat=has_chat_template(folder), revision=commit)
 
     def model_facts_path(self, name: str) -> Path:
         """Return the file in the cache for a model's facts. It changes with the model's entry and with the files of a
@@ -161,6 +163,31 @@ def has_chat_template(folder: Path) -> bool:
         return bool(json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template"))
     except (OSError, ValueError):
         return False
+
+
+def structure_path(folder: Path) -> Path:
+    """Return the file in the cache for the structure of the model in a folder. It changes with the configuration and
+    with the version of transformers, whose code makes the model."""
+    text = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+    what = digest([text, importlib.metadata.version("transformers"), STRUCTURE_VERSION])
+    return sources.cache_root() / "facts" / f"structure-{what[:32]}.json"
+
+
+def read_structure(folder: Path) -> Structure | None:
+    """Return the structure that was read off the model in a folder; None before that."""
+    try:
+        return Structure.from_json(json.loads(structure_path(folder).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def keep_structure(folder: Path, structure: Structure) -> None:
+    """Write the structure of the model in a folder to the cache, whole or not at all."""
+    path = structure_path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(structure.as_json()), encoding="utf-8")
+    temporary.replace(path)
 
 
 def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFacts | OverlapFacts) -> None:

@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from harness.architecture import LayerParts as LayerParts
 from harness.architecture import Network, Shape, read_network
+from harness.architecture import decoder_layers as decoder_layers
+from harness.architecture import final_norm as final_norm
+from harness.architecture import is_norm as is_norm
+from harness.architecture import layer_parts as layer_parts
 from harness.data import cut_left as cut_left
 from harness.errors import unknown as unknown  # methods import this file alone
 from harness.plugin import Configurable
@@ -34,6 +39,7 @@ __all__ = [
     "Expert",
     "Footprint",
     "Group",
+    "LayerParts",
     "LogFloat",
     "Method",
     "Network",
@@ -44,6 +50,10 @@ __all__ = [
     "Space",
     "TrainSettings",
     "cut_left",
+    "decoder_layers",
+    "final_norm",
+    "is_norm",
+    "layer_parts",
     "load_trained",
     "read_network",
     "remembered",
@@ -322,7 +332,12 @@ class Method(Configurable):
         return ()
 
     def misfits(self, network: Network) -> Iterable[str]:
-        """Return why the method does not fit a network of Llama's form, a sentence each; empty where it does."""
+        """Return why the method does not fit a network, a sentence each; empty where it does."""
+        return ()
+
+    def matched(self, network: Network) -> Iterable[str]:
+        """Return what the method finds in a network where its name does not say it, a phrase each; `check` shows them
+        as notes."""
         return ()
 
     @property

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.data import Catalog, ModelEntry, ModelFacts, keep_facts, sources
+from harness.architecture import Structure, describe, model_mistake, read_config
+from harness.data import Catalog, ModelEntry, ModelFacts, keep_facts, keep_structure, sources
 from harness.errors import SourceError, Unavailable
 from harness.records import TrainSettings
 
@@ -47,11 +48,41 @@ def prepare(catalog: Catalog, name: str, progress: Progress | None = None, revis
             source = sources.at_revision(source, revision)
         paths.append(sources.fetch(source, base=catalog.root, progress=progress))
     folder = dequantise(entry, paths) if is_gguf(paths) else paths[0]
-    if not (folder / "config.json").exists():
-        raise SourceError(f"{entry.sources[0]} is no model folder: {folder} has no config.json.")
+    if entry.kind != "encoder" and (mistake := model_mistake(folder)):
+        raise SourceError(f"{name}: {mistake}")
     facts = ModelFacts(name, weights_fingerprint(folder), str(folder))
     keep_facts(catalog.model_facts_path(name), facts)
     return catalog.model_facts(name) or facts
+
+
+def keep_model_structure(name: str, facts: ModelFacts) -> None:
+    """Read the structure of the fetched model `name` off a copy of it without weights, and cache it. Raises SourceError
+    with a sentence where transformers has no causal language model of its kind."""
+    keep_structure(Path(facts.folder), structure_of(name, Path(facts.folder)))
+
+
+def structure_of(name: str, folder: Path) -> Structure:
+    """Return the structure of the model in a folder, from its configuration alone: the model is made without weights
+    (on torch's meta device), which takes a second at any size. Raises SourceError where it cannot be made."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        return describe(model)
+    except Exception as error:  # whatever a family's own code, or a strange configuration, raises
+        kind = read_config(folder).get("model_type")
+        raise SourceError(
+            f"{name}: transformers makes no causal language model of it (model_type {kind!r}): {first_line(error)}"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's text, with one full stop; the name of its class where it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0].rstrip('.: ')[:300]}."
 
 
 def is_gguf(paths: list[Path]) -> bool:
@@ -149,7 +180,9 @@ def load_model(folder: Path, settings: TrainSettings, quantize: str | None = Non
     precision = resolve_precision(settings.precision)
     if reason := settings.for_scoring.unavailable(torch.cuda.is_available()):
         raise Unavailable(reason)
-    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": settings.attention}
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if settings.attention != "auto":  # else transformers decides
+        options["attn_implementation"] = settings.attention
     if quantize:
         options["quantization_config"] = quantization(quantize, compute_dtype(precision))
     if torch.cuda.is_available():

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from harness.plan.devices import devices_missing, devices_of
 from harness.plan.feasibility import data_notes, leaks_in_cell
-from harness.plan.fetch import fetch_suite, fetched_facts, has_unchecked_data, pairs_without_lengths
+from harness.plan.fetch import fetch_suite, fetched_facts, is_complete
 from harness.plan.memory import ROLLING, Device, Prediction, predict_memory, room_to_compare
 from harness.plan.plan import Plan, make_plan, select_cells
 from harness.plan.search import (
@@ -35,11 +35,10 @@ __all__ = [
     "devices_of",
     "fetch_suite",
     "fetched_facts",
-    "has_unchecked_data",
+    "is_complete",
     "leaks_in_cell",
     "make_plan",
     "optuna_storage",
-    "pairs_without_lengths",
     "pareto_front",
     "predict_memory",
     "range_edge",

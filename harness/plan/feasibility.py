@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TypedDict
 
+from harness.architecture import Network
 from harness.data import Corruption, Facts, Quality, TaskFacts, marked, turns
 from harness.errors import Problem, counted, unknown
 from harness.records import Cell
@@ -42,6 +43,7 @@ def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
     for label in suite.labels:
         for message in network_mismatches(label, suite, facts):
             yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name)
+    yield from attention_mismatches(suite, facts)
     yield from shared_sources(suite, facts)
     yield from impossible_corruptions(suite, facts)
     yield from tuning_mismatches(suite, facts)
@@ -103,7 +105,7 @@ def curriculum_mismatches(label: Variant, task: str, most: int, suite: Suite, fa
 
 def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[str]:
     """Yield why a label's method, or the method of an expert that it asks for, cannot be put on the layers of a model.
-    Models whose layers are not known, or not of Llama's form, are passed over."""
+    Models whose layers are not known are passed over."""
     found: dict[str, None] = {}
     for task, _ in suite.tasks:
         asked = [
@@ -113,9 +115,42 @@ def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[s
         for method, own in [(label.method, None), *asked]:
             for name in suite.models if own is None else [own]:
                 network = facts.models[name].network
-                if method and network and network.is_counted():
+                if method and network and network.layers:
                     found |= {f"{message} (model {name})": None for message in method.misfits(network)}
+    for name in suite.models:
+        if (network := facts.models[name].network) and network.layers:
+            found |= {f"{message} (model {name})": None for message in setting_misfits(label, network)}
     yield from found
+
+
+def setting_misfits(label: Variant, network: Network) -> Iterator[str]:
+    """Yield why a label's training settings do not go with the layers of a model."""
+    if not label.method.trains:
+        return
+    if label.train.gradient_checkpointing and network.structure and not network.structure.checkpointing:
+        yield (
+            f"transformers has no gradient checkpointing for {network.kind}. Give it train: "
+            "{gradient_checkpointing: false}."
+        )
+
+
+def attention_mismatches(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """Yield a problem for each attention kernel, of the suite's `train:` or of a label's own, that transformers does not
+    have for some model."""
+    seen: set[tuple[str, str]] = set()
+    for label in suite.labels:
+        kernel = label.train.attention
+        for name in suite.models:
+            network = facts.models[name].network
+            known = network.structure.attention if network and network.structure else ()
+            if not network or not known or kernel == "auto" or kernel in known or (kernel, name) in seen:
+                continue
+            seen.add((kernel, name))
+            yield suite.lines.problem(
+                f"attention {kernel}: transformers has none for {network.kind} (model {name}), but "
+                f"{' and '.join(known)}. Use one of these, or auto.",
+                "train", "attention",
+            )  # fmt: skip
 
 
 def impossible_corruptions(suite: Suite, facts: Facts) -> Iterator[Problem]:
