@@ -11,6 +11,7 @@ from harness.architecture.folder import (
 )
 from harness.architecture.network import (
     LAYER,
+    LAYER_COUNTS,
     LINEARS,
     SAMPLE,
     Network,
@@ -20,10 +21,11 @@ from harness.architecture.network import (
     is_target,
     sample,
 )
-from harness.architecture.parts import LayerParts, decoder_layers, describe, final_norm, is_norm, layer_parts
+from harness.architecture.parts import LayerParts, decoder_layers, describe, final_norm, is_norm, layer_parts, layers_name
 
 __all__ = [
     "LAYER",
+    "LAYER_COUNTS",
     "LINEARS",
     "SAMPLE",
     "LayerParts",
@@ -38,6 +40,7 @@ __all__ = [
     "is_norm",
     "is_target",
     "layer_parts",
+    "layers_name",
     "model_mistake",
     "read_config",
     "read_network",

@@ -22,6 +22,7 @@ SIGHT = re.compile(r"vision|visual|audio|encoder\.", re.I)  # lists that are no 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # How configurations call the number of places that a model has, and the numbers of heads.
 PLACES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 WIDTHS = ("hidden_size", "n_embd", "d_model")
 HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
 
@@ -231,6 +232,19 @@ class Network:
         for target in targets:
             if not any(is_target(name, [target]) for name in names):
                 yield unknown("linear layer", target, sorted({name.split(".")[-1] for name in linears}))
+
+    def is_transposed(self, weight: str) -> bool:
+        """Return whether a weight is that of a linear layer which stores it as (in, out), as GPT-2's do."""
+        return self.modules.get(weight.removesuffix(".weight")) == "conv1d"
+
+    def linear_names(self) -> list[str]:
+        """Return the last parts of the names of the linear layers, such as "q_proj": what `targets` can list."""
+        return list(dict.fromkeys(name.removesuffix(".weight").split(".")[-1] for name in self.linears()))
+
+    def reached(self, targets: str | Sequence[str]) -> list[str]:
+        """Return the names of stacked experts that peft's LoRA puts an update beside too: with "all-linear" those of
+        every model that has them."""
+        return self.stacked() if targets == "all-linear" else []
 
     # --- the parts of layers ---
 

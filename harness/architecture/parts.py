@@ -64,6 +64,11 @@ def named_layers(model: Any) -> tuple[str, list[nn.Module]]:
     return (f"{prefix}.{best[0]}" if prefix and best[0] else best[0]), best[1]
 
 
+def layers_name(model: Any) -> str:
+    """Return the name, in the base model, of the list of the decoder's layers, such as "model.layers"."""
+    return named_layers(model)[0]
+
+
 def decoder_layers(model: Any) -> list[nn.Module]:
     """Return the decoder's layers, from the bottom up. Raises ValueError for a model in which none are found."""
     layers = named_layers(model)[1]

@@ -132,6 +132,13 @@ def setting_misfits(label: Variant, network: Network) -> Iterator[str]:
             f"transformers has no gradient checkpointing for {network.kind}. Give it train: "
             "{gradient_checkpointing: false}."
         )
+    inside = {name for layer in network.layers for name in layer.values()}
+    plain = [name for name in network.linears() if name in inside and not network.is_transposed(name)]
+    if label.train.optimizer == "galore" and not plain:
+        yield (
+            f"optimizer galore projects the weights of plain linear layers, and {network.kind} has none in its layers. "
+            "Give it train: {optimizer: adamw}."
+        )
 
 
 def attention_mismatches(suite: Suite, facts: Facts) -> Iterator[Problem]:
