@@ -22,6 +22,7 @@ SIGHT = re.compile(r"vision|visual|audio|encoder\.", re.I)  # lists that are no 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # How configurations call the number of places that a model has, and the numbers of heads.
 PLACES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")  # as peft lists them
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 WIDTHS = ("hidden_size", "n_embd", "d_model")
 HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
@@ -36,7 +37,7 @@ class Structure:
     and `head` are names of modules, "" where there is none. For each layer, from the bottom up, `mixing` and `feeding`
     name the linear layers of attention (or what stands for it) and of the MLP, `attends` says whether it has attention,
     and `last` names the modules whose output the two add to the residual sum. `attention` are the kernels that
-    transformers has for it. `stateful`: it carries a state from token to token, where others cache keys and values.
+    transformers has for it; `bypassed` are linear layers of which it uses the weight without running the layer. `stateful`: it carries a state from token to token, where others cache keys and values.
     """
 
     weights: Mapping[str, Shape]
@@ -52,6 +53,7 @@ class Structure:
     attention: tuple[str, ...] = ()
     checkpointing: bool = True
     stateful: bool = False
+    bypassed: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the structure in the form that `from_json` reads."""
@@ -64,7 +66,7 @@ class Structure:
         made["weights"] = {str(name): tuple(int(n) for n in shape) for name, shape in stored["weights"].items()}
         for key in ("mixing", "feeding"):
             made[key] = tuple(tuple(names) for names in stored[key])
-        for key in ("attends", "last", "attention"):
+        for key in ("attends", "last", "attention", "bypassed"):
             made[key] = tuple(stored[key])
         return cls(**made)
 
@@ -228,18 +230,38 @@ class Network:
         if isinstance(targets, str):
             if targets != "all-linear" and not any(is_target(name, targets) for name in names):
                 yield f"targets is {targets!r}, which is the whole name of no layer, such as {linears[0]!r}."
-            return
-        for target in targets:
-            if not any(is_target(name, [target]) for name in names):
+                return
+        else:
+            missing = [target for target in targets if not any(is_target(name, [target]) for name in names)]
+            for target in missing:
                 yield unknown("linear layer", target, sorted({name.split(".")[-1] for name in linears}))
+            if missing:
+                return
+        closed = [name for name in self.closed if is_target(name, targets)]
+        if closed:
+            ends = dict.fromkeys(name.split(".")[-1] for name in closed)
+            yield (
+                f"{', '.join(ends)} of {self.kind} cannot take an adapter: the model uses the weight and does not run the "
+                f"layer. Name the others: targets: [{', '.join(self.linear_names())}]."
+            )
+
+    @cached_property
+    def closed(self) -> tuple[str, ...]:
+        """The names of linear layers that no adapter can stand beside: those that are bypassed and, in models with a
+        state space, those whose weight its fast kernels use (peft refuses them)."""
+        bypassed = self.structure.bypassed if self.structure else ()
+        kernels = [name for name in self.modules if self.kind in MAMBAS and name.endswith("out_proj")]
+        return tuple(dict.fromkeys([*bypassed, *kernels]))
 
     def is_transposed(self, weight: str) -> bool:
         """Return whether a weight is that of a linear layer which stores it as (in, out), as GPT-2's do."""
         return self.modules.get(weight.removesuffix(".weight")) == "conv1d"
 
     def linear_names(self) -> list[str]:
-        """Return the last parts of the names of the linear layers, such as "q_proj": what `targets` can list."""
-        return list(dict.fromkeys(name.removesuffix(".weight").split(".")[-1] for name in self.linears()))
+        """Return the last parts of the names of the linear layers that can take an adapter, such as "q_proj": what
+        `targets` can list."""
+        names = [name.removesuffix(".weight") for name in self.linears()]
+        return list(dict.fromkeys(name.split(".")[-1] for name in names if name not in self.closed))
 
     def reached(self, targets: str | Sequence[str]) -> list[str]:
         """Return the names of stacked experts that peft's LoRA puts an update beside too: with "all-linear" those of

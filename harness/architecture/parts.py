@@ -167,6 +167,11 @@ def last_of(part: list[nn.Module], order: dict[int, int]) -> nn.Module:
     return max(linears, key=lambda module: (order.get(id(module), -1), -out_features(module), place[id(module)]))
 
 
+def is_transposed(model: Any) -> bool:
+    """Return whether a model stores linear layers as (in, out), as GPT-2 does; peft wants to know."""
+    return any(type(module).__name__ == "Conv1D" for module in model.modules())
+
+
 def out_features(module: Any) -> int:
     """Return how many numbers a linear layer gives for each token."""
     return int(module.nf if type(module).__name__ == "Conv1D" else module.out_features)
@@ -203,12 +208,13 @@ def run_order(model: Any, layers: list[nn.Module]) -> dict[int, int]:
 
 def describe(model: Any) -> Structure:
     """Return what planning needs to know of a model (one without real weights will do)."""
-    layers_name, layers = named_layers(model)
+    found_name, layers = named_layers(model)
     names = {id(module): name for name, module in model.named_modules()}
     kinds = dict(module_kinds(model))
     attention, mlp, last = [], [], []
     attends = []
-    for parts in layer_parts(model) if layers else []:
+    order = run_order(model, layers)
+    for parts in [parts_of(layer, order) for layer in layers]:
         mixing = [parts.mixing] if parts.mixing is not None else []
         attention.append(tuple(linear_names(mixing, names)))
         mlp.append(tuple(linear_names(parts.feeding, names)))
@@ -217,7 +223,7 @@ def describe(model: Any) -> Structure:
     return Structure(
         weights={name: tuple(value.shape) for name, value in model.named_parameters()},
         kinds=kinds,
-        layers=layers_name,
+        layers=found_name,
         final_norm=named_final_norm(model)[0],
         embedding=names.get(id(model.get_input_embeddings()), ""),
         head=names.get(id(model.get_output_embeddings()), ""),
@@ -228,7 +234,18 @@ def describe(model: Any) -> Structure:
         attention=supported_attention(model),
         checkpointing=bool(getattr(model, "supports_gradient_checkpointing", False)),
         stateful=bool(getattr(model, "_is_stateful", False)),
+        bypassed=tuple(bypassed(layers, order, names)),
     )
+
+
+def bypassed(layers: list[nn.Module], order: dict[int, int], names: dict[int, str]) -> Iterator[str]:
+    """Yield the names of linear layers of attention, or of what stands for it, that a forward pass did not run: the
+    model multiplies with their weight itself. None where the pass failed."""
+    for layer in layers if order else []:
+        mixing = parts_of(layer, order).mixing
+        for module in mixing.modules() if mixing is not None else ():
+            if is_linear(module) and id(module) not in order:
+                yield names[id(module)]
 
 
 def module_kinds(model: Any) -> Iterator[tuple[str, str]]:

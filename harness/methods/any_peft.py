@@ -27,6 +27,7 @@ UNFIT = {
 }
 # Keys without a default that works. Soft prompts also need num_virtual_tokens, which their configurations show.
 NEEDED = {"adaption_prompt": ("adapter_len", "adapter_layers"), "trainable_tokens": ("token_indices",)}
+NORMS = {"ln_tuning", "trainable_tokens"}  # types whose targets are no linear layers
 # Why an untrained one does not score as the base. Soft prompts never do.
 STARTS = {
     "c3a": "its kernels start at random",
@@ -117,17 +118,20 @@ class AnyPeft(Method):
 
     def misfits(self, network: Network) -> Iterable[str]:
         if self.type not in types() or is_prompt(self.type):
-            if network.stateful and self.type in types():
-                yield f"{self.type} puts keys or tokens before the input, and {network.kind} carries a state instead."
+            if self.type in types() and (network.stateful or not network.attends):
+                yield f"{self.type} wants a model with attention, which {network.kind} is not throughout. Use lora."
             return
         given = self.config.get("target_modules")
-        if isinstance(given, list) or (isinstance(given, str) and given != "all-linear"):
-            yield from network.unmatched(given)
-            targets: str | list[str] = given
-        else:
-            targets = given or self._by_default(network)
+        targets: str | list[str] = given or self._by_default(network)
         if not targets:
+            if "target_modules" in keys(self.type) and not given:
+                yield (
+                    f"peft has no choice of layers for {self.type} on {network.kind}. Give config: {{target_modules: "
+                    f"[{', '.join(network.linear_names())}]}}, or all-linear."
+                )
             return
+        if self.type not in NORMS:
+            yield from network.unmatched(targets)
         transposed = [name for name in network.linears(targets) if network.is_transposed(name)]
         if transposed and not takes_transposed(self.type):
             yield (

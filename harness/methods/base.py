@@ -335,6 +335,12 @@ class Method(Configurable):
         """Return why the method does not fit a network, a sentence each; empty where it does."""
         return ()
 
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """The self-checks of instruments (`worker/profiling/self_checks.py`) that results of this method rest on, beyond
+        those that every cell needs."""
+        return (*(("same_seed",) if self.trains else ()), *(("null_adapter",) if self.wraps else ()))
+
     def matched(self, network: Network) -> Iterable[str]:
         """Return what the method finds in a network where its name does not say it, a phrase each; `check` shows them
         as notes."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness.architecture import describe
+from harness.architecture import describe, is_transposed
 from harness.methods.base import Footprint, LogFloat, Method, Network
 
 if TYPE_CHECKING:
@@ -107,9 +107,15 @@ class IA3(Method):
 
         if self.quantize:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        network = Network(model.config.to_dict(), {}, 0, describe(model))  # type: ignore[union-attr,operator]
+        made = describe(model)
+        network = Network(model.config.to_dict(), made.weights, 0, made)  # type: ignore[union-attr,operator]
         targets, feedforward = self._layers(network)
-        config = IA3Config(task_type="CAUSAL_LM", target_modules=targets, feedforward_modules=feedforward)
+        config = IA3Config(
+            task_type="CAUSAL_LM",
+            target_modules=targets,
+            feedforward_modules=feedforward,
+            fan_in_fan_out=is_transposed(model),
+        )
         return get_peft_model(model, config)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.architecture import is_transposed
 from harness.methods.base import Context, Footprint, Group, LogFloat, Method, Network, Options
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class LoRA(Method):
             init_lora_weights=CALLED.get(self.init, True),
             # With rho 1 every layer keeps its rank, so that the size is that of any other start.
             eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
+            fan_in_fan_out=is_transposed(model),
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, config)

@@ -98,6 +98,10 @@ class Merge(OfExperts):
         vars(self).update(space={key: value for key, value in type(self).space.items() if takes[key]})
 
     @property
+    def instruments(self) -> tuple[str, ...]:
+        return (*super().instruments, "merge_of_one")
+
+    @property
     def way(self) -> Way:
         """The settings that the way of merging takes which `how` names."""
         return WAYS[self.how]

@@ -5,7 +5,7 @@ needs, and what it will take.
 from __future__ import annotations
 
 from harness.plan.devices import devices_missing, devices_of
-from harness.plan.feasibility import data_notes, leaks_in_cell
+from harness.plan.feasibility import data_notes, leaks_in_cell, model_notes
 from harness.plan.fetch import fetch_suite, fetched_facts, is_complete
 from harness.plan.memory import ROLLING, Device, Prediction, predict_memory, room_to_compare
 from harness.plan.plan import Plan, make_plan, select_cells
@@ -38,6 +38,7 @@ __all__ = [
     "is_complete",
     "leaks_in_cell",
     "make_plan",
+    "model_notes",
     "optuna_storage",
     "pareto_front",
     "predict_memory",

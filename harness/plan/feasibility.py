@@ -132,6 +132,11 @@ def setting_misfits(label: Variant, network: Network) -> Iterator[str]:
             f"transformers has no gradient checkpointing for {network.kind}. Give it train: "
             "{gradient_checkpointing: false}."
         )
+    if label.method.quantize and network.structure and (bypassed := network.structure.bypassed):
+        yield (
+            f"{network.kind} multiplies with the weight of {bypassed[0]} itself, which it cannot with "
+            f"{label.method.quantize} weights. Drop quantize; of qlora, use lora."
+        )
     inside = {name for layer in network.layers for name in layer.values()}
     plain = [name for name in network.linears() if name in inside and not network.is_transposed(name)]
     if label.train.optimizer == "galore" and not plain:
@@ -314,6 +319,16 @@ def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Leak]:
         if share := tells_answers(scored, facts):
             leaks_by_task.setdefault(scored, {})["questions_with_answers"] = share
     return leaks_by_task
+
+
+def model_notes(suite: Suite, facts: Facts) -> Iterator[str]:
+    """Yield a note, a phrase without a full stop, on each thing that a label's method finds in a model and that its
+    name does not say."""
+    for label in suite.labels:
+        for name in suite.models:
+            network = facts.models[name].network
+            for line in label.method.matched(network) if network and network.layers else ():
+                yield f"label {label.name!r} on {name}: {line}"
 
 
 def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:

@@ -37,7 +37,7 @@ REPRESENTATIVES: dict[str, dict[str, Any]] = {
     "lora": {},
     "dora": {},
     "vera": {"rank": 8},
-    "oft": {"method": "peft", "type": "oft", "config": {"target_modules": "all-linear"}},
+    "oft": {"method": "peft", "type": "oft", "config": {"target_modules": "all-linear", "oft_block_size": 4}},
 }
 # What is refused, and a part of the reason; everything else must work.
 REFUSED = {
@@ -46,6 +46,8 @@ REFUSED = {
     ("gpt2", "oft"): "transposed layers",
     ("mamba", "ia3"): "cannot be found in mamba",
     ("mamba", "prefix_tuning"): "layers without attention",
+    ("mamba", "prompt_tuning"): "wants a model with attention",
+    **{("mamba", label): "targets: [in_proj, x_proj]" for label in ("lora", "dora", "vera", "oft")},
 }
 
 
