@@ -21,7 +21,16 @@ from harness.architecture.network import (
     is_target,
     sample,
 )
-from harness.architecture.parts import LayerParts, decoder_layers, describe, final_norm, is_norm, is_transposed, layer_parts, layers_name
+from harness.architecture.parts import (
+    LayerParts,
+    decoder_layers,
+    describe,
+    final_norm,
+    is_norm,
+    is_transposed,
+    layer_parts,
+    layers_name,
+)
 
 __all__ = [
     "LAYER",

@@ -117,7 +117,7 @@ def weights_mistake(folder: Path) -> str:
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return f"{index} is no valid list of the weights' files. Download it again."
         missing = [name for name in parts if not (folder / str(name)).exists()]
-        if missing and len(missing) < len(parts) or missing and not list(folder.glob("*.safetensors")):
+        if (missing and len(missing) < len(parts)) or (missing and not list(folder.glob("*.safetensors"))):
             return (
                 f"{folder} lacks {len(missing)} of the {len(parts)} files of its weights, such as {missing[0]}. "
                 "Download it again."
@@ -142,7 +142,9 @@ def tokenizer_mistake(folder: Path, config: Mapping[str, Any]) -> str:
     """Return what is wrong with a model's tokenizer: there is none, or it has tokens that the embedding has no row
     for. Special tokens beyond the embedding are allowed, where no text begins, ends or is padded with them."""
     if not any((folder / name).exists() for name in TOKENIZERS):
-        return f"{folder} has no tokenizer ({', '.join(TOKENIZERS[:4])}, …). Copy the one that the model was trained with."
+        return (
+            f"{folder} has no tokenizer ({', '.join(TOKENIZERS[:4])}, …). Copy the one that the model was trained with."
+        )
     rows, path = config.get("vocab_size"), folder / "tokenizer.json"
     if not isinstance(rows, int) or not path.exists():
         return ""
@@ -154,14 +156,12 @@ def tokenizer_mistake(folder: Path, config: Mapping[str, Any]) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{path} cannot be read as a tokenizer ({type(error).__name__}). Download it again."
     used = special_tokens(folder)
-    numbers += [
-        int(token["id"]) for text, token in added.items() if not token.get("special") or text in used
-    ]
+    numbers += [int(token["id"]) for text, token in added.items() if not token.get("special") or text in used]
     highest = max(map(int, numbers), default=0)
     if highest >= rows:
         return (
-            f"the tokenizer of {folder.name} has tokens up to number {highest}, and the model's embedding has {rows} rows: "
-            "they do not belong together. Take the tokenizer that the model was trained with, or resize the embedding "
+            f"the tokenizer of {folder.name} has tokens up to number {highest}, and the model's embedding has {rows} "
+            "rows: they do not belong together. Take the tokenizer that the model was trained with, or resize the embedding "
             "(transformers: resize_token_embeddings)."
         )
     return ""
@@ -229,5 +229,3 @@ def header(path: Path) -> Iterator[tuple[str, str, Shape]]:
     for name, entry in entries.items():
         if name != "__metadata__":
             yield name, str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
-
-

@@ -1,6 +1,6 @@
-"""What planning knows of a causal language model: its configuration, the names and shapes of its weights, its layers.
+"""What planning knows of a causal language model: its configuration, names and shapes of its weights, its layers.
 
-`Structure` is read off the model itself, once, when it is fetched (`parts.py`), and holds for every family. Without one,
+`Structure` is read off the model itself, once, when it is fetched (`parts.py`), and holds for every family. Without it,
 names are guessed from the headers of the weights' files: right for Llama and its kin.
 """
 
@@ -17,7 +17,9 @@ from harness.errors import unknown
 
 Shape = tuple[int, ...]
 LAYER = re.compile(r"^(?:.*\.)?layers\.(\d+)\.(.+)$")
-NUMBERED = re.compile(r"^((?:[^.]+\.)*?[^.0-9][^.]*)\.(\d+)\.(.+)$")  # of a name, the outermost list: (list, number, rest)
+NUMBERED = re.compile(
+    r"^((?:[^.]+\.)*?[^.0-9][^.]*)\.(\d+)\.(.+)$"
+)  # of a name, the outermost list: (list, number, rest)
 SIGHT = re.compile(r"vision|visual|audio|encoder\.", re.I)  # lists that are no decoder's
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # How configurations call the number of places that a model has, and the numbers of heads.
@@ -33,11 +35,13 @@ class Structure:
     """What a model is made of, as the loaded model says.
 
     `weights` maps each parameter to its shape, tied ones once; `kinds` maps each module with weights of its own to
-    linear, conv1d (linear, stored transposed), norm, embedding, experts or other. `layers`, `final_norm`, `embedding`
-    and `head` are names of modules, "" where there is none. For each layer, from the bottom up, `mixing` and `feeding`
-    name the linear layers of attention (or what stands for it) and of the MLP, `attends` says whether it has attention,
-    and `last` names the modules whose output the two add to the residual sum. `attention` are the kernels that
-    transformers has for it; `bypassed` are linear layers of which it uses the weight without running the layer. `stateful`: it carries a state from token to token, where others cache keys and values.
+    linear, conv1d (linear, stored transposed), norm, embedding, experts or other. `layers`, `final_norm`,
+    `embedding` and `head` are names of modules, "" where there is none. For each layer, from the bottom up,
+    `mixing` and `feeding` name the linear layers of attention (or what stands for it) and of the MLP, `attends`
+    says whether it has attention, and `last` names the modules whose output the two add to the residual sum.
+    `attention` are the kernels that transformers has for it; `bypassed` are linear layers of which it uses the
+    weight without running the layer. `stateful`: it carries a state from token to token, where others cache keys
+    and values.
     """
 
     weights: Mapping[str, Shape]
@@ -139,7 +143,13 @@ class Network:
         if self.structure:
             name = f"{self.structure.embedding}.weight"
             return name if name in self.weights else ""
-        endings = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "embeddings.weight")
+        endings = (
+            "embed_tokens.weight",
+            "wte.weight",
+            "embed_in.weight",
+            "word_embeddings.weight",
+            "embeddings.weight",
+        )
         return next((name for name in self.weights if name.endswith(endings)), "")
 
     @property
@@ -149,8 +159,8 @@ class Network:
 
     @property
     def hidden(self) -> int:
-        """The width of the hidden state: numbers for each token between two layers. (The embedding may be narrower, as in
-        OPT 350M.)"""
+        """The width of the hidden state: numbers for each token between two layers. (The embedding may be narrower, as
+        in OPT 350M.)"""
         wide = next((self.config[key] for key in WIDTHS if isinstance(self.config.get(key), int)), 0)
         return int(wide or self.weights[self.embedding][1])
 
@@ -179,9 +189,7 @@ class Network:
         """The kind of each module that an adapter can stand beside: {name: linear, conv1d or embedding}."""
         if self.structure:
             return {
-                name: kind
-                for name, kind in self.structure.kinds.items()
-                if kind in ("linear", "conv1d", "embedding")
+                name: kind for name, kind in self.structure.kinds.items() if kind in ("linear", "conv1d", "embedding")
             }
         linear = "conv1d" if self.kind == "gpt2" else "linear"
         prefix = f"{self.layers_name}."
@@ -241,8 +249,8 @@ class Network:
         if closed:
             ends = dict.fromkeys(name.split(".")[-1] for name in closed)
             yield (
-                f"{', '.join(ends)} of {self.kind} cannot take an adapter: the model uses the weight and does not run the "
-                f"layer. Name the others: targets: [{', '.join(self.linear_names())}]."
+                f"{', '.join(ends)} of {self.kind} cannot take an adapter: the model uses the weight and does not run "
+                f"the layer. Name the others: targets: [{', '.join(self.linear_names())}]."
             )
 
     @cached_property
@@ -351,7 +359,6 @@ def is_target(layer: str, targets: str | Sequence[str]) -> bool:
     if isinstance(targets, str):
         return re.fullmatch(targets, layer) is not None
     return any(layer == target or layer.endswith(f".{target}") for target in targets)
-
 
 
 SAMPLE = sample()

@@ -79,7 +79,7 @@ def decoder_layers(model: Any) -> list[nn.Module]:
 
 def is_norm(module: nn.Module) -> bool:
     """Return whether a module is a norm with weights, such as LayerNorm or an RMSNorm of a family's own."""
-    own = [value for value in module.parameters(recurse=False)]
+    own = list(module.parameters(recurse=False))
     return bool(own) and "norm" in type(module).__name__.lower() and all(value.dim() == 1 for value in own)
 
 
@@ -163,18 +163,12 @@ def last_of(part: list[nn.Module], order: dict[int, int]) -> nn.Module:
     if several or not linears:
         return part[-1]
     place = {id(module): number for number, module in enumerate(inside)}
-    # Without an order, an output is no wider than the narrowest: fused queries, keys and values are.
-    return max(linears, key=lambda module: (order.get(id(module), -1), -out_features(module), place[id(module)]))
+    return max(linears, key=lambda module: (order.get(id(module), -1), place[id(module)]))
 
 
 def is_transposed(model: Any) -> bool:
     """Return whether a model stores linear layers as (in, out), as GPT-2 does; peft wants to know."""
     return any(type(module).__name__ == "Conv1D" for module in model.modules())
-
-
-def out_features(module: Any) -> int:
-    """Return how many numbers a linear layer gives for each token."""
-    return int(module.nf if type(module).__name__ == "Conv1D" else module.out_features)
 
 
 def run_order(model: Any, layers: list[nn.Module]) -> dict[int, int]:
@@ -187,20 +181,24 @@ def run_order(model: Any, layers: list[nn.Module]) -> dict[int, int]:
     def note(module: nn.Module, given: Any) -> None:
         order[id(module)] = len(order)
 
-    handles = [
-        part.register_forward_pre_hook(note) for layer in layers for part in layer.modules() if is_linear(part)
-    ]
+    handles = [part.register_forward_pre_hook(note) for layer in layers for part in layer.modules() if is_linear(part)]
     was_training = model.training
+    device = next(model.parameters()).device
+    ids = torch.zeros((1, 2), dtype=torch.long, device=device)
+    # Without weights nothing may be looked up in a tensor, as families do in making a mask: they are given one.
+    whole, flat = torch.ones((1, 1, 2, 2), dtype=torch.bool, device=device), torch.ones_like(ids)
+    model.eval()
     try:
-        ids = torch.zeros((1, 2), dtype=torch.long, device=next(model.parameters()).device)
-        with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model.eval()
-            model(input_ids=ids, use_cache=False)
+        for given in ({}, {"attention_mask": whole}, {"attention_mask": flat}):
+            order.clear()
+            with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
+                model(input_ids=ids, use_cache=False, **given)
+                return order
+        return {}
     finally:
         model.train(was_training)
         for handle in handles:
             handle.remove()
-    return order
 
 
 # --- what planning keeps of a model ---

@@ -8,8 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.architecture import is_transposed
-from harness.methods.base import Context, Footprint, LogFloat, Method, Network, Options
+from harness.methods.base import (
+    Context,
+    Footprint,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    is_transposed,
+)
 
 if TYPE_CHECKING:
     import torch

@@ -85,7 +85,8 @@ class AdapterMerge(OfExperts):
         if reached := network.reached(self.experts.get("targets", "all-linear")):
             yield (
                 f"peft cannot add up updates of experts that are stacked into one tensor ({reached[0]}), as those of "
-                f"{network.kind} are. Give experts the linear layers alone: targets: [{', '.join(network.linear_names())}]."
+                f"{network.kind} are. Give experts the linear layers alone: targets: "
+                f"[{', '.join(network.linear_names())}]."
             )
 
     def refuses(self, expert: Method) -> Iterable[str]:

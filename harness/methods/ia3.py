@@ -7,8 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness.architecture import describe, is_transposed
-from harness.methods.base import Footprint, LogFloat, Method, Network
+from harness.methods.base import (
+    Footprint,
+    LogFloat,
+    Method,
+    Network,
+    describe,
+    is_transposed,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,8 +28,8 @@ class IA3(Method):
     """(IA)³: a learned vector scales the output of some linear layers; it starts at ones, and the base stays frozen.
 
     `targets` are the linear layers; those also named in `feedforward` have their input scaled instead of their output.
-    Both are auto by default: the paper's choice, which is keys, values, and the input of the MLP's last layer. Where one
-    layer gives queries, keys and values together, as in GPT-2, it is scaled as a whole; `tunebench check` says which
+    Both are auto by default: the paper's choice, which is keys, values, and the input of the MLP's last layer. Where
+    one layer gives queries, keys and values together, as in GPT-2, it is scaled as a whole; `tunebench check` says which
     layers are. It trains the outputs of the targets + the inputs of the feedforward ones (for a Llama layer: 2 keys +
     inner). `learning_rate` is far above LoRA's, because the numbers are few and near 1.
     """
@@ -92,10 +98,7 @@ class IA3(Method):
         fed = set(network.linears(feedforward)) if feedforward else set()
         scaled = {name: shape[name in fed] for name, shape in linears.items()}
         return Footprint(
-            {
-                f"{name}.ia3_l": (1, size) if name in fed else (size, 1)
-                for name, size in scaled.items()
-            },
+            {f"{name}.ia3_l": (1, size) if name in fed else (size, 1) for name, size in scaled.items()},
             adapted=frozenset(linears),
             inputs_kept=False,
             per_token=scaled,  # what is scaled is kept for the vector's gradient

@@ -11,8 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.architecture import is_transposed
-from harness.methods.base import Context, Footprint, Group, LogFloat, Method, Network, Options
+from harness.methods.base import (
+    Context,
+    Footprint,
+    Group,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    is_transposed,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

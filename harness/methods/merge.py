@@ -14,8 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.architecture import LAYER_COUNTS, read_config
-from harness.methods.base import Context, Expert, Method, Network, Options, read_network
+from harness.methods.base import (
+    LAYER_COUNTS,
+    Context,
+    Expert,
+    Method,
+    Network,
+    Options,
+    read_config,
+    read_network,
+)
 from harness.methods.wrappers import OfExperts, task_of
 
 if TYPE_CHECKING:
@@ -211,7 +219,9 @@ class Merge(OfExperts):
             run_merge(
                 MergeConfiguration.model_validate(self.recipe(context.base, folders)),
                 out_path=str(merged),
-                options=MergeOptions(copy_tokenizer=False, random_seed=context.seed, quiet=True, write_model_card=False),
+                options=MergeOptions(
+                    copy_tokenizer=False, random_seed=context.seed, quiet=True, write_model_card=False
+                ),
             )
         if stacks:
             stack_configuration(context.base, merged, [(first, after) for _, first, after in self.slices])

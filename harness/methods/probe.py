@@ -11,8 +11,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.architecture import context_length
-from harness.methods.base import Context, Footprint, Group, LogFloat, Method, Network, Options, Row, cut_left
+from harness.methods.base import (
+    Context,
+    Footprint,
+    Group,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    Row,
+    context_length,
+    cut_left,
+)
 from harness.methods.predictors import classifier_lm
 
 if TYPE_CHECKING:

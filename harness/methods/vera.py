@@ -6,8 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from harness.architecture import is_transposed
-from harness.methods.base import Footprint, LogFloat, Method, Network, Options, seed_in_use
+from harness.methods.base import (
+    Footprint,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    is_transposed,
+    seed_in_use,
+)
 
 if TYPE_CHECKING:
     from torch import nn

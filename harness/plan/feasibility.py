@@ -147,8 +147,8 @@ def setting_misfits(label: Variant, network: Network) -> Iterator[str]:
 
 
 def attention_mismatches(suite: Suite, facts: Facts) -> Iterator[Problem]:
-    """Yield a problem for each attention kernel, of the suite's `train:` or of a label's own, that transformers does not
-    have for some model."""
+    """Yield a problem for each attention kernel, of the suite's `train:` or of a label's own, that transformers does
+    not have for some model."""
     seen: set[tuple[str, str]] = set()
     for label in suite.labels:
         kernel = label.train.attention

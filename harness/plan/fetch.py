@@ -65,7 +65,9 @@ def models_without_structure(suite: Suite, facts: Facts) -> list[str]:
 def is_complete(suite: Suite, facts: Facts) -> bool:
     """Return whether nothing is left to find out about the fetched models and tasks of a suite."""
     return not (
-        pairs_without_lengths(suite, facts) or has_unchecked_data(suite, facts) or models_without_structure(suite, facts)
+        pairs_without_lengths(suite, facts)
+        or has_unchecked_data(suite, facts)
+        or models_without_structure(suite, facts)
     )
 
 

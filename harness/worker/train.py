@@ -72,7 +72,9 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
     with its weights; under fsdp the others return it without.
     """
     settings = settings_of_stage(settings, stage)
-    arguments = training_arguments(settings, learning_rate_of(method), run, ordered=stage.ordered, layers=layers_name(model))
+    arguments = training_arguments(
+        settings, learning_rate_of(method), run, ordered=stage.ordered, layers=layers_name(model)
+    )
     held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
     callbacks = [*common_callbacks(method, settings, run.recorder), *run.callbacks]
     if settings.early_stopping:
@@ -137,9 +139,9 @@ def training_arguments(
     ordered: bool = False,
     layers: str = "layers",
 ) -> TrainingArguments:
-    """Returns the settings as `TrainingArguments`, or as what `kind` makes of their keyword arguments. `ordered`: rows
-    are learned in their order. `layers` is the name of the list of layers, in which GaLore projects. `run` gives the seed and the scratch folder. Raises Unavailable where this machine lacks
-    what the settings ask for."""
+    """Returns the settings as `TrainingArguments`, or as what `kind` makes of their keyword arguments. `ordered`:
+    rows are learned in their order. `layers` is the name of the list of layers, in which GaLore projects. `run`
+    gives the seed and the scratch folder. Raises Unavailable where this machine lacks what the settings ask for."""
     cuda = torch.cuda.is_available()
     precision = resolve_precision(settings.precision)
     if reason := settings.unavailable(cuda):

@@ -46,12 +46,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2": ("Starcoder2Config", GROUPED | {"sliding_window": None}),
     "mamba": ("MambaConfig", {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}),
 }
-STRANGERS = {  # models that are no causal language model
-    "t5": ("T5Config", "T5ForConditionalGeneration", {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}),
-    "bart": ("BartConfig", "BartForConditionalGeneration", {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "max_position_embeddings": 256}),
+SIZES = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}
+HEADS = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 256}
+T5 = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+# models that are no causal language model -> (the configuration's class, the model's, the configuration)
+STRANGERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "t5": ("T5Config", "T5ForConditionalGeneration", T5),
+    "bart": ("BartConfig", "BartForConditionalGeneration", SIZES | HEADS),
     "bert": ("BertConfig", "BertForMaskedLM", COMMON),
+    "encoder": ("BertConfig", "BertModel", COMMON),
     "classifier": ("LlamaConfig", "LlamaForSequenceClassification", GROUPED),
-}  # fmt: skip
+}
 
 
 def config_of(family: str, vocabulary: int = 384) -> Any:

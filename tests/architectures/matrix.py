@@ -98,6 +98,21 @@ def project_of(root: Path, tokenizer: Path) -> Path:
     return root
 
 
+def in_order(plan: Any, wanted: list[Any]) -> list[Any]:
+    """These cells and those that they need, each after what it needs."""
+    by_digest, order = plan.by_digest(), []
+
+    def add(cell: Any) -> None:
+        for need in cell.needs.values():
+            add(by_digest[need])
+        if cell not in order:
+            order.append(cell)
+
+    for cell in wanted:
+        add(cell)
+    return order
+
+
 def outcomes(root: Path, model: Path, labels: dict[str, dict[str, Any]], work: Path) -> dict[str, str]:
     """How each label ended on a model: ok, "- reason" where it is refused, or "FAULT reason"."""
     from tools import plan_of, run_here
@@ -116,19 +131,8 @@ def outcomes(root: Path, model: Path, labels: dict[str, dict[str, Any]], work: P
             traceback.print_exc()
             found[label] = f"FAULT planning: {type(error).__name__}: {error}"
             continue
-        by_digest = plan.by_digest()
         done: dict[str, Path] = {}
-        wanted = [cell for cell in plan.cells if cell.label == label]
-        order: list[Any] = []
-
-        def add(cell: Any) -> None:
-            for need in cell.needs.values():
-                add(by_digest[need])
-            if cell not in order:
-                order.append(cell)
-
-        for cell in wanted:
-            add(cell)
+        order = in_order(plan, [cell for cell in plan.cells if cell.label == label])
         said = "ok"
         for cell in order:
             folder = work / f"{model.name}-{label}-{len(done)}"

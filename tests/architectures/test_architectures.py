@@ -1,4 +1,4 @@
-"""The contract of architectures: every method trains and scores on every family, or is refused by planning with a reason.
+"""The contract of architectures: every method trains and scores on every family, or planning refuses it with a reason.
 
 Here each family meets representatives of the methods, without a cell around them; `make test-all` runs every method of
 `harness/methods` on every family as cells, from a suite to a result (`matrix.py` prints the same as a table).
@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+
 from architectures.families import FAMILIES, make_family
 from architectures.matrix import LABELS, outcomes, project_of
-
 from harness.architecture import Network, decoder_layers, layer_parts, read_network
 from harness.data.catalog import keep_structure, read_structure
 from harness.methods import Method, all_methods
@@ -165,5 +165,3 @@ def test_every_method_is_in_the_matrix() -> None:
     named = {settings.get("method", label) for label, settings in LABELS.items()}
     others = {"setfit", "rag", "classifier"}  # with an encoder of their own
     assert set(all_methods()) - named - others == set()
-
-
