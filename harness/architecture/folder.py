@@ -75,14 +75,31 @@ def of_base(folder: Path) -> str:
     return f" of {name}" if name else ""
 
 
-def model_mistake(folder: Path) -> str:
+def model_mistake(folder: Path, trusted: bool = False) -> str:
     """Return why a folder holds no causal language model that can be used, in one sentence or two; "" where it seems to
-    hold one. Only its configuration, its tokenizer and the headers of its weights are read."""
+    hold one. Only its configuration, its tokenizer and the headers of its weights are read. `trusted`: the model's own
+    code may run."""
     try:
         config = read_config(folder)
     except ValueError as error:
         return str(error)
-    return kind_mistake(folder, config) or weights_mistake(folder) or tokenizer_mistake(folder, config)
+    code = "" if trusted else code_mistake(folder, config)
+    return code or kind_mistake(folder, config) or weights_mistake(folder) or tokenizer_mistake(folder, config)
+
+
+def code_mistake(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return why a model needs code of its own to run, which comes with its files; "" where transformers knows it."""
+    if not isinstance(config.get("auto_map"), dict):
+        return ""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if config.get("model_type") in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return ""
+    files = sorted({str(value).split(".")[0].split("--")[-1] + ".py" for value in config["auto_map"].values() if value})
+    return (
+        f"{folder.name} is a {config.get('model_type')!r}, which transformers knows only by the code that comes with it "
+        f"({', '.join(files)}). Read that code; if it may run here, write models: [{{source: …, trust_remote_code: true}}]."
+    )
 
 
 def kind_mistake(folder: Path, config: Mapping[str, Any]) -> str:
@@ -161,8 +178,8 @@ def tokenizer_mistake(folder: Path, config: Mapping[str, Any]) -> str:
     if highest >= rows:
         return (
             f"the tokenizer of {folder.name} has tokens up to number {highest}, and the model's embedding has {rows} "
-            "rows: they do not belong together. Take the tokenizer that the model was trained with, or resize the embedding "
-            "(transformers: resize_token_embeddings)."
+            "rows: they do not belong together. Take the tokenizer that the model was trained with, or resize the "
+            "embedding (transformers: resize_token_embeddings)."
         )
     return ""
 

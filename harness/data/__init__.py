@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.data import leaks, sources, tasks, trust
 from harness.data.answers import first_metric
 from harness.data.catalog import (
+    CODE,
     Catalog,
     ModelEntry,
     data_files,
@@ -48,6 +49,7 @@ from harness.data.yaml_limits import compose_yaml
 
 __all__ = [
     "CLEAN",
+    "CODE",
     "PLACES",
     "TEXTS",
     "TOKENS",

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.architecture import Structure, read_network
+from harness.architecture import Structure, model_mistake, read_network
 from harness.data import sources
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
 from harness.data.task_code import content_of, definition_files, yaml_files
@@ -44,6 +44,10 @@ class ModelEntry:
     parameters: int = 0
     licence: str = ""
     about: str = ""
+    trust_remote_code: bool = False  # the code that comes with the model may run
+
+
+CODE = "+code"  # the end of the name of a source whose own code may run
 
 
 Kind = TypeVar("Kind", ModelFacts, TaskFacts, LengthFacts, DataFacts, OverlapFacts)
@@ -67,8 +71,11 @@ class Catalog:
             return self.models[name]
         kinds = sources.all_kinds()
         if name.partition(":")[0] in kinds:
-            sources.parse(name)
-            return ModelEntry(name=name, kind="", sources=(name,))
+            source = name.removesuffix(CODE)
+            sources.parse(source)
+            return ModelEntry(name=name, kind="", sources=(source,), trust_remote_code=source != name)
+        if name.removesuffix(CODE) in self.models:
+            return replace(self.models[name.removesuffix(CODE)], name=name, trust_remote_code=True)
         forms = ", ".join(kind.form for kind in kinds.values())
         raise UserError(unknown("model", name, self.models, f"A source works too: {forms}."))
 
@@ -84,6 +91,17 @@ class Catalog:
         commit = folder.name if self.model(name).sources[0].startswith("hf:") else ""
         network = read_network(folder, read_structure(folder))
         return replace(facts, network=network, chat=has_chat_template(folder), revision=commit)
+
+    def model_mistake(self, name: str) -> str:
+        """Return what is wrong with a model that cells are to adapt, as far as its files are here: those of a folder, or
+        those that were fetched; "" where nothing is. Raises UserError for an unknown name."""
+        entry = self.model(name)
+        source = entry.sources[0]
+        folder = self.root / Path(sources.parse(source).name).expanduser() if source.startswith("file:") else None
+        if folder is None or not folder.is_dir():
+            facts = read_facts(self.model_facts_path(name), ModelFacts)
+            folder = Path(facts.folder) if facts else None
+        return model_mistake(folder, entry.trust_remote_code) if folder and folder.is_dir() else ""
 
     def model_facts_path(self, name: str) -> Path:
         """Return the file in the cache for a model's facts. It changes with the model's entry and with the files of a

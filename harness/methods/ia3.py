@@ -27,11 +27,11 @@ FUSED = re.compile(r"qkv|kv_proj|query_key_value|c_attn|in_proj|key_value", re.I
 class IA3(Method):
     """(IA)³: a learned vector scales the output of some linear layers; it starts at ones, and the base stays frozen.
 
-    `targets` are the linear layers; those also named in `feedforward` have their input scaled instead of their output.
-    Both are auto by default: the paper's choice, which is keys, values, and the input of the MLP's last layer. Where
-    one layer gives queries, keys and values together, as in GPT-2, it is scaled as a whole; `tunebench check` says which
-    layers are. It trains the outputs of the targets + the inputs of the feedforward ones (for a Llama layer: 2 keys +
-    inner). `learning_rate` is far above LoRA's, because the numbers are few and near 1.
+    `targets` are the linear layers; those also named in `feedforward` have their input scaled instead of their
+    output. Both are auto by default: the paper's choice, which is keys, values, and the input of the MLP's last
+    layer. Where one layer gives queries, keys and values together, as in GPT-2, it is scaled as a whole; `tunebench
+    check` says which layers are. It trains the outputs of the targets + the inputs of the feedforward ones (for a
+    Llama layer: 2 keys + inner). `learning_rate` is far above LoRA's, because the numbers are few and near 1.
     """
 
     name = "ia3"

@@ -62,11 +62,12 @@ class HFT(Sampled):
     """Half fine-tuning: a random half of each layer's matrices and norms is trained; the other half stays frozen.
 
     The half is drawn in each category separately, as in the paper: two of a layer's four attention matrices; two of
-    the MLP's three in a random half of the layers and one in the others; one of two norms. (Of other
-    families it is half of as many as a layer has.) `rounds` is how often the half is drawn, at equal distances; each stage of a curriculum has at least one round. With one round, half of the
-    layers' weights stay those of the base model. `embeddings` trains embedding, output layer and final norm in every
-    round; they are frozen by default. All weights of the layers are trainable and held by the optimiser (+ 2
-    vocabulary × hidden + hidden, less tied weights); each round trains about half of them.
+    the MLP's three in a random half of the layers and one in the others; one of two norms. (Of other families it is
+    half of as many as a layer has.) `rounds` is how often the half is drawn, at equal distances; each stage of a
+    curriculum has at least one round. With one round, half of the layers' weights stay those of the base model.
+    `embeddings` trains embedding, output layer and final norm in every round; they are frozen by default. All
+    weights of the layers are trainable and held by the optimiser (+ 2 vocabulary × hidden + hidden, less tied
+    weights); each round trains about half of them.
     """
 
     name = "hft"
