@@ -97,8 +97,9 @@ def code_mistake(folder: Path, config: Mapping[str, Any]) -> str:
         return ""
     files = sorted({str(value).split(".")[0].split("--")[-1] + ".py" for value in config["auto_map"].values() if value})
     return (
-        f"{folder.name} is a {config.get('model_type')!r}, which transformers knows only by the code that comes with it "
-        f"({', '.join(files)}). Read that code; if it may run here, write models: [{{source: …, trust_remote_code: true}}]."
+        f"{folder.name} is a {config.get('model_type')!r}, which transformers knows only by the code that comes with "
+        f"it ({', '.join(files)}). Read that code; if it may run here, write models: "
+        "[{source: …, trust_remote_code: true}]."
     )
 
 

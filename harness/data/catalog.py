@@ -93,8 +93,8 @@ class Catalog:
         return replace(facts, network=network, chat=has_chat_template(folder), revision=commit)
 
     def model_mistake(self, name: str) -> str:
-        """Return what is wrong with a model that cells are to adapt, as far as its files are here: those of a folder, or
-        those that were fetched; "" where nothing is. Raises UserError for an unknown name."""
+        """Return what is wrong with a model that cells are to adapt, as far as its files are here: those of a folder,
+        or those that were fetched; "" where nothing is. Raises UserError for an unknown name."""
         entry = self.model(name)
         source = entry.sources[0]
         folder = self.root / Path(sources.parse(source).name).expanduser() if source.startswith("file:") else None

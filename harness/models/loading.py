@@ -264,10 +264,18 @@ def quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model folder."""
+    """Load the tokenizer of a model folder. The tokens that begin, end and pad texts, where the tokenizer's own files do
+    not name them (a `tokenizer.json` alone), are those of the model's configuration."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_code(folder))
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_code(folder))
+    config = read_config(folder)
+    for name in ("eos_token", "bos_token", "pad_token"):
+        number = config.get(f"{name}_id")
+        number = number[0] if isinstance(number, list) and number else number
+        if getattr(tokenizer, name) is None and isinstance(number, int) and 0 <= number < len(tokenizer):
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(number))
+    return tokenizer
 
 
 def logits_at(

@@ -1,5 +1,5 @@
-"""Model folders as people have them: what cannot be used is refused by `tunebench check`, before anything is fetched, in
-a sentence that says what it is and what to do."""
+"""Model folders as people have them: what cannot be used is refused by `tunebench check`, before anything is fetched,
+in a sentence that says what it is and what to do."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_texts_longer_than_the_model_are_cut(label: str, tiny_model: Path, tmp_p
     lm = TunedLM(model, load_tokenizer(folder), 2)
     assert lm.max_length == 256 - virtual_tokens(model)
     long = "zq " * 400
-    (row,) = Encoding(512).rows(lm, [Example(long, " red")])
+    (row,) = Encoding(512).rows(lm, [Example(long, " red", False)])
     assert len(row["input_ids"]) == lm.max_length
     model(input_ids=torch.tensor([row["input_ids"]]), use_cache=False)
     assert lm.loglikelihood([SimpleNamespace(args=(long, " red"))])[0][0] < 0
