@@ -322,14 +322,25 @@ class Network:
         """Return the names in `weights` of experts that are stacked into one tensor: no adapter for matrices fits."""
         return [name for name, shape in self.weights.items() if len(shape) == 3 and "conv" not in name]
 
+    def uncounted(self) -> str:
+        """Return why the memory of a model of this form is not predicted; "" where it is. What `plan/memory.py` counts
+        is attention with four matrices, and an MLP with a gate, as in Llama."""
+        if not self.embedding or not self.layers or not self.heads:
+            return f"{self.kind} has no attention, or names it in no known way"
+        if stacked := self.stacked():
+            return f"{self.kind} has experts ({stacked[0]}), of which a token passes through some"
+        if self.structure and self.config.get("attn_logit_softcapping"):
+            return f"{self.kind} caps what attention gives, which keeps more than is counted"
+        for layer in self.layers:
+            found = {name.split(".")[-2] for name in layer if name.endswith("_proj.weight")}
+            others = self.structure and {name.split(".")[-1] for name in (*self.mixing(0), *self.feeding(0))} - found
+            if found != set(LINEARS) or others:
+                return f"the layers of {self.kind} have other matrices than {', '.join(LINEARS)}"
+        return ""
+
     def is_counted(self) -> bool:
-        """Return whether every layer has the form that `plan/memory.py` counts: attention and a gated MLP, as in
-        Llama."""
-        wanted = set(LINEARS)
-        each = ({short.split(".")[-2] for short in layer if short.endswith("_proj.weight")} for layer in self.layers)
-        return bool(self.embedding and self.layers and "num_attention_heads" in self.config) and all(
-            found == wanted for found in each
-        )
+        """Return whether the memory of a model of this form is predicted (`uncounted`)."""
+        return not self.uncounted()
 
 
 def sample(layers: int = 128) -> Network:
