@@ -310,7 +310,8 @@ def start_from_rounding(model: nn.Module, base: Path) -> None:
     """
     import torch
 
-    transposed = model.config.model_type in TRANSPOSED  # type: ignore[union-attr]
+    inner: Any = model
+    transposed = inner.config.model_type in TRANSPOSED
     for name, part in adapted(model):
         a, b, rank = part.lora_A[ADAPTER].weight, part.lora_B[ADAPTER].weight, part.r[ADAPTER]
         weight = stored(base, {f"{name}.weight"})[f"{name}.weight"].to(a)

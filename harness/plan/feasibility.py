@@ -323,7 +323,11 @@ def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Leak]:
 
 def model_notes(suite: Suite, facts: Facts) -> Iterator[str]:
     """Yield a note, a phrase without a full stop, on each thing that a label's method finds in a model and that its
-    name does not say."""
+    name does not say, and on each model whose memory is not predicted."""
+    for name in suite.models:
+        network = facts.models[name].network
+        if reason := network.uncounted() if network else "its weights are no safetensors files":
+            yield f"no memory is predicted for {name}: {reason}"
     for label in suite.labels:
         for name in suite.models:
             network = facts.models[name].network

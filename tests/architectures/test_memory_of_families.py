@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from architectures.families import FAMILIES, make_family
 from plan.test_memory import kept_by
 
+from architectures.families import FAMILIES, make_family
 from harness.architecture import decoder_layers, read_network
 from harness.methods import all_methods
 from harness.models.loading import load_model, structure_of
