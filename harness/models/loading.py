@@ -264,8 +264,8 @@ def quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model folder. The tokens that begin, end and pad texts, where the tokenizer's own files do
-    not name them (a `tokenizer.json` alone), are those of the model's configuration."""
+    """Load the tokenizer of a model folder. The tokens that begin, end and pad texts, where the tokenizer's own files
+    do not name them (a `tokenizer.json` alone), are those of the model's configuration."""
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_code(folder))

@@ -11,8 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.architecture import decoder_layers
-from harness.objectives.base import Batch, Context, Expert, LogFloat, Method, Objective, Options, Settings
+from harness.objectives.base import (
+    Batch,
+    Context,
+    Expert,
+    LogFloat,
+    Method,
+    Objective,
+    Options,
+    Settings,
+    decoder_layers,
+)
 
 if TYPE_CHECKING:
     import torch

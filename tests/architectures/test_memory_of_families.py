@@ -1,5 +1,5 @@
-"""Memory is predicted for families whose shapes are counted, within 15% of what layers keep; for others planning says why
-it is absent."""
+"""Memory is predicted for families whose shapes are counted, within 15% of what layers keep; for others planning says
+why it is absent."""
 
 from __future__ import annotations
 
