@@ -79,7 +79,12 @@ def make(label: str) -> Method:
     return all_methods()[settings.pop("method", label)](**settings)
 
 
-@pytest.mark.parametrize("label", REPRESENTATIVES)
+QUICK = ("hft", "adapter", "ia3", "lora", "prompt_tuning")  # between them, every way of finding parts
+
+
+@pytest.mark.parametrize(
+    "label", [label if label in QUICK else pytest.param(label, marks=pytest.mark.slow) for label in REPRESENTATIVES]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_method_trains_and_scores_or_is_refused(family: str, label: str, folders: Any) -> None:
     folder, method = folders(family), make(label)
