@@ -55,7 +55,7 @@ HEAVY = frozenset(
 LIGHT = [room for room in ROOMS if room != "worker"]
 PLUG_INS = ("methods", "objectives", "curricula", "trackers")
 # What the files of a plug-in room share beside their base, and which is no plug-in itself.
-SHARED = {"methods": {"predictors", "wrappers"}, "trackers": {"content", "process"}}
+SHARED = {"methods": {"helpers", "predictors", "wrappers"}, "trackers": {"content", "process"}}
 MOST_LINES = 500
 
 

@@ -131,11 +131,11 @@ def get_facts(catalog: Catalog, suite: Suite, trusted: Iterable[Path] = ()) -> F
     run.
     """
     from harness.cli.trusting import settle_trust
-    from harness.plan import fetch_suite, fetched_facts, has_unchecked_data, pairs_without_lengths
+    from harness.plan import fetch_suite, fetched_facts, is_complete
 
     settle_trust(catalog, suite, trusted)
     facts, missing = fetched_facts(catalog, suite)
-    if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):
+    if not missing and is_complete(suite, facts):
         return facts
     quiet_libraries()
     with download_bars() as bars:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from harness.data import leaks, sources, tasks, trust
 from harness.data.answers import first_metric
 from harness.data.catalog import (
+    CODE,
     Catalog,
     ModelEntry,
     data_files,
     find_root,
     keep_facts,
+    keep_structure,
     lm_eval_tasks,
     load_catalog,
 )
@@ -49,6 +51,7 @@ from harness.data.yaml_limits import compose_yaml, load_yaml
 
 __all__ = [
     "CLEAN",
+    "CODE",
     "PLACES",
     "TEXTS",
     "TOKENS",
@@ -92,6 +95,7 @@ __all__ = [
     "independent_units",
     "items_text",
     "keep_facts",
+    "keep_structure",
     "leaks",
     "learning_docs",
     "lm_eval_tasks",

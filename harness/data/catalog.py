@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.architecture import read_network
+from harness.architecture import Structure, model_mistake, read_network
 from harness.data import sources
 from harness.data.chat_templates import chat_template, demands_system
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
@@ -29,6 +29,7 @@ from harness.records import digest
 
 FACTS_VERSION = 3  # raised by hand when a task's facts are found in another way: they are then found anew
 DATA_VERSION = 2  # raised by hand when faults of data are counted in another way
+STRUCTURE_VERSION = 1  # raised by hand when a model's structure is read in another way: it is then read anew
 LENGTHS_VERSION = 2  # raised by hand when lengths are counted in another way: they are then counted anew
 
 MOST_FILES = 50_000  # that are looked at below one folder, or for one pattern: about half a second
@@ -47,6 +48,10 @@ class ModelEntry:
     parameters: int = 0
     licence: str = ""
     about: str = ""
+    trust_remote_code: bool = False  # the code that comes with the model may run
+
+
+CODE = "+code"  # the end of the name of a source whose own code may run
 
 
 Kind = TypeVar("Kind", ModelFacts, TaskFacts, LengthFacts, DataFacts, OverlapFacts)
@@ -70,8 +75,11 @@ class Catalog:
             return self.models[name]
         kinds = sources.all_kinds()
         if name.partition(":")[0] in kinds:
-            sources.parse(name)
-            return ModelEntry(name=name, kind="", sources=(name,))
+            source = name.removesuffix(CODE)
+            sources.parse(source)
+            return ModelEntry(name=name, kind="", sources=(source,), trust_remote_code=source != name)
+        if name.removesuffix(CODE) in self.models:
+            return replace(self.models[name.removesuffix(CODE)], name=name, trust_remote_code=True)
         forms = ", ".join(kind.form for kind in kinds.values())
         raise UserError(unknown("model", name, self.models, f"A source works too: {forms}."))
 
@@ -85,14 +93,21 @@ class Catalog:
         folder = Path(facts.folder)
         # A snapshot of the Hub lies in a folder that is named by its commit.
         commit = folder.name if self.model(name).sources[0].startswith("hf:") else ""
-        template = chat_template(folder)
+        network, template = read_network(folder, read_structure(folder)), chat_template(folder)
         return replace(
-            facts,
-            network=read_network(folder),
-            chat=bool(template),
-            chat_demand=demands_system(template),
-            revision=commit,
+            facts, network=network, chat=bool(template), chat_demand=demands_system(template), revision=commit
         )
+
+    def model_mistake(self, name: str) -> str:
+        """Return what is wrong with a model that cells are to adapt, as far as its files are here: those of a folder,
+        or those that were fetched; "" where nothing is. Raises UserError for an unknown name."""
+        entry = self.model(name)
+        source = entry.sources[0]
+        folder = self.root / Path(sources.parse(source).name).expanduser() if source.startswith("file:") else None
+        if folder is None or not folder.is_dir():
+            facts = read_facts(self.model_facts_path(name), ModelFacts)
+            folder = Path(facts.folder) if facts else None
+        return model_mistake(folder, entry.trust_remote_code) if folder and folder.is_dir() else ""
 
     def model_facts_path(self, name: str) -> Path:
         """Return the file in the cache for a model's facts. It changes with the model's entry and with the files of a
@@ -201,6 +216,31 @@ class Catalog:
 def rows_of(task: TaskFacts) -> list[object]:
     """Return what decides the faults that are counted in a task's documents: also rows that are not learned."""
     return [task.fingerprint, task.rows_read, task.dropped]
+
+
+def structure_path(folder: Path) -> Path:
+    """Return the file in the cache for the structure of the model in a folder. It changes with the configuration and
+    with the version of transformers, whose code makes the model."""
+    text = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+    what = digest([text, importlib.metadata.version("transformers"), STRUCTURE_VERSION])
+    return sources.cache_root() / "facts" / f"structure-{what[:32]}.json"
+
+
+def read_structure(folder: Path) -> Structure | None:
+    """Return the structure that was read off the model in a folder; None before that."""
+    try:
+        return Structure.from_json(json.loads(structure_path(folder).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def keep_structure(folder: Path, structure: Structure) -> None:
+    """Write the structure of the model in a folder to the cache, whole or not at all."""
+    path = structure_path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(structure.as_json()), encoding="utf-8")
+    temporary.replace(path)
 
 
 def keep_facts(path: Path, facts: ModelFacts | TaskFacts | LengthFacts | DataFacts | OverlapFacts) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 from harness.data import ModelFacts, cache_root
 from harness.environment import now
 from harness.errors import FullDisk, UserError
+from harness.methods import make_method
 from harness.plan import Plan
-from harness.records import Check, Environment, InstrumentRecord, TrainSettings, digest, read_record
+from harness.records import OPTIONAL_CHECKS, Check, Environment, InstrumentRecord, TrainSettings, digest, read_record
 from harness.store import INSTRUMENTS, full_disk, is_full, write_atomically
 from harness.suite import BASE
 from harness.worker import die_with_parent
@@ -46,16 +47,28 @@ def check_instruments(
     checks_by_model = {}
     for name in [name for name in plan.suite.models if name in planned]:
         facts = plan.facts.models[name]
-        path = kept_at(environment.env_digest, facts.fingerprint, settings)
-        if read_checks(path) is None:
+        path, wanted = kept_at(environment.env_digest, facts.fingerprint, settings), needed(plan, name)
+        known = read_checks(path)
+        missing = wanted - {check.name for check in known or ()}
+        if known is None or missing:
             announce(name)
-            check_anew(facts, settings, environment, threads, python)
+            check_anew(facts, settings, environment, threads, missing, known or [], python)
         text = path.read_text(encoding="utf-8")
         copy = results / INSTRUMENTS / path.name
         if not copy.exists() or copy.read_text() != text:  # `tunebench doctor` may have checked anew since
             write_atomically(copy, text)
-        checks_by_model[name] = read_checks(path) or []
+        # What another suite needed, and this one does not, is no reason to stop it.
+        checks_by_model[name] = [
+            check for check in read_checks(path) or () if check.name not in OPTIONAL_CHECKS or check.name in wanted
+        ]
     return checks_by_model
+
+
+def needed(plan: Plan, model: str) -> set[str]:
+    """Returns the names of the optional self-checks that the plan's cells of a base model rest on."""
+    cells = [cell for cell in plan.cells if cell.model == model]
+    kinds = {json.dumps([cell.method, cell.settings], sort_keys=True, default=str): cell for cell in cells}
+    return {name for cell in kinds.values() for name in make_method(cell.method, cell.settings).instruments}
 
 
 def read_checks(path: Path) -> list[Check] | None:
@@ -68,13 +81,26 @@ def read_checks(path: Path) -> list[Check] | None:
 
 
 def check_anew(
-    facts: ModelFacts, settings: TrainSettings, environment: Environment, threads: int, python: Path | None = None
+    facts: ModelFacts,
+    settings: TrainSettings,
+    environment: Environment,
+    threads: int,
+    optional: Iterable[str] = OPTIONAL_CHECKS,
+    known: list[Check] | None = None,
+    python: Path | None = None,
 ) -> list[Check]:
     """Do the self-checks of the instruments on a model now, with the precision and attention kernel of `settings`, keep
-    them in the cache and return them. Raises UserError when they cannot be run at all."""
+    them in the cache and return them. `optional` names those to be done of the checks that only some cells need; with
+    `known` checks, which are kept, only these are done. Raises UserError when they cannot be run at all."""
     path = kept_at(environment.env_digest, facts.fingerprint, settings)
-    request = {"base": str(facts.folder), "settings": settings.model_dump(), "threads": threads}
-    checks = [Check(**check) for check in run_apart(path, request, python)]
+    request = {
+        "base": str(facts.folder),
+        "settings": settings.model_dump(),
+        "threads": threads,
+        "optional": sorted(optional),
+        "only_optional": bool(known),
+    }
+    checks = [*(known or []), *(Check(**check) for check in run_apart(path, request, python))]
     keep(path, environment.env_digest, facts.name, settings, checks)
     return checks
 

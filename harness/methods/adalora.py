@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.methods.base import Context, Footprint, LogFloat, Method, Network, Options
+from harness.methods.base import (
+    Context,
+    Footprint,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    is_transposed,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +100,7 @@ class AdaLoRA(Method):
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=self.targets,
+            fan_in_fan_out=is_transposed(model),
             deltaT=1,
             total_step=UNKNOWN_STEPS,
             task_type="CAUSAL_LM",

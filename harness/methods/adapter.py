@@ -10,7 +10,17 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Context, Footprint, LogFloat, Method, Network, Options, load_trained, save_trained
+from harness.methods.base import (
+    Context,
+    Footprint,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    layer_parts,
+    load_trained,
+    save_trained,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,10 +28,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 SETTINGS = "adapter.json"
-# placement -> the parts of a decoder layer that an adapter stands behind
-BEHIND = {"houlsby": ("self_attn", "mlp"), "pfeiffer": ("mlp",)}
-# The last linear layer of each.
-LAST = {"self_attn": "o_proj", "mlp": "down_proj"}
+# placement -> the parts of a decoder layer that an adapter stands behind: what mixes tokens, and the MLP
+BEHIND = {"houlsby": ("mixing", "feeding"), "pfeiffer": ("feeding",)}
 
 
 class Adapter(Method):
@@ -49,28 +57,43 @@ class Adapter(Method):
         if self.bottleneck < 1:
             yield f"bottleneck is {self.bottleneck}; it must be at least 1."
 
+    def misfits(self, network: Network) -> Iterable[str]:
+        if not any(network.last(number, part) for number in range(len(network.layers)) for part in self._parts):
+            yield (
+                f"placement {self.placement} puts adapters behind the MLP, and {network.kind} has none. Use placement: "
+                "houlsby."
+            )
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return BEHIND[self.placement]
+
     def footprint(self, network: Network) -> Footprint | None:
         hidden, narrow = network.hidden, self.bottleneck
         trained: dict[str, tuple[int, ...]] = {}
         per_token: dict[str, int] = {}
-        for number, layer in enumerate(network.layers):
-            for part in BEHIND[self.placement]:
-                name = f"layers.{number}.{part}.adapter"
+        for number in range(len(network.layers)):
+            for part in self._parts:
+                behind = network.last(number, part)
+                if not behind:
+                    continue
+                name = f"{behind}.adapter"
                 trained |= {f"{name}.down.weight": (narrow, hidden), f"{name}.down.bias": (narrow,)}
                 trained |= {f"{name}.up.weight": (hidden, narrow), f"{name}.up.bias": (hidden,)}
                 # Kept: the inputs of down and of up; and the activation's, unless what it gives says its gradient.
                 kept = hidden + narrow * (1 if self.activation in ("relu", "tanh") else 2)
-                per_token[layer[f"{part}.{LAST[part]}.weight"]] = kept
+                per_token[f"{behind}.weight"] = kept
         return Footprint(trained, adapted=frozenset(per_token), inputs_kept=False, per_token=per_token)
 
     def attach(self, model: nn.Module) -> nn.Module:
         model.requires_grad_(False)
-        for layer in model.get_decoder().layers:  # type: ignore[operator]
-            norm = layer.input_layernorm.weight  # as wide as what adapters read, and never quantised
-            for name in BEHIND[self.placement]:
-                part = getattr(layer, name)
-                part.adapter = bottleneck(len(norm), self.bottleneck, self.activation).to(norm.device)
-                part.register_forward_hook(through_adapter)
+        wide = model.config.get_text_config().hidden_size  # type: ignore
+        for layer in layer_parts(model):
+            for name in self._parts:
+                if (part := layer.last.get(name)) is not None:
+                    device = next(part.parameters()).device
+                    part.adapter = bottleneck(wide, self.bottleneck, self.activation).to(device)
+                    part.register_forward_hook(through_adapter)
         return model
 
     @property
@@ -101,8 +124,8 @@ def bottleneck(wide: int, narrow: int, activation: str) -> nn.Module:
 
 
 def through_adapter(part: Any, _: Any, given: Any) -> Any:
-    """Forward hook of a part of a layer: returns the part's output `given` (a tensor, or attention's tuple) with the
-    output of its adapter added."""
+    """Forward hook of the module that gives a part's output: returns that output `given` (a tensor, or a tuple that
+    begins with it) with the output of its adapter added."""
     hidden = given[0] if isinstance(given, tuple) else given
     hidden = hidden + part.adapter.up(part.adapter.act(part.adapter.down(hidden)))
     return (hidden, *given[1:]) if isinstance(given, tuple) else hidden

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Context, Method, Options
+from harness.methods.base import Context, Method, Network, Options
 from harness.methods.wrappers import OfExperts, task_of
 
 if TYPE_CHECKING:
@@ -80,6 +80,14 @@ class AdapterMerge(OfExperts):
             yield f"rank has no effect on how: {self.how}. Drop it, or use svd."
         elif self.rank is not None and self.rank < 1:
             yield f"rank is {self.rank}; it must be at least 1."
+
+    def misfits(self, network: Network) -> Iterable[str]:
+        if reached := network.reached(self.experts.get("targets", "all-linear")):
+            yield (
+                f"peft cannot add up updates of experts that are stacked into one tensor ({reached[0]}), as those of "
+                f"{network.kind} are. Give experts the linear layers alone: targets: "
+                f"[{', '.join(network.linear_names())}]."
+            )
 
     def refuses(self, expert: Method) -> Iterable[str]:
         yield from super().refuses(expert)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from harness.methods.base import LogFloat, Method, Settings, remembered, seed_in_use, unknown
+from harness.methods.base import LogFloat, Method, Network, Settings, remembered, seed_in_use, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +27,7 @@ UNFIT = {
 }
 # Keys without a default that works. Soft prompts also need num_virtual_tokens, which their configurations show.
 NEEDED = {"adaption_prompt": ("adapter_len", "adapter_layers"), "trainable_tokens": ("token_indices",)}
+NORMS = {"ln_tuning", "trainable_tokens"}  # types whose targets are no linear layers
 # Why an untrained one does not score as the base. Soft prompts never do.
 STARTS = {
     "c3a": "its kernels start at random",
@@ -115,6 +116,39 @@ class AnyPeft(Method):
             if getattr(config, key) in (None, []):
                 yield f"config of {self.type} needs {key}: config: {{{key}: …}}."
 
+    def misfits(self, network: Network) -> Iterable[str]:
+        if self.type not in types() or is_prompt(self.type):
+            if self.type in types() and (network.stateful or not network.attends):
+                yield f"{self.type} wants a model with attention, which {network.kind} is not throughout. Use lora."
+            return
+        given = self.config.get("target_modules")
+        targets: str | list[str] = given or self._by_default(network)
+        if not targets:
+            if "target_modules" in keys(self.type) and not given:
+                yield (
+                    f"peft has no choice of layers for {self.type} on {network.kind}. Give config: {{target_modules: "
+                    f"[{', '.join(network.linear_names())}]}}, or all-linear."
+                )
+            return
+        if self.type not in NORMS:
+            yield from network.unmatched(targets)
+        transposed = [name for name in network.linears(targets) if network.is_transposed(name)]
+        if transposed and not takes_transposed(self.type):
+            yield (
+                f"peft's {self.type} does not work on the transposed layers that {network.kind} has ({transposed[0]}). "
+                "Use lora, or another type that does."
+            )
+
+    def _by_default(self, network: Network) -> str | list[str]:
+        """Return the layers that peft chooses for a family where the suite names none; empty where it has no choice."""
+        import peft.utils.constants as tables
+
+        names = [name for name in dir(tables) if name.startswith("TRANSFORMERS_MODELS_TO_")]
+        own = f"TRANSFORMERS_MODELS_TO_{self.type.upper()}_TARGET_MODULES_MAPPING"
+        table: Mapping[str, Any] = getattr(tables, own if own in names else tables_of_lora(), {})
+        found = table.get(network.kind, [])
+        return found if isinstance(found, str) else list(found)
+
     def _seeded(self) -> Any:
         """Return peft's configuration, in which every seed that the suite does not set is the cell's."""
         config = self._made()
@@ -152,6 +186,23 @@ def types() -> Mapping[str, Any]:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     return {kind.value.lower(): config for kind, config in sorted(PEFT_TYPE_TO_CONFIG_MAPPING.items())}
+
+
+def tables_of_lora() -> str:
+    """Return the name of the table of layers that peft takes for LoRA, and for types without a table of their own."""
+    return "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
+
+
+def takes_transposed(name: str) -> bool:
+    """Return whether a type of adapter works on transformers' transposed linear layer (Conv1D), as its code in peft
+    says."""
+    import inspect
+    import sys
+
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    module = sys.modules[PEFT_TYPE_TO_TUNER_MAPPING[name.upper()].__module__]
+    return "Conv1D" in inspect.getsource(module)
 
 
 def keys(name: str) -> dict[str, tuple[Any, Any]]:

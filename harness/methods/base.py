@@ -6,15 +6,29 @@ alone, and third-party packages inside functions, so that planning never loads t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from harness.architecture import Network, Shape, read_network
+from harness.architecture import (
+    LAYER_COUNTS,
+    LayerParts,
+    Network,
+    Shape,
+    context_length,
+    decoder_layers,
+    describe,
+    final_norm,
+    is_norm,
+    is_transposed,
+    layer_parts,
+    read_config,
+    read_network,
+)  # fmt: skip
 from harness.data import cut_left as cut_left
 from harness.errors import unknown as unknown  # methods import this file alone
+from harness.methods.helpers import TRAINED, Settings, load_trained, remembered, save_trained, seed_in_use, train_only
 from harness.plugin import Configurable
 from harness.records import TrainSettings as TrainSettings  # and this one
 
@@ -29,30 +43,11 @@ if TYPE_CHECKING:
     from harness.data import Example, Render
 
 __all__ = [
-    "TRAINED",
-    "Context",
-    "Expert",
-    "Footprint",
-    "Group",
-    "LogFloat",
-    "Method",
-    "Network",
-    "Options",
-    "Row",
-    "Settings",
-    "Shape",
-    "Space",
-    "TrainSettings",
-    "cut_left",
-    "load_trained",
-    "read_network",
-    "remembered",
-    "save_trained",
-    "seed_in_use",
-    "unknown",
+    "LAYER_COUNTS", "TRAINED", "Context", "Expert", "Footprint", "Group", "LayerParts", "LogFloat", "Method",
+    "Network", "Options", "Row", "Settings", "Shape", "Space", "TrainSettings", "context_length", "cut_left",
+    "decoder_layers", "describe", "final_norm", "is_norm", "is_transposed", "layer_parts", "load_trained",
+    "read_config", "read_network", "remembered", "save_trained", "seed_in_use", "train_only", "unknown",
 ]  # fmt: skip
-TRAINED = "trained.safetensors"
-Settings = dict[str, Any]  # a plug-in's settings, as a suite's file gives them
 Group = dict[str, Any]  # a group of parameters with its options, as torch's optimisers take it
 Row = dict[str, list[int]]  # an encoded example: input_ids and labels; the loss is on labels that are not -100
 
@@ -322,7 +317,18 @@ class Method(Configurable):
         return ()
 
     def misfits(self, network: Network) -> Iterable[str]:
-        """Return why the method does not fit a network of Llama's form, a sentence each; empty where it does."""
+        """Return why the method does not fit a network, a sentence each; empty where it does."""
+        return ()
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """The self-checks of instruments (`worker/profiling/self_checks.py`) that results of this method rest on,
+        beyond those that every cell needs."""
+        return (*(("same_seed",) if self.trains else ()), *(("null_adapter",) if self.wraps else ()))
+
+    def matched(self, network: Network) -> Iterable[str]:
+        """Return what the method finds in a network where its name does not say it, a phrase each; `check` shows them
+        as notes."""
         return ()
 
     @property
@@ -428,71 +434,3 @@ class Method(Configurable):
         """Return a trained model as plain weights of the base's architecture. Only called where `foldable`."""
         unload = getattr(model, "merge_and_unload", None)
         return unload() if unload else model
-
-
-def seed_in_use() -> int:
-    """Return the seed of this process's random numbers, which is set to the cell's seed before its model is loaded.
-
-    For libraries that draw with a generator of their own, which would give every cell the same numbers.
-    """
-    import torch
-
-    return torch.initial_seed() % 2**31
-
-
-def remembered(name: str, find_out: Callable[[], Settings]) -> Settings:
-    """Return what `find_out` returns, as JSON stores it; computed once and read from the cache after that.
-
-    `name` is the cache file's name, and must contain everything that the answer depends on, such as a library's
-    version. A file that cannot be read is made anew; where none can be written, the answer is computed each time.
-    """
-    import json
-    from contextlib import suppress
-
-    from harness.data import cache_root
-
-    path = cache_root() / "facts" / f"{name}.json"
-    with suppress(OSError, ValueError):
-        if isinstance(known := json.loads(path.read_text(encoding="utf-8")), dict):
-            return known
-    text = json.dumps(find_out(), default=str)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    answer: Settings = json.loads(text)
-    return answer
-
-
-def train_only(active: Iterable[nn.Parameter], held: Iterable[nn.Parameter]) -> None:
-    """Of the weights in `held` (all that the optimiser holds), train only the `active` ones from now on.
-
-    The others get no gradient at all, so that they do not move; with a gradient of zero, an optimiser's momentum and
-    weight decay would still move them.
-    """
-    wanted = set(map(id, active))
-    for value in held:
-        value.requires_grad_(id(value) in wanted)
-        if not value.requires_grad:
-            value.grad = None
-
-
-def save_trained(model: nn.Module, folder: Path) -> None:
-    """Write the trainable weights by name into `folder`: what must be shipped beside the base model."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / TRAINED)
-
-
-def load_trained(model: nn.Module, folder: Path) -> nn.Module:
-    """Load the weights that `save_trained` wrote into an attached model, and return it ready to score. Raises
-    ValueError for weights that the model does not have."""
-    from safetensors.torch import load_file
-
-    _, unknown = model.load_state_dict(load_file(folder / TRAINED), strict=False)
-    if unknown:
-        raise ValueError(f"{folder} holds weights that the model does not have, such as {unknown[0]}.")
-    return model.eval()

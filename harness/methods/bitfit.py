@@ -5,9 +5,20 @@ BitFit: Ben Zaken et al. 2021, arXiv:2106.10199. Norms: Zhao et al. 2023, arXiv:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from harness.methods.base import Context, Footprint, LogFloat, Method, Network, load_trained, save_trained
+from harness.methods.base import (
+    Context,
+    Footprint,
+    LogFloat,
+    Method,
+    Network,
+    decoder_layers,
+    is_norm,
+    load_trained,
+    save_trained,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +45,9 @@ class BitFit(Method):
 
     def footprint(self, network: Network) -> Footprint | None:
         own = {name: shape for name, shape in network.weights.items() if name.endswith("bias")}
-        added = {f"{name.removesuffix('weight')}bias": shape[:1] for name, shape in network.linears().items()}
+        inside = {name for layer in network.layers for name in layer.values()}
+        linears = {name: shape for name, shape in network.linears().items() if name in inside}
+        added = {f"{name.removesuffix('weight')}bias": shape[:1] for name, shape in linears.items()}
         return Footprint(own or added)
 
     def attach(self, model: nn.Module) -> nn.Module:
@@ -43,7 +56,7 @@ class BitFit(Method):
 
         model.requires_grad_(False)
         if not any(name.endswith("bias") for name, _ in model.named_parameters()):
-            for layer in model.get_decoder().layers.modules():  # type: ignore[operator]
+            for layer in (part for one in decoder_layers(model) for part in one.modules()):
                 if isinstance(layer, nn.Linear):
                     layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0]))
         for name, value in model.named_parameters():
@@ -76,13 +89,16 @@ class LayerNorm(Method):
     learning_rate: float = 1e-3
 
     def footprint(self, network: Network) -> Footprint | None:
-        norms = {name: shape for name, shape in network.weights.items() if "norm" in name.split(".")[-2]}
-        return Footprint(norms)
+        return Footprint({name: network.weights[name] for name in network.norms})
+
+    def misfits(self, network: Network) -> Iterable[str]:
+        if not network.norms:
+            yield f"layernorm trains norms, and {network.kind} has none with weights. Use bitfit or lora."
 
     def attach(self, model: nn.Module) -> nn.Module:
         model.requires_grad_(False)
         for part in model.modules():
-            if type(part).__name__.endswith("Norm"):
+            if is_norm(part):
                 part.requires_grad_(True)
         return model
 

@@ -109,6 +109,14 @@ class Composed(Method):
         return self.quantize is None and all(part.served_folded for part in self.trained)
 
     @property
+    def instruments(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.instruments))
+
+    def matched(self, network: Network) -> Iterable[str]:
+        for part in self.parts:
+            yield from part.matched(network)
+
+    @property
     def prepares(self) -> bool:
         return any(part.prepares for part in self.parts)
 

@@ -11,7 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Context, Footprint, Group, LogFloat, Method, Network, Options
+from harness.methods.base import (
+    Context,
+    Footprint,
+    Group,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    is_transposed,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
 ADAPTER = "default"  # peft's name for a model's only adapter
 # peft's names; the whole SVD of every layer would take longer than training a small model.
 CALLED = {"gaussian": "gaussian", "eva": "eva", "pissa": "pissa_niter_16", "olora": "olora"}
+TRANSPOSED = ("gpt2", "openai-gpt")  # families that store their linear layers transposed
 TAKEN = ("pissa", "olora")  # A and B start as a part of the weights, which is taken away from them
 STARTS = {
     "pissa": "A and B start as the weights' main directions, and what is left of the weights is rounded",
@@ -91,8 +101,23 @@ class LoRA(Method):
 
     def misfits(self, network: Network) -> Iterable[str]:
         yield from network.unmatched(self.targets)
+        transposed = [name for name in network.linears(self.targets) if network.is_transposed(name)]
+        if self.init == "olora" and transposed:
+            yield (
+                f"init: olora cannot read the transposed weights that {network.kind} has ({transposed[0]}). Use init: "
+                "pissa."
+            )
+        special = f"init: {self.init}" if self.init not in ("default", "gaussian") else ""
+        special = special or ("dropout" if self.dropout else "") or ("" if self.adds_up else self.name)
+        if special and (experts := network.reached(self.targets)):
+            yield (
+                f"{special} is made for matrices, and the experts of {network.kind} are stacked into one tensor "
+                f"({experts[0]}). Name the linear layers alone: targets: [{', '.join(network.linear_names())}]."
+            )
 
     def footprint(self, network: Network) -> Footprint | None:
+        if network.reached(self.targets):
+            return None  # peft decides what stands beside stacked experts
         linears = network.linears(self.targets)
         trained: dict[str, tuple[int, ...]] = {}
         for name, (out, into) in linears.items():
@@ -134,6 +159,7 @@ class LoRA(Method):
             init_lora_weights=CALLED.get(self.init, True),
             # With rho 1 every layer keeps its rank, so that the size is that of any other start.
             eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
+            fan_in_fan_out=is_transposed(model),
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, config)
@@ -220,13 +246,17 @@ def adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def stored(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
     """Return {name: weight} for the named weights of a model's folder, read one by one from its safetensors files.
+    A checkpoint may lack the first part of the names, as those of GPT-2 and BLOOM do ("h.0…" for "transformer.h.0…").
     Raises ValueError where one is missing."""
     from safetensors import safe_open
 
     found: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            found |= {name: file.get_tensor(name) for name in names & set(file.keys())}
+            keys = set(file.keys())
+            for name in names:
+                if (key := next((one for one in (name, name.partition(".")[2]) if one in keys), None)) is not None:
+                    found[name] = file.get_tensor(key)
     if missing := names - found.keys():
         raise ValueError(
             f"{folder} has no weight {min(missing)}: this init needs the weights under the model's own names"
@@ -250,6 +280,7 @@ def start_from_inputs(model: nn.Module, context: Context) -> None:
     found = get_eva_state_dict(
         model,
         [{key: value.to(device) for key, value in batch.items()} for batch in batches],
+        prepare_layer_inputs_fn=inputs_of_tokens,
         gather_distributed_inputs=False,  # every process has read all examples
         show_progress_bar=False,
     )
@@ -260,6 +291,17 @@ def start_from_inputs(model: nn.Module, context: Context) -> None:
     config.init_lora_weights, config.eva_config = True, None  # a saved adapter is a plain one
 
 
+def inputs_of_tokens(given: Any, places: torch.Tensor, layer: str) -> torch.Tensor:
+    """Return what a layer was given for the tokens at `places` [tokens, 2] (row and position, without padding), as
+    [tokens, width]. OPT gives its MLP all rows in one."""
+    whole = given[0] if isinstance(given, tuple | list) else given
+    if whole.dim() == 2:
+        rows = int(places[:, 0].max()) + 1  # each row has a token
+        whole = whole.view(rows, -1, whole.shape[-1])
+    inputs: torch.Tensor = whole[tuple(places.T.unbind())]
+    return inputs
+
+
 def start_from_rounding(model: nn.Module, base: Path) -> None:
     """Set A and B as LoftQ does with one iteration: s·B·A becomes the best approximation, of the update's rank, of W -
     dequantised(W), by SVD.
@@ -268,9 +310,13 @@ def start_from_rounding(model: nn.Module, base: Path) -> None:
     """
     import torch
 
+    inner: Any = model
+    transposed = inner.config.model_type in TRANSPOSED
     for name, part in adapted(model):
         a, b, rank = part.lora_A[ADAPTER].weight, part.lora_B[ADAPTER].weight, part.r[ADAPTER]
         weight = stored(base, {f"{name}.weight"})[f"{name}.weight"].to(a)
+        if transposed:
+            weight = weight.T  # the packed layer is a plain one
         with torch.no_grad():
             left, values, right = torch.linalg.svd(weight - dequantised(part.base_layer).to(a), full_matrices=False)
             root = (values[:rank] / part.scaling[ADAPTER]).sqrt()

@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Context, Expert, Method, Network, Options, read_network
+from harness.methods.base import (
+    LAYER_COUNTS,
+    Context,
+    Expert,
+    Method,
+    Network,
+    Options,
+    read_config,
+    read_network,
+)
 from harness.methods.wrappers import OfExperts, task_of
 
 if TYPE_CHECKING:
@@ -94,6 +104,10 @@ class Merge(OfExperts):
         super().__init__(**settings)
         takes = {"weight": self.way.weight is not None and not self.weights, "density": self.way.density}
         vars(self).update(space={key: value for key, value in type(self).space.items() if takes[key]})
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        return (*super().instruments, "merge_of_one")
 
     @property
     def way(self) -> Way:
@@ -191,6 +205,7 @@ class Merge(OfExperts):
     # --- working ---
 
     def fit(self, model: nn.Module, context: Context) -> nn.Module:
+        from huggingface_hub.errors import StrictDataclassClassValidationError
         from mergekit.config import MergeConfiguration
         from mergekit.merge import run_merge
         from mergekit.options import MergeOptions
@@ -198,13 +213,18 @@ class Merge(OfExperts):
         check_layers(context.base, [after for _, _, after in self.slices])
         folders = {task_of(role): plain_weights(context, role) for role in context.needs}
         merged = context.scratch / "merged"
-        run_merge(
-            MergeConfiguration.model_validate(self.recipe(context.base, folders)),
-            out_path=str(merged),
-            options=MergeOptions(copy_tokenizer=False, random_seed=context.seed, quiet=True),
-        )
-        if self.how == "passthrough":
-            mend_layer_types(context.base, merged, [(first, after) for _, first, after in self.slices])
+        stacks = self.how == "passthrough"
+        # The last thing that mergekit writes is a configuration; for stacked layers it is written below.
+        with suppress(*([StrictDataclassClassValidationError] if stacks else [])):
+            run_merge(
+                MergeConfiguration.model_validate(self.recipe(context.base, folders)),
+                out_path=str(merged),
+                options=MergeOptions(
+                    copy_tokenizer=False, random_seed=context.seed, quiet=True, write_model_card=False
+                ),
+            )
+        if stacks:
+            stack_configuration(context.base, merged, [(first, after) for _, first, after in self.slices])
         return context.load_model(merged)
 
     def recipe(self, base: Path, folders: dict[str, Path]) -> dict[str, Any]:
@@ -260,17 +280,30 @@ def plain_weights(context: Context, role: str) -> Path:
 def check_layers(base: Path, ends: list[int]) -> None:
     """Raise ValueError where a slice ends beyond the last layer of the model in the folder `base`. `ends` has, for each
     slice, the number after its last layer."""
-    available = json.loads((base / "config.json").read_text())["num_hidden_layers"]
+    config = read_config(base)
+    available = next((int(config[key]) for key in LAYER_COUNTS if config.get(key)), max(ends, default=0))
     if ends and max(ends) > available:
         raise ValueError(f"slices asks for layers up to {max(ends)}, but the model has {available}")
 
 
-def mend_layer_types(base: Path, merged: Path, spans: list[tuple[int, int]]) -> None:
-    """Write into the configuration in the folder `merged` which kind of attention each stacked layer had in the base
-    model: mergekit keeps the base model's own list. `spans` has, for each slice, (its first layer, the number after its
-    last)."""
-    kinds = json.loads((base / "config.json").read_text()).get("layer_types")
-    if kinds:
-        made = json.loads((merged / "config.json").read_text())
-        made["layer_types"] = [kind for first, after in spans for kind in kinds[first:after]]
-        (merged / "config.json").write_text(json.dumps(made, indent=1))
+def stack_configuration(base: Path, merged: Path, spans: list[tuple[int, int]]) -> None:
+    """Write the configuration of a model of stacked layers into the folder `merged`: the base model's, with the number
+    of layers, and for each layer what the base model's own lists (such as the kind of attention) say of it.
+
+    mergekit keeps the base model's lists, which transformers then refuses. `spans` has, for each slice, (its first
+    layer, the number after its last).
+    """
+    config = json.loads((base / "config.json").read_text())
+    chosen = [place for first, after in spans for place in range(first, after)]
+    for part in (config, config.get("text_config")):
+        key = next((key for key in LAYER_COUNTS if isinstance(part, dict) and part.get(key)), None)
+        if not key:
+            continue
+        available = part[key]
+        for name, value in part.items():
+            if isinstance(value, list) and len(value) == available and name != "architectures":
+                part[name] = [value[place] for place in chosen]
+        if kinds := part.get("attention_layers"):  # GPT-Neo gives them twice
+            part["attention_types"] = [[[kind], 1] for kind in kinds]
+        part[key] = len(chosen)
+    (merged / "config.json").write_text(json.dumps(config, indent=1))

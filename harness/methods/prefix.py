@@ -50,6 +50,13 @@ class PrefixTuning(Method):
                 "Give it train: {gradient_checkpointing: false}."
             )
 
+    def misfits(self, network: Network) -> Iterable[str]:
+        if network.stateful or not network.attends:
+            yield (
+                f"prefix_tuning trains keys and values, and {network.kind} has layers without attention. Use lora, or "
+                "prompt_tuning."
+            )
+
     def footprint(self, network: Network) -> Footprint | None:
         keys = sum(
             network.weights[name][0]

@@ -11,7 +11,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.methods.base import Context, Footprint, Group, LogFloat, Method, Network, Options, Row, cut_left
+from harness.methods.base import (
+    Context,
+    Footprint,
+    Group,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    Row,
+    context_length,
+    cut_left,
+)
 from harness.methods.predictors import classifier_lm
 
 if TYPE_CHECKING:
@@ -57,7 +68,8 @@ class Headed(Method):
         return [row(ids, model.labels.index(one.target.strip())) for ids, one in zip(texts, kept, strict=True)]
 
     def predictor(self, model: Any, context: Context) -> LM:
-        size, window = context.settings.eval_batch_size, model.config.max_position_embeddings - 1
+        size = context.settings.eval_batch_size
+        window = (context_length(model.config.to_dict()) or context.settings.max_length + 1) - 1
 
         def chances(texts: list[str]) -> Any:
             states = pooled(model, [row(ids, 0) for ids in encode(context, texts, window)], size)

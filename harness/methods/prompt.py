@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def without_heads(name: str, network: Network) -> Iterable[str]:
+    """Yield why a soft prompt cannot be put before a network's input: peft wants to know its attention heads."""
+    if network.stateful or not network.heads:
+        yield f"{name} wants a model with attention, which {network.kind} is not throughout. Use lora, or bitfit."
+
+
 class PromptTuning(Method):
     """Prompt tuning: trained vectors before the input, started from a text or at random.
 
@@ -42,6 +48,9 @@ class PromptTuning(Method):
             yield f"virtual_tokens is {self.virtual_tokens}; it must be at least 1."
         if self.init == "text" and not self.init_text.strip():
             yield "init_text is empty. Give a text, or init: random."
+
+    def misfits(self, network: Network) -> Iterable[str]:
+        yield from without_heads(self.name, network)
 
     def footprint(self, network: Network) -> Footprint | None:
         # Of a text, about four letters to a token: only a tokenizer knows, and planning has none.
@@ -118,6 +127,9 @@ class PTuning(Method):
             yield f"virtual_tokens is {self.virtual_tokens}; it must be at least 1."
         if self.encoder_width is not None and self.encoder_width < 1:
             yield f"encoder_width is {self.encoder_width}; it must be at least 1."
+
+    def misfits(self, network: Network) -> Iterable[str]:
+        yield from without_heads(self.name, network)
 
     def footprint(self, network: Network) -> Footprint | None:
         hidden, wide = network.hidden, self.encoder_width or network.hidden

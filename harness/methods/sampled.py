@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.methods.base import Footprint, LogFloat, Method, Network, Options, train_only
+from harness.methods.base import (
+    Footprint,
+    LayerParts,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    decoder_layers,
+    layer_parts,
+    train_only,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,11 +62,12 @@ class HFT(Sampled):
     """Half fine-tuning: a random half of each layer's matrices and norms is trained; the other half stays frozen.
 
     The half is drawn in each category separately, as in the paper: two of a layer's four attention matrices; two of
-    the MLP's three in a random half of the layers and one in the others; one of two norms. `rounds` is how often the
-    half is drawn, at equal distances; each stage of a curriculum has at least one round. With one round, half of the
-    layers' weights stay those of the base model. `embeddings` trains embedding, output layer and final norm in every
-    round; they are frozen by default. All weights of the layers are trainable and held by the optimiser (+ 2
-    vocabulary × hidden + hidden, less tied weights); each round trains about half of them.
+    the MLP's three in a random half of the layers and one in the others; one of two norms. (Of other families it is
+    half of as many as a layer has.) `rounds` is how often the half is drawn, at equal distances; each stage of a
+    curriculum has at least one round. With one round, half of the layers' weights stay those of the base model.
+    `embeddings` trains embedding, output layer and final norm in every round; they are frozen by default. All
+    weights of the layers are trainable and held by the optimiser (+ 2 vocabulary × hidden + hidden, less tied
+    weights); each round trains about half of them.
     """
 
     name = "hft"
@@ -76,11 +87,11 @@ class HFT(Sampled):
         return Footprint({name: network.weights[name] for layer in network.layers for name in layer.values()})
 
     def attach(self, model: nn.Module) -> nn.Module:
-        layers = model.get_decoder().layers  # type: ignore[operator]
         model.requires_grad_(self.embeddings)
-        layers.requires_grad_(True)
+        for layer in decoder_layers(model):
+            layer.requires_grad_(True)
         self._lots = None
-        self._layers = [categories(layer) for layer in layers]
+        self._layers = [categories(layer) for layer in layer_parts(model)]
         return model
 
     def period(self, step: int) -> int:
@@ -89,11 +100,11 @@ class HFT(Sampled):
     def draw(self) -> None:
         assert self._lots is not None
         active: list[nn.Parameter] = []
-        for category in self._layers[0]:
+        for category in dict.fromkeys(category for layer in self._layers for category in layer):
             # Of an odd number, one more in half of the layers.
             more = set(self._lots.sample(range(len(self._layers)), len(self._layers) // 2))
             for place, layer in enumerate(self._layers):
-                modules = layer[category]
+                modules = layer.get(category, [])
                 for module in self._lots.sample(modules, (len(modules) + (place in more)) // 2):
                     active += module
         train_only(active, (value for layer in self._layers for group in layer.values() for m in group for value in m))
@@ -128,7 +139,7 @@ class LISA(Sampled):
         return Footprint(network.weights)
 
     def attach(self, model: nn.Module) -> nn.Module:
-        layers = model.get_decoder().layers  # type: ignore[operator]
+        layers = decoder_layers(model)
         if self.layers > len(layers):
             raise ValueError(f"layers is {self.layers}, but the model has {len(layers)}")
         model.requires_grad_(True)
@@ -145,13 +156,16 @@ class LISA(Sampled):
         train_only(active, (value for layer in self._layers for value in layer))
 
 
-def categories(layer: Any) -> dict[str, list[list[nn.Parameter]]]:
-    """Return {category ("self_attn", "mlp" or "norm"): a layer's matrices or norms}; each is a list of its parameters
-    (weight and bias)."""
+def categories(layer: LayerParts) -> dict[str, list[list[nn.Parameter]]]:
+    """Return {category ("attention", "mlp" or "norm"): a layer's matrices or norms}; each is a list of its parameters
+    (weight and bias). What mixes tokens without attention counts as attention, stacked experts as one matrix."""
     found: dict[str, list[list[nn.Parameter]]] = {}
-    for name, module in layer.named_modules():
-        values = list(module.parameters(recurse=False))
-        if values:
-            category = "norm" if "norm" in name.split(".")[-1] else name.split(".")[0]
-            found.setdefault(category, []).append(values)
+    norms = set(map(id, layer.norms))
+    mixing = [layer.mixing] if layer.mixing is not None else []
+    for category, parts in (("norm", layer.norms), ("attention", mixing), ("mlp", layer.feeding)):
+        for part in parts:
+            for module in part.modules():
+                values = list(module.parameters(recurse=False))
+                if values and (category == "norm") is (id(module) in norms):
+                    found.setdefault(category, []).append(values)
     return found

@@ -13,6 +13,8 @@ from harness.methods.base import (
     Method,
     Network,
     Options,
+    decoder_layers,
+    final_norm,
     load_trained,
     save_trained,
     train_only,
@@ -101,7 +103,7 @@ class Layerwise(Full):
         numbers = self._numbers(len(network.layers))
         names = [name for number in numbers for name in network.layers[number].values()]
         if self.which == "top":
-            names.append(network.final_norm)
+            names += network.final_norm
         return Footprint({name: network.weights[name] for name in names}, lowest=numbers[-1])
 
     def attach(self, model: nn.Module) -> nn.Module:
@@ -116,7 +118,7 @@ class Layerwise(Full):
             return None
         return [
             {"params": list(part.parameters()), "lr": self.learning_rate * self.layer_decay ** max(0, depth)}
-            for depth, part in enumerate(self._trained(model), start=-int(self.which == "top"))
+            for depth, part in enumerate(self._trained(model), start=-self._norms(model))
             if any(True for _ in part.parameters())
         ]
 
@@ -129,7 +131,7 @@ class Layerwise(Full):
         trained."""
         if not self.gradual or step >= self._steps:
             return
-        norms = int(self.which == "top")
+        norms = self._norms(model)
         layers = len(self._weights) - norms
         open_ = norms + -(-(step + 1) * layers // self._steps)
         train_only(
@@ -151,16 +153,20 @@ class Layerwise(Full):
     def restore(self, context: Context, folder: Path) -> nn.Module:
         return load_trained(self.attach(self.load(context)), folder)
 
+    def _norms(self, model: nn.Module) -> int:
+        """Return how many norms above the layers are trained: 1 or 0."""
+        return int(self.which == "top" and final_norm(model) is not None)
+
     def _trained(self, model: nn.Module) -> list[nn.Module]:
         """Return the final norm, where it is trained, and the trained layers, from the top down."""
-        decoder = model.get_decoder()  # type: ignore[operator]
-        layers = list(decoder.layers)
+        layers, norm = decoder_layers(model), final_norm(model)
         numbers = self._numbers(len(layers))
         if self.layers is not None and self.layers > len(layers):
             raise ValueError(f"layers is {self.layers}, but the model has {len(layers)}")
         if numbers[0] >= len(layers):
             raise ValueError(f"which names layer {numbers[0]}, but the model has those from 0 to {len(layers) - 1}")
-        return [*([decoder.norm] if self.which == "top" else []), *(layers[number] for number in numbers)]
+        above = [norm] if self.which == "top" and norm is not None else []
+        return [*above, *(layers[number] for number in numbers)]
 
     def _numbers(self, available: int) -> list[int]:
         """Return the numbers of the trained layers, from the top down; `available` is how many layers the model has."""

@@ -6,7 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from harness.methods.base import Footprint, LogFloat, Method, Network, Options, seed_in_use
+from harness.methods.base import (
+    Footprint,
+    LogFloat,
+    Method,
+    Network,
+    Options,
+    is_transposed,
+    seed_in_use,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,6 +77,7 @@ class VeRA(Method):
             vera_dropout=self.dropout,
             target_modules=self.targets,
             projection_prng_key=seed_in_use(),
+            fan_in_fan_out=is_transposed(model),
             task_type="CAUSAL_LM",
         )
         return get_peft_model(model, config)

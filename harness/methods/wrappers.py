@@ -208,6 +208,13 @@ class Around(Method):
     def misfits(self, network: Network) -> Iterable[str]:
         return self.part.misfits(network)
 
+    def matched(self, network: Network) -> Iterable[str]:
+        return self.part.matched(network)
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        return self.part.instruments
+
     def footprint(self, network: Network) -> Footprint | None:
         return self.part.footprint(network)
 

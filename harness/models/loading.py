@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.data import Catalog, ModelEntry, ModelFacts, keep_facts, sources
+from harness.architecture import Structure, describe, model_mistake, read_config
+from harness.data import Catalog, ModelEntry, ModelFacts, keep_facts, keep_structure, sources
 from harness.errors import SourceError, Unavailable
 from harness.records import TrainSettings
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, Cache, PreTrainedTokenizerBase
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
+TRUSTED = "trusted-code-"  # how the names of folders begin that hold a model whose own code may run
 Progress = Callable[[str, int, int], None]
 
 
@@ -48,10 +50,70 @@ def prepare(catalog: Catalog, name: str, progress: Progress | None = None, revis
         paths.append(sources.fetch(source, base=catalog.root, progress=progress))
     folder = dequantise(entry, paths) if is_gguf(paths) else paths[0]
     if not (folder / "config.json").exists():
-        raise SourceError(f"{entry.sources[0]} is no model folder: {folder} has no config.json.")
-    facts = ModelFacts(name, weights_fingerprint(folder), str(folder))
+        raise SourceError(f"{name}: {model_mistake(folder)}")
+    if entry.trust_remote_code:
+        folder = with_code(folder)
+    facts = ModelFacts(name, weights_fingerprint(folder, entry.trust_remote_code), str(folder))
     keep_facts(catalog.model_facts_path(name), facts)
     return catalog.model_facts(name) or facts
+
+
+def keep_model_structure(name: str, facts: ModelFacts) -> None:
+    """Read the structure of the fetched model `name` off a copy of it without weights, and cache it. Raises SourceError
+    with a sentence where transformers has no causal language model of its kind."""
+    folder = Path(facts.folder)
+    if mistake := model_mistake(folder, runs_code(folder)):
+        raise SourceError(f"{name}: {mistake}")
+    keep_structure(folder, structure_of(name, folder))
+
+
+def with_code(folder: Path) -> Path:
+    """Return a folder of the cache with the files of a model whose own code may run, as links. Nothing but tunebench
+    makes such a folder, so that no model can say by itself that it is trusted."""
+    fingerprint = weights_fingerprint(folder, code=True)
+    trusted = sources.cache_root() / "models" / f"{TRUSTED}{fingerprint[:32]}"
+    if trusted.exists():
+        return trusted
+    trusted.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=trusted.parent, prefix=".trusted-"))
+    for path in sorted(folder.iterdir()):
+        (temporary / path.name).symlink_to(path.resolve())
+    try:
+        temporary.rename(trusted)
+    except OSError:  # another process was faster
+        shutil.rmtree(temporary, ignore_errors=True)
+    return trusted
+
+
+def runs_code(folder: Path) -> bool:
+    """Return whether the code that comes with the model in a folder may run: where a suite or the list of models says
+    so by the model's name, its folder is one that `with_code` made."""
+    return folder.parent == sources.cache_root() / "models" and folder.name.startswith(TRUSTED)
+
+
+def structure_of(name: str, folder: Path) -> Structure:
+    """Return the structure of the model in a folder, from its configuration alone: the model is made without weights
+    (on torch's meta device), which takes a second at any size. Raises SourceError where it cannot be made."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        trusted = runs_code(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trusted)
+        return describe(model)
+    except Exception as error:  # whatever a family's own code, or a strange configuration, raises
+        kind = read_config(folder).get("model_type")
+        raise SourceError(
+            f"{name}: transformers makes no causal language model of it (model_type {kind!r}): {first_line(error)}"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's text, with one full stop; the name of its class where it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0].rstrip('.: ')[:300]}."
 
 
 def is_gguf(paths: list[Path]) -> bool:
@@ -101,12 +163,13 @@ def dequantise(entry: ModelEntry, parts: list[Path]) -> Path:
     return folder
 
 
-def weights_fingerprint(folder: Path) -> str:
+def weights_fingerprint(folder: Path, code: bool = False) -> str:
     """Return the SHA-256 (64 hex digits) of the files that decide what a model computes: weights, configuration,
-    tokenizer."""
+    tokenizer; with `code` also the Python files that come with it, which then run."""
     digest = hashlib.sha256()
+    kinds = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", *((".py",) if code else ()))
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"):
+        if path.is_file() and path.suffix in kinds:
             if path.name == "source.json":
                 continue
             digest.update(str(path.relative_to(folder)).encode())
@@ -149,13 +212,15 @@ def load_model(folder: Path, settings: TrainSettings, quantize: str | None = Non
     precision = resolve_precision(settings.precision)
     if reason := settings.for_scoring.unavailable(torch.cuda.is_available()):
         raise Unavailable(reason)
-    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": settings.attention}
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if settings.attention != "auto":  # else transformers decides
+        options["attn_implementation"] = settings.attention
     if quantize:
         options["quantization_config"] = quantization(quantize, compute_dtype(precision))
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
     model, info = AutoModelForCausalLM.from_pretrained(
-        folder, output_loading_info=True, trust_remote_code=False, **options
+        folder, output_loading_info=True, trust_remote_code=runs_code(folder), **options
     )
     if info["missing_keys"]:
         raise ValueError(
@@ -207,10 +272,18 @@ def quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model folder."""
+    """Load the tokenizer of a model folder. The tokens that begin, end and pad texts, where the tokenizer's own files
+    do not name them (a `tokenizer.json` alone), are those of the model's configuration."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_code(folder))
+    config = read_config(folder)
+    for name in ("eos_token", "bos_token", "pad_token"):
+        number = config.get(f"{name}_id")
+        number = number[0] if isinstance(number, list) and number else number
+        if getattr(tokenizer, name) is None and isinstance(number, int) and 0 <= number < len(tokenizer):
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(number))
+    return tokenizer
 
 
 def logits_at(

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.architecture import decoder_layers as decoder_layers  # objectives import this file alone
 from harness.methods import Context, Expert, LogFloat, Method, Options, Settings, Space
 from harness.plugin import Configurable
 from harness.records import TrainSettings

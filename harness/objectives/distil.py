@@ -11,7 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.objectives.base import Batch, Context, Expert, LogFloat, Method, Objective, Options, Settings
+from harness.objectives.base import (
+    Batch,
+    Context,
+    Expert,
+    LogFloat,
+    Method,
+    Objective,
+    Options,
+    Settings,
+    decoder_layers,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -186,7 +196,7 @@ def pair_layers(student: nn.Module, teacher: nn.Module) -> list[tuple[Kept, Kept
     sides = []
     for model in (student, teacher):
         inner: Any = getattr(model, "get_base_model", lambda model=model: model)()
-        sides.append((inner.config.hidden_size, list(inner.get_decoder().layers)))
+        sides.append((inner.config.get_text_config().hidden_size, decoder_layers(inner)))
     (width, layers), (other, above) = sides
     if width != other:
         raise ValueError(

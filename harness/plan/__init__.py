@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from harness.plan.about_data import data_lines, data_notes
 from harness.plan.devices import devices_missing, devices_of
-from harness.plan.feasibility import leaks_in_cell
-from harness.plan.fetch import fetch_suite, fetched_facts, has_unchecked_data, pairs_without_lengths
+from harness.plan.feasibility import leaks_in_cell, model_notes
+from harness.plan.fetch import fetch_suite, fetched_facts, is_complete
 from harness.plan.memory import ROLLING, Device, Prediction, predict_memory, room_to_compare
 from harness.plan.plan import Plan, make_plan, select_cells
 from harness.plan.search import (
@@ -37,11 +37,11 @@ __all__ = [
     "devices_of",
     "fetch_suite",
     "fetched_facts",
-    "has_unchecked_data",
+    "is_complete",
     "leaks_in_cell",
     "make_plan",
+    "model_notes",
     "optuna_storage",
-    "pairs_without_lengths",
     "pareto_front",
     "predict_memory",
     "range_edge",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TypedDict
 
+from harness.architecture import Network
 from harness.data import Corruption, Facts, Quality, TaskFacts, marked, turns
 from harness.errors import Problem, unknown
 from harness.records import Cell
@@ -41,6 +42,7 @@ def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
     for label in suite.labels:
         for message in network_mismatches(label, suite, facts):
             yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name)
+    yield from attention_mismatches(suite, facts)
     yield from shared_sources(suite, facts)
     yield from impossible_corruptions(suite, facts)
     yield from tuning_mismatches(suite, facts)
@@ -110,7 +112,7 @@ def curriculum_mismatches(label: Variant, task: str, most: int, suite: Suite, fa
 
 def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[str]:
     """Yield why a label's method, or the method of an expert that it asks for, cannot be put on the layers of a model.
-    Models whose layers are not known, or not of Llama's form, are passed over."""
+    Models whose layers are not known are passed over."""
     found: dict[str, None] = {}
     for task, _ in suite.tasks:
         asked = [
@@ -120,9 +122,54 @@ def network_mismatches(label: Variant, suite: Suite, facts: Facts) -> Iterator[s
         for method, own in [(label.method, None), *asked]:
             for name in suite.models if own is None else [own]:
                 network = facts.models[name].network
-                if method and network and network.is_counted():
+                if method and network and network.layers:
                     found |= {f"{message} (model {name})": None for message in method.misfits(network)}
+    for name in suite.models:
+        if (network := facts.models[name].network) and network.layers:
+            found |= {f"{message} (model {name})": None for message in setting_misfits(label, network)}
     yield from found
+
+
+def setting_misfits(label: Variant, network: Network) -> Iterator[str]:
+    """Yield why a label's training settings do not go with the layers of a model."""
+    if not label.method.trains:
+        return
+    if label.train.gradient_checkpointing and network.structure and not network.structure.checkpointing:
+        yield (
+            f"transformers has no gradient checkpointing for {network.kind}. Give it train: "
+            "{gradient_checkpointing: false}."
+        )
+    if label.method.quantize and network.structure and (bypassed := network.structure.bypassed):
+        yield (
+            f"{network.kind} multiplies with the weight of {bypassed[0]} itself, which it cannot with "
+            f"{label.method.quantize} weights. Drop quantize; of qlora, use lora."
+        )
+    inside = {name for layer in network.layers for name in layer.values()}
+    plain = [name for name in network.linears() if name in inside and not network.is_transposed(name)]
+    if label.train.optimizer == "galore" and not plain:
+        yield (
+            f"optimizer galore projects the weights of plain linear layers, and {network.kind} has none in its layers. "
+            "Give it train: {optimizer: adamw}."
+        )
+
+
+def attention_mismatches(suite: Suite, facts: Facts) -> Iterator[Problem]:
+    """Yield a problem for each attention kernel, of the suite's `train:` or of a label's own, that transformers does
+    not have for some model."""
+    seen: set[tuple[str, str]] = set()
+    for label in suite.labels:
+        kernel = label.train.attention
+        for name in suite.models:
+            network = facts.models[name].network
+            known = network.structure.attention if network and network.structure else ()
+            if not network or not known or kernel == "auto" or kernel in known or (kernel, name) in seen:
+                continue
+            seen.add((kernel, name))
+            yield suite.lines.problem(
+                f"attention {kernel}: transformers has none for {network.kind} (model {name}), but "
+                f"{' and '.join(known)}. Use one of these, or auto.",
+                "train", "attention",
+            )  # fmt: skip
 
 
 def impossible_corruptions(suite: Suite, facts: Facts) -> Iterator[Problem]:
@@ -279,3 +326,17 @@ def leaks_in_cell(cell: Cell, facts: Facts) -> dict[str, Leak]:
         if share := tells_answers(scored, facts):
             leaks_by_task.setdefault(scored, {})["questions_with_answers"] = share
     return leaks_by_task
+
+
+def model_notes(suite: Suite, facts: Facts) -> Iterator[str]:
+    """Yield a note, a phrase without a full stop, on each thing that a label's method finds in a model and that its
+    name does not say, and on each model whose memory is not predicted."""
+    for name in suite.models:
+        network = facts.models[name].network
+        if reason := network.uncounted() if network else "its weights are no safetensors files":
+            yield f"no memory is predicted for {name}: {reason}"
+    for label in suite.labels:
+        for name in suite.models:
+            network = facts.models[name].network
+            for line in label.method.matched(network) if network and network.layers else ():
+                yield f"label {label.name!r} on {name}: {line}"

@@ -56,6 +56,22 @@ def pairs_without_lengths(suite: Suite, facts: Facts) -> list[tuple[str, str]]:
     ]
 
 
+def models_without_structure(suite: Suite, facts: Facts) -> list[str]:
+    """Return the suite's base models whose structure has not been read yet, or not with this version of
+    transformers."""
+    known = [(name, facts.models.get(name)) for name in suite.models]
+    return [name for name, found in known if found and not (found.network and found.network.structure)]
+
+
+def is_complete(suite: Suite, facts: Facts) -> bool:
+    """Return whether nothing is left to find out about the fetched models and tasks of a suite."""
+    return not (
+        pairs_without_lengths(suite, facts)
+        or has_unchecked_data(suite, facts)
+        or models_without_structure(suite, facts)
+    )
+
+
 def has_unchecked_data(suite: Suite, facts: Facts) -> bool:
     """Return whether some task's data have not been searched yet for faults, or for overlaps between learned and scored
     text."""
@@ -72,7 +88,7 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
     had and of each task that cannot be loaded.
     """
     facts, missing = fetched_facts(catalog, suite)
-    if not missing and not pairs_without_lengths(suite, facts) and not has_unchecked_data(suite, facts):
+    if not missing and is_complete(suite, facts):
         return facts
     from harness.data import leaks, tasks
     from harness.models import loading, token_lengths
@@ -91,6 +107,10 @@ def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, in
             except SourceError as error:
                 place = ("models", suite.models.index(name)) if name in suite.models else ("methods",)
                 problems.append(suite.lines.problem(str(error), *place))
+    for name in models_without_structure(suite, Facts(found_models, {})):
+        tell(f"looking at the layers of {name}", 0, 0)
+        loading.keep_model_structure(name, found_models[name])
+        found_models[name] = catalog.model_facts(name) or found_models[name]
     for name in suite.task_names():
         if name not in found_tasks:
             tell(f"preparing task {name}", 0, 0)

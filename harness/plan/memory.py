@@ -199,6 +199,14 @@ class Count:
     # --- training ---
 
     @property
+    def kernel(self) -> str:
+        """The attention kernel: that of the settings, or the one that transformers takes for this model by itself."""
+        if self.train.attention != "auto":
+            return self.train.attention
+        structure = self.network.structure
+        return "sdpa" if structure is None or "sdpa" in structure.attention else "eager"
+
+    @property
     def autocast(self) -> bool:
         """Whether forward passes compute in 16 bits on copies of the fp32 weights."""
         precision = self.train.precision
@@ -352,7 +360,7 @@ class Count:
             if not (name in footprint.trained or (adapted and footprint.inputs_kept)):
                 continue
             # o's input is attention's output, counted there; an adapter under autocast casts its own.
-            if linear == "o_proj" and self.train.attention != "eager" and not (self.autocast and adapted):
+            if linear == "o_proj" and self.kernel != "eager" and not (self.autocast and adapted):
                 continue
             group = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}.get(linear, linear)
             if self.autocast or group not in shared:
@@ -364,7 +372,7 @@ class Count:
         """Return the bytes for each token that attention in layer number `place` keeps, in sequences of `width`
         tokens."""
         queries, seen = self.width("q_proj", place), self.seen(place)
-        heads, kind = self.network.heads, self.train.attention
+        heads, kind = self.network.heads, self.kernel
         if kind == "eager":
             weights = heads * width * (self.each + (FLOAT if self.autocast else 0))
             return self.each * (queries + 2 * seen) + weights
@@ -375,7 +383,7 @@ class Count:
         """Return how many numbers a token's keys have as attention reads them in layer number `place` (repeated for
         grouped queries); its values have as many."""
         # One head of keys is repeated without a copy.
-        repeated = self.network.key_heads > 1 and self.train.attention != "flash_attention_2"
+        repeated = self.network.key_heads > 1 and self.kernel != "flash_attention_2"
         return self.width("q_proj" if repeated else "k_proj", place)
 
     def mlp(self, place: int) -> int:
@@ -403,7 +411,7 @@ class Count:
         rows = batch * longest
         queries, inner = self.width("q_proj"), self.width("gate_proj")
         layer = rows * (3 * network.hidden + max(3 * inner, 6 * queries))
-        if self.train.attention == "eager":
+        if self.kernel == "eager":
             layer += 2 * rows * network.heads * longest
         cache = 0
         before = self.footprint.virtual_tokens + self.footprint.prefix_tokens

@@ -14,6 +14,7 @@ from harness.records.reading import Count, Moment, Name, Seconds, check_positive
 from harness.records.results import (
     FAILED_SEEDS,
     MARGIN,
+    OPTIONAL_CHECKS,
     OWN_CHECK,
     SPEED_AFTER,
     SPEED_BEFORE,
@@ -48,6 +49,7 @@ __all__ = [
     "MARGIN",
     "NEEDS",
     "OBJECTIVES",
+    "OPTIONAL_CHECKS",
     "OWN_CHECK",
     "RESULT_VERSION",
     "SCORING",

@@ -217,6 +217,10 @@ class Trial:
     front: bool = False
 
 
+# Self-checks that only some cells rest on (`Method.instruments`); all others are done for every base model.
+OPTIONAL_CHECKS = ("null_adapter", "same_seed", "merge_of_one")
+
+
 @dataclass(frozen=True)
 class Check:
     """A self-check of one measuring instrument. `about` says what was compared, `measured` by how much (in `unit`) it

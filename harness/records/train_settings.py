@@ -73,7 +73,9 @@ class TrainSettings(pydantic.BaseModel):
         ge=8,
         description="tokens; longer examples lose the start of their context, not its BOS token",
     )
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        "auto", description="attention kernel; auto: sdpa where the model has it, else eager"
+    )
     eval_every: int | None = Field(None, ge=1, description="steps between validation losses; null: never")
     early_stopping: int | None = Field(
         None, ge=1, description="stop after this many validations without a lower loss, and keep the best weights"
@@ -99,10 +101,13 @@ class TrainSettings(pydantic.BaseModel):
 
     @property
     def identity(self) -> JsonObject:
-        """The settings that are part of a cell's identity, as {key: value}: all but those of LATER at their
-        defaults."""
+        """The settings that are part of a cell's identity, as {key: value}: all but those of LATER at their defaults.
+
+        Attention auto counts as sdpa, which it is for every model that has it; where a model has none, sdpa is refused.
+        """
         defaults = {name: type(self).model_fields[name].default for name in LATER}
-        return {key: value for key, value in self.model_dump().items() if defaults.get(key, ...) != value}
+        found = {key: value for key, value in self.model_dump().items() if defaults.get(key, ...) != value}
+        return found | ({"attention": "sdpa"} if self.attention == "auto" else {})
 
     @property
     def for_scoring(self) -> TrainSettings:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import pydantic
 from pydantic import ByteSize, ConfigDict, Field
 
-from harness.data import UNSPOILT, Corruption, Number, Quality, Select
+from harness.data import CODE, UNSPOILT, Corruption, Number, Quality, Select
 from harness.errors import Problem, SuiteError, UserError, counted, unknown
 from harness.records import FAILED_SEEDS, LARGEST_SEED, MARGIN, FailedSeeds, canonical
 from harness.suite.environments import EnvironmentRequest, read_environments
@@ -32,6 +32,20 @@ class TaskEntry(pydantic.BaseModel):
     sizes: list[Literal["all"] | int] = Field(min_length=1, description="numbers of training examples")
 
 
+class ModelSource(pydantic.BaseModel):
+    """A base model whose own code may run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(description="a name of `tunebench models`, or a source")
+    trust_remote_code: bool = Field(False, description="whether the Python code that comes with the model may run")
+
+    @property
+    def name(self) -> str:
+        """The model's name in cells, which says whether its code runs."""
+        return f"{self.source}{CODE}" if self.trust_remote_code else self.source
+
+
 class SuiteFile(pydantic.BaseModel):
     """The top level of a suite's YAML."""
 
@@ -39,8 +53,10 @@ class SuiteFile(pydantic.BaseModel):
 
     version: Literal[1] = Field(description="of this format")
     question: str = Field("", description="what the suite asks; the report begins with it")
-    models: list[str] = Field(
-        min_length=1, description="base models: names of `tunebench models`, or sources (hf:org/name, file:folder)"
+    models: list[str | ModelSource] = Field(
+        min_length=1,
+        description="base models: names of `tunebench models`, or sources (hf:org/name, file:folder); "
+        "{source: …, trust_remote_code: true} lets the code run that comes with one",
     )
     tasks: list[TaskEntry] = Field(min_length=1, description="what is learned, and from how many examples")
     retain: list[str] = Field([], description="tasks that are not learned but scored, to measure forgetting")
@@ -162,6 +178,7 @@ class Names(Protocol):
     """The interface in which a suite's models and tasks are looked up (`data.Catalog`). Look-ups raise UserError."""
 
     def model(self, name: str) -> Any: ...
+    def model_mistake(self, name: str) -> str: ...
     def task_path(self, name: str) -> Path: ...
     def task_facts(self, name: str) -> Any: ...
 
@@ -214,7 +231,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
         name=path.stem,
         path=path,
         question=file.question,
-        models=tuple(file.models),
+        models=tuple(entry if isinstance(entry, str) else entry.name for entry in file.models),
         tasks=tuple((entry.learn, tuple(entry.sizes)) for entry in file.tasks),
         retain=tuple(file.retain),
         labels=tuple(labels),
@@ -348,8 +365,12 @@ def check_names(data: dict[str, Any], labels: list[Variant], names: Names, lines
         return enumerate(listed if isinstance(listed, list) else [])
 
     for place, name in entries("models"):
-        if isinstance(name, str):
-            yield from model(name, "causal", "models", place)
+        name = name_of(name)
+        if name:
+            wrong = list(model(name, "causal", "models", place))
+            yield from wrong
+            if not wrong and (mistake := names.model_mistake(name)):
+                yield lines.problem(f"model {name!r}: {mistake}", "models", place)
     for place, name in entries("retain"):
         if isinstance(name, str):
             yield from task(name, "retain", place)
@@ -374,6 +395,13 @@ def check_names(data: dict[str, Any], labels: list[Variant], names: Names, lines
         for name in dict.fromkeys([*label.recipe.learns(""), *label.recipe.reads("")]):
             if name:
                 yield from task(str(name), "methods", label.name)
+
+
+def name_of(entry: object) -> str:
+    """Return the name of an entry of `models:`, as YAML reads it; "" for one of another form."""
+    if isinstance(entry, dict) and isinstance(entry.get("source"), str):
+        return f"{entry['source']}{CODE}" if entry.get("trust_remote_code") is True else str(entry["source"])
+    return entry if isinstance(entry, str) else ""
 
 
 def check_sizes(place: int, facts: Any, sizes: Iterable[Any], lines: Lines) -> Iterator[Problem]:

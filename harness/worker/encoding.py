@@ -16,7 +16,8 @@ Row = dict[str, list[int]]  # {input_ids, labels}, as long as each other; -100 w
 
 
 class Encoding:
-    """Encoder of one cell's training data: cuts every row to `max_length` tokens and counts what it cuts off."""
+    """Encoder of one cell's training data: cuts every row to `max_length` tokens, or to what the model holds if that is
+    less (its virtual tokens taken off), and counts what it cuts off."""
 
     def __init__(self, max_length: int):
         self.max_length = max_length
@@ -26,16 +27,20 @@ class Encoding:
     def rows(self, lm: TunedLM, examples: Sequence[Example]) -> list[Row]:
         """Returns a row {input_ids, labels} for each example; the loss is on its answer. A context that is too long
         loses its beginning, except for the tokens that open every text."""
-        rows, cut = encoded(lm, examples, self.max_length)
+        rows, cut = encoded(lm, examples, self.most(lm))
         self.cut.update(zip(examples, cut, strict=True))
         return rows
 
     def text_rows(self, lm: TunedLM, texts: Iterable[str]) -> list[Row]:
         """Returns a row {input_ids, labels} for each text, behind the scorer's prefix token; the loss is on every other
         token. A text that is too long loses its end."""
-        token_ids = [[lm.prefix_token_id, *lm.tok_encode(text)] for text in texts]
-        self.text_cut += [max(0, len(ids) - self.max_length) for ids in token_ids]
-        return [{"input_ids": ids[: self.max_length], "labels": [-100, *ids[1 : self.max_length]]} for ids in token_ids]
+        token_ids, most = [[lm.prefix_token_id, *lm.tok_encode(text)] for text in texts], self.most(lm)
+        self.text_cut += [max(0, len(ids) - most) for ids in token_ids]
+        return [{"input_ids": ids[:most], "labels": [-100, *ids[1:most]]} for ids in token_ids]
+
+    def most(self, lm: TunedLM) -> int:
+        """Returns the most tokens of a row for the model of `lm`."""
+        return min(self.max_length, lm.max_length)
 
     def truncation(self, learned: Iterable[Example]) -> list[Fact]:
         """Returns facts of how many of the `learned` examples, and how many of their tokens, `max_length` has cut; 0

@@ -17,6 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from peft.helpers import DoraCaching
 
+from harness.architecture import context_length
 from harness.data import cluster_column, cluster_of, cut_left, example, first_metric, gold, independent_units
 from harness.models import logits_at, prompt_run_once, text_run_once
 from harness.records import Item, Role, Score
@@ -64,6 +65,13 @@ class TunedLM(HFLM):
         self.opening: tuple[int, ...] = ()  # what many inputs begin with
         self._opened: nn.Module | None = None  # the model behind it
         self.truncated = 0  # sequences of which the model's length left only the end
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a sequence: the model's own context, less the virtual tokens that stand before every
+        input. Where the model sets no bound, lm-eval's."""
+        most = context_length(self.config.get_text_config().to_dict()) or super().max_length
+        return max(2, most - virtual_tokens(self.model))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         return super().loglikelihood(requests, disable_tqdm or self.quiet)
@@ -125,7 +133,9 @@ class TunedLM(HFLM):
         share it. Inputs that begin with `opening` come first, on a model that has run the opening once; the others
         follow. A model with a prompt of its own ignores `opening`.
         """
-        opening = () if hasattr(model, "is_opened") else self.opening
+        # A state cannot be repeated for several inputs as keys and values can.
+        fixed = hasattr(model, "is_opened") or getattr(model, "_is_stateful", False)
+        opening = () if fixed else self.opening
         cached = [
             tokens
             for tokens in ranked
@@ -220,6 +230,11 @@ class TunedLM(HFLM):
             yield
         finally:
             self._model, self.quiet = whole, False
+
+
+def virtual_tokens(model: nn.Module) -> int:
+    """Return how many virtual tokens a model puts before every input, such as those of a soft prompt."""
+    return int(getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", 0) or 0)
 
 
 def shortened(text: str, most: int = 80) -> str:

@@ -97,7 +97,7 @@ class CellExamples:
         settings = self.cell.train
         folder = self.job.models[self.cell.data.get("judge", self.cell.model)]
         lm = TunedLM(load_model(folder, settings), load_tokenizer(folder), settings.eval_batch_size)
-        rows, _ = encoded(lm, pool, settings.max_length)
+        rows, _ = encoded(lm, pool, min(settings.max_length, lm.max_length))
         requests = []
         for row in rows:
             answer = [label for label in row["labels"] if label != -100]

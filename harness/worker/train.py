@@ -9,6 +9,7 @@ own parameter groups. Measuring is a callback (`profiling/meter.py`). Where seve
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from harness.architecture import layers_name
 from harness.curricula import ASIDE, Stage
 from harness.errors import Unavailable
 from harness.models import logits_at, resolve_precision
@@ -43,7 +45,6 @@ OPTIMIZERS = {
     "paged_adamw8bit": "paged_adamw_8bit",
     "galore": "galore_adamw",
 }
-IN_LAYERS = r".*layers\.\d+\..*"  # the linear layers that GaLore projects: not the output layer
 WEIGHTS = "weight"  # the key of a row, and of a batch, that says how much each of its answer tokens counts
 Row = dict[str, Any]
 Inputs = dict[str, Any]  # a batch: tensors by name, and the counts of a shared one
@@ -71,7 +72,9 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
     with its weights; under fsdp the others return it without.
     """
     settings = settings_of_stage(settings, stage)
-    arguments = training_arguments(settings, learning_rate_of(method), run, ordered=stage.ordered)
+    arguments = training_arguments(
+        settings, learning_rate_of(method), run, ordered=stage.ordered, layers=layers_name(model)
+    )
     held = {name for name, value in model.named_parameters() if value.requires_grad}  # by the optimiser
     callbacks = [*common_callbacks(method, settings, run.recorder), *run.callbacks]
     if settings.early_stopping:
@@ -134,17 +137,18 @@ def training_arguments(
     run: TrainRun,
     kind: Callable[..., TrainingArguments] = TrainingArguments,
     ordered: bool = False,
+    layers: str = "layers",
 ) -> TrainingArguments:
-    """Returns the settings as `TrainingArguments`, or as what `kind` makes of their keyword arguments. `ordered`: rows
-    are learned in their order. `run` gives the seed and the scratch folder. Raises Unavailable where this machine lacks
-    what the settings ask for."""
+    """Returns the settings as `TrainingArguments`, or as what `kind` makes of their keyword arguments. `ordered`:
+    rows are learned in their order. `layers` is the name of the list of layers, in which GaLore projects. `run`
+    gives the seed and the scratch folder. Raises Unavailable where this machine lacks what the settings ask for."""
     cuda = torch.cuda.is_available()
     precision = resolve_precision(settings.precision)
     if reason := settings.unavailable(cuda):
         raise Unavailable(reason)
     galore: dict[str, Any] = {}
     if settings.optimizer == "galore":
-        galore["optim_target_modules"] = IN_LAYERS
+        galore["optim_target_modules"] = rf".*{re.escape(layers)}\.\d+\..*"
         galore["optim_args"] = (
             f"rank={settings.galore_rank},update_proj_gap={settings.galore_every},scale={settings.galore_scale}"
         )
@@ -198,7 +202,7 @@ def train_by(
     plain: PreTrainedModel = getattr(model, "get_base_model", lambda: model)()
     forward, pad = vars(plain).get("forward"), (plain.config.pad_token_id, plain.generation_config.pad_token_id)
     dtypes = {name: value.dtype for name, value in model.named_parameters()}
-    arguments = training_arguments(settings, learning_rate_of(method), run, config)
+    arguments = training_arguments(settings, learning_rate_of(method), run, config, layers=layers_name(model))
     other = trainer(model=model, args=arguments, callbacks=common_callbacks(method, settings, run.recorder))
     vars(other)["get_decay_parameter_names"] = decayed_names
     if groups := method.parameter_groups(model):

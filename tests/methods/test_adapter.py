@@ -59,7 +59,7 @@ def test_an_adapter_computes_what_it_says(tiny_model: Path) -> None:
     base, mlp = tiny(tiny_model), model.model.layers[0].mlp
     x = torch.randn(1, 3, 64)
     given = base.model.layers[0].mlp(x)
-    adapter = mlp.adapter
+    adapter = mlp.down_proj.adapter  # behind the layer that gives what the MLP gives
     wanted = given + gelu(given @ adapter.down.weight.T + adapter.down.bias) @ adapter.up.weight.T + adapter.up.bias
     assert torch.allclose(mlp(x), wanted, atol=1e-6)
 
@@ -120,7 +120,11 @@ def test_ia3_on_packed_weights_cannot_be_folded() -> None:
     [
         ("adapter", {"bottleneck": 0}, "bottleneck is 0"),
         ("ia3", {"targets": []}, "targets is empty"),
-        ("ia3", {"targets": ["k_proj"]}, "feedforward names down_proj, which is none of targets (k_proj)"),
+        (
+            "ia3",
+            {"targets": ["k_proj"], "feedforward": ["down_proj"]},
+            "feedforward names down_proj, which is none of targets (k_proj)",
+        ),
     ],
 )
 def test_settings_that_cannot_be(name: str, settings: dict[str, Any], said: str) -> None:

@@ -228,7 +228,10 @@ FIRST_SETTINGS = {
 
 def test_settings_that_came_later_leave_earlier_digests_as_they_were(tmp_path: Path) -> None:
     plain = TrainSettings(steps=4)
-    assert plain.identity == {name: getattr(plain, name) for name in FIRST_SETTINGS}
+    # auto was called sdpa, and is sdpa for every model that has it
+    assert plain.identity == {name: getattr(plain, name) for name in FIRST_SETTINGS} | {"attention": "sdpa"}
+    assert TrainSettings(steps=4, attention="sdpa").identity == plain.identity
+    assert TrainSettings(steps=4, attention="eager").identity["attention"] == "eager"
     digests = [
         [cell.spec_digest for cell in plan(tmp_path, train={"steps": 4, **later}).cells]
         for later in ({}, {"devices": 1, "strategy": "ddp"}, {"devices": 2}, {"devices": 2, "strategy": "fsdp"})

@@ -21,14 +21,14 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
 
     Example: tunebench check quickstart
     """
-    from harness.plan import data_lines, data_notes, fetched_facts, make_plan
+    from harness.plan import data_lines, data_notes, fetched_facts, make_plan, model_notes
 
     catalog = project()
     loaded = read_suite(suite, catalog)
     codes = codes_of(catalog, loaded)
     facts, missing = fetched_facts(catalog, loaded)
     cells = None if missing else len(make_plan(loaded, facts).cells)
-    odd = [] if missing else list(data_notes(loaded, facts))
+    odd = [] if missing else [*data_notes(loaded, facts), *model_notes(loaded, facts)]
     data = data_lines(loaded, facts)
     if as_json:
         show_json(

@@ -18,8 +18,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from harness.architecture import LAYER_COUNTS, Network, describe
 from harness.errors import Unavailable
-from harness.records import Check, TrainSettings
+from harness.records import OPTIONAL_CHECKS, Check, TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,9 +78,7 @@ class Bench:
 
         config = AutoConfig.from_pretrained(self.base, trust_remote_code=False)
         text = config.get_text_config()
-        text.num_hidden_layers = min(2, text.num_hidden_layers)
-        if getattr(text, "layer_types", None):
-            text.layer_types = text.layer_types[: text.num_hidden_layers]
+        shortened_to(text, 2)
         torch.manual_seed(0)
         folder = self.scratch / "small"
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
@@ -121,6 +120,20 @@ class Bench:
         settings = self.settings.changed({"steps": steps, "batch_size": 4, "devices": 1})
         run = TrainRun(self.seed, StepRecorder(), self.scratch / "train")
         return train(model, make_method("full", {}), Stage("pairs", self.rows()), settings, run)
+
+
+def shortened_to(config: Any, layers: int) -> None:
+    """Let a configuration have at most this many layers, with lists that have an entry for each layer cut alike."""
+    key = next(name for name in LAYER_COUNTS if getattr(config, name, None))
+    available = getattr(config, key)
+    if available <= layers:
+        return
+    setattr(config, key, layers)
+    for name, value in vars(config).items():
+        if isinstance(value, list) and len(value) == available and name != "architectures":
+            setattr(config, name, value[:layers])
+    if kinds := getattr(config, "attention_layers", None):  # GPT-Neo gives them twice
+        config.attention_types = [[[kind], 1] for kind in kinds]
 
 
 Instrument = Callable[[Bench], Check]
@@ -169,7 +182,9 @@ def null_adapter(bench: Bench) -> Check:
     from harness.methods import make_method
 
     before = bench.scores(bench.model)
-    adapted = make_method("lora", {}).attach(bench.load_model())
+    structure = describe(bench.model)
+    linears = Network({}, structure.weights, 0, structure).linear_names()
+    adapted = make_method("lora", {"targets": linears}).attach(bench.load_model())
     after = bench.scores(adapted.eval())
     about = "an untrained LoRA adapter: largest change of a log-likelihood"
     return Check("null_adapter", about, largest(before - after), 0.0, "nats")
@@ -258,6 +273,18 @@ INSTRUMENTS: tuple[Instrument, ...] = (
 )  # fmt: skip
 
 
+def chosen(wanted: dict[str, Any]) -> tuple[Instrument, ...]:
+    """Returns the checks that a request asks for: those that every cell needs (unless `only_optional`), and of the
+    others those that it names under `optional`; without that, all."""
+    if "optional" not in wanted:
+        return INSTRUMENTS
+    return tuple(
+        one
+        for one in INSTRUMENTS
+        if (one.__name__ in wanted["optional"] if one.__name__ in OPTIONAL_CHECKS else not wanted["only_optional"])
+    )
+
+
 def check_all(bench: Bench, instruments: tuple[Instrument, ...] = INSTRUMENTS) -> Iterator[Check]:
     """Run every check and yield its result. A check that fails to run has measured NaN, which passes no limit, and says
     why in `about`."""
@@ -312,7 +339,7 @@ def main(request: Path, answer: Path) -> None:
         return
     with tempfile.TemporaryDirectory(dir=request.parent) as scratch:
         bench = Bench(Path(wanted["base"]), TrainSettings.model_validate(wanted["settings"]), Path(scratch))
-        checks = [asdict(check) for check in check_all(bench)]
+        checks = [asdict(check) for check in check_all(bench, chosen(wanted))]
     answer.write_text(json.dumps(checks, indent=1))
 
 
