@@ -387,9 +387,12 @@ def running_text(
 
 
 def refuse_options(function: Callable[..., object], options: Mapping[str, object]) -> None:
-    """Raise TaskError for an option under `dataset_kwargs` that a function of this module does not take."""
+    """Raise TaskError for an option under `dataset_kwargs` that a function of this module does not take. What the YAML
+    says of itself under `metadata`, which lm-eval passes along, is none."""
     known = [name for name in inspect.signature(function).parameters if name not in ("base", "options")]
-    if strange := [name for name in options if name not in HARMLESS]:
+    about = options.get("metadata", ())
+    harmless = {"metadata", *HARMLESS, *(about if isinstance(about, list) else ())}
+    if strange := [name for name in options if name not in harmless]:
         raise TaskError(unknown(f"option of {function.__name__}", strange[0], known))
 
 
