@@ -218,7 +218,7 @@ class Results:
     def check(self, *checks: Check, created: str = "2026-01-02T09:00:00.000+00:00", **what: str) -> Path:
         """Keep checks of the instruments as a run does; `what` is of the environment, the model or its settings."""
         about = {
-            "env_digest": self.environment.env_digest, "model": MODEL, "precision": "auto", "attention": "sdpa", **what,
+            "env_digest": self.environment.env_digest, "model": MODEL, "precision": "auto", "attention": "auto", **what,
         }  # fmt: skip
         path = self.folder / INSTRUMENTS / f"{digest([about, created])[:16]}.json"
         record = {**about, "created": created, "checks": [vars(check) for check in checks]}

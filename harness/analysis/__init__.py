@@ -49,7 +49,7 @@ from harness.analysis.planned_power import (
     tuning_outlook,
     tuning_sentences,
 )
-from harness.analysis.probed import ProbeChange, moved_sentence, probe_changes
+from harness.analysis.probed import ProbeChange, moved_sentence, probe_changes, unread
 from harness.analysis.recommend import (
     Answer,
     Candidate,
@@ -169,6 +169,7 @@ __all__ = [
     "tuning_of",
     "tuning_outlook",
     "tuning_sentences",
+    "unread",
     "usual_speeds",
     "value_text",
     "verdict_of",

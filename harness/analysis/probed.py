@@ -90,6 +90,19 @@ def change_of(before: Probe, after: Probe) -> ProbeChange | None:
     return ProbeChange(before.subject, before.name, *apart(before, after), better)
 
 
+def unread(before: Iterable[Probe], after: Iterable[Probe]) -> dict[str, str]:
+    """Returns label -> why its method can be probed in neither of two environments: nothing is known of it."""
+    sides: list[dict[str, list[Probe]]] = [{}, {}]
+    for side, probes in zip(sides, (before, after), strict=True):
+        for probe in probes:
+            side.setdefault(probe.subject, []).append(probe)
+    return {
+        subject: own[0].reason
+        for subject, own in sides[0].items()
+        if all(probe.reason for probe in (*own, *sides[1].get(subject, ())))
+    }
+
+
 ABSENT = "(no such setting)"
 
 

@@ -172,6 +172,7 @@ class Regression:
 
     def findings(self) -> RegressionFindings:
         """Returns what was found, as a record."""
+        from harness.analysis import unread
         from harness.analysis.regression import EnvironmentFindings, PairFindings, RegressionFindings
         from harness.execute import ProbeRequest
 
@@ -191,6 +192,7 @@ class Regression:
             PairFindings(
                 pair.old.name, pair.new.name, tuple(pair.packages), tuple(pair.changes), tuple(pair.attributions),
                 pair.results,
+                tuple(unread(self.probes[pair.old.name], self.probes[pair.new.name]).items()),
             )
             for pair in self.compared
         )  # fmt: skip

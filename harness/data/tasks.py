@@ -111,7 +111,9 @@ def load_task(path: Path) -> Task:
 def without_column(definition: Definition, name: str, columns: list[str], reason: str) -> str:
     """Return the message for a template of a task that names what a document does not have: the line, and the nearest
     of the documents' columns. `reason` is what Jinja says."""
-    said = unknown("column", name, columns) if columns else f"{reason}."
+    if not columns:
+        return f"task {definition.files[0].stem!r} ({definition.files[0]}): {reason}."
+    said = unknown("column", name, columns)
     for file in definition.files:
         for number, line in enumerate(file.read_text("utf-8", "replace").splitlines(), start=1):
             if name and "{" in line and re.search(rf"\b{re.escape(name)}\b", line):

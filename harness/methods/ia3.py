@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.methods.base import (
     Footprint,
@@ -110,9 +110,7 @@ class IA3(Method):
 
         if self.quantize:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        made = describe(model)
-        network = Network(model.config.to_dict(), made.weights, 0, made)  # type: ignore[union-attr,operator]
-        targets, feedforward = self._layers(network)
+        targets, feedforward = self._layers(network_of(model))
         config = IA3Config(
             task_type="CAUSAL_LM",
             target_modules=targets,
@@ -120,6 +118,19 @@ class IA3(Method):
             fan_in_fan_out=is_transposed(model),
         )
         return get_peft_model(model, config)
+
+
+def network_of(model: nn.Module) -> Network:
+    """Return the network of a model, read off one of its kind without weights: nothing passes through the model itself,
+    which would bring all its weights into memory."""
+    import copy
+
+    import torch
+
+    plain: Any = model
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        made = describe(type(plain)(copy.deepcopy(plain.config)))
+    return Network(plain.config.to_dict(), made.weights, 0, made)
 
 
 @dataclass(frozen=True)

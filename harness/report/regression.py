@@ -20,7 +20,10 @@ DIRECTION = {True: "better", False: "worse", None: ""}
 def sentences(pair: PairFindings, labels: tuple[str, ...]) -> Iterator[str]:
     """Yields what two environments come to, in sentences: the cause first, then what moved."""
     yield from map(attribution_sentence, pair.attributions)
-    yield f"Probes: {moved_sentence(pair.changes, labels)}"
+    unread = dict(pair.unread)
+    yield f"Probes: {moved_sentence(pair.changes, [label for label in labels if label not in unread])}"
+    for label, reason in unread.items():
+        yield f"Of {label} nothing is known, as it can be probed in neither: {reason}"
     if pair.results:
         for metric in pair.results.metrics:
             yield f"{metric.metric}: {metric.pattern.sentence}."

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plan.test_memory import kept_by
 
 from architectures.families import FAMILIES, make_family
 from harness.architecture import decoder_layers, read_network
@@ -20,6 +19,8 @@ COUNTED = ("llama", "qwen2", "qwen3", "gemma3", "mistral", "olmo2")
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_counted_is_right_and_the_rest_says_why_not(family: str, tiny_model: Path, tmp_path: Path) -> None:
+    from plan.test_memory import kept_by  # it loads torch
+
     folder = make_family(family, tiny_model, tmp_path / family)
     network = read_network(folder, structure_of(family, folder))
     assert network is not None

@@ -8,6 +8,7 @@ import pytest
 from fuzz_results import fuzz
 
 
+@pytest.mark.slow
 def test_a_changed_field_costs_its_own_attempt_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "cache"))
     assert fuzz(tmp_path / "project", range(24)) == []

@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_module_that_is_preloaded_is_there() -> None:
-    tree = ast.parse((ROOT / "harness" / "execute" / "preload.py").read_text())  # importing it would load all of them
+    tree = ast.parse((ROOT / "harness" / "worker" / "preload.py").read_text())  # importing it would load all of them
     modules = next(
         ast.literal_eval(node.value)
         for node in tree.body

@@ -68,6 +68,7 @@ def items_of(root: Path, result: CellResult) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["task"], row["doc_id"], row["metric"]))
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @needs_ray
 def test_a_node_is_killed_in_the_middle_and_nothing_is_lost(project: Path, cluster: Any) -> None:

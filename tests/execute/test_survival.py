@@ -132,6 +132,7 @@ def test_a_stuck_process_is_ended_with_all_that_it_started(project: Path, monkey
     wait_for(lambda: not resident(child.value), 10)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_fork_server_may_be_killed(project: Path) -> None:
     plan = plan_of(project, SUITE.replace("steps: 2", "steps: 300"))

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.errors import SuiteError
 from harness.methods import all_methods
-from harness.methods.merge import WAYS, Merge, mend_layer_types
+from harness.methods.merge import WAYS, Merge, stack_configuration
 
 Weights = dict[str, np.ndarray[Any, Any]]
 TWO = {"method": "lora", "learn": ["a", "b"]}
@@ -211,13 +211,14 @@ def test_more_layers_than_there_are(merged: Callable[..., Weights]) -> None:
 
 def test_stacked_layers_keep_their_kind_of_attention(tmp_path: Path) -> None:
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
-    for name, layers in (("base", 3), ("merged", 4)):
+    for name in ("base", "merged"):
         (tmp_path / name).mkdir()
-        config = {"num_hidden_layers": layers, "layer_types": kinds}
+        config = {"num_hidden_layers": 3, "layer_types": kinds}
         (tmp_path / name / "config.json").write_text(json.dumps(config))
-    mend_layer_types(tmp_path / "base", tmp_path / "merged", [(0, 2), (1, 3)])
-    made = json.loads((tmp_path / "merged" / "config.json").read_text())["layer_types"]
-    assert made == [kinds[0], kinds[1], kinds[1], kinds[2]]
+    stack_configuration(tmp_path / "base", tmp_path / "merged", [(0, 2), (1, 3)])
+    made = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert made["layer_types"] == [kinds[0], kinds[1], kinds[1], kinds[2]]
+    assert made["num_hidden_layers"] == 4
 
 
 def test_an_expert_of_another_size_is_refused(merged: Callable[..., Weights], experts: dict[str, Path]) -> None:

@@ -37,8 +37,8 @@ class EnvironmentFindings:
 
 @dataclass(frozen=True)
 class PairFindings:
-    """What an environment is to the one before it. `packages` are those that differ, in words; `results` is None where
-    no cell was run."""
+    """What an environment is to the one before it. `packages` are those that differ, in words; `unread` are labels that
+    could be probed in neither, with the reason; `results` is None where no cell was run."""
 
     old: str
     new: str
@@ -46,6 +46,7 @@ class PairFindings:
     changes: tuple[ProbeChange, ...] = ()
     attributions: tuple[Attribution, ...] = ()
     results: Regression | None = None
+    unread: tuple[tuple[str, str], ...] = ()
 
     @property
     def worse(self) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-VOCABULARY, POSITIONS, ROWS, LENGTH = 512, 8192, 8, 24
+VOCABULARY, POSITIONS, ROWS, LENGTH = 512, 512, 8, 24
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "over", "mat", "hill", "red", "blue", "sky", ".", ",", ":", "?"]
 TEXT = "the cat sat on the red mat . the dog ran over the hill , sky : blue ?"
 

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.records import LIBRARIES, Probe
-from harness.worker.probes.bench import POSITIONS, ROWS, TEXT, batch, tiny_gpt2, tiny_llama, tokenizer
+from harness.worker.probes.bench import ROWS, TEXT, batch, tiny_gpt2, tiny_llama, tokenizer
 from harness.worker.probes.of_methods import failed, held
 
 if TYPE_CHECKING:
     from torch import nn
 
 MADE = {"Llama": tiny_llama, "GPT-2": tiny_gpt2}
-SHORT = {"Llama": {"max_position_embeddings": 256}, "GPT-2": {}}
+MANY = 8192  # positions of a model in use; what grows with their square is seen
 
 
 def probe_libraries(scratch: Path) -> Iterator[Probe]:
     """Yields every probe of the libraries; one that fails has a reason, and the others go on."""
-    for read in (probe_models, probe_loading, probe_trainer, probe_tokenizer):
+    for read in (probe_models, probe_places, probe_loading, probe_trainer, probe_tokenizer):
         try:
             yield from read(scratch)
         except Exception as error:
@@ -59,13 +59,19 @@ def probe_models(scratch: Path) -> Iterator[Probe]:
             yield failed(LIBRARIES, f"{family}: models", error)
 
 
+def probe_places(scratch: Path) -> Iterator[Probe]:
+    """Yields buffers: the bytes that a model of many positions holds beside its weights."""
+    name = f"Llama: bytes of buffers at {MANY:,} positions"
+    yield Probe(LIBRARIES, name, (held(tiny_llama(max_position_embeddings=MANY).buffers()),), "bytes")
+
+
 def probe_loading(scratch: Path) -> Iterator[Probe]:
     """Yields loading: the type of weights that a checkpoint in bf16 is loaded in where none is asked for."""
     import torch
     from transformers import AutoModelForCausalLM
 
     folder = scratch / "in-bf16"
-    tiny_llama(max_position_embeddings=256).to(torch.bfloat16).save_pretrained(folder)  # type: ignore[operator]
+    tiny_llama().to(torch.bfloat16).save_pretrained(folder)  # type: ignore[operator]
     loaded = AutoModelForCausalLM.from_pretrained(folder)
     kind = str(next(loaded.parameters()).dtype).removeprefix("torch.")
     yield Probe(LIBRARIES, "type of a bf16 checkpoint's weights when none is asked for", fields={"type": kind})
@@ -76,8 +82,8 @@ def probe_trainer(scratch: Path) -> Iterator[Probe]:
     length."""
     for family, make in MADE.items():
         try:
-            whole, logged = epoch(make(**SHORT[family]), scratch, 8, 1)
-            parts, added = epoch(make(**SHORT[family]), scratch, 2, 4)
+            whole, logged = epoch(make(), scratch, 8, 1)
+            parts, added = epoch(make(), scratch, 2, 4)
             gap = max(float((one - parts[name]).abs().max()) for name, one in whole.items())
             yield Probe(LIBRARIES, f"{family}: trainer's weights, batch of 4 × 2 against 8", (gap,), "weights")
             yield Probe(LIBRARIES, f"{family}: trainer's logged losses, batch of 8", tuple(logged["loss"]), "nats")
@@ -149,4 +155,4 @@ def resident() -> Probe:
                 peak = int(line.split()[1]) * 1024
     except OSError:
         pass
-    return Probe(LIBRARIES, f"most memory of all probes ({POSITIONS} positions)", (float(peak),), "resident bytes")
+    return Probe(LIBRARIES, "most memory of all probes", (float(peak),), "resident bytes")
