@@ -111,14 +111,17 @@ def load_task(path: Path) -> Task:
 def without_column(definition: Definition, name: str, columns: list[str], reason: str) -> str:
     """Return the message for a template of a task that names what a document does not have: the line, and the nearest
     of the documents' columns. `reason` is what Jinja says."""
-    if not columns:
-        return f"task {definition.files[0].stem!r} ({definition.files[0]}): {reason}."
-    said = unknown("column", name, columns)
+
+    def told(place: str) -> str:
+        if columns:
+            return f"{place}: {unknown('column', name, columns)}"
+        return f"task {definition.files[0].stem!r} ({place}): {reason}."
+
     for file in definition.files:
         for number, line in enumerate(file.read_text("utf-8", "replace").splitlines(), start=1):
             if name and "{" in line and re.search(rf"\b{re.escape(name)}\b", line):
-                return f"{file}:{number}: {said}"
-    return f"{definition.files[0]}: {said}"
+                return told(f"{file}:{number}")
+    return told(str(definition.files[0]))
 
 
 def opened(facts: TaskFacts) -> Task:

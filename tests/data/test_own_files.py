@@ -143,7 +143,7 @@ def test_a_template_that_names_no_column(own: Path) -> None:
     assert said == f"{own / 'own.yaml'}:8: unknown column 'txt'. Did you mean 'text'? Known: label, text."
     nested = json.dumps([{"text": text, "label": "a", "m": {"role": "x"}} for text in TEXTS])
     said = refused(own, "d.json", nested, question="{{m.rol}} {{text}}")
-    assert said == f"{own / 'own.yaml'}:8: 'dict object' has no attribute 'rol'."
+    assert said == f"task 'own' ({own / 'own.yaml'}:8): 'dict object' has no attribute 'rol'."
 
 
 def test_a_file_that_has_changed_is_named(own: Path) -> None:

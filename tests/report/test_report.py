@@ -485,7 +485,7 @@ def test_every_face_of_the_report_shows_the_instruments(tmp_path):
     ]
     assert "trained &lt;b&gt;twice&lt;/b&gt;" in page
     assert "| batch size | passed | 1e-06 | 0.0001 | ratio | one by one \\| or together |" in markdown
-    assert page.count("<caption>tiny, precision auto, attention sdpa</caption>") == 1
+    assert page.count("<caption>tiny, precision auto, attention auto</caption>") == 1
 
 
 def test_instruments_of_other_settings_are_not_those_of_the_run(tmp_path):

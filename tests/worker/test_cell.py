@@ -67,8 +67,9 @@ def test_nothing_passes_through_the_model_in_the_phase_load(
     passes: set[str] = set()
 
     def listening(self: Any, *arguments: Any, **options: Any) -> Any:
-        passes.add(phases[-1])
-        answered.append(weakref.ref(self))
+        if self.device.type != "meta":  # one without weights, whose layers are looked at, takes no memory
+            passes.add(phases[-1])
+            answered.append(weakref.ref(self))
         return forward(self, *arguments, **options)
 
     monkeypatch.setattr(Meter, "begin", noting)
