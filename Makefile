@@ -1,6 +1,7 @@
 # make bench [SUITE=quickstart]   set up if needed, run the suite, write its report
 # make report SUITE=...           the report of what has run
 # make picture SUITE=peft-vs-full   the README's picture, from a real run
+# make museum                     known regressions of libraries, found again
 # make test-fast                  tests that load no model and start no process
 # make test | test-all | lint     the first use of any of these makes .venv
 SUITE ?= quickstart
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: bench report picture test test-fast test-all fetched lint setup clean
+.PHONY: bench report picture museum test test-fast test-all fetched lint setup clean
 .DEFAULT_GOAL := bench
 
 bench: $(STAMP)
@@ -21,6 +22,10 @@ report: $(STAMP)
 
 picture: bench
 	$(BIN)/python docs/picture.py reports/$(SUITE)/index.html docs/report.png
+
+# Faults of released libraries that `tunebench regress` has to find again; installs old versions from the index.
+museum: $(STAMP)
+	$(BIN)/python benchmarks/museum.py
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest --fast -n 2 --dist worksteal
