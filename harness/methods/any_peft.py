@@ -185,7 +185,9 @@ def types() -> Mapping[str, Any]:
     """Return {name in lower case: peft's configuration class} of every type of adapter in the installed peft."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    return {kind.value.lower(): config for kind, config in sorted(PEFT_TYPE_TO_CONFIG_MAPPING.items())}
+    # Up to 0.13 the registry's keys were texts.
+    named = {str(getattr(kind, "value", kind)).lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    return dict(sorted(named.items()))
 
 
 def tables_of_lora() -> str:

@@ -144,11 +144,17 @@ class LoRA(Method):
         return not (self.use_dora or self.starts_at_base)
 
     def attach(self, model: nn.Module) -> nn.Module:
-        from peft import EvaConfig, LoraConfig, get_peft_model, prepare_model_for_kbit_training
+        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
         if self.quantize:
             # Checkpointing is the suite's choice (`train: gradient_checkpointing`), not the quantiser's.
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        start: dict[str, Any] = {}
+        if self.init == "eva":
+            from peft import EvaConfig
+
+            # With rho 1 every layer keeps its rank, so that the size is that of any other start.
+            start["eva_config"] = EvaConfig(rho=1.0)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
@@ -157,10 +163,9 @@ class LoRA(Method):
             use_rslora=self.rslora,
             use_dora=self.use_dora,
             init_lora_weights=CALLED.get(self.init, True),
-            # With rho 1 every layer keeps its rank, so that the size is that of any other start.
-            eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
             fan_in_fan_out=is_transposed(model),
             task_type="CAUSAL_LM",
+            **start,
         )
         model = get_peft_model(model, config)
         if self.init in TAKEN:

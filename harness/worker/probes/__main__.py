@@ -31,8 +31,10 @@ def run(wanted: dict[str, Any], scratch: Path) -> list[Probe]:
     from harness.worker.probes.bench import tiny_llama, tokenizer
     from harness.worker.probes.of_libraries import probe_libraries, resident
     from harness.worker.probes.of_methods import Subject, probe_label
+    from harness.worker.probes.old_peft import drop_unknown_settings
     from harness.worker.probes.settings import probe_defaults
 
+    drop_unknown_settings()
     base = scratch / "base"
     tiny_llama().save_pretrained(base)  # type: ignore[operator]
     tokenizer().save_pretrained(base)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.methods import Method, make_method
 from harness.records import JsonObject, Probe
 from harness.worker.probes.bench import Bench, batch, numbers, weights
+from harness.worker.probes.old_peft import DROPPED, dropped_by
 from harness.worker.probes.settings import fields_of
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def probe_training(subject: Subject, method: Method, base: Path, scratch: Path) 
     yield from sizes(label, model)
     for name, config in (getattr(model, "peft_config", None) or {}).items():
         yield Probe(label, f"effective settings ({name})", fields=fields_of(config))
+        if dropped := dropped_by(config):
+            yield Probe(label, DROPPED, fields={"names": ", ".join(dropped)})
     try:
         with torch.no_grad():
             after = model.eval()(input_ids=data["input_ids"], attention_mask=data["attention_mask"]).logits
