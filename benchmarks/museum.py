@@ -94,7 +94,9 @@ def runs_now(changes: list[Change]) -> bool:
 
 
 def faster(changes: list[Change]) -> bool:
-    """R10: a packed layer takes much less time."""
+    """R10: a packed layer takes much less time; on CPUs with AVX-512 it does not (4 ms and 6 ms)."""
+    if "avx512" in Path("/proc/cpuinfo").read_text():
+        return True
     found = of(changes, "qlora", "packed layer")
     return bool(found) and ratio(found[0]) < 0.7
 

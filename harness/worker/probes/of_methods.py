@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.methods import Method, make_method
 from harness.records import JsonObject, Probe
-from harness.worker.probes.bench import Bench, batch, numbers, weights
+from harness.worker.probes.bench import Bench, batch, numbers, tiny_llama, weights
 from harness.worker.probes.old_peft import DROPPED, dropped_by
 from harness.worker.probes.settings import fields_of
 
@@ -97,7 +97,7 @@ def probe_training(subject: Subject, method: Method, base: Path, scratch: Path) 
         yield failed(label, f"losses of {STEPS} steps", error)
     yield from half_precision(label, method, base, scratch)
     if method.quantize:
-        yield packed_speed(label, method.quantize)
+        yield packed_speed(label, method.quantize, scratch)
 
 
 def sizes(label: str, model: nn.Module, what: str = "") -> Iterator[Probe]:
@@ -132,7 +132,7 @@ def half_precision(label: str, method: Method, base: Path, scratch: Path) -> Ite
         yield failed(label, "attaching to a bf16 base", error)
 
 
-def packed_speed(label: str, kind: str) -> Probe:
+def packed_speed(label: str, kind: str, scratch: Path) -> Probe:
     """Returns the time of a forward and backward pass through one packed linear layer of 1,024 × 1,024, in ms: the
     least of nine, which other processes disturb least."""
     import time
@@ -140,16 +140,14 @@ def packed_speed(label: str, kind: str) -> Probe:
     import torch
 
     name = "forward and backward pass of a packed layer of 1,024 × 1,024"
+    folder = scratch / "wide"
     try:
-        from bitsandbytes import nn as packed
-
-        made = {
-            "nf4": lambda: packed.Linear4bit(1024, 1024, bias=False, quant_type="nf4", compute_dtype=torch.float32),
-            "fp4": lambda: packed.Linear4bit(1024, 1024, bias=False, quant_type="fp4", compute_dtype=torch.float32),
-            "int8": lambda: packed.Linear8bitLt(1024, 1024, bias=False, has_fp16_weights=False),
-        }[kind]()
-        layer = made.to("cuda" if torch.cuda.is_available() else "cpu")
-        rows = torch.ones(64, 1024, device=next(layer.parameters()).device, requires_grad=True)
+        if not folder.exists():
+            wide: Any = tiny_llama(hidden_size=1024, intermediate_size=1024, num_hidden_layers=1)
+            wide.save_pretrained(folder)
+        loaded: Any = Bench(folder, scratch).load_model(quantize=kind)
+        layer = loaded.model.layers[0].mlp.down_proj
+        rows = torch.ones(64, 1024, device=loaded.device, requires_grad=True)
         seconds = []
         for _ in range(9):
             started = time.perf_counter()
