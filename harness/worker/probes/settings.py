@@ -11,8 +11,10 @@ from typing import Any
 from harness.records import LIBRARIES, Probe
 
 # Fields that hold a folder, a name or a date, and say nothing about what is computed.
-OWN = ("output_dir", "logging_dir", "run_name", "base_model_name_or_path", "revision", "auto_mapping", "peft_version",
-       "transformers_version", "_commit_hash", "hub_token", "hub_model_id")  # fmt: skip
+OWN = (
+    "output_dir", "logging_dir", "run_name", "base_model_name_or_path", "tokenizer_name_or_path", "revision",
+    "auto_mapping", "peft_version", "transformers_version", "_commit_hash", "hub_token", "hub_model_id",
+)  # fmt: skip
 
 
 def fields_of(config: Any) -> dict[str, str]:
