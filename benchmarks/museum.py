@@ -94,9 +94,7 @@ def runs_now(changes: list[Change]) -> bool:
 
 
 def faster(changes: list[Change]) -> bool:
-    """R10: a packed layer takes much less time; on CPUs with AVX-512 it does not (4 ms and 6 ms)."""
-    if "avx512" in Path("/proc/cpuinfo").read_text():
-        return True
+    """R10: a packed layer takes much less time."""
     found = of(changes, "qlora", "packed layer")
     return bool(found) and ratio(found[0]) < 0.7
 
@@ -106,13 +104,15 @@ def still(changes: list[Change]) -> bool:
     return not moved(changes)
 
 
+# On CPUs with AVX-512 the newer release is no faster (4 ms and 6 ms), so that this part is not asked there.
+WIDE = "avx512" in Path("/proc/cpuinfo").read_text()
 EXHIBITS = (
     Exhibit("r1-svd-merge", "peft 0.21.0: scaling counted once", {0: halved}),
     Exhibit("r3-causal-mask", "transformers#29484", {0: grown_buffers}),
     Exhibit("r4-accumulation", "transformers#34191, #34263", {0: accumulation}),
     Exhibit("r6-adapter-dtype", "peft 0.12.0: autocast_adapter_dtype", {0: wider_adapters}),
     Exhibit("r8-oft-parameters", "peft#1996, #2575", {0: other_numbers, 2: other_numbers}),
-    Exhibit("r10-nf4-on-cpu", "bitsandbytes#1968", {0: runs_now, 1: faster}),
+    Exhibit("r10-nf4-on-cpu", "bitsandbytes#1968", {0: runs_now} if WIDE else {0: runs_now, 1: faster}),
     Exhibit("control", "nothing moved in these releases of peft", dict.fromkeys(range(4), still)),
 )  # fmt: skip
 

@@ -9,13 +9,14 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+
+from packaging.utils import canonicalize_name
 
 from harness.records import RESULT_VERSION, Environment, digest
 
@@ -87,7 +88,7 @@ def version_with_origin(dist: importlib.metadata.Distribution) -> str:
 
 def normal_name(name: str) -> str:
     """Returns a package's name as indexes compare names (PEP 503): lm_eval and lm-eval are the same package."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return canonicalize_name(name)
 
 
 def version_of(name: str) -> str:

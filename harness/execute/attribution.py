@@ -10,7 +10,7 @@ from harness.analysis.regression import Attribution
 from harness.errors import UserError
 from harness.execute.environments import Between, CannotMake, MadeEnvironment, release_package, releases
 from harness.execute.probing import CannotRun, ProbeRequest, probe
-from harness.records import Probe
+from harness.records import MOST_MEMORY, Probe
 
 Key = tuple[str, str]
 
@@ -59,8 +59,10 @@ class Bisection:
         """Returns which readings of an environment differ from the old one's, or why it cannot be run."""
         self.say(f"trying {what}")
         subjects = {change.subject for change in self.changes}
+        # The memory of some probes says nothing of the memory of all of them.
+        whole = any(change.name == MOST_MEMORY for change in self.changes)
         try:
-            probes = probe(make(), self.request.only(subjects), None)
+            probes = probe(make(), self.request if whole else self.request.only(subjects), None)
         except (CannotMake, CannotRun) as error:
             return str(error)
         return frozenset(change.key for change in probe_changes(self.before, probes))

@@ -22,7 +22,6 @@ from harness.suite import Suite
 from harness.worker import die_with_parent
 
 PROBE_SECONDS = 900
-LOG_LINES = 3
 PROBES_VERSION = 5  # raised when a probe reads something else under the same name
 
 

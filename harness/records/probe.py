@@ -8,6 +8,7 @@ from typing import TypedDict
 from harness.records.reading import Moment, Name
 
 LIBRARIES = "libraries"  # the subject of probes that concern no method
+MOST_MEMORY = "most memory of all probes"  # a reading that depends on how many probes were made
 
 
 @dataclass(frozen=True)

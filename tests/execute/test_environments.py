@@ -90,7 +90,7 @@ def test_pips_reasons(output: str, said: str) -> None:
     assert said in pip_reason(output)
 
 
-def ends(tmp_path: Path) -> Between:
+def ends() -> Between:
     def end(name: str, *packages: Package, left_out: tuple[tuple[str, str], ...] = ()) -> MadeEnvironment:
         request = EnvironmentRequest(name)
         return MadeEnvironment(request, Path(sys.executable), environment(1), ResolvedSet(packages, left_out))
@@ -101,8 +101,8 @@ def ends(tmp_path: Path) -> Between:
     return Between(old, new, 1)
 
 
-def test_what_differs_and_what_must_change_together(tmp_path: Path) -> None:
-    between = ends(tmp_path)
+def test_what_differs_and_what_must_change_together() -> None:
+    between = ends()
     assert between.differing == ["transformers", "trl", "huggingface-hub"], "what computes results comes first"
     assert between.with_needed(["transformers"]) >= {"transformers", "huggingface-hub"}
     assert between.change_text("transformers") == "transformers 4.9 → 5.9"

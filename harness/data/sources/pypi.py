@@ -26,6 +26,7 @@ from typing import TypedDict
 
 from harness.data.sources.archives import LEFT_FREE, UnpackedFile, is_unsafe, unpack
 from harness.data.sources.base import Progress, Source, SourceKind, cache_root, sha256_of, sha256_of_text, size_of
+from harness.environment import normal_name
 from harness.errors import SourceError
 
 MANIFEST_VERSION = 1
@@ -68,8 +69,12 @@ class Package(SourceKind):
 
     def entry(self, source: Source) -> Path:
         """Return the source's folder in the cache. Names that the index holds to be equal share a folder (PEP 503)."""
-        name = re.sub(r"[-_.]+", "-", source.name).lower()
-        return cache_root() / "sources" / "pypi" / f"{name}-{source.version}-{sha256_of_text(source.inside)[:12]}"
+        return (
+            cache_root()
+            / "sources"
+            / "pypi"
+            / f"{normal_name(source.name)}-{source.version}-{sha256_of_text(source.inside)[:12]}"
+        )
 
     def cached(self, source: Source, base: Path) -> Path | None:
         """Return the path of an unpacked package in the cache, or of the path inside it; None where files are missing,

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from harness.data import cache_root
 from harness.execute.environments.installed import installed, package_folders
 from harness.execute.environments.packages import made_once, package_folder
-from harness.execute.environments.resolver import OPTIONS, CannotMake, Package, ResolvedSet, run_pip
+from harness.execute.environments.resolver import OPTIONS, Package, ResolvedSet, run_pip
 from harness.records import digest
 
 Hidden = Mapping[str, "Hidden | None"]  # a folder's entries that are hidden: None all of it, else some of what is in it
@@ -124,6 +124,3 @@ def link(layers: list[Layer], target: Path) -> int:
                 (target / name).rmdir()
             made += inside
     return made
-
-
-__all__ = ["CannotMake", "make_isolated", "make_overlay"]

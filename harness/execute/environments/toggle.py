@@ -72,10 +72,8 @@ class Between:
 
     def requires(self, name: str, new: bool) -> tuple[str, ...]:
         """Returns the requirements of a package at the new or the old end."""
-        end = self.new if new else self.old
-        for package in end.resolved.packages:
-            if package.name == name:
-                return package.requires
+        if package := self.package(name, new):
+            return package.requires
         return installed()[name].requires if name in installed() else ()
 
     def package(self, name: str, new: bool) -> Package | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.records import LIBRARIES, Probe
+from harness.records import LIBRARIES, MOST_MEMORY, Probe
 from harness.worker.probes.bench import ROWS, TEXT, batch, tiny_gpt2, tiny_llama, tokenizer
 from harness.worker.probes.of_methods import failed, held
 
@@ -155,4 +155,4 @@ def resident() -> Probe:
                 peak = int(line.split()[1]) * 1024
     except OSError:
         pass
-    return Probe(LIBRARIES, "most memory of all probes", (float(peak),), "resident bytes")
+    return Probe(LIBRARIES, MOST_MEMORY, (float(peak),), "resident bytes")

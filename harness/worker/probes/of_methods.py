@@ -3,7 +3,7 @@ worth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,6 +249,3 @@ def along(update: Mapping[str, torch.Tensor], true: Mapping[str, torch.Tensor]) 
     square = sum(float(value.pow(2).sum()) for value in true.values())
     own = sum(float(value.pow(2).sum()) for value in update.values())
     return product / (square or 1.0), product / ((square * own) ** 0.5 or 1.0)
-
-
-Reader = Callable[[], Iterator[Probe]]
