@@ -5,6 +5,8 @@ Needs what `tunebench fetch peft-vs-full` puts into the cache (`make test` does 
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,25 +27,32 @@ tasks:
   - {learn: bbc-few, sizes: [16]}
 retain: [tales-few]
 methods:
-  base: {}
-  base-nf4: {method: base, quantize: nf4, tune: false}
-  full: {tune: false}
-  layerwise: {tune: false}
-  lora: {space: {rank: null}}
-  qlora: {tune: false}
-  dora: {tune: false}
-  prompt_tuning: {tune: false}
-  setfit: {tune: false}
-  merged: {method: merge, how: task_arithmetic, experts: {method: lora, learn: [bbc-few, reuters-few]}, tune: false}
+%s
 train: {steps: 3, batch_size: 4}
 tune: {trials: 2, batch: 2}
 """
+# A family of methods each; those that share their path with one of these run in `make test-all`.
+QUICK = {
+    "base": "{}",
+    "full": "{tune: false}",
+    "lora": "{space: {rank: null}}",
+    "qlora": "{tune: false}",
+    "prompt_tuning": "{tune: false}",
+    "setfit": "{tune: false}",
+}
+SLOW = {
+    "base-nf4": "{method: base, quantize: nf4, tune: false}",
+    "layerwise": "{tune: false}",
+    "dora": "{tune: false}",
+    "merged": "{method: merge, how: task_arithmetic, experts: {method: lora, learn: [bbc-few, reuters-few]}, "
+    "tune: false}",
+}
+Finished = tuple[Path, dict[str, CellResult]]  # results folder, results by key (the study's and its trials' left out)
+FinishedWith = Callable[[str], Finished]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, CellResult]]:
-    """Every family run once on few items; (results folder, results by key, the study's and its trials' left out)."""
-    root = tmp_path_factory.mktemp("real")
+def run_labels(root: Path, labels: dict[str, str]) -> Finished:
+    """Run labels once on few items."""
     shutil.copytree(ROOT / "suites", root / "suites")
     tasks = root / "suites" / "tasks"
     for name, short, old, new in (
@@ -54,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         text = (tasks / f"{name}.yaml").read_text()
         assert old in text
         (tasks / f"{short}.yaml").write_text(text.replace(old, new).replace(f"task: {name}\n", f"task: {short}\n"))
-    plan = plan_of(root, SUITE, "real")
+    plan = plan_of(root, SUITE % "\n".join(f"  {label}: {recipe}" for label, recipe in labels.items()), "real")
     progress = run_cells(root, plan, threads=1)  # another process of tests has the other core
     results = {result.cell.key: result for result in results_of(root) if not (result.cell.study or result.cell.trial)}
     assert {cell.key: str(progress.states[cell.spec_digest]) for cell in plan.cells} == dict.fromkeys(
@@ -63,7 +72,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return root / "results", results
 
 
-def test_a_label_is_tuned_end_to_end(finished: tuple[Path, dict[str, CellResult]]) -> None:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Every family run once."""
+    return run_labels(tmp_path_factory.mktemp("real"), QUICK)
+
+
+@pytest.fixture(scope="module")
+def finished_with(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FinishedWith:
+    """What ran a label: those of SLOW run when the first of them is asked for."""
+
+    @cache
+    def rest() -> Finished:
+        return run_labels(tmp_path_factory.mktemp("rest"), SLOW)
+
+    return lambda label: rest() if label in SLOW else request.getfixturevalue("finished")
+
+
+def test_a_label_is_tuned_end_to_end(finished: Finished) -> None:
     every = results_of(finished[0].parent)
     study = next(result for result in every if result.cell.study)
     assert [trial.status for trial in study.trials] == ["done", "done"]
@@ -76,18 +102,7 @@ def test_a_label_is_tuned_end_to_end(finished: tuple[Path, dict[str, CellResult]
     assert trial.scores[0].n == 10, "the validation items"
 
 
-LABELS = [
-    "base",
-    "base-nf4",
-    "full",
-    "layerwise",
-    "lora",
-    "qlora",
-    "dora",
-    "prompt_tuning",
-    "setfit",
-    "merged",
-]
+LABELS = [*QUICK, *(pytest.param(label, marks=pytest.mark.slow) for label in SLOW)]
 
 
 def result_of(results: dict[str, CellResult], label: str, task: str = "bbc-few") -> CellResult:
@@ -95,8 +110,8 @@ def result_of(results: dict[str, CellResult], label: str, task: str = "bbc-few")
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_a_family_end_to_end(finished: tuple[Path, dict[str, CellResult]], label: str) -> None:
-    _, results = finished
+def test_a_family_end_to_end(finished_with: FinishedWith, label: str) -> None:
+    _, results = finished_with(label)
     result = result_of(results, label)
     scores = {(score.task, score.metric): score for score in result.scores}
     assert scores["bbc-few", "acc"].n == 10
@@ -114,7 +129,7 @@ def test_a_family_end_to_end(finished: tuple[Path, dict[str, CellResult]], label
 
 
 @pytest.mark.parametrize("label", ["full", "lora", "qlora"])
-def test_memory_is_as_predicted(finished: tuple[Path, dict[str, CellResult]], label: str) -> None:
+def test_memory_is_as_predicted(finished: Finished, label: str) -> None:
     """Within 15% of the highest resident peak of the cell's phases (docs/performance.md has many more cells)."""
     from harness.data.catalog import load_catalog
     from harness.plan.fetch import fetched_facts
@@ -132,15 +147,16 @@ def test_memory_is_as_predicted(finished: tuple[Path, dict[str, CellResult]], la
     assert prediction.peak == pytest.approx(measured, rel=0.15)
 
 
-def test_the_base_is_what_it_is_known_to_be(finished: tuple[Path, dict[str, CellResult]]) -> None:
+def test_the_base_is_what_it_is_known_to_be(finished: Finished) -> None:
     _, results = finished
     base = result_of(results, "base")
     facts = {fact.name: fact.value for fact in base.facts}
     assert facts["total_params"] == 134_515_008
 
 
-def test_quantising_costs_something_and_little(finished: tuple[Path, dict[str, CellResult]]) -> None:
-    _, results = finished
+@pytest.mark.slow
+def test_quantising_costs_something_and_little(finished_with: FinishedWith) -> None:
+    _, results = finished_with("base-nf4")  # with its base model
     values = [
         next(s.value for s in result_of(results, label).scores if s.metric == "log_likelihood_per_word")
         for label in ("base", "base-nf4")
@@ -148,13 +164,16 @@ def test_quantising_costs_something_and_little(finished: tuple[Path, dict[str, C
     assert 0.02 < values[0] - values[1] < 0.6
 
 
-@pytest.mark.parametrize("label", ["full", "lora", "dora", "prompt_tuning", "merged"])
-def test_saved_weights_score_as_stored(finished: tuple[Path, dict[str, CellResult]], label: str) -> None:
+@pytest.mark.parametrize(
+    "label",
+    ["full", "lora", "prompt_tuning", *(pytest.param(one, marks=pytest.mark.slow) for one in ("dora", "merged"))],
+)
+def test_saved_weights_score_as_stored(finished_with: FinishedWith, label: str) -> None:
     """The saved weights, loaded by transformers and peft alone, give the stored log-likelihoods."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder, results = finished
+    folder, results = finished_with(label)
     result = result_of(results, label)
     base = Path(
         json.loads((attempt_folder(folder, result.attempt_id) / "job.json").read_text())["models"]["smollm2-135m"]

@@ -145,7 +145,9 @@ def weights_mistake(folder: Path) -> str:
         return f"{folder} has no weights: no .safetensors file (nor .bin)."
     for path in files:
         try:
-            if path.open("rb").read(len(POINTER)) == POINTER:
+            with path.open("rb") as file:
+                start = file.read(len(POINTER))
+            if start == POINTER:
                 return f"{path} is only a pointer of Git's large-file storage. Download the file itself (git lfs pull)."
             if path.suffix == ".safetensors" and (wanted := whole_size(path)) > (size := path.stat().st_size):
                 return f"{path} is cut off: it has {size} of {wanted} bytes. Download it again."

@@ -16,11 +16,13 @@ from harness.errors import UserError, counted
 from harness.records import visible
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.analysis import ProbeChange
-    from harness.analysis.regression import Attribution, RegressionFindings
+    from harness.analysis.regression import Attribution, Baseline, RegressionFindings
     from harness.analysis.regression import Regression as CellChanges
     from harness.data import Catalog
-    from harness.execute import MadeEnvironment, Session
+    from harness.execute import Between, MadeEnvironment, ProbeRequest, Session
     from harness.execute.executors import Progress
     from harness.plan import Plan
     from harness.records import Probe
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 class Compared:
     """Two environments next to each other in the list that was asked for, and what was found between them."""
 
-    old: MadeEnvironment
+    old: MadeEnvironment | Baseline
     new: MadeEnvironment
     changes: list[ProbeChange] = field(default_factory=list)
     results: CellChanges | None = None
@@ -42,13 +44,14 @@ class Compared:
 
 @dataclass
 class Regression:
-    """The comparison of a suite's environments. `cannot` maps an environment that cannot be made or run to the
-    reason."""
+    """The comparison of a suite's environments, the first of which may be a `baseline` that is stored. `cannot` maps an
+    environment that cannot be made or run to the reason."""
 
     suite: Suite
     requests: Sequence[EnvironmentRequest]
     store: Store
     threads: int
+    baseline: Baseline | None = None
     made: list[MadeEnvironment] = field(default_factory=list)
     cannot: dict[str, str] = field(default_factory=dict)
     probes: dict[str, list[Probe]] = field(default_factory=dict)
@@ -91,11 +94,26 @@ class Regression:
                 continue
             self.say(f"{made.name}: {len(self.probes[made.name])} probes ({time.monotonic() - started:.0f} s)")
         ran = [made for made in self.made if made.name in self.probes]
+        if self.baseline and ran:
+            self.compared.append(self.against_baseline(self.baseline, ran[0], request))
         for old, new in pairwise(ran):
             between = Between(old, new, self.threads)
             changes = probe_changes(self.probes[old.name], self.probes[new.name])
             packages = [between.change_text(name) for name in between.differing]
             self.compared.append(Compared(old, new, changes, packages=packages))
+
+    def against_baseline(self, old: Baseline, new: MadeEnvironment, request: ProbeRequest) -> Compared:
+        """Compares the probes of a baseline with an environment's. Those of other labels or settings say nothing."""
+        from harness.analysis import probe_changes
+        from harness.analysis.regression import package_changes
+
+        if alike := old.probes_digest == request.digest:
+            self.probes[old.name] = old.probes
+        else:
+            self.say(f"{old.name}: the suite's labels have changed since; probes are not compared")
+            self.probes[old.name] = []
+        changes = probe_changes(old.probes, self.probes[new.name]) if alike else []
+        return Compared(old, new, changes, packages=package_changes(old.about, new.about))
 
     def run_cells(self, plan: Plan, catalog: Catalog, repeats: int, allow_bad: bool = False) -> None:
         """Runs the cells of a plan in every environment that could be probed, by turns, until each has `repeats`
@@ -113,12 +131,36 @@ class Regression:
                     self.say(f"{counted(cells, 'cell')} to run, by turns" + (f" (repeat {number + 1})" * bool(number)))
                     if run_by_turns(sessions, shlex.join(["tunebench", *sys.argv[1:]]), self.watch):
                         raise UserError("stopped; the same command goes on where this ended")
-        from harness.analysis.regression import changes_between
+        from harness.analysis.regression import Baseline, changes_between, measured_in
+        from harness.store import fact_units
 
         with self.store.open(read_only=True) as connection:
             for pair in self.compared:
-                digests = pair.old.about.env_digest, pair.new.about.env_digest
-                pair.results = changes_between(connection, *digests, self.suite.name)
+                new = pair.new.about
+                if isinstance(pair.old, Baseline):
+                    measured = measured_in(connection, new.env_digest, self.suite.name)
+                    pair.results = pair.old.compared_with(new, measured, fact_units(connection))
+                else:
+                    old = pair.old.about.env_digest
+                    pair.results = changes_between(connection, old, new.env_digest, self.suite.name)
+
+    def save_baseline(self, path: Path) -> None:
+        """Keeps what the last environment measured in a file, for later comparisons."""
+        from harness.analysis.regression import Baseline, measured_in
+        from harness.execute import ProbeRequest
+        from harness.store import fact_units
+
+        ran = [made for made in self.made if made.name in self.probes]
+        if not ran:
+            raise UserError(f"no environment could be run: there is nothing to keep in {path}.")
+        about, probes = ran[-1].about, self.probes[ran[-1].name]
+        with self.store.look() as connection:
+            measured = measured_in(connection, about.env_digest, self.suite.name)
+            units = fact_units(connection)
+        digest = ProbeRequest.of(self.suite).digest
+        Baseline(self.suite.name, about, measured, units, probes, digest).write(path)
+        size = path.stat().st_size / 1024
+        self.say(f"{path}: {counted(len(measured.rows), 'attempt')} and {len(probes)} probes ({size:.0f} KB)")
 
     def session(self, made: MadeEnvironment, plan: Plan, catalog: Catalog, number: int, allow_bad: bool) -> Session:
         """Returns the session of an environment for the repeat with this `number` (from 0): cells that have more
@@ -157,18 +199,43 @@ class Regression:
             self.say(f"{name}: {cell.key}: {status} ({seconds:.0f} s)")
         self.told[session.run_id] = len(progress.ended)
 
-    def bisect(self) -> None:
-        """Looks for the packages that made the differences, and for the release in which they turned."""
-        from harness.execute import Between, Bisection, ProbeRequest
+    def bisect_probes(self) -> None:
+        """Looks for the packages that made probes differ, and for the release in which they turned."""
+        from harness.execute import Bisection, ProbeReader, ProbeRequest
 
         for pair in self.compared:
-            if not pair.changes:
-                continue
-            bisection = Bisection(
-                Between(pair.old, pair.new, self.threads), ProbeRequest.of(self.suite), self.probes[pair.old.name],
-                pair.changes, self.say,
-            )  # fmt: skip
-            pair.attributions = bisection.attribute()
+            if pair.changes and (between := self.ends(pair)):
+                reader = ProbeReader(ProbeRequest.of(self.suite), self.probes[pair.old.name], pair.changes)
+                pair.attributions += Bisection(between, reader, self.say).attribute()
+
+    def ends(self, pair: Compared) -> Between | None:
+        """Returns the packages that can be toggled between two environments; None for a baseline, which cannot be
+        run."""
+        from harness.analysis.regression import Baseline, old_pins
+        from harness.execute import Between
+
+        if isinstance(pair.old, Baseline):
+            self.say(f"{pair.old.name} cannot be run. To bisect, use --with {old_pins(pair.old.about, pair.new.about)}")
+            return None
+        return Between(pair.old, pair.new, self.threads)
+
+    def bisect_cells(self, plan: Plan, root: Path) -> None:
+        """Looks for the packages that made cells differ, and for the release in which they turned. Scores of a label
+        that probes differ of are theirs."""
+        from harness.analysis.regression import differences
+        from harness.execute import Bisection, CellReader
+        from harness.records import LIBRARIES
+
+        for pair in self.compared:
+            probed = {change.subject for change in pair.changes}
+            found = [
+                one
+                for one in (differences(pair.results) if pair.results else ())
+                if one.cost or one.failure or not probed & {one.label, LIBRARIES}
+            ]
+            if found and (between := self.ends(pair)):
+                with CellReader(between.old, between.new, found, plan, root, self.threads, self.say) as reader:
+                    pair.attributions += Bisection(between, reader, self.say).attribute()
 
     def findings(self) -> RegressionFindings:
         """Returns what was found, as a record."""
@@ -198,6 +265,17 @@ class Regression:
         )  # fmt: skip
         labels = tuple(name for name in ProbeRequest.of(self.suite).names if name in probed)
         return RegressionFindings(self.suite.name, labels, tuple(environments), tuple(pairs))
+
+
+def read_baseline(path: Path, suite: Suite) -> Baseline:
+    """Returns the baseline that a file holds, or the newest environment of the suite in another results folder. Raises
+    UserError where there is none, or where it is another suite's."""
+    from harness.analysis.regression import Baseline
+
+    found = Baseline.newest_in(path, suite.name) if path.is_dir() else Baseline.read(path)
+    if found.suite != suite.name:
+        raise UserError(f"{path} is a baseline of the suite {found.suite!r}, not of {suite.name!r}.")
+    return found
 
 
 def show(findings: RegressionFindings) -> None:

@@ -4,7 +4,8 @@ An executor reaches the worker by a folder with a cell's JSON, and by nothing el
 
 from __future__ import annotations
 
-from harness.execute.attribution import Bisection
+from harness.execute.attribution import Bisection, ProbeReader
+from harness.execute.cell_reading import CellReader
 from harness.execute.environments import Between, CannotMake, MadeEnvironment, make_environment
 from harness.execute.events import LiveStatus, live_status
 from harness.execute.forecast import Row, forecast_cells
@@ -18,9 +19,11 @@ __all__ = [
     "Bisection",
     "CannotMake",
     "CannotRun",
+    "CellReader",
     "Choices",
     "LiveStatus",
     "MadeEnvironment",
+    "ProbeReader",
     "ProbeRequest",
     "Row",
     "Session",

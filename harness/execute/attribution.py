@@ -1,9 +1,10 @@
-"""Finds the package, and the release of it, that made probes differ between two environments."""
+"""Finds the package, and the release of it, that made probes or cells differ between two environments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from harness.analysis import Cause, ProbeChange, Toggled, find_turn, probe_changes, smallest_cause
 from harness.analysis.regression import Attribution
@@ -15,57 +16,85 @@ from harness.records import MOST_MEMORY, Probe
 Key = tuple[str, str]
 
 
-@dataclass
-class Bisection:
-    """Toggles packages between two environments and probes each combination once.
+class Reader(Protocol):
+    """Says of an environment on which side of each difference it is. `keys` are the differences (subject, name), each
+    of which the old environment is on one side of and the new one on the other."""
 
-    `say` is told what is tried. `request` is what the two ends were probed with; only the subjects that differ are
-    probed again. `known` keeps what each set of exchanged packages gave: the readings that differ, or why it cannot
-    be run.
-    """
+    @property
+    def keys(self) -> Sequence[Key]:
+        """What differs between the two ends."""
 
-    between: Between
+    def read(self, made: MadeEnvironment) -> Mapping[Key, Toggled]:
+        """Returns the side of each difference; one that is absent is not known. Raises CannotMake or CannotRun."""
+
+
+@dataclass(frozen=True)
+class ProbeReader:
+    """Reads probes: `request` is what the two ends were probed with, of which only the subjects that differ are probed
+    again; `before` are the old environment's probes, and `changes` what differs from them at the new end."""
+
     request: ProbeRequest
     before: Sequence[Probe]
     changes: Sequence[ProbeChange]
+
+    @property
+    def keys(self) -> list[Key]:
+        """The readings that differ."""
+        return [change.key for change in self.changes]
+
+    def read(self, made: MadeEnvironment) -> dict[Key, Toggled]:
+        """Returns for each reading whether it is the old environment's."""
+        subjects = {change.subject for change in self.changes}
+        # The memory of some probes says nothing of the memory of all of them.
+        whole = any(change.name == MOST_MEMORY for change in self.changes)
+        probes = probe(made, self.request if whole else self.request.only(subjects), None)
+        differing = {change.key for change in probe_changes(self.before, probes)}
+        return {key: Toggled.NEW if key in differing else Toggled.OLD for key in self.keys}
+
+
+@dataclass
+class Bisection:
+    """Toggles packages between two environments and reads each combination once.
+
+    `say` is told what is tried. `known` keeps what each set of exchanged packages gave: the side of each difference, or
+    why it cannot be run.
+    """
+
+    between: Between
+    reader: Reader
     say: Callable[[str], None] = lambda text: None
-    known: dict[frozenset[str], frozenset[Key] | str] = field(default_factory=dict)
+    known: dict[frozenset[str], Mapping[Key, Toggled] | str] = field(default_factory=dict)
 
     def attribute(self) -> list[Attribution]:
-        """Returns an attribution for each group of changes that have the same cause, the largest group first."""
+        """Returns an attribution for each group of differences that have the same cause, the largest group first."""
         packages = self.between.differing
         found: dict[Cause, list[Key]] = {}
-        self.known[frozenset(packages)] = frozenset(change.key for change in self.changes)
-        self.known[frozenset()] = frozenset()
-        for change in self.changes:
+        self.known[frozenset(packages)] = dict.fromkeys(self.reader.keys, Toggled.NEW)
+        self.known[frozenset()] = dict.fromkeys(self.reader.keys, Toggled.OLD)
+        for key in self.reader.keys:
             if len(packages) == 1:
                 cause = Cause(tuple(packages))
             else:
-                cause = smallest_cause(packages, lambda names, key=change.key: self.answer(names, key))  # type: ignore[misc]
-            found.setdefault(cause, []).append(change.key)
+                cause = smallest_cause(packages, lambda names, key=key: self.answer(names, key))  # type: ignore[misc]
+            found.setdefault(cause, []).append(key)
         made = [self.with_turn(cause, keys) for cause, keys in found.items()]
         return sorted(made, key=lambda one: -len(one.keys))
 
     def answer(self, names: Collection[str], key: Key) -> Toggled:
-        """Returns whether a reading differs from the old environment's where the packages `names` (and what must change
-        with them) are exchanged."""
+        """Returns the side of a difference where the packages `names` (and what must change with them) are
+        exchanged."""
         wanted = self.between.with_needed(names)
         if wanted not in self.known:
-            self.known[wanted] = self.differing_keys(lambda: self.between.toggled(wanted), ", ".join(sorted(wanted)))
-        told = self.known[wanted]
-        return Toggled.UNRESOLVED if isinstance(told, str) else Toggled.NEW if key in told else Toggled.OLD
+            self.known[wanted] = self.sides(lambda: self.between.toggled(wanted), ", ".join(sorted(wanted)))
+        return side_in(self.known[wanted], key)
 
-    def differing_keys(self, make: Callable[[], MadeEnvironment], what: str) -> frozenset[Key] | str:
-        """Returns which readings of an environment differ from the old one's, or why it cannot be run."""
+    def sides(self, make: Callable[[], MadeEnvironment], what: str) -> Mapping[Key, Toggled] | str:
+        """Returns the side of each difference in an environment, or why it cannot be run."""
         self.say(f"trying {what}")
-        subjects = {change.subject for change in self.changes}
-        # The memory of some probes says nothing of the memory of all of them.
-        whole = any(change.name == MOST_MEMORY for change in self.changes)
         try:
-            probes = probe(make(), self.request if whole else self.request.only(subjects), None)
+            return self.reader.read(make())
         except (CannotMake, CannotRun) as error:
             return str(error)
-        return frozenset(change.key for change in probe_changes(self.before, probes))
 
     def with_turn(self, cause: Cause, keys: Sequence[Key]) -> Attribution:
         """Returns the attribution of readings to a cause, with the release in which they turned where it is one package
@@ -88,8 +117,7 @@ class Bisection:
             def make() -> MadeEnvironment:
                 return self.between.toggled(self.between.with_needed([name]) - {name}, [release_package(name, version)])
 
-            told = self.differing_keys(make, f"{name} {version}")
-            return Toggled.UNRESOLVED if isinstance(told, str) else Toggled.NEW if keys[0] in told else Toggled.OLD
+            return side_in(self.sides(make, f"{name} {version}"), keys[0])
 
         return Attribution(tuple(keys), cause, text, find_turn(ordered, test))
 
@@ -105,3 +133,8 @@ class Bisection:
             known = []
         inside = [version for version in known if Version(low) < Version(version) < Version(high)]
         return [low, *inside, high]
+
+
+def side_in(sides: Mapping[Key, Toggled] | str, key: Key) -> Toggled:
+    """Returns the side of one difference in what an environment gave; "unresolved" where it could not be run."""
+    return Toggled.UNRESOLVED if isinstance(sides, str) else sides.get(key, Toggled.UNRESOLVED)

@@ -9,7 +9,7 @@ from harness.plan.devices import devices_missing, devices_of
 from harness.plan.feasibility import leaks_in_cell, model_notes
 from harness.plan.fetch import fetch_suite, fetched_facts, is_complete
 from harness.plan.memory import ROLLING, Device, Prediction, predict_memory, room_to_compare
-from harness.plan.plan import Plan, make_plan, select_cells
+from harness.plan.plan import Plan, make_plan, narrow, select_cells
 from harness.plan.search import (
     Proposal,
     StudySearch,
@@ -41,6 +41,7 @@ __all__ = [
     "leaks_in_cell",
     "make_plan",
     "model_notes",
+    "narrow",
     "optuna_storage",
     "pareto_front",
     "predict_memory",

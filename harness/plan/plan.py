@@ -6,7 +6,7 @@ tunes, each study comes before the cells that need it; these learn its chosen se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
@@ -107,6 +107,12 @@ def select_cells(plan: Plan, names: Iterable[str]) -> Plan:
             mistakes.append(unknown(f"cell of {plan.suite.name}", name, known, "Patterns such as 'lora/*' do too."))
     if mistakes:
         raise UserError("\n".join(mistakes))
+    return replace(narrow(plan, chosen), only_cells=names)
+
+
+def narrow(plan: Plan, chosen: Collection[str]) -> Plan:
+    """Return a plan of the cells with the spec digests `chosen`, with all the cells that they need and the base models'
+    cells that their gains are measured from."""
     cells = plan.by_digest()
     kept: set[str] = set()
     waiting = list(chosen)
@@ -116,7 +122,7 @@ def select_cells(plan: Plan, names: Iterable[str]) -> Plan:
             kept.add(name)
             waiting += [*cells[name].needs.values(), cells[name].baseline]
     within = tuple(cell for cell in plan.cells if cell.spec_digest in kept)
-    return replace(plan, cells=within, only_cells=names, chosen=frozenset(chosen))
+    return replace(plan, cells=within, chosen=frozenset(chosen))
 
 
 def axes(

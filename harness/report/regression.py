@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 from harness.analysis import ProbeChange, moved_sentence
-from harness.analysis.regression import Attribution, Change, PairFindings, RegressionFindings
+from harness.analysis.regression import Attribution, Change, PairFindings, RegressionFindings, named
 from harness.errors import counted
 from harness.records import visible
 from harness.store import write_atomically
 
+MOST_NAMES = 3  # of readings in a sentence
 MOST_SETTINGS = 6  # that are shown of one object
 MOST_ROWS = 40  # of a table in a summary
 DIRECTION = {True: "better", False: "worse", None: ""}
@@ -31,10 +32,8 @@ def sentences(pair: PairFindings, labels: tuple[str, ...]) -> Iterator[str]:
 
 def attribution_sentence(attribution: Attribution) -> str:
     """Returns what made a group of readings differ, in words: the package, the release, and what was cleared."""
-    subjects = ", ".join(dict.fromkeys(subject for subject, _ in attribution.keys))
-    what = f"{counted(len(attribution.keys), 'reading')} of {subjects}"
     cause = attribution.cause
-    parts = [f"{' together with '.join(attribution.packages)} made {what} differ."]
+    parts = [f"{' together with '.join(attribution.packages)} made {readings_text(attribution.keys)} differ."]
     if turn := attribution.turn:
         between = f", with {', '.join(turn.untried)} between them untried" if turn.untried else ""
         parts.append(f"Since {cause.changes[0]} {turn.first_new} (not in {turn.last_old}{between}).")
@@ -46,6 +45,16 @@ def attribution_sentence(attribution: Attribution) -> str:
     if cause.untold:
         parts.append(f"Could not be told apart: {', '.join(cause.untold)}, as the others do not run without them.")
     return " ".join(parts)
+
+
+def readings_text(keys: Sequence[tuple[str, str]]) -> str:
+    """Returns what differs (subject, name) in words: "train_seconds of lora", "losses of 12 steps and 3 other readings
+    of lora, full"."""
+    subjects = ", ".join(dict.fromkeys(subject for subject, _ in keys))
+    names = list(dict.fromkeys(name for _, name in keys))
+    if len(names) <= MOST_NAMES:
+        return f"{named(names)} of {subjects}"
+    return f"{names[0]} and {counted(len(keys) - 1, 'other reading')} of {subjects}"
 
 
 def probe_rows(pair: PairFindings) -> Iterator[tuple[str, str, str, str]]:

@@ -11,7 +11,7 @@ from wheels import doctored
 
 from harness.analysis import probe_changes
 from harness.environment import version_of
-from harness.execute.attribution import Bisection
+from harness.execute.attribution import Bisection, ProbeReader
 from harness.execute.environments import Between, make_environment
 from harness.execute.probing import ProbeRequest, probe, run_probes
 from harness.suite import parse_request
@@ -37,7 +37,7 @@ def test_the_guilty_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     changes = probe_changes(before, probe(new, request, tmp_path))
     assert {change.subject for change in changes} == {"lora"}
     tried: list[str] = []
-    bisection = Bisection(between, request, before, changes, tried.append)
+    bisection = Bisection(between, ProbeReader(request, before, changes), tried.append)
     (found,) = bisection.attribute()
     assert found.cause.changes == ("peft",)
     assert set(found.cause.cleared) == {"rouge-score", "sacrebleu"}

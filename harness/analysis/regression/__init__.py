@@ -3,7 +3,15 @@ moved (the axis, single labels, single cells), by how much, how sure that is, an
 
 from __future__ import annotations
 
-from harness.analysis.regression.between import changes_between, changes_of_rows, common_shifts
+from harness.analysis.regression.baseline import Baseline, old_pins, package_changes
+from harness.analysis.regression.between import (
+    Measured,
+    changes_between,
+    changes_of_measured,
+    changes_of_rows,
+    common_shifts,
+    measured_in,
+)
 from harness.analysis.regression.costs import COSTS, cost_changes, margin_of
 from harness.analysis.regression.findings import (
     Attribution,
@@ -22,9 +30,11 @@ from harness.analysis.regression.records import (
     MetricChanges,
     Pattern,
     Regression,
+    named,
 )
 from harness.analysis.regression.repeats import Repeat, Session
 from harness.analysis.regression.scores import score_changes, wanted_scores
+from harness.analysis.regression.sides import Difference, differences, side_of
 
 __all__ = [
     "COSTS",
@@ -33,10 +43,13 @@ __all__ = [
     "TIME_MARGIN",
     "Answer",
     "Attribution",
+    "Baseline",
     "CellPair",
     "Change",
+    "Difference",
     "EnvironmentFindings",
     "HistoryStep",
+    "Measured",
     "MetricChanges",
     "PairFindings",
     "Pattern",
@@ -48,12 +61,19 @@ __all__ = [
     "SeriesPoint",
     "Session",
     "changes_between",
+    "changes_of_measured",
     "changes_of_rows",
     "common_shifts",
     "cost_changes",
+    "differences",
     "margin_of",
     "matched_cells",
+    "measured_in",
+    "named",
+    "old_pins",
+    "package_changes",
     "score_changes",
     "series_over_versions",
+    "side_of",
     "wanted_scores",
 ]

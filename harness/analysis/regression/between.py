@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,30 @@ if TYPE_CHECKING:
     import duckdb
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What one environment measured of a suite: a row for each attempt in the order in which they started, the items of
+    the headline scores, what attempts share that came out identical, and the needs of cells that train nothing (see
+    `changes_of_rows`)."""
+
+    rows: list[CellRow]
+    values: Values
+    digests: Mapping[str, str]
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def measured_in(connection: duckdb.DuckDBPyConnection, env_digest: str, suite: str = "") -> Measured:
+    """Returns what an environment measured of one `suite`, or ("") of all."""
+    rows = environment_attempts(connection, env_digest, suite)
+    attempts = [row.attempt_id for row in rows]
+    return Measured(
+        rows,
+        score_values(connection, wanted_scores(rows)),
+        outcome_digests(connection, attempts),
+        needs_without_training(connection, attempts),
+    )
+
+
 def changes_between(
     connection: duckdb.DuckDBPyConnection,
     old: str,
@@ -36,18 +61,23 @@ def changes_between(
     """Compares the environments with the digests `old` and `new` over all attempts at cells that both have, of one
     `suite` or ("") of all. `costs` are the names of costs to compare, `cost_margins` maps some to another relative
     difference that does not matter."""
-    first, second = (environment_attempts(connection, digest, suite) for digest in (old, new))
-    rows = [*first, *second]
+    sides = measured_in(connection, old, suite), measured_in(connection, new, suite)
+    return changes_of_measured((old, new), sides, fact_units(connection), score_margin, costs, cost_margins)
+
+
+def changes_of_measured(
+    names: tuple[str, str],
+    sides: tuple[Measured, Measured],
+    units: Units,
+    score_margin: float = SCORE_MARGIN,
+    costs: Iterable[str] = COSTS,
+    cost_margins: Mapping[str, float] | None = None,
+) -> Regression:
+    """Compares two environments by what each measured, (old, new), in whatever store."""
+    old, new = sides
     return changes_of_rows(
-        (old, new),
-        (first, second),
-        score_values(connection, wanted_scores(rows)),
-        outcome_digests(connection, [row.attempt_id for row in rows]),
-        fact_units(connection),
-        needs_without_training(connection, [row.attempt_id for row in rows]),
-        score_margin,
-        costs,
-        cost_margins,
+        names, (old.rows, new.rows), {**old.values, **new.values}, {**old.digests, **new.digests}, units,
+        {**old.needs, **new.needs}, score_margin, costs, cost_margins,
     )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ class CostFamily:
         of_cells += [self.unmeasured(pair, dropped[pair.spec_digest]) for pair in lone if dropped[pair.spec_digest]]
         pattern = self.pattern(of_labels, everything, of_cells, groups, session)
         return MetricChanges(
-            self.kind.name, "cost", self.margin, pattern, tuple(of_cells), tuple(of_labels), everything
+            self.kind.name, "cost", self.margin, pattern, tuple(of_cells), tuple(of_labels), everything, self.kind.timed
         )
 
     def repeats(self, pair: CellPair, usual: Mapping[str, float]) -> tuple[list[Repeat], str]:

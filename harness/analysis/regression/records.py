@@ -99,7 +99,8 @@ class Pattern:
 class MetricChanges:
     """All that one metric, or one cost, says of two environments. `everything` pools the labels, and is None where
     fewer than two could be compared. P-values are corrected for all of `cells`, `labels` and `everything` together
-    (`families.weighted_holm`). `role` is "task" or "retain" for scores, "cost" for costs."""
+    (`families.weighted_holm`). `role` is "task" or "retain" for scores, "cost" for costs; `timed`: a cost that the
+    machine's speed changes."""
 
     metric: str
     role: str
@@ -108,6 +109,7 @@ class MetricChanges:
     cells: tuple[Change, ...] = ()
     labels: tuple[Change, ...] = ()
     everything: Change | None = None
+    timed: bool = False
 
     @property
     def changes(self) -> tuple[Change, ...]:

@@ -58,6 +58,13 @@ def regress(
     markdown: Annotated[
         Path | None, typer.Option(help="write it as Markdown, for a pull request, to this file")
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="compare with this file of --save-baseline, or results folder, as the old environment"),
+    ] = None,
+    save_baseline: Annotated[
+        Path | None, typer.Option(help="keep what the last environment measured in this file (.json, .json.gz)")
+    ] = None,
     only: Only = None,
     threads: Threads = None,
     allow_bad_instruments: Annotated[
@@ -71,7 +78,7 @@ def regress(
 
     Example: tunebench regress quickstart --with peft==0.20.0 --with peft==0.21.2 --probe --bisect
     """
-    from harness.cli.regression import Regression, exit_code, show
+    from harness.cli.regression import Regression, exit_code, read_baseline, show
     from harness.environment import cores
     from harness.plan import make_plan, select_cells
     from harness.report import markdown_summary, write_junit
@@ -80,15 +87,20 @@ def regress(
     quiet_libraries()
     catalog = project()
     loaded = read_suite(suite, catalog)
-    requests = wanted(loaded, environments or [], isolated)
-    regression = Regression(loaded, requests, results(folder, catalog), threads or cores())
+    requests = wanted(loaded, environments or [], isolated, alone=bool(baseline or save_baseline))
+    old = read_baseline(baseline, loaded) if baseline else None
+    regression = Regression(loaded, requests, results(folder, catalog), threads or cores(), old)
     plan = None if probe else select_cells(make_plan(loaded, get_facts(catalog, loaded, trust or ())), only or ())
     regression.prepare()
     regression.probe()
     if bisect:
-        regression.bisect()
+        regression.bisect_probes()
     if plan:
         regression.run_cells(plan, catalog, repeats, allow_bad_instruments)
+        if bisect:
+            regression.bisect_cells(plan, catalog.root)
+    if save_baseline:
+        regression.save_baseline(save_baseline)
     findings = regression.findings()
     if junit:
         write_junit(findings, junit)
@@ -101,18 +113,21 @@ def regress(
     sys.exit(exit_code(findings, gate, strict))
 
 
-def wanted(suite: Suite, texts: list[str], isolated: bool) -> list[EnvironmentRequest]:
-    """Returns the environments that the command line names, else those of the suite. Raises UserError where there are
-    fewer than two: one alone is compared with the current one."""
+def wanted(suite: Suite, texts: list[str], isolated: bool, alone: bool) -> list[EnvironmentRequest]:
+    """Returns the environments that the command line names, else those of the suite. One is compared with the current
+    one, but where it may stand `alone` (which is the current one then, where none is named). Raises UserError where
+    there is none."""
     from harness.suite import CURRENT, parse_request
 
     requests = [parse_request(text, isolated) for text in texts] or list(suite.environments)
+    if not requests and alone:
+        return [parse_request(CURRENT, isolated)]
     if not requests:
         raise UserError(
             f"{suite.name}: name the environments to compare: --with peft==0.20.0 --with peft==0.21.2, "
             "or `environments:` in the suite. One alone is compared with the current installation."
         )
-    if len(requests) == 1:
+    if len(requests) == 1 and not alone:
         requests.append(parse_request(CURRENT, isolated))
     repeated = {one.name for one in requests if [other.name for other in requests].count(one.name) > 1}
     if repeated:
