@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis import headlines
+from harness.analysis.regression import kept_findings, series_over_versions
 from harness.errors import StoreError, unknown
 from harness.report import advice
 from harness.report.advice import as_json
 from harness.report.candidates import Question, prices_of, questions
-from harness.report.regression import markdown_summary, probe_rows, result_rows, write_junit
+from harness.report.regression import STEP_COLUMNS, markdown_summary, probe_rows, result_rows, step_rows, write_junit
 from harness.report.regression import sentences as regression_sentences
 from harness.report.sections.tuning import notes
 from harness.report.table import Report, build
@@ -26,6 +27,7 @@ from harness.store import (
     designs_of,
     document_texts,
     fact_units,
+    history_points,
     item_answers,
     latest_run,
     member_rows,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from harness.report.terminal import TerminalReport
 
 __all__ = [
+    "STEP_COLUMNS",
     "Question",
     "ReportPaths",
     "advice",
@@ -50,6 +53,7 @@ __all__ = [
     "questions",
     "regression_sentences",
     "result_rows",
+    "step_rows",
     "write_contents",
     "write_junit",
     "write_report",
@@ -77,7 +81,13 @@ def load(store: Store, suite: str) -> Report:
         texts = document_texts(connection, {row.fingerprint for row in rows})
         designs = designs_of(connection, run)
         units_by_fact = fact_units(connection)
-    return replace(build(run, rows, checks, studies, answers, texts, designs), units=units_by_fact)
+        series = series_over_versions(history_points(connection, suite))
+    return replace(
+        build(run, rows, checks, studies, answers, texts, designs),
+        units=units_by_fact,
+        versions=kept_findings(store.folder, suite),
+        steps=tuple(step_rows(series)),
+    )
 
 
 def write_report(report: Report, folder: Path) -> ReportPaths:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 from harness.analysis import ProbeChange, moved_sentence
-from harness.analysis.regression import Attribution, Change, PairFindings, RegressionFindings, named
+from harness.analysis.regression import Attribution, Change, PairFindings, RegressionFindings, Series, named
 from harness.errors import counted
 from harness.records import visible
 from harness.store import write_atomically
@@ -76,6 +76,20 @@ def result_rows(pair: PairFindings) -> Iterator[tuple[str, str, str, str, str, s
     for change in pair.results.different if pair.results else ():
         p = f"{change.p:.2g}"
         yield change.metric, change.name or "everything", change.answer, DIRECTION[change.better], change.effect_text, p
+
+
+STEP_COLUMNS = ["series", "metric", "step", "", "since", "environment", "changed there", "p"]
+
+
+def step_rows(series: Iterable[Series]) -> Iterator[tuple[str, ...]]:
+    """Yields a row of STEP_COLUMNS for each step of a history that is not smaller than its margin."""
+    for one in series:
+        for step in one.steps:
+            if not step.negligible:
+                yield (
+                    one.name, one.metric, step.size_text, DIRECTION[step.better], f"{step.since_date:%Y-%m-%d}",
+                    step.since[:12], step.versions_text, f"{step.p:.2g}",
+                )  # fmt: skip
 
 
 def markdown_summary(findings: RegressionFindings) -> str:

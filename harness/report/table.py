@@ -32,6 +32,7 @@ from harness.analysis import (
     tuning_of,
     with_speed_off,
 )
+from harness.analysis.regression import RegressionFindings
 from harness.data import Quality
 from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
 from harness.report.estimates import Estimate, estimate, learned, mean_change, with_failed_seeds
@@ -198,7 +199,8 @@ class Block:
 @dataclass(frozen=True, eq=False)
 class Report:
     """The newest run of a suite, ready to be shown: its cells, and the blocks of rows made of them. `answers` are those
-    to the items of each cell's headline score, by attempt and item; `texts` what the items show."""
+    to the items of each cell's headline score, by attempt and item; `texts` what the items show. `versions` is what
+    `tunebench regress` last found of the suite, `steps` are rows of the steps in its history."""
 
     run: StoredRun
     blocks: tuple[Block, ...]
@@ -209,6 +211,8 @@ class Report:
     texts: dict[tuple[str, str], str] = field(default_factory=dict)  # task, doc_id
     designs: Mapping[str, Design] = field(default_factory=dict)  # spec_digest
     units: Mapping[str, Unit] = field(default_factory=dict)  # fact -> its unit, and whether more is better
+    versions: RegressionFindings | None = None
+    steps: tuple[tuple[str, ...], ...] = ()
 
     @cached_property
     def values(self) -> dict[str, ItemValues]:

@@ -18,6 +18,7 @@ from harness.analysis.regression.findings import (
     EnvironmentFindings,
     PairFindings,
     RegressionFindings,
+    kept_findings,
 )
 from harness.analysis.regression.history import HistoryStep, Series, SeriesBreak, SeriesPoint, series_over_versions
 from harness.analysis.regression.pairs import CellPair, matched_cells
@@ -66,6 +67,7 @@ __all__ = [
     "common_shifts",
     "cost_changes",
     "differences",
+    "kept_findings",
     "margin_of",
     "matched_cells",
     "measured_in",

@@ -4,10 +4,16 @@ cells, for each two environments that follow each other."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from harness.analysis.delta_debugging import Cause, Turn
 from harness.analysis.probed import ProbeChange
 from harness.analysis.regression.records import Regression
+from harness.store import write_atomically
+
+FINDINGS = "regressions"  # folder within a results folder
 
 
 @dataclass(frozen=True)
@@ -85,3 +91,17 @@ class RegressionFindings:
     def unclear(self) -> bool:
         """Whether anything is left open, environments that cannot be run included."""
         return any(environment.cannot for environment in self.environments) or any(pair.unclear for pair in self.pairs)
+
+    def keep(self, results: Path) -> None:
+        """Write it into the folder `results`, for the report; what was found before is replaced."""
+        text = TypeAdapter(RegressionFindings).dump_json(self, indent=1)
+        write_atomically(results / FINDINGS / f"{self.suite}.json", text)
+
+
+def kept_findings(results: Path, suite: str) -> RegressionFindings | None:
+    """Returns what was last found of a suite; None where nothing was, or an older tunebench wrote it otherwise."""
+    try:
+        text = (results / FINDINGS / f"{suite}.json").read_bytes()
+        return TypeAdapter(RegressionFindings).validate_json(text)
+    except (OSError, ValueError):
+        return None

@@ -24,6 +24,7 @@ def history(
     """
     from harness.analysis.regression import series_over_versions
     from harness.errors import UserError, counted, unknown
+    from harness.report import STEP_COLUMNS, step_rows
     from harness.store import all_suites, history_points
 
     name = suite.removesuffix(".yaml").removesuffix(".yml").rsplit("/", 1)[-1]
@@ -36,7 +37,7 @@ def history(
         return
     environments = {point.env_digest for one in series for point in one.points}
     longest = max((len(one.points) for one in series), default=0)
-    steps = [(one, step) for one in series for step in one.steps if not step.negligible]
+    steps = [step for one in series for step in one.steps if not step.negligible]
     print(
         f"{counted(len(series), 'series', 'series')} over {counted(len(environments), 'environment')}, the longest of "
         f"{counted(longest, 'environment')}; {counted(len(steps), 'step')}"
@@ -44,15 +45,7 @@ def history(
     if longest < 5:
         print("Steps are looked for in series of 5 environments or more. Two environments: tunebench compare A B")
     if steps:
-        rows = [
-            [
-                one.name, one.metric, step.size_text, {True: "better", False: "worse", None: ""}[step.better],
-                f"{step.since_date:%Y-%m-%d}", step.since[:12], step.versions_text, f"{step.p:.2g}",
-            ]
-            for one, step in steps
-        ]  # fmt: skip
-        columns = ["series", "metric", "step", "", "since", "environment", "changed there", "p"]
-        show_table("", columns, rows, frozenset({"step", "p"}))
+        show_table("", STEP_COLUMNS, list(step_rows(series)), frozenset({"step", "p"}))
     reasons = dict.fromkeys(one.reason for each in series for one in each.breaks)
     for reason in reasons:
         print(f"series that break, as {reason}: {sum(any(b.reason == reason for b in s.breaks) for s in series)}")

@@ -102,6 +102,7 @@ def regress(
     if save_baseline:
         regression.save_baseline(save_baseline)
     findings = regression.findings()
+    findings.keep(regression.store.folder)
     if junit:
         write_junit(findings, junit)
     if markdown:
