@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
+from weakref import WeakKeyDictionary
 
 from harness.data.catalog import Catalog, keep_facts
 from harness.data.contamination import matches, normalise, words
@@ -44,10 +45,12 @@ def prepare_overlap(catalog: Catalog, learned: TaskFacts, scored: TaskFacts) -> 
 def examine(name: str, task: Task) -> DataFacts:
     """Count a task's empty examples by split, the share of questions that contain their answer and no other choice, and
     the training questions with contradicting answers. `name` is the task's, for the facts."""
+    asked = asked_by_split(task)
     empty: dict[str, int] = {}
     for split, documents in splits_of(task).items():
-        empty[split] = sum(1 for document in documents if is_empty(ask(task, document).target, document))
-    count, shown = contradictions(task, splits_of(task).get("train", []))
+        pairs = zip(asked[split], documents, strict=True)
+        empty[split] = sum(1 for one, document in pairs if is_empty(one.target, document))
+    count, shown = contradictions(task, asked.get("train", []))
     return DataFacts(name, empty, share_given_away(task), count, shown)
 
 
@@ -67,7 +70,7 @@ def share_given_away(task: Task) -> float | None:
     choices = task.doc_to_choice(documents[0])
     if any(task.doc_to_choice(document) != choices for document in documents):
         return None
-    questions = without_template([ask(task, document).context for document in documents])
+    questions = without_template([one.context for one in asked_by_split(task)["scored"]])
     told = [spaced(choice) for choice in choices]
     count = 0
     for document, question in zip(documents, questions, strict=True):
@@ -81,14 +84,13 @@ def spaced(text: str) -> str:
     return f" {' '.join(words(text))} "
 
 
-def contradictions(task: Task, documents: Sequence[Document]) -> tuple[int, tuple[str, ...]]:
-    """Return (how many questions of these documents stand there with different right choices, the beginnings of a few
-    of them). None for tasks without choices."""
+def contradictions(task: Task, asked: Sequence[Example]) -> tuple[int, tuple[str, ...]]:
+    """Return (how many questions of a task stand among those `asked` with different right choices, the beginnings of a
+    few of them). None for tasks without choices."""
     if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
         return 0, ()
     answers: dict[str, set[str]] = defaultdict(set)
-    for document in documents:
-        one = ask(task, document)
+    for one in asked:
         if one.target:
             answers[normalise(f"{one.context} {' '.join(one.choices)}")].add(one.target)
     odd = sorted(text for text, given in answers.items() if len(given) > 1)
@@ -104,9 +106,8 @@ def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFac
 
     An item that is there but for a few words, with another right choice, is none: "… 👍" and "… 👎" are two items.
     """
-    score = list(target.eval_docs)
-    learn = [document for split, documents in splits_of(source).items() if split != "scored" for document in documents]
-    asked, known = [ask(target, document) for document in score], [ask(source, document) for document in learn]
+    asked = asked_by_split(target)["scored"]
+    known = [one for split, several in asked_by_split(source).items() if split != "scored" for one in several]
     questions, learned_questions = bare_questions(asked, known, same=learned == scored)
     texts = scored_texts(target, asked, questions, list(zip(learned_questions, known, strict=True)))
     shares: dict[int, float] = {}
@@ -117,7 +118,7 @@ def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFac
     exact = sum(1 for share in shares.values() if share == 1.0)
     ranked = sorted(shares, key=lambda place: -shares[place])[:SHOWN]
     return OverlapFacts(
-        learned, scored, len(score), exact, len(shares) - exact, tuple(texts[place][:EXCERPT] for place in ranked)
+        learned, scored, len(asked), exact, len(shares) - exact, tuple(texts[place][:EXCERPT] for place in ranked)
     )
 
 
@@ -174,6 +175,21 @@ def learned_texts(known: Sequence[Example], questions: Sequence[str]) -> list[tu
         (question, f"{question} {one.target}", f"{one.context} {one.target}")
         for question, one in zip(questions, known, strict=True)
     ]
+
+
+ASKED: WeakKeyDictionary[Task, dict[str, list[Example]]] = WeakKeyDictionary()
+MOST_KEPT = 50_000  # documents of a task, of about a kilobyte each
+
+
+def asked_by_split(task: Task) -> dict[str, list[Example]]:
+    """Return {split: its documents as questions and answers}, in the order of `splits_of`. Each search through a task
+    asks for all of them: those of a task that is not too large are kept as long as it is loaded."""
+    if task in ASKED:
+        return ASKED[task]
+    asked = {split: [ask(task, document) for document in documents] for split, documents in splits_of(task).items()}
+    if sum(map(len, asked.values())) <= MOST_KEPT:
+        ASKED[task] = asked
+    return asked
 
 
 def ask(task: Task, document: Document) -> Example:

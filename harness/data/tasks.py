@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -34,6 +33,7 @@ from harness.data.labels import (
     write_texts,
 )
 from harness.data.lm_eval_task import Document, Render, Task
+from harness.data.open_tasks import keep_task, kept_task
 from harness.data.task_code import Definition, definition_files, own_code, read_definition
 from harness.data.templates import use_sandbox
 from harness.errors import TaskError, unknown
@@ -125,14 +125,10 @@ def without_column(definition: Definition, name: str, columns: list[str], reason
 
 
 def opened(facts: TaskFacts) -> Task:
-    """Return a fetched task with its documents. The last four tasks stay in memory. Raises TaskError where it cannot be
+    """Return a fetched task with its documents. The last few tasks stay in memory. Raises TaskError where it cannot be
     loaded."""
-    return _opened(facts.path, facts.fingerprint)
-
-
-@lru_cache(maxsize=4)
-def _opened(path: str, fingerprint: str) -> Task:
-    return load_task(Path(path))
+    known = kept_task(facts.path, facts.fingerprint)
+    return keep_task(facts.path, facts.fingerprint, known or load_task(Path(facts.path)))
 
 
 def absolute(files: Files, folder: Path) -> Files:
@@ -188,6 +184,7 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
     )
     keep_facts(catalog.task_facts_path(name), facts)
     catalog.keep_fetched(name)
+    keep_task(facts.path, facts.fingerprint, task)
     return facts
 
 
