@@ -2,6 +2,7 @@
 # make report SUITE=...           the report of what has run
 # make picture SUITE=peft-vs-full   the README's picture, from a real run
 # make museum                     known regressions of libraries, found again
+# make drift                      docs/drift.md: which releases of the libraries change what is computed
 # make test-fast                  tests that load no model and start no process
 # make test | test-all | lint     the first use of any of these makes .venv
 SUITE ?= quickstart
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: bench report picture museum test test-fast test-all fetched lint setup clean
+.PHONY: bench report picture museum drift test test-fast test-all fetched lint setup clean
 .DEFAULT_GOAL := bench
 
 bench: $(STAMP)
@@ -26,6 +27,10 @@ picture: bench
 # Faults of released libraries that `tunebench regress` has to find again; installs old versions from the index.
 museum: $(STAMP)
 	$(BIN)/python benchmarks/museum.py
+
+# Probes the last releases of peft, transformers, trl, setfit, bitsandbytes and accelerate; installs them from the index.
+drift: $(STAMP)
+	$(BIN)/python benchmarks/drift.py
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest --fast -n 2 --dist worksteal

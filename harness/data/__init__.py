@@ -25,13 +25,16 @@ from harness.data.clusters import (
     mean_test,
 )
 from harness.data.counts import counts_line
+from harness.data.drafting import draft_task
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
 from harness.data.few_shot import draw_shots
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
+from harness.data.readers import read_splits
 from harness.data.sampling import draw, examples, texts
 from harness.data.sources import cache_root
 from harness.data.task_code import TaskCode, code_of, definition_files, yaml_files
+from harness.data.task_draft import KINDS, Draft
 from harness.data.tasks import (
     Example,
     alike,
@@ -52,6 +55,7 @@ from harness.data.yaml_limits import compose_yaml, load_yaml
 __all__ = [
     "CLEAN",
     "CODE",
+    "KINDS",
     "PLACES",
     "TEXTS",
     "TOKENS",
@@ -59,6 +63,7 @@ __all__ = [
     "Catalog",
     "Corruption",
     "Document",
+    "Draft",
     "Example",
     "Facts",
     "LengthFacts",
@@ -81,6 +86,7 @@ __all__ = [
     "cut_left",
     "data_files",
     "definition_files",
+    "draft_task",
     "draw",
     "draw_shots",
     "effective_clusters",
@@ -106,6 +112,7 @@ __all__ = [
     "marked",
     "mean_test",
     "opened",
+    "read_splits",
     "sources",
     "tasks",
     "texts",

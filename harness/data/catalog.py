@@ -118,7 +118,8 @@ class Catalog:
             for text in entry.sources
             if text.startswith("file:")
         ]
-        return sources.cache_root() / "facts" / f"model-{digest([asdict(entry), str(self.root), local])[:32]}.json"
+        identity = digest([asdict(entry), str(self.root) if local else "", local])
+        return sources.cache_root() / "facts" / f"model-{identity[:32]}.json"
 
     # --- tasks ---
 
@@ -145,7 +146,9 @@ class Catalog:
     def task_facts(self, name: str) -> TaskFacts | None:
         """Return the facts of a fetched task; None before it is fetched, or when its files have changed. Raises
         UserError for an unknown name."""
-        return read_facts(self.task_facts_path(name), TaskFacts)
+        facts = read_facts(self.task_facts_path(name), TaskFacts)
+        # Another checkout with the same task may have fetched it.
+        return facts and replace(facts, path=str(self.task_path(name)))
 
     def task_facts_path(self, name: str) -> Path:
         """Return the file in the cache for a task's facts. It changes with all that defines the task (`definition`)."""
@@ -276,12 +279,12 @@ def definition(path: Path) -> str:
     the local files that these use, local data files, and lm-eval's version.
 
     Changes of data files are noticed by size and time of change; they are looked for where the task's loader looks.
+    Where the YAML lies belongs to it only where local data does: two checkouts share what was fetched.
     """
-    parts: list[object] = [FACTS_VERSION, str(path.resolve()), importlib.metadata.version("lm_eval")]
+    parts: list[object] = [FACTS_VERSION, importlib.metadata.version("lm_eval")]
     parts += [content_of(file) for file in definition_files(path)]
-    for file in yaml_files(path):
-        parts += [local_stamp(place) for place in data_files(file, path.parent)]
-    return digest(parts)
+    local = [local_stamp(place) for file in yaml_files(path) for place in data_files(file, path.parent)]
+    return digest([*parts, str(path.resolve()), *local] if local else parts)
 
 
 def stamps(path: Path) -> dict[str, object]:

@@ -9,7 +9,14 @@ from typing import Protocol
 from harness.analysis import Cause, ProbeChange, Toggled, find_turn, probe_changes, smallest_cause
 from harness.analysis.regression import Attribution
 from harness.errors import UserError
-from harness.execute.environments import Between, CannotMake, MadeEnvironment, release_package, releases
+from harness.execute.environments import (
+    Between,
+    CannotMake,
+    MadeEnvironment,
+    release_package,
+    release_page,
+    releases,
+)
 from harness.execute.probing import CannotRun, ProbeRequest, probe
 from harness.records import MOST_MEMORY, Probe
 
@@ -119,7 +126,8 @@ class Bisection:
 
             return side_in(self.sides(make, f"{name} {version}"), keys[0])
 
-        return Attribution(tuple(keys), cause, text, find_turn(ordered, test))
+        turn = find_turn(ordered, test)
+        return Attribution(tuple(keys), cause, text, turn, release_page(name, turn.first_new))
 
     def versions_between(self, name: str, old: str, new: str) -> list[str]:
         """Returns the releases of a package from one version to the other, both included, oldest first; the two alone

@@ -250,6 +250,8 @@ class Method(Configurable):
     instead_of_quantized: ClassVar[str] = "Use method qlora, or drop quantize."  # what to do where it is False
     starts_at_base: ClassVar[str] = ""  # why an untrained result does not score as the base model; "": it does
     space: ClassVar[Space] = {}  # the settings that tuning may search
+    # Kind of task -> its settings, as YAML, in a suite that `tunebench init` drafts; it is left out of others.
+    drafted_for: ClassVar[Mapping[str, str]] = {}
 
     quantize: Literal["nf4", "fp4", "int8"] | None = None
 

@@ -56,6 +56,7 @@ class LoRA(Method):
     """
 
     name = "lora"
+    drafted_for = {"classification": "{}", "generation": "{}", "chat": "{}", "text": "{}"}
     trains_quantized = True
     wraps = True
     packages = ("peft",)

@@ -134,6 +134,7 @@ class LinearProbe(Headed):
     """
 
     name = "linear_probe"
+    drafted_for = {"classification": "{}"}
     trains_quantized = True
     paper = "arXiv:1610.01644"
     packages = ("sklearn",)

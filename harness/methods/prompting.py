@@ -30,7 +30,8 @@ class Prompting(Method):
 
     `examples` of the cell's training examples are shown (at most as many as it has; 0 is zero-shot, which has no size
     and no seed), picked by `pick`: the first ones in the seed's order (`fixed`), or as many of each answer as possible
-    (`balanced`). `instruction` stands before them; in it, {choices} is the list of answers that the question offers.
+    (`balanced`). `instruction` stands before them; in it, {choices} is the list of answers that the question offers
+    (where it offers none, the default instruction is left out).
     `separator` stands between all of these. `chat` uses the model's chat template: examples are earlier turns, and the
     answer is the model's turn. `calibrate` subtracts what each answer gets on up to 20 of the cell's training
     questions, shown ones last, because a small model mostly repeats a label that it was shown. The seed decides the
@@ -39,6 +40,7 @@ class Prompting(Method):
     """
 
     name = "prompting"
+    drafted_for = {"classification": "{examples: 4}", "generation": "{examples: 4}"}
     family = "no training"
     paper = "arXiv:2005.14165"
     trains = False
@@ -94,9 +96,11 @@ class Prompting(Method):
         )
 
     def _write(self, tokenizer: Any, shown: Sequence[tuple[str, str]], question: str, choices: list[str]) -> str:
-        if CHOICES in self.instruction and not choices:
+        # A task whose answers are written offers no choices: the default instruction is left out there.
+        wanted = self.instruction if choices or self.instruction != Prompting.instruction else ""
+        if CHOICES in wanted and not choices:
             raise ValueError(f"the instruction names {CHOICES}, and the task's questions offer none. Write it without.")
-        instruction = self.instruction.replace(CHOICES, ", ".join(choices)).strip()
+        instruction = wanted.replace(CHOICES, ", ".join(choices)).strip()
         if not self.chat:
             texts = [f"{context}{answer}" for context, answer in shown]
             return self.separator.join(filter(None, [instruction, *texts, question]))

@@ -31,6 +31,7 @@ class SetFit(Method):
     """
 
     name = "setfit"
+    drafted_for = {"classification": "{}"}
     instead_of_quantized = "Its encoder is trained in full: drop quantize."
     paper = "arXiv:2209.11055"
     family = "few-shot"

@@ -9,5 +9,6 @@ class Base(Method):
     """The untouched base model; with `quantize`, what loading it in fewer bits costs."""
 
     name = "base"
+    drafted_for = {"classification": "{}", "generation": "{}", "chat": "{}", "text": "{}"}
     family = "no training"
     trains = False

@@ -40,6 +40,8 @@ def attribution_sentence(attribution: Attribution) -> str:
         if turn.again:
             series = ", ".join(f"{version} {answer}" for version, answer in turn.tried)
             parts.append(f"The series goes back and forth: {series}.")
+    if attribution.link:
+        parts.append(f"Its notes: {attribution.link}.")
     if cause.cleared:
         parts.append(f"Cleared: {', '.join(cause.cleared)}.")
     if cause.untold:

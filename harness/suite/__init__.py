@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.suite.drafting import draft_suite
 from harness.suite.environments import CURRENT, EnvironmentRequest, package_names, parse_request
 from harness.suite.instantiate import build_expert
 from harness.suite.load import Suite, check_sizes, check_tuning, find_suite, load_suite
@@ -32,6 +33,7 @@ __all__ = [
     "build_expert",
     "check_sizes",
     "check_tuning",
+    "draft_suite",
     "find_suite",
     "load_suite",
     "package_names",

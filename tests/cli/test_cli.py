@@ -352,6 +352,7 @@ REPEATED = TUNED.replace("trials: 3, batch: 3", "studies: 2, trials: 2, batch: 2
 )
 
 
+@pytest.mark.slow
 def test_studies_that_are_repeated_are_a_procedure_from_plan_to_report(project: Path) -> None:
     (project / "suites" / "tuned.yaml").write_text(REPEATED.replace("[0, 1]", "[0]"))
     refused(tunebench("check", "tuned"), "studies: 2, and the suite has 1 seed")

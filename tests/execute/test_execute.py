@@ -146,6 +146,7 @@ def test_ctrl_c_once_finishes_what_runs(project: Path) -> None:
     assert set(by_label(plan, run_cells(project, plan)).values()) == {"done"}
 
 
+@pytest.mark.slow  # stopped ones, in test_survival.py, are the harder case
 @pytest.mark.process
 def test_no_orphans_when_the_command_is_killed(project: Path) -> None:
     """kill -9 of the command: its cell's process ends too."""

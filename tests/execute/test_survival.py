@@ -338,7 +338,7 @@ def processes_of(project: Path) -> dict[int, str]:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("stopped", ["cell", "fork server"])
+@pytest.mark.parametrize("stopped", ["cell", pytest.param("fork server", marks=pytest.mark.slow)])
 def test_nothing_outlives_a_killed_command_though_it_is_stopped(project: Path, stopped: str) -> None:
     (project / "suites" / "small.yaml").write_text(SUITE.replace("steps: 2", "steps: 1000000"))
     command = [sys.executable, "-m", "harness.cli", "run", "small", "--threads", "1"]

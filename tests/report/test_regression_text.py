@@ -20,6 +20,7 @@ CAUSE = Attribution(
     Cause(("peft",), ("torch", "trl")),
     ("peft 0.20.0 → 0.21.2",),
     Turn("0.20.0", "0.21.0", (), (("0.20.0", Toggled.OLD), ("0.21.0", Toggled.NEW))),
+    "https://github.com/huggingface/peft/releases?q=0.21.0",
 )
 OLD, NEW = EnvironmentFindings("peft==0.20.0", "a"), EnvironmentFindings("current", "b")
 
@@ -34,7 +35,8 @@ def findings(*changes: ProbeChange, environments: tuple[EnvironmentFindings, ...
 def test_the_guilty_package_comes_first() -> None:
     found = findings(SIZE)
     assert list(regression_sentences(found.pairs[0], found.labels)) == [
-        "peft 0.20.0 → 0.21.2 made merge: size of svd differ. Since peft 0.21.0 (not in 0.20.0). Cleared: torch, trl.",
+        "peft 0.20.0 → 0.21.2 made merge: size of svd differ. Since peft 0.21.0 (not in 0.20.0). "
+        "Its notes: https://github.com/huggingface/peft/releases?q=0.21.0. Cleared: torch, trl.",
         "Probes: Only svd moved; 2 others did not.",
     ]
 

@@ -20,12 +20,14 @@ FINDINGS = "regressions"  # folder within a results folder
 class Attribution:
     """Why some readings of probes differ: the `cause` (packages that make the difference together; `cause.cleared` are
     those that do not), and, where that is one package, the `turn` between its releases. `keys` are the readings
-    (subject, name); `packages` are the changes of the cause for people: "peft 0.20.0 → 0.21.2"."""
+    (subject, name) of probes, or (label, metric) of cells; `packages` are the changes of the cause for people: "peft
+    0.20.0 → 0.21.2"; `link` is the page that tells of the release in which it turned, "" where none is known."""
 
     keys: tuple[tuple[str, str], ...]
     cause: Cause
     packages: tuple[str, ...] = ()
     turn: Turn | None = None
+    link: str = ""
 
 
 @dataclass(frozen=True)

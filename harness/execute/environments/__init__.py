@@ -8,7 +8,7 @@ from __future__ import annotations
 from harness.execute.environments.make import MadeEnvironment, describe, make_environment, variables
 from harness.execute.environments.overlay import make_overlay
 from harness.execute.environments.resolver import CannotMake, Package, ResolvedSet, releases, resolve
-from harness.execute.environments.toggle import Between, release_package
+from harness.execute.environments.toggle import Between, release_package, release_page
 
 __all__ = [
     "Between",
@@ -20,6 +20,7 @@ __all__ = [
     "make_environment",
     "make_overlay",
     "release_package",
+    "release_page",
     "releases",
     "resolve",
     "variables",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,3 +119,18 @@ def release_package(name: str, version: str) -> Package:
         if package.name == normal_name(name)
     )
     return found
+
+
+REPOSITORY = re.compile(r"https?://github\.com/[\w.-]+/[\w.-]+")
+
+
+def release_page(name: str, version: str) -> str:
+    """Returns the address of the page that tells of a release, by what the installed package says of its repository; ""
+    where it says none."""
+    try:
+        about = importlib.metadata.metadata(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    told = [*(about.get_all("Home-page") or ()), *(about.get_all("Project-URL") or ())]
+    found = next((match for text in told if (match := REPOSITORY.search(text))), None)
+    return f"{found[0].removesuffix('.git')}/releases?q={version}" if found else ""

@@ -44,7 +44,7 @@ class Versions(Section):
     name = "versions"
     title = "Library versions"
     link = "Versions"
-    order = 330
+    order = 328
     forms = EVERYWHERE
 
     def elements(self, subject: Subject) -> Iterator[Element]:
