@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := bench
 
 bench: $(STAMP)
-	@$(BIN)/tunebench run $(SUITE); status=$$?; \
+	@$(BIN)/tunebench run $(SUITE) --no-answer; status=$$?; \
 	if [ $$status -ne 2 ]; then $(BIN)/tunebench report $(SUITE) || exit $$?; fi; exit $$status
 
 report: $(STAMP)

@@ -87,6 +87,16 @@ def execute(session: Session) -> int:
     return 1 if unfinished else 0
 
 
+def show_answer(store: Store, suite: str) -> None:
+    """Prints what the results of a suite answer, in at most ten sentences, and where the rest is."""
+    from harness.report import answer_lines, load
+
+    say()
+    for line in answer_lines(load(store, suite)):
+        say(f"• {line}")
+    say(f"next: `tunebench report {suite}` writes tables and a page, `tunebench recommend {suite}` weighs the costs")
+
+
 def what_items_decide(plan: Plan, store: Store) -> list[TaskOutlook]:
     """Forecasts for each learned task and model of a plan which differences its test items can show, given how far
     scores varied between seeds in the results of `store`; without results, that spread is taken as unknown."""

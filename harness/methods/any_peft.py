@@ -55,7 +55,7 @@ UNPACKED = {
 class AnyPeft(Method):
     """Any adapter type of the installed peft, by name and with peft's own configuration keys.
 
-    `type` is peft's name in lower case, `config` its keys as peft documents them (`tunebench methods` lists both).
+    `type` is peft's name in lower case, `config` its keys as peft documents them (`tunebench methods peft` lists both).
     Only `learning_rate` is not peft's. Seeds that `config` does not give are the cell's. The type decides what is
     trained, and how much. peft chooses the adapted layers for the model, unless `config` gives target_modules.
     """

@@ -16,8 +16,10 @@ from harness.errors import StoreError, unknown
 from harness.report import advice
 from harness.report.advice import as_json
 from harness.report.candidates import Question, prices_of, questions
+from harness.report.card import CardFacts, model_card
 from harness.report.regression import STEP_COLUMNS, markdown_summary, probe_rows, result_rows, step_rows, write_junit
 from harness.report.regression import sentences as regression_sentences
+from harness.report.sections.answer import lines as answer_lines
 from harness.report.sections.tuning import notes
 from harness.report.table import Report, build
 from harness.store import (
@@ -40,12 +42,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STEP_COLUMNS",
+    "CardFacts",
     "Question",
     "ReportPaths",
     "advice",
+    "answer_lines",
     "as_json",
     "load",
     "markdown_summary",
+    "model_card",
     "notes",
     "prices_of",
     "printable",

@@ -81,6 +81,8 @@ def test_from_nothing_to_a_report(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "5 cells, 0 finished before, 5 to run" in done.stdout
     assert "no tie within 0.02 can be expected: 30 items of colours find differences from 0." in done.stdout
+    assert "• " in done.stdout.split("5 to run")[1], "it ends with the answer"
+    assert "next: `tunebench report small`" in done.stdout
     again = tunebench("run", "small")
     assert again.returncode == 0
     assert "5 finished before, 0 to run" in again.stdout
@@ -103,7 +105,7 @@ def test_from_nothing_to_a_report(project: Path) -> None:
     detail = json.loads(tunebench("show", "lora/tiny/colours/n8/s0", "--json").stdout)
     assert detail["settings"]["rank"] == 8
     assert detail["attempts"][0]["status"] == "done"
-    assert "lora" in tunebench("show", "lora/tiny/colours/n8/s0").stdout
+    assert "tunebench export lora/tiny/colours/n8/s0 DIR" in tunebench("show", "lora/tiny/colours/n8/s0").stdout
     missed = tunebench("show", "lora/tiny/colours/n9/s0")
     assert missed.returncode == 2
     assert "Did you mean 'lora/tiny/colours/n8/s0'?" in missed.stderr

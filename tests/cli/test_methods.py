@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import tunebench
 
 from harness.cli.commands.methods import describe, shown
 from harness.methods import all_methods
@@ -42,6 +43,20 @@ def test_peft_is_imported_for_the_first_listing_alone(tmp_path: Path, monkeypatc
     assert second == first
     (peft,) = (row for row in second if row["name"] == "peft")
     assert "lora" in peft["variants"]  # type: ignore[operator]
+
+
+def test_the_list_fits_a_screen_and_a_name_tells_all() -> None:
+    listed = tunebench("methods").stdout
+    assert len(listed.splitlines()) <= 24
+    assert all(name in listed for name in (*all_methods(), *all_objectives()))
+    one = tunebench("methods", "dora").stdout
+    assert "arXiv:2402.09353" in one
+    assert "rank=8" in one
+    assert "qlora" not in one
+    wrong = tunebench("methods", "lroa")
+    assert wrong.returncode == 2
+    assert "Did you mean 'lora'?" in wrong.stderr
+    assert len(tunebench("methods", "--all").stdout.splitlines()) > 100
 
 
 def test_what_is_remembered_goes_by_its_name_and_survives_damage(

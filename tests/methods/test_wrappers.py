@@ -15,7 +15,19 @@ from harness.methods.wrappers import Around
 from harness.plugin import Configurable
 from harness.records import TrainSettings
 
-NO_HOOKS = {"declare", "mistakes", "problems", "skip", "kind", "family", "name", "paper", "packages", "quantize"}
+NO_HOOKS = {
+    "declare",
+    "drafted_for",
+    "mistakes",
+    "problems",
+    "skip",
+    "kind",
+    "family",
+    "name",
+    "paper",
+    "packages",
+    "quantize",
+}
 HOOKS = sorted(name for name in vars(Method) if not name.startswith("_") and name not in NO_HOOKS)
 WRAPPERS: list[type[Method]] = [Composed, Around]
 # What each hook is called with; properties with nothing.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from harness.cli.display import show_json, show_table
 from harness.cli.options import AsJson, command, quiet_libraries
@@ -78,12 +80,17 @@ def brief(value: object) -> str:
 
 
 @command("Look", "ways of adapting a model, objectives and curricula")
-def methods(as_json: AsJson = False) -> None:
-    """List the ways of adapting a model, with objectives and curricula, and their settings.
+def methods(
+    name: Annotated[str | None, typer.Argument(help="a method, objective or curriculum: everything about it")] = None,
+    every: Annotated[bool, typer.Option("--all", help="everything about all of them")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the ways of adapting a model by family, with objectives and curricula; with a name, its settings.
 
-    Example: tunebench methods --json
+    Example: tunebench methods lora
     """
     from harness.curricula import all_curricula
+    from harness.errors import UserError, unknown
     from harness.methods import all_methods
     from harness.objectives import all_objectives
 
@@ -93,10 +100,35 @@ def methods(as_json: AsJson = False) -> None:
         "objective": all_objectives(),
         "curriculum": all_curricula(),
     }
-    rows = {kind: [describe(part) for part in parts.values()] for kind, parts in listings.items()}
+    names = [one for parts in listings.values() for one in parts]
+    if name is not None and name not in names:
+        raise UserError(unknown("method, objective or curriculum", name, names))
+    rows = {
+        kind: [describe(part) for part in parts.values() if name in (None, part.name)]
+        for kind, parts in listings.items()
+    }
     if as_json:
         show_json([row for listed in rows.values() for row in listed])
-        return
+    elif name is None and not every:
+        show_families(rows)
+    else:
+        show_details(rows)
+
+
+def show_families(rows: Mapping[str, list[JsonObject]]) -> None:
+    """Prints a line for each family of methods, one for the objectives and one for the curricula."""
+    families: dict[str, list[str]] = {}
+    for row in rows["method"]:
+        families.setdefault(row["family"], []).append(row["name"])
+    lines = [[family, ", ".join(names)] for family, names in sorted(families.items())]
+    lines += [[plural(kind), ", ".join(row["name"] for row in rows[kind])] for kind in ("objective", "curriculum")]
+    show_table("", ["family", "methods"], lines)
+    print("`tunebench methods NAME` says what one does and which settings it has; --all, of all of them")
+
+
+def show_details(rows: Mapping[str, list[JsonObject]]) -> None:
+    """Prints what each method, objective and curriculum does, with its settings, and the types of those that have
+    some."""
     for kind, listed in rows.items():
         if listed:
             show_table(plural(kind), [kind, "what it does, and its settings"], [shown(row) for row in listed])

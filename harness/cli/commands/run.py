@@ -22,7 +22,7 @@ from harness.cli.options import (
     results,
     size_of,
 )
-from harness.cli.running import check_executor, run_plan
+from harness.cli.running import check_executor, run_plan, show_answer
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def run(
     ] = False,
     trust: Trust = None,
     folder: Results = None,
+    answer: Annotated[bool, typer.Option("--answer/--no-answer", help="end with the suite's answer")] = True,
 ) -> None:
-    """Run every cell of a suite that is not done in this environment.
+    """Run every cell of a suite that is not done in this environment, and say what the results answer.
 
     Example: tunebench run peft-vs-full --retry failed
     """
@@ -68,4 +69,8 @@ def run(
     check_executor(executor)
     plan = select_cells(make_plan(loaded, get_facts(catalog, loaded, trust or ())), only or ())
     choices = Choices(executor, jobs, threads or 0, again, size_of(memory), address)
-    sys.exit(run_plan(plan, choices, catalog, results(folder, catalog), tracker or (), allow_bad_instruments))
+    store = results(folder, catalog)
+    code = run_plan(plan, choices, catalog, store, tracker or (), allow_bad_instruments)
+    if answer and not only:
+        show_answer(store, loaded.name)
+    sys.exit(code)

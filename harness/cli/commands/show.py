@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +50,9 @@ def show(
     if "facts" in detail:
         detail["facts"] = {fact["name"]: quantity(fact["value"], fact["unit"]) for fact in detail["facts"]}
     show_detail(detail)
+    if attempt and (files := store.attempt_folder(attempt)).exists():
+        print(f"its files: {os.path.relpath(files)} (weights, items, log)")
+        print(f"to use it without tunebench: tunebench export {shlex.quote(detail['key'])} DIR")
     if how:
         print("to do it again:", *(f"# {visible(remark)}" for remark in how.remarks), how.command, sep="\n")
 

@@ -1,0 +1,176 @@
+"""Exports a cell's result for other libraries, with a card, and checks in a fresh process that it answers as stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError, counted, unknown
+from harness.records import quantity
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from harness.data import Catalog
+    from harness.report import CardFacts
+    from harness.store import CellRow, Store
+
+EXPECTED = 10  # test items whose answers go with an export
+EXPECTED_FILE, CARD = "expected.json", "README.md"
+CHECK_SECONDS = 1200
+SHOWN_PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "setfit", "bitsandbytes")
+SHOWN_FIGURES = ("trainable_params", "artifact_bytes", "latency_ms_p50")
+CHECK = """
+import json, sys
+told = json.load(open("expected.json"))
+given = [answer(one["question"]) for one in told]
+json.dump([[one["answer"], one_given] for one, one_given in zip(told, given) if one["answer"] != one_given], sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Test items of a cell's headline task: (question, answer as stored), and the choices that each question offers."""
+
+    items: Sequence[tuple[str, str]]
+    choices: Sequence[str]
+
+
+def export_cell(store: Store, catalog: Catalog, name: str, target: Path, folded: bool) -> CardFacts:
+    """Exports a cell to the folder `target`, which must not hold anything yet; returns what its card says. Raises
+    UserError where the cell is not done, and where no other library could load it; nothing is left then."""
+    from harness.report import model_card
+    from harness.store import all_keys, cell_detail, cell_row, read_job
+    from harness.worker import export
+
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} is there already. Name an empty or a new folder.")
+    with store.look() as connection:
+        if cell_detail(connection, name) is None:
+            raise UserError(unknown("cell", name, all_keys(connection)))
+        _, row = cell_row(connection, name)
+        if row.status != "done":
+            raise UserError(f"{row.key} is not done ({row.status}): there is nothing to export.")
+        answered = answered_items(connection, row)
+        detail = cell_detail(connection, row.attempt_id) or {}
+        facts = card_facts(connection, catalog, row, detail, answered)
+    attempt = store.attempt_folder(row.attempt_id)
+    making = target.with_name(f".{target.name}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        question = answered.items[0][0]
+        made = export(attempt, read_job(attempt), making, folded, answered.choices, question)
+        expected = [{"question": asked, "answer": told} for asked, told in answered.items]
+        if made.form == "setfit" or made.tokens or answered.choices:
+            (making / EXPECTED_FILE).write_text(json.dumps(expected, indent=1, ensure_ascii=False))
+        (making / CARD).write_text(model_card(facts, made), encoding="utf-8")
+        if target.exists():
+            target.rmdir()
+        making.rename(target)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return facts
+
+
+def answered_items(connection: duckdb.DuckDBPyConnection, row: CellRow) -> Answered:
+    """Returns the first test items of a cell with the answers that it gave. Raises UserError where none are stored."""
+    from harness.store import document_texts, item_answers
+
+    headline = row.scores[0]
+    answers = item_answers(connection, {row.attempt_id: (headline.task, headline.metric)}).get(row.attempt_id, {})
+    texts = document_texts(connection, {row.fingerprint})
+    items = [
+        (texts[headline.task, doc], answer.prediction.strip())
+        for doc, answer in answers.items()
+        if (headline.task, doc) in texts
+    ]
+    if not items:
+        raise UserError(f"{row.key}: no single answers are stored, by which an export could be checked.")
+    offered = connection.execute(
+        "SELECT DISTINCT prediction FROM items WHERE attempt_id = ? AND task = ? AND metric = 'log_likelihood' "
+        "AND prediction IS NOT NULL ORDER BY 1",
+        [row.attempt_id, headline.task],
+    ).fetchall()
+    return Answered(items[:EXPECTED], [str(choice) for (choice,) in offered])
+
+
+def card_facts(
+    connection: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    row: CellRow,
+    detail: Mapping[str, Any],
+    answered: Answered,
+) -> CardFacts:
+    """Returns what a cell's card says of it."""
+    from harness.analysis import RIGHT_OR_WRONG, interval_of, side_of
+    from harness.environment import normal_name
+    from harness.report import CardFacts
+    from harness.store import item_values
+
+    headline = row.scores[0]
+    values = item_values(connection, {row.attempt_id: (headline.task, headline.metric)})
+    side = side_of(row.label, [row], values)
+    low, high = (None, None) if side.missing else interval_of(side, side.metric in RIGHT_OR_WRONG)
+    scores = []
+    for score in row.scores:
+        interval = ""
+        if score is headline and low is not None and high is not None:
+            interval = f"{low:.3f} to {high:.3f}"
+        elif score.stderr:
+            interval = f"± {1.96 * score.stderr:.3f}"
+        base = "" if score.base_value is None else f"{score.base_value:.3f}"
+        scores.append((score.task, score.metric, f"{score.value:.3f}", interval, score.n, base))
+    pins = [text.split("==", 1) for text in str(detail["environment"].get("packages", "")).split() if "==" in text]
+    versions = {normal_name(one): version for one, version in pins}
+    settings = {
+        **detail.get("settings", {}),
+        **{f"train.{key}": value for key, value in detail.get("train", {}).items()},
+        **detail.get("tuned", {}),
+    }
+    stored = {fact["name"]: fact for fact in detail.get("facts", [])}
+    return CardFacts(
+        row.key, row.label, row.method, row.model, ", ".join(catalog.model(row.model).sources), row.task,
+        row.fingerprint, row.n_train, row.seed, scores,
+        {str(key): str(value) for key, value in settings.items() if value not in (None, "", {}, [])},
+        {one: versions[one] for one in SHOWN_PACKAGES if one in versions},
+        {one: quantity(stored[one]["value"], stored[one]["unit"]) for one in SHOWN_FIGURES if one in stored},
+        answered.choices,
+    )  # fmt: skip
+
+
+def check_export(target: Path) -> tuple[int, list[tuple[str, str]]]:
+    """Runs the card's own lines in a fresh Python, without this package, on the items beside it. Returns (how many
+    items were asked, (stored answer, answer now) of those that differ). Raises UserError where the lines fail."""
+    if not (target / EXPECTED_FILE).exists():
+        return 0, []
+    card = (target / CARD).read_text(encoding="utf-8")
+    code = card.split("```python\n", 1)[1].split("```", 1)[0]
+    script = "import sys\nsys.modules['harness'] = None  # an export needs nothing of it\n" + code + CHECK
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=target, capture_output=True, text=True, timeout=CHECK_SECONDS,
+        env=environment, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"{target}: the lines of its card do not run: {last}")
+    wrong = json.loads(done.stdout.strip().splitlines()[-1])
+    count = len(json.loads((target / EXPECTED_FILE).read_text()))
+    return count, [(stored, given) for stored, given in wrong]
+
+
+def checked_text(count: int, wrong: Sequence[tuple[str, str]]) -> str:
+    """Returns what the check found, in a sentence."""
+    if not count:
+        return "not checked: its task is running text, and asks nothing"
+    if not wrong:
+        return f"checked: {counted(count, 'test item')} answered as stored, by the lines of its card in a fresh Python"
+    first = wrong[0]
+    return f"{len(wrong)} of {count} test items are answered otherwise than stored, such as {first[0]!r} → {first[1]!r}"

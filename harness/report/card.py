@@ -1,0 +1,156 @@
+"""Writes the model card of an exported result: what it is, how it scores, and how to load it in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.records import visible
+from harness.worker import Exported
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says of a cell: its names, scores as (task, metric, value, interval, items, value of the base model),
+    settings, package versions, and figures (name -> text)."""
+
+    key: str
+    label: str
+    method: str
+    model: str
+    source: str  # where the base model is from
+    task: str
+    fingerprint: str
+    n_train: int
+    seed: int | None
+    scores: Sequence[tuple[str, str, str, str, int, str]]
+    settings: Mapping[str, str]
+    packages: Mapping[str, str]
+    figures: Mapping[str, str]
+    choices: Sequence[str]
+
+
+LIMITS = (
+    "The scores hold for the items that were scored; text of another kind may be answered worse. What the base model "
+    "does wrongly (made-up facts, prejudice) it may do still. Nothing here was tested for safety."
+)
+
+
+def model_card(facts: CardFacts, exported: Exported) -> str:
+    """Returns the card as Markdown, with the metadata that model hubs read."""
+    seed = "" if facts.seed is None else f", seed {facts.seed}"
+    lines = [
+        "---", *metadata(facts, exported), "---", "",
+        f"# {visible(facts.label)} on {visible(facts.task)}", "",
+        f"{visible(facts.model)} adapted by {visible(facts.method)} with {facts.n_train} training examples{seed}. "
+        f"Exported by tunebench from the cell `{facts.key}`.", "",
+        "## Scores", "",
+        "| task | metric | score | 95% interval | items | base model |", "|---|---|---|---|---|---|",
+        *("| " + " | ".join(map(str, row)) + " |" for row in facts.scores), "",
+        "## Use", "", "```python", *snippet(facts, exported).rstrip().splitlines(), "```", "",
+        *(["`expected.json` holds test items with the answers that were given when this was scored.", ""]
+          if facts.choices or exported.tokens else []),
+        "## How it was made", "", "| | |", "|---|---|",
+        f"| base model | {visible(facts.model)} ({visible(facts.source)}) |",
+        f"| task | {visible(facts.task)}, fingerprint `{facts.fingerprint[:16]}` |",
+        *(f"| {visible(name)} | {visible(text)} |" for name, text in {**facts.settings, **facts.figures}.items()),
+        f"| packages | {', '.join(f'{name} {version}' for name, version in facts.packages.items())} |", "",
+        "## Limits", "", LIMITS,
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def metadata(facts: CardFacts, exported: Exported) -> list[str]:
+    """Returns the lines of YAML at the top of a card."""
+    library = {"model": "transformers", "adapter": "peft", "setfit": "setfit"}[exported.form]
+    base = [f"base_model: {facts.source.removeprefix('hf:').split('@')[0]}"] if facts.source.startswith("hf:") else []
+    return [f"library_name: {library}", *base, f"tags: [tunebench, {facts.method}]"]
+
+
+def snippet(facts: CardFacts, exported: Exported) -> str:
+    """Returns Python that loads the result with other libraries alone, and defines `answer(question)`."""
+    if exported.form == "setfit":
+        return SETFIT
+    loading = ["import torch"]
+    if exported.form == "adapter":
+        packed = PACKED[exported.quantize] if exported.quantize else ""
+        names = "AutoModelForCausalLM, AutoTokenizer" + (", BitsAndBytesConfig" if packed else "")
+        loading += [
+            "from peft import PeftModel", f"from transformers import {names}", "",
+            'folder = "."  # this folder', f"base = {base_name(facts, exported)!r}  # {facts.model}",
+            "tokenizer = AutoTokenizer.from_pretrained(folder)",
+            f"model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32{packed})",
+            "model = PeftModel.from_pretrained(model, folder).eval()",
+        ]  # fmt: skip
+    else:
+        loading += [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer", "", 'folder = "."  # this folder',
+            "tokenizer = AutoTokenizer.from_pretrained(folder)",
+            "model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()",
+        ]  # fmt: skip
+    if not (facts.choices or exported.tokens):
+        return "\n".join(loading) + "\n"
+    prompt = "question"
+    if exported.before or exported.after:
+        loading += [f"before, after = {exported.before!r}, {exported.after!r}"]
+        prompt = "before + question + after"
+    asking = CHOOSING if facts.choices else WRITING
+    choices = {choice: exported.priors.get(choice, 0.0) for choice in facts.choices}
+    priors = any(choices.values())
+    return "\n".join(loading) + asking.format(
+        choices=choices if priors else list(facts.choices), delimiter=exported.delimiter, prompt=prompt,
+        special=exported.special_tokens, until=list(exported.until), tokens=exported.tokens,
+        less=" - choices[choice]" if priors else "",
+        remark="  # with what each gets whatever the question" if priors else "",
+    )  # fmt: skip
+
+
+def base_name(facts: CardFacts, exported: Exported) -> str:
+    """Returns what loads the base model: its name on the Hub, or the folder where it lies."""
+    return facts.source.removeprefix("hf:").split("@")[0] if facts.source.startswith("hf:") else exported.base
+
+
+PACKED = {
+    "nf4": ", quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', "
+    "bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32)",
+    "fp4": ", quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='fp4', "
+    "bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32)",
+    "int8": ", quantization_config=BitsAndBytesConfig(load_in_8bit=True)",
+}
+SETFIT = """\
+from setfit import SetFitModel
+
+folder = "."  # this folder
+model = SetFitModel.from_pretrained(folder)
+
+
+def answer(question):
+    return model.labels[int(model.predict_proba([question], as_numpy=True)[0].argmax())]
+"""
+CHOOSING = """
+choices = {choices!r}{remark}
+
+
+@torch.no_grad()
+def answer(question):
+    prompt, scores = {prompt}, {{}}
+    start = tokenizer(prompt, return_tensors="pt", add_special_tokens={special})["input_ids"].shape[1]
+    for choice in choices:
+        ids = tokenizer(prompt + {delimiter!r} + choice, return_tensors="pt", add_special_tokens={special})["input_ids"]
+        count = ids.shape[1] - start
+        logs = model(input_ids=ids).logits.log_softmax(-1)[0, -count - 1 : -1]
+        scores[choice] = logs.gather(1, ids[0, -count:, None]).sum().item(){less}
+    return max(scores, key=scores.get)
+"""
+WRITING = """
+
+
+@torch.no_grad()
+def answer(question):
+    ids = tokenizer({prompt}, return_tensors="pt", add_special_tokens={special})["input_ids"]
+    written = model.generate(input_ids=ids, max_new_tokens={tokens}, do_sample=False, num_beams=1)
+    text = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+    for stop in {until!r}:
+        text = text.split(stop)[0] if stop else text
+    return text.strip()
+"""

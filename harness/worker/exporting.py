@@ -1,0 +1,132 @@
+"""Writes a finished cell's result in the form that transformers, peft and setfit load by themselves, with what answers
+need besides weights: the text before a question, and how answers are read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.records import Job
+    from harness.worker.context import CellContext
+
+Form = Literal["model", "adapter", "setfit"]
+QUESTION = "\x00question\x00"  # stands for a question in a prompt
+ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how it answers: `form` is a model of transformers, an adapter of peft on a `base` model, or
+    a classifier of setfit. A prompt is `before` + question + `after`; a choice's log-likelihood, of `delimiter` and its
+    text, loses its entry in `priors`. `special_tokens`: the tokenizer's own are put around a prompt. Written answers
+    end at one of `until`, after `tokens` tokens at the most; with 0 tokens and no choices nothing is asked, as the task
+    is running text. `quantize` is how the base's weights are packed."""
+
+    form: Form
+    base: str = ""
+    before: str = ""
+    after: str = ""
+    delimiter: str = " "
+    priors: dict[str, float] = field(default_factory=dict)
+    special_tokens: bool = True
+    until: tuple[str, ...] = ()
+    tokens: int = 0
+    quantize: str = ""
+
+
+def export(attempt: Path, job: Job, target: Path, folded: bool, choices: Sequence[str], question: str) -> Exported:
+    """Writes the result in an attempt's folder to the folder `target`. `folded`: as plain weights, where an adapter
+    could be folded into them. `choices` are the answers that the task offers (none: they are written), and `question`
+    is one of its questions, by which what stands before every question is found.
+
+    Raises UserError where no other library could load the result, or where it cannot be folded.
+    """
+    from harness.worker.context import CellContext
+
+    with tempfile.TemporaryDirectory() as scratch:
+        context = CellContext(job, Path(scratch))
+        method, weights = context.method, attempt / "weights"
+        if not weights.exists() and method.trains:
+            raise UserError(f"{job.cell.key}: its weights were deleted. Run the cell again: `tunebench show` says how.")
+        target.mkdir(parents=True)
+        model = method.restore(context, weights) if weights.exists() else method.load(context)
+        method.recall(context, weights) if weights.exists() else None
+        if hasattr(model, "model_body"):  # setfit's
+            model.save_pretrained(str(target))  # type: ignore[operator, unused-ignore]
+            return Exported("setfit")
+        answering = method.predictor(model, context)
+        about = asked_by(answering, context, choices, question)
+        form = write_model(context, model, weights, target, folded)
+        context.tokenizer.save_pretrained(target)
+        return Exported(form, str(context.base), quantize=method.quantize or "", **about)
+
+
+def write_model(context: CellContext, model: Any, weights: Path, target: Path, folded: bool) -> Form:
+    """Writes a language model: its adapter as peft has it, or plain weights. Raises UserError where it cannot be
+    folded."""
+    method = context.method
+    adapter = weights.exists() and (weights / ADAPTER).exists()
+    if adapter and not folded:
+        shutil.copytree(weights, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
+        config = json.loads((target / ADAPTER).read_text())
+        config["base_model_name_or_path"] = str(context.base)
+        (target / ADAPTER).write_text(json.dumps(config, indent=2))
+        return "adapter"
+    if method.quantize:
+        raise UserError(
+            f"{context.cell.key}: its base model is packed ({method.quantize}), and folding into packed weights would "
+            "round what was learned. Without --folded its adapter is written."
+        )
+    if adapter and not method.foldable:
+        raise UserError(f"{method.name} cannot be folded into plain weights. Without --folded its adapter is written.")
+    plain: Any = method.fold(model) if method.foldable or not method.trains else None
+    if not hasattr(plain, "save_pretrained") or not hasattr(plain, "get_output_embeddings"):
+        raise UserError(f"{context.cell.key}: no other library loads what {method.name} makes.")
+    plain.save_pretrained(target)
+    return "model"
+
+
+def asked_by(answering: Any, context: CellContext, choices: Sequence[str], question: str) -> dict[str, Any]:
+    """Returns the fields of `Exported` that say how a cell's model is asked. Raises UserError where more than a fixed
+    text and the model decides (a search in documents, a classifier of its own)."""
+    from lm_eval.api.instance import Instance
+
+    from harness.data import load_task
+    from harness.worker.evaluate import TunedLM
+
+    task = load_task(context.job.tasks[context.task])
+    config = task.config
+    delimiter, kwargs = str(config.target_delimiter), config.generation_kwargs or {}
+    found: dict[str, Any] = {"delimiter": delimiter}
+    if not choices and task.OUTPUT_TYPE == "generate_until":
+        found |= {"until": tuple(kwargs.get("until") or ()), "tokens": int(kwargs.get("max_gen_toks") or 256)}
+    inner = answering
+    if getattr(answering, "constant", False):  # the same text stands before every question
+        inner = answering.inner
+        (shown,) = answering.parts([question])
+        prompt = answering.write(shown, QUESTION, list(choices))
+        found["before"], _, found["after"] = prompt.partition(QUESTION)
+        if choices:
+            offered = {question: [f"{delimiter}{choice}" for choice in choices]}
+            answering.loglikelihood(
+                [Instance("loglikelihood", {}, (question, one), 0, (answering.task, 0, 1)) for one in offered[question]]
+            )
+            priors = answering.prior(offered)
+            found["priors"] = {one.removeprefix(delimiter): value for one, value in priors.items()}
+        found["delimiter"] = answering.answer(f"{delimiter}.").removesuffix(".")
+    if type(inner) is not TunedLM:
+        raise UserError(
+            f"{context.cell.key}: the answers of {context.method.name} are not those of weights and a fixed prompt "
+            "alone, and no other library gives them."
+        )
+    with_special = list(context.tokenizer(question)["input_ids"])
+    found["special_tokens"] = inner.tok_encode(question) == with_special
+    return found
