@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EXPECTED = 10  # test items whose answers go with an export
 EXPECTED_FILE, CARD = "expected.json", "README.md"
 CHECK_SECONDS = 1200
-SHOWN_PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "setfit", "bitsandbytes")
+SHOWN_PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "bitsandbytes")
 SHOWN_FIGURES = ("trainable_params", "artifact_bytes", "latency_ms_p50")
 CHECK = """
 import json, sys
@@ -68,7 +68,7 @@ def export_cell(store: Store, catalog: Catalog, name: str, target: Path, folded:
         question = answered.items[0][0]
         made = export(attempt, read_job(attempt), making, folded, answered.choices, question)
         expected = [{"question": asked, "answer": told} for asked, told in answered.items]
-        if made.form == "setfit" or made.tokens or answered.choices:
+        if made.form == "sentence_classifier" or made.tokens or answered.choices:
             (making / EXPECTED_FILE).write_text(json.dumps(expected, indent=1, ensure_ascii=False))
         (making / CARD).write_text(model_card(facts, made), encoding="utf-8")
         if target.exists():

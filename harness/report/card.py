@@ -62,14 +62,14 @@ def model_card(facts: CardFacts, exported: Exported) -> str:
 
 def metadata(facts: CardFacts, exported: Exported) -> list[str]:
     """Returns the lines of YAML at the top of a card."""
-    library = {"model": "transformers", "adapter": "peft", "setfit": "setfit"}[exported.form]
+    library = {"model": "transformers", "adapter": "peft", "sentence_classifier": "sentence-transformers"}[exported.form]
     base = [f"base_model: {facts.source.removeprefix('hf:').split('@')[0]}"] if facts.source.startswith("hf:") else []
     return [f"library_name: {library}", *base, f"tags: [tunebench, {facts.method}]"]
 
 
 def snippet(facts: CardFacts, exported: Exported) -> str:
     """Returns Python that loads the result with other libraries alone, and defines `answer(question)`."""
-    if exported.form == "setfit":
+    if exported.form == "sentence_classifier":
         return SETFIT
     loading = ["import torch"]
     if exported.form == "adapter":

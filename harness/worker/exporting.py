@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.records import Job
     from harness.worker.context import CellContext
 
-Form = Literal["model", "adapter", "setfit"]
+Form = Literal["model", "adapter", "sentence_classifier"]
 QUESTION = "\x00question\x00"  # stands for a question in a prompt
 ADAPTER = "adapter_config.json"
 
@@ -61,7 +61,7 @@ def export(attempt: Path, job: Job, target: Path, folded: bool, choices: Sequenc
         method.recall(context, weights) if weights.exists() else None
         if hasattr(model, "model_body"):  # setfit's
             model.save_pretrained(str(target))  # type: ignore[operator, unused-ignore]
-            return Exported("setfit")
+            return Exported("sentence_classifier")
         answering = method.predictor(model, context)
         about = asked_by(answering, context, choices, question)
         form = write_model(context, model, weights, target, folded)
