@@ -62,7 +62,12 @@ def model_card(facts: CardFacts, exported: Exported) -> str:
 
 def metadata(facts: CardFacts, exported: Exported) -> list[str]:
     """Returns the lines of YAML at the top of a card."""
-    library = {"model": "transformers", "adapter": "peft", "sentence_classifier": "sentence-transformers"}[exported.form]
+    libraries = {
+        "plain_weights": "transformers",
+        "adapter_weights": "peft",
+        "sentence_classifier": "sentence-transformers",
+    }
+    library = libraries[exported.form]
     base = [f"base_model: {facts.source.removeprefix('hf:').split('@')[0]}"] if facts.source.startswith("hf:") else []
     return [f"library_name: {library}", *base, f"tags: [tunebench, {facts.method}]"]
 
@@ -72,7 +77,7 @@ def snippet(facts: CardFacts, exported: Exported) -> str:
     if exported.form == "sentence_classifier":
         return SETFIT
     loading = ["import torch"]
-    if exported.form == "adapter":
+    if exported.form == "adapter_weights":
         packed = PACKED[exported.quantize] if exported.quantize else ""
         names = "AutoModelForCausalLM, AutoTokenizer" + (", BitsAndBytesConfig" if packed else "")
         loading += [

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.records import Job
     from harness.worker.context import CellContext
 
-Form = Literal["model", "adapter", "sentence_classifier"]
+Form = Literal["plain_weights", "adapter_weights", "sentence_classifier"]
 QUESTION = "\x00question\x00"  # stands for a question in a prompt
 ADAPTER = "adapter_config.json"
 
@@ -79,7 +79,7 @@ def write_model(context: CellContext, model: Any, weights: Path, target: Path, f
         config = json.loads((target / ADAPTER).read_text())
         config["base_model_name_or_path"] = str(context.base)
         (target / ADAPTER).write_text(json.dumps(config, indent=2))
-        return "adapter"
+        return "adapter_weights"
     if method.quantize:
         raise UserError(
             f"{context.cell.key}: its base model is packed ({method.quantize}), and folding into packed weights would "
@@ -91,7 +91,7 @@ def write_model(context: CellContext, model: Any, weights: Path, target: Path, f
     if not hasattr(plain, "save_pretrained") or not hasattr(plain, "get_output_embeddings"):
         raise UserError(f"{context.cell.key}: no other library loads what {method.name} makes.")
     plain.save_pretrained(target)
-    return "model"
+    return "plain_weights"
 
 
 def asked_by(answering: Any, context: CellContext, choices: Sequence[str], question: str) -> dict[str, Any]:
