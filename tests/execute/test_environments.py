@@ -137,3 +137,34 @@ def test_what_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(CannotMake, match="no release fits peft==0.0.99"):
         make_environment(parse_request("peft==0.0.99"), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("kind", ["folder", "commit"])
+def test_a_folder_and_a_commit_are_packages_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A project of one's own is built by pip; of a commit, what is committed."""
+    monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "1")  # the tests have no network: setuptools is here
+    folder = tmp_path / "rouge"
+    (folder / "rouge_score").mkdir(parents=True)
+    (folder / "rouge_score" / "__init__.py").write_text("own = True\n")
+    (folder / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "rouge_score"\nversion = "99.1"\n[tool.setuptools]\npackages = ["rouge_score"]\n'
+    )
+    text = str(folder)
+    if kind == "commit":
+        git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+        for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"]):
+            subprocess.run([*git, *words], check=True)
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        (folder / "rouge_score" / "__init__.py").write_text("own = False\n")  # not committed
+        text = f"rouge_score @ git+file://{folder}@{commit}"
+    made = make_environment(parse_request(text), 1)
+    version = made.about.packages["rouge_score"]
+    assert version.startswith("99.1")
+    code = "import rouge_score, sys; print(rouge_score.own, rouge_score.__file__)"
+    said = subprocess.run([str(made.python), "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said[0] == "True"
+    assert str(tmp_path / "cache") in said[1]

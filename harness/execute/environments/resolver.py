@@ -138,9 +138,22 @@ def pip_report(requirements: Sequence[str], constraints: Sequence[str] = ()) -> 
     with tempfile.TemporaryDirectory() as scratch:
         report, limits = Path(scratch, "report.json"), Path(scratch, "constraints.txt")
         limits.write_text("\n".join(constraints))
-        run_pip("install", "--dry-run", "--quiet", "--report", str(report), "-c", str(limits), *OPTIONS, *requirements)
+        wanted = map(address_alone, requirements)
+        run_pip("install", "--dry-run", "--quiet", "--report", str(report), "-c", str(limits), *OPTIONS, *wanted)
         answer = json.loads(report.read_text())
     return [package_of(entry) for entry in answer["install"]]
+
+
+def address_alone(text: str) -> str:
+    """Returns a requirement as every pip takes it on a command line: older ones take "name @ git+file:///path" for a
+    path."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        found = Requirement(text)
+    except InvalidRequirement:
+        return text
+    return found.url if found.url and not found.extras and not found.marker else text
 
 
 def package_of(entry: dict[str, Any]) -> Package:
