@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import re
 import sys
 import time
 from collections import Counter
@@ -115,7 +116,8 @@ def detail_lines(changes: list[ProbeChange]) -> Iterator[str]:
 
 def text(stored: str) -> str:
     """Returns a stored text for Markdown, on one line and not too long."""
-    shown = " ".join(visible(stored).split()).replace("|", "\\|").replace("<", "\\<")
+    short = re.sub(r" ?\(?/\S+/(site-packages|environments)/\S+\)?", "", " ".join(visible(stored).split()))
+    shown = short.replace("|", "\\|").replace("<", "\\<")
     return shown if len(shown) <= 160 else f"{shown[:157]}…"
 
 

@@ -49,6 +49,9 @@ def probe_label(subject: Subject, base: Path, scratch: Path) -> Iterator[Probe]:
         return
     if not method.trains:
         return
+    if method.own_model():
+        yield Probe(subject.label, "its method", reason="it has a model of its own; cells tell of it")
+        return
     if getattr(method, "experts", None):
         yield from probe_merge(subject, method, base, scratch)
     else:
