@@ -49,7 +49,7 @@ from harness.analysis.planned_power import (
     tuning_outlook,
     tuning_sentences,
 )
-from harness.analysis.probed import ProbeChange, moved_sentence, probe_changes, unread
+from harness.analysis.probed import ProbeChange, moved_sentence, noisy_sides, probe_changes, unread
 from harness.analysis.recommend import (
     Answer,
     Candidate,
@@ -147,6 +147,7 @@ __all__ = [
     "incomparable",
     "interval_of",
     "moved_sentence",
+    "noisy_sides",
     "outlook_assumption",
     "outlook_sentence",
     "outlook_warning",

@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from harness.analysis.delta_debugging import Toggled
+from harness.analysis.ends import side
 from harness.records import LIBRARIES, Probe, quantity
 
 # Unit -> (absolute, relative) difference that is rounding, and no change.
@@ -19,10 +23,11 @@ TOLERANCES: Mapping[str, tuple[float, float]] = {
     "ratio": (1e-3, 1e-3),
     "weights": (1e-3, 0.0),
     "sum": (0.0, 1e-6),
-    "ms": (1.0, 0.35),  # the least of nine times moves by a tenth on a busy machine; of other times cells tell
-    "resident bytes": (48 * 2**20, 0.03),  # imports alone differ by some MiB from run to run
+    "times": (0.5, 0.4),  # a median of ratios moves by a fifth on a busy machine; of other times cells tell
+    "resident bytes": (128 * 2**20, 0.1),  # one environment differs by up to 80 MiB from run to run, by what is cached
 }
-LOWER_IS_BETTER = ("bytes", "resident bytes", "weights", "ms")
+NOISY = ("times", "resident bytes")  # units of readings that one environment does not give twice
+LOWER_IS_BETTER = ("bytes", "resident bytes", "weights", "times")
 Key = tuple[str, str]  # subject and name of a probe
 
 
@@ -90,12 +95,27 @@ def change_of(before: Probe, after: Probe) -> ProbeChange | None:
     return ProbeChange(before.subject, before.name, *apart(before, after), better)
 
 
+def noisy_sides(
+    before: Iterable[Probe], between: Iterable[Probe], after: Iterable[Probe], keys: Iterable[Key]
+) -> dict[Key, Toggled]:
+    """Returns on which side of a difference a combination of packages is, for those of `keys` whose readings vary from
+    run to run: a tolerance alone would take chance for the difference."""
+    ends = [{probe.key: probe for probe in probes} for probes in (before, between, after)]
+    found = {}
+    for key in keys:
+        readings = [probes.get(key) for probes in ends]
+        if all(one is not None and one.unit in NOISY and min(one.values, default=0) > 0 for one in readings):
+            old, now, new = ([np.log(np.array(one.values))] for one in readings if one)
+            found[key] = side(old, now, new)
+    return found
+
+
 def unread(before: Iterable[Probe], after: Iterable[Probe]) -> dict[str, str]:
     """Returns label -> why its method can be probed in neither of two environments: nothing is known of it."""
     sides: list[dict[str, list[Probe]]] = [{}, {}]
-    for side, probes in zip(sides, (before, after), strict=True):
+    for by_subject, probes in zip(sides, (before, after), strict=True):
         for probe in probes:
-            side.setdefault(probe.subject, []).append(probe)
+            by_subject.setdefault(probe.subject, []).append(probe)
     return {
         subject: own[0].reason
         for subject, own in sides[0].items()
@@ -148,7 +168,7 @@ def text_of(probe: Probe) -> str:
     if probe.reason:
         return f"cannot be read: {probe.reason}"
     if probe.fields:
-        return ", ".join(f"{name}: {value}" for name, value in probe.fields.items())
+        return "can be read"
     return ", ".join(shown(value, probe.unit) for value in probe.values[:4])
 
 

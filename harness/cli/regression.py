@@ -205,7 +205,9 @@ class Regression:
 
         for pair in self.compared:
             if pair.changes and (between := self.ends(pair)):
-                reader = ProbeReader(ProbeRequest.of(self.suite), self.probes[pair.old.name], pair.changes)
+                reader = ProbeReader(
+                    ProbeRequest.of(self.suite), self.probes[pair.old.name], self.probes[pair.new.name], pair.changes
+                )
                 pair.attributions += Bisection(between, reader, self.say).attribute()
 
     def ends(self, pair: Compared) -> Between | None:

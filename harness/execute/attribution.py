@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.analysis import Cause, ProbeChange, Toggled, find_turn, probe_changes, smallest_cause
+from harness.analysis import Cause, ProbeChange, Toggled, find_turn, noisy_sides, probe_changes, smallest_cause
 from harness.analysis.regression import Attribution
 from harness.errors import UserError
 from harness.execute.environments import (
@@ -38,10 +38,11 @@ class Reader(Protocol):
 @dataclass(frozen=True)
 class ProbeReader:
     """Reads probes: `request` is what the two ends were probed with, of which only the subjects that differ are probed
-    again; `before` are the old environment's probes, and `changes` what differs from them at the new end."""
+    again; `before` and `after` are the probes of the two ends, and `changes` what differs between them."""
 
     request: ProbeRequest
     before: Sequence[Probe]
+    after: Sequence[Probe]
     changes: Sequence[ProbeChange]
 
     @property
@@ -56,7 +57,8 @@ class ProbeReader:
         whole = any(change.name == MOST_MEMORY for change in self.changes)
         probes = probe(made, self.request if whole else self.request.only(subjects), None)
         differing = {change.key for change in probe_changes(self.before, probes)}
-        return {key: Toggled.NEW if key in differing else Toggled.OLD for key in self.keys}
+        exact = {key: Toggled.NEW if key in differing else Toggled.OLD for key in self.keys}
+        return exact | noisy_sides(self.before, probes, self.after, self.keys)
 
 
 @dataclass

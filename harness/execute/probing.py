@@ -22,7 +22,7 @@ from harness.suite import Suite
 from harness.worker import die_with_parent
 
 PROBE_SECONDS = 900
-PROBES_VERSION = 5  # raised when a probe reads something else under the same name
+PROBES_VERSION = 6  # raised when a probe reads something else under the same name
 
 
 class CannotRun(UserError):

@@ -26,6 +26,11 @@ class Probe:
     fields: dict[str, str] = field(default_factory=dict)
     reason: str = ""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What was read, of what."""
+        return self.subject, self.name
+
 
 class ProbeRecord(TypedDict):
     """The probes of an environment for a suite's methods, as a file of `probes/` holds them. `suite_digest` covers what

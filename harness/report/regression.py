@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ from harness.store import write_atomically
 
 MOST_NAMES = 3  # of readings in a sentence
 MOST_SETTINGS = 6  # that are shown of one object
+MOST_SIGNS = 120  # of a reading in a table
 MOST_ROWS = 40  # of a table in a summary
 DIRECTION = {True: "better", False: "worse", None: ""}
 
@@ -64,12 +66,18 @@ def probe_rows(pair: PairFindings) -> Iterator[tuple[str, str, str, str]]:
     MOST_SETTINGS."""
     for change in pair.changes:
         if not change.settings:
-            yield change.subject, change.name, change.before, change.after
+            yield change.subject, change.name, brief(change.before), brief(change.after)
             continue
         for name, before, after in change.settings[:MOST_SETTINGS]:
-            yield change.subject, f"{change.name}: {name}", before, after
+            yield change.subject, f"{change.name}: {name}", brief(before), brief(after)
         if len(change.settings) > MOST_SETTINGS:
             yield change.subject, f"{change.name}: {len(change.settings) - MOST_SETTINGS} more", "", ""
+
+
+def brief(text: str) -> str:
+    """Returns a text for a cell of a table: without paths of an environment's files, and cut where it is long."""
+    short = re.sub(r" ?\(?/\S+/(site-packages|environments)/\S+\)?", "", text)
+    return short if len(short) <= MOST_SIGNS else f"{short[: MOST_SIGNS - 1]}…"
 
 
 def result_rows(pair: PairFindings) -> Iterator[tuple[str, str, str, str, str, str]]:

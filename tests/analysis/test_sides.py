@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.analysis import Toggled
+from harness.analysis import Toggled, noisy_sides
+from harness.analysis.ends import side
 from harness.analysis.regression import Change, Difference, MetricChanges, Pattern, Regression, differences
-from harness.analysis.regression.sides import side
+from harness.records import Probe
 
 
 def vectors(*values: float) -> list[np.ndarray]:
@@ -79,3 +80,15 @@ def test_a_cell_that_cannot_run_is_a_difference_once() -> None:
     assert differences(Regression("a", "b", (metric,))) == [
         Difference("qlora", "ends well", ("spec-qlora/8",), failure=True)
     ]
+
+
+def test_readings_that_vary_are_at_the_nearer_end() -> None:
+    """A package that is not guilty gives another reading each time, too: the tolerance alone would blame it."""
+    key = ("qlora", "packed layer")
+    old, clean, guilty, new = ([Probe(*key, (value,), "times"), Probe("x", "y", (1.0,), "nats")]
+                               for value in (7.0, 4.9, 2.9, 2.6))  # fmt: skip
+    keys = [key, ("x", "y")]
+    assert noisy_sides(old, clean, new, keys) == {key: Toggled.OLD}
+    assert noisy_sides(old, guilty, new, keys) == {key: Toggled.NEW}
+    assert noisy_sides(old, [Probe(*key, (4.3,), "times")], new, keys) == {key: Toggled.UNRESOLVED}
+    assert noisy_sides(old, [Probe(*key, reason="ImportError")], new, keys) == {}

@@ -34,10 +34,11 @@ def test_the_guilty_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     between = Between(old, new, 1)
     assert between.differing == ["peft", "rouge-score", "sacrebleu"]
     before = probe(old, request, tmp_path)
-    changes = probe_changes(before, probe(new, request, tmp_path))
+    after = probe(new, request, tmp_path)
+    changes = probe_changes(before, after)
     assert {change.subject for change in changes} == {"lora"}
     tried: list[str] = []
-    bisection = Bisection(between, ProbeReader(request, before, changes), tried.append)
+    bisection = Bisection(between, ProbeReader(request, before, after, changes), tried.append)
     (found,) = bisection.attribute()
     assert found.cause.changes == ("peft",)
     assert set(found.cause.cleared) == {"rouge-score", "sacrebleu"}
