@@ -49,6 +49,11 @@ class ProbeChange:
         """What was read, of what."""
         return self.subject, self.name
 
+    @property
+    def keys(self) -> list[Key]:
+        """What was read, of what, each setting by itself: two packages may each have changed one of them."""
+        return [(self.subject, f"{self.name}: {name}") for name, _, _ in self.settings] or [self.key]
+
 
 def probe_changes(before: Iterable[Probe], after: Iterable[Probe]) -> list[ProbeChange]:
     """Returns the readings that differ, in the order of the probes. A probe that only one side has is left out: it was

@@ -48,7 +48,7 @@ class ProbeReader:
     @property
     def keys(self) -> list[Key]:
         """The readings that differ."""
-        return [change.key for change in self.changes]
+        return [key for change in self.changes for key in change.keys]
 
     def read(self, made: MadeEnvironment) -> dict[Key, Toggled]:
         """Returns for each reading whether it is the old environment's."""
@@ -56,7 +56,7 @@ class ProbeReader:
         # The memory of some probes says nothing of the memory of all of them.
         whole = any(change.name == MOST_MEMORY for change in self.changes)
         probes = probe(made, self.request if whole else self.request.only(subjects), None)
-        differing = {change.key for change in probe_changes(self.before, probes)}
+        differing = {key for change in probe_changes(self.before, probes) for key in change.keys}
         exact = {key: Toggled.NEW if key in differing else Toggled.OLD for key in self.keys}
         return exact | noisy_sides(self.before, probes, self.after, self.keys)
 

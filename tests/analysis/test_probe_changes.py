@@ -74,3 +74,10 @@ def test_what_moved_is_said_in_a_sentence() -> None:
     assert changed("svd") == "Only svd moved; 2 others did not."
     assert changed("lora", "full", "svd") == "Every method moved: the axis, not the methods."
     assert changed(LIBRARIES).startswith("No method moved by itself")
+
+
+def test_each_setting_is_a_reading_of_its_own() -> None:
+    old = Probe("libraries", "defaults", fields={"loss": "a", "rate": "1", "same": "x"})
+    new = Probe("libraries", "defaults", fields={"loss": "b", "rate": "2", "same": "x"})
+    (change,) = probe_changes([old], [new])
+    assert change.keys == [("libraries", "defaults: loss"), ("libraries", "defaults: rate")]
