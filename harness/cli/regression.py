@@ -168,9 +168,8 @@ class Regression:
         from harness.execute import Choices, Session
         from harness.trackers import open_trackers
 
-        python = None if made.request.is_base else made.python
         again = frozenset({"done"} if number and self.attempts(made, plan) <= number else ())
-        choices = Choices("local", 1, self.threads, again, python=python)
+        choices = Choices("local", 1, self.threads, again, python=made.other_python)
         trackers = open_trackers((), self.say)
         session = Session(plan, self.store, made.about, choices, catalog.root, trackers)
         failed = session.check_instruments(lambda model: self.say(f"{made.name}: checking the instruments on {model}"))

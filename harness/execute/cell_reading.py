@@ -80,8 +80,7 @@ class CellReader:
 
     def session(self, made: MadeEnvironment, again: frozenset[str]) -> Session:
         """Returns the session that runs the cells in an environment; cells whose status is in `again` run again."""
-        python = None if made.request.is_base else made.python
-        choices = Choices("local", 1, self.threads, again, python=python)
+        choices = Choices("local", 1, self.threads, again, python=made.other_python)
         return Session(self.plan, self.store, made.about, choices, self.root, open_trackers((), self.say))
 
     def attempts(self, made: MadeEnvironment) -> list[CellRow]:

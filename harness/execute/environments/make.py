@@ -29,6 +29,11 @@ class MadeEnvironment:
     resolved: ResolvedSet = field(default_factory=ResolvedSet)
 
     @property
+    def other_python(self) -> Path | None:
+        """Its Python, where that is another than this program's; None for the installation as it is."""
+        return None if self.python == Path(sys.executable) else self.python
+
+    @property
     def name(self) -> str:
         """What people call it: the words by which it was asked for."""
         return self.request.name
