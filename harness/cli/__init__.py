@@ -50,7 +50,6 @@ def application() -> typer.Typer:
     app = typer.Typer(
         cls=Grouped,
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         help="tunebench: which way of adapting a language model should I use?\n\nExample: tunebench run quickstart",

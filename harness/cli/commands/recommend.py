@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from harness.cli.display import show_json
-from harness.cli.options import AsJson, Results, SuiteName, command, project, results, size_of
+from harness.cli.options import AsJson, Results, SuiteName, command, project, results, size_of, suite_name
 from harness.errors import UserError, unknown
 from harness.records import printable
 
@@ -83,7 +82,7 @@ def recommend(
     money, hourly = parsed(amount, budget), parsed(rate, price)
     if mistakes:
         raise UserError("\n".join(mistakes))
-    name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
+    name = suite_name(suite)
     report = load(results(folder, project()), name)
     margin = report.run.margin if margin is None else margin
     prices = priced(prices_of(report), hourly, money, requests=requests, months=months, updates=updates)
