@@ -260,8 +260,8 @@ EXIT_CODES = [
     ],
     [
         "2",
-        "what was given cannot be used: an unknown name, option or value, mistakes in a suite, data that cannot be had, "
-        "results that cannot be read or written, a full disk. One message says what to do, without a traceback",
+        "what was given cannot be used: an unknown name, option or value, mistakes in a suite, data that cannot be "
+        "had, results that cannot be read or written, a full disk. One message says what to do, without a traceback",
     ],
     ["3", "`regress --gate`: something is shown to be worse"],
     ["4", "`regress --gate --strict`: something is left open"],
@@ -289,9 +289,9 @@ def commands() -> str:
         )
         yield "Listings take `--json`."
         yield ""
-        yield "A project is the nearest folder, from the current one upwards, that holds `suites/`. Where there is none,"
-        yield "the current folder is taken for one: what comes with tunebench can be named, and `results/` and `reports/`"
-        yield "are written there. `tunebench suites` lists what can be run."
+        yield "A project is the nearest folder, from the current one upwards, that holds `suites/`. Where there is"
+        yield "none, the current folder is taken for one: what comes with tunebench can be named, and `results/` and"
+        yield "`reports/` are written there. `tunebench suites` lists what can be run."
         yield ""
         yield "## Exit codes"
         yield ""
@@ -301,8 +301,8 @@ def commands() -> str:
         yield ""
         yield "## Shell completion"
         yield ""
-        yield "`tunebench --install-completion` makes bash, zsh, fish or PowerShell complete commands, options and names of"
-        yield "suites from the next shell on. `tunebench --show-completion` prints the script instead."
+        yield "`tunebench --install-completion` makes bash, zsh, fish or PowerShell complete commands, options and"
+        yield "names of suites from the next shell on. `tunebench --show-completion` prints the script instead."
         yield ""
         for group in GROUPS:
             yield f"## {group}"

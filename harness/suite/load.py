@@ -111,13 +111,13 @@ class Suite:
     environments: tuple[EnvironmentRequest, ...] = ()  # of `regress`; no part of what a cell is either
 
     @classmethod
-    def load(cls, name: str | Path, project: Path | None = None) -> Suite:
-        """Read and check a suite: a name in `suites/` of the project folder, or the path of a YAML file. `project` is
-        by default the folder, from the current one upwards, that holds `suites/`.
+    def load(cls, name: str | Path) -> Suite:
+        """Read and check a suite: the name of one in `suites/` of the project that the current folder lies in, or of
+        one that comes with tunebench, or the path of a YAML file.
 
         Raises UserError where there is no such suite, SuiteError with every mistake in it.
         """
-        root = find_root(Path.cwd()) if project is None else project
+        root = find_root(Path.cwd())
         return load_suite(find_suite(str(name), root), load_catalog(root))
 
     def qualities(self) -> Iterator[Quality]:

@@ -21,15 +21,12 @@ def suites(as_json: AsJson = False) -> None:
     from harness.suite import suite_files
 
     root = project().root
-    rows = [{"name": name, "question": question_of(path), "file": path} for name, path in suite_files(root).items()]
+    files = suite_files(root)
     if as_json:
-        show_json([{**row, "file": str(row["file"])} for row in rows])
+        show_json([{"name": name, "question": question_of(path), "file": str(path)} for name, path in files.items()])
         return
-    show_table(
-        "suites",
-        ["suite", "question", "from"],
-        [[row["name"], row["question"], origin(row["file"], root)] for row in rows],
-    )
+    rows = [[name, question_of(path), origin(path, root)] for name, path in files.items()]
+    show_table("suites", ["suite", "question", "from"], rows)
     say("`tunebench suites --json` has the whole path of each file: copy one into suites/ to change it.")
 
 
