@@ -254,9 +254,9 @@ EXIT_CODES = [
     ["0", "all is well"],
     [
         "1",
-        "a cell did not end as done (`run`, `tune`, `regress`), a self-check failed (`doctor`), an exported model "
-        "answers otherwise than stored (`export`), the system has no more memory, files or processes, or nobody reads "
-        "the output",
+        "a cell did not end as done (`run`, `tune`), an environment could not be compared (`regress`), a self-check "
+        "failed (`doctor`), an exported model answers otherwise than stored (`export`), the system has no more memory, "
+        "files or processes, or nobody reads the output",
     ],
     [
         "2",
@@ -297,7 +297,7 @@ def commands() -> str:
         yield ""
         yield from table(["code", "meaning"], EXIT_CODES)
         yield ""
-        yield "Reasons, warnings and progress go to stderr, what was asked for to stdout."
+        yield "Errors and warnings go to stderr. With `--json` stdout has the JSON alone."
         yield ""
         yield "## Shell completion"
         yield ""

@@ -70,7 +70,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # of a locale that has no "±"
     try:
         try:
-            application()()
+            application()(prog_name="tunebench")
         finally:
             sys.stdout.flush()  # what is printed may go to a full disk as well
     except TunebenchError as error:
