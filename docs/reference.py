@@ -250,6 +250,25 @@ def reader_option(key: str, field: pydantic.fields.FieldInfo) -> list[str]:
     return [f"`{key}`", type_text(field.annotation), f"`{default}`", field.description or ""]
 
 
+EXIT_CODES = [
+    ["0", "all is well"],
+    [
+        "1",
+        "a cell did not end as done (`run`, `tune`), an environment could not be compared (`regress`), a self-check "
+        "failed (`doctor`), an exported model answers otherwise than stored (`export`), the system has no more memory, "
+        "files or processes, or nobody reads the output",
+    ],
+    [
+        "2",
+        "what was given cannot be used: an unknown name, option or value, mistakes in a suite, data that cannot be "
+        "had, results that cannot be read or written, a full disk. One message says what to do, without a traceback",
+    ],
+    ["3", "`regress --gate`: something is shown to be worse"],
+    ["4", "`regress --gate --strict`: something is left open"],
+    ["130", "stopped by Ctrl-C outside a run. A run stops in order and ends with 1; the same command goes on"],
+]
+
+
 def commands() -> str:
     """docs/commands.md."""
     import typer
@@ -265,10 +284,25 @@ def commands() -> str:
         yield ""
         yield GENERATED
         yield ""
-        yield "Listings take `--json`. Exit codes: 0 all is well, 1 a cell did not end as done, 2 the input is wrong."
         yield (
             "`tunebench COMMAND --help` prints the same options; in brackets is the environment variable that sets one."
         )
+        yield "Listings take `--json`."
+        yield ""
+        yield "A project is the nearest folder, from the current one upwards, that holds `suites/`. Where there is"
+        yield "none, the current folder is taken for one: what comes with tunebench can be named, and `results/` and"
+        yield "`reports/` are written there. `tunebench suites` lists what can be run."
+        yield ""
+        yield "## Exit codes"
+        yield ""
+        yield from table(["code", "meaning"], EXIT_CODES)
+        yield ""
+        yield "Errors and warnings go to stderr. With `--json` stdout has the JSON alone."
+        yield ""
+        yield "## Shell completion"
+        yield ""
+        yield "`tunebench --install-completion` makes bash, zsh, fish or PowerShell complete commands, options and"
+        yield "names of suites from the next shell on. `tunebench --show-completion` prints the script instead."
         yield ""
         for group in GROUPS:
             yield f"## {group}"

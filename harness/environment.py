@@ -135,7 +135,7 @@ def cores() -> int:
 
 def git_state() -> tuple[str, bool]:
     """Returns (commit of the checkout that this code lies in, whether tracked files differ from that commit); ("",
-    False) outside a checkout."""
+    False) outside a checkout. An installed package inside somebody's own checkout is no part of it."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -143,6 +143,7 @@ def git_state() -> tuple[str, bool]:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return "", False

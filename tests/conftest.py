@@ -101,6 +101,27 @@ def nothing_old_is_collected() -> None:
         gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_shipped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The project of a test has what it holds itself, not what comes with tunebench, but for tests that ask for
+    `shipped_suites`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "shipped_suites" not in request.fixturenames:
+            patch.setattr("harness.data.catalog.shipped", lambda: tmp_path_factory.getbasetemp() / "nothing-is-shipped")
+        yield
+
+
+@pytest.fixture
+def shipped_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as the current one, outside any project: what comes with tunebench can be named. Returns it."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TUNEBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TUNEBENCH_RESULTS", raising=False)
+    return folder
+
+
 Shared = Callable[[str, Callable[[Path], None]], Path]
 
 

@@ -1,4 +1,5 @@
-"""In: a command line. Out: what is printed, and an exit code. The only room that prints or exits.
+"""In: a command line, or a call from Python. Out: what is printed, and an exit code or results. The only room that
+prints or exits.
 
 Exit codes: 0 all is well; 1 a cell did not end as done; 2 the input is wrong (one message, no traceback).
 """
@@ -18,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from harness.cli.commands import all_commands
+from harness.cli.in_python import Results, results, run
 from harness.cli.options import GROUPS
 from harness.errors import FullDisk, TunebenchError, UserError
 from harness.records import printable
@@ -25,7 +27,7 @@ from harness.records import printable
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
-__all__ = ["application", "complain", "main"]
+__all__ = ["Results", "application", "complain", "main", "results", "run"]
 
 
 LONGEST_WORD, LONGEST_LINE = 500, 1900  # characters that an error shows
@@ -50,7 +52,6 @@ def application() -> typer.Typer:
     app = typer.Typer(
         cls=Grouped,
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         help="tunebench: which way of adapting a language model should I use?\n\nExample: tunebench run quickstart",
@@ -69,7 +70,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # of a locale that has no "±"
     try:
         try:
-            application()()
+            application()(prog_name="tunebench")
         finally:
             sys.stdout.flush()  # what is printed may go to a full disk as well
     except TunebenchError as error:

@@ -53,7 +53,17 @@ def command(group: str, summary: str, name: str = "") -> Callable[[Function], Fu
     return marked
 
 
-SuiteName = Annotated[str, typer.Argument(help="a name in suites/, or a path to a YAML file")]
+def complete_suite(incomplete: str) -> list[str]:
+    """Returns the names of suites that begin with what has been typed, for the shell's completion."""
+    from harness.data import find_root
+    from harness.suite import suite_files
+
+    return [name for name in suite_files(find_root(Path.cwd())) if name.startswith(incomplete)]
+
+
+SuiteName = Annotated[
+    str, typer.Argument(help="a name in suites/, or a path to a YAML file", autocompletion=complete_suite)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Results = Annotated[
     Path | None,
@@ -89,8 +99,9 @@ Trust = Annotated[
 
 
 def project() -> Catalog:
-    """Loads the catalog (its models and tasks) of the project that the current folder lies in. Raises UserError outside
-    a project, SuiteError where its `models.yaml` is wrong."""
+    """Loads the catalog (its models and tasks) of the project that the current folder lies in, or, outside a project,
+    what comes with tunebench, with the current folder as the project's. Raises SuiteError where `models.yaml` is
+    wrong."""
     from harness.data import find_root, load_catalog
 
     return load_catalog(find_root(Path.cwd()))
@@ -101,6 +112,12 @@ def results(folder: Path | None, catalog: Catalog) -> Store:
     from harness.store import Store
 
     return Store(folder or catalog.root / "results")
+
+
+def suite_name(text: str) -> str:
+    """Returns the name under which results of a suite are stored, whether `text` is that or the path of its file."""
+    name = text.rsplit("/", 1)[-1]
+    return Path(name).stem if name.endswith((".yaml", ".yml")) else name
 
 
 def read_suite(name: str, catalog: Catalog) -> Suite:

@@ -32,12 +32,24 @@ def check_executor(name: str) -> None:
         raise UserError(f"executor {name}: {reason}")
 
 
+def again(statuses: Iterable[str]) -> frozenset[str]:
+    """Returns the statuses whose cells are to run again. Raises UserError for one that is unknown."""
+    from harness.records import Status
+
+    for status in (wanted := frozenset(statuses)):
+        if status not in set(Status):
+            raise UserError(unknown("status", status, list(Status)))
+    return wanted
+
+
 def run_plan(
-    plan: Plan, choices: Choices, catalog: Catalog, store: Store, tracker: Iterable[str] = (), allow_bad: bool = False
-) -> int:
+    plan: Plan, choices: Choices, catalog: Catalog, store: Store, tracker: Iterable[str] = (), allow_bad: bool = False,
+    command: str = "",
+) -> int:  # fmt: skip
     """Runs the cells of a plan that are to do, after the self-checks; returns the exit code, 0 where all cells of the
     plan are done, else 1. `tracker` holds names of trackers to report to. Where `choices` have no number of threads
-    (0), the executor chooses it.
+    (0), the executor chooses it. `command` is stored with the run: what does the same from a shell, by default the
+    command line of this process.
 
     Raises UserError where a self-check fails, unless `allow_bad`.
     """
@@ -57,12 +69,12 @@ def run_plan(
             told = "\n".join(failed)
             raise UserError(f"instruments fail their own checks:\n{told}\n--allow-bad-instruments marks every result.")
         warn(failed)
-        return execute(session)
+        return execute(session, command or shlex.join(["tunebench", *sys.argv[1:]]))
 
 
-def execute(session: Session) -> int:
+def execute(session: Session, command: str) -> int:
     """Runs the cells of a session that are to do, showing progress, and prints those that did not end as done; returns
-    the exit code, 0 where there are none of these, else 1."""
+    the exit code, 0 where there are none of these, else 1. `command` is stored with the run."""
     from harness.analysis import outlook_warning
 
     warn(session.complaints)
@@ -75,7 +87,7 @@ def execute(session: Session) -> int:
     ):
         say(line)
     with watcher(session.plan, session.states) as watch:
-        stopped = session.run(shlex.join(["tunebench", *sys.argv[1:]]), watch)
+        stopped = session.run(command, watch)
     warn(session.complaints)
     unfinished = session.unfinished()
     for cell, status, reason in unfinished[:MOST_LINES]:

@@ -14,6 +14,7 @@ from harness.data.catalog import (
     keep_structure,
     lm_eval_tasks,
     load_catalog,
+    places,
 )
 from harness.data.clusters import (
     cluster_column,
@@ -112,6 +113,7 @@ __all__ = [
     "marked",
     "mean_test",
     "opened",
+    "places",
     "read_splits",
     "sources",
     "tasks",

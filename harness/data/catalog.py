@@ -398,33 +398,40 @@ def lm_eval_tasks() -> dict[str, Path]:
 
 
 def load_catalog(root: Path) -> Catalog:
-    """Read the catalog of a project folder from `suites/models.yaml` and `suites/tasks/*.yaml`. Raises SuiteError for a
+    """Read the catalog of a project folder from `suites/models.yaml` and `suites/tasks/*.yaml`, and what comes with
+    tunebench besides: a project's own model or task takes the place of one of the same name. Raises SuiteError for a
     list of models that cannot be read; a YAML without a `task:` is passed over."""
+    models: dict[str, ModelEntry] = {}
+    tasks: dict[str, Path] = {}
+    for place in reversed(places(root)):
+        models |= read_models(place / "suites" / "models.yaml")
+        for file in sorted((place / "suites" / "tasks").glob("*.yaml")):
+            text = file.read_text(encoding="utf-8", errors="replace")
+            if match := re.search(r"^task:[ \t]*['\"]?([\w.:+-]+)", text, re.M):
+                tasks[match[1]] = file
+    return Catalog(root, models, tasks)
+
+
+def read_models(path: Path) -> dict[str, ModelEntry]:
+    """Return the models that a list in YAML names, in its order; none where there is no such file. Raises SuiteError
+    for a list that cannot be read."""
     import yaml
 
     models: dict[str, ModelEntry] = {}
-    problems = []
-    path = root / "suites" / "models.yaml"
-    if path.exists():
-        try:
-            listed = load_yaml(path.read_text(encoding="utf-8")) or {}
-            for name, row in listed.items():
-                known = {key: value for key, value in row.items() if key not in ("source", "sha256")}
-                models[name] = ModelEntry(
-                    name, sources=as_tuple(row["source"]), sha256=as_tuple(row.get("sha256", ())), **known
-                )
-        except KeyError as error:
-            problems.append(Problem(f"model {name!r} has no {error}.", str(path)))
-        except (yaml.YAMLError, ValueError, TypeError, AttributeError, OSError) as error:
-            problems.append(Problem(f"cannot be read: {error}", str(path)))
-    if problems:
-        raise SuiteError(problems)
-    tasks = {}
-    for file in sorted((root / "suites" / "tasks").glob("*.yaml")):
-        match = re.search(r"^task:[ \t]*['\"]?([\w.:+-]+)", file.read_text(encoding="utf-8", errors="replace"), re.M)
-        if match:
-            tasks[match[1]] = file
-    return Catalog(root, models, tasks)
+    if not path.exists():
+        return models
+    try:
+        listed = load_yaml(path.read_text(encoding="utf-8")) or {}
+        for name, row in listed.items():
+            known = {key: value for key, value in row.items() if key not in ("source", "sha256")}
+            models[name] = ModelEntry(
+                name, sources=as_tuple(row["source"]), sha256=as_tuple(row.get("sha256", ())), **known
+            )
+    except KeyError as error:
+        raise SuiteError([Problem(f"model {name!r} has no {error}.", str(path))]) from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OSError) as error:
+        raise SuiteError([Problem(f"cannot be read: {error}", str(path))]) from error
+    return models
 
 
 def as_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -433,8 +440,19 @@ def as_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def find_root(start: Path) -> Path:
-    """Return the nearest folder, from `start` upwards, that holds `suites/`. Raises UserError where there is none."""
-    for folder in (start, *start.parents):
-        if (folder / "suites").is_dir():
-            return folder
-    raise UserError(f"no folder `suites` in {start} or above it. Run tunebench inside a project.")
+    """Return the nearest folder, from `start` upwards, that holds `suites/`; `start` itself where there is none."""
+    return next((folder for folder in (start, *start.parents) if (folder / "suites").is_dir()), start)
+
+
+def shipped() -> Path:
+    """Return the folder whose `suites/` comes with tunebench: inside the installed package, or the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "shipped"
+    return inside if inside.is_dir() else package.parent
+
+
+def places(root: Path) -> tuple[Path, ...]:
+    """Return the folders whose `suites/` a project folder can use, the first that counts first: its own, and the one
+    that comes with tunebench."""
+    own = shipped()
+    return (root,) if root.resolve() == own else (root, own)

@@ -15,8 +15,10 @@ from harness.analysis.regression import kept_findings, series_over_versions
 from harness.errors import StoreError, unknown
 from harness.report import advice
 from harness.report.advice import as_json
+from harness.report.altair_charts import drawn_charts
 from harness.report.candidates import Question, prices_of, questions
 from harness.report.card import CardFacts, model_card
+from harness.report.recommending import Recommendation, recommendations
 from harness.report.regression import STEP_COLUMNS, markdown_summary, probe_rows, result_rows, step_rows, write_junit
 from harness.report.regression import sentences as regression_sentences
 from harness.report.sections.answer import lines as answer_lines
@@ -44,10 +46,12 @@ __all__ = [
     "STEP_COLUMNS",
     "CardFacts",
     "Question",
+    "Recommendation",
     "ReportPaths",
     "advice",
     "answer_lines",
     "as_json",
+    "drawn_charts",
     "load",
     "markdown_summary",
     "model_card",
@@ -56,6 +60,7 @@ __all__ = [
     "printable",
     "probe_rows",
     "questions",
+    "recommendations",
     "regression_sentences",
     "result_rows",
     "step_rows",

@@ -38,20 +38,25 @@ def plot_key(section: str, subject: Subject, plot: Plot, chart: str) -> PlotKey:
     return section, subject, plot.file or (plot.title,), chart
 
 
-def write_plots(report: Report, folder: Path) -> dict[PlotKey, str]:
-    """Writes each chart as SVG and PNG into `folder`/plots, and removes charts of an earlier report that no longer
-    exist. Returns the path of each chart's SVG, relative to `folder`, for the Markdown beside it."""
-    written: dict[PlotKey, str] = {}
-    names = FileNames()
+def charts(report: Report, names: FileNames) -> Iterator[tuple[str, PlotKey, Spec]]:
+    """Yields every chart of a report: the name of its files, which `names` gives, its key, and its Vega-Lite."""
     for part in parts_of(report, "files"):
         for plot in flat(part.elements):
             if not isinstance(plot, Plot):
                 continue
             for what, chart in plot.charts.items():
                 about = plot.file or (plot.title, what, *reversed(part.subject.names))
-                name = names.of(*about)
-                write_plot(folder, name, chart)
-                written[plot_key(part.section.name, part.subject, plot, what)] = f"{PLOTS}/{name}.svg"
+                yield names.of(*about), plot_key(part.section.name, part.subject, plot, what), chart
+
+
+def write_plots(report: Report, folder: Path) -> dict[PlotKey, str]:
+    """Writes each chart as SVG and PNG into `folder`/plots, and removes charts of an earlier report that no longer
+    exist. Returns the path of each chart's SVG, relative to `folder`, for the Markdown beside it."""
+    written: dict[PlotKey, str] = {}
+    names = FileNames()
+    for name, key, chart in charts(report, names):
+        write_plot(folder, name, chart)
+        written[key] = f"{PLOTS}/{name}.svg"
     names.tidy(folder / PLOTS)
     return written
 

@@ -37,6 +37,7 @@ from harness.store.files import (
     write_job,
     write_result,
 )
+from harness.store.frames import cell_frame, item_frame, score_frame
 from harness.store.importing import Imported, import_published
 from harness.store.items import (
     ItemAnswer,
@@ -107,6 +108,7 @@ __all__ = [
     "all_suites",
     "attempts_of",
     "cell_detail",
+    "cell_frame",
     "cell_is_named",
     "cell_row",
     "checks_of",
@@ -123,6 +125,7 @@ __all__ = [
     "import_published",
     "is_full",
     "item_answers",
+    "item_frame",
     "item_values",
     "latest_run",
     "member_rows",
@@ -135,6 +138,7 @@ __all__ = [
     "read_result",
     "repeats",
     "says_full",
+    "score_frame",
     "score_values",
     "seeded_attempts",
     "settle",

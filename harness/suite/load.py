@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import pydantic
 from pydantic import ByteSize, ConfigDict, Field
 
-from harness.data import CODE, UNSPOILT, Corruption, Number, Quality, Select
+from harness.data import CODE, UNSPOILT, Corruption, Number, Quality, Select, find_root, load_catalog, places
 from harness.errors import Problem, SuiteError, UserError, counted, unknown
 from harness.records import FAILED_SEEDS, LARGEST_SEED, MARGIN, FailedSeeds, canonical
 from harness.suite.environments import EnvironmentRequest, read_environments
@@ -110,6 +110,16 @@ class Suite:
     failed_seeds: FailedSeeds = FAILED_SEEDS
     environments: tuple[EnvironmentRequest, ...] = ()  # of `regress`; no part of what a cell is either
 
+    @classmethod
+    def load(cls, name: str | Path) -> Suite:
+        """Read and check a suite: the name of one in `suites/` of the project that the current folder lies in, or of
+        one that comes with tunebench, or the path of a YAML file.
+
+        Raises UserError where there is no such suite, SuiteError with every mistake in it.
+        """
+        root = find_root(Path.cwd())
+        return load_suite(find_suite(str(name), root), load_catalog(root))
+
     def qualities(self) -> Iterator[Quality]:
         """Yield every quality of training data that the suite compares: each `select` with each `corrupt`, in the
         file's order."""
@@ -156,22 +166,37 @@ class Suite:
 
 
 def find_suite(name: str, root: Path) -> Path:
-    """Return the path of a suite: `name` itself where it is a path (it has a "/" or ends in .yaml or .yml), else
-    `suites/<name>.yaml` in the project folder `root`. Raises UserError where there is no such file."""
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"no suite at {path}. Name a file, or one of suites/ ({', '.join(suite_names(root))}).")
+    """Return the path of a suite: the file `name` itself where it is a path (it has a "/" or ends in .yaml or .yml),
+    else `suites/<name>.yaml` of the project folder `root` or, where it has none, of those that come with tunebench.
+    Raises UserError where there is no such file."""
+    if is_path(name) and Path(name).is_file():
+        return Path(name)
+    files = [place / "suites" / f"{name}.yaml" for place in places(root)]
+    if path := next((file for file in files if file.is_file()), None):
         return path
-    path = root / "suites" / f"{name}.yaml"
-    if not path.is_file():
-        raise UserError(unknown("suite", name, suite_names(root), f"A suite is a file in {root / 'suites'}."))
-    return path
+    if is_path(name):
+        raise UserError(f"no suite at {name}. Name a file, or one of suites/ ({', '.join(suite_names(root))}).")
+    where = f"A suite is a file in {root / 'suites'}, or comes with tunebench (`tunebench suites` lists them)."
+    raise UserError(unknown("suite", name, suite_names(root), where))
+
+
+def is_path(name: str) -> bool:
+    """Return whether the name of a suite may be that of a file."""
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
+def suite_files(root: Path) -> dict[str, Path]:
+    """Return name -> file of the suites that can be named in a project folder, sorted by name: its own, and those that
+    come with tunebench, but for those whose name the project has."""
+    found: dict[str, Path] = {}
+    for place in reversed(places(root)):
+        found |= {path.stem: path for path in (place / "suites").glob("*.yaml") if path.stem != "models"}
+    return dict(sorted(found.items()))
 
 
 def suite_names(root: Path) -> list[str]:
-    """Return the names of the suites in a project folder, sorted: the files of `suites/` without the list of models."""
-    return sorted(path.stem for path in (root / "suites").glob("*.yaml") if path.stem != "models")
+    """Return the names of the suites that can be named in a project folder, sorted."""
+    return list(suite_files(root))
 
 
 class Names(Protocol):

@@ -318,7 +318,7 @@ def test_recommend_within_limits_and_with_every_mistake_at_once(project: Path) -
 
 def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    refused(tunebench("run", "small"), "no folder `suites`")
+    refused(tunebench("run", "small"), "unknown suite 'small'. Known: none. A suite is a file in")
 
 
 def test_listings(project: Path) -> None:

@@ -168,3 +168,21 @@ def test_a_folder_and_a_commit_are_packages_too(tmp_path: Path, monkeypatch: pyt
     said = subprocess.run([str(made.python), "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert said[0] == "True"
     assert str(tmp_path / "cache") in said[1]
+
+
+def test_an_environment_sees_this_programs_code_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed tunebench lies among the base's packages, of which an isolated environment may see none."""
+    from harness.execute.environments import overlay
+
+    for name in ("checkout", "site-packages"):
+        (tmp_path / name / "harness").mkdir(parents=True)
+        (tmp_path / name / "other").mkdir()
+        (tmp_path / f"made-{name}").mkdir()
+    monkeypatch.setattr(overlay, "package_folders", lambda: [tmp_path / "site-packages"])
+    overlay.share_tunebench(tmp_path / "made-checkout", tmp_path / "checkout" / "harness")
+    overlay.share_tunebench(tmp_path / "made-site-packages", tmp_path / "site-packages" / "harness")
+    assert (tmp_path / "made-checkout" / "tunebench.pth").read_text() == f"{tmp_path / 'checkout'}\n"
+    (only,) = (tmp_path / "made-site-packages").iterdir()
+    assert only.resolve() == tmp_path / "site-packages" / "harness"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.display import show_json, show_table
-from harness.cli.options import AsJson, Results, SuiteName, command, project, results
+from harness.cli.options import AsJson, Results, SuiteName, command, project, results, suite_name
 
 
 @command("Answer a question", "since which version a result moved")
@@ -27,7 +27,7 @@ def history(
     from harness.report import STEP_COLUMNS, step_rows
     from harness.store import all_suites, history_points
 
-    name = suite.removesuffix(".yaml").removesuffix(".yml").rsplit("/", 1)[-1]
+    name = suite_name(suite)
     with results(folder, project()).open(read_only=True) as connection:
         if name not in (known := all_suites(connection)):
             raise UserError(unknown("suite with results", name, known))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from harness.cli.display import show_json
-from harness.cli.options import AsJson, Results, SuiteName, command, project, results, size_of
-from harness.errors import UserError, unknown
+from harness.cli.options import AsJson, Results, SuiteName, command, project, results, size_of, suite_name
+from harness.errors import UserError
 from harness.records import printable
 
 if TYPE_CHECKING:
@@ -66,9 +65,8 @@ def recommend(
 
     Example: tunebench recommend every-method --examples 100 --memory 16GiB --max-forgetting 0.1 --budget 5USD
     """
-    from harness.analysis import Wishes, rank_candidates
-    from harness.report import as_json as described
-    from harness.report import load, prices_of, questions
+    from harness.analysis import Wishes
+    from harness.report import load, prices_of, questions, recommendations
 
     mistakes: list[str] = []
 
@@ -83,28 +81,20 @@ def recommend(
     money, hourly = parsed(amount, budget), parsed(rate, price)
     if mistakes:
         raise UserError("\n".join(mistakes))
-    name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
+    name = suite_name(suite)
     report = load(results(folder, project()), name)
     margin = report.run.margin if margin is None else margin
     prices = priced(prices_of(report), hourly, money, requests=requests, months=months, updates=updates)
-    found = []
     asked = questions(report, examples, task, model, margin)
-    retained = list(dict.fromkeys(kept for question in asked for kept in question.retain))
-    if forgetting_on and forgetting_on not in retained:
-        raise UserError(unknown(f"retained task of {name}", forgetting_on, retained))
-    for question in asked:
-        on = forgetting_on or next(iter(question.retain), "")
-        if max_forgetting is not None and not on:
-            raise UserError(f"--max-forgetting: {name} retains no task, so nothing is known of forgetting.")
-        wishes = Wishes(bytes_, max_forgetting, on, milliseconds, money[0] if money else None, margin)
-        found.append((rank_candidates(question.candidates, wishes, prices), question))
+    wishes = Wishes(bytes_, max_forgetting, forgetting_on, milliseconds, money[0] if money else None, margin)
+    found = recommendations(asked, wishes, prices)
     if as_json:
-        show_json([described(answer, question) for answer, question in found])
+        show_json([one.to_json() for one in found])
         return
-    for place, (answer, question) in enumerate(found):
+    for place, one in enumerate(found):
         if place:
             print()
-        show(answer, question)
+        show(one.answer, one.question)
 
 
 def duration(text: str) -> float:

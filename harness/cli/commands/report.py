@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from harness.cli.display import say
-from harness.cli.options import Results, SuiteName, command, project, results
+from harness.cli.options import Results, SuiteName, command, project, results, suite_name
 from harness.errors import UserError
 
 
@@ -22,7 +21,7 @@ def report(suite: SuiteName, folder: Results = None) -> None:
 
     catalog = project()
     store = results(folder, catalog)
-    name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
+    name = suite_name(suite)
     goal = catalog.root / "reports" / name
     found = load(store, name)
     try:

@@ -22,8 +22,7 @@ from harness.cli.options import (
     results,
     size_of,
 )
-from harness.cli.running import check_executor, run_plan, show_answer
-from harness.errors import UserError, unknown
+from harness.cli.running import again, check_executor, run_plan, show_answer
 
 if TYPE_CHECKING:
     pass
@@ -58,17 +57,13 @@ def run(
     """
     from harness.execute import Choices
     from harness.plan import make_plan, select_cells
-    from harness.records import Status
 
     catalog = project()
     loaded = read_suite(suite, catalog)
-    again = frozenset(retry or ())
-    for status in again:
-        if status not in set(Status):
-            raise UserError(unknown("status", status, list(Status)))
+    retried = again(retry or ())
     check_executor(executor)
     plan = select_cells(make_plan(loaded, get_facts(catalog, loaded, trust or ())), only or ())
-    choices = Choices(executor, jobs, threads or 0, again, size_of(memory), address)
+    choices = Choices(executor, jobs, threads or 0, retried, size_of(memory), address)
     store = results(folder, catalog)
     code = run_plan(plan, choices, catalog, store, tracker or (), allow_bad_instruments)
     if answer and not only:

@@ -15,6 +15,7 @@ from harness.cli.options import (
     command,
     project,
     results,
+    suite_name,
 )
 from harness.cli.study_text import described, show_study, stored
 from harness.errors import counted
@@ -39,7 +40,7 @@ def studies(
     """
     from harness.plan import optuna_storage, to_optuna_study
 
-    name = Path(suite).stem if suite.endswith((".yaml", ".yml")) else suite
+    name = suite_name(suite)
     found = stored(results(folder, project()), name)
     if storage is not None:
         goal = optuna_storage(storage)

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 
 def short_path(path: str, root: Path) -> str:
-    """Returns a task's file relative to `root`; "lm-eval" for one outside it, since all of those are lm-eval's own."""
-    return os.path.relpath(path, root) if Path(path).is_relative_to(root) else "lm-eval"
+    """Returns a task's file relative to the project folder `root`; for one outside it, with whom it comes: "tunebench"
+    or "lm-eval"."""
+    from harness.data import places
+
+    if Path(path).is_relative_to(root / "suites"):
+        return os.path.relpath(path, root)
+    with_us = any(Path(path).is_relative_to(place / "suites") for place in places(root))
+    return "tunebench" if with_us else "lm-eval"
 
 
 def tested(row: dict[str, Any]) -> str:

@@ -66,8 +66,17 @@ def make_isolated(resolved: ResolvedSet) -> Path:
             wanted = target / "requirements.txt"
             wanted.write_text("\n".join(one.source or public_pin(one) for one in packages.values()))
             run_pip("install", "--quiet", "--no-deps", "--target", str(site), *OPTIONS, "-r", str(wanted))
-            (site / "tunebench.pth").write_text(str(Path(__file__).resolve().parents[3]) + "\n")
+            share_tunebench(site, Path(__file__).resolve().parents[2])
     return root / "bin" / "python"
+
+
+def share_tunebench(site: Path, package: Path) -> None:
+    """Lets a Python whose packages lie in `site` import the folder `package`, this program's own code. Of an installed
+    tunebench it sees this folder alone, and nothing that lies beside it."""
+    if any(package.is_relative_to(folder) for folder in package_folders()):
+        os.symlink(package, site / package.name)
+    else:
+        (site / "tunebench.pth").write_text(f"{package.parent}\n")
 
 
 def public_pin(package: Package) -> str:
