@@ -33,13 +33,13 @@ drift: $(STAMP)
 	$(BIN)/python benchmarks/drift.py
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest --fast -n 2 --dist worksteal
+	$(BIN)/python -m pytest --fast -n 3 --dist worksteal
 
 test: fetched
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist worksteal
 
 test-all: fetched
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # What the tests on the real model need; the tests themselves use no network.
 fetched: $(STAMP)

@@ -196,5 +196,6 @@ def moved_sentence(changes: Sequence[ProbeChange], labels: Sequence[str]) -> str
         return "No method moved by itself; the libraries differ in what lies under all of them."
     if len(moved) == len(labels) > 1:
         return "Every method moved: the axis, not the methods."
-    rest = f"; {len(labels) - len(moved)} others did not" if len(labels) > len(moved) else ""
+    still = len(labels) - len(moved)
+    rest = f"; {still} {'other' if still == 1 else 'others'} did not" if still > 0 else ""
     return f"Only {', '.join(moved)} moved{rest}." + (" The libraries differ too." if libraries else "")

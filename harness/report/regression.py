@@ -35,7 +35,7 @@ def sentences(pair: PairFindings, labels: tuple[str, ...]) -> Iterator[str]:
 def attribution_sentence(attribution: Attribution) -> str:
     """Returns what made a group of readings differ, in words: the package, the release, and what was cleared."""
     cause = attribution.cause
-    parts = [f"{' together with '.join(attribution.packages)} made {readings_text(attribution.keys)} differ."]
+    parts = [f"{' together with '.join(attribution.packages)} changed {readings_text(attribution.keys)}."]
     if turn := attribution.turn:
         between = f", with {', '.join(turn.untried)} between them untried" if turn.untried else ""
         parts.append(f"Since {cause.changes[0]} {turn.first_new} (not in {turn.last_old}{between}).")

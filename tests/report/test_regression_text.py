@@ -35,7 +35,7 @@ def findings(*changes: ProbeChange, environments: tuple[EnvironmentFindings, ...
 def test_the_guilty_package_comes_first() -> None:
     found = findings(SIZE)
     assert list(regression_sentences(found.pairs[0], found.labels)) == [
-        "peft 0.20.0 → 0.21.2 made merge: size of svd differ. Since peft 0.21.0 (not in 0.20.0). "
+        "peft 0.20.0 → 0.21.2 changed merge: size of svd. Since peft 0.21.0 (not in 0.20.0). "
         "Its notes: https://github.com/huggingface/peft/releases?q=0.21.0. Cleared: torch, trl.",
         "Probes: Only svd moved; 2 others did not.",
     ]

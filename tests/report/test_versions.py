@@ -69,10 +69,10 @@ def test_it_is_kept_and_shown_in_every_form(tmp_path: Path) -> None:
     assert report.versions == FOUND
     paths = write_report(report, tmp_path / "out")
     page, markdown = paths.html.read_text(), paths.markdown.read_text()
-    assert "peft 0.20.0 → 0.21.2 made merge: size of svd differ." in page
+    assert "peft 0.20.0 → 0.21.2 changed merge: size of svd." in page
     assert "no such &lt;release&gt;" in page
     assert "Verdicts by label and environment" in page
-    assert page.index("made merge: size of svd") < page.index("only lora (1.2 ×) moved")
+    assert page.index("changed merge: size of svd") < page.index("only lora (1.2 ×) moved")
     assert "| svd |  | differs | cannot run |" in markdown
     terminal = StringIO()
     Console(width=80, file=terminal).print(printable(report))
