@@ -29,7 +29,7 @@ hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine
 hypothesis.settings.load_profile("untimed")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-# Three processes of tests on two cores, one of which often waits for what it started: more threads each would wait, too.
+# Three processes of tests on two cores, of which one often waits: more threads each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TUNEBENCH_THREADS", "1")
 

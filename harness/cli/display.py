@@ -123,7 +123,7 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
     guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / jobs)}" if known else ""
     shown = []
     for row in rows[:MOST_LINES]:
-        seconds = f"{row.seconds:.0f}" if row.seconds else ""
+        seconds = f"{'~' * row.guessed}{row.seconds:.0f}" if row.seconds else ""
         memory = f"{row.memory['peak'] / 2**30:.2f}" if row.memory else ""
         shown.append([row.key, row.status, seconds, memory, f"{len(row.needs)} cells" if row.needs else ""])
     title = f"{name}: {len(rows)} cells, {len(waiting)} to run{guess}"

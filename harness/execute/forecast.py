@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from harness.data import Facts
 from harness.execute.executors.local import devices_here, refusal
+from harness.execute.first_guess import guess_seconds
 from harness.execute.queue import TO_DO
 from harness.execute.resume import PlanState, plan_state
 from harness.plan import Device, Plan, Prediction, predict_memory
@@ -19,7 +20,8 @@ from harness.suite import Recipe
 @dataclass(frozen=True)
 class Row:
     """The forecast of one cell of a plan. `status` is "to do", "cannot run" (for the `reason`, else ""), or how its
-    last attempt ended. `seconds` are expected, None where nothing is known. `memory` has the predicted parts and their
+    last attempt ended. `seconds` are expected, None where nothing is known; `guessed`: no such cell has ended, and they
+    follow from its arithmetic alone. `memory` has the predicted parts and their
     peak, in bytes; None where it is not counted. `needs` are keys of cells."""
 
     key: str
@@ -29,6 +31,7 @@ class Row:
     seconds: float | None
     memory: dict[str, int] | None
     needs: list[str]
+    guessed: bool = False
 
 
 def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Prediction | None]:
@@ -67,6 +70,9 @@ def forecast_cells(plan: Plan, store: Store, environment: Environment, machine: 
         if cell.study and seconds:  # its trials; a budget of seconds is a number already
             seconds = min(seconds * (cell.study["trials"] or math.inf), cell.study["seconds"] or math.inf)
             seconds = seconds if math.isfinite(seconds) else None
+        guessed = seconds is None
+        if guessed and state == TO_DO:
+            seconds = guess_seconds(cell, plan.facts, environment)
         stopped = bool(reason) and state == TO_DO
         rows.append(
             Row(
@@ -77,6 +83,7 @@ def forecast_cells(plan: Plan, store: Store, environment: Environment, machine: 
                 seconds=seconds,
                 memory={**asdict(counted), "peak": counted.peak} if counted else None,
                 needs=[cells[need].key for need in cell.needs.values()],
+                guessed=guessed and seconds is not None,
             )
         )
     return rows
