@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 from harness.records import printable, visible
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.progress import TaskID
 
     from harness.analysis import TaskOutlook
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 0.5
 MOST_ROWS, MOST_BAD = 12, 5  # running and failed cells that the live table lists
 MOST_LINES = 500  # cells of a plan that are listed
+WIDE = 10_000  # columns of what is no terminal: a program reads it, and wants nothing cut
 
 
 def show_json(value: object) -> None:
@@ -36,11 +38,22 @@ def say(*parts: object, sep: str = " ", file: TextIO | None = None) -> None:
     print(printable(sep.join(map(str, parts))), file=file, flush=file is not None)
 
 
+def console(stderr: bool = False, fitted: bool = False) -> Console:
+    """Makes the console that everything with columns or colours is printed by. In a pipe or a file no line is cut,
+    unless COLUMNS says how wide it is; what is `fitted` (it leaves columns out itself, and wraps its prose) has 80
+    there. With NO_COLOR set there is neither colour nor bold, as it promises plain text to programs that show none."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    wide = None if fitted or stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
+    plain: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(stderr=stderr, width=wide, color_system=plain, highlight=False)
+
+
 def show_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: frozenset[str] = frozenset()
 ) -> None:
     """Prints rows under their columns; the columns named in `right` hold figures and are aligned to the right."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -55,18 +68,17 @@ def show_table(
         table.add_column(plain(column), justify=side, overflow="fold", no_wrap=narrow)
     for row in rows:
         table.add_row(*map(plain, row))
-    Console().print(table)
+    console().print(table)
 
 
 @contextmanager
 def download_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Yields a callback (description, bytes done, bytes in all or 0 where unknown) that draws a bar for each download
     on stderr. Where that is no terminal, each description is printed once instead."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
         seen: set[str] = set()
 
         def line(name: str, done: int, total: int) -> None:
@@ -77,7 +89,7 @@ def download_bars() -> Iterator[Callable[[str, int, int], None]]:
         yield line
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=screen, transient=True) as bars:
         ids: dict[str, TaskID] = {}
 
         def draw(name: str, done: int, total: int) -> None:
@@ -158,11 +170,10 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
     """Yields a function that shows a Progress: as a live table on a terminal, as a line for each ended cell elsewhere.
     `states` (spec digest -> status) are those at the start of the run; cells not "to do" then count as finished
     before."""
-    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-    console = Console()
+    screen = console()
     clock = time.monotonic()
     finished = sum(state != "to do" for state in states.values())
     printed = 0
@@ -172,12 +183,12 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
         for cell, state, seconds in progress.ended[printed:]:
             printed += 1
             place = f"[{finished + printed}/{sum(progress.counts.values())}]"
-            console.print(Text(f"{place:>9} {state:<11} {seconds:6.1f} s  {visible(cell.key)}"))
+            screen.print(Text(f"{place:>9} {state:<11} {seconds:6.1f} s  {visible(cell.key)}"))
 
-    if not console.is_terminal:
+    if not screen.is_terminal:
         yield tell
         return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
+    with Live(console=screen, refresh_per_second=4, transient=True) as live:
         last = 0.0
 
         def draw(progress: Progress) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.suite import Suite
 
 # The first screen of `tunebench --help`, in this order.
-GROUPS = ("Answer a question", "Run", "Look", "Keep")
+GROUPS = ("Begin", "Answer a question", "Run", "Look", "Keep")
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
@@ -28,18 +28,20 @@ Function = TypeVar("Function", bound=Callable[..., None])
 class Command:
     """A command of the application.
 
-    `--help` lists it in its `group`, with its `summary` (60 characters at most, so that 80 columns hold it).
+    `--help` lists it in its `group`, with its `summary` (60 characters at most, so that 80 columns hold it), by `place`
+    and then by name.
     """
 
     name: str
     group: str
     summary: str
     function: Callable[..., None]
+    place: int = 0
 
 
-def command(group: str, summary: str, name: str = "") -> Callable[[Function], Function]:
+def command(group: str, summary: str, name: str = "", place: int = 0) -> Callable[[Function], Function]:
     """Returns a decorator that makes a function in `harness/cli/commands/` a command, called `name` or, where that is
-    "", as the function is. `--help` lists it under `group` with its one-line `summary`.
+    "", as the function is. `--help` lists it under `group` with its one-line `summary`, by `place` and then by name.
 
     Raises ValueError for a group that `GROUPS` does not have.
     """
@@ -47,7 +49,7 @@ def command(group: str, summary: str, name: str = "") -> Callable[[Function], Fu
         raise ValueError(unknown("group of commands", group, GROUPS))
 
     def marked(function: Function) -> Function:
-        vars(function)["command"] = Command(name or function.__name__, group, summary, function)
+        vars(function)["command"] = Command(name or function.__name__, group, summary, function, place)
         return function
 
     return marked
@@ -165,15 +167,24 @@ def revision_lines(facts: Facts) -> list[str]:
 
 
 def size_of(text: str | None) -> int | None:
-    """Returns the bytes of a text such as "16GiB" or "500MB", None for None. Raises UserError for other text."""
+    """Returns the bytes of a text such as "16GiB" or "500MB", None for None. Raises UserError for other text: also for
+    a number without a unit, which would be bytes, and is never meant so."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     if text is None:
         return None
+    if text.strip().replace(".", "", 1).isdigit():
+        raise UserError(
+            f"--memory: got {text!r}, a number without a unit. Units: MiB, GiB, TiB (of 1024), MB, GB, TB (of 1000). "
+            f"Did you mean {text.strip()}GiB?"
+        )
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
-        raise UserError(f"--memory: got {text!r}, wanted a size such as 16GiB or 500MB.") from None
+        raise UserError(
+            f"--memory: got {text!r}, wanted a size such as 16GiB or 500MB. Units: MiB, GiB, TiB (of 1024), MB, GB, TB "
+            "(of 1000)."
+        ) from None
 
 
 def warn(complaints: list[str]) -> None:

@@ -133,6 +133,7 @@ class Session:
             "only_cells": list(plan.only_cells),
             "revisions": plan.revisions(),
             "members": [cell.member() for cell in plan.cells],
+            "suite_text": plan.suite.lines.text,
         }
         write_run(path, record)
         status = str(Status.FAILED)

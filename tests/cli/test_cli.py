@@ -102,6 +102,8 @@ def test_from_nothing_to_a_report(project: Path) -> None:
     assert "30 test items, so one score has a standard error of 0.091" in tunebench("plan", "small").stdout
     margin = tunebench("sql", "select distinct margin from runs", "--json").stdout
     assert json.loads(margin) == [{"margin": 0.02}]
+    text = tunebench("sql", "select distinct suite_text from runs", "--json").stdout
+    assert json.loads(text) == [{"suite_text": (project / "suites" / "small.yaml").read_text()}]
     detail = json.loads(tunebench("show", "lora/tiny/colours/n8/s0", "--json").stdout)
     assert detail["settings"]["rank"] == 8
     assert detail["attempts"][0]["status"] == "done"
