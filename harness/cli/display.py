@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from harness.analysis import TaskOutlook
     from harness.execute import LiveStatus, Row
-    from harness.execute.executors import Progress, Running
+    from harness.execute.executors import Progress
     from harness.plan import Plan
 
 REFRESH_SECONDS = 0.5
@@ -145,7 +145,8 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
     for row in [row for row in rows if row.reason][:MOST_ROWS]:
         say(f"cannot run: {row.key}: {row.reason}")
     if any(row.seconds for row in rows):
-        say("seconds: the mean of its nearest kin among the finished cells of this results folder")
+        say("seconds: the mean of its nearest kin among the finished cells of this results folder; of a model without")
+        say("any, those of other models, in proportion to its parameters")
     if any(row.memory for row in rows):
         say("GiB: the predicted peak of its memory (--json has the parts, in bytes)")
 
@@ -208,22 +209,23 @@ def table(progress: Progress, elapsed: float) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    left = time_left(progress)
+    from harness.execute import progress_text
+
+    left = progress.seconds_left()
     title = f"{progress.plan.suite.name}: {counts_text(progress.counts)} · {clock_text(elapsed)} gone"
     title += f", about {clock_text(left)} left" if left is not None else ""
     if progress.stopping:
         title += " · stopping after the running cells (Ctrl-C again: now)"
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("cell", "state", "step", "loss", "seconds"):
+    for name in ("cell", "state", "progress", "loss", "seconds"):
         shown.add_column(name, justify="left" if name in ("cell", "state") else "right", no_wrap=name == "cell")
     for running in progress.running[:MOST_ROWS]:
         news = running.events()
-        step = f"{news['step']}/{news['steps']}" if "step" in news and "steps" in news else ""
         loss = f"{news['loss']:.3f}" if "loss" in news else ""
         cells = (
             visible(running.cell.key),
             visible(str(news.get("phase", "start"))),
-            step,
+            visible(progress_text(news)),
             loss,
             f"{running.seconds:.0f}",
         )
@@ -248,29 +250,10 @@ def counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if count)
 
 
-def time_left(progress: Progress) -> float | None:
-    """Estimates the seconds until the end of a run from the cells done so far: by the mean of each cell's method where
-    there is one, else by the mean of all. None before the first cell is done."""
-    by_method: dict[str, list[float]] = {}
-    for cell, state, seconds in progress.ended:
-        if state == "done":
-            by_method.setdefault(cell.method, []).append(seconds)
-    everything = [seconds for group in by_method.values() for seconds in group]
-    if not everything:
-        return None
-    means = {method: sum(group) / len(group) for method, group in by_method.items()}
-    overall = sum(everything) / len(everything)
-
-    def rest(running: Running) -> float:
-        return max(0.0, means.get(running.cell.method, overall) - running.seconds)
-
-    waiting = progress.waiting_by_method()
-    seconds = sum(means.get(method, overall) * count for method, count in waiting.items())
-    return (seconds + sum(map(rest, progress.running))) / max(1, len(progress.running))
-
-
 def show_status(status: LiveStatus) -> None:
     """Prints the state of a run as seen from another terminal."""
+    from harness.execute import progress_text
+
     state = "is running" if status.alive else "has ended" if status.ended else "was killed; run it again to go on"
     say(f"{status.suite} {state} (run {status.run_id}, pid {status.pid}, since {status.started[:19]}Z)")
     say(f"{status.cells} cells: {counts_text(status.counts)}")
@@ -281,11 +264,11 @@ def show_status(status: LiveStatus) -> None:
     if status.running:
         rows = []
         for row in status.running:
-            step = f"{row['step']}/{row['steps']}" if "step" in row and "steps" in row else ""
             loss = f"{row['loss']:.3f}" if "loss" in row else ""
             memory = f"{row['rss_bytes'] / 2**30:.2f} GiB" if row["rss_bytes"] else ""
-            rows.append([row["key"], row["device"], row.get("phase", "start"), step, loss, memory])
-        show_table("running", ["cell", "device", "phase", "step", "loss", "memory"], rows, frozenset({"step", "loss"}))
+            rows.append([row["key"], row["device"], row.get("phase", "start"), progress_text(row), loss, memory])
+        columns = ["cell", "device", "phase", "progress", "loss", "memory"]
+        show_table("running", columns, rows, frozenset({"progress", "loss"}))
     if status.slowest:
         rows = [[row["key"], f"{row['seconds']:.1f}"] for row in status.slowest]
         show_table("slowest", ["cell", "seconds"], rows, frozenset({"seconds"}))

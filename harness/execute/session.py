@@ -164,6 +164,7 @@ class Session:
             choices.jobs,
             Limits(plan.suite.time_limit, plan.suite.memory_limit, choices.memory),
             self.plan_state.durations.sort_key,
+            self.plan_state.durations,
             lambda cell: counted.peak if (counted := predicted(cell)) else None,
             parts=lambda cell: asdict(counted) if (counted := predicted(cell)) else {},
             peaks=self.peaks,
