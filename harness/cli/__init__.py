@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 from harness.cli.commands import all_commands
 from harness.cli.display import show_json
 from harness.cli.in_python import Results, results, run
-from harness.cli.options import GROUPS
+from harness.cli.options import GROUPS, calm_terminal
 from harness.errors import FullDisk, TunebenchError, UserError, problems_of
 from harness.records import printable
 
@@ -71,6 +71,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # of a locale that has no "±"
+    calm_terminal()
     try:
         try:
             application()(prog_name="tunebench")

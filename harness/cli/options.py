@@ -15,7 +15,7 @@ from harness.cli.display import download_bars, say
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.data import Catalog, Facts
+    from harness.data import Catalog, Download, Facts
     from harness.store import Store
     from harness.suite import Suite
 
@@ -130,16 +130,22 @@ def read_suite(name: str, catalog: Catalog) -> Suite:
     return load_suite(find_suite(name, catalog.root), catalog)
 
 
-def quiet_libraries() -> None:
-    """Silences the notices and progress bars of libraries, which would bury our own; errors still raise."""
+def calm_terminal() -> None:
+    """Keeps warnings of libraries off the terminal, also those that they log when they are imported; errors still
+    raise. Cells are processes of their own, whose warnings go to their logs."""
     import logging
     import warnings
 
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+
+
+def quiet_libraries() -> None:
+    """Silences the notices and progress bars of libraries, which would bury our own; errors still raise."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    logging.disable(logging.WARNING)
-    warnings.filterwarnings("ignore")
+    calm_terminal()
 
 
 def get_facts(catalog: Catalog, suite: Suite, trusted: Iterable[Path] = ()) -> Facts:
@@ -150,15 +156,37 @@ def get_facts(catalog: Catalog, suite: Suite, trusted: Iterable[Path] = ()) -> F
     run.
     """
     from harness.cli.trusting import settle_trust
-    from harness.plan import fetch_suite, fetched_facts, is_complete
+    from harness.plan import downloads, fetch_suite, fetched_facts, is_complete
 
     settle_trust(catalog, suite, trusted)
     facts, missing = fetched_facts(catalog, suite)
     if not missing and is_complete(suite, facts):
         return facts
     quiet_libraries()
+    for line in download_lines(downloads(catalog, suite)):
+        say(line, file=sys.stderr)
     with download_bars() as bars:
         return fetch_suite(catalog, suite, bars)
+
+
+def download_lines(wanted: list[Download]) -> list[str]:
+    """Returns a line for each thing that is about to be downloaded, with its size where that is known, and one for all;
+    none where nothing is."""
+    from harness.data import cache_root
+    from harness.records import quantity
+
+    if not wanted:
+        return []
+    lines = []
+    for one in wanted:
+        size = "size not known" if one.size is None else f"about {quantity(one.size, 'B')}"
+        lines.append(f"to download: {one.what} {one.name} ({size}; {', '.join(one.places)})")
+    known = sum(one.size or 0 for one in wanted)
+    more = any(one.size is None for one in wanted)
+    total = (
+        f"{'more than ' if more else 'about '}{quantity(known, 'B')} in all" if known else "a size that is not known"
+    )
+    return [*lines, f"{total}, to {cache_root()}"]
 
 
 def revision_lines(facts: Facts) -> list[str]:

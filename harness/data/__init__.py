@@ -26,6 +26,7 @@ from harness.data.clusters import (
     mean_test,
 )
 from harness.data.counts import counts_line
+from harness.data.downloads import Download, model_download, task_download
 from harness.data.drafting import draft_task
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
 from harness.data.few_shot import draw_shots
@@ -64,6 +65,7 @@ __all__ = [
     "Catalog",
     "Corruption",
     "Document",
+    "Download",
     "Draft",
     "Example",
     "Facts",
@@ -112,10 +114,12 @@ __all__ = [
     "mark",
     "marked",
     "mean_test",
+    "model_download",
     "opened",
     "places",
     "read_splits",
     "sources",
+    "task_download",
     "tasks",
     "texts",
     "trust",

@@ -71,6 +71,14 @@ class Session:
         return sum(self.states[cell.spec_digest] == TO_DO for cell in self.plan.cells)
 
     @property
+    def seconds(self) -> float | None:
+        """The seconds that the cells to do may take, one after the other, from what such cells took before; None where
+        nothing is known of most of them."""
+        waiting = [cell for cell in self.plan.cells if self.states[cell.spec_digest] == TO_DO]
+        known = [seconds for cell in waiting if (seconds := self.plan_state.durations.seconds(cell))]
+        return sum(known) / len(known) * len(waiting) if len(known) > len(waiting) / 2 else None
+
+    @property
     def started(self) -> int:
         """The number of cells that it has started or skipped so far."""
         return self.executor.number if self.executor else 0
