@@ -156,6 +156,7 @@ def get_facts(catalog: Catalog, suite: Suite, trusted: Iterable[Path] = ()) -> F
     run.
     """
     from harness.cli.trusting import settle_trust
+    from harness.data import is_offline
     from harness.plan import downloads, fetch_suite, fetched_facts, is_complete
 
     settle_trust(catalog, suite, trusted)
@@ -163,7 +164,7 @@ def get_facts(catalog: Catalog, suite: Suite, trusted: Iterable[Path] = ()) -> F
     if not missing and is_complete(suite, facts):
         return facts
     quiet_libraries()
-    for line in download_lines(downloads(catalog, suite)):
+    for line in () if is_offline() else download_lines(downloads(catalog, suite)):
         say(line, file=sys.stderr)
     with download_bars() as bars:
         return fetch_suite(catalog, suite, bars)

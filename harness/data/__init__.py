@@ -34,7 +34,7 @@ from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
 from harness.data.readers import read_splits
 from harness.data.sampling import draw, examples, texts
-from harness.data.sources import cache_root
+from harness.data.sources import cache_root, is_offline
 from harness.data.task_code import TaskCode, code_of, definition_files, yaml_files
 from harness.data.task_draft import KINDS, Draft
 from harness.data.tasks import (
@@ -102,6 +102,7 @@ __all__ = [
     "for_validation",
     "gold",
     "independent_units",
+    "is_offline",
     "items_text",
     "keep_facts",
     "keep_structure",

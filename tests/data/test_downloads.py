@@ -43,6 +43,10 @@ def test_a_model_of_the_hub_is_told_with_its_size_before_it_is_fetched(
     assert second.startswith("about ")
     assert second.endswith(f"in all, to {project.parent / 'cache'}")
     assert "to download" not in tunebench("fetch", "hub").stderr, "it is here"
+    monkeypatch.setenv("TUNEBENCH_OFFLINE", "1")
+    (project / "suites" / "hub.yaml").write_text(SUITE.replace("org/tiny", "org/other"))
+    assert "to download" not in tunebench("fetch", "hub").stderr, "nothing will be"
+    monkeypatch.delenv("TUNEBENCH_OFFLINE")
     assert model_download(load_catalog(project), "hf:org/tiny") is None
 
 

@@ -259,6 +259,10 @@ def forgetting(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iter
     harsh = max(kept, key=lambda row: loss_of(row, first) or 0.0)
     unit = unit_of(gentle, first)
     text = f"Among labels that learned, {gentle.label} forgets least on {first} ({change(gentle, first)}{unit})"
+    if len(kept) == 1:
+        text = f"{gentle.label}, the only label that learned, changes {first} by {change(gentle, first)}{unit}"
+        if limit := gentle.over_limit.get(first):
+            text += f", beyond the limit of {number(limit, 2)}"
     if harsh is not gentle:
         text += f", {harsh.label} most ({change(harsh, first)}{unit})"
     likely = [label for label, its in front(ranking, rows, retention(first)).items() if its > 0.5]
