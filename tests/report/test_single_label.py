@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from results_factory import PROSE, Results, answered, cell, items, scores
+from results_factory import PROSE, TASK, Results, answered, cell, items, scores
 
 from harness.records import Flag
 from harness.report import answer_lines, load
@@ -39,6 +39,19 @@ def test_the_untouched_model_is_advised_because_nothing_beats_it(tmp_path: Path)
     text = said(results(tmp_path, learned=False))
     assert "nothing trained is shown to beat the untouched model" in text
     assert "the only one that fits" not in text
+
+
+def test_answers_that_speak_against_the_task_are_told_with_the_answer(tmp_path: Path) -> None:
+    results(tmp_path, learned=True)
+    made = Results(tmp_path, run_id="run-2", started="2026-02-02T10:00:00.000+00:00")
+    flag = Flag("all_scored_zero", {TASK: {"metric": "acc", "n": 200, "an_answer": "::"}})
+    for label in ("base", "prompting"):
+        made.add(cell(label), scores(0.0), flags=[flag])
+    text = said(made.store())
+    assert (
+        "Look at the answers to topic first: all are scored 0, so the metric or the prompt may be wrong (base, " in text
+    )
+    assert "white space" not in text
 
 
 def test_one_label_that_learned_changes_a_text_and_forgets_nothing_least(tmp_path: Path) -> None:
