@@ -263,7 +263,7 @@ EXIT_CODES = [
         "what was given cannot be used: an unknown name, option or value, mistakes in a suite, data that cannot be "
         "had, results that cannot be read or written, a full disk. One message says what to do, without a traceback",
     ],
-    ["3", "`regress --gate`: something is shown to be worse; `compare --fail-on worse` (or `different`): a verdict is that"],
+    ["3", "`regress --gate`, `compare --fail-on worse`: something is shown to be worse (`different`: or better)"],
     ["4", "`regress --gate --strict`, `compare --fail-on open`: something is left open"],
     ["130", "stopped by Ctrl-C outside a run. A run stops in order and ends with 1; the same command goes on"],
 ]
