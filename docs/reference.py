@@ -263,8 +263,8 @@ EXIT_CODES = [
         "what was given cannot be used: an unknown name, option or value, mistakes in a suite, data that cannot be "
         "had, results that cannot be read or written, a full disk. One message says what to do, without a traceback",
     ],
-    ["3", "`regress --gate`: something is shown to be worse"],
-    ["4", "`regress --gate --strict`: something is left open"],
+    ["3", "`regress --gate`, `compare --fail-on worse`: something is shown to be worse (`different`: or better)"],
+    ["4", "`regress --gate --strict`, `compare --fail-on open`: something is left open"],
     ["130", "stopped by Ctrl-C outside a run. A run stops in order and ends with 1; the same command goes on"],
 ]
 
@@ -284,6 +284,11 @@ def commands() -> str:
         yield ""
         yield GENERATED
         yield ""
+        yield "Listings take `--json`. Where something is wrong, that is JSON too, beside the message on stderr:"
+        yield '`{"problems": [{"file", "line", "text"}]}`, with an empty file and line 0 where there is no place.'
+        yield "In a pipe the lines of a listing are whole (`report` and `recommend` keep to 80 columns); `COLUMNS` sets"
+        yield "another width. `NO_COLOR` gives neither colour nor bold."
+        yield ""
         yield (
             "`tunebench COMMAND --help` prints the same options; in brackets is the environment variable that sets one."
         )
@@ -297,7 +302,7 @@ def commands() -> str:
         yield ""
         yield from table(["code", "meaning"], EXIT_CODES)
         yield ""
-        yield "Errors and warnings go to stderr. With `--json` stdout has the JSON alone."
+        yield "Errors and warnings go to stderr. With `--json` stdout has the JSON alone, also of an error."
         yield ""
         yield "## Shell completion"
         yield ""

@@ -134,8 +134,9 @@ def cores() -> int:
 
 
 def git_state() -> tuple[str, bool]:
-    """Returns (commit of the checkout that this code lies in, whether tracked files differ from that commit); ("",
-    False) outside a checkout. An installed package inside somebody's own checkout is no part of it."""
+    """Returns (commit of the checkout that this code lies in, whether files differ from that commit); ("", False)
+    outside a checkout. Tracked files count, and untracked ones of `suites/` and of the code: a result may come from
+    them. An installed package inside somebody's own checkout is no part of it."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -144,7 +145,9 @@ def git_state() -> tuple[str, bool]:
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        new = git("ls-files", "--others", "--exclude-standard", "--", ":/suites", ":/harness")
+        return git("rev-parse", "HEAD"), bool(changed or new)
     except (OSError, subprocess.SubprocessError):
         return "", False
 

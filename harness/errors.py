@@ -57,6 +57,14 @@ class SuiteError(UserError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+def problems_of(error: TunebenchError) -> tuple[Problem, ...]:
+    """Return the problems that an error is about: those of a SuiteError, else its message line by line, of which the
+    file is not known."""
+    if isinstance(error, SuiteError):
+        return error.problems
+    return tuple(Problem(line) for line in str(error).splitlines() if line.strip())
+
+
 class TaskError(UserError):
     """A task that cannot be loaded, or that gives no examples to learn from; the message says which task and why."""
 

@@ -1,7 +1,9 @@
 """In: a command line, or a call from Python. Out: what is printed, and an exit code or results. The only room that
 prints or exits.
 
-Exit codes: 0 all is well; 1 a cell did not end as done; 2 the input is wrong (one message, no traceback).
+Exit codes: 0 all is well; 1 a cell did not end as done, or the system refused something; 2 the input is wrong (one
+message, no traceback); 3 and 4 where a command was asked to fail on a verdict (`compare --fail-on`, `regress --gate`).
+With `--json` an error is JSON on stdout as well: {"problems": [{"file", "line", "text"}]}.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import typer
 from typer.core import TyperGroup
 
 from harness.cli.commands import all_commands
+from harness.cli.display import show_json
 from harness.cli.in_python import Results, results, run
-from harness.cli.options import GROUPS
-from harness.errors import FullDisk, TunebenchError, UserError
+from harness.cli.options import GROUPS, calm_terminal
+from harness.errors import FullDisk, TunebenchError, UserError, problems_of
 from harness.records import printable
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # of a locale that has no "±"
+    calm_terminal()
     try:
         try:
             application()(prog_name="tunebench")
@@ -118,7 +122,11 @@ def cut(line: str) -> str:
 
 
 def complain(error: TunebenchError) -> int:
-    """Prints an error to stderr and returns the exit code: 2 where the user's input is wrong (UserError), else 1."""
+    """Prints an error to stderr and returns the exit code: 2 where the user's input is wrong (UserError), else 1. Where
+    the command line has `--json`, its problems are printed to stdout too, as JSON, for the program that reads there."""
+    if "--json" in sys.argv[1:]:
+        problems = problems_of(error)
+        show_json({"problems": [{"file": one.file, "line": one.line, "text": one.message} for one in problems]})
     text = "\n".join(map(cut, printable(str(error)).split("\n")))  # it may quote anybody's file
     print(f"error: {text}" if "\n" not in text else f"errors:\n{text}", file=sys.stderr)
     return 2 if isinstance(error, UserError) else 1

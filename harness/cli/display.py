@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,17 +13,18 @@ from typing import TYPE_CHECKING, Literal, TextIO
 from harness.records import printable, visible
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.progress import TaskID
 
     from harness.analysis import TaskOutlook
     from harness.execute import LiveStatus, Row
-    from harness.execute.executors import Progress, Running
+    from harness.execute.executors import Progress
     from harness.plan import Plan
 
 REFRESH_SECONDS = 0.5
 MOST_ROWS, MOST_BAD = 12, 5  # running and failed cells that the live table lists
 MOST_LINES = 500  # cells of a plan that are listed
+WIDE = 10_000  # columns of what is no terminal: a program reads it, and wants nothing cut
 
 
 def show_json(value: object) -> None:
@@ -36,11 +38,22 @@ def say(*parts: object, sep: str = " ", file: TextIO | None = None) -> None:
     print(printable(sep.join(map(str, parts))), file=file, flush=file is not None)
 
 
+def console(stderr: bool = False, fitted: bool = False) -> Console:
+    """Makes the console that everything with columns or colours is printed by. In a pipe or a file no line is cut,
+    unless COLUMNS says how wide it is; what is `fitted` (it leaves columns out itself, and wraps its prose) has 80
+    there. With NO_COLOR set there is neither colour nor bold, as it promises plain text to programs that show none."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    wide = None if fitted or stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
+    plain: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(stderr=stderr, width=wide, color_system=plain, highlight=False)
+
+
 def show_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: frozenset[str] = frozenset()
 ) -> None:
     """Prints rows under their columns; the columns named in `right` hold figures and are aligned to the right."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -55,18 +68,17 @@ def show_table(
         table.add_column(plain(column), justify=side, overflow="fold", no_wrap=narrow)
     for row in rows:
         table.add_row(*map(plain, row))
-    Console().print(table)
+    console().print(table)
 
 
 @contextmanager
 def download_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Yields a callback (description, bytes done, bytes in all or 0 where unknown) that draws a bar for each download
     on stderr. Where that is no terminal, each description is printed once instead."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
         seen: set[str] = set()
 
         def line(name: str, done: int, total: int) -> None:
@@ -77,7 +89,7 @@ def download_bars() -> Iterator[Callable[[str, int, int], None]]:
         yield line
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=screen, transient=True) as bars:
         ids: dict[str, TaskID] = {}
 
         def draw(name: str, done: int, total: int) -> None:
@@ -133,7 +145,8 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
     for row in [row for row in rows if row.reason][:MOST_ROWS]:
         say(f"cannot run: {row.key}: {row.reason}")
     if any(row.seconds for row in rows):
-        say("seconds: the mean of its nearest kin among the finished cells of this results folder")
+        say("seconds: the mean of its nearest kin among the finished cells of this results folder; of a model without")
+        say("any, those of other models, in proportion to its parameters")
     if any(row.memory for row in rows):
         say("GiB: the predicted peak of its memory (--json has the parts, in bytes)")
 
@@ -158,11 +171,10 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
     """Yields a function that shows a Progress: as a live table on a terminal, as a line for each ended cell elsewhere.
     `states` (spec digest -> status) are those at the start of the run; cells not "to do" then count as finished
     before."""
-    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-    console = Console()
+    screen = console()
     clock = time.monotonic()
     finished = sum(state != "to do" for state in states.values())
     printed = 0
@@ -172,12 +184,12 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
         for cell, state, seconds in progress.ended[printed:]:
             printed += 1
             place = f"[{finished + printed}/{sum(progress.counts.values())}]"
-            console.print(Text(f"{place:>9} {state:<11} {seconds:6.1f} s  {visible(cell.key)}"))
+            screen.print(Text(f"{place:>9} {state:<11} {seconds:6.1f} s  {visible(cell.key)}"))
 
-    if not console.is_terminal:
+    if not screen.is_terminal:
         yield tell
         return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
+    with Live(console=screen, refresh_per_second=4, transient=True) as live:
         last = 0.0
 
         def draw(progress: Progress) -> None:
@@ -197,22 +209,23 @@ def table(progress: Progress, elapsed: float) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    left = time_left(progress)
+    from harness.execute import progress_text
+
+    left = progress.seconds_left()
     title = f"{progress.plan.suite.name}: {counts_text(progress.counts)} · {clock_text(elapsed)} gone"
     title += f", about {clock_text(left)} left" if left is not None else ""
     if progress.stopping:
         title += " · stopping after the running cells (Ctrl-C again: now)"
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("cell", "state", "step", "loss", "seconds"):
+    for name in ("cell", "state", "progress", "loss", "seconds"):
         shown.add_column(name, justify="left" if name in ("cell", "state") else "right", no_wrap=name == "cell")
     for running in progress.running[:MOST_ROWS]:
         news = running.events()
-        step = f"{news['step']}/{news['steps']}" if "step" in news and "steps" in news else ""
         loss = f"{news['loss']:.3f}" if "loss" in news else ""
         cells = (
             visible(running.cell.key),
             visible(str(news.get("phase", "start"))),
-            step,
+            visible(progress_text(news)),
             loss,
             f"{running.seconds:.0f}",
         )
@@ -237,29 +250,10 @@ def counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if count)
 
 
-def time_left(progress: Progress) -> float | None:
-    """Estimates the seconds until the end of a run from the cells done so far: by the mean of each cell's method where
-    there is one, else by the mean of all. None before the first cell is done."""
-    by_method: dict[str, list[float]] = {}
-    for cell, state, seconds in progress.ended:
-        if state == "done":
-            by_method.setdefault(cell.method, []).append(seconds)
-    everything = [seconds for group in by_method.values() for seconds in group]
-    if not everything:
-        return None
-    means = {method: sum(group) / len(group) for method, group in by_method.items()}
-    overall = sum(everything) / len(everything)
-
-    def rest(running: Running) -> float:
-        return max(0.0, means.get(running.cell.method, overall) - running.seconds)
-
-    waiting = progress.waiting_by_method()
-    seconds = sum(means.get(method, overall) * count for method, count in waiting.items())
-    return (seconds + sum(map(rest, progress.running))) / max(1, len(progress.running))
-
-
 def show_status(status: LiveStatus) -> None:
     """Prints the state of a run as seen from another terminal."""
+    from harness.execute import progress_text
+
     state = "is running" if status.alive else "has ended" if status.ended else "was killed; run it again to go on"
     say(f"{status.suite} {state} (run {status.run_id}, pid {status.pid}, since {status.started[:19]}Z)")
     say(f"{status.cells} cells: {counts_text(status.counts)}")
@@ -270,11 +264,11 @@ def show_status(status: LiveStatus) -> None:
     if status.running:
         rows = []
         for row in status.running:
-            step = f"{row['step']}/{row['steps']}" if "step" in row and "steps" in row else ""
             loss = f"{row['loss']:.3f}" if "loss" in row else ""
             memory = f"{row['rss_bytes'] / 2**30:.2f} GiB" if row["rss_bytes"] else ""
-            rows.append([row["key"], row["device"], row.get("phase", "start"), step, loss, memory])
-        show_table("running", ["cell", "device", "phase", "step", "loss", "memory"], rows, frozenset({"step", "loss"}))
+            rows.append([row["key"], row["device"], row.get("phase", "start"), progress_text(row), loss, memory])
+        columns = ["cell", "device", "phase", "progress", "loss", "memory"]
+        show_table("running", columns, rows, frozenset({"progress", "loss"}))
     if status.slowest:
         rows = [[row["key"], f"{row['seconds']:.1f}"] for row in status.slowest]
         show_table("slowest", ["cell", "seconds"], rows, frozenset({"seconds"}))

@@ -15,12 +15,12 @@ from harness.cli.display import download_bars, say
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.data import Catalog, Facts
+    from harness.data import Catalog, Download, Facts
     from harness.store import Store
     from harness.suite import Suite
 
 # The first screen of `tunebench --help`, in this order.
-GROUPS = ("Answer a question", "Run", "Look", "Keep")
+GROUPS = ("Begin", "Answer a question", "Run", "Look", "Keep")
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
@@ -28,18 +28,20 @@ Function = TypeVar("Function", bound=Callable[..., None])
 class Command:
     """A command of the application.
 
-    `--help` lists it in its `group`, with its `summary` (60 characters at most, so that 80 columns hold it).
+    `--help` lists it in its `group`, with its `summary` (60 characters at most, so that 80 columns hold it), by `place`
+    and then by name.
     """
 
     name: str
     group: str
     summary: str
     function: Callable[..., None]
+    place: int = 0
 
 
-def command(group: str, summary: str, name: str = "") -> Callable[[Function], Function]:
+def command(group: str, summary: str, name: str = "", place: int = 0) -> Callable[[Function], Function]:
     """Returns a decorator that makes a function in `harness/cli/commands/` a command, called `name` or, where that is
-    "", as the function is. `--help` lists it under `group` with its one-line `summary`.
+    "", as the function is. `--help` lists it under `group` with its one-line `summary`, by `place` and then by name.
 
     Raises ValueError for a group that `GROUPS` does not have.
     """
@@ -47,7 +49,7 @@ def command(group: str, summary: str, name: str = "") -> Callable[[Function], Fu
         raise ValueError(unknown("group of commands", group, GROUPS))
 
     def marked(function: Function) -> Function:
-        vars(function)["command"] = Command(name or function.__name__, group, summary, function)
+        vars(function)["command"] = Command(name or function.__name__, group, summary, function, place)
         return function
 
     return marked
@@ -128,16 +130,22 @@ def read_suite(name: str, catalog: Catalog) -> Suite:
     return load_suite(find_suite(name, catalog.root), catalog)
 
 
-def quiet_libraries() -> None:
-    """Silences the notices and progress bars of libraries, which would bury our own; errors still raise."""
+def calm_terminal() -> None:
+    """Keeps warnings of libraries off the terminal, also those that they log when they are imported; errors still
+    raise. Cells are processes of their own, whose warnings go to their logs."""
     import logging
     import warnings
 
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+
+
+def quiet_libraries() -> None:
+    """Silences the notices and progress bars of libraries, which would bury our own; errors still raise."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    logging.disable(logging.WARNING)
-    warnings.filterwarnings("ignore")
+    calm_terminal()
 
 
 def get_facts(catalog: Catalog, suite: Suite, trusted: Iterable[Path] = ()) -> Facts:
@@ -148,15 +156,38 @@ def get_facts(catalog: Catalog, suite: Suite, trusted: Iterable[Path] = ()) -> F
     run.
     """
     from harness.cli.trusting import settle_trust
-    from harness.plan import fetch_suite, fetched_facts, is_complete
+    from harness.data import is_offline
+    from harness.plan import downloads, fetch_suite, fetched_facts, is_complete
 
     settle_trust(catalog, suite, trusted)
     facts, missing = fetched_facts(catalog, suite)
     if not missing and is_complete(suite, facts):
         return facts
     quiet_libraries()
+    for line in () if is_offline() else download_lines(downloads(catalog, suite)):
+        say(line, file=sys.stderr)
     with download_bars() as bars:
         return fetch_suite(catalog, suite, bars)
+
+
+def download_lines(wanted: list[Download]) -> list[str]:
+    """Returns a line for each thing that is about to be downloaded, with its size where that is known, and one for all;
+    none where nothing is."""
+    from harness.data import cache_root
+    from harness.records import quantity
+
+    if not wanted:
+        return []
+    lines = []
+    for one in wanted:
+        size = "size not known" if one.size is None else f"about {quantity(one.size, 'B')}"
+        lines.append(f"to download: {one.what} {one.name} ({size}; {', '.join(one.places)})")
+    known = sum(one.size or 0 for one in wanted)
+    more = any(one.size is None for one in wanted)
+    total = (
+        f"{'more than ' if more else 'about '}{quantity(known, 'B')} in all" if known else "a size that is not known"
+    )
+    return [*lines, f"{total}, to {cache_root()}"]
 
 
 def revision_lines(facts: Facts) -> list[str]:
@@ -165,15 +196,24 @@ def revision_lines(facts: Facts) -> list[str]:
 
 
 def size_of(text: str | None) -> int | None:
-    """Returns the bytes of a text such as "16GiB" or "500MB", None for None. Raises UserError for other text."""
+    """Returns the bytes of a text such as "16GiB" or "500MB", None for None. Raises UserError for other text: also for
+    a number without a unit, which would be bytes, and is never meant so."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     if text is None:
         return None
+    if text.strip().replace(".", "", 1).isdigit():
+        raise UserError(
+            f"--memory: got {text!r}, a number without a unit. Units: MiB, GiB, TiB (of 1024), MB, GB, TB (of 1000). "
+            f"Did you mean {text.strip()}GiB?"
+        )
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
-        raise UserError(f"--memory: got {text!r}, wanted a size such as 16GiB or 500MB.") from None
+        raise UserError(
+            f"--memory: got {text!r}, wanted a size such as 16GiB or 500MB. Units: MiB, GiB, TiB (of 1024), MB, GB, TB "
+            "(of 1000)."
+        ) from None
 
 
 def warn(complaints: list[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.cli.display import say, watcher
+from harness.cli.display import clock_text, say, watcher
 from harness.cli.options import (
     warn,
 )
@@ -79,7 +79,9 @@ def execute(session: Session, command: str) -> int:
 
     warn(session.complaints)
     total, waiting = len(session.plan.cells), session.waiting
-    say(f"{session.plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run")
+    seconds = session.seconds
+    guess = f", about {clock_text(seconds / (session.choices.jobs or 1))}" if seconds else ""
+    say(f"{session.plan.suite.name}: {total} cells, {total - waiting} finished before, {waiting} to run{guess}")
     if (
         waiting
         and not session.plan.only_cells

@@ -26,6 +26,7 @@ from harness.data.clusters import (
     mean_test,
 )
 from harness.data.counts import counts_line
+from harness.data.downloads import Download, model_download, task_download
 from harness.data.drafting import draft_task
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
 from harness.data.few_shot import draw_shots
@@ -33,7 +34,7 @@ from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
 from harness.data.readers import read_splits
 from harness.data.sampling import draw, examples, texts
-from harness.data.sources import cache_root
+from harness.data.sources import cache_root, is_offline
 from harness.data.task_code import TaskCode, code_of, definition_files, yaml_files
 from harness.data.task_draft import KINDS, Draft
 from harness.data.tasks import (
@@ -64,6 +65,7 @@ __all__ = [
     "Catalog",
     "Corruption",
     "Document",
+    "Download",
     "Draft",
     "Example",
     "Facts",
@@ -100,6 +102,7 @@ __all__ = [
     "for_validation",
     "gold",
     "independent_units",
+    "is_offline",
     "items_text",
     "keep_facts",
     "keep_structure",
@@ -112,10 +115,12 @@ __all__ = [
     "mark",
     "marked",
     "mean_test",
+    "model_download",
     "opened",
     "places",
     "read_splits",
     "sources",
+    "task_download",
     "tasks",
     "texts",
     "trust",

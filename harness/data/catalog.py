@@ -39,7 +39,7 @@ MOST_FILES = 50_000  # that are looked at below one folder, or for one pattern: 
 class ModelEntry:
     """A model that a suite can name. Several `sources` are parts of one file; `sha256` holds the expected digest of
     each, or nothing. `kind` is "causal", "encoder", or "" for a source that no list describes. `parameters` is their
-    number, 0 where it is not known."""
+    number, `download` the bytes that a fetch of it downloads, 0 where they are not known."""
 
     name: str
     kind: str  # causal | encoder, or "" for a source that no list describes
@@ -49,6 +49,7 @@ class ModelEntry:
     licence: str = ""
     about: str = ""
     trust_remote_code: bool = False  # the code that comes with the model may run
+    download: int = 0  # bytes; no part of what the model is
 
 
 CODE = "+code"  # the end of the name of a source whose own code may run
@@ -118,7 +119,8 @@ class Catalog:
             for text in entry.sources
             if text.startswith("file:")
         ]
-        identity = digest([asdict(entry), str(self.root) if local else "", local])
+        what = {key: value for key, value in asdict(entry).items() if key != "download"}
+        identity = digest([what, str(self.root) if local else "", local])
         return sources.cache_root() / "facts" / f"model-{identity[:32]}.json"
 
     # --- tasks ---

@@ -179,10 +179,12 @@ def without_rare(pool: list[Document], wanted: Wanted, counts: Counts) -> list[D
     splits = [name for name in ("test", "validation") if getattr(wanted, name)]
     rare = {name: count for name, count in sizes.items() if count <= len(splits)} if wanted.label else {}
     if rare and not wanted.drop_rare:
+        read = f"{counted(sum(counts.read.values()), 'row')}, {len(pool)} left ({dropped_text(counts)}): "
+        places = ", ".join([*splits, "train"])
         raise TaskError(
-            f"{counted(len(rare), 'class', 'classes')} of {len(sizes)} cannot be in {', '.join([*splits, 'train'])} "
-            f"alike, with a row in each: {sizes_text(rare)}. Collect more, join classes with `rename`, or write "
-            "drop_rare: true under dataset_kwargs to leave them out."
+            f"{read if counts.dropped else ''}{counted(len(rare), 'class', 'classes')} of {len(sizes)} cannot be in "
+            f"{places} alike, with a row in each: {sizes_text(rare)}. Collect more, join classes with `rename`, or "
+            "write drop_rare: true under dataset_kwargs to leave them out."
         )
     kept = [document for document in pool if str(document[wanted.label]) not in rare] if rare else pool
     counts.drop(reasons.RARE, len(pool) - len(kept))
@@ -191,9 +193,14 @@ def without_rare(pool: list[Document], wanted: Wanted, counts: Counts) -> list[D
     return kept
 
 
+def dropped_text(counts: Counts) -> str:
+    """Return how many rows were dropped, by reason, such as "636 repeats"; "" where none was."""
+    return ", ".join(f"{count} {reason}" for reason, count in counts.dropped.items())
+
+
 def too_few(kept: Sequence[Document], wanted: Wanted, counts: Counts) -> TaskError:
     """Return the error for documents that are no more than what test and validation ask for."""
-    dropped = ", ".join(f"{count} {reason}" for reason, count in counts.dropped.items())
+    dropped = dropped_text(counts)
     remarks = "".join(f" {remark}." for remark in counts.remarks)
     return TaskError(
         f"{counted(sum(counts.read.values()), 'row')}, {len(kept)} left{f' ({dropped})' if dropped else ''}: they "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,12 +39,25 @@ Speed = Annotated[float, check_positive]
 
 
 class News(TypedDict, total=False):
-    """What a cell's worker last reported: its phase, and in training the optimiser step of how many, and the loss."""
+    """What a cell's worker last reported: its phase; in training the optimiser step of how many, and the loss; in
+    evaluation the task that is asked, and how many of its requests are answered."""
 
     phase: NotRequired[str]
     step: NotRequired[Count]
     steps: NotRequired[Count]
     loss: NotRequired[float]
+    task: NotRequired[str]
+    answered: NotRequired[Count]
+    asked: NotRequired[Count]
+
+
+def progress_text(news: Mapping[str, Any]) -> str:
+    """Returns how far a cell is in its phase: "12/48" steps of training, "topic 40/200" requests of evaluation; ""
+    where nothing was reported of the phase."""
+    if news.get("phase") == "evaluate":
+        known = {"task", "answered", "asked"} <= news.keys()
+        return f"{news['task']} {news['answered']}/{news['asked']}" if known else ""
+    return f"{news['step']}/{news['steps']}" if {"step", "steps"} <= news.keys() else ""
 
 
 # What the events of each kind must hold to be counted; they may hold more.
@@ -160,7 +173,7 @@ def is_event(record: Event) -> bool:
 
 def latest_news(folder: Path) -> News:
     """Returns the newest value of each field that a cell's worker reported into its attempt's `folder`: phase, step,
-    steps, loss. Only the end of its events file is read; empty where there is none."""
+    steps, loss, task, answered, asked. Only the end of its events file is read; empty where there is none."""
     try:
         with (folder / files.EVENTS).open("rb") as file:
             size = file.seek(0, os.SEEK_END)

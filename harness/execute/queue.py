@@ -14,6 +14,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from harness.execute.durations import Kind, kind_of
 from harness.records import WARM, Cell, Status
 
 TO_DO, RUNNING = "to do", "running"
@@ -62,7 +63,7 @@ class Queue:
             self.waits[name] = len(before)
             for earlier in before:
                 self.followers[earlier].append(name)
-        self.waiting_by_method = Counter(self.cells[name].method for name in waiting)
+        self.waiting_by_kind: Counter[Kind] = Counter(kind_of(self.cells[name]) for name in waiting)
         self.length: dict[str, float] = {}
         for name in reversed(self.order):
             if name in waiting:
@@ -123,7 +124,15 @@ class Queue:
             self.counts[str(self.states[name])] -= 1
         self.states[name] = TO_DO
         self.counts[TO_DO] += 1
-        self.waiting_by_method[self.cells[name].method] += 1
+        self.waiting_by_kind[kind_of(self.cells[name])] += 1
+
+    @property
+    def waiting_by_method(self) -> Counter[str]:
+        """The number of cells that are still to do, by method."""
+        counts: Counter[str] = Counter()
+        for (method, *_), count in self.waiting_by_kind.items():
+            counts[method] += count
+        return counts
 
     @property
     def waiting(self) -> int:
@@ -149,7 +158,7 @@ class Queue:
 
     def _set(self, name: str, state: str) -> None:
         if self.states[name] == TO_DO:
-            self.waiting_by_method[self.cells[name].method] -= 1
+            self.waiting_by_kind[kind_of(self.cells[name])] -= 1
         self.counts[str(self.states[name])] -= 1
         self.states[name] = state
         self.counts[str(state)] += 1

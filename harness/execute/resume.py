@@ -51,7 +51,8 @@ def plan_state(
         complaints = [] if look_only else store.ingest(connection)
         statuses = store.statuses(connection, env_digest)
         folders = store.finished(connection, env_digest)
-        durations = Durations(store.seconds(connection))
+        planned = {name: facts.network.parameters() for name, facts in plan.facts.models.items() if facts.network}
+        durations = Durations(store.seconds(connection), {**store.parameters(connection), **planned})
         skipped = [name for name, status in statuses.items() if status == Status.SKIPPED]
         # Trials are done again with their study, not because other cells are.
         again = retry if all(plan.asked(cell) for cell in plan.cells if cell.study) else retry - {Status.DONE}

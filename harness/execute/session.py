@@ -71,6 +71,14 @@ class Session:
         return sum(self.states[cell.spec_digest] == TO_DO for cell in self.plan.cells)
 
     @property
+    def seconds(self) -> float | None:
+        """The seconds that the cells to do may take, one after the other, from what such cells took before; None where
+        nothing is known of most of them."""
+        waiting = [cell for cell in self.plan.cells if self.states[cell.spec_digest] == TO_DO]
+        known = [seconds for cell in waiting if (seconds := self.plan_state.durations.seconds(cell))]
+        return sum(known) / len(known) * len(waiting) if len(known) > len(waiting) / 2 else None
+
+    @property
     def started(self) -> int:
         """The number of cells that it has started or skipped so far."""
         return self.executor.number if self.executor else 0
@@ -133,6 +141,7 @@ class Session:
             "only_cells": list(plan.only_cells),
             "revisions": plan.revisions(),
             "members": [cell.member() for cell in plan.cells],
+            "suite_text": plan.suite.lines.text,
         }
         write_run(path, record)
         status = str(Status.FAILED)
@@ -163,6 +172,7 @@ class Session:
             choices.jobs,
             Limits(plan.suite.time_limit, plan.suite.memory_limit, choices.memory),
             self.plan_state.durations.sort_key,
+            self.plan_state.durations,
             lambda cell: counted.peak if (counted := predicted(cell)) else None,
             parts=lambda cell: asdict(counted) if (counted := predicted(cell)) else {},
             peaks=self.peaks,

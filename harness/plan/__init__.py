@@ -7,7 +7,7 @@ from __future__ import annotations
 from harness.plan.about_data import data_lines, data_notes
 from harness.plan.devices import devices_missing, devices_of
 from harness.plan.feasibility import leaks_in_cell, model_notes
-from harness.plan.fetch import fetch_suite, fetched_facts, is_complete
+from harness.plan.fetch import downloads, fetch_suite, fetched_facts, is_complete
 from harness.plan.memory import ROLLING, Device, Prediction, predict_memory, room_to_compare
 from harness.plan.plan import Plan, make_plan, narrow, select_cells
 from harness.plan.search import (
@@ -35,6 +35,7 @@ __all__ = [
     "data_notes",
     "devices_missing",
     "devices_of",
+    "downloads",
     "fetch_suite",
     "fetched_facts",
     "is_complete",

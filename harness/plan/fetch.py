@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from harness.data import Catalog, Facts, LengthFacts, ModelFacts, TaskFacts
+from harness.data import Catalog, Download, Facts, LengthFacts, ModelFacts, TaskFacts, model_download, task_download
 from harness.errors import OfflineError, SourceError, SuiteError, TaskError, TunebenchError
 from harness.suite import Suite
 
@@ -78,6 +78,16 @@ def has_unchecked_data(suite: Suite, facts: Facts) -> bool:
     return any(name not in facts.data for name in suite.task_names()) or any(
         pair not in facts.overlaps for pair in suite.learned_and_scored()
     )
+
+
+def downloads(catalog: Catalog, suite: Suite) -> list[Download]:
+    """Return what `fetch_suite` would download for a suite: for each model and task that has not been fetched, and
+    whose sources are not on this machine."""
+    _, missing = fetched_facts(catalog, suite)
+    models, tasks = list(suite.model_names()), list(suite.task_names())
+    found = [model_download(catalog, name) for name in models if name in missing]
+    found += [task_download(catalog, name) for name in tasks if name in missing]
+    return [one for one in found if one]
 
 
 def fetch_suite(catalog: Catalog, suite: Suite, progress: Callable[[str, int, int], None] | None = None) -> Facts:

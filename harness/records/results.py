@@ -303,6 +303,7 @@ class RunRecord(TypedDict):
     `margin` is the difference of scores that does not matter; `failed_seeds` says what a seed that ended badly counts
     as. `command` is the command line, `only_cells` are the patterns of its `--only`, empty for the whole suite.
     `members` are the run's cells (`Cell.member`); `revisions` maps models from the Hub to the commits that were used.
+    `suite_text` is the suite's file as it was read: it may be untracked, or change later.
     What may be absent is so in records of an earlier tunebench.
     """
 
@@ -319,6 +320,7 @@ class RunRecord(TypedDict):
     only_cells: NotRequired[list[str] | None]
     revisions: NotRequired[dict[str, str] | None]
     members: list[Member]
+    suite_text: NotRequired[str | None]
 
 
 # The difference of two scores below which they are said to be tied, where a suite names none.

@@ -23,6 +23,7 @@ from harness.errors import counted
 from harness.report.candidates import Question, prices_of, questions
 from harness.report.format import NA, digits_of, number, seconds, size, some, with_error
 from harness.report.table import Report
+from harness.suite import BASE
 
 MOST_ROWS = 12
 MOST_TUNED = 6  # tuned labels that are named in a sentence
@@ -99,8 +100,14 @@ def headline(answer: Answer, question: Question) -> str:
 
 def reason_first(answer: Answer) -> str:
     """Says why the recommended candidate comes first. Where a time of one that is close enough was disturbed, costs had
-    no part in it, and this is said."""
+    no part in it, and this is said. Where it is alone though there are no limits, nothing was asked to fit."""
     rules = RULES
+    wishes, first = answer.wishes, answer.first
+    limits = (wishes.memory, wishes.max_forgetting, wishes.latency_ms, wishes.budget)
+    if answer.rule == "only" and first and limits == (None,) * 4:
+        if first.candidate.label == BASE:
+            return "nothing trained is shown to beat the untouched model"
+        return "no other label has a result that counts"
     if any(each.candidate.disturbed for each in answer.ranked if each.close):
         rules = UNPRICED
     return rules[answer.rule].format(margin=answer.wishes.margin)

@@ -113,6 +113,7 @@ class Row:
     by_seed: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of MEASURED_COSTS: a value for each seed
     ended: tuple[int, int] = (0, 0)  # (seeds that ended well, seeds that ended); the score counts both
     tuning: Tuning = UNTUNED
+    over_limit: dict[str, float] = field(default_factory=dict)  # retained task that is forgotten -> its limit of change
     speed_off: bool = False  # in a seed's cell the machine's speed was off
 
     @property
@@ -384,6 +385,7 @@ def make_row(
         artifact_bytes=statistics.fmean(artifact) if artifact else None,
         learned=not done or 2 * sum("learned_nothing" in cell.flags for cell in done) < len(done),
         doubtful=any("learned_nothing" in cell.flags for cell in done),
+        over_limit={task: found["limit"] for cell in done for task, found in cell.flags.get("forgetting", {}).items()},
         contended=any(cell.contended for cell in done),
         failures=tuple((cell.key, cell.status, cell.reason) for cell in cells if cell.status != "done"),
         several={name: value for name in SEVERAL if (value := mean(several(name))) is not None},

@@ -315,6 +315,15 @@ class Store:
         ).fetchall()
         return cast("list[tuple[str, str, str, int, float]]", rows)
 
+    def parameters(self, connection: duckdb.DuckDBPyConnection) -> dict[str, float]:
+        """Returns the number of parameters of each model of which an attempt has ended, as counted there. It has those
+        that a method added as well, which are few."""
+        rows = connection.execute(
+            """SELECT model, min(value) FROM facts JOIN attempts USING (attempt_id) JOIN cells USING (spec_digest)
+               WHERE facts.name = 'total_params' GROUP BY model"""
+        ).fetchall()
+        return {model: value for model, value in rows if value}
+
     @staticmethod
     def attempt_ids(connection: duckdb.DuckDBPyConnection) -> set[str]:
         """Returns the ids of all attempts that the database has taken in."""

@@ -142,6 +142,7 @@ def row_of_run(run: RunRecord) -> Row:
         "margin": run.get("margin"),
         "failed_seeds": run.get("failed_seeds"),
         "revisions": json.dumps(run.get("revisions") or {}),
+        "suite_text": run.get("suite_text"),
     }
 
 

@@ -97,6 +97,16 @@ def all_environments(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return [row[0] for row in rows]
 
 
+def counted_environments(connection: duckdb.DuckDBPyConnection) -> list[tuple[EnvironmentRecord, int, int]]:
+    """Returns (environment, its attempts, those of them that are done) of every environment in which an attempt has
+    ended, the newest environment first."""
+    rows = connection.execute(
+        "SELECT env_digest, count(attempt_id), count(attempt_id) FILTER (status = 'done') FROM environments "
+        "LEFT JOIN attempts USING (env_digest) GROUP BY env_digest, created ORDER BY created DESC, env_digest"
+    ).fetchall()
+    return [(environment_of(connection, env_digest), attempts, done) for env_digest, attempts, done in rows]
+
+
 def all_runs(connection: duckdb.DuckDBPyConnection) -> list[StoredRun]:
     """Returns every run, the newest first."""
     rows = select_rows(connection, f"SELECT {RUN} FROM runs ORDER BY started DESC, run_id DESC")

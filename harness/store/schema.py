@@ -217,6 +217,13 @@ def what_else_decides_results(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE environments ADD COLUMN result_version BIGINT")
 
 
+@migration
+def as_which_text_a_suite_was_read(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the text of a run's suite, as its file may be untracked, or change later."""
+    # NULL: a run of a tunebench that kept the path in its command alone.
+    connection.execute("ALTER TABLE runs ADD COLUMN suite_text VARCHAR")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is newer than the
     versions that this tunebench knows."""

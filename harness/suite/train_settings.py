@@ -14,9 +14,11 @@ from pydantic_core import ErrorDetails
 
 from harness.architecture import SAMPLE
 from harness.errors import Problem, unknown
-from harness.methods import Method, make_method
+from harness.methods import Method, all_methods, make_method
 from harness.records import JsonObject, TrainSettings
 from harness.suite.yaml_lines import Keys, Lines
+
+SYNONYMS = {"lr": "learning_rate"}  # what other programs call a setting
 
 
 def check_devices(method: Method, train: TrainSettings) -> Iterator[str]:
@@ -100,8 +102,10 @@ def check_train(block: JsonObject, lines: Lines, where: Keys, under: JsonObject 
         and key in TrainSettings.model_fields
         and not accepts_bool(TrainSettings.model_fields[key].annotation)
     ]
+    misplaced = {key: text for key in block if (text := of_a_method(str(key), block[key], lines))}
+    problems += [lines.problem(text, *where, key) for key, text in misplaced.items()]
     try:
-        TrainSettings.model_validate(block)
+        TrainSettings.model_validate({key: value for key, value in block.items() if key not in misplaced})
     except pydantic.ValidationError as error:
         problems += [explain(item, lines, TrainSettings, where) for item in error.errors()]
     if block.get("steps") is not None and block.get("epochs") is not None:
@@ -111,6 +115,20 @@ def check_train(block: JsonObject, lines: Lines, where: Keys, under: JsonObject 
             lines.problem("early_stopping needs eval_every: the steps between validations.", *where, "early_stopping")
         )
     return problems + list(check_share(block, lines, where, under))
+
+
+def of_a_method(key: str, value: object, lines: Lines) -> str:
+    """Return the message for a key of a `train:` block that is a setting of methods, with the first of the suite's own
+    labels that takes it as the example; "" for any other key."""
+    name = SYNONYMS.get(key, key)
+    kinds = all_methods()
+    takers = [method for method, kind in kinds.items() if name in kind.fields()]
+    if key in TrainSettings.model_fields or not takers:
+        return ""
+    labels = [str(path[1]) for path in lines.places if len(path) == 2 and path[0] == "methods"]
+    example = next((label for label in labels if label in takers), takers[0])
+    shown = value if isinstance(value, int | float | str) else "…"
+    return f"unknown key {key!r}. {name} belongs to a method: {example}: {{{name}: {shown}}}."
 
 
 def check_share(block: JsonObject, lines: Lines, where: Keys, under: JsonObject | None = None) -> Iterator[Problem]:

@@ -16,11 +16,12 @@ Keys = tuple[object, ...]  # the keys that lead to a place in the file
 
 class Lines:
     """The lines (from 1) of a YAML file, by the keys that lead to each place. `file` is the name that problems show;
-    without `places` every problem is at line 1."""
+    without `places` every problem is at line 1. `text` is the file's."""
 
-    def __init__(self, file: str = "", places: dict[Keys, int] | None = None):
+    def __init__(self, file: str = "", places: dict[Keys, int] | None = None, text: str = ""):
         self.file = file
         self.places = places or {}
+        self.text = text
 
     def problem(self, message: str, *path: object) -> Problem:
         """Return a Problem with this message, at the line of the deepest part of `path` that exists in the file."""
@@ -64,7 +65,7 @@ def read_yaml(path: Path) -> tuple[JsonObject | None, Lines, list[Problem]]:
     places: dict[Keys, int] = {}
     repeated: list[Problem] = []
     walk(node, (), places, repeated, name)
-    return data, Lines(name, places), repeated
+    return data, Lines(name, places, text), repeated
 
 
 def walk(

@@ -20,6 +20,7 @@ from harness.environment import now
 from harness.errors import CellError, Interrupted, OutOfMemory
 from harness.records import OWN_CHECK, SPEED_AFTER, SPEED_BEFORE, CellResult, Fact, Job, Status
 from harness.store import EVENTS, ITEMS, is_full, neighbours_of, read_job, write_result
+from harness.worker.answer_flags import odd_answers
 from harness.worker.context import CellContext
 from harness.worker.distributed import Rank, leave_group
 from harness.worker.findings import Findings
@@ -249,6 +250,9 @@ class CellRun:
             findings.facts += curriculum.summary([*self.training.history, (last, learned)])
         write_items(self.folder / ITEMS, items)
         write_documents(self.job.documents, documents, cell.fingerprints)
+        findings.flags += odd_answers(
+            {name: self.context.data.scored_tasks[name] for name in (*cell.learn, *cell.retain)}
+        )
         if self.job.baseline:
             findings.flags += learned_nothing(cell.learn, findings.scores, items, self.job.baseline)
             findings.flags += forgot(cell.retain, findings.scores, items, self.job.baseline)

@@ -21,6 +21,7 @@ from harness.architecture import context_length
 from harness.data import cluster_column, cluster_of, cut_left, example, first_metric, gold, independent_units
 from harness.models import logits_at, prompt_run_once, text_run_once
 from harness.records import Item, Role, Score
+from harness.worker.request_progress import RequestProgress
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -65,6 +66,10 @@ class TunedLM(HFLM):
         self.opening: tuple[int, ...] = ()  # what many inputs begin with
         self._opened: nn.Module | None = None  # the model behind it
         self.truncated = 0  # sequences of which the model's length left only the end
+        self.progress = RequestProgress()
+        self.waiting: list[str] = []  # the task of each request whose answers are counted
+        self.task_of_context: dict[str, str] = {}  # of contexts from which answers are generated
+        self.generating: list[str] = []  # the tasks of the batch
 
     @property
     def max_length(self) -> int:
@@ -74,7 +79,21 @@ class TunedLM(HFLM):
         return max(2, most - virtual_tokens(self.model))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        self.begin([task_of(request) for request in requests])
         return super().loglikelihood(requests, disable_tqdm or self.quiet)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        if self.progress.tell and not self.quiet:  # a long text is scored in several windows
+            lengths = [len(self.tok_encode(str(request.args[0]))) for request in requests]
+            parts = [max(1, math.ceil(length / self.max_length)) for length in lengths]
+            pairs = zip(requests, parts, strict=True)
+            self.begin([task_of(request) for request, count in pairs for _ in range(count)])
+        return super().loglikelihood_rolling(requests, disable_tqdm or self.quiet)
+
+    def begin(self, tasks: list[str]) -> None:
+        """Begin to tell of requests, of which `tasks` has the task of each; of none while answers are timed."""
+        self.waiting = [] if self.quiet else tasks
+        self.progress.begin(self.waiting)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
@@ -108,11 +127,16 @@ class TunedLM(HFLM):
             with torch.no_grad(), DoraCaching():
                 logits = logits_at(run, padded, torch.tensor(places, device=self.device))
             for row, tokens in enumerate(batch):
+                if len(self.waiting) == len(requests):
+                    self.progress.advance(self.waiting[number] for number in inputs[tokens])
                 for number in inputs[tokens]:
                     continuation = requests[number][2]
                     first = len(tokens) - len(continuation) - length
                     rows = [column[place] for place in range(first, first + len(continuation))]
                     answers[number] = likelihood(logits[row, rows], continuation)
+        if len(self.waiting) != len(requests):  # windows of running text, in their order
+            self.progress.advance(self.waiting[: len(requests)])
+            del self.waiting[: len(requests)]
         for (text, _, _), answer in zip(requests, answers, strict=True):
             if text is not None:
                 self.cache_hook.add_partial("loglikelihood", text, answer)
@@ -177,12 +201,19 @@ class TunedLM(HFLM):
         for context, options in (request.args for request in requests):
             room = self.max_length - normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
             self.truncated += len(self.question_tokens(context)) > room
+        self.begin([task_of(request) for request in requests])
+        self.task_of_context = {} if self.quiet else {str(request.args[0]): task_of(request) for request in requests}
         whole = self.model
         self._model = prompt_run_once(whole)
         try:
             return super().generate_until(requests, disable_tqdm or self.quiet)
         finally:
             self._model = whole
+
+    def _model_generate(self, *args: Any, **options: Any) -> torch.Tensor:
+        answers: torch.Tensor = super()._model_generate(*args, **options)
+        self.progress.advance(self.generating)
+        return answers
 
     def openings(self) -> list[list[int]]:
         """Returns the token ids that may open every text: those that the tokenizer puts before it, and the
@@ -208,6 +239,7 @@ class TunedLM(HFLM):
         Texts longer than `left_truncate_len` lose their beginning, except for the tokens that open every text.
         lm-eval's own method encodes a batch differently from single texts.
         """
+        self.generating = [self.task_of_context[text] for text in strings if text in self.task_of_context]
         rows = [self.question_tokens(text) for text in strings]
         if left_truncate_len:
             openings = self.openings()
@@ -230,6 +262,11 @@ class TunedLM(HFLM):
             yield
         finally:
             self._model, self.quiet = whole, False
+
+
+def task_of(request: Instance) -> str:
+    """Return the name of the task that asks a request; "" for a request of no task."""
+    return str(getattr(request, "task_name", None) or "")
 
 
 def virtual_tokens(model: nn.Module) -> int:

@@ -15,6 +15,7 @@ from harness.records import Fact, Flag, Item, Role, Score
 from harness.worker.context import CellContext
 from harness.worker.evaluate import Evaluation, evaluate
 from harness.worker.profiling.meter import Meter, StepRecorder, free_bytes
+from harness.worker.request_progress import RequestProgress
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -37,11 +38,17 @@ class Scorer:
         lm = context.method.predictor(model, context)
         chat = cell.learn if context.curriculum.chat else ()
         tasks = {name: context.data.scored_tasks[name] for name in names}
+        if (progress := progress_of(lm)) is not None:
+            progress.tell = self.tell
         evaluation = evaluate(lm, tasks, roles, chat)
         check_numbers(evaluation.scores)
         self.meter.count(tokens=getattr(lm, "scored_tokens", None), samples=len(evaluation.documents))
         self.truncated, self.lm = getattr(lm, "truncated", None), lm
         return evaluation
+
+    def tell(self, task: str, answered: int, asked: int) -> None:
+        """Tell whoever watches how many of a task's requests are answered."""
+        self.recorder.announce(task=task, answered=answered, asked=asked)
 
     def latency(self, model: nn.Module) -> list[Fact]:
         """Returns facts of the weights' bytes in memory, and of how fast the last scored model answers the first task
@@ -104,6 +111,14 @@ class Scorer:
         check_numbers(scores)
         self.meter.count(tokens=2 * tokens, samples=len(items))
         return scores, items
+
+
+def progress_of(lm: LM) -> RequestProgress | None:
+    """Returns what counts the answered requests of an LM, or of the one inside it; None where nothing does."""
+    inner: object = lm
+    while not hasattr(inner, "progress") and hasattr(inner, "inner"):
+        inner = inner.inner
+    return getattr(inner, "progress", None)
 
 
 def bytes_of_weights(model: nn.Module) -> int:

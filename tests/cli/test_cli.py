@@ -86,6 +86,8 @@ def test_from_nothing_to_a_report(project: Path) -> None:
     again = tunebench("run", "small")
     assert again.returncode == 0
     assert "5 finished before, 0 to run" in again.stdout
+    once_more = tunebench("run", "small", "--only", "base", "--retry", "done")
+    assert "1 to run, about " in once_more.stdout, "what was measured foretells"
     assert "no tie" not in again.stdout
     shown = tunebench("report", "small")
     assert shown.returncode == 0, shown.stderr
@@ -102,6 +104,8 @@ def test_from_nothing_to_a_report(project: Path) -> None:
     assert "30 test items, so one score has a standard error of 0.091" in tunebench("plan", "small").stdout
     margin = tunebench("sql", "select distinct margin from runs", "--json").stdout
     assert json.loads(margin) == [{"margin": 0.02}]
+    text = tunebench("sql", "select distinct suite_text from runs", "--json").stdout
+    assert json.loads(text) == [{"suite_text": (project / "suites" / "small.yaml").read_text()}]
     detail = json.loads(tunebench("show", "lora/tiny/colours/n8/s0", "--json").stdout)
     assert detail["settings"]["rank"] == 8
     assert detail["attempts"][0]["status"] == "done"
@@ -110,9 +114,9 @@ def test_from_nothing_to_a_report(project: Path) -> None:
     assert missed.returncode == 2
     assert "Did you mean 'lora/tiny/colours/n8/s0'?" in missed.stderr
     counted = tunebench("sql", "select status, count(*) as n from attempts group by 1", "--json")
-    assert json.loads(counted.stdout) == [{"status": "done", "n": 5}]
+    assert json.loads(counted.stdout) == [{"status": "done", "n": 6}]
     before = tunebench("sql", "from scores order by all", "--json").stdout
-    assert "5 attempts" in tunebench("rebuild").stdout
+    assert "6 attempts" in tunebench("rebuild").stdout
     assert tunebench("sql", "from scores order by all", "--json").stdout == before
 
 

@@ -69,6 +69,7 @@ def test_without_balance_classes_stay_as_frequent_as_they_are() -> None:
     ("found", "wanted", "message"),
     [
         (rows(100, "a") + rows(2, "b", 200), {}, "1 class of 2 cannot be in test, validation, train alike.*'b' 2"),
+        (rows(100, "a") * 2 + rows(2, "b", 200), {}, r"202 rows, 102 left \(100 repeats\): 1 class of 2 cannot be in"),
         (rows(60, "a") + rows(60, "b", 200), {"test": 1}, "`test: 1` has no room for one row of each of 2 classes"),
         (rows(30, "a") + rows(31, "b", 200), {}, "61 rows, 61 left: they cannot give 40 test and 20 validation items"),
         (rows(30, "a") * 9, {}, r"270 rows, 30 left \(240 repeats\): they cannot give 40 .* look at `unique`"),

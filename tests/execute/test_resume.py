@@ -13,6 +13,7 @@ from results_factory import Results, cell, items, scores
 from samples import JOB
 from tools import plan_of
 
+from harness.data import Facts
 from harness.environment import environment
 from harness.errors import StoreError
 from harness.execute.queue import TO_DO
@@ -172,6 +173,13 @@ def test_the_state_of_a_plan_names_the_folders_that_cells_to_do_look_into(projec
     assert found.states == {base.spec_digest: "done", **{other.spec_digest: "to do" for other in others}}
     assert found.done == {base.spec_digest: store.attempt_folder(attempt)}
     assert found.durations.seconds(base) == 60.0
+    sizes = found.durations.parameters
+    assert sizes["tiny"] == plan.facts.models["tiny"].network.parameters(), "as planned"
+    Results(project / "results", run_id="more", environment=environment(1)).add(
+        cell("lora", 8, 0, model="other"), scores(0.5), trainable=1e6
+    )
+    with Results(project / "results").store().open(read_only=True) as connection:
+        assert store.parameters(connection)["other"] == 1e8, "as measured, where it is in no plan"
 
 
 MERGED = """\
@@ -254,7 +262,7 @@ def test_of_some_cells_the_finished_ones_that_were_not_asked_for_are_left_alone(
     results.add(lora, scores(0.7))
     results.add(full, status=Status.FAILED)
     store = results.store()
-    some: Any = Plan(None, None, (base, full, lora), ("lora",), frozenset({lora.spec_digest}))  # type: ignore[arg-type]
+    some: Any = Plan(None, Facts({}, {}), (base, full, lora), ("lora",), frozenset({lora.spec_digest}))  # type: ignore[arg-type]
 
     def to_do(plan: Plan, *retry: str) -> list[str]:
         states = plan_state(plan, store, results.environment.env_digest, frozenset(retry)).states

@@ -27,6 +27,24 @@ train: {{steps: 2, batch_size: 4}}
 """
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (
+            "lr: 1e-4",
+            ":8: unknown key 'lr'. learning_rate belongs to a method: lora: {learning_rate: 1e-4}.",
+        ),
+        ("rank: 4", "rank belongs to a method: lora: {rank: 4}."),
+        ("stepz: 4", "unknown key 'stepz'. Did you mean 'steps'?"),
+    ],
+)
+def test_a_methods_setting_under_train_is_sent_to_the_method(project: Path, key: str, said: str) -> None:
+    text = SUITE.format(label="{method: full}").replace("train: {", f"train: {{{key}, ")
+    with pytest.raises(SuiteError) as raised:
+        plan_of(project, text.replace("  x:", "  lora: {}\n  x:").replace("train:", "\ntrain:").replace("\n\n", "\n"))
+    assert said in str(raised.value)
+
+
 def test_the_sample_network_is_one_that_can_be_counted() -> None:
     assert SAMPLE.is_counted()
     assert len(SAMPLE.linears()) == 7 * len(SAMPLE.layers)

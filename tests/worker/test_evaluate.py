@@ -229,3 +229,23 @@ def test_whatever_it_was_trained_in_a_model_is_scored_in_fp32(tiny_model: Path, 
     exact = TunedLM(load_model(tiny_model, TrainSettings(steps=1)), load_tokenizer(tiny_model), 2)
     assert set(seen) == {torch.float32}
     assert answers == exact.loglikelihood([SimpleNamespace(args=("Text: a", " red"))], disable_tqdm=True)
+
+
+def test_every_request_of_every_task_is_told(project: Path, loaded: tuple[Any, Any]) -> None:
+    """Choices, running text in several windows, and generated answers; none while answers are timed."""
+    model, tokenizer = loaded
+    tasks = {name: load_task(project / "suites" / "tasks" / f"{name}.yaml") for name in ("colours", "prose", "names")}
+    lm = TunedLM(model, tokenizer, 8)
+    told: list[tuple[str, int, int]] = []
+    lm.progress.tell = lambda task, answered, asked: told.append((task, answered, asked))
+    evaluation = evaluate(lm, tasks, {"colours": "task", "prose": "retain", "names": "task"})
+    last = {task: (answered, asked) for task, answered, asked in told}
+    assert last.keys() == {"colours", "prose", "names"}
+    assert last["colours"] == (90, 90), "three choices of each of 30 items"
+    for task in ("prose", "names"):
+        answered, asked = last[task]
+        assert answered == asked >= len([name for name, _ in evaluation.documents if name == task])
+    told.clear()
+    with lm.ready():
+        lm.loglikelihood(tasks["colours"].instances[:2])
+    assert told == []

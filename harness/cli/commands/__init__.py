@@ -14,7 +14,7 @@ __all__ = ["all_commands"]
 
 
 def all_commands() -> dict[str, Command]:
-    """Returns every command by name. Raises RuntimeError when two have the same name."""
+    """Returns every command by name, in the order of listings. Raises RuntimeError when two have the same name."""
     commands: dict[str, Command] = {}
     for info in pkgutil.iter_modules(__path__):
         for value in vars(importlib.import_module(f"{__name__}.{info.name}")).values():
@@ -23,4 +23,4 @@ def all_commands() -> dict[str, Command]:
                 if found.name in commands:
                     raise RuntimeError(f"two commands are named {found.name!r}")
                 commands[found.name] = found
-    return dict(sorted(commands.items()))
+    return dict(sorted(commands.items(), key=lambda entry: (entry[1].place, entry[0])))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.data import Catalog
 
 
-@command("Run", "a task and a suite from your own data, with comments")
+@command("Begin", "a task and a suite from your own data, with comments")
 def init(
     data: Annotated[
         str, typer.Argument(help="a file (CSV, TSV, JSONL, JSON, Parquet, Excel, …), a folder, or hf:org/name")

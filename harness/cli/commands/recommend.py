@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from harness.cli.display import show_json
+from harness.cli.display import console, show_json
 from harness.cli.options import AsJson, Results, SuiteName, command, project, results, size_of, suite_name
 from harness.errors import UserError
 from harness.records import printable
@@ -147,33 +147,32 @@ def priced(
 def show(answer: Answer, question: Question) -> None:
     """Prints the answer to a question: the recommendation, a table of the candidates that fit, those ruled out and why,
     and the assumptions."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from harness.report import advice
 
-    console = Console(highlight=False)
+    screen = console(fitted=True)
     first, *others = advice.sentences(answer, question)
-    console.print(Text(printable(advice.title(question)), style="italic"))
-    console.print(Text(printable(first), style="bold"))
+    screen.print(Text(printable(advice.title(question)), style="italic"))
+    screen.print(Text(printable(first), style="bold"))
     for line in others:
-        console.print(Text(printable(line), style="yellow" if line.startswith("WARNING") else ""))
+        screen.print(Text(printable(line), style="yellow" if line.startswith("WARNING") else ""))
     if answer.first:
         for line in advice.details(answer.first, answer.prices):
-            console.print(Text(printable(line), style="dim"))
-        console.print(table(answer, question, console.width))
+            screen.print(Text(printable(line), style="dim"))
+        screen.print(table(answer, question, screen.width))
     out = Table.grid(padding=(0, 2), pad_edge=True)
     out.add_column(no_wrap=True)
     out.add_column()
     for label, why in advice.ruled_out(answer):
         out.add_row(Text(printable(label)), Text(printable(why)))
     if answer.ruled_out:
-        console.print(Text(printable("\nRuled out"), style="bold"))
-        console.print(out)
-    console.print(Text(printable("\nAssumptions"), style="bold"))
+        screen.print(Text(printable("\nRuled out"), style="bold"))
+        screen.print(out)
+    screen.print(Text(printable("\nAssumptions"), style="bold"))
     for line in advice.assumptions(answer, question):
-        console.print(Text(printable(f"  {line}"), style="dim"))
+        screen.print(Text(printable(f"  {line}"), style="dim"))
 
 
 def table(answer: Answer, question: Question, width: int) -> Table:

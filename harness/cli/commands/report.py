@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 
-from harness.cli.display import say
+from harness.cli.display import console, say
 from harness.cli.options import Results, SuiteName, command, project, results, suite_name
 from harness.errors import UserError
 
 
-@command("Answer a question", "a suite's answer, tables, and a page to open")
+@command("Begin", "a suite's answer, tables, and a page to open", place=2)
 def report(suite: SuiteName, folder: Results = None) -> None:
     """Show a suite's results, and write reports/<suite>/index.html, report.md, plots and tables.
 
     Example: tunebench report quickstart
     """
-    from rich.console import Console
-
     from harness.report import load, printable, write_contents, write_report
 
     catalog = project()
@@ -29,5 +27,5 @@ def report(suite: SuiteName, folder: Results = None) -> None:
         write_contents(store, goal.parent)
     except OSError as error:
         raise UserError(f"cannot write the report to {goal}: {error.strerror}.") from error
-    Console().print(printable(found))
+    console(fitted=True).print(printable(found))
     say(f"report: {os.path.relpath(paths.html)}")

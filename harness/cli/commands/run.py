@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     pass
 
 
-@command("Run", "run every cell of a suite that is not done yet")
+@command("Begin", "run what a suite still lacks, and say what it answers", place=1)
 def run(
     suite: SuiteName,
     only: Only = None,

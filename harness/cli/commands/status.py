@@ -27,8 +27,8 @@ def status(
     folder: Results = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the progress of a run, from another terminal: what runs, what has ended and how, what is slow, and
-    whether the machine became slower.
+    """Show the progress of a run, from another terminal: what runs and how far it is (steps of training, requests of
+    a task in evaluation), what has ended and how, what is slow, and whether the machine became slower.
 
     Example: tunebench status
     """

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from harness.data.sources.base import Progress, Source, SourceKind, cache_root, offline_by, sha256_of_text
+from harness.data.sources.base import Progress, Source, SourceKind, cache_root, is_offline, offline_by, sha256_of_text
 from harness.errors import SourceError, unknown
 from harness.plugin import find_classes
 
@@ -26,6 +26,7 @@ __all__ = [
     "cache_root",
     "fetch",
     "fingerprint",
+    "is_offline",
     "kind_of",
     "parse",
 ]

@@ -79,6 +79,11 @@ class SourceKind(ABC):
         the progress. Raises SourceError where that fails."""
         raise NotImplementedError
 
+    def size(self, source: Source) -> int | None:
+        """Return the bytes that fetching a source downloads, None where they are not known beforehand. It is asked for
+        to tell the user, so it waits for nothing long and raises nothing."""
+        return None
+
     def offline_error(self, source: Source, why: str) -> OfflineError:
         """Return the error that says that a source is not cached and cannot be fetched, for the reason `why`, and what
         to do."""

@@ -115,6 +115,20 @@ class HubRepository(SourceKind):
             f"is kept. Run again; if that does not help, give another revision, or delete {self.entry(source)}."
         )
 
+    def size(self, source: Source) -> int | None:
+        """Return the bytes of the files of a repository's commit, as the Hub lists them; None where it does not."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.hf_api import RepoFile
+
+        if is_offline():
+            return None
+        with suppress(Exception):  # whatever is wrong with it, the fetch itself says it better
+            listed = HfApi(endpoint=hub.endpoint()).list_repo_tree(
+                source.name, recursive=True, revision=source.version or None, repo_type=kind_of_repository(source)
+            )
+            return sum(int(file.size) for file in listed if isinstance(file, RepoFile))
+        return None
+
     def download(self, source: Source, bars: type) -> Path:
         """Ask the Hub's library once for a snapshot, and return its path. The library looks at names only: a file that
         is there is not fetched, whatever is in it."""

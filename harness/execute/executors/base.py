@@ -194,7 +194,9 @@ class Executor(ABC, Generic[Slot, Handle]):
         self.weights.update(done)
         self.cells = plan.by_digest()
         self.queue = Queue(plan.cells, states, self.run_info.seconds)
-        self.progress = progress = Progress(plan, states, self.queue.counts, queue=self.queue)
+        self.progress = progress = Progress(
+            plan, states, self.queue.counts, queue=self.queue, before=self.run_info.durations
+        )
         run = self.run_info
         self.studies = Studies(self._add, ended or {}, self._finish, run.environment, run.run_id)
         with ctrl_c(progress):

@@ -21,6 +21,12 @@ from harness.report.table import UNITS, Block, Report, Row
 LINES = 10  # the most sentences of the answer, and its most lines on a terminal
 CROSSINGS = 1
 WORDS = (("better", "better"), ("tied", "tied"), ("worse", "worse"), ("underpowered", "undecided"))
+# Flags on generated answers -> what they say.
+ODD_ANSWERS = {
+    "all_scored_zero": "all are scored 0, so the metric or the prompt may be wrong",
+    "white_space_counts": "white space at their ends changes the score, so the metric is too strict",
+    "empty_answers": "half of them or more are empty",
+}
 
 
 class Answer(Section):
@@ -84,7 +90,7 @@ def lines(report: Report) -> list[str]:
 
 def closing(report: Report) -> list[str]:
     """Returns the answer's last sentences, each where it applies: labels not compared, labels tuned by one study, cells
-    unfinished, a machine whose speed was not steady, self-checks failed."""
+    unfinished, answers that are odd, a machine whose speed was not steady, self-checks failed."""
     texts = []
     odd = {
         label: why
@@ -100,10 +106,23 @@ def closing(report: Report) -> list[str]:
     if report.failures:
         names = list(dict.fromkeys(f"{cell.label} ({cell.status})" for cell in report.failures))
         texts.append(f"{len(report.failures)} of {len(report.cells)} cells have not finished: {some(names)}.")
+    texts += odd_answers(report)
     texts += report.machine
     if any(not check.passed for check in report.checks):
         texts.append(self_checks.summary(report))
     return texts
+
+
+def odd_answers(report: Report) -> Iterator[str]:
+    """Says of which labels the generated answers have a flag that speaks against the task rather than the label;
+    nothing without such flags."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for cell in report.cells:
+        for flag in ODD_ANSWERS:
+            for task in cell.flags.get(flag, {}):
+                found.setdefault((task, flag), {})[cell.label] = None
+    for (task, flag), labels in found.items():
+        yield f"Look at the answers to {task} first: {ODD_ANSWERS[flag]} ({some(list(labels))})."
 
 
 def sentences(block: Block) -> list[str]:
@@ -259,6 +278,10 @@ def forgetting(block: Block, rows: Sequence[Row], ranking: TableRanking) -> Iter
     harsh = max(kept, key=lambda row: loss_of(row, first) or 0.0)
     unit = unit_of(gentle, first)
     text = f"Among labels that learned, {gentle.label} forgets least on {first} ({change(gentle, first)}{unit})"
+    if len(kept) == 1:
+        text = f"{gentle.label}, the only label that learned, changes {first} by {change(gentle, first)}{unit}"
+        if limit := gentle.over_limit.get(first):
+            text += f", beyond the limit of {number(limit, 2)}"
     if harsh is not gentle:
         text += f", {harsh.label} most ({change(harsh, first)}{unit})"
     likely = [label for label, its in front(ranking, rows, retention(first)).items() if its > 0.5]
