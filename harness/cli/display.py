@@ -144,7 +144,9 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
         say(f"… and {len(rows) - MOST_LINES} more cells (--json lists them all)")
     for row in [row for row in rows if row.reason][:MOST_ROWS]:
         say(f"cannot run: {row.key}: {row.reason}")
-    if any(row.seconds for row in rows):
+    if any(row.guessed for row in rows):
+        say("seconds with ~: a guess by the cell's arithmetic and this machine's speed, until one like it has ended")
+    if any(row.seconds and not row.guessed for row in rows):
         say("seconds: the mean of its nearest kin among the finished cells of this results folder; of a model without")
         say("any, those of other models, in proportion to its parameters")
     if any(row.memory for row in rows):
