@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 # Options of readers that are tried where a file cannot be read, or gives one column; what fits is said.
 ATTEMPTS: tuple[dict[str, object], ...] = (
     {}, {"delimiter": ";"}, {"delimiter": "\t"}, {"delimiter": "|"}, {"encoding": "cp1252"},
-    {"encoding": "cp1252", "delimiter": ";"}, {"quoting": "none"}, {"quoting": "none", "delimiter": "\t"},
-    {"multiline": True},
+    {"encoding": "cp1252", "delimiter": ";"}, {"multiline": True},
 )  # fmt: skip
+MOST_LOOKED_AT = 2**22  # bytes of a file
 RETAINED = "tales-perplexity"
 MODEL = "smollm2-135m"
 
@@ -69,8 +69,9 @@ def draft_files(
         say(f"{remark[:1].upper()}{remark[1:]}.")
     if draft.train < 8:
         raise UserError(
-            f"{data} has {draft.rows} rows: {draft.test} are needed to score and {draft.validation} to validate, and "
-            "too few are left to learn from. 50 rows are the least with which a comparison says anything."
+            f"{data} has {draft.usable} rows that can be used: {draft.test} are needed to score and {draft.validation} "
+            "to validate, and too few are left to learn from. 50 rows are the least with which a comparison says "
+            "anything."
         )
     retain = [RETAINED] if RETAINED in catalog.tasks else []
     suite = draft_suite(name, draft.kind, draft.train, said.model or MODEL, retain, catalog.models, not has_gpu())
@@ -107,15 +108,17 @@ def read_rows(path: Path) -> tuple[list[dict[str, object]], dict[str, object]]:
     under the usual options, where none of some likely ones reads it."""
     first: TaskError | list[dict[str, object]] | None = None
     for options in ATTEMPTS:
+        if "encoding" in options and not is_of_one_byte(path):
+            continue
         rows = rows_or_error(path, options)
-        first = rows if first is None else first
+        first = rows if first is None or (isinstance(first, TaskError) and options.keys() == {"encoding"}) else first
         if isinstance(rows, list) and rows and (len(rows[0]) > 1 or not is_delimited(path)):
             trimmed = {**options, "skipinitialspace": True}
             if is_delimited(path) and has_blanks(rows) and isinstance(again := rows_or_error(path, trimmed), list):
                 return again, trimmed
             return rows, dict(options)
-    if isinstance(first, list) and first:
-        return first, {}  # a table of one column
+    if isinstance(first, list) and first:  # a table of one column
+        return first, {} if isinstance(rows_or_error(path, {}), list) else {"encoding": "cp1252"}
     raise first if isinstance(first, TaskError) else TaskError(f"{path} has no rows.")
 
 
@@ -127,6 +130,18 @@ def rows_or_error(path: Path, options: dict[str, object]) -> list[dict[str, obje
         return [row for own in read_splits({"": [path]}, "auto", options).values() for row in own]
     except TaskError as error:
         return error
+
+
+def is_of_one_byte(path: Path) -> bool:
+    """Returns whether a file's signs beyond ASCII are of one byte each, as cp1252 has them: in a file of UTF-8 with a
+    damaged byte, most are whole sequences of several."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_LOOKED_AT).decode("utf-8", errors="surrogateescape")
+    except OSError:
+        return False
+    broken = sum(0xDC80 <= ord(sign) <= 0xDCFF for sign in text)
+    return broken > sum(ord(sign) > 0x7F for sign in text) / 2
 
 
 def has_blanks(rows: list[dict[str, object]]) -> bool:

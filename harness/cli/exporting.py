@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,33 +24,48 @@ if TYPE_CHECKING:
     from harness.store import CellRow, Store
 
 EXPECTED = 10  # test items whose answers go with an export
-EXPECTED_FILE, CARD = "expected.json", "README.md"
+EXPECTED_FILE, CARD, USE = "expected.json", "README.md", "use.py"
 CHECK_SECONDS = 1200
 SHOWN_PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "bitsandbytes")
 SHOWN_FIGURES = ("trainable_params", "artifact_bytes", "latency_ms_p50")
 CHECK = """
 import json, sys
-told = json.load(open("expected.json"))
-given = [answer(one["question"]) for one in told]
-json.dump([[one["answer"], one_given] for one, one_given in zip(told, given) if one["answer"] != one_given], sys.stdout)
+told = json.load(open("expected.json", encoding="utf-8"))
+given = [answer(one["question"], *([one["choices"]] if "choices" in one else [])) for one in told]
+json.dump([[one["answer"], now] for one, now in zip(told, given) if one["answer"] != now], sys.stdout)
 """
 
 
 @dataclass(frozen=True)
 class Answered:
-    """Test items of a cell's headline task: (question, answer as stored), and the choices that each question offers."""
+    """Test items of a cell's headline task: (question, answer as stored, the choices that it offers). `choices` are
+    those that every question offers; empty where each has its own (`own_choices`), or none."""
 
-    items: Sequence[tuple[str, str]]
-    choices: Sequence[str]
+    items: Sequence[tuple[str, str, tuple[str, ...]]]
+    choices: tuple[str, ...]
+
+    @property
+    def own_choices(self) -> bool:
+        """Whether each question has its own choices."""
+        return not self.choices and any(choices for _, _, choices in self.items)
+
+    def to_json(self) -> str:
+        """Returns the items as `expected.json` has them."""
+        rows = [
+            {"question": asked, "answer": told, **({"choices": list(choices)} if self.own_choices else {})}
+            for asked, told, choices in self.items
+        ]
+        return json.dumps(rows, indent=1, ensure_ascii=False)
 
 
 def export_cell(store: Store, catalog: Catalog, name: str, target: Path, folded: bool) -> CardFacts:
     """Exports a cell to the folder `target`, which must not hold anything yet; returns what its card says. Raises
     UserError where the cell is not done, and where no other library could load it; nothing is left then."""
-    from harness.report import model_card
+    from harness.report import card_code, model_card
     from harness.store import all_keys, cell_detail, cell_row, read_job
     from harness.worker import export
 
+    target = target.absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is there already. Name an empty or a new folder.")
     with store.look() as connection:
@@ -62,43 +78,42 @@ def export_cell(store: Store, catalog: Catalog, name: str, target: Path, folded:
         detail = cell_detail(connection, row.attempt_id) or {}
         facts = card_facts(connection, catalog, row, detail, answered)
     attempt = store.attempt_folder(row.attempt_id)
-    making = target.with_name(f".{target.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".exporting-"))
     try:
-        question = answered.items[0][0]
-        made = export(attempt, read_job(attempt), making, folded, answered.choices, question)
-        expected = [{"question": asked, "answer": told} for asked, told in answered.items]
-        if made.form == "sentence_classifier" or made.tokens or answered.choices:
-            (making / EXPECTED_FILE).write_text(json.dumps(expected, indent=1, ensure_ascii=False))
+        making, question = scratch / "made", answered.items[0][0]
+        base = facts.source.removeprefix("hf:").split("@")[0] if facts.source.startswith("hf:") else ""
+        made = export(attempt, read_job(attempt), making, folded, answered.choices, question, base)
+        if made.form == "sentence_classifier" or made.tokens or facts.asks:
+            (making / EXPECTED_FILE).write_text(answered.to_json(), encoding="utf-8")
+        (making / USE).write_text(card_code(facts, made), encoding="utf-8")
         (making / CARD).write_text(model_card(facts, made), encoding="utf-8")
         if target.exists():
             target.rmdir()
         making.rename(target)
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     return facts
 
 
 def answered_items(connection: duckdb.DuckDBPyConnection, row: CellRow) -> Answered:
-    """Returns the first test items of a cell with the answers that it gave. Raises UserError where none are stored."""
-    from harness.store import document_texts, item_answers
+    """Returns the first test items of a cell with the answers that it gave, and what they offer. Raises UserError where
+    none are stored."""
+    from harness.store import document_texts, item_answers, offered_choices
 
     headline = row.scores[0]
     answers = item_answers(connection, {row.attempt_id: (headline.task, headline.metric)}).get(row.attempt_id, {})
     texts = document_texts(connection, {row.fingerprint})
+    offered = offered_choices(connection, row.attempt_id, headline.task)
     items = [
-        (texts[headline.task, doc], answer.prediction.strip())
+        (texts[headline.task, doc], answer.prediction.strip(), offered.get(doc, ()))
         for doc, answer in answers.items()
         if (headline.task, doc) in texts
     ]
     if not items:
         raise UserError(f"{row.key}: no single answers are stored, by which an export could be checked.")
-    offered = connection.execute(
-        "SELECT DISTINCT prediction FROM items WHERE attempt_id = ? AND task = ? AND metric = 'log_likelihood' "
-        "AND prediction IS NOT NULL ORDER BY 1",
-        [row.attempt_id, headline.task],
-    ).fetchall()
-    return Answered(items[:EXPECTED], [str(choice) for (choice,) in offered])
+    alike = {frozenset(choices) for choices in offered.values()}
+    return Answered(items[:EXPECTED], next(iter(offered.values())) if len(alike) == 1 else ())
 
 
 def card_facts(
@@ -136,33 +151,38 @@ def card_facts(
     }
     stored = {fact["name"]: fact for fact in detail.get("facts", [])}
     return CardFacts(
-        row.key, row.label, row.method, row.model, ", ".join(catalog.model(row.model).sources), row.task,
+        row.key, row.label, row.method, row.model, catalog.model(row.model).sources[0], row.task,
         row.fingerprint, row.n_train, row.seed, scores,
         {str(key): str(value) for key, value in settings.items() if value not in (None, "", {}, [])},
         {one: versions[one] for one in SHOWN_PACKAGES if one in versions},
         {one: quantity(stored[one]["value"], stored[one]["unit"]) for one in SHOWN_FIGURES if one in stored},
-        answered.choices,
+        answered.choices, answered.own_choices, headline.metric, str(detail.get("revision") or ""),
     )  # fmt: skip
 
 
 def check_export(target: Path) -> tuple[int, list[tuple[str, str]]]:
-    """Runs the card's own lines in a fresh Python, without this package, on the items beside it. Returns (how many
-    items were asked, (stored answer, answer now) of those that differ). Raises UserError where the lines fail."""
+    """Runs the card's own lines, as `use.py` holds them, in a fresh Python without this package, on the items there.
+    Returns (how many items were asked, (stored answer, answer now) of those that differ). Raises UserError where the
+    lines fail."""
+    from harness.data import cache_root
+
     if not (target / EXPECTED_FILE).exists():
         return 0, []
-    card = (target / CARD).read_text(encoding="utf-8")
-    code = card.split("```python\n", 1)[1].split("```", 1)[0]
+    code = (target / USE).read_text(encoding="utf-8")
     script = "import sys\nsys.modules['harness'] = None  # an export needs nothing of it\n" + code + CHECK
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    environment = {
+        **os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1",
+        "PYTHONIOENCODING": "utf-8", "HF_HUB_CACHE": str(cache_root() / "hf"),
+    }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=target, capture_output=True, text=True, timeout=CHECK_SECONDS,
-        env=environment, stdin=subprocess.DEVNULL, check=False,
+        [sys.executable, "-c", script], cwd=target, capture_output=True, encoding="utf-8",
+        timeout=CHECK_SECONDS, env=environment, stdin=subprocess.DEVNULL, check=False,
     )  # fmt: skip
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"{target}: the lines of its card do not run: {last}")
     wrong = json.loads(done.stdout.strip().splitlines()[-1])
-    count = len(json.loads((target / EXPECTED_FILE).read_text()))
+    count = len(json.loads((target / EXPECTED_FILE).read_text(encoding="utf-8")))
     return count, [(stored, given) for stored, given in wrong]
 
 

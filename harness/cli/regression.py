@@ -166,9 +166,12 @@ class Regression:
         """Returns the session of an environment for the repeat with this `number` (from 0): cells that have more
         finished attempts than that are left as they are."""
         from harness.execute import Choices, Session
+        from harness.plan import narrow
         from harness.trackers import open_trackers
 
-        again = frozenset({"done"} if number and self.attempts(made, plan) <= number else ())
+        repeated = {spec for spec, count in self.attempts(made, plan).items() if 0 < count <= number}
+        again = frozenset({"done"} if repeated else ())
+        plan = narrow(plan, repeated) if repeated else plan
         choices = Choices("local", 1, self.threads, again, python=made.other_python)
         trackers = open_trackers((), self.say)
         session = Session(plan, self.store, made.about, choices, catalog.root, trackers)
@@ -180,8 +183,8 @@ class Regression:
             )
         return session
 
-    def attempts(self, made: MadeEnvironment, plan: Plan) -> int:
-        """Returns how many finished attempts an environment has at the cell of a plan that has fewest."""
+    def attempts(self, made: MadeEnvironment, plan: Plan) -> dict[str, int]:
+        """Returns how many finished attempts an environment has at each cell of a plan, by spec digest."""
         from harness.store import environment_attempts
 
         counts = dict.fromkeys((cell.spec_digest for cell in plan.cells), 0)
@@ -189,7 +192,7 @@ class Regression:
             for row in environment_attempts(connection, made.about.env_digest):
                 if row.spec_digest in counts and row.status == "done":
                     counts[row.spec_digest] += 1
-        return min(counts.values(), default=0)
+        return counts
 
     def watch(self, session: Session, progress: Progress) -> None:
         """Says how each cell ended."""
@@ -216,7 +219,8 @@ class Regression:
         from harness.execute import Between
 
         if isinstance(pair.old, Baseline):
-            self.say(f"{pair.old.name} cannot be run. To bisect, use --with {old_pins(pair.old.about, pair.new.about)}")
+            pins = old_pins(pair.old.about, pair.new.about)
+            self.say(f"{pair.old.name} cannot be run" + (f". To bisect, use --with {pins}" if pins else ""))
             return None
         return Between(pair.old, pair.new, self.threads)
 

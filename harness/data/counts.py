@@ -19,6 +19,7 @@ MOST_CLASSES = 10  # that are named with their counts; of more, the fewest and t
 # Why rows are dropped, in the order in which it is asked.
 NO_TEXT = "without text"
 NO_LABEL = "without label"
+NO_ANSWER = "without an answer"
 CONTRADICTING = "contradicting labels"
 REPEATS = "repeats"
 RARE = "of classes too rare"

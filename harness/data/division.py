@@ -42,6 +42,7 @@ class Wanted:
     conflicts: str = "majority"
     drop_empty: bool = False
     drop_rare: bool = False
+    answer: str = ""
 
 
 @dataclass
@@ -119,6 +120,8 @@ def with_values(raw: Mapping[str, Sequence[Document]], wanted: Wanted, counts: C
         for number, document in enumerate(documents, start=1):
             if not all(key_text(document, key).strip() for key in wanted.keys):
                 counts.drop(reasons.NO_TEXT, 1)
+            elif wanted.answer and lacks_answer(document.get(wanted.answer)):
+                counts.drop(reasons.NO_ANSWER, 1)
             elif number in unlabelled:
                 counts.drop(reasons.NO_LABEL, 1)
                 empty.append(f"{split} {number}".strip())
@@ -132,6 +135,14 @@ def with_values(raw: Mapping[str, Sequence[Document]], wanted: Wanted, counts: C
             "dataset_kwargs to leave them out."
         )
     return kept
+
+
+def lacks_answer(value: object) -> bool:
+    """Return whether a document has no answer: its value is missing, an empty list, or an object whose texts are one,
+    as SQuAD has questions without an answer."""
+    if isinstance(value, dict):
+        return not value or value.get("text") == []
+    return value == [] or is_missing(value)
 
 
 def settle(documents: Sequence[Document], wanted: Wanted, counts: Counts) -> list[Document]:

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.data.labels import label_text
+from harness.data.division import lacks_answer
+from harness.data.labels import is_missing, label_text
 from harness.data.readers import Document, Value
 from harness.data.task_draft import CONTEXTS, KINDS, Draft, Kind
 from harness.errors import TaskError, counted, unknown
@@ -34,6 +35,7 @@ CHATS = ("messages", "conversations", "conversation", "chat", "dialog", "dialogu
 IGNORED = ("id", "idx", "index", "guid", "uuid", "url", "date", "timestamp", "split", "source_id")
 MOST_CLASSES = 100
 SHORT_ANSWER = 4  # words, up to which an answer is right or wrong as a whole
+SHORT_TOKENS = 24  # and about so many tokens
 MOST_TOKENS = 256  # that a draft lets a model write
 TOKENS_PER_WORD = 1.5  # of English under a vocabulary of 50,000; other languages need more
 
@@ -65,6 +67,7 @@ def draft_task(
     chosen = kind or found.kind()
     maker = {"classification": classification, "generation": generation, "chat": chat, "text": text}[chosen]
     drafted = maker(found, name, source, dict(options or {}))
+    drafted = replace(drafted, dropped=len(rows) - found.usable(drafted))
     used = {clean: names[clean] for clean in (*drafted.inputs, *filter(None, [drafted.answer]))}
     if all(clean == column for clean, column in used.items()):
         return drafted
@@ -90,9 +93,21 @@ class Finder:
         """Which columns there are, in a sentence."""
         return f"It has {listed(self.columns[:20])}."
 
+    def usable(self, draft: Draft) -> int:
+        """Returns how many rows a draft leaves: what is asked differs, and there is an answer (of a kept class)."""
+        asked = set()
+        for row in self.rows:
+            answer = row.get(draft.answer) if draft.answer else ""
+            if draft.answer and lacks_answer(answer):
+                continue
+            if draft.choices and label_text(answer) not in draft.choices:
+                continue
+            asked.add(repr([row.get(column) for column in draft.unique]))
+        return len(asked)
+
     def values(self, column: str) -> list[Value]:
         """Returns a column's values, without those that are missing."""
-        return [row[column] for row in self.rows if row.get(column) not in (None, "")]
+        return [row[column] for row in self.rows if not is_missing(row.get(column))]
 
     def named(self, names: Iterable[str], but: Sequence[str] = ()) -> str:
         """Returns the first column that is called so, whatever its case; "" for none."""
@@ -148,7 +163,7 @@ class Finder:
 
     def texts(self, column: str) -> list[str]:
         """Returns a column's values as texts."""
-        return [value if isinstance(value, str) else label_text(value) for value in self.values(column)]
+        return [label_text(value) for value in self.values(column)]
 
     def answer_column(self) -> str:
         """Returns the column that holds answers to be written; "" for none."""
@@ -193,7 +208,7 @@ def classification(found: Finder, name: str, source: str, options: dict[str, Val
         raise TaskError(
             f"no column of {source} holds classes. Name it: --answer COLUMN. It has {listed(found.columns)}."
         )
-    inputs = found.input_columns(answer)
+    inputs = asked_columns(found, source, found.input_columns(answer), answer)
     classes = Counter(found.texts(answer))
     if len(classes) < 2:
         raise TaskError(
@@ -240,12 +255,11 @@ def generation(found: Finder, name: str, source: str, options: dict[str, Value])
         raise TaskError(
             f"no column of {source} holds answers. Name it: --answer COLUMN. It has {listed(found.columns)}."
         )
-    inputs = found.question_columns(answer)
+    inputs = asked_columns(found, source, found.question_columns(answer), answer)
     place, texts = answers_in(found.values(answer))
     if not texts:
         raise TaskError(f"column {answer!r} of {source} holds no text that could be an answer.")
-    words = sorted(len(one.split()) for one in texts)
-    whole = words[len(words) // 2] <= SHORT_ANSWER
+    whole = sum(map(is_short, texts)) > len(texts) / 2
     test, validation = found.split(100, 50)
     remarks = [
         f"{listed(inputs)} asked, {listed([answer])} the answer" + other_columns(found.columns, (answer, *inputs))
@@ -263,9 +277,15 @@ def chat(found: Finder, name: str, source: str, options: dict[str, Value]) -> Dr
     column = found.chat_column()
     if not column:
         raise TaskError(f"no column of {source} holds lists of messages. {found.has}")
-    conversations = [value for value in found.values(column) if isinstance(value, list)]
-    keys = turn_keys(conversations[0][0])
-    assert keys
+    values = [(number, row.get(column)) for number, row in enumerate(found.rows, start=1)]
+    odd = [number for number, value in values if not is_conversation(value)]
+    if odd:
+        raise TaskError(
+            f"{source}: {counted(len(odd), 'row')} of {len(values)} hold no conversation of two messages or more, each "
+            f"with a speaker and a text (rows {', '.join(map(str, odd[:5]))}{', …' * (len(odd) > 5)}). Leave them out."
+        )
+    conversations = [value for _, value in values if isinstance(value, list)]
+    keys = turn_keys(conversations[0][0]) or ("role", "content")
     last = Counter(str(turns[-1].get(keys[0])) for turns in conversations)
     told = [role for role in last if role.lower() not in ASSISTANT]
     if told:
@@ -280,7 +300,7 @@ def chat(found: Finder, name: str, source: str, options: dict[str, Value]) -> Dr
     return Draft(
         name, source, len(found.rows), "chat", (), column, (), options,
         (remark + other_columns(found.columns, (column,)),), test, validation, stop_for(texts), tokens_for(texts),
-        statistics.median(len(one.split()) for one in texts) <= SHORT_ANSWER, keys,
+        sum(map(is_short, texts)) > len(texts) / 2, keys,
     )  # fmt: skip
 
 
@@ -297,7 +317,21 @@ def text(found: Finder, name: str, source: str, options: dict[str, Value]) -> Dr
     )  # fmt: skip
 
 
+def asked_columns(found: Finder, source: str, inputs: tuple[str, ...], answer: str) -> tuple[str, ...]:
+    """Returns the columns that are asked. Raises TaskError where there is none, or where the answer is among them."""
+    if answer in inputs:
+        raise TaskError(f"column {answer!r} is asked and is the answer: the question would hold it. {found.has}")
+    if not inputs:
+        raise TaskError(f"no column of {source} but the answer {answer!r} can be asked. {found.has}")
+    return inputs
+
+
 ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt", "chosen")
+
+
+def is_conversation(value: Value) -> bool:
+    """Returns whether a value is a list of messages, the last of which can answer those before it."""
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(one, dict) and turn_keys(one) for one in value)
 
 
 def turn_keys(turn: dict[str, Value]) -> tuple[str, str] | None:
@@ -311,7 +345,7 @@ def turn_keys(turn: dict[str, Value]) -> tuple[str, str] | None:
 def answers_in(values: Sequence[Value]) -> tuple[str, list[str]]:
     """Returns where in a column's values the answer's text stands (as a template writes it: "" for the value itself),
     and the texts."""
-    sample = values[0] if values else ""
+    sample = next((value for value in values if value not in ([], {})), "")
     if isinstance(sample, list) and sample and isinstance(sample[0], str):
         return "[0]", [value[0] for value in values if isinstance(value, list) and value and isinstance(value[0], str)]
     if isinstance(sample, dict) and isinstance(sample.get("text"), list):  # as SQuAD has them
@@ -329,9 +363,21 @@ def stop_for(texts: Sequence[str]) -> str:
 
 def tokens_for(texts: Sequence[str]) -> int:
     """Returns how many tokens an answer may have: what 98 of 100 answers need, in steps of 16."""
-    lengths = sorted(max(len(one.split()) * TOKENS_PER_WORD, len(one) / 3) for one in texts)
+    lengths = sorted(max(len(one.split()) * TOKENS_PER_WORD, length_of(one)) for one in texts)
     needed = lengths[min(len(lengths) - 1, int(0.98 * len(lengths)))] + 4
     return min(MOST_TOKENS, 16 * math.ceil(needed / 16))
+
+
+def length_of(text: str) -> float:
+    """Returns about how many tokens a text has: three letters of English make one, and each sign of other scripts two
+    under a vocabulary of English."""
+    foreign = sum(ord(sign) > 0x24F for sign in text)
+    return (len(text) - foreign) / 3 + 2 * foreign
+
+
+def is_short(text: str) -> bool:
+    """Returns whether an answer is right or wrong as a whole, as a name or a date is."""
+    return len(text.split()) <= SHORT_ANSWER and length_of(text) <= SHORT_TOKENS
 
 
 def other_columns(columns: Sequence[str], taken: Sequence[str]) -> str:

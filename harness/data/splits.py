@@ -60,6 +60,7 @@ def documents(
     conflicts: str = "majority",
     drop_empty: bool = False,
     drop_rare: bool = False,
+    answer: str = "",
     sha256: str = "",
     base: str = "",
     metadata: Sequence[str] = HARMLESS,
@@ -83,7 +84,8 @@ def documents(
     split; with `balanced`, test and validation hold equally many of each, as far as train keeps half of a class.
     rename: class names to use instead of the raw ones. conflicts: what becomes of texts that repeat with another label:
     the label of most copies counts ("majority"; none, where no label leads), all are dropped ("drop"), or none may be
-    ("refuse"). drop_empty: leave out rows without a label. drop_rare: leave out classes with too few rows for all
+    ("refuse"). answer: the column of a written answer; rows without one are left out. drop_empty: leave out rows
+    without a label. drop_rare: leave out classes with too few rows for all
     splits. sha256: digest of the archive that a source comes in. base: the folder that `file:` sources are relative to.
     metadata: names of what the YAML says of itself, which lm-eval passes along. choices: what labels may be, where the
     task asks for them. Other options go to the reader.
@@ -98,10 +100,8 @@ def documents(
     )
     by_split = source if isinstance(source, dict) else {"": source}
     names = {label_text(key): label_text(name) for key, name in (rename or {}).items()}
-    wanted = Wanted(
-        keys_of(unique), label, test, validation, balanced, shown, conflicts, drop_empty=drop_empty, drop_rare=drop_rare
-    )
-    columns = [*chain(*wanted.keys), *([label] if label else [])]
+    wanted = Wanted(keys_of(unique), label, test, validation, balanced, shown, conflicts, drop_empty, drop_rare, answer)
+    columns = [*chain(*wanted.keys), *filter(None, (label, answer))]
     paths: dict[str, list[Path]] = {split: [] for split in by_split}
     fingerprints = []
     for split, text in ((split, text) for split, texts in by_split.items() for text in as_list(texts)):

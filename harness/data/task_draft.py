@@ -38,18 +38,25 @@ class Draft:
     tokens: int = 32
     whole: bool = True  # an answer is right or wrong as a whole, as a date is, and a summary is not
     turns: tuple[str, str] = ("role", "content")  # keys of a chat's messages
+    dropped: int = 0  # rows that will be left out: repeats of what is asked, no answer, rare classes
     listed: str = ""  # where in the answer's value the text stands, such as ".text[0]"
 
     @property
     def train(self) -> int:
-        """The rows that are left to learn from, before repeats are dropped."""
-        return self.rows - self.test - self.validation
+        """The rows that are left to learn from."""
+        return self.usable - self.test - self.validation
+
+    @property
+    def usable(self) -> int:
+        """The rows that are neither repeats nor without an answer, as far as the draft can tell."""
+        return self.rows - self.dropped
 
     def yaml(self) -> str:
         """Returns the task's YAML."""
         arguments = {
             "source": self.source, **self.options, "unique": list(self.unique),
             **({"label": self.answer} if self.kind == "classification" else {}),
+            **({"answer": self.answer} if self.kind == "generation" else {}),
             "test": self.test, "validation": self.validation,
         }  # fmt: skip
         lines = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +21,7 @@ from harness.execute.interleave import run_by_turns
 from harness.execute.probing import CannotRun
 from harness.execute.session import Choices, Session
 from harness.plan import Plan, narrow
+from harness.records import Environment, digest
 from harness.store import CellRow, Store, environment_attempts, score_values, sole_writer
 from harness.trackers import open_trackers
 
@@ -81,12 +82,12 @@ class CellReader:
     def session(self, made: MadeEnvironment, again: frozenset[str]) -> Session:
         """Returns the session that runs the cells in an environment; cells whose status is in `again` run again."""
         choices = Choices("local", 1, self.threads, again, python=made.other_python)
-        return Session(self.plan, self.store, made.about, choices, self.root, open_trackers((), self.say))
+        return Session(self.plan, self.store, about_of(made), choices, self.root, open_trackers((), self.say))
 
     def attempts(self, made: MadeEnvironment) -> list[CellRow]:
         """Returns every attempt of an environment so far."""
         with self.store.look() as connection:
-            return environment_attempts(connection, made.about.env_digest)
+            return environment_attempts(connection, about_of(made).env_digest)
 
     def __enter__(self) -> Self:
         return self
@@ -94,3 +95,9 @@ class CellReader:
     def __exit__(self, *error: object) -> None:
         """Throw the results away."""
         self._scratch.cleanup()
+
+
+def about_of(made: MadeEnvironment) -> Environment:
+    """Returns an environment's description with a digest that all its packages decide: that of stored results leaves
+    out those that compute nothing, and one of them may be what is looked for."""
+    return replace(made.about, env_digest=digest([made.about.env_digest, str(made.python)]))

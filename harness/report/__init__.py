@@ -18,6 +18,7 @@ from harness.report.advice import as_json
 from harness.report.altair_charts import drawn_charts
 from harness.report.candidates import Question, prices_of, questions
 from harness.report.card import CardFacts, model_card
+from harness.report.card import snippet as card_code
 from harness.report.recommending import Recommendation, recommendations
 from harness.report.regression import STEP_COLUMNS, markdown_summary, probe_rows, result_rows, step_rows, write_junit
 from harness.report.regression import sentences as regression_sentences
@@ -51,6 +52,7 @@ __all__ = [
     "advice",
     "answer_lines",
     "as_json",
+    "card_code",
     "drawn_charts",
     "load",
     "markdown_summary",

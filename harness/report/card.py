@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +29,15 @@ class CardFacts:
     settings: Mapping[str, str]
     packages: Mapping[str, str]
     figures: Mapping[str, str]
-    choices: Sequence[str]
+    choices: Sequence[str]  # that every question offers
+    own_choices: bool = False  # each question offers its own
+    metric: str = ""  # by which choices are told apart: acc_norm and acc_bytes divide by a choice's length
+    revision: str = ""  # the commit of a base model of the Hub
+
+    @property
+    def asks(self) -> bool:
+        """Whether a question offers choices."""
+        return bool(self.choices) or self.own_choices
 
 
 LIMITS = (
@@ -39,22 +49,25 @@ LIMITS = (
 def model_card(facts: CardFacts, exported: Exported) -> str:
     """Returns the card as Markdown, with the metadata that model hubs read."""
     seed = "" if facts.seed is None else f", seed {facts.seed}"
+    code = snippet(facts, exported).rstrip()
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
     lines = [
         "---", *metadata(facts, exported), "---", "",
         f"# {visible(facts.label)} on {visible(facts.task)}", "",
         f"{visible(facts.model)} adapted by {visible(facts.method)} with {facts.n_train} training examples{seed}. "
-        f"Exported by tunebench from the cell `{facts.key}`.", "",
+        f"Exported by tunebench from the cell `{visible(facts.key)}`.", "",
         "## Scores", "",
         "| task | metric | score | 95% interval | items | base model |", "|---|---|---|---|---|---|",
-        *("| " + " | ".join(map(str, row)) + " |" for row in facts.scores), "",
-        "## Use", "", "```python", *snippet(facts, exported).rstrip().splitlines(), "```", "",
-        *(["`expected.json` holds test items with the answers that were given when this was scored.", ""]
-          if facts.choices or exported.tokens else []),
+        *("| " + " | ".join(visible(str(entry)) for entry in row) + " |" for row in facts.scores), "",
+        "## Use", "", f"{fence}python", *code.split("\n"), fence, "",
+        "`use.py` holds these lines."
+        + (" `expected.json` holds test items with the answers that were given when this was scored."
+           if facts.asks or exported.tokens else ""), "",
         "## How it was made", "", "| | |", "|---|---|",
         f"| base model | {visible(facts.model)} ({visible(facts.source)}) |",
         f"| task | {visible(facts.task)}, fingerprint `{facts.fingerprint[:16]}` |",
         *(f"| {visible(name)} | {visible(text)} |" for name, text in {**facts.settings, **facts.figures}.items()),
-        f"| packages | {', '.join(f'{name} {version}' for name, version in facts.packages.items())} |", "",
+        f"| packages | {', '.join(f'{name} {visible(version)}' for name, version in facts.packages.items())} |", "",
         "## Limits", "", LIMITS,
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -68,8 +81,8 @@ def metadata(facts: CardFacts, exported: Exported) -> list[str]:
         "sentence_classifier": "sentence-transformers",
     }
     library = libraries[exported.form]
-    base = [f"base_model: {facts.source.removeprefix('hf:').split('@')[0]}"] if facts.source.startswith("hf:") else []
-    return [f"library_name: {library}", *base, f"tags: [tunebench, {facts.method}]"]
+    base = [f"base_model: {exported.base}"] if facts.source.startswith("hf:") and exported.base else []
+    return [f"library_name: {library}", *base, f"tags: [tunebench, {json.dumps(facts.method)}]"]
 
 
 def snippet(facts: CardFacts, exported: Exported) -> str:
@@ -79,12 +92,13 @@ def snippet(facts: CardFacts, exported: Exported) -> str:
     loading = ["import torch"]
     if exported.form == "adapter_weights":
         packed = PACKED[exported.quantize] if exported.quantize else ""
+        commit = f", revision={facts.revision!r}" if facts.revision else ""
         names = "AutoModelForCausalLM, AutoTokenizer" + (", BitsAndBytesConfig" if packed else "")
         loading += [
             "from peft import PeftModel", f"from transformers import {names}", "",
-            'folder = "."  # this folder', f"base = {base_name(facts, exported)!r}  # {facts.model}",
+            'folder = "."  # this folder', f"base = {exported.base!r}  # {visible(facts.model)}",
             "tokenizer = AutoTokenizer.from_pretrained(folder)",
-            f"model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32{packed})",
+            f"model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32{commit}{packed})",
             "model = PeftModel.from_pretrained(model, folder).eval()",
         ]  # fmt: skip
     else:
@@ -93,26 +107,25 @@ def snippet(facts: CardFacts, exported: Exported) -> str:
             "tokenizer = AutoTokenizer.from_pretrained(folder)",
             "model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()",
         ]  # fmt: skip
-    if not (facts.choices or exported.tokens):
+    if not (facts.asks or exported.tokens):
         return "\n".join(loading) + "\n"
     prompt = "question"
     if exported.before or exported.after:
         loading += [f"before, after = {exported.before!r}, {exported.after!r}"]
         prompt = "before + question + after"
-    asking = CHOOSING if facts.choices else WRITING
+    if not facts.asks:
+        return "\n".join(loading) + WRITING.format(
+            prompt=prompt, special=exported.special_tokens, until=list(exported.until), tokens=exported.tokens
+        )
     choices = {choice: exported.priors.get(choice, 0.0) for choice in facts.choices}
     priors = any(choices.values())
-    return "\n".join(loading) + asking.format(
-        choices=choices if priors else list(facts.choices), delimiter=exported.delimiter, prompt=prompt,
-        special=exported.special_tokens, until=list(exported.until), tokens=exported.tokens,
-        less=" - choices[choice]" if priors else "",
-        remark="  # with what each gets whatever the question" if priors else "",
+    remark = "  # with what each gets whatever the question" if priors else ""
+    offered = f"\nchoices = {choices if priors else list(facts.choices)!r}{remark}\n" if facts.choices else "\n"
+    return "\n".join(loading) + offered + CHOOSING.format(
+        delimiter=exported.delimiter, prompt=prompt, special=exported.special_tokens,
+        given="" if facts.choices else ", choices", less=" - choices[choice]" if priors else "",
+        divided=DIVIDED.get(facts.metric, ""),
     )  # fmt: skip
-
-
-def base_name(facts: CardFacts, exported: Exported) -> str:
-    """Returns what loads the base model: its name on the Hub, or the folder where it lies."""
-    return facts.source.removeprefix("hf:").split("@")[0] if facts.source.startswith("hf:") else exported.base
 
 
 PACKED = {
@@ -132,19 +145,18 @@ model = SetFitModel.from_pretrained(folder)
 def answer(question):
     return model.labels[int(model.predict_proba([question], as_numpy=True)[0].argmax())]
 """
+DIVIDED = {"acc_norm": " / len(choice)", "acc_bytes": " / len(choice.encode())"}
 CHOOSING = """
-choices = {choices!r}{remark}
-
 
 @torch.no_grad()
-def answer(question):
+def answer(question{given}):
     prompt, scores = {prompt}, {{}}
-    start = tokenizer(prompt, return_tensors="pt", add_special_tokens={special})["input_ids"].shape[1]
+    start = len(tokenizer(prompt.rstrip(), add_special_tokens={special})["input_ids"])
     for choice in choices:
         ids = tokenizer(prompt + {delimiter!r} + choice, return_tensors="pt", add_special_tokens={special})["input_ids"]
         count = ids.shape[1] - start
         logs = model(input_ids=ids).logits.log_softmax(-1)[0, -count - 1 : -1]
-        scores[choice] = logs.gather(1, ids[0, -count:, None]).sum().item(){less}
+        scores[choice] = logs.gather(1, ids[0, -count:, None]).sum().item(){divided}{less}
     return max(scores, key=scores.get)
 """
 WRITING = """

@@ -46,6 +46,7 @@ from harness.store.items import (
     document_texts,
     item_answers,
     item_values,
+    offered_choices,
     seeded_attempts,
 )
 from harness.store.lookup import DIGITS, Origin, Repeats, cell_detail, cell_is_named, cell_row, origin, repeats
@@ -134,6 +135,7 @@ __all__ = [
     "needs_without_training",
     "neighbours_of",
     "note_neighbour",
+    "offered_choices",
     "origin",
     "outcome_digests",
     "read_job",

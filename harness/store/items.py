@@ -58,6 +58,20 @@ def item_answers(
     return answers
 
 
+def offered_choices(connection: duckdb.DuckDBPyConnection, attempt_id: str, task: str) -> dict[str, tuple[str, ...]]:
+    """Returns doc_id -> the choices that a task's document offers, in their order; documents without choices are
+    absent."""
+    rows = connection.execute(
+        "SELECT doc_id, prediction FROM items WHERE attempt_id = ? AND task = ? AND metric = 'log_likelihood' "
+        "AND coalesce(prediction, '') <> '' ORDER BY rowid",
+        [attempt_id, task],
+    ).fetchall()
+    offered: dict[str, list[str]] = {}
+    for doc, choice in rows:
+        offered.setdefault(doc, []).append(str(choice))
+    return {doc: tuple(dict.fromkeys(choices)) for doc, choices in offered.items()}
+
+
 def document_texts(connection: duckdb.DuckDBPyConnection, fingerprints: Collection[str]) -> dict[tuple[str, str], str]:
     """Returns (task, doc_id) -> the text that the model was shown, for the scored documents of the tasks with these
     `fingerprints`. A task that was changed has another one: a document may have been shown in other words then."""

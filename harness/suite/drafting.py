@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Collection, Sequence
+
+import yaml
 
 from harness.methods import all_methods
 from harness.suite.variants import BASE
@@ -32,17 +36,29 @@ def draft_suite(
     lines = [
         f"# Drafted by `tunebench init`. `tunebench run {task}` runs it; docs/suite.md explains every key.",
         "version: 1",
-        f"question: Which way of adapting {model} is best for {task}?",
-        f"models: [{model}]  # or hf:org/name, file:folder",
+        f"question: {quoted(f'Which way of adapting {model} is best for {task}?')}",
+        f"models: [{quoted(model)}]  # or hf:org/name, file:folder",
         "tasks:",
-        f"  - {{learn: {task}, sizes: [{', '.join(map(str, sizes))}]}}  # training examples; `all` takes every one",
-        *([f"retain: [{', '.join(retain)}]  # scored before and after: what was forgotten"] if retain else []),
+        f"  - {{learn: {quoted(task)}, sizes: [{', '.join(map(str, sizes))}]}}  # training examples; or `all`",
+        *(
+            [f"retain: [{', '.join(map(quoted, retain))}]  # scored before and after: what was forgotten"]
+            if retain
+            else []
+        ),
         "methods:  # `tunebench methods` lists all",
         *method_lines(kind, known),
         f"seeds: [{'0, 1' if quick else '0, 1, 2'}]  # one seed alone shows no difference",
         f"train: {{steps: {steps}, batch_size: {BATCH}}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def quoted(text: str) -> str:
+    """Returns a text as YAML writes it on one line; one that would be read as a date or a number is in quotes."""
+    dumped = yaml.safe_dump(text, default_flow_style=True, width=math.inf, allow_unicode=True)
+    plain = str(dumped).strip().removesuffix("...").strip()
+    risky = any(sign in plain for sign in ",[]{}#") and plain[:1] not in "'\""
+    return json.dumps(text, ensure_ascii=False) if risky else plain
 
 
 def method_lines(kind: str, known: Collection[str]) -> list[str]:

@@ -42,10 +42,13 @@ class Exported:
     quantize: str = ""
 
 
-def export(attempt: Path, job: Job, target: Path, folded: bool, choices: Sequence[str], question: str) -> Exported:
+def export(
+    attempt: Path, job: Job, target: Path, folded: bool, choices: Sequence[str], question: str, base: str = ""
+) -> Exported:
     """Writes the result in an attempt's folder to the folder `target`. `folded`: as plain weights, where an adapter
     could be folded into them. `choices` are the answers that the task offers (none: they are written), and `question`
-    is one of its questions, by which what stands before every question is found.
+    is one of its questions, by which what stands before every question is found. `base` names the base model where it
+    can be loaded by a name, as from the Hub; else it is loaded from its folder.
 
     Raises UserError where no other library could load the result, or where it cannot be folded.
     """
@@ -64,12 +67,12 @@ def export(attempt: Path, job: Job, target: Path, folded: bool, choices: Sequenc
             return Exported("sentence_classifier")
         answering = method.predictor(model, context)
         about = asked_by(answering, context, choices, question)
-        form = write_model(context, model, weights, target, folded)
+        form = write_model(context, model, weights, target, folded, base)
         context.tokenizer.save_pretrained(target)
-        return Exported(form, str(context.base), quantize=method.quantize or "", **about)
+        return Exported(form, base or str(context.base), quantize=method.quantize or "", **about)
 
 
-def write_model(context: CellContext, model: Any, weights: Path, target: Path, folded: bool) -> Form:
+def write_model(context: CellContext, model: Any, weights: Path, target: Path, folded: bool, base: str) -> Form:
     """Writes a language model: its adapter as peft has it, or plain weights. Raises UserError where it cannot be
     folded."""
     method = context.method
@@ -77,7 +80,7 @@ def write_model(context: CellContext, model: Any, weights: Path, target: Path, f
     if adapter and not folded:
         shutil.copytree(weights, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
         config = json.loads((target / ADAPTER).read_text())
-        config["base_model_name_or_path"] = str(context.base)
+        config["base_model_name_or_path"] = base or context.cell.model  # no folder of this machine
         (target / ADAPTER).write_text(json.dumps(config, indent=2))
         return "adapter_weights"
     if method.quantize:
@@ -107,7 +110,11 @@ def asked_by(answering: Any, context: CellContext, choices: Sequence[str], quest
     delimiter, kwargs = str(config.target_delimiter), config.generation_kwargs or {}
     found: dict[str, Any] = {"delimiter": delimiter}
     if not choices and task.OUTPUT_TYPE == "generate_until":
-        found |= {"until": tuple(kwargs.get("until") or ()), "tokens": int(kwargs.get("max_gen_toks") or 256)}
+        until = kwargs.get("until") or ()
+        found |= {
+            "until": (until,) if isinstance(until, str) else tuple(until),
+            "tokens": int(kwargs.get("max_gen_toks") or 256),
+        }
     inner = answering
     if getattr(answering, "constant", False):  # the same text stands before every question
         inner = answering.inner

@@ -92,3 +92,38 @@ def test_an_export_that_answers_otherwise_is_told(project: Path, tmp_path: Path)
     expected.write_text(json.dumps(told))
     count, wrong = check_export(tmp_path / "out")
     assert (count, [one for one, _ in wrong]) == (10, ["purple"])
+
+
+def test_text_of_the_data_stays_text_in_the_card() -> None:
+    """What names and classes hold is written as text, and never run: the check takes the lines from `use.py`."""
+    from harness.report import CardFacts, card_code, model_card
+    from harness.worker import Exported
+
+    hostile = "x\n```python\nraise SystemExit('run')\n```\n"
+    facts = CardFacts(
+        hostile, hostile, "lora", hostile, hostile, hostile, "f" * 64, 8, 0,
+        [(hostile, "acc", "0.5", "", 10, "")], {hostile: hostile}, {}, {}, ["```", "it's", 'say "hi" {x}'],
+    )  # fmt: skip
+    made = Exported("adapter_weights", "a base", before="```\ncode\n```\n", priors={"```": 0.5})
+    code = card_code(facts, made)
+    compile(code, "use.py", "exec")
+    assert not any(line.startswith("raise") for line in code.splitlines())
+    card = model_card(facts, made)
+    assert card.count("\nraise") == 0
+    assert "````python\n" in card
+
+
+def test_each_question_may_offer_its_own_choices() -> None:
+    from harness.cli.exporting import Answered
+    from harness.report import CardFacts, card_code
+    from harness.worker import Exported
+
+    answered = Answered([("q?", "a", ("a", "b")), ("r?", "d", ("c", "d"))], ())
+    assert answered.own_choices
+    assert json.loads(answered.to_json())[1]["choices"] == ["c", "d"]
+    facts = CardFacts(
+        "k", "l", "full", "m", "s", "t", "f", 8, 0, [], {}, {}, {}, (), own_choices=True, metric="acc_norm"
+    )
+    code = card_code(facts, Exported("plain_weights"))
+    assert "def answer(question, choices):" in code
+    assert "/ len(choice)" in code

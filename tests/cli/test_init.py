@@ -125,3 +125,30 @@ def test_what_cannot_be_used_is_said_and_nothing_is_written(project: Path, conte
     assert message in made.stderr
     assert not (project / "suites" / "data.yaml").exists()
     assert "no file or folder" in tunebench("init", "none.csv", "--yes").stderr
+
+
+@pytest.mark.parametrize("name", ["2024-01-15.csv", "null.csv", "on.csv", "2024.csv"])
+def test_a_file_may_have_any_name(project: Path, name: str) -> None:
+    (project / name).write_text("text,label\n" + "".join(f"t {n},{'ab'[n % 2]}\n" for n in range(80)))
+    made = tunebench("init", name, "--yes", "--model", "tiny")
+    assert made.returncode == 0, made.stderr
+
+
+def test_a_damaged_byte_does_not_turn_a_file_into_another_encoding(project: Path) -> None:
+    rows = "".join(f"日本 😀 {n},{'ab'[n % 2]}\n" for n in range(80)).encode()
+    (project / "damaged.csv").write_bytes(b"text,label\n" + rows + b"x \xe4,a\n")
+    made = tunebench("init", "damaged.csv", "--yes", "--model", "tiny")
+    assert made.returncode == 2
+    assert "cp1252" not in made.stdout
+    (project / "latin.csv").write_bytes(b"text\n" + "".join(f"schön {n} süß\n" for n in range(80)).encode("latin-1"))
+    latin = tunebench("init", "latin.csv", "--yes", "--model", "tiny")
+    assert latin.returncode == 0, latin.stderr
+    assert "read with encoding: 'cp1252'" in latin.stdout
+
+
+def test_rows_without_an_answer_are_left_out_and_counted(project: Path) -> None:
+    rows = [{"instruction": f"say {n}", "output": None if n % 3 == 0 else f"word {n}"} for n in range(90)]
+    write_jsonl(project / "some.jsonl", rows)
+    made = tunebench("init", "some.jsonl", "--yes", "--model", "tiny")
+    assert made.returncode == 0, made.stderr
+    assert "30 dropped (without an answer 30)" in made.stdout

@@ -54,7 +54,7 @@ def test_the_kind_and_the_columns_are_found(
 ) -> None:
     draft = drafted(rows)
     assert (draft.kind, draft.inputs, draft.answer) == (kind, inputs, answer)
-    assert draft.train + draft.test + draft.validation == len(rows)
+    assert draft.train + draft.test + draft.validation == len(rows) - draft.dropped
     written = yaml.load(draft.yaml(), loader())
     assert written["task"] == "mine"
     assert written["dataset_kwargs"]["source"] == "file:mine.csv"
@@ -109,7 +109,8 @@ def test_a_stop_stands_in_no_answer_and_answers_have_room() -> None:
 
 
 def test_a_chat_that_ends_with_a_question_is_refused_with_counts() -> None:
-    rows = [*CHATS, {"messages": [{"role": "user", "content": "and?"}]}]
+    turns = [{"role": "assistant", "content": "hi"}, {"role": "user", "content": "and?"}]
+    rows = [*CHATS, {"messages": turns}]
     with pytest.raises(TaskError, match="1 conversation of 51 end with a message of 'user'"):
         drafted(rows)
 
@@ -137,3 +138,43 @@ def test_any_classes_are_written_so_that_yaml_reads_them(rows: list[dict[str, An
         return  # one class
     if draft.kind == "classification":
         assert yaml.load(draft.yaml(), loader())["doc_to_choice"] == list(draft.choices)
+
+
+def test_labels_are_taken_as_the_splits_take_them() -> None:
+    """Blanks at the ends, NaN and numbers with a point are no classes of their own."""
+    rows = [{"text": f"t {n}", "label": ["pos", "neg ", " pos", float("nan"), " "][n % 5]} for n in range(100)]
+    draft = drafted(rows)
+    assert draft.choices == ("neg", "pos")
+    assert draft.dropped == 40
+    numbers = [{"text": f"t {n}", "label": [0.0, 1.0, float("nan")][n % 3]} for n in range(90)]
+    assert drafted(numbers).choices == ("0", "1")
+
+
+def test_rows_without_an_answer_do_not_count_and_are_left_out_by_the_task() -> None:
+    rows = [{"question": f"q {n}", "context": "c", "answers": {"text": [f"a {n}"] if n % 2 else []}} for n in range(80)]
+    draft = drafted(rows)
+    assert draft.dropped == 40
+    assert draft.listed == ".text[0]"
+    assert "answer: answers" in draft.yaml()
+
+
+def test_answers_of_other_scripts_have_room_and_are_no_names() -> None:
+    draft = drafted([{"prompt": f"p {n}", "response": "日本語の長い答え" * 10 + str(n)} for n in range(60)])
+    assert not draft.whole
+    assert draft.tokens >= 160
+
+
+@pytest.mark.parametrize(
+    ("rows", "said", "message"),
+    [
+        ([{"label": "ab"[n % 2]} for n in range(60)], {}, "can be asked"),
+        (NUMBERS, {"inputs": ["label"], "answer": "label"}, "is asked and is the answer"),
+        ([*CHATS, {"messages": []}], {}, "1 row of 51 hold no conversation"),
+        ([*CHATS * 2, {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}]}], {},
+         "rows 101"),
+    ],
+    ids=["one column", "the answer is asked", "an empty chat", "a message without text"],
+)  # fmt: skip
+def test_what_cannot_be_a_task_is_refused(rows: list[dict[str, Any]], said: dict[str, Any], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        drafted(rows, **said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,9 @@ class Baseline:
             raise
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError) as error:
+        except (
+            ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RecursionError, zlib.error,
+        ) as error:  # fmt: skip
             raise UserError(
                 f"{path} is not a baseline, or is damaged ({type(error).__name__}: {error}). One is made by "
                 "`tunebench regress SUITE --save-baseline FILE`; a results folder does too."

@@ -111,7 +111,8 @@ def entry_of(pair: PairFindings, label: str) -> Entry:
                 continue
             text = f"{result.metric} {result.effect_text or result.reason}".strip()
             if result.answer == "cannot run there":
-                found.append(("cannot run" if result.missing == "new" else "better", text))
+                verdicts: dict[str | None, Verdict] = {"new": "cannot run", "old": "better"}
+                found.append((verdicts.get(result.missing, "not compared"), text))
             elif result.answer == "different":
                 found.append(("differs" if result.better is None else "better" if result.better else "worse", text))
             else:
