@@ -40,8 +40,9 @@ def draft_files(
     catalog: Catalog, data: str, name: str, said: Answers, ask: bool, force: bool
 ) -> tuple[str, list[Path]]:
     """Drafts a task and a suite for the source `data` (a path, or hf:org/name), writes them, and returns (the suite's
-    name, the files). With `ask`, what was found is shown to be confirmed on the terminal. Raises UserError where the
-    data cannot be used, and where a file is there already, unless `force`."""
+    name, the files); running text has no suite of its own, and the name is "". With `ask`, what was found is shown to
+    be confirmed on the terminal. Raises UserError where the data cannot be used, and where a file is there already,
+    unless `force`."""
     from harness.data import draft_task
     from harness.suite import draft_suite
 
@@ -73,9 +74,12 @@ def draft_files(
             "to validate, and too few are left to learn from. 50 rows are the least with which a comparison says "
             "anything."
         )
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    if draft.kind == "text":
+        files[0].write_text(draft.yaml(), encoding="utf-8")
+        return "", files[:1]
     retain = [RETAINED] if RETAINED in catalog.tasks else []
     suite = draft_suite(name, draft.kind, draft.train, said.model or MODEL, retain, catalog.models, not has_gpu())
-    files[0].parent.mkdir(parents=True, exist_ok=True)
     files[0].write_text(draft.yaml(), encoding="utf-8")
     files[1].write_text(suite, encoding="utf-8")
     return name, files

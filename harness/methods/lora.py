@@ -56,7 +56,7 @@ class LoRA(Method):
     """
 
     name = "lora"
-    drafted_for = {"classification": "{}", "generation": "{}", "chat": "{}", "text": "{}"}
+    drafted_for = {"classification": "{}", "generation": "{}", "chat": "{}"}
     trains_quantized = True
     wraps = True
     packages = ("peft",)

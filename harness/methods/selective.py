@@ -30,7 +30,7 @@ class Full(Method):
     """Full fine-tuning: every weight is trained, at `learning_rate`."""
 
     name = "full"
-    drafted_for = {"classification": "{}", "generation": "{}", "chat": "{}", "text": "{}"}
+    drafted_for = {"classification": "{}", "generation": "{}", "chat": "{}"}
     family = "selective"
     space = {"learning_rate": LogFloat(1e-6, 1e-3)}
 

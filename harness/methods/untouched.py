@@ -9,6 +9,6 @@ class Base(Method):
     """The untouched base model; with `quantize`, what loading it in fewer bits costs."""
 
     name = "base"
-    drafted_for = {"classification": "{}", "generation": "{}", "chat": "{}", "text": "{}"}
+    drafted_for = {"classification": "{}", "generation": "{}", "chat": "{}"}
     family = "no training"
     trains = False

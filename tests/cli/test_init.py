@@ -146,6 +146,21 @@ def test_a_damaged_byte_does_not_turn_a_file_into_another_encoding(project: Path
     assert "read with encoding: 'cp1252'" in latin.stdout
 
 
+def test_running_text_is_a_task_to_be_retained_or_learned_first(project: Path) -> None:
+    (project / "prose-of-mine.csv").write_text("text\n" + "".join(f"a sentence with number {n}\n" for n in range(80)))
+    made = tunebench("init", "prose-of-mine.csv", "--yes", "--model", "tiny")
+    assert made.returncode == 0, made.stderr
+    assert "retain: [prose-of-mine]" in made.stdout
+    assert not (project / "suites" / "prose-of-mine.yaml").exists()
+    (project / "suites" / "with.yaml").write_text(
+        "version: 1\nmodels: [tiny]\ntasks: [{learn: colours, sizes: [8]}]\nretain: [prose]\nmethods:\n"
+        "  x: {method: full, curriculum: {continued_pretraining: {text: prose-of-mine}}}\ntrain: {steps: 2}\n"
+    )
+    checked = tunebench("fetch", "with")
+    assert checked.returncode == 0, checked.stderr
+    assert tunebench("check", "with").returncode == 0
+
+
 def test_rows_without_an_answer_are_left_out_and_counted(project: Path) -> None:
     rows = [{"instruction": f"say {n}", "output": None if n % 3 == 0 else f"word {n}"} for n in range(90)]
     write_jsonl(project / "some.jsonl", rows)

@@ -46,6 +46,12 @@ def init(
     suite, files = draft_files(catalog, data, name, said, ask=can_ask() and not yes, force=force)
     for file in files:
         say(f"wrote {os.path.relpath(file)}")
+    if not suite:
+        name = files[0].stem
+        say("running text asks nothing, so that no method can be compared on it alone. Name it in a suite:")
+        say(f"  retain: [{name}]  # what must not be forgotten, or, of a label that learns another task:")
+        say(f"  curriculum: {{continued_pretraining: {{text: {name}}}}}  # learned first")
+        return
     catalog = project()  # with the task that was written
     loaded = read_suite(suite, catalog)
     missing = [one for one in loaded.model_names() if catalog.model_facts(one) is None and not is_here(catalog, one)]
