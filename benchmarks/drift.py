@@ -121,6 +121,27 @@ def text(stored: str) -> str:
     return shown if len(shown) <= 160 else f"{shown[:157]}…"
 
 
+def grid(
+    drift: Drift,
+    package: str,
+    versions: list[str],
+    beside: str,
+    others: list[str],
+    details: dict[str, list[ProbeChange]],
+) -> Iterator[str]:
+    """Yields a line for each step between two releases of a package, with a cell for each release of the package
+    `beside` it. What differs is put into `details`, as the first of these shows it."""
+    for old, new in pairwise(versions):
+        cells = []
+        for version in others:
+            ends = [tuple(sorted(((package, one), (beside, version)))) for one in (old, new)]
+            changes = drift.changes(*ends)
+            cells.append(text(summary(changes, drift.request.names)))
+            if not isinstance(changes, str) and changes:
+                details.setdefault(f"{package} {old} → {new}", changes)
+        yield f"| {old} → {new} | " + " | ".join(cells) + " |"
+
+
 def page(drift: Drift, peft: list[str], transformers: list[str], alone: dict[str, list[str]]) -> Iterator[str]:
     """Yields the lines of the page."""
     labels = drift.request.names
@@ -137,29 +158,11 @@ def page(drift: Drift, peft: list[str], transformers: list[str], alone: dict[str
     yield from ["", "| peft | " + " | ".join(f"transformers {version}" for version in transformers) + " |"]
     yield "|---" * (len(transformers) + 1) + "|"
     details: dict[str, list[ProbeChange]] = {}
-    for old, new in pairwise(peft):
-        cells = []
-        for version in transformers:
-            changes = drift.changes(
-                (("peft", old), ("transformers", version)), (("peft", new), ("transformers", version))
-            )
-            cells.append(text(summary(changes, labels)))
-            if not isinstance(changes, str) and changes:
-                details.setdefault(f"peft {old} → {new}", changes)  # of the first transformers that shows it
-        yield f"| {old} → {new} | " + " | ".join(cells) + " |"
+    yield from grid(drift, "peft", peft, "transformers", transformers, details)
     yield from ["", "Each release of transformers against the one before it, with each release of peft.", ""]
     yield "| transformers | " + " | ".join(f"peft {version}" for version in peft) + " |"
     yield "|---" * (len(peft) + 1) + "|"
-    for old, new in pairwise(transformers):
-        cells = []
-        for version in peft:
-            changes = drift.changes(
-                (("peft", version), ("transformers", old)), (("peft", version), ("transformers", new))
-            )
-            cells.append(text(summary(changes, labels)))
-            if not isinstance(changes, str) and changes:
-                details.setdefault(f"transformers {old} → {new}", changes)
-        yield f"| {old} → {new} | " + " | ".join(cells) + " |"
+    yield from grid(drift, "transformers", transformers, "peft", peft, details)
     yield from ["", "## One package at a time", "", "| package | change | what differs |", "|---|---|---|"]
     for package, versions in alone.items():
         for old, new in pairwise(versions):

@@ -110,19 +110,21 @@ def name_for(data: str) -> str:
 def read_rows(path: Path) -> tuple[list[dict[str, object]], dict[str, object]]:
     """Returns (the rows of a file or folder, the reader's options that it took). Raises TaskError, with what is wrong
     under the usual options, where none of some likely ones reads it."""
-    first: TaskError | list[dict[str, object]] | None = None
+    outcomes: list[tuple[dict[str, object], list[dict[str, object]] | TaskError]] = []
     for options in ATTEMPTS:
         if "encoding" in options and not is_of_one_byte(path):
             continue
         rows = rows_or_error(path, options)
-        first = rows if first is None or (isinstance(first, TaskError) and options.keys() == {"encoding"}) else first
+        outcomes.append((options, rows))
         if isinstance(rows, list) and rows and (len(rows[0]) > 1 or not is_delimited(path)):
             trimmed = {**options, "skipinitialspace": True}
             if is_delimited(path) and has_blanks(rows) and isinstance(again := rows_or_error(path, trimmed), list):
                 return again, trimmed
             return rows, dict(options)
-    if isinstance(first, list) and first:  # a table of one column
-        return first, {} if isinstance(rows_or_error(path, {}), list) else {"encoding": "cp1252"}
+    for options, rows in outcomes:  # a table of one column, where no other delimiter was asked for
+        if isinstance(rows, list) and rows and options.keys() <= {"encoding"}:
+            return rows, dict(options)
+    _, first = outcomes[0]
     raise first if isinstance(first, TaskError) else TaskError(f"{path} has no rows.")
 
 

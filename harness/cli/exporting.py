@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 EXPECTED = 10  # test items whose answers go with an export
 EXPECTED_FILE, CARD, USE = "expected.json", "README.md", "use.py"
 CHECK_SECONDS = 1200
-SHOWN_PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "bitsandbytes")
 SHOWN_FIGURES = ("trainable_params", "artifact_bytes", "latency_ms_p50")
 CHECK = """
 import json, sys
@@ -125,7 +124,7 @@ def card_facts(
 ) -> CardFacts:
     """Returns what a cell's card says of it."""
     from harness.analysis import RIGHT_OR_WRONG, interval_of, side_of
-    from harness.environment import normal_name
+    from harness.environment import RESULT_PACKAGES, normal_name
     from harness.report import CardFacts
     from harness.store import item_values
 
@@ -154,7 +153,7 @@ def card_facts(
         row.key, row.label, row.method, row.model, catalog.model(row.model).sources[0], row.task,
         row.fingerprint, row.n_train, row.seed, scores,
         {str(key): str(value) for key, value in settings.items() if value not in (None, "", {}, [])},
-        {one: versions[one] for one in SHOWN_PACKAGES if one in versions},
+        {one: versions[one] for one in map(normal_name, RESULT_PACKAGES) if one in versions},
         {one: quantity(stored[one]["value"], stored[one]["unit"]) for one in SHOWN_FIGURES if one in stored},
         answered.choices, answered.own_choices, headline.metric, str(detail.get("revision") or ""),
     )  # fmt: skip

@@ -36,7 +36,7 @@ from harness.data.readers import read_splits
 from harness.data.sampling import draw, examples, texts
 from harness.data.sources import cache_root, is_offline
 from harness.data.task_code import TaskCode, code_of, definition_files, yaml_files
-from harness.data.task_draft import KINDS, Draft
+from harness.data.task_draft import KINDS, Draft, in_flow
 from harness.data.tasks import (
     Example,
     alike,
@@ -101,6 +101,7 @@ __all__ = [
     "first_metric",
     "for_validation",
     "gold",
+    "in_flow",
     "independent_units",
     "is_offline",
     "items_text",

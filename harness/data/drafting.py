@@ -31,7 +31,6 @@ QUESTIONS = ("instruction", "prompt", "question", "query", "input", "source", "d
 ANSWERS = (
     "output", "response", "completion", "answer", "answers", "target", "summary", "headline", "translation", "chosen",
 )  # fmt: skip
-CHATS = ("messages", "conversations", "conversation", "chat", "dialog", "dialogue")
 IGNORED = ("id", "idx", "index", "guid", "uuid", "url", "date", "timestamp", "split", "source_id")
 MOST_CLASSES = 100
 SHORT_ANSWER = 4  # words, up to which an answer is right or wrong as a whole
@@ -205,9 +204,7 @@ def classification(found: Finder, name: str, source: str, options: dict[str, Val
     """Drafts a task whose answers are classes."""
     answer = found.answer or found.label_column()
     if not answer:
-        raise TaskError(
-            f"no column of {source} holds classes. Name it: --answer COLUMN. It has {listed(found.columns)}."
-        )
+        raise TaskError(f"no column of {source} holds classes. Name it by --answer. {found.has}")
     inputs = asked_columns(found, source, found.input_columns(answer), answer)
     classes = Counter(found.texts(answer))
     if len(classes) < 2:
@@ -252,9 +249,7 @@ def generation(found: Finder, name: str, source: str, options: dict[str, Value])
     """Drafts a task whose answers are written."""
     answer = found.answer_column()
     if not answer:
-        raise TaskError(
-            f"no column of {source} holds answers. Name it: --answer COLUMN. It has {listed(found.columns)}."
-        )
+        raise TaskError(f"no column of {source} holds answers. Name it by --answer. {found.has}")
     inputs = asked_columns(found, source, found.question_columns(answer), answer)
     place, texts = answers_in(found.values(answer))
     if not texts:

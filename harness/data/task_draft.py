@@ -62,7 +62,7 @@ class Draft:
         lines = [
             f"# {WHAT[self.kind]}, drafted by `tunebench init` from {counted(self.rows, 'row')}. Change what you like:",
             "# every key is explained in docs/own-data.md.",
-            f"task: {scalar(self.name)}",
+            f"task: {in_flow(self.name)}",
             "custom_dataset: !function harness.data.splits.documents",
             "dataset_kwargs:",
             *(f"  {key}: {flow(value)}{NOTES.get(key, '')}" for key, value in arguments.items()),
@@ -84,7 +84,7 @@ class Draft:
         if self.kind == "text":
             return [
                 "output_type: loglikelihood_rolling  # running text is learned and scored as it stands",
-                'doc_to_text: ""', f"doc_to_target: {scalar(template(self.inputs[0]))}",
+                'doc_to_text: ""', f"doc_to_target: {in_flow(template(self.inputs[0]))}",
                 "metric_list:", "  - {metric: word_perplexity}",
             ]  # fmt: skip
         if self.kind == "classification":
@@ -92,7 +92,7 @@ class Draft:
                 "output_type: multiple_choice",
                 f"doc_to_text: {quoted(self.question())}",
                 f"doc_to_choice: {flow(list(self.choices))}  # what the model chooses from; its words matter",
-                f"doc_to_target: {scalar(self.answer)}",
+                f"doc_to_target: {in_flow(self.answer)}",
                 "metric_list:", "  - {metric: acc, aggregation: mean, higher_is_better: true}",
             ]  # fmt: skip
         lines = [
@@ -156,11 +156,6 @@ def template(column: str) -> str:
     return f"{{{{{column}}}}}"
 
 
-def scalar(value: str) -> str:
-    """Returns a text as YAML writes it on one line."""
-    return flow(value)
-
-
 def quoted(value: str) -> str:
     """Returns a text in double quotes, with line breaks as \\n."""
     dumped = yaml.safe_dump(value, default_style='"', width=math.inf, allow_unicode=True)
@@ -171,3 +166,8 @@ def flow(value: object) -> str:
     """Returns a value as YAML writes it on one line."""
     dumped = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True, sort_keys=False)
     return str(dumped).strip().removesuffix("...").strip()
+
+
+def in_flow(text: str) -> str:
+    """Returns a text as it stands in a list or a mapping on one line: in quotes where it would be read otherwise."""
+    return flow([text])[1:-1]

@@ -2,7 +2,7 @@
 
 A forward pass takes 2 operations for each weight and token, a backward pass 2 for the activations and 2 for the weights
 that are trained (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). What small matrices, padding and the optimiser
-lose is taken from cells that were measured (`docs/performance.md`). A guess may be off by a factor of two.
+lose is rounded from cells of a model of 135M on two cores (docs/lab-notes.md). A guess may be off by a factor of two.
 """
 
 from __future__ import annotations

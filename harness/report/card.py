@@ -75,14 +75,8 @@ def model_card(facts: CardFacts, exported: Exported) -> str:
 
 def metadata(facts: CardFacts, exported: Exported) -> list[str]:
     """Returns the lines of YAML at the top of a card."""
-    libraries = {
-        "plain_weights": "transformers",
-        "adapter_weights": "peft",
-        "sentence_classifier": "sentence-transformers",
-    }
-    library = libraries[exported.form]
     base = [f"base_model: {exported.base}"] if facts.source.startswith("hf:") and exported.base else []
-    return [f"library_name: {library}", *base, f"tags: [tunebench, {json.dumps(facts.method)}]"]
+    return [f"library_name: {exported.library}", *base, f"tags: [tunebench, {json.dumps(facts.method)}]"]
 
 
 def snippet(facts: CardFacts, exported: Exported) -> str:

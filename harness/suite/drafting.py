@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Collection, Sequence
 
-import yaml
-
+from harness.data import in_flow
 from harness.methods import all_methods
 from harness.suite.variants import BASE
 
@@ -36,12 +33,12 @@ def draft_suite(
     lines = [
         f"# Drafted by `tunebench init`. `tunebench run {task}` runs it; docs/suite.md explains every key.",
         "version: 1",
-        f"question: {quoted(f'Which way of adapting {model} is best for {task}?')}",
-        f"models: [{quoted(model)}]  # or hf:org/name, file:folder",
+        f"question: {in_flow(f'Which way of adapting {model} is best for {task}?')}",
+        f"models: [{in_flow(model)}]  # or hf:org/name, file:folder",
         "tasks:",
-        f"  - {{learn: {quoted(task)}, sizes: [{', '.join(map(str, sizes))}]}}  # training examples; or `all`",
+        f"  - {{learn: {in_flow(task)}, sizes: [{', '.join(map(str, sizes))}]}}  # training examples; or `all`",
         *(
-            [f"retain: [{', '.join(map(quoted, retain))}]  # scored before and after: what was forgotten"]
+            [f"retain: [{', '.join(map(in_flow, retain))}]  # scored before and after: what was forgotten"]
             if retain
             else []
         ),
@@ -51,14 +48,6 @@ def draft_suite(
         f"train: {{steps: {steps}, batch_size: {BATCH}}}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def quoted(text: str) -> str:
-    """Returns a text as YAML writes it on one line; one that would be read as a date or a number is in quotes."""
-    dumped = yaml.safe_dump(text, default_flow_style=True, width=math.inf, allow_unicode=True)
-    plain = str(dumped).strip().removesuffix("...").strip()
-    risky = any(sign in plain for sign in ",[]{}#") and plain[:1] not in "'\""
-    return json.dumps(text, ensure_ascii=False) if risky else plain
 
 
 def method_lines(kind: str, known: Collection[str]) -> list[str]:

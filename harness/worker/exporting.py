@@ -28,7 +28,7 @@ class Exported:
     a classifier of setfit. A prompt is `before` + question + `after`; a choice's log-likelihood, of `delimiter` and its
     text, loses its entry in `priors`. `special_tokens`: the tokenizer's own are put around a prompt. Written answers
     end at one of `until`, after `tokens` tokens at the most; with 0 tokens and no choices nothing is asked, as the task
-    is running text. `quantize` is how the base's weights are packed."""
+    is running text. `quantize` is how the base's weights are packed, `library` the package that loads the result."""
 
     form: Form
     base: str = ""
@@ -40,6 +40,7 @@ class Exported:
     until: tuple[str, ...] = ()
     tokens: int = 0
     quantize: str = ""
+    library: str = ""
 
 
 def export(
@@ -61,20 +62,24 @@ def export(
             raise UserError(f"{job.cell.key}: its weights were deleted. Run the cell again: `tunebench show` says how.")
         target.mkdir(parents=True)
         model = method.restore(context, weights) if weights.exists() else method.load(context)
-        method.recall(context, weights) if weights.exists() else None
+        if weights.exists():
+            method.recall(context, weights)
         if hasattr(model, "model_body"):  # setfit's
             model.save_pretrained(str(target))  # type: ignore[operator, unused-ignore]
-            return Exported("sentence_classifier")
+            return Exported("sentence_classifier", library=library_of(model))
         answering = method.predictor(model, context)
         about = asked_by(answering, context, choices, question)
-        form = write_model(context, model, weights, target, folded, base)
+        form, library = write_model(context, model, weights, target, folded, base)
         context.tokenizer.save_pretrained(target)
-        return Exported(form, base or str(context.base), quantize=method.quantize or "", **about)
+        packed = method.quantize or ""
+        return Exported(form, base or str(context.base), quantize=packed, library=library, **about)
 
 
-def write_model(context: CellContext, model: Any, weights: Path, target: Path, folded: bool, base: str) -> Form:
-    """Writes a language model: its adapter as peft has it, or plain weights. Raises UserError where it cannot be
-    folded."""
+def write_model(
+    context: CellContext, model: Any, weights: Path, target: Path, folded: bool, base: str
+) -> tuple[Form, str]:
+    """Writes a language model: its adapter as peft has it, or plain weights. Returns the form, and the package that
+    loads it. Raises UserError where it cannot be folded."""
     method = context.method
     adapter = weights.exists() and (weights / ADAPTER).exists()
     if adapter and not folded:
@@ -82,7 +87,7 @@ def write_model(context: CellContext, model: Any, weights: Path, target: Path, f
         config = json.loads((target / ADAPTER).read_text())
         config["base_model_name_or_path"] = base or context.cell.model  # no folder of this machine
         (target / ADAPTER).write_text(json.dumps(config, indent=2))
-        return "adapter_weights"
+        return "adapter_weights", library_of(model)
     if method.quantize:
         raise UserError(
             f"{context.cell.key}: its base model is packed ({method.quantize}), and folding into packed weights would "
@@ -94,7 +99,12 @@ def write_model(context: CellContext, model: Any, weights: Path, target: Path, f
     if not hasattr(plain, "save_pretrained") or not hasattr(plain, "get_output_embeddings"):
         raise UserError(f"{context.cell.key}: no other library loads what {method.name} makes.")
     plain.save_pretrained(target)
-    return "plain_weights"
+    return "plain_weights", "transformers"  # a family of its own may lie elsewhere; Auto classes load it
+
+
+def library_of(model: Any) -> str:
+    """Returns the package that a model's class comes from."""
+    return type(model).__module__.partition(".")[0]
 
 
 def asked_by(answering: Any, context: CellContext, choices: Sequence[str], question: str) -> dict[str, Any]:

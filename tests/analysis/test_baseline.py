@@ -77,7 +77,7 @@ def test_another_results_folder_does_too(tmp_path: Path) -> None:
     results = make_results(tmp_path / "a")
     results.store()
     found = Baseline.newest_in(tmp_path / "a", "demo")
-    assert found.environment.env_digest == OLD.env_digest
+    assert found.about.env_digest == OLD.env_digest
     assert compared(found, results).metrics[0].pattern.sentence == "only svd (−17.0 points) moved"
     with pytest.raises(UserError, match="no results of the suite 'other'"):
         Baseline.newest_in(tmp_path / "a", "other")

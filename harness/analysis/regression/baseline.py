@@ -36,29 +36,25 @@ LARGEST = 256 * 2**20  # bytes, unpacked
 
 @dataclass(frozen=True)
 class Baseline:
-    """What one `environment` measured of a `suite`: attempts with the items of their headline scores, and probes of
-    what `probes_digest` identifies. `units` are those of facts: name -> (unit, whether more is better)."""
+    """What one environment measured of a `suite`: attempts with the items of their headline scores, and probes of
+    what `probes_digest` identifies. `about` is the environment, `units` are those of facts: name -> (unit, whether more
+    is better)."""
 
     suite: str
-    environment: Environment
+    about: Environment
     measured: Measured
     units: Units
     probes: list[Probe] = field(default_factory=list)
     probes_digest: str = ""
     name: str = "baseline"
 
-    @property
-    def about(self) -> Environment:
-        """The environment, by the name that it has at environments that cells can run in."""
-        return self.environment
-
     def compared_with(self, new: Environment, measured: Measured, units: Units) -> Regression:
         """Compares what another environment measured now. Times are left out: nothing was measured by turns. On another
         machine, so is memory."""
         found = changes_of_measured(
-            (self.environment.env_digest, new.env_digest), (self.measured, measured), {**self.units, **units}
+            (self.about.env_digest, new.env_digest), (self.measured, measured), {**self.units, **units}
         )
-        alike = same_machine(self.environment, new)
+        alike = same_machine(self.about, new)
         kept = (
             one for one in found.metrics if one.role != "cost" or (not one.timed and (alike or one.metric in ANYWHERE))
         )
@@ -75,7 +71,7 @@ class Baseline:
             items.append([attempt, task, metric, place, [answers[doc] for doc in docs], clusters])
         about = {
             "format": FORMAT, "version": VERSION, "created": now(), "suite": self.suite,
-            "environment": asdict(self.environment),
+            "environment": asdict(self.about),
             "rows": [asdict(row) for row in self.measured.rows], "documents": list(texts), "items": items,
             "digests": self.measured.digests, "needs": self.measured.needs, "units": self.units,
             "probes": [asdict(one) for one in self.probes], "probes_digest": self.probes_digest,
