@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from harness.methods.base import (
+    Answers,
     Context,
     Expert,
     Footprint,
@@ -25,6 +26,7 @@ from harness.plugin import find_classes
 
 __all__ = [
     "JOIN",
+    "Answers",
     "Composed",
     "Context",
     "Expert",

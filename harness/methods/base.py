@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from harness.architecture import (
     LAYER_COUNTS,
@@ -43,13 +43,25 @@ if TYPE_CHECKING:
     from harness.data import Example, Render
 
 __all__ = [
-    "LAYER_COUNTS", "TRAINED", "Context", "Expert", "Footprint", "Group", "LayerParts", "LogFloat", "Method",
+    "LAYER_COUNTS", "TRAINED", "Answers", "Context", "Expert", "Footprint", "Group", "LayerParts", "LogFloat", "Method",
     "Network", "Options", "Row", "Settings", "Shape", "Space", "TrainSettings", "context_length", "cut_left",
     "decoder_layers", "describe", "final_norm", "is_norm", "is_transposed", "layer_parts", "load_trained",
     "read_config", "read_network", "remembered", "save_trained", "seed_in_use", "train_only", "unknown",
 ]  # fmt: skip
 Group = dict[str, Any]  # a group of parameters with its options, as torch's optimisers take it
 Row = dict[str, list[int]]  # an encoded example: input_ids and labels; the loss is on labels that are not -100
+
+
+class Answers(NamedTuple):
+    """A model's predictions for the answer tokens of some rows, one row's after the other's.
+
+    logits: [answers, vocabulary]; targets: [answers], the tokens wanted, -100 where there is no answer token after all;
+    rows: [answers], the number of the row that each belongs to.
+    """
+
+    logits: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -177,9 +189,15 @@ class Context(Protocol):
 
     def answer_logits(
         self, model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (logits [rows, places, vocabulary], targets [rows, places]) at the places where some row predicts a
-        label. Targets are -100 in rows that have no label there."""
+    ) -> Answers:
+        """Return what a model predicts for the labels of a right-padded batch [rows, length]."""
+        ...
+
+    def padded_logits(
+        self, model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Answers:
+        """Return the same as `answer_logits`, from a model that is run on the batch as it is: for whoever looks at its
+        states."""
         ...
 
     def wrong(self, example: Example) -> list[Example]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.models import loading, token_lengths
+from harness.models.forest import Forest, forest_logits, plant, runs_forests
 from harness.models.loading import (
     compute_dtype,
     keep_four_bits_unpacked,
@@ -15,14 +16,18 @@ from harness.models.loading import (
 )
 
 __all__ = [
+    "Forest",
     "compute_dtype",
+    "forest_logits",
     "keep_four_bits_unpacked",
     "load_model",
     "load_tokenizer",
     "loading",
     "logits_at",
+    "plant",
     "prompt_run_once",
     "resolve_precision",
+    "runs_forests",
     "text_run_once",
     "token_lengths",
 ]

@@ -355,6 +355,11 @@ def behind(inner: Any, kept: Any) -> nn.Module:
         config = inner.config
         is_opened = True  # something has been run before its inputs
 
+        def __init__(self) -> None:
+            super().__init__()
+            vars(self)["inner"] = inner  # not as a part of it, whose weights would be its own
+            self.copies = copies
+
         def forward(
             self, input_ids: torch.Tensor, logits_to_keep: int | torch.Tensor = 0, use_cache: bool = False
         ) -> CausalLMOutputWithPast:

@@ -107,8 +107,8 @@ def fisher(
     model.eval()
     tokens = 0
     for row in context.text_rows(model, text, samples):
-        logits, targets = context.answer_logits(model, **context.collate([row]))
-        logs = torch.log_softmax(logits.float(), dim=-1).gather(2, targets.unsqueeze(2))
+        logits, targets, _ = context.answer_logits(model, **context.collate([row]))
+        logs = torch.log_softmax(logits.float(), dim=-1).gather(1, targets.unsqueeze(1))
         gradients = torch.autograd.grad(logs.sum(), parameters, allow_unused=True)
         for total, gradient in zip(found, gradients, strict=True):
             if gradient is not None:

@@ -28,9 +28,9 @@ __all__ = ["Batch", "Context", "Expert", "LogFloat", "Method", "Objective", "Opt
 class Batch:
     """One forward pass of training: a right-padded batch, and the model's predictions of its answers.
 
-    input_ids, labels and attention_mask: [batch, length]; labels are -100 where nothing is learned. logits: [batch,
-    places, vocabulary] at the places that predict some row's answer; targets: [batch, places], the tokens wanted there
-    (-100 in rows that have none).
+    input_ids, labels and attention_mask: [batch, length]; labels are -100 where nothing is learned. logits: [answers,
+    vocabulary], one row's answers after the other's; targets: [answers], the tokens wanted there (-100 where there is
+    no answer after all).
     """
 
     input_ids: torch.Tensor
@@ -51,6 +51,11 @@ class Objective(Configurable):
     kind = "objective"
     space: ClassVar[Space] = {}  # the settings that tuning may search
     once_a_step: ClassVar[bool] = False  # True: its term does not depend on the batch
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether it reads what the model computes inside for the padded batch, which must then be run as it is."""
+        return False
 
     @property
     def task_weight(self) -> float:

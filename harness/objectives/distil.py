@@ -104,6 +104,10 @@ class Distil(Objective):
             else found
         )
 
+    @property
+    def reads_states(self) -> bool:
+        return bool(self.hidden)
+
     def prepare(self, model: nn.Module, context: Context) -> None:
         if self.targets == "answers":
             return
@@ -119,9 +123,10 @@ class Distil(Objective):
         if self.targets == "answers":
             return batch.logits.new_zeros(())
         with torch.no_grad():
-            logits, _ = self._context.answer_logits(self._teacher, batch.input_ids, batch.labels, batch.attention_mask)
+            ask = self._context.padded_logits if self.reads_states else self._context.answer_logits
+            taught = ask(self._teacher, batch.input_ids, batch.labels, batch.attention_mask)
         real = batch.targets != -100
-        wanted = log_softmax(logits[real].float() / self.temperature, dim=-1)
+        wanted = log_softmax(taught.logits[taught.targets != -100].float() / self.temperature, dim=-1)
         logs = log_softmax(batch.logits[real].float() / self.temperature, dim=-1)
         divergence = kl_div(logs, wanted, reduction="sum", log_target=True) / real.sum()
         term = self.alpha * self.temperature**2 * divergence

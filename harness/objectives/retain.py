@@ -54,9 +54,8 @@ class Retain(Objective):
 
         rows = self._context.collate([next(self._rows) for _ in range(self.batch)])
         with torch.no_grad():
-            logits, _ = self._context.answer_logits(self._base, **rows)
-            wanted = log_softmax(logits.float(), dim=-1)
-        logits, targets = self._context.answer_logits(model, **rows)
-        real = targets != -100
-        logs = log_softmax(logits.float()[real], dim=-1)
-        return self.strength * kl_div(logs, wanted[real], reduction="sum", log_target=True) / real.sum()
+            base = self._context.answer_logits(self._base, **rows)
+            wanted = log_softmax(base.logits.float()[base.targets != -100], dim=-1)
+        answers = self._context.answer_logits(model, **rows)
+        logs = log_softmax(answers.logits.float()[answers.targets != -100], dim=-1)
+        return self.strength * kl_div(logs, wanted, reduction="sum", log_target=True) / len(logs)

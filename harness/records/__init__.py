@@ -37,12 +37,14 @@ from harness.records.results import (
     Trial,
 )
 from harness.records.shown import printable, shell_line, shell_word, visible
-from harness.records.train_settings import NEEDS, SCORING, TrainSettings
+from harness.records.train_settings import FROZEN_LAYERS, FUSED, NEEDS, PACKING, SCORING, TRICKS, TrainSettings
 from harness.records.units import bare_quantity, quantity, scales
 
 __all__ = [
     "BEST_TRIAL",
     "FAILED_SEEDS",
+    "FROZEN_LAYERS",
+    "FUSED",
     "JOB",
     "LARGEST_SEED",
     "LIBRARIES",
@@ -52,12 +54,14 @@ __all__ = [
     "OBJECTIVES",
     "OPTIONAL_CHECKS",
     "OWN_CHECK",
+    "PACKING",
     "RESULT_VERSION",
     "SCORING",
     "SPEED_AFTER",
     "SPEED_BEFORE",
     "STUDY",
     "TRAIN",
+    "TRICKS",
     "WARM",
     "Cell",
     "CellResult",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, get_args
 
 import pydantic
 from pydantic import ConfigDict, Field
@@ -13,10 +13,13 @@ from pydantic import ConfigDict, Field
 from harness.records.json_object import JsonObject
 
 # Training settings that also change what an untrained model scores.
-SCORING = ("precision", "attention", "eval_batch_size")
+SCORING = ("precision", "attention", "eval_batch_size", "fast")
 # Training settings that came after the first results. With their defaults they are no part of a cell's identity, so
 # that results from before them are still found. A new setting whose default changes nothing is added here.
-LATER = ("devices", "strategy", "galore_rank", "galore_every", "galore_scale", "dropout", "checkpoints")
+LATER = ("devices", "strategy", "galore_rank", "galore_every", "galore_scale", "dropout", "checkpoints", "fast")
+Trick = Literal["packing", "fused", "frozen_layers"]
+TRICKS: tuple[Trick, ...] = get_args(Trick)
+PACKING, FUSED, FROZEN_LAYERS = TRICKS
 
 # What a setting needs, beyond what every installation has: (key, value) -> packages, and whether it needs a GPU.
 NEEDS = {
@@ -98,6 +101,19 @@ class TrainSettings(pydantic.BaseModel):
     checkpoints: int | None = Field(
         None, ge=1, description="how often all tasks are scored during training; null: at the end only"
     )
+
+    fast: tuple[Trick, ...] = Field(
+        TRICKS,
+        description="ways of computing the same with less work, up to the order in which numbers are added; each is "
+        "used where the model allows it. packing: no padding, and what texts begin with alike once; fused: fewer "
+        "operations in adapters; frozen_layers: what is below the lowest trained layer once for all epochs. []: none",
+    )
+
+    @pydantic.field_validator("fast")
+    @classmethod
+    def in_one_order(cls, tricks: tuple[Trick, ...]) -> tuple[Trick, ...]:
+        """Return the tricks once each, in the order of TRICKS: how a suite lists them is no part of what a cell is."""
+        return tuple(trick for trick in TRICKS if trick in tricks)
 
     @property
     def identity(self) -> JsonObject:

@@ -219,8 +219,8 @@ class CellRun:
         context = self.context
         batch = context.collate(context.encode(model, context.examples()[:1]))
         with torch.no_grad():
-            logits, targets = context.answer_logits(model.eval(), **batch)
-        return logits.float().log_softmax(-1).gather(2, targets.clamp(min=0).unsqueeze(2)).flatten()
+            logits, targets, _ = context.answer_logits(model.eval(), **batch)
+        return logits.float().log_softmax(-1).gather(1, targets.unsqueeze(1)).flatten()
 
     def train(self, model: nn.Module) -> nn.Module:
         """Train the model by the cell's method and return it. The training tokens and examples are added to the meter's

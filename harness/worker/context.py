@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.curricula import Curriculum, Single
 from harness.data import Example, Render, mark, wrong_answers
-from harness.methods import Method
-from harness.records import Job
+from harness.methods import Answers, Method
+from harness.records import PACKING, Job
 from harness.suite import Recipe
 from harness.worker.encoding import Encoding, Row
 from harness.worker.examples import CellExamples
@@ -163,9 +163,16 @@ class CellContext:
 
     def answer_logits(
         self, model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns (logits [rows, places, vocabulary], targets [rows, places]) at the places where some row predicts a
-        label."""
+    ) -> Answers:
+        """Returns what a model predicts for the labels of a right-padded batch [rows, length]."""
+        from harness.worker.train import answer_logits
+
+        return answer_logits(model, input_ids, labels, attention_mask, PACKING in self.settings.fast)
+
+    def padded_logits(
+        self, model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Answers:
+        """Returns the same as `answer_logits`, from a model that is run on the batch as it is."""
         from harness.worker.train import answer_logits
 
         return answer_logits(model, input_ids, labels, attention_mask)

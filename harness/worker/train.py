@@ -25,11 +25,13 @@ from transformers.trainer_utils import EvalLoopOutput
 from harness.architecture import layers_name
 from harness.curricula import ASIDE, Stage
 from harness.errors import Unavailable
-from harness.models import logits_at, resolve_precision
+from harness.methods import Answers
+from harness.models import forest_logits, logits_at, plant, resolve_precision, runs_forests
 from harness.objectives import Batch, Objective
-from harness.records import TrainSettings
+from harness.records import FUSED, PACKING, TrainSettings
 from harness.worker.callbacks import Dropout, FirstStep, Hooks, KeepBest
 from harness.worker.distributed import COUNTS, filled, outline, shard_on_cpu, shared_loader, strategy_arguments
+from harness.worker.fused import fused
 from harness.worker.profiling.meter import CROSS_ENTROPY, StepRecorder
 
 if TYPE_CHECKING:
@@ -94,8 +96,10 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
         recorder=run.recorder,
         objectives=run.objectives,
         answers=method.is_language_model,
+        packed=PACKING in settings.fast and settings.devices == 1,
     )
-    trainer.train()
+    with fused(model, FUSED in settings.fast and not sharded):
+        trainer.train()
     for name, value in model.named_parameters():
         value.requires_grad_(name in held)  # as before, whatever the method trained last
     if empty is not None:
@@ -271,7 +275,8 @@ class CellTrainer(Trainer):
     """transformers.Trainer with a loss on answer tokens, a count of tokens, and the method's `groups` of parameters.
 
     `recorder` takes the counts, `objectives` and `penalty` (the method's) add terms to the loss in training. With
-    `answers`, the labels are tokens of answers, and their cross-entropy is logged apart from those terms.
+    `answers`, the labels are tokens of answers, and their cross-entropy is logged apart from those terms. With
+    `packed`, the rows of a batch are laid out without padding where the model allows it.
     """
 
     def __init__(
@@ -282,9 +287,11 @@ class CellTrainer(Trainer):
         objectives: Sequence[Objective] = (),
         penalty: Callable[[nn.Module], torch.Tensor | None] = lambda model: None,
         answers: bool = True,
+        packed: bool = False,
         **options: object,
     ):
         super().__init__(**options)
+        self.packed = packed and not any(objective.reads_states for objective in objectives)
         self.answers = answers
         self.entropy: list[torch.Tensor] = []  # of each pass since the last log: its sum, and its answer tokens
         self.objectives = objectives
@@ -336,18 +343,18 @@ class CellTrainer(Trainer):
         number.
         """
         ids, labels, mask = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
-        logits, targets = answer_logits(model, ids, labels, mask)
-        losses = token_losses(logits, targets)
-        loss_sum, count = weighted_sum(losses, targets, inputs.get(WEIGHTS))
+        answers = answer_logits(model, ids, labels, mask, self.packed)
+        losses = token_losses(answers)
+        loss_sum, count = weighted_sum(losses, answers, inputs.get(WEIGHTS))
         if model.training:
-            self.entropy.append(torch.stack(task_sum(losses.detach(), targets, inputs.get(ASIDE))))
+            self.entropy.append(torch.stack(task_sum(losses.detach(), answers, inputs.get(ASIDE))))
             tokens, samples = inputs.get(COUNTS) or (int(inputs["attention_mask"].sum()), len(inputs["input_ids"]))
             self.recorder.count(tokens, samples)
         loss = loss_sum / (num_items_in_batch if num_items_in_batch is not None else count)
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
         if model.training:
-            batch = Batch(ids, labels, mask, logits, targets)
+            batch = Batch(ids, labels, mask, answers.logits, answers.targets)
             share = count / num_items_in_batch if num_items_in_batch is not None else 1.0
             loss = loss * math.prod(objective.task_weight for objective in self.objectives)
             if (own := self.penalty(model)) is not None:
@@ -418,42 +425,82 @@ def projected(groups: list[Group], low_rank: Group) -> list[Group]:
 
 
 def answer_logits(
-    model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns (logits [batch, places, vocabulary], targets [batch, places]) of a right-padded batch [batch, length].
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    attention_mask: torch.Tensor,
+    packed: bool = False,
+) -> Answers:
+    """Returns what a model predicts for the answer tokens of a right-padded batch [batch, length].
 
-    Only the places that predict an answer token of some row are given to the output layer.
+    With `packed`, the rows are laid out as a forest (`models/forest.py`) where that makes less work and the model gives
+    the same logits so; else as they are, and the places where no other row answers are computed too.
     """
+    places = [row.nonzero().squeeze(1).tolist() for row in labels[:, 1:] != -100]  # place i predicts token i + 1
+    if (
+        packed
+        and len(labels) > 1
+        and (answers := packed_answers(model, input_ids, labels, attention_mask, places)) is not None
+    ):
+        return answers
     length = input_ids.shape[1]
-    wanted = (labels[:, 1:] != -100).any(dim=0).nonzero().squeeze(1)  # place i predicts token i + 1
-    return logits_at(model, input_ids, wanted - length, attention_mask), labels[:, wanted + 1]
+    wanted = (labels[:, 1:] != -100).any(dim=0).nonzero().squeeze(1)
+    logits = logits_at(model, input_ids, wanted - length, attention_mask)
+    rows = torch.arange(len(labels), device=labels.device).repeat_interleave(len(wanted))
+    return Answers(logits.flatten(0, 1), labels[:, wanted + 1].flatten(), rows)
 
 
-def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Returns the cross-entropy [batch, places] of each answer token, in nats; 0 where `targets` is -100, as there is
-    no answer token."""
-    flat, wanted = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1)
-    return cross_entropy(flat, wanted, ignore_index=-100, reduction="none").view_as(targets)
+def packed_answers(
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    attention_mask: torch.Tensor,
+    places: list[list[int]],
+) -> Answers | None:
+    """Returns what `answer_logits` does, by a forest; None where that makes no less work, or the model does not run
+    it. `places`: the places of each row that predict an answer token."""
+    lengths = attention_mask.sum(dim=1).tolist()
+    sequences = [ids[:length] for ids, length in zip(input_ids.tolist(), lengths, strict=True)]
+    if not any(places):
+        return None
+    forest = plant(sequences, places, width_of(model))
+    if forest is None or not runs_forests(model, sequences, input_ids.device):
+        return None
+    rows = torch.tensor([row for row, wanted in enumerate(places) for _ in wanted], device=labels.device)
+    wanted = torch.tensor([place + 1 for wanted in places for place in wanted], device=labels.device)
+    return Answers(forest_logits(model, forest, input_ids.device), labels[rows, wanted], rows)
+
+
+def width_of(model: nn.Module) -> int:
+    """Returns the width of a model's layers; that of a small one where its configuration does not say."""
+    return int(getattr(configuration(model).get_text_config(), "hidden_size", None) or 512)
+
+
+def token_losses(answers: Answers) -> torch.Tensor:
+    """Returns the cross-entropy [answers] of each answer token, in nats; 0 where there is no answer token."""
+    return cross_entropy(answers.logits.float(), answers.targets, ignore_index=-100, reduction="none")
 
 
 def weighted_sum(
-    losses: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+    losses: torch.Tensor, answers: Answers, weights: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns (sum of token losses, number of answer tokens). With `weights` [batch], both count each token times its
     row's weight."""
+    real = answers.targets != -100
     if weights is None:
-        return losses.sum(), (targets != -100).sum()
-    return (losses * weights.unsqueeze(1)).sum(), weighted_count(targets, weights)
+        return losses.sum(), real.sum()
+    of_answers = weights[answers.rows]
+    return (losses * of_answers).sum(), (real * of_answers).sum()
 
 
 def task_sum(
-    losses: torch.Tensor, targets: torch.Tensor, aside: torch.Tensor | None = None
+    losses: torch.Tensor, answers: Answers, aside: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns (sum of token losses, number of answer tokens) of the rows that answer a task, each token counting once.
     Rows marked in `aside` [batch] are left out."""
-    wanted = targets != -100
+    wanted = answers.targets != -100
     if aside is not None:
-        wanted = wanted & ~aside.unsqueeze(1)
+        wanted = wanted & ~aside[answers.rows]
     return (losses * wanted).sum(), wanted.sum().to(losses.dtype)
 
 
@@ -467,8 +514,8 @@ def answer_loss(
     model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns (summed cross-entropy in nats, number of answer tokens) of a right-padded batch [batch, length]."""
-    logits, targets = answer_logits(model, input_ids, labels, attention_mask)
-    return weighted_sum(token_losses(logits, targets), targets)
+    answers = answer_logits(model, input_ids, labels, attention_mask)
+    return weighted_sum(token_losses(answers), answers)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ def ready(work: CellContext) -> tuple[Any, list[dict[str, list[int]]]]:
 
 def batch_of(work: CellContext, model: Any, rows: list[dict[str, list[int]]]) -> Batch:
     batch = work.collate(rows)
-    logits, targets = work.answer_logits(model, **batch)
+    ask = work.padded_logits if any(one.reads_states for one in work.recipe.objectives) else work.answer_logits
+    logits, targets, _ = ask(model, **batch)
     return Batch(batch["input_ids"], batch["labels"], batch["attention_mask"], logits, targets)
 
 
