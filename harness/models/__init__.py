@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.models import loading, token_lengths
-from harness.models.forest import Forest, forest_logits, plant, runs_forests
+from harness.models.forest import Forest, forest_logits, layer_width, plant, plant_many, runs_forests, same_logits
 from harness.models.loading import (
     compute_dtype,
     keep_four_bits_unpacked,
@@ -20,14 +20,17 @@ __all__ = [
     "compute_dtype",
     "forest_logits",
     "keep_four_bits_unpacked",
+    "layer_width",
     "load_model",
     "load_tokenizer",
     "loading",
     "logits_at",
     "plant",
+    "plant_many",
     "prompt_run_once",
     "resolve_precision",
     "runs_forests",
+    "same_logits",
     "text_run_once",
     "token_lengths",
 ]

@@ -15,14 +15,15 @@ Not covered: whether a model's code heeds such masks and positions. `runs_forest
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy
 
+from harness.data import alike
 from harness.models.loading import accepts_places, inside, logits_at
 
 if TYPE_CHECKING:
@@ -33,9 +34,13 @@ TOLERANCE = 1e-3  # of a logit, as a share of how far the logits of a place are 
 KERNELS = ("sdpa", "eager")  # attention that takes a mask of any form
 WINDOWS = ("sliding_window", "attention_chunk_size")  # settings of models in which a token does not see all before it
 SAMPLED = 32  # tokens of a sequence with which a model is asked
+NODES = 384  # of a tree, where many sequences are laid out: enough to keep matrix products busy
 WORTH = 0.95  # share of the padded batch's work above which nothing is gained
 # A layer's weights are about 12 · width² multiplications a token, attention 4 · width for each token looked at.
 WEIGHTS_PER_WIDTH = 3
+
+
+Nodes: TypeAlias = "numpy.ndarray[Any, numpy.dtype[numpy.int64]]"  # a whole number for each
 
 
 @dataclass(frozen=True)
@@ -44,30 +49,33 @@ class Forest:
 
     `tokens` and `positions`: [trees, nodes]; `sees`: [trees, nodes, nodes], whether a node (row) looks at another
     (column). The logits that are asked for are those of each tree's last `kept` nodes; `answers` has their numbers
-    in trees × kept, in the order of the sequences, and of the places of each.
+    in trees × kept, in the order of the sequences, and of the places of each. `paths` has the nodes of each sequence,
+    as numbers in trees × nodes.
     """
 
-    tokens: numpy.ndarray[Any, numpy.dtype[numpy.int64]]
-    positions: numpy.ndarray[Any, numpy.dtype[numpy.int64]]
+    tokens: Nodes
+    positions: Nodes
     sees: numpy.ndarray[Any, numpy.dtype[numpy.bool_]]
     kept: int
     answers: list[int]
+    paths: list[Nodes]
 
 
 @dataclass
 class Tree:
     """One prefix tree: for each node its token, its parent's number (-1: none) and its depth; and the node of each
-    place that is asked for."""
+    place that is asked for, and the nodes of each sequence."""
 
     tokens: list[int]
     parents: list[int]
     depths: list[int]
     asked: list[int]
+    paths: list[list[int]]
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Tree:
         """Returns the tree of some sequences. Of each, only what stands before or at its last asked place is kept."""
-        tree = cls([], [], [], [])
+        tree = cls([], [], [], [], [])
         numbers: dict[tuple[int, int], int] = {}
         for sequence, wanted in zip(sequences, places, strict=True):
             node, path = -1, []
@@ -80,6 +88,7 @@ class Tree:
                 node = child
                 path.append(child)
             tree.asked += [path[place] for place in wanted]
+            tree.paths.append(path)
         return tree
 
 
@@ -108,6 +117,37 @@ def plant(
     return laid_out(best) if best else None
 
 
+def plant_many(
+    sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], size: int, width: int
+) -> Iterator[Forest] | None:
+    """Returns the forests of many token sequences, in their order, which are best sorted; None where these make no less
+    work for a model of this `width` than the sequences, padded in batches of `size`. No forest has more nodes than a
+    batch of the longest sequences has tokens."""
+    longest = max(map(len, sequences))
+    # Larger trees save little more, and attention in them costs more.
+    nodes = min(size * longest, max(longest, NODES))
+    starts, count = [0], 0
+    for number, sequence in enumerate(sequences):
+        before = sequences[number - 1] if count else ()
+        more = len(sequence) - alike(sequence, before)
+        if count and count + more > nodes:
+            starts.append(number)
+            count, more = 0, len(sequence)
+        count += more
+    bounds = [*starts, len(sequences)]
+    stretches = list(pairwise(bounds))
+    trees = [Tree.of(sequences[start:end], places[start:end]) for start, end in stretches]
+    ranked = sorted(map(len, sequences), reverse=True)
+    padded = sum(
+        work_of(len(ranked[start : start + size]), ranked[start], width) for start in range(0, len(ranked), size)
+    )
+    at_once = max(1, size * longest // nodes)
+    groups = [trees[start : start + at_once] for start in range(0, len(trees), at_once)]
+    if sum(work_of(len(group), max(len(tree.tokens) for tree in group), width) for group in groups) > WORTH * padded:
+        return None
+    return (laid_out(group) for group in groups)
+
+
 def laid_out(trees: Sequence[Tree]) -> Forest:
     """Returns trees as one forest: filled up to equal size in front, and the nodes that are asked for at the end."""
     asked = [list(dict.fromkeys(tree.asked)) for tree in trees]
@@ -117,6 +157,7 @@ def laid_out(trees: Sequence[Tree]) -> Forest:
     positions = numpy.zeros((len(trees), size), dtype=numpy.int64)
     sees = numpy.zeros((len(trees), size, size), dtype=numpy.bool_)
     answers: list[int] = []
+    paths: list[Nodes] = []
     for number, (tree, last) in enumerate(zip(trees, asked, strict=True)):
         count = len(tree.tokens)
         own = numpy.zeros((count, count), dtype=numpy.bool_)
@@ -133,7 +174,10 @@ def laid_out(trees: Sequence[Tree]) -> Forest:
         sees[number, range(start), range(start)] = True  # a softmax over nothing is no number
         place = {node: number * kept + kept - len(last) + rank for rank, node in enumerate(last)}
         answers += [place[node] for node in tree.asked]
-    return Forest(tokens, positions, sees, kept, answers)
+        numbers = numpy.empty(count, dtype=numpy.int64)
+        numbers[order] = numpy.arange(number * size + start, (number + 1) * size)
+        paths += [numbers[path] for path in tree.paths]
+    return Forest(tokens, positions, sees, kept, answers, paths)
 
 
 def forest_logits(model: nn.Module, forest: Forest, device: torch.device | str) -> torch.Tensor:
@@ -178,6 +222,11 @@ def forest_logits(model: nn.Module, forest: Forest, device: torch.device | str) 
     if forest.answers == list(range(len(flat))):
         return flat
     return flat[torch.tensor(forest.answers, device=device)]
+
+
+def layer_width(model: nn.Module) -> int:
+    """Return the width of a model's layers; that of a small one where its configuration does not say."""
+    return int(getattr(configuration_of(getattr(model, "inner", model)), "hidden_size", None) or 512)
 
 
 def as_mask(model: nn.Module, sees: torch.Tensor) -> torch.Tensor:
@@ -282,5 +331,10 @@ def agrees(model: nn.Module, sequences: Sequence[Sequence[int]], device: torch.d
             found = forest_logits(model, laid_out([Tree.of(pair, asked)]), device).float()
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # a family's own code
         return False
-    spread = wanted.std(dim=-1, keepdim=True)
-    return bool(((found - wanted).abs() <= TOLERANCE * spread.clamp(min=1e-6)).all())
+    return same_logits(found, wanted)
+
+
+def same_logits(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Return whether logits [places, vocabulary] are the same up to TOLERANCE, as a share of each place's spread."""
+    spread = wanted.float().std(dim=-1, keepdim=True).clamp(min=1e-6)
+    return bool(((found.float() - wanted.float()).abs() <= TOLERANCE * spread).all())

@@ -107,7 +107,7 @@ class CellContext:
         from harness.worker.evaluate import TunedLM
 
         tokenizer = load_tokenizer(base) if base else self.tokenizer
-        return TunedLM(model, tokenizer, self.settings.eval_batch_size)
+        return TunedLM(model, tokenizer, self.settings.eval_batch_size, self.settings.fast)
 
     # --- data ---
 
@@ -165,7 +165,7 @@ class CellContext:
         self, model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
     ) -> Answers:
         """Returns what a model predicts for the labels of a right-padded batch [rows, length]."""
-        from harness.worker.train import answer_logits
+        from harness.worker.answer_loss import answer_logits
 
         return answer_logits(model, input_ids, labels, attention_mask, PACKING in self.settings.fast)
 
@@ -173,7 +173,7 @@ class CellContext:
         self, model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
     ) -> Answers:
         """Returns the same as `answer_logits`, from a model that is run on the batch as it is."""
-        from harness.worker.train import answer_logits
+        from harness.worker.answer_loss import answer_logits
 
         return answer_logits(model, input_ids, labels, attention_mask)
 

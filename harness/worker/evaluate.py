@@ -20,7 +20,9 @@ from peft.helpers import DoraCaching
 from harness.architecture import context_length
 from harness.data import cluster_column, cluster_of, cut_left, example, first_metric, gold, independent_units
 from harness.models import logits_at, prompt_run_once, text_run_once
-from harness.records import Item, Role, Score
+from harness.records import FUSED, PACKING, Item, Role, Score
+from harness.worker.fused import fused
+from harness.worker.predictions import last_logits
 from harness.worker.request_progress import RequestProgress
 
 if TYPE_CHECKING:
@@ -53,14 +55,16 @@ class TunedLM(HFLM):
     """lm-eval's HFLM for a model in memory: the same log-likelihoods with less work.
 
     Equal (context, continuation[:-1]) pairs are run once, logits are computed only where a continuation token is
-    predicted, and what is the same for every input (soft prompts, DoRA's weight norms) is computed once.
+    predicted, and what is the same for every input (soft prompts, DoRA's weight norms) is computed once. With packing
+    among the tricks `fast`, so is what inputs begin with alike (`predictions.py`).
 
     A model computes as its weights are: fp32, whatever precision it was trained in, and quantised weights in that
     precision. A change of a hundredth of a nat is measured, and bf16 has three digits.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch_size: int):
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch_size: int, fast: Sequence[str] = ()):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
+        self.fast = fast  # the tricks that are used (`train: fast`)
         self.scored_tokens = 0  # given to the model by log-likelihood requests, without padding
         self.quiet = False  # True: no progress bars
         self.opening: tuple[int, ...] = ()  # what many inputs begin with
@@ -111,29 +115,13 @@ class TunedLM(HFLM):
             inputs.setdefault(tuple(kept[:-1]), []).append(number)
         answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
         self.scored_tokens += sum(map(len, inputs))
-        model = prompt_run_once(self.model)
-        ranked = sorted(inputs, key=lambda tokens: (-len(tokens), tokens))
-        size = override_bs or int(self.batch_size)
-        for run, skipped, batch in self.batches(model, ranked, inputs, requests, size):
-            length = len(batch[0])
-            longest = [max(len(requests[number][2]) for number in inputs[tokens]) for tokens in batch]
-            places = sorted(
-                {place - length for tokens, most in zip(batch, longest, strict=True)
-                 for place in range(len(tokens) - most, len(tokens))}
-            )  # fmt: skip
-            column = {place: rank for rank, place in enumerate(places)}
-            follow = [[*tokens[skipped:], *[0] * (length - len(tokens))] for tokens in batch]
-            padded = torch.tensor(follow, device=self.device)
-            with torch.no_grad(), DoraCaching():
-                logits = logits_at(run, padded, torch.tensor(places, device=self.device))
-            for row, tokens in enumerate(batch):
-                if len(self.waiting) == len(requests):
-                    self.progress.advance(self.waiting[number] for number in inputs[tokens])
-                for number in inputs[tokens]:
-                    continuation = requests[number][2]
-                    first = len(tokens) - len(continuation) - length
-                    rows = [column[place] for place in range(first, first + len(continuation))]
-                    answers[number] = likelihood(logits[row, rows], continuation)
+        longest = {tokens: max(len(requests[number][2]) for number in numbers) for tokens, numbers in inputs.items()}
+        for tokens, logits in self.predictions(longest, override_bs or int(self.batch_size)):
+            if len(self.waiting) == len(requests):
+                self.progress.advance(self.waiting[number] for number in inputs[tokens])
+            for number in inputs[tokens]:
+                continuation = requests[number][2]
+                answers[number] = likelihood(logits[len(logits) - len(continuation) :], continuation)
         if len(self.waiting) != len(requests):  # windows of running text, in their order
             self.progress.advance(self.waiting[: len(requests)])
             del self.waiting[: len(requests)]
@@ -142,43 +130,36 @@ class TunedLM(HFLM):
                 self.cache_hook.add_partial("loglikelihood", text, answer)
         return answers
 
-    def batches(
-        self,
-        model: nn.Module,
-        ranked: Sequence[tuple[int, ...]],
-        inputs: Mapping[tuple[int, ...], Sequence[int]],
-        requests: Sequence[TokenRequest],
-        size: int,
-    ) -> Iterator[tuple[nn.Module, int, Sequence[tuple[int, ...]]]]:
-        """Yields (the model to run, the number of first tokens that it has run already, the inputs) for each batch of
-        at most `size` inputs.
+    def predictions(
+        self, longest: Mapping[tuple[int, ...], int], size: int
+    ) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+        """Yields (input, logits [places, vocabulary] of its last places) for each input (token ids); `longest` has the
+        number of places wanted of each. As many tokens are run at once as `size` of the longest inputs have.
 
-        `ranked` are all inputs (token ids), the longest first; `inputs` maps each to the numbers of the `requests` that
-        share it. Inputs that begin with `opening` come first, on a model that has run the opening once; the others
-        follow. A model with a prompt of its own ignores `opening`.
+        Inputs that begin with `opening` come first, on a model that has run the opening once; the others follow. A
+        model with a prompt of its own ignores `opening`.
         """
+        model = prompt_run_once(self.model)
         # A state cannot be repeated for several inputs as keys and values can.
         fixed = hasattr(model, "is_opened") or getattr(model, "_is_stateful", False)
         opening = () if fixed else self.opening
-        cached = [
+        begun = [
             tokens
-            for tokens in ranked
-            if opening
-            and tokens[: len(opening)] == opening
-            and len(tokens) - max(len(requests[number][2]) for number in inputs[tokens]) >= len(opening)
+            for tokens, places in longest.items()
+            if opening and tokens[: len(opening)] == opening and len(tokens) - places >= len(opening)
         ]
-        known = set(cached)
-        self.scored_tokens -= len(opening) * len(cached)
-        if cached and self._opened is None:
-            with torch.no_grad(), DoraCaching():
+        known = set(begun)
+        self.scored_tokens -= len(opening) * len(begun)
+        with torch.no_grad(), DoraCaching(), fused(self.model, FUSED in self.fast):
+            if begun and self._opened is None:
                 self._opened = text_run_once(model, opening)
-        for run, skipped, some in (
-            (self._opened, len(opening), cached),
-            (model, 0, [tokens for tokens in ranked if tokens not in known]),
-        ):
-            for start in range(0, len(some), size):
-                assert run is not None
-                yield run, skipped, some[start : start + size]
+            rest = [tokens for tokens in longest if tokens not in known]
+            for run, skipped, some in ((self._opened, len(opening), begun), (model, 0, rest)):
+                if some:
+                    assert run is not None
+                    wanted = {tokens[skipped:]: longest[tokens] for tokens in some}
+                    for tokens, logits in last_logits(run, wanted, size, self.device, PACKING in self.fast):
+                        yield (opening + tokens if skipped else tokens), logits
 
     def open_with(self, token_ids: Sequence[int]) -> None:
         """Set the tokens that a method puts before every question: they are run once for all inputs that begin with

@@ -96,7 +96,7 @@ class CellExamples:
 
         settings = self.cell.train
         folder = self.job.models[self.cell.data.get("judge", self.cell.model)]
-        lm = TunedLM(load_model(folder, settings), load_tokenizer(folder), settings.eval_batch_size)
+        lm = TunedLM(load_model(folder, settings), load_tokenizer(folder), settings.eval_batch_size, settings.fast)
         rows, _ = encoded(lm, pool, min(settings.max_length, lm.max_length))
         requests = []
         for row in rows:

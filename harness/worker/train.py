@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
@@ -25,12 +24,13 @@ from transformers.trainer_utils import EvalLoopOutput
 from harness.architecture import layers_name
 from harness.curricula import ASIDE, Stage
 from harness.errors import Unavailable
-from harness.methods import Answers
-from harness.models import forest_logits, logits_at, plant, resolve_precision, runs_forests
+from harness.models import resolve_precision
 from harness.objectives import Batch, Objective
-from harness.records import FUSED, PACKING, TrainSettings
+from harness.records import FROZEN_LAYERS, FUSED, PACKING, TrainSettings
+from harness.worker.answer_loss import answer_logits, answer_loss, task_sum, token_losses, weighted_count, weighted_sum
 from harness.worker.callbacks import Dropout, FirstStep, Hooks, KeepBest
 from harness.worker.distributed import COUNTS, filled, outline, shard_on_cpu, shared_loader, strategy_arguments
+from harness.worker.frozen_layers import FrozenLayers, frozen_layers
 from harness.worker.fused import fused
 from harness.worker.profiling.meter import CROSS_ENTROPY, StepRecorder
 
@@ -98,7 +98,8 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
         answers=method.is_language_model,
         packed=PACKING in settings.fast and settings.devices == 1,
     )
-    with fused(model, FUSED in settings.fast and not sharded):
+    remembers = trainer.packed and FROZEN_LAYERS in settings.fast and not settings.gradient_checkpointing
+    with fused(model, FUSED in settings.fast and not sharded), frozen_layers(model, remembers) as trainer.frozen:
         trainer.train()
     for name, value in model.named_parameters():
         value.requires_grad_(name in held)  # as before, whatever the method trained last
@@ -291,6 +292,7 @@ class CellTrainer(Trainer):
         **options: object,
     ):
         super().__init__(**options)
+        self.frozen: FrozenLayers | None = None  # what its lower layers give, where these are not trained
         self.packed = packed and not any(objective.reads_states for objective in objectives)
         self.answers = answers
         self.entropy: list[torch.Tensor] = []  # of each pass since the last log: its sum, and its answer tokens
@@ -343,7 +345,7 @@ class CellTrainer(Trainer):
         number.
         """
         ids, labels, mask = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
-        answers = answer_logits(model, ids, labels, mask, self.packed)
+        answers = answer_logits(model, ids, labels, mask, self.packed, self.frozen if model.training else None)
         losses = token_losses(answers)
         loss_sum, count = weighted_sum(losses, answers, inputs.get(WEIGHTS))
         if model.training:
@@ -422,100 +424,6 @@ def projected(groups: list[Group], low_rank: Group) -> list[Group]:
             if values:
                 parts.append({**group, **extra, "params": values})
     return parts
-
-
-def answer_logits(
-    model: nn.Module,
-    input_ids: torch.Tensor,
-    labels: torch.Tensor,
-    attention_mask: torch.Tensor,
-    packed: bool = False,
-) -> Answers:
-    """Returns what a model predicts for the answer tokens of a right-padded batch [batch, length].
-
-    With `packed`, the rows are laid out as a forest (`models/forest.py`) where that makes less work and the model gives
-    the same logits so; else as they are, and the places where no other row answers are computed too.
-    """
-    places = [row.nonzero().squeeze(1).tolist() for row in labels[:, 1:] != -100]  # place i predicts token i + 1
-    if (
-        packed
-        and len(labels) > 1
-        and (answers := packed_answers(model, input_ids, labels, attention_mask, places)) is not None
-    ):
-        return answers
-    length = input_ids.shape[1]
-    wanted = (labels[:, 1:] != -100).any(dim=0).nonzero().squeeze(1)
-    logits = logits_at(model, input_ids, wanted - length, attention_mask)
-    rows = torch.arange(len(labels), device=labels.device).repeat_interleave(len(wanted))
-    return Answers(logits.flatten(0, 1), labels[:, wanted + 1].flatten(), rows)
-
-
-def packed_answers(
-    model: nn.Module,
-    input_ids: torch.Tensor,
-    labels: torch.Tensor,
-    attention_mask: torch.Tensor,
-    places: list[list[int]],
-) -> Answers | None:
-    """Returns what `answer_logits` does, by a forest; None where that makes no less work, or the model does not run
-    it. `places`: the places of each row that predict an answer token."""
-    lengths = attention_mask.sum(dim=1).tolist()
-    sequences = [ids[:length] for ids, length in zip(input_ids.tolist(), lengths, strict=True)]
-    if not any(places):
-        return None
-    forest = plant(sequences, places, width_of(model))
-    if forest is None or not runs_forests(model, sequences, input_ids.device):
-        return None
-    rows = torch.tensor([row for row, wanted in enumerate(places) for _ in wanted], device=labels.device)
-    wanted = torch.tensor([place + 1 for wanted in places for place in wanted], device=labels.device)
-    return Answers(forest_logits(model, forest, input_ids.device), labels[rows, wanted], rows)
-
-
-def width_of(model: nn.Module) -> int:
-    """Returns the width of a model's layers; that of a small one where its configuration does not say."""
-    return int(getattr(configuration(model).get_text_config(), "hidden_size", None) or 512)
-
-
-def token_losses(answers: Answers) -> torch.Tensor:
-    """Returns the cross-entropy [answers] of each answer token, in nats; 0 where there is no answer token."""
-    return cross_entropy(answers.logits.float(), answers.targets, ignore_index=-100, reduction="none")
-
-
-def weighted_sum(
-    losses: torch.Tensor, answers: Answers, weights: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns (sum of token losses, number of answer tokens). With `weights` [batch], both count each token times its
-    row's weight."""
-    real = answers.targets != -100
-    if weights is None:
-        return losses.sum(), real.sum()
-    of_answers = weights[answers.rows]
-    return (losses * of_answers).sum(), (real * of_answers).sum()
-
-
-def task_sum(
-    losses: torch.Tensor, answers: Answers, aside: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns (sum of token losses, number of answer tokens) of the rows that answer a task, each token counting once.
-    Rows marked in `aside` [batch] are left out."""
-    wanted = answers.targets != -100
-    if aside is not None:
-        wanted = wanted & ~aside[answers.rows]
-    return (losses * wanted).sum(), wanted.sum().to(losses.dtype)
-
-
-def weighted_count(labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Returns the number of answer tokens in `labels` [batch, length], each times its row's weight (`weights`
-    [batch])."""
-    return ((labels != -100).sum(dim=1) * weights).sum()
-
-
-def answer_loss(
-    model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns (summed cross-entropy in nats, number of answer tokens) of a right-padded batch [batch, length]."""
-    answers = answer_logits(model, input_ids, labels, attention_mask)
-    return weighted_sum(token_losses(answers), answers)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from harness.methods.composed import Composed
 from harness.methods.lora import ADAPTER, adapted, dequantised
 from harness.models.loading import load_model
 from harness.records import TrainSettings
+from harness.worker.answer_loss import answer_loss
 from harness.worker.context import CellContext
 from harness.worker.profiling.meter import StepRecorder
-from harness.worker.train import Collator, TrainRun, answer_loss, train
+from harness.worker.train import Collator, TrainRun, train
 
 SUITE = """\
 version: 1

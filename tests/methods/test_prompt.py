@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import SuiteError
 from harness.methods import Method, all_methods
+from harness.worker.answer_loss import answer_loss
 from harness.worker.evaluate import TunedLM
-from harness.worker.train import Collator, answer_loss
+from harness.worker.train import Collator
 
 KINDS = {"prompt_tuning": {"init": "random"}, "p_tuning": {}, "prefix_tuning": {}}
 kinds = pytest.mark.parametrize("name", sorted(KINDS))

@@ -14,10 +14,11 @@ from harness.architecture import Network, read_network
 from harness.curricula import Stage
 from harness.methods import all_methods, make_method
 from harness.records import TrainSettings
+from harness.worker.answer_loss import answer_loss
 from harness.worker.profiling import flops
 from harness.worker.profiling.flops import FlopCount, Part, flop_count, matmul_peak, timings
 from harness.worker.profiling.meter import StepRecorder
-from harness.worker.train import Collator, TrainRun, answer_loss, train
+from harness.worker.train import Collator, TrainRun, train
 
 # IA3 and prefixes need some of the lowest attention's gradients and not others; it is counted whole. The rest is exact.
 TOLERANCE = {"ia3": 0.02, "prefix_tuning": 0.02}

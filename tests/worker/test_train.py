@@ -17,8 +17,9 @@ from harness.methods.composed import Composed
 from harness.models.loading import logits_at
 from harness.objectives import Batch, Objective
 from harness.records import TrainSettings
+from harness.worker.answer_loss import answer_loss
 from harness.worker.profiling.meter import StepRecorder
-from harness.worker.train import Collator, TrainRun, answer_loss, train
+from harness.worker.train import Collator, TrainRun, train
 
 
 def model_of(folder: Path) -> Any:
