@@ -1,6 +1,7 @@
 # make bench [SUITE=quickstart]   set up if needed, run the suite, write its report
 # make report SUITE=...           the report of what has run
 # make picture SUITE=peft-vs-full   the README's picture, from a real run
+# make perf                       tunebench against plain scripts, side by side (40 minutes, nothing beside it)
 # make museum                     known regressions of libraries, found again
 # make drift                      docs/drift.md: which releases of the libraries change what is computed
 # make test-fast                  tests that load no model and start no process
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: bench report picture museum drift test test-fast test-all fetched lint setup clean
+.PHONY: bench report picture perf museum drift test test-fast test-all fetched lint setup clean
 .DEFAULT_GOAL := bench
 
 bench: $(STAMP)
@@ -23,6 +24,10 @@ report: $(STAMP)
 
 picture: bench
 	$(BIN)/python docs/picture.py reports/$(SUITE)/index.html docs/report.png
+
+# Steps, a suite, scoring, overhead and growth against plain scripts; writes docs/performance.md.
+perf: fetched
+	$(BIN)/python benchmarks/perf.py --write
 
 # Faults of released libraries that `tunebench regress` has to find again; installs old versions from the index.
 museum: $(STAMP)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from harness.models import loading, token_lengths
-from harness.models.forest import Forest, forest_logits, layer_width, plant, plant_many, runs_forests, same_logits
+from harness.models.forest import (
+    Forest,
+    forest_logits,
+    layer_width,
+    most_nodes,
+    plant,
+    plant_many,
+    runs_forests,
+    same_logits,
+)
 from harness.models.loading import (
     compute_dtype,
     keep_four_bits_unpacked,
@@ -25,6 +34,7 @@ __all__ = [
     "load_tokenizer",
     "loading",
     "logits_at",
+    "most_nodes",
     "plant",
     "plant_many",
     "prompt_run_once",

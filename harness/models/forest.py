@@ -15,6 +15,7 @@ Not covered: whether a model's code heeds such masks and positions. `runs_forest
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3  # of a logit, as a share of how far the logits of a place are spread
 KERNELS = ("sdpa", "eager")  # attention that takes a mask of any form
-WINDOWS = ("sliding_window", "attention_chunk_size")  # settings of models in which a token does not see all before it
+# Settings of models in which a token does not see all before it. Some count the tokens between, whatever the mask says.
+WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 SAMPLED = 32  # tokens of a sequence with which a model is asked
 NODES = 384  # of a tree, where many sequences are laid out: enough to keep matrix products busy
 WORTH = 0.95  # share of the padded batch's work above which nothing is gained
@@ -99,33 +101,34 @@ def work_of(rows: int, length: int, width: int) -> float:
 
 
 def plant(
-    sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], width: int, limit: float | None = None
+    sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], width: int, most_nodes: int
 ) -> Forest | None:
     """Returns the forest of token sequences whose logits are asked for at `places` (numbers of tokens, for each
-    sequence), with as many trees as make the least work for a model of this `width`; None where no number of trees
-    makes less work than `limit`, by default what the sequences make when they are padded to equal length."""
-    most = work_of(len(sequences), max(map(len, sequences)), width) * WORTH if limit is None else limit
+    sequence), with as many trees, of at most so many nodes, as make the least work for a model of this `width`; None
+    where no number of trees makes less work than the sequences when they are padded to equal length."""
+    most = work_of(len(sequences), max(map(len, sequences)), width) * WORTH
     best: list[Tree] | None = None
     count = 1
     while count <= len(sequences):
         bounds = [len(sequences) * number // count for number in range(count + 1)]
         trees = [Tree.of(sequences[start:end], places[start:end]) for start, end in pairwise(bounds)]
-        work = work_of(count, max(len(tree.tokens) for tree in trees), width)
-        if work < most:
+        nodes = max(len(tree.tokens) for tree in trees)
+        work = work_of(count, nodes, width)
+        if work < most and nodes <= most_nodes:
             best, most = trees, work
         count *= 2
     return laid_out(best) if best else None
 
 
 def plant_many(
-    sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], size: int, width: int
+    sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], size: int, width: int, most_nodes: int
 ) -> Iterator[Forest] | None:
     """Returns the forests of many token sequences, in their order, which are best sorted; None where these make no less
     work for a model of this `width` than the sequences, padded in batches of `size`. No forest has more nodes than a
-    batch of the longest sequences has tokens."""
+    batch of the longest sequences has tokens, and no tree more than so many."""
     longest = max(map(len, sequences))
     # Larger trees save little more, and attention in them costs more.
-    nodes = min(size * longest, max(longest, NODES))
+    nodes = max(longest, min(size * longest, NODES, most_nodes))
     starts, count = [0], 0
     for number, sequence in enumerate(sequences):
         before = sequences[number - 1] if count else ()
@@ -265,15 +268,15 @@ def runs_forests(model: nn.Module, sequences: Sequence[Sequence[int]], device: t
     """Return whether a model gives the logits of sequences laid out as a forest that it gives of the sequences by
     themselves.
 
-    It is asked, once for each model (as it trains, and as it scores): for two of `sequences`, the shortest that
-    differ. False where its code takes no positions, its tokens do not see all before them, or something in it is drawn
-    by chance (dropout), as what is drawn would be another.
+    It is asked, once for each model (as it trains, and as it scores), with a few of the `sequences`' tokens. False
+    where its code takes no positions, its tokens do not see all before them, or something in it is drawn by chance
+    (dropout), as what is drawn would be another.
     """
     answers = _known.setdefault(model, {})
     if model.training not in answers:
         answers[model.training] = takes_forests(model) and agrees(model, sequences, device)
     longest = max(map(len, sequences))
-    return answers[model.training] and all(longest <= bound for bound in windows(model))
+    return answers[model.training] and longest <= most_nodes(model)
 
 
 def takes_forests(model: nn.Module) -> bool:
@@ -304,31 +307,34 @@ def of_attention(part: nn.Module) -> float:
     return share if isinstance(share, float) else 0.0
 
 
-def windows(model: nn.Module) -> list[int]:
-    """Return the numbers of tokens beyond which some layer of a model does not look back."""
+def most_nodes(model: nn.Module) -> int:
+    """Return the number of tokens beyond which some layer of a model does not look back: the most nodes of a tree."""
     config = configuration_of(getattr(model, "inner", model))
     bounds = [getattr(config, name, None) for name in WINDOWS]
-    return [bound for bound in bounds if isinstance(bound, int) and bound > 0]
+    return min([bound for bound in bounds if isinstance(bound, int) and bound > 0], default=sys.maxsize)
 
 
 def agrees(model: nn.Module, sequences: Sequence[Sequence[int]], device: torch.device | str) -> bool:
-    """Return whether two short sequences have the same logits as a forest and padded on the right."""
+    """Return whether two short sequences, of tokens of these, have the same logits as a tree and padded on the right.
+
+    They begin alike, and places are asked for that others stand behind: their nodes are moved behind what looks at
+    them, which shows code that goes by a token's number in place of the mask.
+    """
     import torch
 
-    different = sorted({tuple(sequence[:SAMPLED]) for sequence in sequences}, key=lambda tokens: (len(tokens), tokens))
-    pair = [list(tokens) for tokens in different[:2]]
-    if len(pair) == 1:  # beside itself with another end: it must not see the other's
-        pair.append([*pair[0][:-1], *pair[0][:1]])
+    pool = [token for sequence in sequences for token in sequence[:SAMPLED]][:SAMPLED]
+    first = [pool[number % len(pool)] for number in range(6)]
+    other = next((token for token in pool if token != first[2]), 0)
+    pair, asked = [first, [*first[:2], other, *first[1:3]]], [[2, 5], [1, 4]]
     longest = max(map(len, pair))
-    asked = [[len(tokens) - 1] for tokens in pair]
     padded = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in pair], device=device)
     mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens in pair], device=device)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             options = {} if hasattr(model, "is_opened") else {"attention_mask": mask}
             plain = logits_at(model, padded, torch.arange(-longest, 0, device=device), **options)
-            wanted = torch.stack([plain[number, place[0]] for number, place in enumerate(asked)]).float()
-            found = forest_logits(model, laid_out([Tree.of(pair, asked)]), device).float()
+            wanted = torch.stack([plain[number, place] for number, places in enumerate(asked) for place in places])
+            found = forest_logits(model, laid_out([Tree.of(pair, asked)]), device)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # a family's own code
         return False
     return same_logits(found, wanted)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from harness.methods import Answers
-from harness.models import forest_logits, layer_width, logits_at, plant, runs_forests
+from harness.models import forest_logits, layer_width, logits_at, most_nodes, plant, runs_forests
 from harness.worker.frozen_layers import FrozenLayers
 
 
@@ -56,7 +56,7 @@ def packed_answers(
     sequences = [ids[:length] for ids, length in zip(input_ids.tolist(), lengths, strict=True)]
     if not any(places):
         return None
-    forest = plant(sequences, places, layer_width(model))
+    forest = plant(sequences, places, layer_width(model), most_nodes(model))
     if forest is None or not runs_forests(model, sequences, input_ids.device):
         return None
     rows = torch.tensor([row for row, wanted in enumerate(places) for _ in wanted], device=labels.device)

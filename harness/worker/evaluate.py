@@ -65,6 +65,7 @@ class TunedLM(HFLM):
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch_size: int, fast: Sequence[str] = ()):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
         self.fast = fast  # the tricks that are used (`train: fast`)
+        self.context = context_length(self.config.get_text_config().to_dict())  # tokens; None where it sets no bound
         self.scored_tokens = 0  # given to the model by log-likelihood requests, without padding
         self.quiet = False  # True: no progress bars
         self.opening: tuple[int, ...] = ()  # what many inputs begin with
@@ -79,8 +80,7 @@ class TunedLM(HFLM):
     def max_length(self) -> int:
         """The most tokens of a sequence: the model's own context, less the virtual tokens that stand before every
         input. Where the model sets no bound, lm-eval's."""
-        most = context_length(self.config.get_text_config().to_dict()) or super().max_length
-        return max(2, most - virtual_tokens(self.model))
+        return max(2, (self.context or super().max_length) - virtual_tokens(self.model))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         self.begin([task_of(request) for request in requests])

@@ -41,7 +41,8 @@ class FrozenLayers:
         self.is_trusted: bool | None = None  # whether the model gives the same logits so; None: not asked yet
 
     def counted(self) -> int:
-        """Return how often the weights below have been written to, in all."""
+        """Return how often the weights below have been written to, in all; optimisers that write to many at once are
+        not counted."""
         return sum(value._version for value in self.below)
 
     @property

@@ -214,7 +214,7 @@ def forward_of(layer: Any) -> Forward:
             return usual(x)
         flat = x.reshape(-1, x.shape[-1])
         if norms is not None:
-            made = Magnitudes.apply(flat, base.weight, base.bias, a, b, magnitudes, norms.now(), scale)
+            made = Magnitudes.apply(flat, base.weight, base.bias, a, b, magnitudes, norms.now(layer.training), scale)
         elif dense:
             made = LowRank.apply(flat, base.weight, base.bias, a, b, scale)
         else:
@@ -231,23 +231,31 @@ def autocast(x: torch.Tensor) -> bool:
 
 
 class Norms:
-    """The norms [out] of the rows of W + s·B·A, computed anew when A or B has changed."""
+    """The norms [out] of the rows of W + s·B·A.
+
+    In training they are computed in every pass: optimisers that write to many tensors at once do not count it in the
+    tensors' versions. Between two trainings they are kept.
+    """
 
     def __init__(self, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float):
         self.weight, self.a, self.b, self.scale = weight, a, b, scale
         self.squares: torch.Tensor | None = None  # of the rows of W, which is frozen
-        self.versions: tuple[int, int] | None = None
-        self.norms: torch.Tensor | None = None
+        self.kept: torch.Tensor | None = None
 
-    def now(self) -> torch.Tensor:
+    def now(self, training: bool) -> torch.Tensor:
         """Return the norms as they are now."""
-        versions = self.a._version, self.b._version
-        if self.norms is None or versions != self.versions:
-            with torch.no_grad():
-                if self.squares is None:
-                    self.squares = self.weight.square().sum(dim=1)
-                crossed = (self.weight @ self.a.t()).mul_(self.b).sum(dim=1)
-                own = (self.b @ (self.a @ self.a.t())).mul_(self.b).sum(dim=1)
-                self.norms = (self.squares + 2 * self.scale * crossed + self.scale**2 * own).clamp_(min=0).sqrt_()
-            self.versions = versions
-        return self.norms
+        if training:
+            self.kept = None
+            return self.computed()
+        if self.kept is None:
+            self.kept = self.computed()
+        return self.kept
+
+    @torch.no_grad()
+    def computed(self) -> torch.Tensor:
+        """Return the norms, by the products of A and B with W and themselves."""
+        if self.squares is None:
+            self.squares = self.weight.square().sum(dim=1)
+        crossed = (self.weight @ self.a.t()).mul_(self.b).sum(dim=1)
+        own = (self.b @ (self.a @ self.a.t())).mul_(self.b).sum(dim=1)
+        return (self.squares + 2 * self.scale * crossed + self.scale**2 * own).clamp_(min=0).sqrt_()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
-from harness.models import Forest, forest_logits, layer_width, logits_at, plant_many, runs_forests
+from harness.models import Forest, forest_logits, layer_width, logits_at, most_nodes, plant_many, runs_forests
 
 Tokens = tuple[int, ...]
 
@@ -24,7 +24,7 @@ def last_logits(
     if packed and len(wanted) > 1:
         ranked = sorted(wanted)  # what begins alike stands together
         places = [range(len(tokens) - wanted[tokens], len(tokens)) for tokens in ranked]
-        forests = plant_many(ranked, places, size, layer_width(model))
+        forests = plant_many(ranked, places, size, layer_width(model), most_nodes(model))
         if forests is not None and runs_forests(model, ranked, device):
             yield from of_forests(model, ranked, wanted, forests, device)
             return

@@ -28,12 +28,27 @@ def test_a_sound_house_passes(bench: Bench) -> None:
 
 
 def padding_that_leaks(patch: pytest.MonkeyPatch) -> None:
-    from harness.worker import evaluate
+    from harness.worker import predictions
 
-    sound = evaluate.logits_at
+    sound = predictions.logits_at
     patch.setattr(
-        evaluate, "logits_at", lambda model, ids, places: sound(model, ids, places) * (1 + 0.01 * ids.shape[1])
+        predictions, "logits_at", lambda model, ids, places: sound(model, ids, places) * (1 + 0.01 * ids.shape[1])
     )
+
+
+def trees_that_leak(patch: pytest.MonkeyPatch) -> None:
+    from harness.models import forest
+
+    sound = forest.laid_out
+
+    def leaking(trees: Any) -> Any:
+        planted = sound(trees)
+        planted.sees[:] = True
+        return planted
+
+    patch.setattr(forest, "laid_out", leaking)
+    patch.setattr(forest, "agrees", lambda *asked: True)
+    patch.setattr(forest, "WORTH", 9.0)  # the tiny model's layers are so narrow that trees hardly pay
 
 
 def an_adapter_that_is_not_zero(patch: pytest.MonkeyPatch) -> None:
@@ -112,6 +127,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (padding_that_leaks, "batch_size"),
     (padding_that_leaks, "padding_side"),
+    (trees_that_leak, "batch_size"),
     (an_adapter_that_is_not_zero, "null_adapter"),
     (a_meter_that_sees_nothing, "memory_meter"),
     (a_peak_that_is_not_reset, "memory_meter"),

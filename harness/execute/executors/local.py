@@ -30,6 +30,7 @@ Process = BaseProcess | ServedProcess
 OnDevices = Running[tuple[Device, ...], Process]
 GRACE_SECONDS = 5.0
 CPU = "cpu"
+HUGE_PAGES = "glibc.malloc.hugetlb"  # a tunable of glibc, read when a process starts
 
 
 class LocalExecutor(Executor[tuple[Device, ...], Process]):
@@ -159,6 +160,10 @@ def set_for_cells(threads: int) -> None:
     # bitsandbytes asks for CUDA at import; asked through NVML, that starts no CUDA context.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     os.environ.update(HF_HUB_OFFLINE="1", TUNEBENCH_OFFLINE="1", OMP_NUM_THREADS=str(threads))
+    # glibc asks for huge pages then: a step frees and takes hundreds of MB, and faults come once in 2 MB of them.
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if HUGE_PAGES not in tunables:
+        os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{HUGE_PAGES}=1"]))
 
 
 def end_group(pid: int, number: int = signal.SIGKILL) -> bool:
