@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.data import leaks, sources, tasks, trust
+from harness.data.answer_room import answer_tokens
 from harness.data.answers import first_metric
 from harness.data.catalog import (
     CODE,
@@ -80,6 +81,7 @@ __all__ = [
     "TaskCode",
     "TaskFacts",
     "alike",
+    "answer_tokens",
     "cache_root",
     "cluster_column",
     "cluster_of",

@@ -47,7 +47,8 @@ class TaskFacts:
     `rows_read` counts the rows of the data by published split ("" for one file), `dropped` those left out by reason,
     `kept` the documents of each split by class ("" without classes); `remarks` are sentences on them without a full
     stop. `counts.counts_line` writes the line that is shown of them. `described`: the task has a `description`, which a
-    chat template is given as the system message.
+    chat template is given as the system message. `answer_tokens` is the most tokens of an answer that the model writes;
+    0 where it writes none.
     """
 
     name: str
@@ -70,6 +71,7 @@ class TaskFacts:
     kept: dict[str, dict[str, int]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     described: bool = False
+    answer_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from harness.data import (
     ModelFacts,
     Task,
     TaskFacts,
+    answer_tokens,
     draw_shots,
     example,
     keep_facts,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 SAMPLE = 400  # documents of a split whose texts are encoded
 QUANTILES = 101
-GENERATED = 256  # lm-eval's own default for max_gen_toks
 
 Length = tuple[int, int]  # (tokens of a sequence, tokens of it that are predicted)
 
@@ -70,7 +70,7 @@ def count(model: ModelFacts, task: TaskFacts, tokenizer: PreTrainedTokenizerBase
     asked = dict.fromkeys(request for document in sample for request in requests(loaded, document))
     scored = measure(list(asked))
     if loaded.OUTPUT_TYPE == "generate_until":
-        more = int((loaded.config.generation_kwargs or {}).get("max_gen_toks") or GENERATED)
+        more = answer_tokens(loaded.config.generation_kwargs)
         scored = [(whole + more, 1) for whole, _ in scored]
     return LengthFacts(
         model=model.name,
