@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,11 +58,12 @@ def test_what_is_no_plain_file_is_refused_by_kind(
 def test_data_that_no_memory_holds_are_refused_before_they_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2**34))
     with (tmp_path / "x.csv").open("wb") as file:
-        file.truncate(2**44)
-    with pytest.raises(SourceError, match="holds 16,384 GiB or more, and this machine's memory is"):
+        file.truncate(2**36)
+    with pytest.raises(SourceError, match="holds 64 GiB or more, and this machine's memory is 16.0 GiB"):
         sources.fetch(sources.parse(f"file:{tmp_path / 'x.csv'}", is_data=True))
-    with pytest.raises(SourceError, match="holds 16,384 GiB or more"):
+    with pytest.raises(SourceError, match="holds 64 GiB or more"):
         sources.fetch(sources.parse(f"file:{tmp_path}", is_data=True))
     (tmp_path / "x.csv").write_text("a\n1\n")
     (tmp_path / "y.csv").write_text("a\n1\n")

@@ -46,7 +46,9 @@ class LocalFile(SourceKind):
             near = os.listdir(missing.parent) if missing.parent.is_dir() else []
             hint = f"Looked in {missing.parent} for {source}; relative paths start at {base.absolute()}."
             raise SourceError(unknown("file or folder", missing.name, near, hint))
-        if reason := strange(path) or (too_much(matching(path)) if source.is_data else ""):
+        meant = matching(path) if source.is_data and not path.exists() else [path]
+        kinds = (kind for one in meant if (kind := strange(one)))
+        if reason := next(kinds, "") or (too_much(meant) if source.is_data else ""):
             raise SourceError(
                 f"{source} {reason}. Name a file or a folder with {'data' if source.is_data else 'a model'}."
             )
