@@ -26,7 +26,7 @@ from harness.data.clusters import (
     items_text,
     mean_test,
 )
-from harness.data.counts import counts_line
+from harness.data.counts import classes_text, counts_line
 from harness.data.downloads import Download, model_download, task_download
 from harness.data.drafting import draft_task
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
@@ -83,6 +83,7 @@ __all__ = [
     "alike",
     "answer_tokens",
     "cache_root",
+    "classes_text",
     "cluster_column",
     "cluster_of",
     "code_of",
