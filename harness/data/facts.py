@@ -100,7 +100,9 @@ class DataFacts:
     `empty` counts examples without text or answer by split ("train", "validation", "scored"). `told` is the share of
     scored items whose question contains the right choice and no other; None for tasks whose items do not all have the
     same choices. `contradicting` is the number of training questions that stand there with different right choices,
-    `shown` are the beginnings of a few.
+    `shown` are the beginnings of a few. `known_validation` counts the validation items that stand in training text, in
+    full or nearly; `copies` the scored items that stand so in another scored item, `copied` are the beginnings of a
+    few.
     """
 
     task: str
@@ -108,6 +110,9 @@ class DataFacts:
     told: float | None
     contradicting: int = 0
     shown: tuple[str, ...] = ()
+    known_validation: int = 0
+    copies: int = 0
+    copied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
