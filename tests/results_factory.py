@@ -136,6 +136,7 @@ class Results:
     only_cells: tuple[str, ...] | None = ()  # None: a record from before there were any
     started: str = "2026-01-02T10:00:00.000+00:00"
     margin: float | None = None  # None: a record from before suites had one
+    task_rows: dict[str, Any] | None = None  # None: a record from before it had them
     members: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 0
 
@@ -236,6 +237,8 @@ class Results:
             run["only_cells"] = list(self.only_cells)
         if self.margin is not None:
             run["margin"] = self.margin
+        if self.task_rows is not None:
+            run["task_rows"] = self.task_rows
         write_atomically(self.folder / "runs" / f"{self.run_id}.json", json.dumps(run))
         store = Store(self.folder)
         with store.open() as connection:

@@ -37,6 +37,8 @@ LONGEST_WORD, LONGEST_LINE = 500, 1900  # characters that an error shows
 
 # How libraries, which have errors of their own, say that the system refused memory or a thread.
 REFUSED = ("failed to map segment", "Cannot allocate memory", "can't start new thread")
+# What the system says of a file that is not as it must be, whoever met it.
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
 
 
 class Grouped(TyperGroup):
@@ -68,6 +70,7 @@ def main() -> None:
     """Runs the command line and ends the process. An error of tunebench becomes one message and exit code 2 where the
     input is wrong (UserError), else 1. So do a full disk, and memory, files or processes that the system refuses,
     wherever they were met. A reader that closed the output gives exit code 1. Other errors show their traceback."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # of a locale that has no "±"
@@ -90,14 +93,35 @@ def main() -> None:
         sys.exit(complain(known))
 
 
+def open_closed_streams() -> None:
+    """Opens the null device in place of standard streams that whoever started this closed (`>&-`). Otherwise the next
+    file that is opened, such as the database, would take a stream's number and what is printed to it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for the whole process
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+
+
 def of_the_system(error: Exception) -> TunebenchError | None:
-    """Returns the error of tunebench for one that says that the system has no more of something: disk, memory, open
-    files, processes. None for any other."""
+    """Returns the error of tunebench for one that says that the system has no more of something (disk, memory, open
+    files, processes), or that it refuses a file. None for any other."""
     from harness.store import full_disk, says_full
 
+    named = getattr(error, "filename", None)
+    file = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else None
     if says_full(error):
-        named = getattr(error, "filename", None)
-        return FullDisk(full_disk(Path(os.fsdecode(named)).parent if isinstance(named, str | bytes) else Path.cwd()))
+        return FullDisk(full_disk(file.parent if file else Path.cwd()))
+    if file and getattr(error, "errno", None) in NOT_ALLOWED:
+        return TunebenchError(
+            f"the system refuses {file}: {getattr(error, 'strerror', '')}. See who may write there, and whether its "
+            "folder is one; the cache can be elsewhere (TUNEBENCH_CACHE), and so can results (--results)."
+        )
     scarce = getattr(error, "errno", None) in (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
     said = any(text in str(error) for text in REFUSED)
     if not (scarce or said or isinstance(error, MemoryError)):

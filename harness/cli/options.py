@@ -106,7 +106,13 @@ def project() -> Catalog:
     wrong."""
     from harness.data import find_root, load_catalog
 
-    return load_catalog(find_root(Path.cwd()))
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise UserError(
+            "the current folder is no longer there. Change to one that is (cd), and run it again."
+        ) from None
+    return load_catalog(find_root(here))
 
 
 def results(folder: Path | None, catalog: Catalog) -> Store:

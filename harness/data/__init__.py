@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.data import leaks, sources, tasks, trust
+from harness.data.answer_room import answer_tokens
 from harness.data.answers import first_metric
 from harness.data.catalog import (
     CODE,
@@ -25,7 +26,7 @@ from harness.data.clusters import (
     items_text,
     mean_test,
 )
-from harness.data.counts import counts_line
+from harness.data.counts import classes_text, counts_line
 from harness.data.downloads import Download, model_download, task_download
 from harness.data.drafting import draft_task
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
@@ -80,7 +81,9 @@ __all__ = [
     "TaskCode",
     "TaskFacts",
     "alike",
+    "answer_tokens",
     "cache_root",
+    "classes_text",
     "cluster_column",
     "cluster_of",
     "code_of",

@@ -100,6 +100,33 @@ def texts_by_gram(
     return holders
 
 
+def copies(texts: Sequence[str]) -> dict[int, int]:
+    """Return {place of a text: place of another that contains it, in full or nearly}. Of texts that contain each other
+    one is left out, so that the length is the number of texts too many.
+
+    As in `matches`; a text whose n-grams are all common is a copy only of an equal one.
+    """
+    first: dict[str, int] = {}
+    found: dict[int, int] = {}
+    for place, text in enumerate(texts):
+        other = first.setdefault(normalise(text), place)
+        if other != place:
+            found[place] = other
+    grams = {place: ngrams(texts[place]) for place in first.values()}
+    index: dict[str, list[int]] = defaultdict(list)
+    for place, held in grams.items():
+        for gram in held:
+            index[gram].append(place)
+    for place, held in grams.items():
+        own = [gram for gram in held if len(index[gram]) <= SHARED]
+        for other, count in Counter(one for gram in own for one in index[gram] if one != place).items():
+            near = count >= NEAR * len(own) and len(held & grams[other]) >= NEAR * len(held)
+            if near and found.get(other) != place:
+                found[place] = other
+                break
+    return found
+
+
 def contained(scored: Sequence[str], learned: Sequence[Compared]) -> dict[int, float]:
     """Return {place in `scored`: largest share of that text that one learned text contains} (see `matches`)."""
     shares: dict[int, float] = {}

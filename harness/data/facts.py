@@ -47,7 +47,8 @@ class TaskFacts:
     `rows_read` counts the rows of the data by published split ("" for one file), `dropped` those left out by reason,
     `kept` the documents of each split by class ("" without classes); `remarks` are sentences on them without a full
     stop. `counts.counts_line` writes the line that is shown of them. `described`: the task has a `description`, which a
-    chat template is given as the system message.
+    chat template is given as the system message. `answer_tokens` is the most tokens of an answer that the model writes;
+    0 where it writes none.
     """
 
     name: str
@@ -70,6 +71,7 @@ class TaskFacts:
     kept: dict[str, dict[str, int]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     described: bool = False
+    answer_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ class DataFacts:
     `empty` counts examples without text or answer by split ("train", "validation", "scored"). `told` is the share of
     scored items whose question contains the right choice and no other; None for tasks whose items do not all have the
     same choices. `contradicting` is the number of training questions that stand there with different right choices,
-    `shown` are the beginnings of a few.
+    `shown` are the beginnings of a few. `known_validation` counts the validation items that stand in training text, in
+    full or nearly; `copies` the scored items that stand so in another scored item, `copied` are the beginnings of a
+    few.
     """
 
     task: str
@@ -106,6 +110,9 @@ class DataFacts:
     told: float | None
     contradicting: int = 0
     shown: tuple[str, ...] = ()
+    known_validation: int = 0
+    copies: int = 0
+    copied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

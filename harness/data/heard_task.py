@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, cast
 
 from jinja2.exceptions import UndefinedError
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
+from harness.data.answer_room import check_generation
 from harness.data.answers import delimiter_of, heard
 from harness.data.labels import label_text
-from harness.errors import LONGEST_SHOWN, TaskError, unknown
+from harness.errors import TaskError, unknown
 
 
 class UnknownName(Exception):
@@ -84,7 +84,8 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
             name = getattr(self.config, key)
             if name is not None and name not in self.dataset:
                 raise TaskError(f"{key}: {unknown('split', name, self.dataset)}")
-        check_generation(self.config.generation_kwargs or {})
+        if self.OUTPUT_TYPE == "generate_until":
+            check_generation(self.config.generation_kwargs or {})
 
     def construct_requests(self, doc: dict[str, Any], ctx: Any, **options: Any) -> list[Instance] | Instance:
         """Return lm-eval's requests for a document, and note whether they go through a chat template."""
@@ -100,27 +101,3 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
                 request.resps = [heard(text, delimiter) for text in request.resps]
         answers: list[Instance] | None = super().apply_filters()
         return answers
-
-
-def check_generation(options: Mapping[str, object]) -> None:
-    """Raise TaskError where one of a task's `generation_kwargs` cannot be used: lm-eval and transformers would meet it
-    in the middle of scoring."""
-    options = {name: value for name, value in options.items() if value is not None}
-    until, tokens = options.get("until", []), options.get("max_gen_toks", 1)
-    texts = [until] if isinstance(until, str) else until
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise TaskError(f"generation_kwargs: until: got {shown(until)}, wanted a text or a list of texts.")
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
-        raise TaskError(f"generation_kwargs: max_gen_toks: got {shown(tokens)}, wanted a whole number of at least 1.")
-    if not isinstance(options.get("do_sample", False), bool):
-        raise TaskError(f"generation_kwargs: do_sample: got {shown(options['do_sample'])}, wanted true or false.")
-    for name, least in (("temperature", 0.0), ("top_p", 0.0), ("top_k", 0)):
-        value = options.get(name, least)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < float("inf"):
-            raise TaskError(f"generation_kwargs: {name}: got {shown(value)}, wanted a number of at least {least}.")
-
-
-def shown(value: object) -> str:
-    """Return a value as a message quotes it."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

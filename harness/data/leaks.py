@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from weakref import WeakKeyDictionary
 
 from harness.data.catalog import Catalog, keep_facts
-from harness.data.contamination import matches, normalise, words
+from harness.data.contamination import copies, matches, normalise, words
 from harness.data.facts import DataFacts, OverlapFacts, TaskFacts
+from harness.data.hashes import content_hash
 from harness.data.lm_eval_task import Document, Task
-from harness.data.tasks import Example, example, gold, opened, unlearnable
+from harness.data.tasks import Example, example, gold, learning_docs, opened, unlearnable
 from harness.errors import TaskError
 
 SHOWN = 5  # items that are named
@@ -51,7 +52,11 @@ def examine(name: str, task: Task) -> DataFacts:
         pairs = zip(asked[split], documents, strict=True)
         empty[split] = sum(1 for one, document in pairs if is_empty(one.target, document))
     count, shown = contradictions(task, asked.get("train", []))
-    return DataFacts(name, empty, share_given_away(task), count, shown)
+    copied = scored_copies(task, asked["scored"])
+    return DataFacts(
+        name, empty, share_given_away(task), count, shown,
+        known_validation=known_validation(task, asked), copies=len(copied), copied=tuple(copied[:SHOWN]),
+    )  # fmt: skip
 
 
 def is_empty(answer: str, document: Document) -> bool:
@@ -97,6 +102,41 @@ def contradictions(task: Task, asked: Sequence[Example]) -> tuple[int, tuple[str
     return len(odd), tuple(text[:EXCERPT] for text in without_template(odd)[:SHOWN])
 
 
+def scored_copies(task: Task, asked: Sequence[Example]) -> list[str]:
+    """Return the beginnings of those scored items that stand in another scored item, in full or nearly, with the same
+    right choice. `asked` are all scored items."""
+    questions = without_template([one.context for one in asked])
+    texts = scored_texts(task, asked, questions, [])
+    found = copies(texts)
+    alike = [place for place, other in found.items() if not are_apart(asked[place], asked[other])]
+    return [(questions[place] or texts[place])[:EXCERPT] for place in sorted(alike)]
+
+
+def known_validation(task: Task, asked: Mapping[str, Sequence[Example]]) -> int:
+    """Return how many validation items of a task stand in its training text, in full or nearly. `asked` are its
+    documents by published split."""
+    if unlearnable(task):
+        return 0
+    train, validation = learning_docs(task)
+    published = {split: documents for split, documents in splits_of(task).items() if split != "scored"}
+    examples = {
+        content_hash(document): one
+        for split, documents in published.items()
+        for document, one in zip(documents, asked[split], strict=True)
+    }
+    known = [examples[content_hash(document)] for document in train]
+    held = [examples[content_hash(document)] for document in validation]
+    questions, learned_questions = bare_questions(held, known, same=True)
+    texts = scored_texts(task, held, questions, list(zip(learned_questions, known, strict=True)))
+    found = matches(texts, learned_texts(known, learned_questions))
+    return len({one for one, place, share in found if share == 1.0 or not are_apart(held[one], known[place])})
+
+
+def are_apart(one: Example, other: Example) -> bool:
+    """Return whether two examples have choices, and different right ones: "… 👍" and "… 👎" are two items."""
+    return bool(one.choices and other.choices) and one.target != other.target
+
+
 # --- two splits ---
 
 
@@ -104,7 +144,7 @@ def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFac
     """Count the scored items of the task `target` that are contained in the training or validation text of `source`.
     `learned` and `scored` are the names of `source` and `target`, for the facts.
 
-    An item that is there but for a few words, with another right choice, is none: "… 👍" and "… 👎" are two items.
+    An item that is there but for a few words, with another right choice, is none (`are_apart`).
     """
     asked = asked_by_split(target)["scored"]
     known = [one for split, several in asked_by_split(source).items() if split != "scored" for one in several]
@@ -112,8 +152,7 @@ def overlap(learned: str, scored: str, source: Task, target: Task) -> OverlapFac
     texts = scored_texts(target, asked, questions, list(zip(learned_questions, known, strict=True)))
     shares: dict[int, float] = {}
     for one, place, share in matches(texts, learned_texts(known, learned_questions)):
-        apart = asked[one].choices and known[place].choices and asked[one].target != known[place].target
-        if share == 1.0 or not apart:
+        if share == 1.0 or not are_apart(asked[one], known[place]):
             shares[one] = max(share, shares.get(one, 0.0))
     exact = sum(1 for share in shares.values() if share == 1.0)
     ranked = sorted(shares, key=lambda place: -shares[place])[:SHOWN]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import task_functions
+from harness.data.plain_files import read_text_file
 from harness.data.yaml_limits import load_yaml
 from harness.records import digest
 
@@ -29,6 +30,7 @@ MAKERS = ("splits", "division", "contamination", "labels", "generation", "tasks"
 MOST_FILES = 2000  # of a local package that a task's code imports
 MOST_BYTES = 64 * 2**20  # of a data file that a task's code names; a larger one counts by size and time of change
 LONGEST_NAME = 300  # characters of a text in Python code that may be a file's name
+LONGEST_MODULE = 240  # bytes of a module's name: a file's has at most 255, ending included
 METRIC = re.compile(r"register_metric\(\s*metric\s*=\s*[\"']([^\"']+)[\"']")
 
 
@@ -92,8 +94,8 @@ def read_into(definition: Definition, path: Path) -> dict[str, Any]:
         return FunctionName(name)
 
     Loader.add_constructor("!function", named)
+    content = read_text_file(path)  # as lm-eval reads it, in whatever encoding
     try:
-        content = path.read_bytes()  # as lm-eval reads it, in whatever encoding
         config = load_yaml(content, Loader)
     except (yaml.YAMLError, RecursionError, UnicodeError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -184,8 +186,8 @@ def uses(file: Path, folder: Path, changed: int, size: int) -> tuple[Path, ...]:
     """Return the local files that a Python file imports or names. `changed` (ns) and `size` are the file's, so that an
     edited file is read again."""
     try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError, RecursionError):
+        tree = ast.parse(read_text_file(file))
+    except (OSError, SyntaxError, ValueError, RecursionError):
         return ()
     names: dict[str, None] = {}
     texts: dict[str, None] = {}
@@ -232,6 +234,8 @@ def module_files(name: str, places: tuple[Path, ...]) -> Iterator[Path]:
     """Yield the files of a module `name` (dotted), and of the packages around it, in the first of the folders `places`
     that has it. Of a package they are all its Python files, as it may import any of them."""
     parts = name.split(".")
+    if any(len(part.encode("utf-8", "replace")) > LONGEST_MODULE for part in parts):
+        return  # no file can have that name, and asking for it would fail
     for place in places:
         found: list[Path] = []
         for end in range(1, len(parts) + 1):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from harness.data import splits, task_functions, trust
+from harness.data.answer_room import answer_tokens
 from harness.data.answers import answer_of, delimiter_of, unscorable, written_score
 from harness.data.catalog import Catalog, keep_facts
 from harness.data.clusters import cluster_column, cluster_problem, count_clusters
@@ -34,6 +35,7 @@ from harness.data.labels import (
 )
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.open_tasks import keep_task, kept_task
+from harness.data.plain_files import strange
 from harness.data.task_code import Definition, definition_files, own_code, read_definition
 from harness.data.templates import use_sandbox
 from harness.errors import TaskError, unknown
@@ -133,12 +135,16 @@ def opened(facts: TaskFacts) -> Task:
 
 def absolute(files: Files, folder: Path) -> Files:
     """Return data files (a name, or a list or mapping of names) with absolute paths, relative ones starting at
-    `folder`; URLs stay as they are."""
+    `folder`; URLs stay as they are. Raises TaskError for what is no plain file or folder."""
     if isinstance(files, dict):
         return {key: absolute(value, folder) for key, value in files.items()}
     if isinstance(files, list):
         return [absolute(value, folder) for value in files]
-    return files if "://" in files else str((folder / files).resolve())
+    if "://" in files:
+        return files
+    if reason := strange(folder / files):
+        raise TaskError(f"dataset_kwargs: data_files: {files} {reason}.")
+    return str((folder / files).resolve())
 
 
 def prepare(catalog: Catalog, name: str) -> TaskFacts:
@@ -181,6 +187,7 @@ def prepare(catalog: Catalog, name: str) -> TaskFacts:
         kept=kept_by_class(counts, used, kept if has_shared_choices(task) else {}),
         remarks=(*counts.remarks, *unused_choices(task, kept), *shots),
         described=bool(task.config.description),
+        answer_tokens=answer_tokens(task.config.generation_kwargs) if task.OUTPUT_TYPE == "generate_until" else 0,
     )
     keep_facts(catalog.task_facts_path(name), facts)
     catalog.keep_fetched(name)

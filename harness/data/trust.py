@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from harness.data.plain_files import read_text_file
 from harness.data.task_code import TaskCode, code_of
 from harness.data.yaml_limits import load_yaml
 from harness.errors import TaskError, UserError
@@ -43,10 +44,10 @@ def entries() -> list[Any]:
     path = trust_file()
     try:
         mode = path.stat().st_mode
-        content = load_yaml(path.read_bytes(), yaml.BaseLoader)  # a digest of figures alone stays text
+        content = load_yaml(read_text_file(path), yaml.BaseLoader)  # a digest of figures alone stays text
     except FileNotFoundError:
         return []
-    except (OSError, yaml.YAMLError, UnicodeError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}. Correct it or delete it.") from error
     if mode & 0o002:
         raise UserError(f"{path} can be written by anybody, so it says nothing about you. Run `chmod 600 {path}`.")

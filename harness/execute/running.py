@@ -123,7 +123,8 @@ class Refusal:
 class Progress:
     """The state of a run, for a display. `states` maps spec digests to "to do", "running" or the status a cell ended
     with; `counts` counts the cells of each state. `ended` grows: (cell, status, seconds) in the order in which cells
-    end. `stopping`: no further cell is started. `before` has how long cells took before this run."""
+    end. `stopping`: no further cell is started; `stop_now`: what runs is ended as well. `before` has how long cells
+    took before this run."""
 
     plan: Plan
     states: dict[str, str]
@@ -131,6 +132,7 @@ class Progress:
     running: list[Running[Any, Any]] = field(default_factory=list)
     ended: list[tuple[Cell, str, float]] = field(default_factory=list)
     stopping: bool = False
+    stop_now: bool = False
     queue: Queue | None = None
     before: Durations = field(default_factory=Durations)
 

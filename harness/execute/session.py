@@ -142,6 +142,7 @@ class Session:
             "revisions": plan.revisions(),
             "members": [cell.member() for cell in plan.cells],
             "suite_text": plan.suite.lines.text,
+            "task_rows": plan.task_rows(),
         }
         write_run(path, record)
         status = str(Status.FAILED)

@@ -8,7 +8,7 @@ against the library. Reading the registry imports peft, and so torch: only suite
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -138,6 +138,9 @@ class AnyPeft(Method):
                 f"peft's {self.type} does not work on the transposed layers that {network.kind} has ({transposed[0]}). "
                 "Use lora, or another type that does."
             )
+
+    def tokens_before(self, network: Network, length: Callable[[str], int]) -> int:
+        return int(self.config.get("num_virtual_tokens") or 0) if is_prompt(self.type) else 0
 
     def _by_default(self, network: Network) -> str | list[str]:
         """Return the layers that peft chooses for a family where the suite names none; empty where it has no choice."""

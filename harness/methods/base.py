@@ -377,6 +377,12 @@ class Method(Configurable):
         """Return what the method trains of a network, from which memory is predicted; None where that is not known."""
         return None if self.trains else Footprint({})
 
+    def tokens_before(self, network: Network, length: Callable[[str], int]) -> int:
+        """Return how many virtual tokens stand before every input of the trained model, which leave it less room.
+        `length` counts the tokens of a text. Raises ValueError for a text that does not fit."""
+        found = self.footprint(network)
+        return found.virtual_tokens + found.prefix_tokens if found else 0
+
     # --- working: inside the worker's process ---
 
     def load(self, context: Context) -> nn.Module:

@@ -5,7 +5,7 @@ A composition has no name of its own, so the search for methods in this folder d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -199,6 +199,9 @@ class Composed(Method):
         if not found or any(one is None for one in found):
             return super().footprint(network)
         return reduce(both, [one for one in found if one])
+
+    def tokens_before(self, network: Network, length: Callable[[str], int]) -> int:
+        return sum(part.tokens_before(network, length) for part in self.parts)
 
     # --- working ---
 

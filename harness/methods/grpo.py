@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.methods.base import Context, LogFloat, Options, TrainSettings
+from harness.methods.base import Context, LogFloat, Network, Options, TrainSettings, cut_left
 from harness.methods.wrappers import Around
 
 if TYPE_CHECKING:
@@ -47,6 +47,14 @@ class GRPO(Around):
         if self.answer_tokens is not None and self.answer_tokens < 1:
             yield f"answer_tokens is {self.answer_tokens}; it must be at least 1."
 
+    def misfits(self, network: Network) -> Iterable[str]:
+        yield from super().misfits(network)
+        if self.answer_tokens and self.answer_tokens >= network.max_length:
+            yield (
+                f"answer_tokens is {self.answer_tokens}, and {network.kind} holds {network.max_length} tokens, the "
+                "question included. Lower it."
+            )
+
     def cannot_train(self, train: TrainSettings) -> Iterable[str]:
         yield from super().cannot_train(train)
         if train.batch_size * train.gradient_accumulation % self.group:
@@ -63,7 +71,13 @@ class GRPO(Around):
         examples = context.examples()
         rows = context.rows(model, examples)
         answers = [sum(label != -100 for label in row["labels"]) for row in rows]
-        contexts = [row["input_ids"][: len(row["labels"]) - count] for row, count in zip(rows, answers, strict=True)]
+        length = self.answer_tokens or max(answers)
+        scorer: Any = context.language_model(model)
+        room = scorer.max_length - length  # of a context, so that every answer can have its whole length
+        contexts = [
+            cut_left(row["input_ids"][: len(row["labels"]) - count], room, scorer.openings())
+            for row, count in zip(rows, answers, strict=True)
+        ]
 
         def marks(completions: list[str], place: list[int], **_: Any) -> list[float]:
             return [context.mark(examples[number], text) for number, text in zip(place, completions, strict=True)]
@@ -78,7 +92,7 @@ class GRPO(Around):
         config = partial(
             GRPOConfig,
             num_generations=self.group,
-            max_completion_length=self.answer_tokens or max(answers),
+            max_completion_length=length,
             temperature=self.temperature,
             loss_type="grpo",  # the paper's: the mean over tokens, then over answers
             beta=0.0,

@@ -5,7 +5,7 @@ Prompt tuning: Lester et al. 2021, arXiv:2104.08691. P-tuning: Liu et al. 2021, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.methods.base import Footprint, LogFloat, Method, Network, Options
@@ -58,8 +58,12 @@ class PromptTuning(Method):
         count = self.virtual_tokens or guess
         return Footprint({"prompt": (count, network.hidden)}, virtual_tokens=count)
 
+    def tokens_before(self, network: Network, length: Callable[[str], int]) -> int:
+        return self._length(length) if self.init == "text" else self.virtual_tokens or 20
+
     def attach(self, model: nn.Module) -> nn.Module:
         from peft import PromptTuningConfig, PromptTuningInit, get_peft_model
+        from transformers import AutoTokenizer
 
         folder = str(model.name_or_path)
         if self.init == "random":
@@ -69,21 +73,20 @@ class PromptTuning(Method):
                 num_virtual_tokens=self.virtual_tokens or 20,
             )
         else:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             config = PromptTuningConfig(
                 task_type="CAUSAL_LM",
                 prompt_tuning_init=PromptTuningInit.TEXT,
                 prompt_tuning_init_text=self.init_text,
-                num_virtual_tokens=self._length(folder),
+                num_virtual_tokens=self._length(lambda text: len(tokenizer(text)["input_ids"])),
                 tokenizer_name_or_path=folder,
             )
         return get_peft_model(model, config)
 
-    def _length(self, folder: str) -> int:
-        """Return the number of virtual tokens for the text. Raises ValueError for a text with more tokens than
-        `virtual_tokens`, which peft would silently cut."""
-        from transformers import AutoTokenizer
-
-        needed = len(AutoTokenizer.from_pretrained(folder, trust_remote_code=False)(self.init_text)["input_ids"])
+    def _length(self, length: Callable[[str], int]) -> int:
+        """Return the number of virtual tokens for the text, whose tokens `length` counts. Raises ValueError for a text
+        with more tokens than `virtual_tokens`, which peft would silently cut."""
+        needed = length(self.init_text)
         if self.virtual_tokens is not None and needed > self.virtual_tokens:
             raise ValueError(
                 f"init_text is {needed} tokens long, virtual_tokens is {self.virtual_tokens}: the text would "

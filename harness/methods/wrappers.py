@@ -6,7 +6,7 @@ The search for methods in this folder does not find these classes, because they 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.methods.base import Context, Expert, Footprint, Group, Method, Network, Row, Settings, TrainSettings
@@ -217,6 +217,9 @@ class Around(Method):
 
     def footprint(self, network: Network) -> Footprint | None:
         return self.part.footprint(network)
+
+    def tokens_before(self, network: Network, length: Callable[[str], int]) -> int:
+        return self.part.tokens_before(network, length)
 
     def load(self, context: Context) -> nn.Module:
         return self.part.load(context)

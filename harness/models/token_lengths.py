@@ -17,6 +17,7 @@ from harness.data import (
     ModelFacts,
     Task,
     TaskFacts,
+    answer_tokens,
     draw_shots,
     example,
     keep_facts,
@@ -24,6 +25,7 @@ from harness.data import (
     opened,
     unlearnable,
 )
+from harness.errors import SourceError, TunebenchError
 from harness.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
@@ -31,15 +33,27 @@ if TYPE_CHECKING:
 
 SAMPLE = 400  # documents of a split whose texts are encoded
 QUANTILES = 101
-GENERATED = 256  # lm-eval's own default for max_gen_toks
+LONGEST_REASON = 300  # characters of what transformers says
 
 Length = tuple[int, int]  # (tokens of a sequence, tokens of it that are predicted)
 
 
 def prepare(catalog: Catalog, model: ModelFacts, task: TaskFacts) -> LengthFacts:
     """Count how many tokens a task's texts have for a model's tokenizer, cache the counts for `plan`, and return them.
-    Raises TaskError for a task that cannot be opened."""
-    facts = count(model, task, load_tokenizer(Path(model.folder)), opened(task))
+    Raises TaskError for a task that cannot be opened, and SourceError for a tokenizer that cannot be used."""
+    loaded = opened(task)
+    try:
+        tokenizer = load_tokenizer(Path(model.folder))
+        tokenizer("text")  # some faults show only in use
+    except TunebenchError:
+        raise
+    except Exception as error:  # transformers raises anything for files that are not as it writes them
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise SourceError(
+            f"model {model.name!r} ({model.folder}): its tokenizer cannot be used ({type(error).__name__}: "
+            f"{reason}). Download it again, or correct tokenizer_config.json."
+        ) from error
+    facts = count(model, task, tokenizer, loaded)
     keep_facts(catalog.length_facts_path(model, task), facts)
     return facts
 
@@ -70,7 +84,7 @@ def count(model: ModelFacts, task: TaskFacts, tokenizer: PreTrainedTokenizerBase
     asked = dict.fromkeys(request for document in sample for request in requests(loaded, document))
     scored = measure(list(asked))
     if loaded.OUTPUT_TYPE == "generate_until":
-        more = int((loaded.config.generation_kwargs or {}).get("max_gen_toks") or GENERATED)
+        more = answer_tokens(loaded.config.generation_kwargs)
         scored = [(whole + more, 1) for whole, _ in scored]
     return LengthFacts(
         model=model.name,

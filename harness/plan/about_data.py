@@ -24,8 +24,8 @@ def data_lines(suite: Suite, facts: Facts) -> list[str]:
 
 def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:
     """Yield a note, a phrase without a full stop, on each thing in a task's data that is odd but usable: contradicting
-    labels, empty examples, classes that a split lacks, a rarest class with a tenth of the commonest's examples or
-    fewer, classes that a slice of the training examples lacks."""
+    labels, empty examples, near copies between and within splits, classes that a split lacks, a rarest class with a
+    tenth of the commonest's examples or fewer, classes that a slice of the training examples lacks."""
     for name in suite.task_names():
         for remark in facts.tasks[name].remarks:
             yield f"{name}: {remark}"
@@ -38,6 +38,16 @@ def data_notes(suite: Suite, facts: Facts) -> Iterator[str]:
                 yield (
                     f"{name}: {counted(found.contradicting, 'training question')} with contradicting answers, such as "
                     f"{found.shown[0]!r}; all are taught"
+                )
+            if found.known_validation:
+                yield (
+                    f"{name}: {found.known_validation} of {facts.tasks[name].n_validation} validation items stand in "
+                    "its training text, in full or nearly: what is chosen by them favours what learns by heart"
+                )
+            if found.copies:
+                yield (
+                    f"{name}: {found.copies} of {facts.tasks[name].n_test} scored items stand in another scored item, "
+                    f"in full or nearly, such as {found.copied[0]!r}: errors count them as independent"
                 )
         for split, sizes in facts.tasks[name].kept.items():
             lacking = [each for each, count in sizes.items() if each and not count]

@@ -14,6 +14,7 @@ from typing import TypedDict
 from harness.architecture import Network
 from harness.data import Corruption, Facts, Quality, TaskFacts, marked, turns
 from harness.errors import Problem, unknown
+from harness.plan.windows import window_mismatches
 from harness.records import Cell
 from harness.suite import Recipe, Suite, Variant, build_expert, check_sizes
 
@@ -41,6 +42,8 @@ def unmet_needs(suite: Suite, facts: Facts) -> Iterator[Problem]:
                 yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name, "curriculum")
     for label in suite.labels:
         for message in network_mismatches(label, suite, facts):
+            yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name)
+        for message in window_mismatches(label, suite, facts):
             yield suite.lines.problem(f"label {label.name!r}: {message}", "methods", label.name)
     yield from attention_mismatches(suite, facts)
     yield from shared_sources(suite, facts)

@@ -17,7 +17,7 @@ from harness.methods import Method
 from harness.plan.feasibility import unmet_needs
 from harness.plan.identity import spec_digest
 from harness.plan.studies import study_cell
-from harness.records import STUDY, WARM, Cell, TrainSettings
+from harness.records import STUDY, WARM, Cell, RowCounts, TrainSettings
 from harness.suite import BASE, STUDY_SEED, Recipe, Suite, TuneSettings, Variant, build_expert
 
 
@@ -38,6 +38,13 @@ class Plan:
     def revisions(self) -> dict[str, str]:
         """Return {model: the commit that its `hf:` source was resolved to}; models of other sources are left out."""
         return {name: facts.revision for name, facts in self.facts.models.items() if facts.revision}
+
+    def task_rows(self) -> dict[str, RowCounts]:
+        """Return {task: what became of the rows of its data}, for every task of the suite."""
+        return {
+            name: {"read": dict(task.rows_read), "dropped": dict(task.dropped), "kept": dict(task.kept)}
+            for name, task in self.facts.tasks.items()
+        }
 
     def by_digest(self) -> dict[str, Cell]:
         """Return {spec digest: cell}."""

@@ -296,6 +296,15 @@ FailedSeeds = Literal["base", "worst"]
 FAILED_SEEDS: FailedSeeds = "base"
 
 
+class RowCounts(TypedDict):
+    """What became of a task's rows: those `read` of each published split ("" for one file), those `dropped` by reason,
+    and the documents `kept` in each split by class ("" without classes)."""
+
+    read: dict[str, Count]
+    dropped: dict[str, Count]
+    kept: dict[str, dict[str, Count]]
+
+
 class RunRecord(TypedDict):
     """A run of a suite, as `runs/<run_id>.json` holds it. `started` and `finished` are in ISO 8601; while it runs,
     `finished` is None and `status` "running", later "done", "failed" or "interrupted".
@@ -303,8 +312,8 @@ class RunRecord(TypedDict):
     `margin` is the difference of scores that does not matter; `failed_seeds` says what a seed that ended badly counts
     as. `command` is the command line, `only_cells` are the patterns of its `--only`, empty for the whole suite.
     `members` are the run's cells (`Cell.member`); `revisions` maps models from the Hub to the commits that were used.
-    `suite_text` is the suite's file as it was read: it may be untracked, or change later.
-    What may be absent is so in records of an earlier tunebench.
+    `suite_text` is the suite's file as it was read: it may be untracked, or change later. `task_rows` says for each
+    task what became of its rows. What may be absent is so in records of an earlier tunebench.
     """
 
     run_id: Name
@@ -321,6 +330,7 @@ class RunRecord(TypedDict):
     revisions: NotRequired[dict[str, str] | None]
     members: list[Member]
     suite_text: NotRequired[str | None]
+    task_rows: NotRequired[dict[str, RowCounts] | None]
 
 
 # The difference of two scores below which they are said to be tied, where a suite names none.

@@ -37,6 +37,7 @@ from harness.store import (
     latest_run,
     member_rows,
     studies_of,
+    task_rows_of,
     write_atomically,
 )
 
@@ -93,12 +94,14 @@ def load(store: Store, suite: str) -> Report:
         texts = document_texts(connection, {row.fingerprint for row in rows})
         designs = designs_of(connection, run)
         units_by_fact = fact_units(connection)
+        task_rows = task_rows_of(connection, run)
         series = series_over_versions(history_points(connection, suite))
     return replace(
         build(run, rows, checks, studies, answers, texts, designs),
         units=units_by_fact,
         versions=kept_findings(store.folder, suite),
         steps=tuple(step_rows(series)),
+        task_rows=task_rows,
     )
 
 

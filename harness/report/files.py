@@ -28,6 +28,10 @@ TEX = {
 
 # What a spreadsheet may take for a formula: also behind blanks and signs that do not show, and in full width.
 FORMULA = re.compile(r"[\s\x00-\x20\u00a0\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20].|[\t\r\n]", re.S)
+# Where a semicolon (half of Europe), a tab or a line break divides cells, quotes do not hold a text together.
+INNER = re.compile(
+    r"((?:;|(?<!\A)[\t\n])[\s\x00-\x20\u00a0\u200b-\u200f\u2060\ufeff\"']*)(?=[=@\uff1d\uff20]|[+\-\uff0b\uff0d][\w(])"
+)
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?%?")
 
 PlotKey = tuple[str, Subject, tuple[str, ...], str]  # section, its subject, the plot's file, the chart's name
@@ -131,10 +135,12 @@ def csv_text(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
 def no_formula(value: Value) -> Value:
     """Returns a value as it is; text that a spreadsheet would run with an apostrophe in front. A number that is written
     as text ("-0.1", "+3") stays a number. A carriage return becomes a new line: `csv` does not quote it, and what
-    follows it would begin a row."""
+    follows it would begin a row. The apostrophe also stands before what follows a semicolon, a tab or a new line: by
+    these, some spreadsheets divide cells."""
     if not isinstance(value, str):
         return value
     text = value.replace("\r\n", "\n").replace("\r", "\n")
+    text = INNER.sub(r"\1'", text)
     return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
 

@@ -73,6 +73,7 @@ from harness.store.runs import (
     environment_of,
     fact_units,
     latest_run,
+    task_rows_of,
 )
 from harness.store.studies import StoredStudy, StoredTrial, studies_of
 
@@ -148,6 +149,7 @@ __all__ = [
     "settle",
     "sole_writer",
     "studies_of",
+    "task_rows_of",
     "threads_of",
     "write_atomically",
     "write_job",

@@ -143,6 +143,7 @@ def row_of_run(run: RunRecord) -> Row:
         "failed_seeds": run.get("failed_seeds"),
         "revisions": json.dumps(run.get("revisions") or {}),
         "suite_text": run.get("suite_text"),
+        "task_rows": json.dumps(run.get("task_rows") or {}),
     }
 
 

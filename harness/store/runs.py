@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
+from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds, RowCounts
 from harness.store.select import select_rows
 
 if TYPE_CHECKING:
@@ -129,6 +129,12 @@ def latest_run(connection: duckdb.DuckDBPyConnection, suite: str, tuned: bool = 
         [suite, tuned],
     )
     return StoredRun(**rows[0], environment=environment_of(connection, rows[0]["env_digest"])) if rows else None
+
+
+def task_rows_of(connection: duckdb.DuckDBPyConnection, run: StoredRun) -> dict[str, RowCounts]:
+    """Returns {task: what became of its rows} of a run; empty for a run of an earlier tunebench."""
+    rows = connection.execute("SELECT task_rows FROM runs WHERE run_id = ?", [run.run_id]).fetchall()
+    return cast("dict[str, RowCounts]", json.loads(rows[0][0] or "{}")) if rows else {}
 
 
 def environment_of(connection: duckdb.DuckDBPyConnection, env_digest: str) -> EnvironmentRecord:

@@ -224,6 +224,13 @@ def as_which_text_a_suite_was_read(connection: duckdb.DuckDBPyConnection) -> Non
     connection.execute("ALTER TABLE runs ADD COLUMN suite_text VARCHAR")
 
 
+@migration
+def what_became_of_the_rows_of_a_task(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add what became of the rows of a run's tasks: read, dropped by reason, kept in each split by class."""
+    # NULL: a run of a tunebench that told them at fetch and check alone.
+    connection.execute("ALTER TABLE runs ADD COLUMN task_rows JSON")
+
+
 def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """Returns the schema version of a database; 0 for an empty one. Raises NewerStore when it is newer than the
     versions that this tunebench knows."""

@@ -15,12 +15,14 @@ from pydantic import ByteSize, ConfigDict, Field
 
 from harness.data import CODE, UNSPOILT, Corruption, Number, Quality, Select, find_root, load_catalog, places
 from harness.errors import Problem, SuiteError, UserError, counted, unknown
-from harness.records import FAILED_SEEDS, LARGEST_SEED, MARGIN, FailedSeeds, canonical
+from harness.records import FAILED_SEEDS, LARGEST_SEED, MARGIN, FailedSeeds, canonical, visible
 from harness.suite.environments import EnvironmentRequest, read_environments
 from harness.suite.search_space import TuneSettings, malformed, searchable_settings, searched_space
 from harness.suite.train_settings import check_train, explain
 from harness.suite.variants import BASE, Variant, read_variant
 from harness.suite.yaml_lines import Lines, read_yaml
+
+LONGEST_LABEL = 100
 
 
 class TaskEntry(pydantic.BaseModel):
@@ -215,6 +217,8 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
     the tasks that have been fetched.
     """
     data, lines, problems = read_yaml(path)
+    if path.stem in ("", ".", "..") or not path.stem.isprintable():  # reports/<name> is the folder of its report
+        problems.append(Problem(f"a suite cannot be named {visible(path.stem)!r}. Rename the file.", str(path)))
     if data is None:
         raise SuiteError(problems)
     try:
@@ -232,6 +236,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
     if isinstance(methods, dict):
         if BASE not in methods:
             methods = {BASE: {}, **methods}
+        problems += check_label_names(methods, lines)
         for name, settings in methods.items():
             label, found = read_variant(str(name), settings, suite_train, lines)
             problems += found
@@ -296,6 +301,23 @@ def check_lists(data: dict[str, Any], lines: Lines) -> Iterator[Problem]:
                 yield lines.problem(f"size {value}: a size is a number of training examples, or all.", *path, place)
             if path[-1] == "seeds" and isinstance(value, int) and not 0 <= value <= LARGEST_SEED:
                 yield lines.problem(f"seed {value}: a seed is from 0 to {LARGEST_SEED}.", *path, place)
+
+
+def check_label_names(methods: dict[Any, Any], lines: Lines) -> Iterator[Problem]:
+    """Yield a problem for each label that could not be told apart in a key, such as lora/smollm2/topic/n8/s0, or in a
+    line of text: empty, with a slash or a sign that is not shown, too long, or the same as another when written."""
+    seen: dict[str, object] = {}
+    for given in methods:
+        name = str(given)
+        if not name.strip() or "/" in name or not name.isprintable() or len(name) > LONGEST_LABEL:
+            yield lines.problem(
+                f"label {visible(name[:LONGEST_LABEL])!r}: a label is a text of 1 to {LONGEST_LABEL} signs in one "
+                "line, without a slash.",
+                "methods", given,
+            )  # fmt: skip
+        if name in seen:
+            yield lines.problem(f"label {given!r}: {seen[name]!r} is written the same. Rename one.", "methods", given)
+        seen[name] = given
 
 
 def check_labels(labels: list[Variant], lines: Lines) -> Iterator[Problem]:

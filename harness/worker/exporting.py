@@ -112,7 +112,7 @@ def asked_by(answering: Any, context: CellContext, choices: Sequence[str], quest
     text and the model decides (a search in documents, a classifier of its own)."""
     from lm_eval.api.instance import Instance
 
-    from harness.data import load_task
+    from harness.data import answer_tokens, load_task
     from harness.worker.evaluate import TunedLM
 
     task = load_task(context.job.tasks[context.task])
@@ -123,7 +123,7 @@ def asked_by(answering: Any, context: CellContext, choices: Sequence[str], quest
         until = kwargs.get("until") or ()
         found |= {
             "until": (until,) if isinstance(until, str) else tuple(until),
-            "tokens": int(kwargs.get("max_gen_toks") or 256),
+            "tokens": answer_tokens(kwargs),
         }
     inner = answering
     if getattr(answering, "constant", False):  # the same text stands before every question

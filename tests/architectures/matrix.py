@@ -154,7 +154,7 @@ def main() -> None:
     args = parser.parse_args()
     names = args.labels.split(",") if args.labels else list(LABELS)
     labels = {name: LABELS[name] for name in names}
-    import harness.execute.preload  # noqa: F401
+    import harness.worker.preload  # noqa: F401
 
     table: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -194,3 +194,14 @@ def test_texts_longer_than_the_model_are_cut(label: str, tiny_model: Path, tmp_p
     assert lm.loglikelihood([SimpleNamespace(args=(long, " red"))])[0][0] < 0
     assert lm.loglikelihood_rolling([SimpleNamespace(args=(long,))], disable_tqdm=True)[0] < 0
     assert lm.truncated
+
+
+@pytest.mark.parametrize("wrong", [{"auto_map": []}, {"model_max_length": "x"}, {"eos_token": 7}])
+def test_a_tokenizer_that_cannot_be_used_is_no_fault_of_the_task(
+    wrong: dict[str, Any], project: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "odd")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    suite(project, folder)
+    refused(tunebench("fetch", "small"), "its tokenizer cannot be used (")

@@ -106,6 +106,9 @@ def test_from_nothing_to_a_report(project: Path) -> None:
     assert json.loads(margin) == [{"margin": 0.02}]
     text = tunebench("sql", "select distinct suite_text from runs", "--json").stdout
     assert json.loads(text) == [{"suite_text": (project / "suites" / "small.yaml").read_text()}]
+    rows = tunebench("sql", "select distinct task_rows -> '$.colours.kept.test' as test from runs", "--json").stdout
+    (counts,) = json.loads(rows)
+    assert sum(json.loads(counts["test"]).values()) == 30
     detail = json.loads(tunebench("show", "lora/tiny/colours/n8/s0", "--json").stdout)
     assert detail["settings"]["rank"] == 8
     assert detail["attempts"][0]["status"] == "done"

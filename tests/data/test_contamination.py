@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.contamination import NEAR, contained, matches, ngrams, normalise
+from harness.data.contamination import NEAR, contained, copies, matches, ngrams, normalise
 
 WORD = st.text("abcdefghij", min_size=1, max_size=4)
 TEXT = st.lists(WORD, min_size=1, max_size=30).map(" ".join)
@@ -85,3 +85,18 @@ def test_an_opening_that_many_texts_share_is_no_evidence() -> None:
 def test_a_text_of_which_many_edited_copies_are_learned_is_still_found() -> None:
     copies = [LONG.replace(f"word{place} ", f"other{place} ") for place in range(5, 35, 3)]
     assert contained([LONG], copies)[0] > NEAR
+
+
+def test_copies_within_are_those_too_many() -> None:
+    long = "the cat sat on the mat and looked at the dog that slept beside the old stove in the kitchen"
+    texts = [
+        long,
+        "quite another thing than what the cat and the dog did",
+        f"{long} yesterday",
+        long.upper(),
+        "C",
+        "C++",
+    ]
+    assert copies(texts) == {2: 0, 3: 0} or copies(texts) == {0: 2, 3: 0}
+    assert copies([f"opening words that all of these texts have in common: {n}" for n in range(9)]) == {}
+    assert copies(["", " ", "x"]) == {1: 0}

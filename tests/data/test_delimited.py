@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.data.readers import read
@@ -147,7 +147,7 @@ def test_a_huge_cell_is_read(tmp_path: Path) -> None:
     assert len(str(rows(tmp_path, f"text,label\n{'x' * 10**6},a\n")[0]["text"])) == 10**6
 
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), max_size=12)
 NAMES = st.lists(TEXTS.map(str.strip).filter(bool), min_size=2, max_size=4, unique=True)
 
 
@@ -155,6 +155,7 @@ NAMES = st.lists(TEXTS.map(str.strip).filter(bool), min_size=2, max_size=4, uniq
 def test_what_csv_writes_is_read_back(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, sign: str) -> None:
     names = data.draw(NAMES)
     table = data.draw(st.lists(st.lists(TEXTS, min_size=len(names), max_size=len(names)), min_size=1, max_size=8))
+    assume(names not in table)  # a header in the middle is refused
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=sign, quoting=csv.QUOTE_ALL)
     writer.writerows([names, *table])

@@ -108,3 +108,28 @@ def test_a_zip_of_several_files(tmp_path: Path) -> None:
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.data.readers.opening.FREE_OF_RATIO", 2**20)
     assert "d.csv.bz2 is refused" in message(tmp_path, bz2.compress(b"a\n" * 2**20), "d.csv.bz2")
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl"])
+def test_marks_where_files_were_put_together_are_no_text(tmp_path: Path, name: str) -> None:
+    lines = ["text,label\n", "a,x\n", "b,y\n"] if name == "d.csv" else ['{"text": "a"}\n', '{"text": "b"}\n']
+    found = rows(tmp_path, "".join(f"\ufeff\ufeff{line}" for line in lines).encode(), name)
+    assert [row["text"] for row in found] == ["a", "b"]
+
+
+def test_a_header_in_the_middle_is_named(tmp_path: Path) -> None:
+    said = message(tmp_path, f"{GERMAN}{GERMAN}".encode())
+    assert said.startswith("d.csv:4: the header stands here again, as where files were put together")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (GERMAN.encode("utf-32-le"), "looks like UTF-32-LE: add encoding: utf-32-le"),
+        (GERMAN.encode("utf-32-be"), "looks like UTF-32-BE: add encoding: utf-32-be"),
+        (gzip.compress(gzip.compress(GERMAN.encode())), "packed twice, with gzip inside"),
+        (b"\x89PNG\r\n\x1a\n", "is a picture"),
+    ],
+)
+def test_what_it_is_instead_is_said(tmp_path: Path, content: bytes, said: str) -> None:
+    assert said in message(tmp_path, content)

@@ -181,6 +181,18 @@ def test_contradicting_answers_of_a_plain_file_are_said(project: Path) -> None:
     assert note.startswith("planted: 1 training question with contradicting answers, such as 'item 0 was weighed")
 
 
+def test_copies_in_validation_and_among_scored_items_are_said(project: Path) -> None:
+    plant(
+        project, [*TRAIN, row(203, " in the rain")], [*TEST, row(103, " in the rain"), {**row(104), "weight": "heavy"}]
+    )
+    plan = plan_of(project, SUITE)
+    found = plan.facts.data["planted"]
+    assert (found.known_validation, found.copies, found.copied[0][:8]) == (1, 1, "103 was ")
+    notes = list(data_notes(plan.suite, plan.facts))
+    assert any(note.startswith("planted: 1 of 10 validation items stand in its training text") for note in notes)
+    assert any(note.startswith("planted: 1 of 22 scored items stand in another scored item") for note in notes)
+
+
 def test_a_class_that_a_split_lacks_is_said(project: Path) -> None:
     plant(project, TRAIN, [one for one in TEST if one["weight"] == "light"])
     plan = plan_of(project, SUITE)

@@ -205,3 +205,11 @@ def test_what_is_told_cannot_move_the_cursor(tasks: Path) -> None:
     with pytest.raises(TaskError) as refused:
         load_task(path)
     assert "\x1b" not in str(refused.value)
+
+
+def test_a_name_that_no_file_could_have_names_no_file(tasks: Path) -> None:
+    path = tasks / "colours.yaml"
+    path.write_text(path.read_text().replace("splits.documents", f"splits{'{' * 300}.documents"))
+    assert path in definition_files(path)
+    with pytest.raises(TaskError, match="task 'colours'"):
+        load_task(path)

@@ -3,13 +3,17 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from commands import writers
 from tools import by_label, plan_of, results_of, run_cells, wait_for
 
 from harness.execute.executors import Executor, all_executors
+from harness.execute.executors.base import ctrl_c
 from harness.execute.running import Progress
 from harness.store.files import attempt_folder
 
@@ -88,6 +92,15 @@ def test_sigterm_leaves_nothing_behind_and_the_next_run_goes_on(project: Path, e
     progress = run_cells(project, plan, executor=executor, watch=watch, jobs=2, address=address(executor))
     assert progress.stopping
     assert by_label(plan, progress)["endless"] == "interrupted"
-    wait_for(lambda: not list(writers(sent[0])), 10)
+    wait_for(lambda: not list(writers(sent[0])), 60)  # a cluster that ends takes its time on a loaded machine
     (result,) = (result for result in results_of(project) if result.attempt_id == sent[0])
     assert result.reason == "stopped by the user"
+
+
+def test_a_signal_that_is_swallowed_ends_the_run_all_the_same() -> None:
+    progress = Progress(Any, {})  # type: ignore[arg-type]
+    with ctrl_c(progress):
+        with suppress(KeyboardInterrupt):  # as C++ code does that has called back into Python
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            Executor._step(SimpleNamespace(progress=progress))  # type: ignore[arg-type]

@@ -41,6 +41,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cannot_train": (TrainSettings(steps=2),),
     "misfits": (SAMPLE,),
     "footprint": (SAMPLE,),
+    "tokens_before": (SAMPLE, len),
     "load": (None,),
     "attach": (None,),
     "parameter_groups": (None,),

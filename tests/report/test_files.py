@@ -143,7 +143,18 @@ def test_no_cell_of_a_csv_file_is_a_formula(text: str) -> None:
     assert rows == [["'" + text.replace("\r\n", "\n").replace("\r", "\n")]] * 2
 
 
-@pytest.mark.parametrize("value", ["-0.5", "+3", "-1e-5", "+3%", "lora", "a=b", "-", "", -0.5, 3, None, True])
+@pytest.mark.parametrize("divider", [";", "\t", "\n", "; ", ';"'])
+@pytest.mark.parametrize("formula", ["=1+1", "@x", "-1+cmd|' /C calc'!A0", "+a"])
+def test_no_cell_is_a_formula_where_other_signs_divide_cells(divider: str, formula: str) -> None:
+    text = csv_text(["a"], [[f"text{divider}{formula}"]])
+    for sign in (";", "\t"):
+        for line in text.split("\n"):
+            assert not any(cell.lstrip(' "').startswith(("=", "+", "-", "@")) for cell in line.split(sign))
+
+
+@pytest.mark.parametrize(
+    "value", ["-0.5", "+3", "-1e-5", "+3%", "lora", "a=b", "a; b", "fine ;-)", "a;b", "-", "", -0.5, 3, None, True]
+)
 def test_what_is_no_formula_stays(value: object) -> None:
     (row,) = csv.reader(io.StringIO(csv_text([], [[value]]).removeprefix("\n")))  # type: ignore[list-item]
     assert row == ["" if value is None else str(value)]

@@ -253,3 +253,22 @@ def test_what_no_hand_would_write_is_one_message(tmp_path: Path, text: str, mess
     path.write_text(f"version: 1\nmodels: [m]\ntasks: [{{learn: t, sizes: [8]}}]\n{text}\n")
     with pytest.raises(SuiteError, match=message):
         load_suite(path)
+
+
+@pytest.mark.parametrize("label", ['""', '" "', "a/b", '"a\\nb"', '"\\e[31mred"', "x" * 101])
+def test_a_label_that_no_key_could_hold_is_refused(tmp_path: Path, label: str) -> None:
+    (said,) = mistakes(tmp_path, f"{GOOD}  ? {label}\n  : {{method: full}}\n")
+    assert said.startswith("s.yaml:7: label '")
+    assert "a label is a text of 1 to 100 signs in one line, without a slash" in said
+    assert said.isprintable()
+
+
+def test_labels_that_are_written_the_same_are_refused(tmp_path: Path) -> None:
+    said = mistakes(tmp_path, GOOD + '  1: {method: full}\n  "1": {method: bitfit}\n')
+    assert "s.yaml:8: label '1': 1 is written the same. Rename one." in said
+
+
+def test_a_suite_whose_report_would_lie_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "...yaml").write_text(GOOD)
+    with pytest.raises(SuiteError, match=r"a suite cannot be named '\.\.'. Rename the file"):
+        load_suite(tmp_path / "...yaml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from harness.cli.display import console, say
 from harness.cli.options import Results, SuiteName, command, project, results, suite_name
@@ -21,6 +22,8 @@ def report(suite: SuiteName, folder: Results = None) -> None:
     store = results(folder, catalog)
     name = suite_name(suite)
     goal = catalog.root / "reports" / name
+    if name == ".." or Path(name).name != name:  # a run that tunebench did not write may have any name
+        raise UserError(f"{name!r} cannot be the name of a folder in {goal.parent}, so there is no place for a report.")
     found = load(store, name)
     try:
         paths = write_report(found, goal)

@@ -118,17 +118,24 @@ class Csv(TextReader):
         csv.field_size_limit(sys.maxsize)
         dialect = self.dialect()
         records = self.records(file, dialect)
+        header: list[str] = []
         if self.names is None:
             line, cells, _ = next(records, (0, [], []))
             if not line:
                 raise TaskError(f"{file.name} is empty.")
             names = column_names(cells, f"{file.name}:{line}")
             self.check_header(file, cells)
+            header = cells
         else:
             names = column_names(self.names, file.name)
         checked = Checked(len(names))
         for line, cells, raw in records:
             checked.note(line, cells, raw)
+            if len(header) > 1 and cells == header:
+                raise TaskError(
+                    f"{file.name}:{line}: the header stands here again, as where files were put together. Take it out, "
+                    "or name the files one by one: source: [file:…, file:…]."
+                )
             self.check_blanks(file, line, cells)
             if not checked.misfits:
                 yield f"{file.name}:{line}", dict(zip(names, cells, strict=True))

@@ -163,6 +163,8 @@ class Json(TextReader):
         hint = ""
         if value and all(isinstance(inner, dict) for inner in value.values()):
             hint = " Where each entry is a row, add orient: index; where each is a column, orient: columns."
+        if not value:
+            raise TaskError(f"{file.name} holds an empty object, and must hold a list of objects.")
         raise TaskError(
             f"{file.name} holds one object with the keys {cut(', '.join(map(repr, list(value)[:8])))}, and no list of "
             f"objects.{hint}"

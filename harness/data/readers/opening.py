@@ -34,6 +34,7 @@ MARKS = (  # the longer ones first: the mark of UTF-32 begins with that of UTF-1
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+BYTE_ORDER_MARK = "\ufeff"
 WESTERN = ("latin-1", "cp1252")  # the first where it can be, for it is the better known name
 IN_A_WORD = re.compile(
     r"(?<=[^\W\d_])[\u0080-\u009f¡-©«-±´¶-¸»-¿×÷¹²³\u20ac-\u20ff](?=[^\W\d_])"
@@ -49,6 +50,12 @@ KINDS = {  # first bytes of files that are no text, with what to do
     b"ARROW1": "an Arrow file: name it .arrow, or add reader: arrow",
     b"SQLite format 3": "a SQLite database: export its table as CSV",
     b"%PDF": "a PDF: extract its text first",
+    b"\x1f\x8b": "packed twice, with gzip inside: unpack it once",
+    b"BZh": "packed with bzip2: name it .bz2, or unpack it",
+    b"\xfd7zXZ\x00": "packed twice, with xz inside: unpack it once",
+    b"\x28\xb5\x2f\xfd": "packed twice, with zstd inside: unpack it once",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
     b"version https://git-lfs": "a pointer of Git LFS: run `git lfs pull` where it comes from",
 }
 PACKINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -188,7 +195,8 @@ def lines(file: DataFile, encoding: str, errors: str) -> Iterator[str]:
                     raise TaskError(
                         f"{file.name}:{number}: there is a null byte in this line. Save the file as plain text."
                     )
-                yield line
+                # It has no meaning; one stands in the middle where files were put together.
+                yield line.lstrip(BYTE_ORDER_MARK)
         except UnicodeError as error:
             raise undecodable(file, chosen, error) from error
 
@@ -211,9 +219,15 @@ class Joined(io.BufferedIOBase):
 
 
 def refuse_wide(file: DataFile, start: bytes, chosen: str) -> None:
-    """Raise TaskError where the first bytes look like UTF-16 without a byte order mark: every other one is null."""
+    """Raise TaskError where the first bytes look like UTF-16 or UTF-32 without a byte order mark: every other one is
+    null, or three of four."""
     if chosen != "utf-8" or len(start) < 4:
         return
+    for places, name in (((1, 2, 3), "utf-32-le"), ((0, 1, 2), "utf-32-be")):
+        (own,) = {0, 1, 2, 3} - set(places)
+        mostly = all(start[place::4].count(0) > 0.9 * len(start[place::4]) for place in places)
+        if mostly and start[own::4].count(0) == 0:
+            raise TaskError(f"{file.name} is not UTF-8 but looks like {name.upper()}: add encoding: {name}.")
     for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         if start[first::2].count(0) > 0.3 * len(start[first::2]) and start[1 - first :: 2].count(0) == 0:
             raise TaskError(f"{file.name} is not UTF-8 but looks like {name.upper()}: add encoding: {name}.")

@@ -6,9 +6,9 @@ and appears with one rename, so whoever sees it sees all of it.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -119,7 +119,18 @@ def matching(path: Path) -> list[Path]:
     *, ? or [, the path itself."""
     if not is_pattern(path.as_posix()):
         return [path]
-    return sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+    root = pattern_root(path)
+    parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in path.relative_to(root).parts]
+    if parts[-1] == "**":
+        parts.append("*")  # files too
+    # Not by the module glob, whose ** follows links to folders: two that lead back are walked 2^40 times.
+    found = root.glob("/".join(parts))
+    return sorted(match for match in found if "/." in path.as_posix() or not is_hidden(match.relative_to(root)))
+
+
+def is_hidden(path: Path) -> bool:
+    """Return whether a file, or a folder that it is in, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def is_pattern(text: str) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from harness.data.plain_files import strange, too_much
 from harness.data.sources.base import Source, SourceKind, is_pattern, matching, pattern_root, sha256_of
 from harness.errors import SourceError, unknown
 
@@ -34,8 +35,8 @@ class LocalFile(SourceKind):
 
     def cached(self, source: Source, base: Path) -> Path:
         """Return the absolute path of a source, which of data may be a pattern (`shards/*.parquet`); a relative one
-        starts at `base`. Raises SourceError where nothing is there, or where its content has another digest than the
-        source's."""
+        starts at `base`. Raises SourceError where nothing is there, where it is no plain file or folder or too much to
+        read, and where its content has another digest than the source's."""
         path = missing = (base / Path(source.name).expanduser()).absolute()
         if not path.exists() and not (source.is_data and is_pattern(source.name) and matching(path)):
             if source.is_data and is_pattern(source.name):
@@ -45,6 +46,12 @@ class LocalFile(SourceKind):
             near = os.listdir(missing.parent) if missing.parent.is_dir() else []
             hint = f"Looked in {missing.parent} for {source}; relative paths start at {base.absolute()}."
             raise SourceError(unknown("file or folder", missing.name, near, hint))
+        meant = matching(path) if source.is_data and not path.exists() else [path]
+        kinds = (kind for one in meant if (kind := strange(one)))
+        if reason := next(kinds, "") or (too_much(meant) if source.is_data else ""):
+            raise SourceError(
+                f"{source} {reason}. Name a file or a folder with {'data' if source.is_data else 'a model'}."
+            )
         if source.sha256 and (got := sha256_of(path)) != source.sha256:
             raise SourceError(
                 f"{path} is not what was recorded: got sha256 {got}, expected {source.sha256}. "

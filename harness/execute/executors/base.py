@@ -55,8 +55,8 @@ def ctrl_c(progress: Progress) -> Iterator[None]:
 
     def pressed(number: int, frame: FrameType | None) -> None:
         if progress.stopping or number == signal.SIGTERM:
-            progress.stopping = True
-            raise KeyboardInterrupt
+            progress.stopping = progress.stop_now = True
+            raise KeyboardInterrupt  # C++ code that called back into Python may swallow it, such as Ray's
         progress.stopping = True
 
     if threading.current_thread() is not threading.main_thread():
@@ -219,7 +219,10 @@ class Executor(ABC, Generic[Slot, Handle]):
         self.watch(progress)
 
     def _step(self) -> bool:
-        """Take in what has ended, start what can start. Returns False when there is nothing left to wait for."""
+        """Take in what has ended, start what can start. Returns False when there is nothing left to wait for. Raises
+        KeyboardInterrupt where a signal raised one that got lost."""
+        if self.progress.stop_now:
+            raise KeyboardInterrupt
         for running in list(self.progress.running):
             self._look_at(running)
         while not self.progress.stopping and self._next():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
+from harness.data import answer_tokens
 from harness.methods.predictors import FLOOR
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class PromptedLM(LM):
         return values
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        room = {r.args[0]: r.args[1].get("max_gen_toks", self.inner.max_gen_toks) for r in self.own(requests)}
+        room = {r.args[0]: answer_tokens(r.args[1], self.inner.max_gen_toks) for r in self.own(requests)}
         prompts = self.prompts({question: [] for question in room}, room)
         texts: list[str] = self.inner.generate_until(self.rewritten(requests, prompts, copy))
         return texts

@@ -130,10 +130,10 @@ def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generat
     slot = local.take_slot(cell)
     assert slot is not None  # the executor is this cell's alone
     running = OnDevices(cell, folder, slot)
-    local.launch(running, job)
     followed: dict[str, int] = {}  # file -> bytes that were sent
     ended = None
     try:
+        local.launch(running, job)
         yield "placed", ray.get_runtime_context().get_node_id(), running.device
         while ended is None:
             time.sleep(POLL_SECONDS)
@@ -145,7 +145,7 @@ def watched(local: LocalExecutor, cell: Cell, folder: Path, job: Job) -> Generat
                     break
         return ended or Ended()
     finally:
-        if ended is None:
+        if ended is None and running.handle is not None:  # Ray may interrupt it at any place
             local.kill(running)
         local.release(running)
 
