@@ -1,0 +1,21 @@
+"""How a suite is decided with few cells: what is known, what is shown, what to run next. In: scores of items. Out:
+looks. Pure: no store, no clock."""
+
+from __future__ import annotations
+
+from harness.analysis.deciding.bounds import Bounds, find_bounds, look_shares
+from harness.analysis.deciding.evidence import Evidence, LabelEvidence
+from harness.analysis.deciding.looks import LIKELY, Look, Step, leader, take_look
+
+__all__ = [
+    "LIKELY",
+    "Bounds",
+    "Evidence",
+    "LabelEvidence",
+    "Look",
+    "Step",
+    "find_bounds",
+    "leader",
+    "look_shares",
+    "take_look",
+]
