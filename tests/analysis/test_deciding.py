@@ -130,7 +130,8 @@ def test_a_lower_confidence_is_within_reach() -> None:
 
 def test_what_takes_far_longer_waits() -> None:
     random = numpy.random.default_rng(4)
-    known = evidence({"a": values(random, 0.6), "b": values(random, 0.6)}, {"a": 2, "b": 2})
+    alike = {label: (random.random((SEEDS, ITEMS)) < 0.6).astype(float) for label in "ab"}
+    known = evidence(alike, {"a": 2, "b": 2})
     dear = take_look(known, {"a": 1.0, "b": 1e6}, 0.95, chances=False).steps
     cheap = take_look(known, {"a": 1e6, "b": 1.0}, 0.95, chances=False).steps
     assert (dear[0].label, cheap[0].label) == ("a", "b")
