@@ -23,7 +23,7 @@ from harness.analysis.deciding.evidence import Evidence
 from harness.analysis.deciding.forecast import fall_risk, forecast, gains, rival_chances
 from harness.analysis.stats.p_best import best_chances, leads
 
-HOPELESS = 0.02  # with a smaller chance that the whole suite settles it, it is said to be out of reach
+HOPELESS = 0.04  # with a smaller chance that the whole suite settles it, it is said to be out of reach
 LIKELY = 0.05  # a rival whose chance of being better by more than the margin is at least this is run with two seeds
 TINY = 1e-9
 
