@@ -35,6 +35,7 @@ from harness.store import (
     history_points,
     item_answers,
     latest_run,
+    looks_of,
     member_rows,
     studies_of,
     write_atomically,
@@ -99,6 +100,7 @@ def load(store: Store, suite: str) -> Report:
         units=units_by_fact,
         versions=kept_findings(store.folder, suite),
         steps=tuple(step_rows(series)),
+        looks=tuple(looks_of(store.folder, suite)),
     )
 
 

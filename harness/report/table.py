@@ -34,7 +34,7 @@ from harness.analysis import (
 )
 from harness.analysis.regression import RegressionFindings
 from harness.data import Quality
-from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds
+from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds, LookRecord
 from harness.report.estimates import Estimate, estimate, learned, mean_change, with_failed_seeds
 from harness.report.matched_retention import MatchedRetention, retention_at_matched_score
 from harness.report.measurements import (
@@ -201,7 +201,8 @@ class Block:
 class Report:
     """The newest run of a suite, ready to be shown: its cells, and the blocks of rows made of them. `answers` are those
     to the items of each cell's headline score, by attempt and item; `texts` what the items show. `versions` is what
-    `tunebench regress` last found of the suite, `steps` are rows of the steps in its history."""
+    `tunebench regress` last found of the suite, `steps` are rows of the steps in its history. `looks` are those of the
+    newest run that decided the suite."""
 
     run: StoredRun
     blocks: tuple[Block, ...]
@@ -214,6 +215,7 @@ class Report:
     units: Mapping[str, Unit] = field(default_factory=dict)  # fact -> its unit, and whether more is better
     versions: RegressionFindings | None = None
     steps: tuple[tuple[str, ...], ...] = ()
+    looks: tuple[LookRecord, ...] = ()
 
     @cached_property
     def values(self) -> dict[str, ItemValues]:

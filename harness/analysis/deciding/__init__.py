@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from harness.analysis.deciding.bounds import Bounds, find_bounds, look_shares
 from harness.analysis.deciding.evidence import Evidence, LabelEvidence
-from harness.analysis.deciding.looks import LIKELY, Look, Step, leader, take_look
+from harness.analysis.deciding.looks import LIKELY, Look, Stated, Step, confidence_in, leader, take_look, what_it_takes
 
 __all__ = [
     "LIKELY",
@@ -13,9 +13,12 @@ __all__ = [
     "Evidence",
     "LabelEvidence",
     "Look",
+    "Stated",
     "Step",
+    "confidence_in",
     "find_bounds",
     "leader",
     "look_shares",
     "take_look",
+    "what_it_takes",
 ]

@@ -127,8 +127,8 @@ class Bounds:
 
 
 def find_bounds(evidence: Evidence, sure: float) -> Bounds:
-    """Returns what holds at every look at once with the probability `sure`. Labels that no limit rules out count, tried
-    or not."""
+    """Returns what holds at every look at once with the probability `sure`. The error is divided among all labels,
+    those that were not tried or are ruled out among them."""
     import numpy
 
     tried = evidence.tried
@@ -138,7 +138,7 @@ def find_bounds(evidence: Evidence, sure: float) -> Bounds:
     within = numpy.eye(count, dtype=bool)
     if not count:
         return Bounds((), out, behind, within)
-    error = (1 - sure) / max(len(evidence.fitting) - 1, 1)
+    error = (1 - sure) / max(len(evidence.labels) - 1, 1)
     levels = [compare_all(evidence, seeds) for seeds in range(2, evidence.most + 1)] or [fixed(evidence)]
     shares = look_shares(evidence.most)
     drawn = mean_spread(levels)

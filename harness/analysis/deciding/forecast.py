@@ -122,7 +122,7 @@ def gains(
     labels = [each.label for each in tried]
     at = labels.index(answer)
     errors, counts = errors_of(evidence), seeds_of(evidence, running)
-    least = (1 - sure) / max(len(tried) - 1, 1)
+    least = (1 - sure) / max(len(evidence.labels) - 1, 1)
     rivals = [
         place for place in range(len(tried))
         if place != at and not limits.out[place] and not limits.within[place, at]
@@ -226,7 +226,7 @@ def forecast(evidence: Evidence, limits: Bounds, sure: float, seed: int = 0) -> 
         levels, -lead, errors.items[first], own[numpy.arange(DRAWS), first][:, None] + own,
         varying[first][:, None] | varying, False, units,
     )  # fmt: skip
-    tail = (1 - sure) / max(len(evidence.fitting) - 1, 1) * look_shares(levels)[levels]
+    tail = (1 - sure) / max(len(evidence.labels) - 1, 1) * look_shares(levels)[levels]
     reach = error_reach(pairs, float("nan"), tail, df=levels - 1 + TABLE_DF)
     shown = (reach - lead <= evidence.margin) | limits.within[:, first].T | limits.out
     shown[numpy.arange(DRAWS), first] = True

@@ -21,9 +21,11 @@ from typing import Literal
 from harness.analysis.deciding.bounds import Bounds, find_bounds
 from harness.analysis.deciding.evidence import Evidence
 from harness.analysis.deciding.forecast import fall_risk, forecast, gains, rival_chances
+from harness.analysis.stats.contrast import compare_arms, decide
 from harness.analysis.stats.p_best import best_chances, leads
+from harness.analysis.stats.power import Need
 
-HOPELESS = 0.04  # with a smaller chance that the whole suite settles it, it is said to be out of reach
+HOPELESS = 0.05  # with a smaller chance that the whole suite settles it, it is said to be out of reach
 LIKELY = 0.05  # a rival whose chance of being better by more than the margin is at least this is run with two seeds
 TINY = 1e-9
 
@@ -55,10 +57,11 @@ class Step:
 @dataclass(frozen=True)
 class Look:
     """The answer as it stands. `answer` is "" before any label can be it. `confidence` is the probability that nothing
-    is better than the answer by more than the margin, None where it cannot be stated: the answer varies with its seed
-    and was run with one. `chances` maps labels to the probability of being the best, `seeds` to how many seeds have
-    ended. `out` maps labels that are shown to be worse to the label that shows it. `reach` is the chance that the whole
-    suite would settle it, None where it is not known yet. `steps` are what may run next, the best first."""
+    is better than the answer by more than the margin, None where it cannot be stated: a label was not tried, or the
+    answer varies with its seed and was run with one. `chances` maps labels to the probability of being the best,
+    `seeds` to how many seeds have ended. `out` maps labels that are shown to be worse to the label that shows it.
+    `reach` is the chance that the whole suite would settle it, None where it is not known yet. `steps` are what may run
+    next, the best first."""
 
     state: State
     answer: str
@@ -111,16 +114,11 @@ def take_look(
         state = "out of reach"
     elif not steps and not any(running.values()):
         state = "exhausted"
-    found = stated(evidence, answer, seed) if chances and answer else Stated(None, {})
-    confidence = found.confidence
-    if answer in settled and chances:
-        # The draws know the spread of a label from its own seeds alone, and are then wider than the bounds.
-        confidence = max(confidence or 0.0, sure)
-    elif confidence is not None:
-        confidence = min(confidence, sure)
+    known = chances and answer and not untried  # nothing says how good a label is that was not tried
+    found = confidence_in(evidence, answer, settled, sure, seed) if known else Stated(None, {})
     return Look(
-        state, answer, confidence, found.chances, {each.label: len(each.values) for each in evidence.fitting}, out,
-        settled, reach, steps,
+        state, answer, found.confidence, found.chances,
+        {each.label: len(each.values) for each in evidence.fitting}, out, settled, reach, steps,
     )  # fmt: skip
 
 
@@ -139,6 +137,16 @@ class Stated:
 
     confidence: float | None
     chances: Mapping[str, float]
+
+
+def confidence_in(evidence: Evidence, label: str, settled: Sequence[str], sure: float, seed: int = 0) -> Stated:
+    """Returns how sure it is that nothing is better than `label` by more than the margin, as `stated` does: at least
+    `sure` where it is `settled` for the label, and else no more."""
+    found = stated(evidence, label, seed)
+    if label in settled:
+        # The draws know the spread of a label from its own seeds alone, and are then wider than the bounds.
+        return replace(found, confidence=max(found.confidence or 0.0, sure))
+    return replace(found, confidence=None if found.confidence is None else min(found.confidence, sure))
 
 
 def stated(evidence: Evidence, answer: str, seed: int = 0) -> Stated:
@@ -185,3 +193,25 @@ def repeated_enough(evidence: Evidence, limits: Bounds, answer: str) -> bool:
     left = {label for place, label in enumerate(limits.labels) if not limits.out[place]}
     counted = {answer, *(label for label, chance in behind.items() if chance >= LIKELY and label in left)}
     return all(each.repeated or not each.open for each in evidence.tried if each.label in counted)
+
+
+def what_it_takes(evidence: Evidence, look: Look, sure: float) -> tuple[str, Need] | None:
+    """Returns (the rival that is most likely better than the answer by more than the margin, the seeds or items with
+    which a tie of the two within the margin would be shown four times out of five, if they are alike). None where no
+    rival can be compared."""
+    runners = evidence.runners
+    if look.answer not in runners or not runners[look.answer].repeated:
+        return None
+    behind = rival_chances(evidence, look.answer)
+    left = [label for label in behind if label not in look.out and runners[label].repeated]
+    arm = runners[look.answer].arm
+    if not left or arm is None:
+        return None
+    rival = max(left, key=lambda label: (behind[label], label))
+    other = runners[rival].arm
+    assert other is not None
+    found = decide(
+        compare_arms(other, arm), evidence.margin, p=1.0, p_within=1.0, alpha=1 - sure, pairs=len(evidence.labels) - 1,
+        higher_is_better=evidence.higher_is_better,
+    )  # fmt: skip
+    return (rival, found.to_tie) if found.to_tie else None
