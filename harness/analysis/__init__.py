@@ -51,6 +51,7 @@ from harness.analysis.planned_power import (
 )
 from harness.analysis.probed import ProbeChange, moved_sentence, noisy_sides, probe_changes, unread
 from harness.analysis.recommend import (
+    LEAST_ENDED,
     Answer,
     Candidate,
     Change,
@@ -86,6 +87,7 @@ from harness.analysis.verdicts import (
 )
 
 __all__ = [
+    "LEAST_ENDED",
     "OFF",
     "RIGHT_OR_WRONG",
     "UNTUNED",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
@@ -236,12 +236,16 @@ class Answer:
 
 
 def rank_candidates(
-    candidates: Iterable[Candidate], wishes: Wishes | None = None, prices: Prices | None = None, seed: int = 0
+    candidates: Iterable[Candidate],
+    wishes: Wishes | None = None,
+    prices: Prices | None = None,
+    seed: int = 0,
+    among: Collection[str] = (),
 ) -> Answer:
     """Ranks candidates within the wishes (None: no limits), by the rule in this module's docstring; without `prices`
-    nothing costs anything. The order in which candidates are given has no effect. `seed` is that of the draws behind
-    `confidence` and `expected`. Raises ValueError for scores of different metrics, or for a label that is given
-    twice."""
+    nothing costs anything. Only the labels `among` may come first, where some of them fit (empty: all may). The order
+    in which candidates are given has no effect. `seed` is that of the draws behind `confidence` and `expected`. Raises
+    ValueError for scores of different metrics, or for a label that is given twice."""
     wishes, prices = wishes or Wishes(), prices or Prices(0.0)
     given = sorted(candidates, key=lambda candidate: candidate.label)
     metrics = {candidate.metric for candidate in given if candidate.score is not None}
@@ -259,8 +263,9 @@ def rank_candidates(
             fit.append(Ranked(candidate, cost, False, cautions=tuple(cautions), no_model=silent))
     if not fit:
         return Answer((), tuple(out), wishes, prices, "none")
-    best = max(each.candidate.merit for each in fit)
-    close = [each for each in fit if best - each.candidate.merit <= wishes.margin + TINY]
+    eligible = [each for each in fit if each.candidate.label in among] or fit
+    best = max(each.candidate.merit for each in eligible)
+    close = [each for each in eligible if best - each.candidate.merit <= wishes.margin + TINY]
     others = [each for each in fit if each not in close]
     priced = not any(each.candidate.disturbed for each in close)
     low = ALIKE * min(total(each) for each in close) if priced else math.inf

@@ -169,24 +169,30 @@ def show_outlooks(found: list[TaskOutlook]) -> None:
 
 
 @contextmanager
-def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress], None]]:
+def watcher(
+    plan: Plan, states: dict[str, str], last_line: Callable[[], str] = lambda: ""
+) -> Iterator[Callable[[Progress], None]]:
     """Yields a function that shows a Progress: as a live table on a terminal, as a line for each ended cell elsewhere.
     `states` (spec digest -> status) are those at the start of the run; cells not "to do" then count as finished
-    before."""
+    before. `last_line` returns what stands below the table; elsewhere it is printed whenever it has changed."""
     from rich.live import Live
     from rich.text import Text
 
     screen = console()
     clock = time.monotonic()
-    finished = sum(state != "to do" for state in states.values())
-    printed = 0
+    finished = sum(state not in ("to do", "not chosen") for state in states.values())
+    printed, told = 0, ""
 
     def tell(progress: Progress) -> None:
-        nonlocal printed
+        nonlocal printed, told
         for cell, state, seconds in progress.ended[printed:]:
             printed += 1
             place = f"[{finished + printed}/{sum(progress.counts.values())}]"
             screen.print(Text(f"{place:>9} {state:<11} {seconds:6.1f} s  {visible(cell.key)}"))
+        line = last_line()
+        if line != told and not screen.is_terminal:
+            told = line
+            screen.print(Text(visible(line)))
 
     if not screen.is_terminal:
         yield tell
@@ -199,21 +205,21 @@ def watcher(plan: Plan, states: dict[str, str]) -> Iterator[Callable[[Progress],
             tell(progress)
             if time.monotonic() - last > REFRESH_SECONDS:
                 last = time.monotonic()
-                live.update(table(progress, time.monotonic() - clock))
+                live.update(table(progress, time.monotonic() - clock, last_line()))
 
         yield draw
 
 
-def table(progress: Progress, elapsed: float) -> Group:
+def table(progress: Progress, elapsed: float, last_line: str = "") -> Group:
     """Makes the live table of a run: counts by state, what runs, what failed and what was slowest; the longest lists
-    are cut. `elapsed` is in seconds since the start."""
+    are cut. `elapsed` is in seconds since the start; `last_line` stands below, where it is not ""."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     from harness.execute import progress_text
 
-    left = progress.seconds_left()
+    left = None if last_line else progress.seconds_left()  # of a suite that is decided, nobody knows how many cells run
     title = f"{progress.plan.suite.name}: {counts_text(progress.counts)} · {clock_text(elapsed)} gone"
     title += f", about {clock_text(left)} left" if left is not None else ""
     if progress.stopping:
@@ -244,6 +250,8 @@ def table(progress: Progress, elapsed: float) -> Group:
     if len(done) > 1:
         seconds, key = max(done)
         notes.append(Text(f"slowest: {visible(key)}, {seconds:.0f} s", style="dim"))
+    if last_line:
+        notes.append(Text(visible(last_line), style="bold"))
     return Group(Text(title, style="italic"), shown, *notes)
 
 

@@ -6,33 +6,44 @@ from __future__ import annotations
 
 from harness.execute.attribution import Bisection, ProbeReader
 from harness.execute.cell_reading import CellReader
+from harness.execute.deciding import Aim, Decider, Decision, preview
 from harness.execute.environments import Between, CannotMake, MadeEnvironment, make_environment, releases
 from harness.execute.events import LiveStatus, live_status, progress_text
-from harness.execute.forecast import Row, forecast_cells
+from harness.execute.forecast import Row, forecast_cells, memory_predictor
 from harness.execute.interleave import run_by_turns
 from harness.execute.probing import CannotRun, ProbeRequest, probe
+from harness.execute.races import Race, races_of
+from harness.execute.running import Progress
 from harness.execute.self_check_cache import check_anew
 from harness.execute.session import Choices, Session
 
 __all__ = [
+    "Aim",
     "Between",
     "Bisection",
     "CannotMake",
     "CannotRun",
     "CellReader",
     "Choices",
+    "Decider",
+    "Decision",
     "LiveStatus",
     "MadeEnvironment",
     "ProbeReader",
     "ProbeRequest",
+    "Progress",
+    "Race",
     "Row",
     "Session",
     "check_anew",
     "forecast_cells",
     "live_status",
     "make_environment",
+    "memory_predictor",
+    "preview",
     "probe",
     "progress_text",
+    "races_of",
     "releases",
     "run_by_turns",
 ]

@@ -1,10 +1,9 @@
 """The events of a run, as JSON lines that anybody may follow (`tail -f results/runs/*.events.jsonl`).
 
-An event is `{"time": …, "event": …, …}`: run_started, cell_added (a trial), cell_started, cell_ended, warning,
-run_ended; on a cluster also cell_placed (its node is known now) and sources_fetched (by a node). What a cell does
-meanwhile (phase, step, loss) stands in `events.jsonl` of its own folder. Live status is read from these files and never
-from the database, which only one process can have open.
-"""
+An event is `{"time": …, "event": …, …}`: run_started, cell_added (a trial), cell_chosen (of a suite that is being
+decided), cell_started, cell_ended, warning, run_ended; on a cluster also cell_placed (its node is known now) and
+sources_fetched (by a node). What a cell does meanwhile (phase, step, loss) stands in `events.jsonl` of its own folder.
+Live status is read from these files and never from the database, which only one process can have open."""
 
 from __future__ import annotations
 
@@ -19,6 +18,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from harness.analysis import CellSpeed, speed_sentences
 from harness.environment import now
+from harness.execute.queue import HELD
 from harness.execute.watchdog import resident
 from harness.records import (
     MARGIN,
@@ -262,6 +262,9 @@ def replay(root: Path, events: list[Event]) -> LiveStatus:
                 speeds[event["attempt_id"]] = speed_of(event)
             counts[event["status"]] += 1
             ended.append(event)
+        elif kind == "cell_chosen":  # of a suite that is being decided
+            counts["to do"] += 1
+            counts[HELD] -= 1
         elif kind == "cell_added":  # a trial
             counts["to do"] += 1
             status.cells += 1

@@ -34,7 +34,7 @@ class Row:
     guessed: bool = False
 
 
-def predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Prediction | None]:
+def memory_predictor(facts: Facts, environment: Environment) -> Callable[[Cell], Prediction | None]:
     """Returns a function that predicts a cell's memory on this machine (`plan.predict_memory`). Its answers are cached,
     as it is called very often; cells that differ only in their seed share one."""
     device: Device = "cuda" if environment.accelerator else "cpu"
@@ -58,7 +58,7 @@ def forecast_cells(plan: Plan, store: Store, environment: Environment, machine: 
     if store.path.exists() or (store.folder / "attempts").exists():
         known = plan_state(plan, store, environment.env_digest, look_only=True)
     devices = devices_here(environment, machine)
-    predicted = predictor(plan.facts, environment)
+    predicted = memory_predictor(plan.facts, environment)
     cells = plan.by_digest()
     rows = []
     for cell in plan.cells:

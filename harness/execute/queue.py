@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from harness.execute.durations import Kind, kind_of
 from harness.records import WARM, Cell, Status
 
 TO_DO, RUNNING = "to do", "running"
+HELD = "not chosen"  # it may yet be admitted: `decide` runs some cells of a suite
 NEEDS = "needs "  # how the reason of a cell begins that was skipped because of others
 TRIES = 64  # ready cells that are looked at when the first ones do not fit beside what runs
 PATIENCE = 4  # times a ready cell may be passed over by smaller ones; then they wait for it
@@ -41,10 +42,9 @@ class Queue:
     """The cells of a plan with their states by spec digest: "to do", "running", or the status they ended with.
 
     `cells` are in the plan's order: needed cells come first. `states` is kept up to date. `seconds` returns the
-    expected seconds of a cell. Among cells of the same turn (`turns`), the one goes first whose own seconds plus those
-    of the longest chain of cells that wait for it are most, so that all slots end together. Equal cells go in the order
-    of their digests, which favours no label.
-    """
+    expected seconds of a cell. Cells that are held ("not chosen") run only once they are admitted. Among cells of the
+    same turn (`turns`), the one goes first whose own seconds plus those of the longest chain of cells that wait for it
+    are most, so that all slots end together. Equal cells go in the order of their digests, which favours no label."""
 
     def __init__(self, cells: Sequence[Cell], states: dict[str, str], seconds: Callable[[Cell], float]):
         self.cells = {cell.spec_digest: cell for cell in cells}
@@ -57,21 +57,10 @@ class Queue:
         self.passed: Counter[str] = Counter()
         self.ready: list[tuple[int, float, str]] = []
         self.turns = turns(cells)
-        waiting = {name for name in self.cells if states[name] == TO_DO}
-        for name in waiting:
-            before = {*self.cells[name].needs.values(), self.cells[name].baseline} & waiting
-            self.waits[name] = len(before)
-            for earlier in before:
-                self.followers[earlier].append(name)
-        self.waiting_by_kind: Counter[Kind] = Counter(kind_of(self.cells[name]) for name in waiting)
+        self.seconds = seconds
+        self.waiting_by_kind: Counter[Kind] = Counter()
         self.length: dict[str, float] = {}
-        for name in reversed(self.order):
-            if name in waiting:
-                after = max((self.length[later] for later in self.followers[name]), default=0.0)
-                self.length[name] = seconds(self.cells[name]) + after
-        for name in self.order:
-            if self.waits.get(name) == 0:
-                self._release(name)
+        self._wait({name for name in self.cells if states[name] == TO_DO})
 
     def take(self, room: Callable[[Cell], Slot | None]) -> tuple[Cell, Slot] | None:
         """Returns the next ready cell for which `room` gives a slot, with that slot, and marks the cell as running;
@@ -115,6 +104,14 @@ class Queue:
         self.length[name] = self.length[after]
         self._release(name)
 
+    def admit(self, names: Collection[str]) -> None:
+        """Set held cells (`names` are their spec digests) to "to do". Held cells among their needs must be named too:
+        a cell whose need is held is blocked."""
+        chosen = {name for name in names if self.states[name] == HELD}
+        for name in chosen:
+            self._set(name, TO_DO)
+        self._wait(chosen)
+
     def put_back(self, name: str) -> None:
         """Set a cell (`name` is its spec digest) that was taken, and has not ended, to "to do" again. It is counted,
         but not ready to be taken."""
@@ -138,6 +135,25 @@ class Queue:
     def waiting(self) -> int:
         """The number of cells that are still to do."""
         return self.counts[TO_DO]
+
+    def _wait(self, names: set[str]) -> None:
+        """Let cells that are to do wait for those before them that are to do or run; those that wait for none are
+        ready."""
+        for name in names:
+            cell = self.cells[name]
+            before = {*cell.needs.values(), cell.baseline}
+            unfinished = {need for need in before if self.states.get(need) in (TO_DO, RUNNING)}
+            self.waits[name] = len(unfinished)
+            for earlier in unfinished:
+                self.followers[earlier].append(name)
+        self.waiting_by_kind.update(kind_of(self.cells[name]) for name in names)
+        for name in reversed(self.order):
+            if name in names:
+                after = max((self.length[later] for later in self.followers[name]), default=0.0)
+                self.length[name] = self.seconds(self.cells[name]) + after
+        for name in self.order:
+            if name in names and self.waits[name] == 0:
+                self._release(name)
 
     def _release(self, name: str) -> None:
         """Move a cell whose needs have ended to the ready cells, or to the blocked ones where a need did not end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -57,6 +57,7 @@ class Run:
     least: Callable[[Cell], int | None] | None = None  # bytes, without what is left out where there is no room
     python: Path | None = None  # of another environment, whose packages cells compute with; None for this program's own
     may_start: Callable[[], bool] = lambda: True  # whether it is this run's turn, where several take turns
+    choose: Callable[[Progress], Collection[str]] | None = None  # spec digests of held cells to run next; none: no more
 
     def needed(self, cell: Cell) -> int | None:
         """Returns the bytes without which a cell cannot run (None where unknown): where a device has fewer, the cell is

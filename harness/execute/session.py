@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from harness.environment import now
 from harness.errors import BusyStore, FullDisk, UserError
 from harness.execute.executors import Executor, all_executors
 from harness.execute.executors.base import POLL_SECONDS, drain
-from harness.execute.forecast import predictor
-from harness.execute.queue import TO_DO
+from harness.execute.forecast import memory_predictor
+from harness.execute.queue import HELD, TO_DO
 from harness.execute.resume import mend, plan_state, write_run
 from harness.execute.running import Limits, Progress, Run
 from harness.execute.self_check_cache import check_instruments, failures, matmul_peaks
@@ -30,7 +30,8 @@ class Choices:
     """The caller's choices for a run. `jobs` is the number of cells at a time, None for the executor's own choice;
     `threads` are the CPU threads of a cell. Cells whose status is in `retry` run again. `memory` is bytes of a device,
     instead of what is found; `address` is a cluster's. `python` is another environment's, whose packages cells compute
-    with; `may_start` says whether it is this session's turn to start a cell."""
+    with; `may_start` says whether it is this session's turn to start a cell. With `choose` only those cells run that it
+    names, by spec digest: it is asked whenever a cell has room, and the run ends when it names none and none runs."""
 
     executor: str = "local"
     jobs: int | None = None
@@ -40,6 +41,7 @@ class Choices:
     address: str = ""
     python: Path | None = None
     may_start: Callable[[], bool] = lambda: True
+    choose: Callable[[Progress], Collection[str]] | None = None
 
 
 class Session:
@@ -58,6 +60,8 @@ class Session:
         complaints = mend(store)
         self.plan_state = plan_state(plan, store, environment.env_digest, choices.retry)
         self.states = self.plan_state.states
+        if choices.choose:
+            self.states.update({name: HELD for name, state in self.states.items() if state == TO_DO})
         self.complaints = complaints + self.plan_state.complaints
         self.bad_instruments: tuple[str, ...] = ()
         self.peaks: dict[str, float] = {}
@@ -67,8 +71,8 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """The number of cells that are to do."""
-        return sum(self.states[cell.spec_digest] == TO_DO for cell in self.plan.cells)
+        """The number of cells that are to do, or may be chosen."""
+        return sum(self.states[cell.spec_digest] in (TO_DO, HELD) for cell in self.plan.cells)
 
     @property
     def seconds(self) -> float | None:
@@ -150,7 +154,7 @@ class Session:
             if self.waiting:
                 self.trackers.begin(record)
                 yield from self._execute(watch)
-            bad = any(self.states[cell.spec_digest] != Status.DONE for cell in plan.cells)
+            bad = any(self.states[cell.spec_digest] not in (Status.DONE, HELD) for cell in plan.cells)
             status = str(Status.INTERRUPTED) if self.stopped else str(Status.FAILED) if bad else str(Status.DONE)
         finally:
             self.trackers.end(status)
@@ -164,7 +168,7 @@ class Session:
 
     def _execute(self, watch: Callable[[Progress], None]) -> Generator[Progress, None, None]:
         plan, choices = self.plan, self.choices
-        predicted = predictor(plan.facts, self.environment)
+        predicted = memory_predictor(plan.facts, self.environment)
         run = Run(
             self.run_id,
             self.environment,
@@ -183,6 +187,7 @@ class Session:
             least=lambda cell: counted.needed if (counted := predicted(cell)) else None,
             python=choices.python,
             may_start=choices.may_start,
+            choose=choices.choose,
         )
 
         self.executor = executor = all_executors()[choices.executor](self.store, run, watch, self.trackers.cell)
@@ -200,9 +205,10 @@ class Session:
             executor.log.append("run_ended", states=dict(executor.queue.counts))
 
     def unfinished(self) -> list[tuple[Cell, str, str]]:
-        """Returns (cell, status, reason) of every cell that is not done: the reason why its newest attempt ended so, ""
-        where none is known or the database is busy."""
-        bad = [cell for cell in self.plan.cells if self.states[cell.spec_digest] != Status.DONE]
+        """Returns (cell, status, reason) of every cell that is not done, but for those that were not chosen: the reason
+        why its newest attempt ended so, "" where none is known or the database is busy."""
+        well = (Status.DONE, HELD)
+        bad = [cell for cell in self.plan.cells if self.states[cell.spec_digest] not in well]
         try:
             with self.store.open(wait_seconds=0.0) as connection:
                 reasons = self.store.reasons(connection, [cell.spec_digest for cell in bad])

@@ -9,6 +9,7 @@ from harness.records.cell import BEST_TRIAL, LARGEST_SEED, OBJECTIVES, STUDY, TR
 from harness.records.digests import RESULT_VERSION, canonical, digest
 from harness.records.job import JOB, EarlierTrial, Job
 from harness.records.json_object import JsonObject
+from harness.records.look import LookRecord
 from harness.records.probe import LIBRARIES, MOST_MEMORY, Probe, ProbeRecord
 from harness.records.reading import Count, Moment, Name, Seconds, check_positive, read_record
 from harness.records.results import (
@@ -78,6 +79,7 @@ __all__ = [
     "Item",
     "Job",
     "JsonObject",
+    "LookRecord",
     "Member",
     "Moment",
     "Name",

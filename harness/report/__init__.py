@@ -35,6 +35,7 @@ from harness.store import (
     history_points,
     item_answers,
     latest_run,
+    looks_of,
     member_rows,
     studies_of,
     task_rows_of,
@@ -102,6 +103,7 @@ def load(store: Store, suite: str) -> Report:
         versions=kept_findings(store.folder, suite),
         steps=tuple(step_rows(series)),
         task_rows=task_rows,
+        looks=tuple(looks_of(store.folder, suite)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from harness.analysis import Answer, Prices, Wishes, rank_candidates
@@ -34,8 +34,11 @@ class Recommendation:
         return advice.as_json(self.answer, self.question)
 
 
-def recommendations(asked: Sequence[Question], wishes: Wishes, prices: Prices) -> list[Recommendation]:
-    """Answers each question within the limits in `wishes`. Where they limit forgetting without naming a retained task,
+def recommendations(
+    asked: Sequence[Question], wishes: Wishes, prices: Prices, among: Collection[str] = ()
+) -> list[Recommendation]:
+    """Answers each question within the limits in `wishes`. Only the labels `among` may be recommended, where some of
+    them fit (empty: all may). Where they limit forgetting without naming a retained task,
     it is each question's first. Raises UserError for a retained task that no question has, and for a limit of
     forgetting where nothing is retained."""
     retained = list(dict.fromkeys(kept for question in asked for kept in question.retain))
@@ -49,6 +52,6 @@ def recommendations(asked: Sequence[Question], wishes: Wishes, prices: Prices) -
                 f"{question.task} on {question.model} retains no task, so nothing is known of forgetting. Leave the "
                 "limit of forgetting out, or run a suite with `retain:`."
             )
-        answer = rank_candidates(question.candidates, replace(wishes, forgetting_on=on), prices)
+        answer = rank_candidates(question.candidates, replace(wishes, forgetting_on=on), prices, among=among)
         found.append(Recommendation(answer, question))
     return found

@@ -34,7 +34,7 @@ from harness.analysis import (
 )
 from harness.analysis.regression import RegressionFindings
 from harness.data import Quality
-from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds, RowCounts
+from harness.records import FAILED_SEEDS, MARGIN, FailedSeeds, LookRecord, RowCounts
 from harness.report.estimates import Estimate, estimate, learned, mean_change, with_failed_seeds
 from harness.report.matched_retention import MatchedRetention, retention_at_matched_score
 from harness.report.measurements import (
@@ -202,7 +202,7 @@ class Report:
     """The newest run of a suite, ready to be shown: its cells, and the blocks of rows made of them. `answers` are those
     to the items of each cell's headline score, by attempt and item; `texts` what the items show. `versions` is what
     `tunebench regress` last found of the suite, `steps` are rows of the steps in its history. `task_rows` says for each
-    task what became of the rows of its data."""
+    task what became of the rows of its data. `looks` are those of the newest run that decided the suite."""
 
     run: StoredRun
     blocks: tuple[Block, ...]
@@ -216,6 +216,7 @@ class Report:
     versions: RegressionFindings | None = None
     steps: tuple[tuple[str, ...], ...] = ()
     task_rows: Mapping[str, RowCounts] = field(default_factory=dict)
+    looks: tuple[LookRecord, ...] = ()
 
     @cached_property
     def values(self) -> dict[str, ItemValues]:

@@ -49,6 +49,7 @@ from harness.store.items import (
     offered_choices,
     seeded_attempts,
 )
+from harness.store.looks import add_look, looks_of
 from harness.store.lookup import DIGITS, Origin, Repeats, cell_detail, cell_is_named, cell_row, origin, repeats
 from harness.store.regression import (
     HistoryPoint,
@@ -104,6 +105,7 @@ __all__ = [
     "StoredScore",
     "StoredStudy",
     "StoredTrial",
+    "add_look",
     "all_environments",
     "all_keys",
     "all_labels",
@@ -132,6 +134,7 @@ __all__ = [
     "item_frame",
     "item_values",
     "latest_run",
+    "looks_of",
     "member_rows",
     "needs_without_training",
     "neighbours_of",

@@ -225,7 +225,7 @@ class Executor(ABC, Generic[Slot, Handle]):
             raise KeyboardInterrupt
         for running in list(self.progress.running):
             self._look_at(running)
-        while not self.progress.stopping and self._next():
+        while not self.progress.stopping and (self._next() or self._admit()):
             pass
         if time.monotonic() - self.taken_in > TAKE_IN_SECONDS:
             self._take_in()
@@ -250,6 +250,21 @@ class Executor(ABC, Generic[Slot, Handle]):
         else:
             self._start(cell, slot)
         return True
+
+    def _admit(self) -> bool:
+        """Let the run's `choose` name further cells to run, where a cell has room and none is ready. Returns False when
+        it names none."""
+        choose = self.run_info.choose
+        if choose is None or self.queue.ready or self.full():
+            return False
+        # What was named and waits for its needs is not overtaken by many: what runs may change what comes next.
+        if 0 < self.queue.waiting >= len(self.progress.running):
+            return False
+        names = choose(self.progress)
+        for name in names:
+            self.log.append("cell_chosen", key=self.cells[name].key)
+        self.queue.admit(names)
+        return bool(names)
 
     def _room(self, cell: Cell) -> Slot | Refusal | Cell | None:
         """Returns a slot for a cell, None where there is no room at present, or a Refusal where it can never run here.
