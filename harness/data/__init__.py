@@ -26,6 +26,7 @@ from harness.data.clusters import (
     mean_test,
 )
 from harness.data.counts import counts_line
+from harness.data.descriptions import longest_lengths
 from harness.data.downloads import Download, model_download, task_download
 from harness.data.drafting import draft_task
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
@@ -113,6 +114,7 @@ __all__ = [
     "load_catalog",
     "load_task",
     "load_yaml",
+    "longest_lengths",
     "mark",
     "marked",
     "mean_test",
