@@ -31,6 +31,7 @@ from harness.data.downloads import Download, model_download, task_download
 from harness.data.drafting import draft_task
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
 from harness.data.few_shot import draw_shots
+from harness.data.generation import overlap
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
 from harness.data.readers import read_splits
@@ -120,6 +121,7 @@ __all__ = [
     "mean_test",
     "model_download",
     "opened",
+    "overlap",
     "places",
     "read_splits",
     "sources",

@@ -94,8 +94,8 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
         return requests
 
     def process_results(self, doc: Any, results: Any) -> dict[str, Any]:
-        """Return {metric: value} of the responses to a document. `generation.overlap` compares with the right answer of the
-        document, whatever column that is in: lm-eval gives it the document alone."""
+        """Return {metric: value} of the responses to a document. `generation.overlap` compares with the right answer of
+        the document, whatever column that is in: lm-eval gives it the document alone."""
         if self.config.process_results is generation.overlap:
             return dict(generation.overlap(doc, results, answer_of(self, doc)))
         return cast("dict[str, Any]", super().process_results(doc, results))
