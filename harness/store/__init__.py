@@ -49,7 +49,18 @@ from harness.store.items import (
     offered_choices,
     seeded_attempts,
 )
-from harness.store.lookup import DIGITS, Origin, Repeats, cell_detail, cell_is_named, cell_row, origin, repeats
+from harness.store.lookup import (
+    DIGITS,
+    Origin,
+    Repeats,
+    WeightsOf,
+    cell_detail,
+    cell_is_named,
+    cell_row,
+    origin,
+    repeats,
+    stored_weights,
+)
 from harness.store.regression import (
     HistoryPoint,
     ScoreName,
@@ -103,6 +114,7 @@ __all__ = [
     "StoredScore",
     "StoredStudy",
     "StoredTrial",
+    "WeightsOf",
     "all_environments",
     "all_keys",
     "all_labels",
@@ -147,6 +159,7 @@ __all__ = [
     "seeded_attempts",
     "settle",
     "sole_writer",
+    "stored_weights",
     "studies_of",
     "threads_of",
     "write_atomically",
