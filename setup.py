@@ -1,6 +1,6 @@
-"""Puts the suites, tasks and list of models that come with tunebench into the wheel, as `harness/shipped/suites/`.
+"""Puts what `suites/` holds (suites, tasks, models, descriptions) into the wheel, as `harness/shipped/suites/`.
 
-They lie in `suites/` of the checkout, outside the package. All else about the package is in `pyproject.toml`.
+It lies in `suites/` of the checkout, outside the package. All else about the package is in `pyproject.toml`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SUITES = sorted(path.as_posix() for path in Path("suites").rglob("*.yaml"))
+KINDS = ("*.yaml", "described/*/*.json")
+SUITES = sorted(path.as_posix() for kind in KINDS for path in Path("suites").rglob(kind))
 
 
 class BuildWithSuites(build_py):

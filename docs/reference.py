@@ -254,7 +254,8 @@ EXIT_CODES = [
     ["0", "all is well"],
     [
         "1",
-        "a cell did not end as done (`run`, `tune`), a question was left open (`decide`), an environment could not be compared (`regress`), a self-check "
+        "a cell did not end as done (`run`, `tune`), a question was left open (`decide`), an environment could not be "
+        "compared (`regress`), a self-check "
         "failed (`doctor`), an exported model answers otherwise than stored (`export`), the system has no more memory, "
         "files or processes, or nobody reads the output",
     ],
@@ -263,8 +264,12 @@ EXIT_CODES = [
         "what was given cannot be used: an unknown name, option or value, mistakes in a suite, data that cannot be "
         "had, results that cannot be read or written, a full disk. One message says what to do, without a traceback",
     ],
-    ["3", "`regress --gate`, `compare --fail-on worse`: something is shown to be worse (`different`: or better)"],
-    ["4", "`regress --gate --strict`, `compare --fail-on open`: something is left open"],
+    [
+        "3",
+        "`regress --gate`, `compare --fail-on worse`: something is shown to be worse (`different`: or "
+        "better); `monitor --gate`: training again pays",
+    ],
+    ["4", "`regress --gate --strict`, `compare --fail-on open`, `monitor --gate`: something is left open"],
     ["130", "stopped by Ctrl-C outside a run. A run stops in order and ends with 1; the same command goes on"],
 ]
 

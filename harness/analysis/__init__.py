@@ -12,6 +12,18 @@ from harness.analysis.comparisons import (
 )
 from harness.analysis.cost_ratios import CostKind, cost_kind, cost_names, cost_side, cost_verdict, ratio
 from harness.analysis.delta_debugging import Cause, Toggled, Turn, find_turn, smallest_cause
+from harness.analysis.drift import (
+    PERMUTATIONS,
+    Drift,
+    bucket,
+    buckets_of,
+    corrected_drifts,
+    input_drift,
+    length_drift,
+    share_drift,
+    words_of,
+)
+from harness.analysis.fresh_data import ScoreChange, advise, rows_to_settle, score_change
 from harness.analysis.group_comparison import (
     EnvironmentChanges,
     GroupVerdicts,
@@ -89,6 +101,7 @@ from harness.analysis.verdicts import (
 __all__ = [
     "LEAST_ENDED",
     "OFF",
+    "PERMUTATIONS",
     "RIGHT_OR_WRONG",
     "UNTUNED",
     "Answer",
@@ -100,6 +113,7 @@ __all__ = [
     "Confidence",
     "Cost",
     "CostKind",
+    "Drift",
     "EnvironmentChanges",
     "Fallback",
     "GroupComparison",
@@ -115,6 +129,7 @@ __all__ = [
     "Reason",
     "Request",
     "RuledOut",
+    "ScoreChange",
     "Side",
     "Table",
     "TaskOutlook",
@@ -126,11 +141,15 @@ __all__ = [
     "Verdict",
     "Wishes",
     "Workload",
+    "advise",
     "apart_text",
+    "bucket",
+    "buckets_of",
     "cell_speeds",
     "cells_by_score",
     "cells_in_both",
     "cells_off",
+    "corrected_drifts",
     "cost_kind",
     "cost_names",
     "cost_side",
@@ -147,7 +166,9 @@ __all__ = [
     "headlines",
     "hourly",
     "incomparable",
+    "input_drift",
     "interval_of",
+    "length_drift",
     "moved_sentence",
     "noisy_sides",
     "outlook_assumption",
@@ -159,9 +180,12 @@ __all__ = [
     "rank_candidates",
     "ratio",
     "resolve",
+    "rows_to_settle",
     "runs_by_score",
+    "score_change",
     "seed_spreads",
     "setting_text",
+    "share_drift",
     "side_of",
     "sides",
     "smallest_cause",
@@ -178,4 +202,5 @@ __all__ = [
     "verdict_of",
     "why_incomparable",
     "with_speed_off",
+    "words_of",
 ]

@@ -127,9 +127,10 @@ def short(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else visible(str(value))
 
 
-def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
+def show_forecast(name: str, rows: list[Row], jobs: int, bounds: bool = False) -> None:
     """Prints the plan of the suite called `name`: a line for each cell (the first `MOST_LINES`), the reasons of cells
-    that cannot run, and how long the cells "to do" may take with `jobs` of them at a time."""
+    that cannot run, and how long the cells "to do" may take with `jobs` of them at a time. `bounds`: the lengths of
+    some texts are not known, so that memory is a bound of what training takes."""
     waiting = [row for row in rows if row.status == "to do"]
     known = [row.seconds for row in waiting if row.seconds]
     guess = f", about {clock_text(sum(known) / len(known) * len(waiting) / jobs)}" if known else ""
@@ -150,7 +151,8 @@ def show_forecast(name: str, rows: list[Row], jobs: int) -> None:
         say("seconds: the mean of its nearest kin among the finished cells of this results folder; of a model without")
         say("any, those of other models, in proportion to its parameters")
     if any(row.memory for row in rows):
-        say("GiB: the predicted peak of its memory (--json has the parts, in bytes)")
+        where = "without scoring, and at most: texts of max_length tokens throughout" if bounds else "of its memory"
+        say(f"GiB: the predicted peak {where} (--json has the parts, in bytes)")
 
 
 def show_outlooks(found: list[TaskOutlook]) -> None:

@@ -37,11 +37,13 @@ json.dump([[one["answer"], now] for one, now in zip(told, given) if one["answer"
 
 @dataclass(frozen=True)
 class Answered:
-    """Test items of a cell's headline task: (question, answer as stored, the choices that it offers). `choices` are
-    those that every question offers; empty where each has its own (`own_choices`), or none."""
+    """Test items of a cell's headline task: (question, answer as stored, the choices that it offers), and their
+    `values` of the headline metric. `choices` are those that every question offers; empty where each has its own
+    (`own_choices`), or none."""
 
     items: Sequence[tuple[str, str, tuple[str, ...]]]
     choices: tuple[str, ...]
+    values: Sequence[float] = ()
 
     @property
     def own_choices(self) -> bool:
@@ -49,10 +51,10 @@ class Answered:
         return not self.choices and any(choices for _, _, choices in self.items)
 
     def to_json(self) -> str:
-        """Returns the items as `expected.json` has them."""
+        """Returns the first items as `expected.json` has them."""
         rows = [
             {"question": asked, "answer": told, **({"choices": list(choices)} if self.own_choices else {})}
-            for asked, told, choices in self.items
+            for asked, told, choices in self.items[:EXPECTED]
         ]
         return json.dumps(rows, indent=1, ensure_ascii=False)
 
@@ -60,6 +62,7 @@ class Answered:
 def export_cell(store: Store, catalog: Catalog, name: str, target: Path, folded: bool) -> CardFacts:
     """Exports a cell to the folder `target`, which must not hold anything yet; returns what its card says. Raises
     UserError where the cell is not done, and where no other library could load it; nothing is left then."""
+    from harness.cli.monitoring import MONITOR_FILE, known_of
     from harness.report import card_code, model_card
     from harness.store import all_keys, cell_detail, cell_row, read_job
     from harness.worker import export
@@ -85,6 +88,8 @@ def export_cell(store: Store, catalog: Catalog, name: str, target: Path, folded:
         made = export(attempt, read_job(attempt), making, folded, answered.choices, question, base)
         if made.form == "sentence_classifier" or made.tokens or facts.asks:
             (making / EXPECTED_FILE).write_text(answered.to_json(), encoding="utf-8")
+            known = known_of(row, task_config(catalog, row.scores[0].task), answered)
+            (making / MONITOR_FILE).write_text(known.to_json(), encoding="utf-8")
         (making / USE).write_text(card_code(facts, made), encoding="utf-8")
         (making / CARD).write_text(model_card(facts, made), encoding="utf-8")
         if target.exists():
@@ -96,23 +101,23 @@ def export_cell(store: Store, catalog: Catalog, name: str, target: Path, folded:
 
 
 def answered_items(connection: duckdb.DuckDBPyConnection, row: CellRow) -> Answered:
-    """Returns the first test items of a cell with the answers that it gave, and what they offer. Raises UserError where
-    none are stored."""
+    """Returns the test items of a cell with the answers that it gave, and what they offer. Raises UserError where none
+    are stored."""
     from harness.store import document_texts, item_answers, offered_choices
 
     headline = row.scores[0]
     answers = item_answers(connection, {row.attempt_id: (headline.task, headline.metric)}).get(row.attempt_id, {})
     texts = document_texts(connection, {row.fingerprint})
     offered = offered_choices(connection, row.attempt_id, headline.task)
+    asked = {doc: answer for doc, answer in answers.items() if (headline.task, doc) in texts}
     items = [
-        (texts[headline.task, doc], answer.prediction.strip(), offered.get(doc, ()))
-        for doc, answer in answers.items()
-        if (headline.task, doc) in texts
+        (texts[headline.task, doc], answer.prediction.strip(), offered.get(doc, ())) for doc, answer in asked.items()
     ]
     if not items:
         raise UserError(f"{row.key}: no single answers are stored, by which an export could be checked.")
     alike = {frozenset(choices) for choices in offered.values()}
-    return Answered(items[:EXPECTED], next(iter(offered.values())) if len(alike) == 1 else ())
+    values = [answer.value for answer in asked.values()]
+    return Answered(items, next(iter(offered.values())) if len(alike) == 1 else (), values)
 
 
 def card_facts(
@@ -163,26 +168,42 @@ def check_export(target: Path) -> tuple[int, list[tuple[str, str]]]:
     """Runs the card's own lines, as `use.py` holds them, in a fresh Python without this package, on the items there.
     Returns (how many items were asked, (stored answer, answer now) of those that differ). Raises UserError where the
     lines fail."""
-    from harness.data import cache_root
-
     if not (target / EXPECTED_FILE).exists():
         return 0, []
+    wrong = run_card(target, CHECK)
+    count = len(json.loads((target / EXPECTED_FILE).read_text(encoding="utf-8")))
+    return count, [(stored, given) for stored, given in wrong]
+
+
+def run_card(target: Path, script: str, given: str = "") -> Any:
+    """Runs the lines of an export's card, then `script`, in a fresh Python without this package, with the text `given`
+    as its input; returns the JSON that it prints last. Raises UserError where the lines fail."""
+    from harness.data import cache_root
+
     code = (target / USE).read_text(encoding="utf-8")
-    script = "import sys\nsys.modules['harness'] = None  # an export needs nothing of it\n" + code + CHECK
+    whole = f"import sys\nsys.modules['harness'] = None  # an export needs nothing of it\n{code}{script}"
     environment = {
         **os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1",
         "PYTHONIOENCODING": "utf-8", "HF_HUB_CACHE": str(cache_root() / "hf"),
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=target, capture_output=True, encoding="utf-8",
-        timeout=CHECK_SECONDS, env=environment, stdin=subprocess.DEVNULL, check=False,
+        [sys.executable, "-c", whole], cwd=target, capture_output=True, encoding="utf-8",
+        timeout=CHECK_SECONDS, env=environment, input=given, check=False,
     )  # fmt: skip
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"{target}: the lines of its card do not run: {last}")
-    wrong = json.loads(done.stdout.strip().splitlines()[-1])
-    count = len(json.loads((target / EXPECTED_FILE).read_text(encoding="utf-8")))
-    return count, [(stored, given) for stored, given in wrong]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def task_config(catalog: Catalog, task: str) -> dict[str, Any]:
+    """Returns the YAML of a task with what it includes, its functions as names; empty where it cannot be read."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    try:
+        return dict(load_yaml(catalog.task_path(task), resolve_func=False))
+    except (UserError, OSError, ValueError):
+        return {}
 
 
 def checked_text(count: int, wrong: Sequence[tuple[str, str]]) -> str:

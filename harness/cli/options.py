@@ -123,9 +123,13 @@ def results(folder: Path | None, catalog: Catalog) -> Store:
 
 
 def suite_name(text: str) -> str:
-    """Returns the name under which results of a suite are stored, whether `text` is that or the path of its file."""
-    name = text.rsplit("/", 1)[-1]
-    return Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    """Returns the name under which results of a suite are stored, whether `text` is that, the name that `tunebench
+    suites` shows, or the path of its file."""
+    from harness.suite import suite_name as stored_name
+
+    if text.endswith((".yaml", ".yml")):
+        return stored_name(Path(text))
+    return stored_name(Path("suites", f"{text}.yaml")) if "/" in text else text
 
 
 def read_suite(name: str, catalog: Catalog) -> Suite:
@@ -220,6 +224,17 @@ def size_of(text: str | None) -> int | None:
             f"--memory: got {text!r}, wanted a size such as 16GiB or 500MB. Units: MiB, GiB, TiB (of 1024), MB, GB, TB "
             "(of 1000)."
         ) from None
+
+
+def unfetched_lines(facts: Facts, suite: str) -> list[str]:
+    """Returns what to say of models and tasks of which only a description is known; none where all are fetched."""
+    if not facts.unfetched:
+        return []
+    return [
+        f"not fetched, known from published descriptions: {', '.join(sorted(facts.unfetched))}",
+        "not known before `tunebench fetch " + suite + "`: lengths of texts (so no time, and no memory of scoring), "
+        "repeats, leaks and faults in the data",
+    ]
 
 
 def warn(complaints: list[str]) -> None:

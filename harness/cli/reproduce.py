@@ -10,8 +10,8 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from harness.cli.options import suite_name
 from harness.environment import RESULT_PACKAGES
 from harness.records import shell_line
 
@@ -117,10 +117,10 @@ def words_of(command: str) -> list[str]:
 
 
 def suite_named(command: str, suite: str) -> str:
-    """Returns how a stored command named the suite: the path of its YAML file where the command has one, else `suite`
-    itself. Neither can be read as an option: such a name is given as a path."""
+    """Returns how a stored command named the suite: the path of its YAML file, or its name in a folder of `suites/`,
+    where the command has one, else `suite` itself. Neither can be read as an option: such a name is given as a path."""
     words = (word for word in words_of(command) if not word.startswith("-"))
-    paths = (word for word in words if word.endswith((".yaml", ".yml")) and Path(word).stem == suite)
+    paths = (word for word in words if ("/" in word or word.endswith((".yaml", ".yml"))) and suite_name(word) == suite)
     name = next(paths, suite)
     return f"./suites/{name}.yaml" if name.startswith("-") else name
 

@@ -27,10 +27,12 @@ from harness.data.clusters import (
     mean_test,
 )
 from harness.data.counts import classes_text, counts_line
+from harness.data.descriptions import longest_lengths
 from harness.data.downloads import Download, model_download, task_download
 from harness.data.drafting import draft_task
 from harness.data.facts import PLACES, TEXTS, TOKENS, Facts, LengthFacts, ModelFacts, TaskFacts
 from harness.data.few_shot import draw_shots
+from harness.data.generation import overlap
 from harness.data.lm_eval_task import Document, Render, Task
 from harness.data.quality import CLEAN, UNSPOILT, Corruption, Number, Quality, Select, marked, turns
 from harness.data.readers import read_splits
@@ -116,11 +118,13 @@ __all__ = [
     "load_catalog",
     "load_task",
     "load_yaml",
+    "longest_lengths",
     "mark",
     "marked",
     "mean_test",
     "model_download",
     "opened",
+    "overlap",
     "places",
     "read_splits",
     "sources",

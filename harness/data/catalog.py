@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from harness.architecture import Structure, model_mistake, read_network
 from harness.data import sources
 from harness.data.chat_templates import chat_template, demands_system
+from harness.data.descriptions import described_model, described_task
 from harness.data.facts import DataFacts, LengthFacts, ModelFacts, OverlapFacts, TaskFacts
 from harness.data.task_code import content_of, definition_files, is_own, yaml_files
 from harness.data.yaml_limits import load_yaml
@@ -184,6 +185,20 @@ class Catalog:
             if changed
             else name
         )
+
+    # --- what is known of neither ---
+
+    def described_model(self, name: str) -> ModelFacts | None:
+        """Return the facts of a model that has not been fetched, from the description of its source that comes with the
+        project or with tunebench; None where there is none."""
+        return described_model(places(self.root), name, self.model(name).sources[0])
+
+    def described_task(self, name: str) -> TaskFacts | None:
+        """Return the facts of a task that has not been fetched, from its description; None where there is none, and for
+        a project's own task of that name."""
+        path = self.task_path(name)
+        own = path.is_relative_to(self.root) and self.root.resolve() != shipped()
+        return None if own else described_task(places(self.root), name, path)
 
     # --- lengths ---
 

@@ -141,7 +141,8 @@ class Facts:
     """The facts of all models and tasks of a suite, by name; `data` has the faults of each task's documents.
 
     `lengths`, by (model, task), may be missing: a plan does without them. `overlaps` are by (learned task, scored
-    task).
+    task). `unfetched` are the models and tasks that have not been fetched, of which the facts are those of a published
+    description: enough to plan, and not to run.
     """
 
     models: dict[str, ModelFacts]
@@ -149,3 +150,4 @@ class Facts:
     lengths: dict[tuple[str, str], LengthFacts] = field(default_factory=dict)
     data: dict[str, DataFacts] = field(default_factory=dict)
     overlaps: dict[tuple[str, str], OverlapFacts] = field(default_factory=dict)
+    unfetched: frozenset[str] = frozenset()

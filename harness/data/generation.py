@@ -9,8 +9,6 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from harness.data.readers import as_text
-
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -22,12 +20,12 @@ def _rouge() -> RougeScorer:
     return RougeScorer(["rougeL"], use_stemmer=True)
 
 
-def overlap(doc: dict[str, object], results: list[str], target: str = "title") -> dict[str, float]:
-    """Return {"rouge_l", "chrf"} (0–1) of a generated text, the first of `results`, against the column `target` of the
-    document `doc`."""
+def overlap(doc: dict[str, object], results: list[str], wanted: str = "") -> dict[str, float]:
+    """Return {"rouge_l", "chrf"} (0–1) of a generated text, the first of `results`, against the right answer `wanted`
+    to the document `doc`, which the task gives (`HeardTask.process_results`)."""
     from sacrebleu import sentence_chrf
 
-    generated, wanted = results[0].strip(), as_text(doc[target])
+    generated = results[0].strip()
     return {
         "rouge_l": float(_rouge().score(wanted, generated)["rougeL"].fmeasure),
         "chrf": float(sentence_chrf(generated, [wanted]).score) / 100,

@@ -9,8 +9,9 @@ from jinja2.exceptions import UndefinedError
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
+from harness.data import generation
 from harness.data.answer_room import check_generation
-from harness.data.answers import delimiter_of, heard
+from harness.data.answers import answer_of, delimiter_of, heard
 from harness.data.labels import label_text
 from harness.errors import TaskError, unknown
 
@@ -92,6 +93,13 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
         self.chat = bool(options.get("apply_chat_template"))
         requests: list[Instance] | Instance = super().construct_requests(doc, ctx, **options)
         return requests
+
+    def process_results(self, doc: Any, results: Any) -> dict[str, Any]:
+        """Return {metric: value} of the responses to a document. `generation.overlap` compares with the right answer of
+        the document, whatever column that is in: lm-eval gives it the document alone."""
+        if self.config.process_results is generation.overlap:
+            return dict(generation.overlap(doc, results, answer_of(self, doc)))
+        return cast("dict[str, Any]", super().process_results(doc, results))
 
     def apply_filters(self) -> list[Instance] | None:
         """Take the delimiter off every generated answer, then let lm-eval's filters run."""

@@ -31,7 +31,7 @@ def guess_seconds(cell: Cell, facts: Facts, environment: Environment) -> float |
     weights = sum(math.prod(shape) for shape in model.network.weights.values())
     tasks = dict.fromkeys((cell.task, *cell.retain))
     lengths = {task: facts.lengths[cell.model, task] for task in tasks if (cell.model, task) in facts.lengths}
-    if len(lengths) < len(tasks):
+    if len(lengths) < len(tasks) or not facts.unfetched.isdisjoint([cell.model, *tasks]):
         return None
     scored = sum(one.sequences * middle(one.scored) for one in lengths.values())
     operations = FORWARD * weights * scored / SCORING

@@ -65,7 +65,10 @@ def forecast_cells(plan: Plan, store: Store, environment: Environment, machine: 
         counted = predicted(cell)
         state = str(known.states[cell.spec_digest])
         here = Recipe.of(cell).skip_cell(cell, bool(environment.accelerator))
-        reason = here or refusal(cell, devices, counted.needed if counted else None)
+        needed = counted.needed if counted else None
+        if counted and plan.facts.unfetched:  # activations are a bound there, by which nothing is ruled out
+            needed = min(counted.needed, counted.process + counted.weights + counted.gradients + counted.optimizer)
+        reason = here or refusal(cell, devices, needed)
         seconds = known.durations.seconds(cell)
         if cell.study and seconds:  # its trials; a budget of seconds is a number already
             seconds = min(seconds * (cell.study["trials"] or math.inf), cell.study["seconds"] or math.inf)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from harness.plan.about_data import data_lines, data_notes
 from harness.plan.devices import devices_missing, devices_of
 from harness.plan.feasibility import leaks_in_cell, model_notes
-from harness.plan.fetch import downloads, fetch_suite, fetched_facts, is_complete
+from harness.plan.fetch import downloads, fetch_suite, fetched_facts, is_complete, known_facts
 from harness.plan.memory import ROLLING, Device, Prediction, predict_memory, room_to_compare
 from harness.plan.plan import Plan, make_plan, narrow, select_cells
 from harness.plan.search import (
@@ -39,6 +39,7 @@ __all__ = [
     "fetch_suite",
     "fetched_facts",
     "is_complete",
+    "known_facts",
     "leaks_in_cell",
     "make_plan",
     "model_notes",

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
-from harness.data import Catalog, Download, Facts, LengthFacts, ModelFacts, TaskFacts, model_download, task_download
+from harness.data import (
+    Catalog,
+    Download,
+    Facts,
+    LengthFacts,
+    ModelFacts,
+    TaskFacts,
+    longest_lengths,
+    model_download,
+    task_download,
+)
 from harness.errors import OfflineError, SourceError, SuiteError, TaskError, TunebenchError
 from harness.suite import Suite
 
@@ -23,6 +34,30 @@ def fetched_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
     found_models = {name: facts for name, facts in models.items() if facts}
     found_tasks = {name: facts for name, facts in tasks.items() if facts}
     return gathered(catalog, suite, found_models, found_tasks), missing
+
+
+def known_facts(catalog: Catalog, suite: Suite) -> tuple[Facts, list[str]]:
+    """Return (facts of the models and tasks that have been fetched or described, names of those that are neither).
+
+    `Facts.unfetched` names those of which only the published description is known. Texts whose lengths are not known
+    are counted as long as the model can read, so that memory predicted for training is a bound. Raises as
+    `fetched_facts`.
+    """
+    facts, missing = fetched_facts(catalog, suite)
+    models, tasks = dict(facts.models), dict(facts.tasks)
+    for name in suite.model_names():
+        if name in missing and (model := catalog.described_model(name)):
+            models[name] = model
+    for name in suite.task_names():
+        if name in missing and (task := catalog.described_task(name)):
+            tasks[name] = task
+    unfetched = frozenset(name for name in missing if name in models or name in tasks)
+    if not unfetched:
+        return facts, missing
+    pairs = [(name, each) for name in suite.models if name in models for each in tasks]
+    longest = {pair: longest_lengths(models[pair[0]], pair[1]) for pair in pairs}
+    known = replace(facts, models=models, tasks=tasks, lengths=longest | facts.lengths, unfetched=unfetched)
+    return known, [name for name in missing if name not in unfetched]
 
 
 def gathered(catalog: Catalog, suite: Suite, models: dict[str, ModelFacts], tasks: dict[str, TaskFacts]) -> Facts:

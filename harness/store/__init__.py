@@ -50,7 +50,18 @@ from harness.store.items import (
     seeded_attempts,
 )
 from harness.store.looks import add_look, looks_of
-from harness.store.lookup import DIGITS, Origin, Repeats, cell_detail, cell_is_named, cell_row, origin, repeats
+from harness.store.lookup import (
+    DIGITS,
+    Origin,
+    Repeats,
+    WeightsOf,
+    cell_detail,
+    cell_is_named,
+    cell_row,
+    origin,
+    repeats,
+    stored_weights,
+)
 from harness.store.regression import (
     HistoryPoint,
     ScoreName,
@@ -105,6 +116,7 @@ __all__ = [
     "StoredScore",
     "StoredStudy",
     "StoredTrial",
+    "WeightsOf",
     "add_look",
     "all_environments",
     "all_keys",
@@ -151,6 +163,7 @@ __all__ = [
     "seeded_attempts",
     "settle",
     "sole_writer",
+    "stored_weights",
     "studies_of",
     "task_rows_of",
     "threads_of",

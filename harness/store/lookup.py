@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from harness.errors import StoreError
@@ -209,3 +211,30 @@ def repeats(connection: duckdb.DuckDBPyConnection, attempt_id: str) -> Repeats:
     ).fetchall()
     largest = {f"{task}/{metric}": difference for task, metric, difference in ranges}
     return {"attempts": count, "largest_difference": largest} if largest else {"attempts": count}
+
+
+@dataclass(frozen=True)
+class WeightsOf:
+    """A finished attempt, whose weights may be stored: when it `started`, the `seconds` it took, and whether it is the
+    newest finished one of its cell in its environment."""
+
+    attempt_id: str
+    started: datetime | None
+    seconds: float
+    is_decisive: bool
+
+
+def stored_weights(connection: duckdb.DuckDBPyConnection, suite: str = "") -> list[WeightsOf]:
+    """Returns every finished attempt, or those of cells that runs of a `suite` hold and no other suite's do."""
+    rows = connection.execute(
+        """
+        SELECT attempt_id, started, coalesce(seconds, 0),
+            attempt_id = arg_max(attempt_id, (started, attempt_id)) OVER (PARTITION BY spec_digest, env_digest)
+        FROM attempts WHERE status = 'done' AND ($suite = '' OR (
+            spec_digest IN (SELECT spec_digest FROM members WHERE suite = $suite)
+            AND spec_digest NOT IN (SELECT spec_digest FROM members WHERE suite <> $suite)))
+        ORDER BY attempt_id
+        """,
+        {"suite": suite},
+    ).fetchall()
+    return [WeightsOf(str(name), started, float(seconds), bool(last)) for name, started, seconds, last in rows]

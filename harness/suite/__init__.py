@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.suite.drafting import draft_suite
 from harness.suite.environments import CURRENT, EnvironmentRequest, package_names, parse_request
 from harness.suite.instantiate import build_expert
-from harness.suite.load import Suite, check_sizes, check_tuning, find_suite, load_suite, suite_files
+from harness.suite.load import Suite, check_sizes, check_tuning, find_suite, load_suite, suite_files, suite_name
 from harness.suite.recipe import Recipe
 from harness.suite.search_space import (
     MOST_TRIALS,
@@ -43,4 +43,5 @@ __all__ = [
     "searched_space",
     "setting_name",
     "suite_files",
+    "suite_name",
 ]

@@ -169,17 +169,28 @@ class Suite:
 
 def find_suite(name: str, root: Path) -> Path:
     """Return the path of a suite: the file `name` itself where it is a path (it has a "/" or ends in .yaml or .yml),
-    else `suites/<name>.yaml` of the project folder `root` or, where it has none, of those that come with tunebench.
+    else `suites/<name>.yaml` of the project folder `root` or, where it has none, of those that come with tunebench, or
+    the one whose results are stored under that name.
     Raises UserError where there is no such file."""
     if is_path(name) and Path(name).is_file():
         return Path(name)
     files = [place / "suites" / f"{name}.yaml" for place in places(root)]
     if path := next((file for file in files if file.is_file()), None):
         return path
+    stored = (path for path in suite_files(root).values() if suite_name(path) == name)
+    if path := next(stored, None):
+        return path
     if is_path(name):
         raise UserError(f"no suite at {name}. Name a file, or one of suites/ ({', '.join(suite_names(root))}).")
     where = f"A suite is a file in {root / 'suites'}, or comes with tunebench (`tunebench suites` lists them)."
     raise UserError(unknown("suite", name, suite_names(root), where))
+
+
+def suite_name(path: Path) -> str:
+    """Return the name under which the results of a suite are stored: that of its file or, in a folder within `suites/`,
+    with the folder's before it ("gpu-forgetting"), so that it is not taken for the suite of that name in `suites/`."""
+    folder = path.absolute().parent
+    return f"{folder.name}-{path.stem}" if folder.parent.name == "suites" else path.stem
 
 
 def is_path(name: str) -> bool:
@@ -192,7 +203,10 @@ def suite_files(root: Path) -> dict[str, Path]:
     come with tunebench, but for those whose name the project has."""
     found: dict[str, Path] = {}
     for place in reversed(places(root)):
-        found |= {path.stem: path for path in (place / "suites").glob("*.yaml") if path.stem != "models"}
+        suites = place / "suites"
+        own = [path for path in suites.glob("*.yaml") if path.stem != "models"]
+        grouped = [path for path in suites.glob("*/*.yaml") if path.parent.name != "tasks"]
+        found |= {path.relative_to(suites).with_suffix("").as_posix(): path for path in (*own, *grouped)}
     return dict(sorted(found.items()))
 
 
@@ -258,7 +272,7 @@ def load_suite(path: Path, names: Names | None = None) -> Suite:
     if problems or file is None:
         raise SuiteError(dict.fromkeys(problems))
     return Suite(
-        name=path.stem,
+        name=suite_name(path),
         path=path,
         question=file.question,
         models=tuple(entry if isinstance(entry, str) else entry.name for entry in file.models),

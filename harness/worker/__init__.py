@@ -6,11 +6,24 @@ plans, stores or reports does.
 
 from pathlib import Path
 
+from harness.worker.asking import Question, Reply, ask
 from harness.worker.exporting import Exported, export
 from harness.worker.process import FULL, LOST, die_with_parent, use_cuda
 from harness.worker.process import main as run_in_process
 
-__all__ = ["FULL", "LOST", "Exported", "die_with_parent", "export", "run", "run_in_process", "use_cuda"]
+__all__ = [
+    "FULL",
+    "LOST",
+    "Exported",
+    "Question",
+    "Reply",
+    "ask",
+    "die_with_parent",
+    "export",
+    "run",
+    "run_in_process",
+    "use_cuda",
+]
 
 
 def run(folder: Path, device: str = "cpu") -> None:

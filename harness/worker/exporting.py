@@ -58,12 +58,8 @@ def export(
     with tempfile.TemporaryDirectory() as scratch:
         context = CellContext(job, Path(scratch))
         method, weights = context.method, attempt / "weights"
-        if not weights.exists() and method.trains:
-            raise UserError(f"{job.cell.key}: its weights were deleted. Run the cell again: `tunebench show` says how.")
+        model = restored(context, attempt)
         target.mkdir(parents=True)
-        model = method.restore(context, weights) if weights.exists() else method.load(context)
-        if weights.exists():
-            method.recall(context, weights)
         if hasattr(model, "model_body"):  # setfit's
             model.save_pretrained(str(target))  # type: ignore[operator, unused-ignore]
             return Exported("sentence_classifier", library=library_of(model))
@@ -73,6 +69,23 @@ def export(
         context.tokenizer.save_pretrained(target)
         packed = method.quantize or ""
         return Exported(form, base or str(context.base), quantize=packed, library=library, **about)
+
+
+def restored(context: CellContext, attempt: Path) -> Any:
+    """Returns the model of a finished cell from the weights in its attempt's folder; the base model for a method that
+    changes no weight. Raises UserError where the weights, or the base model, were deleted."""
+    method, weights, key = context.method, attempt / "weights", context.job.cell.key
+    if not weights.exists() and method.trains:
+        raise UserError(f"{key}: its weights were deleted. Run the cell again: `tunebench show` says how.")
+    if not Path(context.base).exists():
+        raise UserError(
+            f"{key}: its base model is no longer at {context.base}. `tunebench fetch` of its suite brings it back."
+        )
+    if not weights.exists():
+        return method.load(context)
+    model = method.restore(context, weights)
+    method.recall(context, weights)
+    return model
 
 
 def write_model(

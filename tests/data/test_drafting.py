@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import string
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -106,6 +108,18 @@ def test_a_stop_stands_in_no_answer_and_answers_have_room() -> None:
     assert not long.whole
     assert short.tokens < long.tokens <= 256
     assert "rouge_l" in long.yaml()
+
+
+def test_a_long_answer_is_scored_against_its_own_column(tmp_path: Path) -> None:
+    """`overlap` compared with a column called title, so that drafted tasks of long answers ended in a KeyError."""
+    from harness.data import load_task
+
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, LONG)))
+    (tmp_path / "mine.yaml").write_text(draft_task("mine", "file:mine.jsonl", LONG).yaml())
+    task = load_task(tmp_path / "mine.yaml")
+    document = task.eval_docs[0]
+    assert task.process_results(document, [str(document["completion"])]) == {"rouge_l": 1.0, "chrf": 1.0}
+    assert task.process_results(document, ["zzz"])["rouge_l"] == 0.0
 
 
 def test_a_chat_that_ends_with_a_question_is_refused_with_counts() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.cli.display import say, show_json
-from harness.cli.options import AsJson, SuiteName, command, project, read_suite
+from harness.cli.options import AsJson, SuiteName, command, project, read_suite, unfetched_lines
 from harness.cli.trusting import code_lines, codes_of, described
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
 
     Example: tunebench check quickstart
     """
-    from harness.plan import data_lines, data_notes, fetched_facts, make_plan, model_notes
+    from harness.plan import data_lines, data_notes, known_facts, make_plan, model_notes
 
     catalog = project()
     loaded = read_suite(suite, catalog)
     codes = codes_of(catalog, loaded)
-    facts, missing = fetched_facts(catalog, loaded)
+    facts, missing = known_facts(catalog, loaded)
     cells = None if missing else len(make_plan(loaded, facts).cells)
     odd = [] if missing else [*data_notes(loaded, facts), *model_notes(loaded, facts)]
     data = data_lines(loaded, facts)
@@ -36,7 +36,7 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
                 "suite": loaded.name,
                 "problems": [],  # else the command ends with an error, which has them
                 "cells": cells,
-                "not_fetched": missing,
+                "not_fetched": sorted({*missing, *facts.unfetched}),
                 "data": data,
                 "notes": odd,
                 "code": described(codes),
@@ -47,5 +47,9 @@ def check(suite: SuiteName, as_json: AsJson = False) -> None:
         say(f"{loaded.path}: no mistakes found. Not fetched yet, so sizes are unchecked: {lacking}")
     else:
         say(f"{loaded.path}: no mistakes found, {cells} cells")
-    for line in () if as_json else [*data, *(f"note: {note}" for note in odd), *code_lines(codes)]:
+    for line in (
+        ()
+        if as_json
+        else [*unfetched_lines(facts, suite), *data, *(f"note: {note}" for note in odd), *code_lines(codes)]
+    ):
         say(line)

@@ -20,6 +20,7 @@ from harness.cli.options import (
     results,
     revision_lines,
     size_of,
+    unfetched_lines,
 )
 from harness.cli.running import what_items_decide
 from harness.errors import UserError
@@ -40,7 +41,8 @@ def show_plan(
 ) -> None:
     """List what would run: time, predicted memory, what is done, and what cannot run here.
 
-    It also says how much is tuned, and which differences the suite's test items can show.
+    It also says how much is tuned, and which differences the suite's test items can show. Models and tasks of the Hub
+    that are described with tunebench can be planned before they are fetched.
 
     Example: tunebench plan peft-vs-full
     """
@@ -48,11 +50,11 @@ def show_plan(
     from harness.cli.display import show_forecast, show_outlooks
     from harness.execute import forecast_cells
     from harness.execute.executors import Executor
-    from harness.plan import data_lines, data_notes, fetched_facts, make_plan, select_cells
+    from harness.plan import data_lines, data_notes, known_facts, make_plan, select_cells
 
     catalog = project()
     loaded = read_suite(suite, catalog)
-    facts, missing = fetched_facts(catalog, loaded)
+    facts, missing = known_facts(catalog, loaded)
     if missing:
         raise UserError(
             f"not fetched yet: {', '.join(map(catalog.not_fetched, missing))}. Run `tunebench fetch {suite}` first: "
@@ -68,6 +70,7 @@ def show_plan(
         show_json(
             {
                 "cells": [asdict(row) for row in rows],
+                "not_fetched": sorted(facts.unfetched),
                 "revisions": plan.revisions(),
                 "data": data_lines(loaded, facts),
                 "notes": list(data_notes(loaded, facts)),
@@ -76,7 +79,9 @@ def show_plan(
             }
         )
     else:
-        show_forecast(loaded.name, rows, jobs or 1)
+        show_forecast(loaded.name, rows, jobs or 1, bounds=bool(facts.unfetched))
+        for line in unfetched_lines(facts, suite):
+            say(line)
         notes = [f"note: {note}" for note in data_notes(loaded, facts)]
         for line in [*revision_lines(facts), *data_lines(loaded, facts), *notes]:
             say(line)
