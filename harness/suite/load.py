@@ -6,7 +6,7 @@ Not covered: which cells a suite expands to (`plan/plan.py`), and where tasks an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -111,6 +111,11 @@ class Suite:
     margin: float = MARGIN  # how results are read; like failed_seeds, no part of what a cell is
     failed_seeds: FailedSeeds = FAILED_SEEDS
     environments: tuple[EnvironmentRequest, ...] = ()  # of `regress`; no part of what a cell is either
+
+    @property
+    def plain(self) -> Suite:
+        """The suite with none of the ways of computing the same with less work (`train: {fast: []}`)."""
+        return replace(self, labels=tuple(replace(one, train=one.train.changed({"fast": ()})) for one in self.labels))
 
     @classmethod
     def load(cls, name: str | Path) -> Suite:

@@ -5,6 +5,8 @@ Not covered: the training loop (`train.py`), and what objectives add.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -14,27 +16,35 @@ from harness.models import forest_logits, layer_width, logits_at, most_nodes, pl
 from harness.worker.frozen_layers import FrozenLayers
 
 
+@dataclass
+class Packing:
+    """That batches are laid out as forests, and how often they were: of `batches` of several rows, so many `packed`.
+    `frozen` remembers what the model's lower layers give, where these are not trained."""
+
+    frozen: FrozenLayers | None = None
+    batches: int = 0
+    packed: int = 0
+
+
 def answer_logits(
     model: nn.Module,
     input_ids: torch.Tensor,
     labels: torch.Tensor,
     attention_mask: torch.Tensor,
-    packed: bool = False,
-    frozen: FrozenLayers | None = None,
+    packing: Packing | None = None,
 ) -> Answers:
     """Returns what a model predicts for the answer tokens of a right-padded batch [batch, length].
 
-    With `packed`, the rows are laid out as a forest (`models/forest.py`) where that makes less work and the model gives
-    the same logits so; else as they are, and the places where no other row answers are computed too. `frozen` remembers
-    what its lower layers give.
+    With `packing`, the rows are laid out as a forest (`models/forest.py`) where that makes less work and the model
+    gives the same logits so; else as they are, and the places where no other row answers are computed too.
     """
     places = [row.nonzero().squeeze(1).tolist() for row in labels[:, 1:] != -100]  # place i predicts token i + 1
-    if (
-        packed
-        and len(labels) > 1
-        and (answers := packed_answers(model, input_ids, labels, attention_mask, places, frozen)) is not None
-    ):
-        return answers
+    if packing is not None and len(labels) > 1:
+        packing.batches += 1
+        answers = packed_answers(model, input_ids, labels, attention_mask, places, packing.frozen)
+        if answers is not None:
+            packing.packed += 1
+            return answers
     length = input_ids.shape[1]
     wanted = (labels[:, 1:] != -100).any(dim=0).nonzero().squeeze(1)
     logits = logits_at(model, input_ids, wanted - length, attention_mask)

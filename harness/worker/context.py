@@ -165,9 +165,10 @@ class CellContext:
         self, model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
     ) -> Answers:
         """Returns what a model predicts for the labels of a right-padded batch [rows, length]."""
-        from harness.worker.answer_loss import answer_logits
+        from harness.worker.answer_loss import Packing, answer_logits
 
-        return answer_logits(model, input_ids, labels, attention_mask, PACKING in self.settings.fast)
+        packing = Packing() if PACKING in self.settings.fast else None
+        return answer_logits(model, input_ids, labels, attention_mask, packing)
 
     def padded_logits(
         self, model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor

@@ -35,6 +35,7 @@ class FrozenLayers:
         self.versions = self.counted()
         self.texts: dict[tuple[int, ...], torch.Tensor] = {}
         self.bytes = 0
+        self.replays = 0  # batches of which these layers were not run
         self.replayed: torch.Tensor | None = None  # what the uppermost of them gives without being run
         self.seen: torch.Tensor | None = None  # what it gave when it was run
         self.wraps = False  # whether it gives a tuple
@@ -60,6 +61,7 @@ class FrozenLayers:
                 wanted = forest_logits(model, forest, device)
                 with self.over(forest, texts):
                     self.is_trusted = same_logits(forest_logits(model, forest, device), wanted)
+            self.replays = 0
         if self.is_trusted is False:
             return forest_logits(model, forest, device)
         with self.over(forest, texts):
@@ -81,6 +83,7 @@ class FrozenLayers:
             for text, path in zip(texts, forest.paths, strict=True):
                 states[path] = self.texts[text]
             self.replayed = states.view(trees, nodes, -1)
+            self.replays += 1
         try:
             yield
         finally:

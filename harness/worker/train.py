@@ -26,11 +26,19 @@ from harness.curricula import ASIDE, Stage
 from harness.errors import Unavailable
 from harness.models import resolve_precision
 from harness.objectives import Batch, Objective
-from harness.records import FROZEN_LAYERS, FUSED, PACKING, TrainSettings
-from harness.worker.answer_loss import answer_logits, answer_loss, task_sum, token_losses, weighted_count, weighted_sum
+from harness.records import FROZEN_LAYERS, FUSED, PACKING, Fact, TrainSettings
+from harness.worker.answer_loss import (
+    Packing,
+    answer_logits,
+    answer_loss,
+    task_sum,
+    token_losses,
+    weighted_count,
+    weighted_sum,
+)
 from harness.worker.callbacks import Dropout, FirstStep, Hooks, KeepBest
 from harness.worker.distributed import COUNTS, filled, outline, shard_on_cpu, shared_loader, strategy_arguments
-from harness.worker.frozen_layers import FrozenLayers, frozen_layers
+from harness.worker.frozen_layers import frozen_layers
 from harness.worker.fused import fused
 from harness.worker.profiling.meter import CROSS_ENTROPY, StepRecorder
 
@@ -96,11 +104,14 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
         recorder=run.recorder,
         objectives=run.objectives,
         answers=method.is_language_model,
-        packed=PACKING in settings.fast and settings.devices == 1,
+        packing=Packing() if PACKING in settings.fast and settings.devices == 1 else None,
     )
-    remembers = trainer.packed and FROZEN_LAYERS in settings.fast and not settings.gradient_checkpointing
-    with fused(model, FUSED in settings.fast and not sharded), frozen_layers(model, remembers) as trainer.frozen:
+    remembers = trainer.packing is not None and FROZEN_LAYERS in settings.fast and not settings.gradient_checkpointing
+    with fused(model, FUSED in settings.fast and not sharded) as count, frozen_layers(model, remembers) as frozen:
+        if trainer.packing:
+            trainer.packing.frozen = frozen
         trainer.train()
+    run.recorder.tricks += tricks_used(trainer.packing, count)
     for name, value in model.named_parameters():
         value.requires_grad_(name in held)  # as before, whatever the method trained last
     if empty is not None:
@@ -108,6 +119,17 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
     configuration(model).use_cache = True
     # accelerate leaves its autocast wrapper around `forward`, which would also change how the model scores.
     return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+
+
+def tricks_used(packing: Packing | None, fused_modules: int) -> list[Fact]:
+    """Returns facts of which tricks a training used: the share of its batches that were laid out without padding, the
+    share of those that began at the lowest trained layer, and the number of modules with fewer operations."""
+    facts = [Fact("fused_modules", fused_modules, "modules")] if fused_modules else []
+    if packing and packing.batches:
+        facts.append(Fact("packed_batches", packing.packed / packing.batches, "share of batches"))
+        if packing.frozen and packing.packed:
+            facts.append(Fact("replayed_batches", packing.frozen.replays / packing.packed, "share of batches"))
+    return facts
 
 
 def configuration(model: nn.Module) -> PretrainedConfig:
@@ -277,7 +299,7 @@ class CellTrainer(Trainer):
 
     `recorder` takes the counts, `objectives` and `penalty` (the method's) add terms to the loss in training. With
     `answers`, the labels are tokens of answers, and their cross-entropy is logged apart from those terms. With
-    `packed`, the rows of a batch are laid out without padding where the model allows it.
+    `packing`, the rows of a batch are laid out without padding where the model allows it.
     """
 
     def __init__(
@@ -288,12 +310,12 @@ class CellTrainer(Trainer):
         objectives: Sequence[Objective] = (),
         penalty: Callable[[nn.Module], torch.Tensor | None] = lambda model: None,
         answers: bool = True,
-        packed: bool = False,
+        packing: Packing | None = None,
         **options: object,
     ):
         super().__init__(**options)
-        self.frozen: FrozenLayers | None = None  # what its lower layers give, where these are not trained
-        self.packed = packed and not any(objective.reads_states for objective in objectives)
+        # An objective that looks inside the model wants to find the batch there as it is.
+        self.packing = None if any(objective.reads_states for objective in objectives) else packing
         self.answers = answers
         self.entropy: list[torch.Tensor] = []  # of each pass since the last log: its sum, and its answer tokens
         self.objectives = objectives
@@ -345,7 +367,7 @@ class CellTrainer(Trainer):
         number.
         """
         ids, labels, mask = inputs["input_ids"], inputs["labels"], inputs["attention_mask"]
-        answers = answer_logits(model, ids, labels, mask, self.packed, self.frozen if model.training else None)
+        answers = answer_logits(model, ids, labels, mask, self.packing if model.training else None)
         losses = token_losses(answers)
         loss_sum, count = weighted_sum(losses, answers, inputs.get(WEIGHTS))
         if model.training:

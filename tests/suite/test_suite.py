@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SuiteError, UserError
-from harness.records import MARGIN
+from harness.records import MARGIN, TRICKS
 from harness.suite.load import find_suite, load_suite
 
 GOOD = """\
@@ -272,3 +272,12 @@ def test_a_suite_whose_report_would_lie_elsewhere_is_refused(tmp_path: Path) -> 
     (tmp_path / "...yaml").write_text(GOOD)
     with pytest.raises(SuiteError, match=r"a suite cannot be named '\.\.'. Rename the file"):
         load_suite(tmp_path / "...yaml")
+
+
+def test_a_plain_suite_has_no_tricks(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("version: 1\nmodels: [m]\ntasks: [{learn: t, sizes: [8]}]\nmethods: {full: {train: {steps: 3}}}\n")
+    suite = load_suite(path)
+    assert {label.train.fast for label in suite.labels} == {TRICKS}
+    assert {label.train.fast for label in suite.plain.labels} == {()}
+    assert suite.plain.labels[-1].train.steps == 3

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from harness.curricula import Stage
 from harness.methods import all_methods
 from harness.records import FROZEN_LAYERS, FUSED, PACKING, TRICKS, TrainSettings
-from harness.worker.answer_loss import answer_logits
+from harness.worker.answer_loss import Packing, answer_logits
 from harness.worker.frozen_layers import below_the_trained, frozen_layers
 from harness.worker.fused import Norms, fused
 from harness.worker.profiling.meter import StepRecorder
@@ -75,13 +75,27 @@ def test_rows_are_weighted_alike_in_a_forest(tiny_model: Path, tmp_path: Path) -
     assert found[1] == [pytest.approx(pair, rel=1e-4) for pair in found[0]]
 
 
+def test_a_training_tells_which_tricks_it_used(tiny_model: Path, tmp_path: Path) -> None:
+    def used(label: str, fast: tuple[str, ...]) -> dict[str, float]:
+        model, method = made(tiny_model, label)
+        recorder = StepRecorder()
+        settings = TrainSettings(epochs=3, batch_size=6, fast=fast)
+        train(model, method, Stage("all", MANY, ROWS), settings, TrainRun(0, recorder, tmp_path))
+        return {fact.name: fact.value for fact in recorder.tricks}
+
+    assert used("layerwise", TRICKS) == {"packed_batches": 1.0, "replayed_batches": 2 / 3}
+    assert used("lora", TRICKS)["fused_modules"] > 1
+    assert used("lora-dropout", TRICKS) == {"packed_batches": 0.0}
+    assert used("lora", ()) == {}
+
+
 # --- fewer operations ---
 
 
-def gradients(model: Any, packed: bool = False) -> dict[str, torch.Tensor]:
+def gradients(model: Any) -> dict[str, torch.Tensor]:
     batch = Collator(pad=0)(MANY)
     model.zero_grad()
-    answers = answer_logits(model, batch["input_ids"], batch["labels"], batch["attention_mask"], packed)
+    answers = answer_logits(model, batch["input_ids"], batch["labels"], batch["attention_mask"])
     torch.nn.functional.cross_entropy(answers.logits, answers.targets, ignore_index=-100).backward()
     return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
 
@@ -143,22 +157,23 @@ def test_texts_that_come_again_start_at_the_lowest_trained_layer(tiny_model: Pat
     model.train()
     batch = Collator(pad=0)(MANY)
     inputs = batch["input_ids"], batch["labels"], batch["attention_mask"]
-    plain = answer_logits(model, *inputs, True).logits
+    plain = answer_logits(model, *inputs, Packing()).logits
     runs = []
     model.model.layers[0].self_attn.register_forward_hook(lambda *_: runs.append(1))
     with frozen_layers(model) as frozen:
         assert frozen is not None
-        answer_logits(model, *inputs, True, frozen)
-        answer_logits(model, *inputs, True, frozen)  # asked whether it gives the same
+        packing = Packing(frozen)
+        answer_logits(model, *inputs, packing)
+        answer_logits(model, *inputs, packing)  # asked whether it gives the same
         before = len(runs)
-        again = answer_logits(model, *inputs, True, frozen).logits
+        again = answer_logits(model, *inputs, packing).logits
         assert len(runs) == before
         assert torch.allclose(again, plain, atol=1e-5)
         with torch.no_grad():
             next(model.model.layers[0].parameters()).add_(0.1)  # no longer what was remembered
-        changed = answer_logits(model, *inputs, True, frozen).logits
+        changed = answer_logits(model, *inputs, packing).logits
     assert not torch.allclose(changed, plain, atol=1e-4)
-    assert torch.allclose(changed, answer_logits(model, *inputs, True).logits, atol=1e-5)
+    assert torch.allclose(changed, answer_logits(model, *inputs, Packing()).logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("label", ["full", "lora", "prompt_tuning"])

@@ -47,6 +47,7 @@ def run(
     allow_bad_instruments: Annotated[
         bool, typer.Option(help="run although a self-check failed; every result is flagged")
     ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="without the ways of saving work (train: {fast: []})")] = False,
     trust: Trust = None,
     folder: Results = None,
     answer: Annotated[bool, typer.Option("--answer/--no-answer", help="end with the suite's answer")] = True,
@@ -60,6 +61,7 @@ def run(
 
     catalog = project()
     loaded = read_suite(suite, catalog)
+    loaded = loaded.plain if plain else loaded
     retried = again(retry or ())
     check_executor(executor)
     plan = select_cells(make_plan(loaded, get_facts(catalog, loaded, trust or ())), only or ())

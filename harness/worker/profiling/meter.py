@@ -269,6 +269,7 @@ class StepRecorder(TrainerCallback):
         self.flop_count: FlopCount | None = None  # of the model that is being trained, where its form is known
         self.trained: Sequence[bool] = ()
         self.flops: dict[int, float] = {}
+        self.tricks: list[Fact] = []  # which ways of saving work were used
         self.before = 0  # steps of earlier stages: numbers go on where those ended
 
     def add(self, objective: str, term: Tensor) -> None:
@@ -342,6 +343,7 @@ class StepRecorder(TrainerCallback):
         are no others); of what each objective added to the loss; and the share of the devices' `peak` (FLOP/s) that the
         model's own FLOPs came to, where both are known."""
         steps = sorted(self.seconds)[WARM_UP_STEPS:] or sorted(self.seconds)
+        tricks = list({fact.name: fact for fact in self.tricks}.values())  # of the last stage, where there are several
         times = [self.seconds[step] for step in steps]
         if not times:
             return []
@@ -362,7 +364,7 @@ class StepRecorder(TrainerCallback):
             if peak:
                 rate = sum(self.flops[step] for step in steps) / sum(times)
                 facts.append(Fact("mfu", rate / peak, "share of the matmul peak", True))
-        return facts
+        return facts + tricks
 
 
 def first(logs: dict[str, float], *names: str) -> float | None:
