@@ -6,13 +6,14 @@ import re
 from typing import Any, cast
 
 from jinja2.exceptions import UndefinedError
+from lm_eval import utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from harness.data import generation
-from harness.data.answer_room import check_generation
+from harness.data.answer_room import check_generation, shown
 from harness.data.answers import answer_of, delimiter_of, heard
-from harness.data.labels import label_text
+from harness.data.labels import PLAIN, label_text
 from harness.errors import TaskError, unknown
 
 
@@ -47,15 +48,36 @@ class HeardTask(ConfigurableTask):  # type: ignore[misc]  # it is untyped
                 raise
         except UndefinedError as error:
             raise UnknownName(str(error), getattr(self, "features", [])) from error
+        self.made = True
 
+    made = False  # whether lm-eval has looked at the first document for the form of all
     chat = False  # whether the last requests were made through a chat template
 
     def doc_to_choice(self, doc: Any, doc_to_choice: Any = None) -> list[str]:
-        """Return a document's choices as texts; those of a column or a template may be numbers or truth values."""
-        choices = super().doc_to_choice(doc, doc_to_choice)
+        """Return a document's choices as texts; those of a column or a template may be numbers or truth values. Raises
+        TaskError for a template that gives no list."""
+        try:
+            choices = super().doc_to_choice(doc, doc_to_choice)
+        except (ValueError, SyntaxError) as error:
+            raise TaskError(
+                f"doc_to_choice ({shown(self.config.doc_to_choice)}) is neither a list, nor a column of the documents, "
+                "nor a template that gives a list of texts in quotes. Write a list: doc_to_choice: [yes, no]."
+            ) from error
         if isinstance(choices, str) or all(isinstance(choice, str) for choice in choices):
             return cast("list[str]", choices)
         return [choice if isinstance(choice, str) else label_text(choice) for choice in choices]
+
+    def doc_to_text(self, doc: Any, doc_to_text: Any = None) -> Any:
+        """Return a document's question. Digits are a text as any other where a template puts a column in, or where the
+        first document has a text: lm-eval would take them for the place of a choice, document by document."""
+        given = self.config.doc_to_text if doc_to_text is None else doc_to_text
+        template = self.prompt is None and isinstance(given, str) and given not in self.features
+        if template and (PLAIN.fullmatch(given) or (self.made and not self.multiple_input)):
+            return utils.apply_template(given, doc)  # by its module, which has the sandbox's
+        text = super().doc_to_text(doc, doc_to_text)
+        if self.made and isinstance(text, int | float) and not self.multiple_input:
+            return label_text(text)
+        return text
 
     def doc_to_target(self, doc: Any, doc_to_target: Any = None) -> int | str | list[Any]:
         """Return a document's target. Raises TaskError where a template renders digits that lm-eval cannot read as a

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,13 +29,13 @@ PLAIN = re.compile(r"\s*\{\{-?\s*[A-Za-z_]\w*(\.\w+(\(\))?|\[['\"]?\w+['\"]?\])*
 
 
 def label_text(value: object) -> str:
-    """Return the text that a value of data counts as: a text without blanks around it, a number or truth value as JSON
-    writes it, a whole number without ".0"; "" for what is missing (None, NaN). So 1, 1.0 and "1" are one label, and so
-    are true and "true"."""
+    """Return the text that a value of data counts as: a text in NFC without blanks around it, a number or truth value
+    as JSON writes it, a whole number without ".0"; "" for what is missing (None, NaN). So 1, 1.0 and "1" are one label,
+    and so are true and "true", and an é of one sign or of two."""
     if is_missing(value):
         return ""
     if isinstance(value, str):
-        return value.strip()
+        return unicodedata.normalize("NFC", value.strip())
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     if isinstance(value, bool | int | float | list | tuple | dict):
@@ -43,10 +44,12 @@ def label_text(value: object) -> str:
 
 
 def met(text: str, choices: Sequence[str]) -> str:
-    """Return the choice that a label's text stands for: the text itself, or true and false as the choices write them,
-    whatever the case."""
-    if text in choices or text.lower() not in ("true", "false"):
+    """Return the choice that a label's text stands for: the text itself in the Unicode form of the choices, or true and
+    false as the choices write them, whatever the case."""
+    if text in choices:
         return text
+    if text.lower() not in ("true", "false"):
+        return next((choice for choice in choices if unicodedata.normalize("NFC", choice) == text), text)
     return next((choice for choice in choices if choice.lower() == text.lower()), text)
 
 

@@ -162,7 +162,12 @@ def name_classes(
     seen: set[str] = set()
     for split, documents in raw.items():
         for number, document in enumerate(documents, start=1):
-            if isinstance(document[label], list | tuple | dict):
+            if isinstance(document[label], dict):
+                raise TaskError(
+                    f"{split} row {number}: the label is an object, {document[label]!r}, and must be a text or a "
+                    "number. Put the part of it that names the class into a column of its own.".strip()
+                )
+            if isinstance(document[label], list | tuple):
                 raise TaskError(
                     f"{split} row {number}: the label is {document[label]!r}, and several labels (multi-label) are not "
                     "supported. Give every row one label, or make a task for each label.".strip()
@@ -439,11 +444,40 @@ def cached(identity: Sequence[object], build: Callable[[], Mapping[str, Sequence
 
 def as_dataset(kind: type[Dataset], documents: list[Document]) -> Dataset:
     """Return documents as a `datasets.Dataset` in which every value is what it was. A column that some documents lack
-    is None there; one of several types, or of objects with different keys, is kept as JSON."""
+    is None there; one of several types, of lists or of objects is kept as JSON.
+
+    `datasets` would do so by itself (`on_mixed_types`), and then read texts as JSON: "007" beside 5 becomes 7, and
+    "null" nothing. So the JSON is written here.
+    """
+    from datasets import Features, Json
+
     columns = dict.fromkeys(column for document in documents for column in document)
-    return kind.from_list(
-        [{column: document.get(column) for column in columns} for document in documents], on_mixed_types="use_json"
-    )
+    rows = [{column: document.get(column) for column in columns} for document in documents]
+    mixed = [column for column in columns if not is_plain([row[column] for row in rows])]
+    if not mixed:
+        return kind.from_list(rows)
+    for row in rows:
+        row |= {column: written_json(row[column]) for column in mixed}
+    plain = kind.from_list([{column: row[column] for column in columns if column not in mixed} for row in rows])
+    found = {**plain.features, **{column: Json() for column in mixed}}
+    return kind.from_list(rows, features=Features({column: found[column] for column in columns}))
+
+
+def is_plain(values: Sequence[object]) -> bool:
+    """Return whether the values of a column are of one type that needs no JSON: texts, truth values, whole numbers of
+    64 bits or other numbers, beside None."""
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) > 1 or not kinds <= {str, bool, int, float}:
+        return False
+    return int not in kinds or all(-(2**63) <= value < 2**63 for value in values if isinstance(value, int))
+
+
+def written_json(value: object) -> object:
+    """Return a value as JSON; None, and what JSON cannot hold (NaN), as it is."""
+    try:
+        return None if value is None else json.dumps(value, allow_nan=False)
+    except ValueError:
+        return value
 
 
 def counts_of(splits: object) -> Counts | None:

@@ -242,3 +242,39 @@ def test_more_shots_than_there_are_documents_are_refused(project: Path) -> None:
     path.write_text(path.read_text() + "num_fewshot: 500\n")
     with pytest.raises(TaskError, match="num_fewshot: 500 examples cannot stand before a question.*Lower num_fewshot"):
         prepared(project)
+
+
+@pytest.mark.parametrize("text", ['"{{text}}"', "text"])
+@pytest.mark.parametrize("first", ["a text", "007", 2])
+def test_a_question_of_digits_is_a_text(project: Path, text: str, first: object) -> None:
+    path = bring(project, ["no", "yes"], choices="[no, yes]")
+    rows = [
+        {"text": first if n == 0 else n + 100 if n % 2 else str(n + 100), "label": ("no", "yes")[n % 3 > 0]}
+        for n in range(60)
+    ]
+    (path.parent / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text(path.read_text().replace('"Text: {{text}}\\nLabel:"', text))
+    task = tasks.load_task(path)
+    documents = [document for documents in tasks.raw_splits(task).values() for document in documents]
+    if task.multiple_input:  # a column whose first value is a number: lm-eval's form of several contexts, refused
+        assert (text, tasks.unlearnable(task)[:16]) == ("text", "its text is an i")
+        return
+    assert {tasks.example(task, document, False).context for document in documents} == {
+        str(row["text"]) for row in rows
+    }
+
+
+def test_labels_meet_whatever_their_unicode_form(project: Path) -> None:
+    path = bring(project, ["e\u0301t\u00e9", "\u00e9t\u00e9", "non"], choices='["e\\u0301te\\u0301", non]')
+    task = tasks.load_task(path)
+    counts = tasks.classes(task, list(task.eval_docs))
+    assert counts == {"e\u0301te\u0301": 5, "non": 5}
+
+
+def test_choices_that_are_no_list_are_named(project: Path) -> None:
+    path = bring(project, ["no", "yes"], choices="yes or no")
+    with pytest.raises(TaskError, match=r"doc_to_choice \('yes or no'\) is neither a list, nor a column"):
+        tasks.load_task(path)
+    path = bring(project, [{"v": "no"}, {"v": "yes"}], choices="[no, yes]")
+    with pytest.raises(TaskError, match="row 1: the label is an object"):
+        tasks.load_task(path)

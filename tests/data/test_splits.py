@@ -225,3 +225,21 @@ def test_an_unknown_option_is_refused_with_the_nearest(project: Path, name: str)
     }.get(name, {"source": "file:news", "count": 1, "test": 1, "validation": 1})
     with pytest.raises(TaskError, match=f"unknown option of {name} 'sha265'. Did you mean 'sha256'?"):
         getattr(splits, name)(**needed, sha265="x", version=1.0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["007", 5, "true", "null", "[1]", '"q"', "", None, True, 1.5],
+        [["12", 5], ["a"]],
+        [{"x": "12"}, {"x": 5}, {"y": None}],
+        [1, 2.5],
+        [2**63, 1],
+    ],
+)
+def test_values_of_a_column_of_several_types_stay_what_they_are(values: list[object]) -> None:
+    from datasets import Dataset
+
+    found = splits.as_dataset(Dataset, [{"text": "t", "value": value} for value in values])
+    assert [(type(value), value) for value in found["value"]] == [(type(value), value) for value in values]
+    assert list(found.features) == ["text", "value"]
