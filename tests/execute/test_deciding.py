@@ -174,6 +174,15 @@ def test_what_cannot_be_recommended_gets_no_further_cell(
     assert sum(key.startswith("lora/") for key in machine.ran) <= 2
 
 
+def test_an_interrupted_cell_is_left_to_the_next_command(plan: Plan, tmp_path: Path) -> None:
+    machine = Machine(plan, tmp_path, CLEAR, ends={"lora": Status.INTERRUPTED})
+    (decision,) = machine.decide().decisions
+    assert [key for key in machine.ran if key.startswith("lora/")] == ["lora/tiny/colours/n16/s0"]
+    assert decision.reason == "exhausted"
+    assert decision.look
+    assert not decision.look.settled
+
+
 def test_a_seed_that_ended_badly_counts_as_the_base_model(project: Path, tmp_path: Path) -> None:
     plan = plan_of(project, SUITE.replace("[0, 1, 2]", "[0, 1, 2, 3, 4]"))
     machine = Machine(plan, tmp_path, CLEAR)
