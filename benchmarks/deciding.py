@@ -207,8 +207,7 @@ def figures(times: int, jobs: int, only: str) -> str:
     lines += ["", "| bounds of 95%, all looks of the full grid at once | wrong about the best |", "|---|---|", *bounds]
     lines += [
         "",
-        f"{times:,} worlds each, of those after the fifth {times // 4:,}; {time.strftime('%Y-%m-%d')}, "
-        f"commit {commit}.",
+        f"{times:,} worlds each, after the fifth {times // 4:,}; {time.strftime('%Y-%m-%d')}, commit {commit}.",
     ]
     return "\n".join(lines)
 

@@ -142,7 +142,7 @@ class Decider:
         seconds = {
             label: self.seconds_of(lacking(self.cells, states, cell), progress)
             for label, cells in race.cells.items()
-            if (cell := next((one for one in cells if states[one.spec_digest] == HELD), None))
+            if (cell := next_cell(cells, states))
         }
         decision.look = take_look(evidence, seconds, self.aim.sure, running)
         decision.ruled_out = {each.label: each.ruled_out for each in evidence.labels if each.ruled_out}
@@ -157,8 +157,8 @@ class Decider:
         for step, decision in sorted(steps, key=lambda pair: (pair[0].gain < float("inf"), *pair[0].order)):
             if left is not None and step.seconds > left:
                 continue
-            cells = decision.race.cells[step.label]
-            cell = next(one for one in cells if progress.states[one.spec_digest] == HELD)
+            cell = next_cell(decision.race.cells[step.label], progress.states)
+            assert cell, f"{step.label} has no cell that could run"
             decision.next_key, decision.next_seconds = cell.key, step.seconds
             return decision, lacking(self.cells, progress.states, cell)
         return None
@@ -243,6 +243,15 @@ class Decider:
                 for cell in cells:
                     left |= {one.spec_digest: one for one in lacking(self.cells, progress.states, cell)}
         return list(left.values())
+
+
+def next_cell(cells: Iterable[Cell], states: Mapping[str, str]) -> Cell | None:
+    """Returns the first of a label's cells that was not chosen yet; None where there is none, or one before it was
+    interrupted: later seeds count only after it, and the same command runs it again."""
+    for cell in cells:
+        if states[cell.spec_digest] in (HELD, Status.INTERRUPTED):
+            return cell if states[cell.spec_digest] == HELD else None
+    return None
 
 
 def preview(decider: Decider) -> Progress:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from results_factory import cell
 
 from harness.execute.durations import Durations
-from harness.execute.queue import PATIENCE, Queue
+from harness.execute.queue import HELD, PATIENCE, TO_DO, Queue
 from harness.records import Cell, Status
 
 
@@ -140,3 +140,28 @@ def test_a_cell_that_is_put_back_is_counted_as_one_of_its_method() -> None:
     for _ in range(2):
         queue.put_back(made.spec_digest)
         assert (queue.waiting, +queue.waiting_by_method) == (1, {"lora": 1})
+
+
+def test_held_cells_run_once_they_are_admitted_with_what_they_need() -> None:
+    base, expert, merged, other = cells_of([set(), set(), {1}, set()])
+    states = dict.fromkeys((made.spec_digest for made in (base, expert, merged, other)), HELD)
+    queue = Queue([base, expert, merged, other], states, lambda made: 1.0)
+    assert queue.take(lambda found: True) is None
+    assert (queue.waiting, queue.counts[HELD]) == (0, 4)
+    queue.admit([merged.spec_digest, expert.spec_digest, base.spec_digest])
+    started, skipped = run_through(queue, 1, lambda made: Status.DONE)
+    assert [made.label for made in started] == [base.label, expert.label, merged.label]
+    assert (skipped, states[other.spec_digest]) == ([], HELD)
+    queue.admit([other.spec_digest, merged.spec_digest])  # what has ended is not run again
+    assert run_through(queue, 1, lambda made: Status.DONE)[0] == [other]
+
+
+def test_a_cell_that_is_admitted_waits_for_what_runs() -> None:
+    base, first, second = cells_of([set(), set(), {1}])
+    states = {base.spec_digest: Status.DONE, first.spec_digest: TO_DO, second.spec_digest: HELD}
+    queue = Queue([base, first, second], states, lambda made: 1.0)
+    queue.take(lambda found: True)
+    queue.admit([second.spec_digest])
+    assert queue.take(lambda found: True) is None
+    queue.end(first.spec_digest, Status.FAILED)
+    assert [found.label for found, _ in queue.blocked] == [second.label]

@@ -37,11 +37,12 @@ from harness.cli.options import (
     warn,
 )
 from harness.cli.running import check_executor
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.analysis import Prices
+    from harness.analysis import Prices, Wishes
     from harness.execute import Decider, Progress, Session
+    from harness.suite import Suite
 
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -108,6 +109,7 @@ def decide(
         size_of(memory), max_forgetting, forgetting_on, duration(latency) if latency else None,
         money[0] if money else None, loaded.margin if margin is None else margin,
     )  # fmt: skip
+    check_forgetting(loaded, wishes)
     aim = Aim(sure, seconds_of(within), wishes.margin)
     plan = make_plan(loaded, get_facts(catalog, loaded, trust or ()))
     races = races_of(plan, size, task, model)
@@ -149,6 +151,18 @@ def decide(
     if session.stopped:
         say("stopped; the same command goes on where this ended", file=sys.stderr)
     sys.exit(0 if all(decision.reason == "settled" for decision in decider.decisions) else 1)
+
+
+def check_forgetting(suite: Suite, wishes: Wishes) -> None:
+    """Raises UserError for a limit of forgetting in a suite that retains nothing, or on a task that it does not
+    retain."""
+    if wishes.forgetting_on and wishes.forgetting_on not in suite.retain:
+        raise UserError(unknown("retained task", wishes.forgetting_on, suite.retain))
+    if wishes.max_forgetting is not None and not suite.retain:
+        raise UserError(
+            f"{suite.name} retains no task, so nothing would be known of forgetting. Leave --max-forgetting out, or "
+            "add `retain:` to the suite."
+        )
 
 
 def seconds_of(text: str | None) -> float | None:
