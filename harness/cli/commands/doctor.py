@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.checkup import nearest
 from harness.cli.display import say, show_json, show_table
-from harness.cli.options import AsJson, Results, Threads, command, project, results
+from harness.cli.options import AsJson, Results, Threads, command, project, quiet_libraries, results
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from harness.records import Check, Environment
 
 GIB = 2**30
+SIGNS = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
 
 
 @command("Keep", "what this machine has, and what is missing")
@@ -29,30 +31,44 @@ def doctor(
     ] = None,
     threads: Threads = None,
     folder: Results = None,
+    hub: Annotated[bool, typer.Option("--hub/--no-hub", help="ask the Hub whether it answers")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Show what this machine has, what is missing for some methods, and whether the self-checks pass.
+    """Show what this machine has, what would spoil a run and the command that mends it, what is missing for some
+    methods, and whether the self-checks pass.
+
+    Packages are held against each other's requirements; 4-bit weights and attention kernels are tried on each device;
+    disk, memory, cache, results and the Hub are looked at. A problem, or a self-check that fails, ends with exit code
+    1.
 
     Example: tunebench doctor --instruments --model smollm2-135m
     """
+    from harness.cli.checkup import findings
+    from harness.data import cache_root
     from harness.environment import RESULT_PACKAGES
     from harness.execute.executors import Executor
 
+    quiet_libraries()
     catalog = project()
+    store = results(folder, catalog)
     environment, count = Executor.environment(threads, None, "")
-    machine = about(environment, count, catalog, results(folder, catalog).folder)
+    machine = about(environment, count, catalog, store.folder)
+    found = findings(store, cache_root(), hub)
     missing = unavailable()
     checks = checked(catalog, model, environment, count) if instruments or model else []
     if as_json:
         show_json(
             {
                 "machine": machine,
+                "findings": [asdict(finding) for finding in found],
                 "cannot_run": missing,
                 "instruments": [{"model": name, **asdict(check), "passed": check.passed} for name, check in checks],
             }
         )
     else:
         show_table("machine", ["what", "value"], [[key, value] for key, value in machine.items()])
+        rows = [[finding.name, SIGNS[finding.state], finding.said, finding.mend] for finding in found]
+        show_table("findings", ["what", "", "found", "to mend it"], rows)
         versions = [[name, environment.packages.get(name, "missing")] for name in RESULT_PACKAGES]
         show_table("packages that results depend on", ["package", "version"], versions)
         if missing:
@@ -65,7 +81,8 @@ def doctor(
                   f"{check.limit:.3g}", check.unit, check.about] for name, check in checks],
                 right=frozenset({"measured", "at most"}),
             )  # fmt: skip
-    sys.exit(0 if all(check.passed for _, check in checks) else 1)
+    broken = any(finding.state == "problem" for finding in found)
+    sys.exit(0 if not broken and all(check.passed for _, check in checks) else 1)
 
 
 def about(environment: Environment, threads: int, catalog: Catalog, folder: Path) -> dict[str, str | int]:
@@ -92,11 +109,6 @@ def about(environment: Environment, threads: int, catalog: Catalog, folder: Path
         "models": ", ".join(name for name in catalog.models if catalog.model_facts(name)) or "none fetched",
         "tunebench": f"{environment.commit[:12] or 'no checkout'}{', with changes' if environment.dirty else ''}",
     }
-
-
-def nearest(path: Path) -> Path:
-    """Returns the path itself if it exists, else the nearest folder above it that does."""
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def unavailable() -> dict[str, str]:
