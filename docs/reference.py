@@ -254,16 +254,9 @@ EXIT_CODES = [
     ["0", "all is well"],
     [
         "1",
-<<<<<<< HEAD
         "a cell did not end as done (`run`, `tune`), a question was left open (`decide`), an environment could not be "
-        "compared (`regress`), a self-check "
-        "failed (`doctor`), an exported model answers otherwise than stored (`export`), the system has no more memory, "
-        "files or processes, or nobody reads the output",
-=======
-        "a cell did not end as done (`run`, `tune`), an environment could not be compared (`regress`), a self-check "
-        "failed or something is broken (`doctor`), an exported model answers otherwise than stored (`export`), the "
-        "system has no more memory, files or processes, or nobody reads the output",
->>>>>>> w-c
+        "compared (`regress`), a self-check failed or something is broken (`doctor`), an exported model answers otherwise "
+        "than stored (`export`), the system has no more memory, files or processes, or nobody reads the output",
     ],
     [
         "2",
