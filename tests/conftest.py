@@ -152,7 +152,10 @@ def tiny_model(preloaded: None, shared: Shared) -> Path:
 
 @pytest.fixture(scope="session")
 def checked(tiny_model: Path, shared: Shared) -> Path:
-    """A cache with the instruments' checks, done once for all tests, and the scripts of reports."""
+    """A cache with the instruments' checks, done once for all tests, the scripts of reports, and what is known of the
+    tiny project's data."""
+    from tools import plan_of
+
     from harness.environment import environment
     from harness.execute.self_check_cache import keep, kept_at, peaks_kept_at
     from harness.models.loading import weights_fingerprint
@@ -174,6 +177,10 @@ def checked(tiny_model: Path, shared: Shared) -> Path:
                 write_atomically(peaks_kept_at(env_digest), json.dumps({"auto": 1e11, "fp32": 1e11}))
                 kept = kept_at(env_digest, weights_fingerprint(tiny_model), settings)
                 keep(kept, env_digest, "tiny", settings, checks)
+            # What is known of the tiny project's data goes by its content: no test needs to find it out again.
+            patch.setenv("HF_DATASETS_CACHE", str(folder / "hf-datasets"))
+            make_project(folder / "project", tiny_model)
+            plan_of(folder / "project")
 
     return shared("checked", check) / "cache"
 

@@ -17,8 +17,8 @@ from harness.worker.profiling.meter import synchronise
 # Rows of each matrix. A product takes some milliseconds on a few cores. A GPU needs a larger one: there the launch of a
 # small product takes longer than the product.
 SIDES = {"cpu": 512, "cuda": 2048}
-SECONDS = 0.05  # of products that are timed: about 20 on one core, enough for a median
-WARM_UP_SECONDS = 0.01  # of products before: the first ones wake threads and clocks
+SECONDS = 0.025  # of products that are timed: about 10 on one core, enough for a median
+WARM_UP_SECONDS = 0.005  # of products before: the first ones wake threads and clocks
 LEAST = 5  # products that are timed on the slowest machine
 
 
