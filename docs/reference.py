@@ -256,7 +256,8 @@ EXIT_CODES = [
         "1",
         "a cell did not end as done (`run`, `tune`), a question was left open (`decide`), an environment could not be "
         "compared (`regress`), a self-check failed or something is broken (`doctor`), an exported model answers "
-        "otherwise than stored (`export`), the system has no more memory, files or processes, or nobody reads the output",
+        "otherwise than stored (`export`), the system has no more memory, files or processes, or nobody reads "
+        "the output",
     ],
     [
         "2",
