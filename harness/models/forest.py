@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -37,6 +38,7 @@ KERNELS = ("sdpa", "eager")  # attention that takes a mask of any form
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 SAMPLED = 32  # tokens of a sequence with which a model is asked
 NODES = 384  # of a tree, where many sequences are laid out: enough to keep matrix products busy
+SMALL, NOISE = 0.1, 0.02  # of a model's weights; the standard deviation of what is added to adapters
 WORTH = 0.95  # share of the padded batch's work above which nothing is gained
 # A layer's weights are about 12 · width² multiplications a token, attention 4 · width for each token looked at.
 WEIGHTS_PER_WIDTH = 3
@@ -330,7 +332,7 @@ def agrees(model: nn.Module, sequences: Sequence[Sequence[int]], device: torch.d
     padded = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in pair], device=device)
     mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens in pair], device=device)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), disturbed(model):
             options = {} if hasattr(model, "is_opened") else {"attention_mask": mask}
             plain = logits_at(model, padded, torch.arange(-longest, 0, device=device), **options)
             wanted = torch.stack([plain[number, place] for number, places in enumerate(asked) for place in places])
@@ -338,6 +340,28 @@ def agrees(model: nn.Module, sequences: Sequence[Sequence[int]], device: torch.d
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # a family's own code
         return False
     return same_logits(found, wanted)
+
+
+@contextmanager
+def disturbed(model: nn.Module) -> Iterator[None]:
+    """Add noise to what is trained of a model for the length of the block, where that is a small part of it: adapters
+    that begin with zeros would show nothing of what they do to a tree."""
+    import torch
+
+    sizes = [value.numel() for value in model.parameters()]
+    trained = [value for value in model.parameters() if value.requires_grad and value.is_floating_point()]
+    if sum(value.numel() for value in trained) > SMALL * sum(sizes):
+        trained = []
+    before = [value.detach().clone() for value in trained]
+    generator = torch.Generator().manual_seed(0)
+    for value in trained:
+        noise = torch.randn(value.shape, generator=generator)
+        value.data.add_(noise.to(device=value.device, dtype=value.dtype), alpha=NOISE)
+    try:
+        yield
+    finally:
+        for value, kept in zip(trained, before, strict=True):
+            value.data.copy_(kept)
 
 
 def same_logits(found: torch.Tensor, wanted: torch.Tensor) -> bool:

@@ -87,6 +87,27 @@ def test_virtual_tokens_stand_before_every_tree(model: Any, label: str) -> None:
     assert torch.allclose(of_trees(once, SEQUENCES, PLACES), wanted, atol=1e-5)
 
 
+def test_an_adapter_that_does_nothing_yet_shows_what_it_does(model: Any) -> None:
+    class Leaks(torch.nn.Module):
+        """Adds the mean over all tokens, by a weight that begins with zero."""
+
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner, self.gate = inner, torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, *args: Any, **options: Any) -> Any:
+            made = self.inner(*args, **options)
+            return made + self.gate * 50 * made.mean(dim=1, keepdim=True)
+
+    model.requires_grad_(False)
+    assert runs_forests(model, SEQUENCES, "cpu")
+    model.model.layers[0].mlp = Leaks(model.model.layers[0].mlp)
+    other = torch.nn.Module.__new__(type(model))
+    other.__dict__.update(model.__dict__)  # a model that was not asked yet
+    assert not runs_forests(other, SEQUENCES, "cpu")
+    assert float(model.model.layers[0].mlp.gate) == 0.0
+
+
 def test_gradients_are_those_of_the_padded_batch(model: Any) -> None:
     def gradient(logits: torch.Tensor) -> torch.Tensor:
         model.zero_grad()
