@@ -26,7 +26,9 @@ from harness.data.plain_files import read_text_file
 from harness.data.yaml_limits import load_yaml
 from harness.records import digest
 
-MAKERS = ("splits", "division", "contamination", "labels", "generation", "tasks", "answers")
+MAKERS = (
+    "splits", "columns", "division", "contamination", "labels", "generation", "tasks", "answers", "heard_task",
+)  # fmt: skip
 MOST_FILES = 2000  # of a local package that a task's code imports
 MOST_BYTES = 64 * 2**20  # of a data file that a task's code names; a larger one counts by size and time of change
 LONGEST_NAME = 300  # characters of a text in Python code that may be a file's name

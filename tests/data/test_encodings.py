@@ -130,6 +130,7 @@ def test_a_header_in_the_middle_is_named(tmp_path: Path) -> None:
         (gzip.compress(gzip.compress(GERMAN.encode(), mtime=0), mtime=0), "packed twice, with gzip inside"),
         (b"\x89PNG\r\n\x1a\n", "is a picture"),
     ],
+    ids=["utf-32-le", "utf-32-be", "gzip", "png"],
 )
 def test_what_it_is_instead_is_said(tmp_path: Path, content: bytes, said: str) -> None:
     assert said in message(tmp_path, content)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data import splits
+from harness.data.columns import as_dataset
 from harness.errors import TaskError
 
 documents = st.lists(
@@ -240,6 +241,6 @@ def test_an_unknown_option_is_refused_with_the_nearest(project: Path, name: str)
 def test_values_of_a_column_of_several_types_stay_what_they_are(values: list[object]) -> None:
     from datasets import Dataset
 
-    found = splits.as_dataset(Dataset, [{"text": "t", "value": value} for value in values])
+    found = as_dataset(Dataset, [{"text": "t", "value": value} for value in values])
     assert [(type(value), value) for value in found["value"]] == [(type(value), value) for value in values]
     assert list(found.features) == ["text", "value"]
