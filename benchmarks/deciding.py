@@ -97,14 +97,19 @@ def draw(world: World, random: Any) -> tuple[Any, Any]:
     return (right if world.graded else (random.random(shape) < right).astype(float)), truth
 
 
-def known(values: Any, seeds: Sequence[int], margin: float) -> Evidence:
-    """Returns the evidence of so many seeds of each label."""
-    return Evidence(
-        tuple(
-            LabelEvidence(label, values[place, : seeds[place]].tolist(), SEEDS) for place, label in enumerate(LABELS)
-        ),
-        margin,
-    )
+class Known:
+    """What is known of a world's labels: `values` are [labels, seeds, items]."""
+
+    def __init__(self, values: Any, margin: float):
+        self.margin = margin
+        self.labels = [
+            [LabelEvidence(label, its[:count].tolist(), SEEDS) for count in range(SEEDS + 1)]
+            for label, its in zip(LABELS, values, strict=True)
+        ]
+
+    def of(self, seeds: Sequence[int]) -> Evidence:
+        """Returns the evidence of so many seeds of each label."""
+        return Evidence(tuple(its[count] for its, count in zip(self.labels, seeds, strict=True)), self.margin)
 
 
 @dataclass(frozen=True)
@@ -124,14 +129,15 @@ class Outcome:
 def decide(world: World, number: int, sure: float = 0.95) -> Outcome:
     """Decides one world, from one seed of each label on."""
     values, truth = draw(world, numpy.random.default_rng([7, number]))
+    known = Known(values, world.margin)
     seconds = dict.fromkeys(LABELS, 1.0)
     seeds = [1] * len(LABELS)
     while True:
-        look = take_look(known(values, seeds, world.margin), seconds, sure, chances=False)
+        look = take_look(known.of(seeds), seconds, sure, chances=False)
         if look.state != "open":
             break
         seeds[LABELS.index(look.steps[0].label)] += 1
-    ends = [take_look(known(values, counts, world.margin), {}, sure) for counts in (seeds, [SEEDS] * len(LABELS))]
+    ends = [take_look(known.of(counts), {}, sure) for counts in (seeds, [SEEDS] * len(LABELS))]
 
     def wrong(label: str) -> bool:
         return bool(truth.max() - truth[LABELS.index(label)] > world.margin + 1e-9)
@@ -147,7 +153,7 @@ def is_wrong(world: World, number: int) -> bool:
     values, _ = draw(
         World(world.name, world.lead + 1e-4, world.points, graded=world.graded), numpy.random.default_rng([8, number])
     )
-    limits = find_bounds(known(values, [SEEDS] * len(LABELS), world.margin), 0.95)
+    limits = find_bounds(Known(values, world.margin).of([SEEDS] * len(LABELS)), 0.95)
     return bool(limits.out[0] or limits.within[0, 1:].any())
 
 

@@ -36,7 +36,7 @@ LEAST_SAVING = 0.5  # an alternative is named where it costs at most this share 
 LEAST_ENDED = 0.8  # the share of seeds that must have ended well; one of five may fail
 UNKNOWN = Workload(None)
 TINY = 1e-9  # tolerance of limits, so that the last bit of a sum does not decide
-Rule = Literal["none", "only", "score", "cost", "simplicity", "score within the margin"]
+Rule = Literal["none", "only", "score", "cost", "simplicity", "score within the margin", "known"]
 Limit = Literal["status", "ended", "learned", "memory", "forgetting", "latency", "budget"]
 
 
@@ -279,8 +279,10 @@ def rank_candidates(
         replace(each, close=each in close, decision=decisions.get(each.candidate.label)) for each in (*first, *rest)
     )
     floor = min(min(candidate.seed_merits, default=math.inf) for candidate in given)
+    passed_over = any(each.candidate.merit >= best - wishes.margin for each in fit if each not in eligible)
+    rule = "known" if passed_over else rule_of(ranked, priced)
     return Answer(
-        ranked, tuple(out), wishes, prices, rule_of(ranked, priced), confidence(ranked, wishes.margin, seed, floor),
+        ranked, tuple(out), wishes, prices, rule, confidence(ranked, wishes.margin, seed, floor),
         cheaper(ranked), expected(ranked, wishes.margin, priced, seed, floor),
     )  # fmt: skip
 

@@ -184,6 +184,12 @@ def left_out(decision: Decision) -> list[str]:
     for label, better in sorted(look.out.items()):
         count = look.seeds.get(label, 0)
         lines.append(f"{label} is left out after {count} seed{'s' * (count != 1)}: {better} is shown to be better.")
+    fitting = decision.evidence.fitting if decision.evidence else ()
+    once = [
+        each.label for each in fitting if len(each.values) == 1 and not each.repeated and each.label not in look.out
+    ]
+    if once:
+        lines.append(f"Known by one seed alone: {listed(once)}.")
     untried = [label for label, count in look.seeds.items() if not count]
     if untried:
         lines.append(f"Not tried: {listed(untried)}.")
@@ -231,7 +237,10 @@ def recommended(
     if look is None or evidence is None:
         return None
     known = look.settled or tuple(each.label for each in evidence.tried if each.repeated)
-    found = answer_of(decider.store, decider.plan, decision.race, wishes, reprice, known)
+    race = decision.race
+    if not look.settled and known:  # a label that was run with one seed is no answer, and says little of others
+        race = replace(race, cells={label: cells for label, cells in race.cells.items() if label in known})
+    found = answer_of(decider.store, decider.plan, race, wishes, reprice, known)
     return with_confidence(found, decision, decider.aim.sure) if found else None
 
 

@@ -38,6 +38,7 @@ RULES = {
     "simplicity": "among labels within {margin:g} of the best score and of similar cost it is the simplest",
     "score within the margin": "among labels within {margin:g} of the best score, of similar cost and complexity, it "
     "scores best",
+    "known": "others may be better, but it is the one that is known well enough",
 }
 UNCOUNTED = "; costs are not compared, as a time was disturbed"
 UNPRICED = RULES | {

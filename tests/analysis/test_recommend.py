@@ -59,6 +59,15 @@ def test_the_best_score_is_used_and_within_the_margin_the_cheapest() -> None:
     assert rank_candidates([near, slow], Wishes(margin=0.001), PRICES).rule == "score"
 
 
+def test_only_labels_that_are_named_come_first_where_some_fit() -> None:
+    best, near, far = candidate("best", 0.80), candidate("near", 0.79), candidate("far", 0.70)
+    found = rank_candidates([far, near, best], prices=PRICES, among=("near",))
+    assert (labels(found), found.rule) == (["near", "best", "far"], "known")
+    found = rank_candidates([far, near, best], prices=PRICES, among=("best", "near"))
+    assert (labels(found), found.rule) == (["best", "near", "far"], "score within the margin")
+    assert labels(rank_candidates([far, near, best], prices=PRICES, among=("gone",))) == ["best", "near", "far"]
+
+
 def test_of_equal_cost_the_simpler_goes_first() -> None:
     plain, rich = candidate("plain", 0.79), candidate("rich", 0.80, packages=("peft",))
     found = rank_candidates([plain, rich], prices=PRICES)

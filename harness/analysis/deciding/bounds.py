@@ -89,8 +89,7 @@ def compare_all(evidence: Evidence, seeds: int) -> Pairs:
     # Seeds that chance to agree better than single answers vary leave the error of the items, and no less.
     items[at] = numpy.maximum(raw - residual, 0.0) + numpy.maximum(residual - of_seeds, 0.0)
     spread[at] = of_seeds
-    flat = [value for each in tried for row in each.values for value in (min(row), max(row))]
-    return Pairs(seeds, effect, items, spread, varying, min(flat) >= 0 and max(flat) <= 1, float(units))
+    return Pairs(seeds, effect, items, spread, varying, evidence.bounded, float(units))
 
 
 def differences(products: Array) -> Array:

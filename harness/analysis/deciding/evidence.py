@@ -30,6 +30,18 @@ class LabelEvidence:
     seeded: bool = True
     ruled_out: str = ""
 
+    @cached_property
+    def array(self) -> Array:
+        """The values [seeds, items]."""
+        import numpy
+
+        return numpy.asarray(self.values, dtype=float)
+
+    @cached_property
+    def mean(self) -> float:
+        """The mean score over the seeds that have ended; of a tried label."""
+        return float(self.array.mean())
+
     @property
     def seeds(self) -> int:
         """The number of seeds that have ended; for a label that does not vary with its seed, `most` after one."""
@@ -83,27 +95,27 @@ class Evidence:
     @cached_property
     def floor(self) -> float:
         """The lowest score of any seed of any label, ruled out or not, signed so that more is better."""
-        import numpy
 
         sign = 1.0 if self.higher_is_better else -1.0
         return min(
-            (float((sign * numpy.asarray(each.values, dtype=float).mean(axis=1)).min())
-             for each in self.labels if each.values),
+            (float((sign * each.array.mean(axis=1)).min()) for each in self.labels if each.values),
             default=float("inf"),
         )  # fmt: skip
 
     def merit(self, one: LabelEvidence) -> float:
         """Returns the mean score of a tried label, signed so that more is better."""
-        import numpy
+        return one.mean if self.higher_is_better else -one.mean
 
-        return float(numpy.mean(one.values)) * (1.0 if self.higher_is_better else -1.0)
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether all values of the tried labels lie between 0 and 1."""
+        return all(each.array.min() >= 0 and each.array.max() <= 1 for each in self.tried)
 
     def rows(self, one: LabelEvidence, seeds: int) -> Array:
         """Returns the values [seeds, units] of the first `seeds` seeds of a label, signed so that more is better; units
         are items, or clusters where items come in these. A label without seeds has the same row for each."""
         import numpy
 
-        values = numpy.asarray(one.values, dtype=float)
-        rows = values[:seeds] if one.seeded else numpy.repeat(values[:1], seeds, axis=0)
+        rows = one.array[:seeds] if one.seeded else numpy.repeat(one.array[:1], seeds, axis=0)
         rows = rows if self.higher_is_better else -rows
         return numpy.asarray(independent_units(rows, self.clusters) if self.clusters else rows, dtype=float)

@@ -51,7 +51,7 @@ SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 def decide(
     suite: SuiteName,
     within: Annotated[
-        str | None, typer.Option(help="time in which it starts cells: 30min, 2h (default: no limit)")
+        str | None, typer.Option(help="time after which no cell starts: 30min, 2h (default: no limit)")
     ] = None,
     sure: Annotated[float, typer.Option(min=0.5, max=0.999, help="confidence at which it stops")] = 0.95,
     size: Annotated[
