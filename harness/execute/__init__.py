@@ -7,7 +7,7 @@ from __future__ import annotations
 from harness.execute.attribution import Bisection, ProbeReader
 from harness.execute.cell_reading import CellReader
 from harness.execute.environments import Between, CannotMake, MadeEnvironment, make_environment, releases
-from harness.execute.events import LiveStatus, live_status, progress_text
+from harness.execute.events import LiveStatus, live_status, progress_text, read_events, read_lines
 from harness.execute.forecast import Row, forecast_cells
 from harness.execute.interleave import run_by_turns
 from harness.execute.probing import CannotRun, ProbeRequest, probe
@@ -33,6 +33,8 @@ __all__ = [
     "make_environment",
     "probe",
     "progress_text",
+    "read_events",
+    "read_lines",
     "releases",
     "run_by_turns",
 ]
