@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.cli.display import clock_text, say, watcher
+from harness.cli.notifying import NotifyingTrackers, without_addresses
 from harness.cli.options import (
     warn,
 )
@@ -16,6 +17,7 @@ from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from harness.analysis import TaskOutlook
+    from harness.cli.notifying import Webhooks
     from harness.data import Catalog
     from harness.execute import Choices, Session
     from harness.plan import Plan
@@ -44,12 +46,12 @@ def again(statuses: Iterable[str]) -> frozenset[str]:
 
 def run_plan(
     plan: Plan, choices: Choices, catalog: Catalog, store: Store, tracker: Iterable[str] = (), allow_bad: bool = False,
-    command: str = "",
+    command: str = "", hooks: Webhooks | None = None,
 ) -> int:  # fmt: skip
     """Runs the cells of a plan that are to do, after the self-checks; returns the exit code, 0 where all cells of the
     plan are done, else 1. `tracker` holds names of trackers to report to. Where `choices` have no number of threads
     (0), the executor chooses it. `command` is stored with the run: what does the same from a shell, by default the
-    command line of this process.
+    command line of this process. `hooks` are told of cells that fail, and of the end.
 
     Raises UserError where a self-check fails, unless `allow_bad`.
     """
@@ -58,7 +60,8 @@ def run_plan(
     from harness.store import sole_writer
     from harness.trackers import open_trackers
 
-    trackers = open_trackers(tracker, lambda message: warn([message]))
+    group = open_trackers(tracker, lambda message: warn([message]))
+    trackers = NotifyingTrackers(group, hooks) if hooks else group
     kind = all_executors()[choices.executor]
     environment, count = kind.environment(choices.threads or None, choices.jobs, choices.address)
     choices = replace(choices, threads=count)
@@ -69,7 +72,7 @@ def run_plan(
             told = "\n".join(failed)
             raise UserError(f"instruments fail their own checks:\n{told}\n--allow-bad-instruments marks every result.")
         warn(failed)
-        return execute(session, command or shlex.join(["tunebench", *sys.argv[1:]]))
+        return execute(session, command or shlex.join(["tunebench", *without_addresses(sys.argv[1:])]))
 
 
 def execute(session: Session, command: str) -> int:
@@ -101,14 +104,17 @@ def execute(session: Session, command: str) -> int:
     return 1 if unfinished else 0
 
 
-def show_answer(store: Store, suite: str) -> None:
-    """Prints what the results of a suite answer, in at most ten sentences, and where the rest is."""
+def show_answer(store: Store, suite: str) -> list[str]:
+    """Prints what the results of a suite answer, in at most ten sentences, and where the rest is; returns these
+    sentences."""
     from harness.report import answer_lines, load
 
     say()
-    for line in answer_lines(load(store, suite)):
+    lines = list(answer_lines(load(store, suite)))
+    for line in lines:
         say(f"• {line}")
     say(f"next: `tunebench report {suite}` writes tables and a page, `tunebench recommend {suite}` weighs the costs")
+    return lines
 
 
 def what_items_decide(plan: Plan, store: Store) -> list[TaskOutlook]:

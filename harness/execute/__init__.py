@@ -8,7 +8,7 @@ from harness.execute.attribution import Bisection, ProbeReader
 from harness.execute.cell_reading import CellReader
 from harness.execute.deciding import Aim, Decider, Decision, preview
 from harness.execute.environments import Between, CannotMake, MadeEnvironment, make_environment, releases
-from harness.execute.events import LiveStatus, live_status, progress_text
+from harness.execute.events import LiveStatus, live_status, progress_text, read_events, read_lines
 from harness.execute.forecast import Row, forecast_cells, memory_predictor
 from harness.execute.interleave import run_by_turns
 from harness.execute.probing import CannotRun, ProbeRequest, probe
@@ -44,6 +44,8 @@ __all__ = [
     "probe",
     "progress_text",
     "races_of",
+    "read_events",
+    "read_lines",
     "releases",
     "run_by_turns",
 ]

@@ -151,11 +151,16 @@ def read_events(path: Path) -> list[Event]:
     """Returns the events of a run so far, from its events file; none where the file cannot be read. Incomplete lines
     are skipped, and events that lack a field of their kind or have another type in it: a disk may fail, a hand may
     edit."""
+    return [event for event in read_lines(path) if is_event(event)]
+
+
+def read_lines(path: Path) -> list[Event]:
+    """Returns the JSON objects among the lines of an events file, of a run or of a cell; none where it cannot be read.
+    Incomplete lines are skipped."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return list(records(path.read_text(encoding="utf-8", errors="replace")))
     except OSError:
         return []
-    return [event for event in records(text) if is_event(event)]
 
 
 def is_event(record: Event) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness.environment import now
 from harness.errors import BusyStore, FullDisk, UserError
@@ -20,9 +20,16 @@ from harness.execute.resume import mend, plan_state, write_run
 from harness.execute.running import Limits, Progress, Run
 from harness.execute.self_check_cache import check_instruments, failures, matmul_peaks
 from harness.plan import Plan
-from harness.records import Cell, Environment, RunRecord, Status
+from harness.records import Cell, CellResult, Environment, RunRecord, Status
 from harness.store import Store
-from harness.trackers import TrackerGroup
+
+
+class Trackers(Protocol):
+    """What a session tells of its run; `trackers.TrackerGroup` implements it."""
+
+    def begin(self, run: RunRecord) -> None: ...
+    def cell(self, result: CellResult, folder: Path) -> None: ...
+    def end(self, status: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Session:
     """
 
     def __init__(
-        self, plan: Plan, store: Store, environment: Environment, choices: Choices, root: Path, trackers: TrackerGroup
+        self, plan: Plan, store: Store, environment: Environment, choices: Choices, root: Path, trackers: Trackers
     ):
         self.plan, self.store, self.environment = plan, store, environment
         self.choices, self.root, self.trackers = choices, root, trackers

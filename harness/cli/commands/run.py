@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.notifying import Webhooks
 from harness.cli.options import (
     Jobs,
     Memory,
@@ -21,6 +22,7 @@ from harness.cli.options import (
     read_suite,
     results,
     size_of,
+    warn,
 )
 from harness.cli.running import again, check_executor, run_plan, show_answer
 
@@ -51,6 +53,12 @@ def run(
     trust: Trust = None,
     folder: Results = None,
     answer: Annotated[bool, typer.Option("--answer/--no-answer", help="end with the suite's answer")] = True,
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="post to this webhook when a cell fails, the run ends, an answer is there; repeatable"
+        ),
+    ] = None,
 ) -> None:
     """Run every cell of a suite that is not done in this environment, and say what the results answer.
 
@@ -67,7 +75,9 @@ def run(
     plan = select_cells(make_plan(loaded, get_facts(catalog, loaded, trust or ())), only or ())
     choices = Choices(executor, jobs, threads or 0, retried, size_of(memory), address)
     store = results(folder, catalog)
-    code = run_plan(plan, choices, catalog, store, tracker or (), allow_bad_instruments)
+    hooks = Webhooks(notify or (), lambda message: warn([message]))
+    code = run_plan(plan, choices, catalog, store, tracker or (), allow_bad_instruments, hooks=hooks)
     if answer and not only:
-        show_answer(store, loaded.name)
+        hooks.tell("verdict", answer=show_answer(store, loaded.name))
+    hooks.close()
     sys.exit(code)
