@@ -47,7 +47,8 @@ def parts(*arguments: str) -> dict[str, dict[str, object]]:
     return {part["name"]: part for part in json.loads(done.stdout)["parts"]}
 
 
-def test_weights_come_first_with_what_they_cost(stored: Path) -> None:
+def test_weights_come_first_with_what_they_cost(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "220")  # the folders of tests have long names
     found = parts()
     assert list(found)[:3] == ["superseded weights", "weights", "results"]
     assert found["superseded weights"]["seconds"] == 0, "a newer attempt has them"

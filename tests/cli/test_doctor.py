@@ -90,6 +90,7 @@ def test_a_check_that_breaks_is_a_finding(store: Store, tmp_path: Path, monkeypa
 
 
 def test_the_command_ends_with_1_where_something_is_broken(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "220")
     fine = tunebench("doctor", "--json", "--no-hub")
     assert fine.returncode == 0, fine.stdout
     assert {one["name"] for one in json.loads(fine.stdout)["findings"]} >= {"packages", "memory"}

@@ -103,7 +103,7 @@ def test_detail_by_key_digest_and_attempt(tmp_path):
         assert cell_detail(connection, digest[:3]) is None
         assert key in all_keys(connection)
     assert detail["settings"] == {"rank": 8}
-    assert detail["train"] == TrainSettings(steps=48).model_dump()
+    assert detail["train"] == TrainSettings(steps=48).model_dump(mode="json")
     assert detail["scores"][0]["metric"] == "acc"
     assert {phase["phase"] for phase in detail["phases"]} == {"load", "train", "evaluate"}
     assert "torch==2.9.0" in detail["environment"]["packages"]
