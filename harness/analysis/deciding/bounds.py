@@ -14,8 +14,8 @@ is unknown but fixed.
 The error of a difference has a part of the items and a part of the seeds, each with its degrees of freedom
 (`stats.reference`). With two seeds a pair's own spread is worth one degree, which says next to nothing. It is therefore
 drawn towards the mean spread of all pairs of the table, which counts as `TABLE_DF` degrees of freedom (a moderated t,
-Smyth 2004, doi:10.2202/1544-6115.1027). With 4, bounds of 95% are wrong about the best label in at most 5% of worlds,
-also where one or two of eight labels vary twelve times as much as the others; with 8, in 8% (docs/deciding.md).
+Smyth 2004, doi:10.2202/1544-6115.1027). With 4, bounds of 95% are wrong about the best label in up to 5% of worlds,
+also where one or two of eight labels vary twelve times as much as the others; with 8, in 8% (docs/lab-notes.md).
 
 A label that falls under some seeds, and under none of those that were run, is not covered by these bounds: what unseen
 falls may cost the answer is allowed for apart (`forecast.fall_risk`).
