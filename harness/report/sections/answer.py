@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.analysis import Tuning, Verdict, ratio
 from harness.analysis.stats import ALPHA, corrected
 from harness.report import advice
-from harness.report.elements import Bullets, Element, Text
+from harness.report.elements import Bullets, Code, Element, Text
 from harness.report.estimates import Estimate
 from harness.report.format import NA, chance, digits_of, number, seconds, size, some, with_error
 from harness.report.pareto import front, retention
@@ -42,6 +43,11 @@ class Answer(Section):
         report = subject.report
         yield Bullets(lines(report), lead=True, most_lines=LINES, closing=len(closing(report)))
 
+    def on_page(self, subject: Subject) -> Iterator[Element]:
+        """Yields the answer, and the commands that use what it advises."""
+        yield from self.elements(subject)
+        yield from use_it(subject.report)
+
     def on_terminal(self, subject: Subject) -> Iterator[Element]:
         """Yields the suite's question, then the answer."""
         if subject.report.run.question:
@@ -66,6 +72,29 @@ class BlockAnswer(Section):
         same."""
         if sum(block.compares for block in subject.report.blocks) > 1:
             yield from self.elements(subject)
+
+
+def use_it(report: Report) -> Iterator[Element]:
+    """Yields, for each model and task, the commands that export the advised result and ask it one's own questions;
+    nothing where nothing is advised, or the advised label changes no weight."""
+    commands = []
+    for answer, question in advice.advised(report):
+        wanted = answer.first.candidate if answer.first else None
+        rows = [
+            row
+            for row in report.cells
+            if wanted and (row.label, row.task, row.base_model) == (wanted.label, question.task, question.model)
+            and row.status == "done" and row.n_train == wanted.n_train and row.seed is not None
+        ]  # fmt: skip
+        if rows:
+            first = min(rows, key=lambda row: row.seed or 0)
+            commands += [
+                f"tunebench export {shlex.quote(first.key)} {shlex.quote(first.label)}",
+                f'tunebench try {shlex.quote(report.run.suite)} "your own text" --label {shlex.quote(first.label)}',
+            ]
+    if commands:
+        yield Text("Use it: the result without tunebench, with a model card; and your own questions, answered.")
+        yield from map(Code, commands)
 
 
 def lines(report: Report) -> list[str]:
