@@ -62,7 +62,7 @@ def test_the_base_install_leaves_out_what_only_tests_need() -> None:
     assert {"pytest", "ruff", "mypy", "hypothesis", "playwright", "statsmodels"} & stated(
         PROJECT["dependencies"]
     ) == set()
-    assert set(EXTRAS) == {"galore", "gpu", "ray", "slurm", "mlflow", "wandb", "dev"}
+    assert set(EXTRAS) == {"galore", "gpu", "ray", "slurm", "mlflow", "wandb", "serve", "mcp", "dev"}
 
 
 def test_every_stated_package_is_pinned() -> None:
