@@ -1,7 +1,7 @@
 # make bench [SUITE=quickstart]   set up if needed, run the suite, write its report
 # make report SUITE=...           the report of what has run
 # make picture SUITE=peft-vs-full   the README's picture, from a real run
-# make perf                       tunebench against plain scripts, side by side (40 minutes, nothing beside it)
+# make perf                       tunebench against plain scripts, side by side (over an hour, nothing beside it)
 # make museum                     known regressions of libraries, found again
 # make drift                      docs/drift.md: which releases of the libraries change what is computed
 # make test-fast                  tests that load no model and start no process
