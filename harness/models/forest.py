@@ -313,7 +313,16 @@ def most_nodes(model: nn.Module) -> int:
     """Return the number of tokens beyond which some layer of a model does not look back: the most nodes of a tree."""
     config = configuration_of(getattr(model, "inner", model))
     bounds = [getattr(config, name, None) for name in WINDOWS]
-    return min([bound for bound in bounds if isinstance(bound, int) and bound > 0], default=sys.maxsize)
+    found = [bound for bound in bounds if isinstance(bound, int) and bound > 0]
+    return min(found) - tokens_before(model) if found else sys.maxsize
+
+
+def tokens_before(model: nn.Module) -> int:
+    """Return how many tokens stand before every input: virtual ones, or those that were run once for all."""
+    opened: Any = model
+    if hasattr(model, "is_opened"):
+        return int(opened.copies(1).get_seq_length())
+    return int(opened.active_peft_config.num_virtual_tokens) if prompt_kind(model) else 0
 
 
 def agrees(model: nn.Module, sequences: Sequence[Sequence[int]], device: torch.device | str) -> bool:

@@ -107,7 +107,10 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
         packing=Packing() if PACKING in settings.fast and settings.devices == 1 else None,
     )
     remembers = trainer.packing is not None and FROZEN_LAYERS in settings.fast and not settings.gradient_checkpointing
-    with fused(model, FUSED in settings.fast and not sharded) as count, frozen_layers(model, remembers) as frozen:
+    with (
+        fused(model, FUSED in settings.fast and settings.devices == 1) as count,
+        frozen_layers(model, remembers) as frozen,
+    ):
         if trainer.packing:
             trainer.packing.frozen = frozen
         trainer.train()

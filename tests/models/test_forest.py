@@ -148,6 +148,12 @@ def test_sequences_beyond_a_window_are_run_as_they_are(model: Any) -> None:
     assert runs_forests(model, [tokens[:5] for tokens in SEQUENCES], "cpu")
 
 
+def test_virtual_tokens_take_room_in_a_window(model: Any) -> None:
+    model.config.sliding_window = 12
+    prompted = all_methods()["prompt_tuning"](virtual_tokens=7, init="random").attach(model)
+    assert most_nodes(prompted) == most_nodes(prompt_run_once(prompted)) == 5
+
+
 def test_common_beginnings_stand_in_a_tree_once_and_ends_are_left_out() -> None:
     forest = plant([[1, 2, 3, 4], [1, 2, 5, 6]], [[2], [2]], 64, MANY)
     assert forest is not None

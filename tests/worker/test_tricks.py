@@ -133,7 +133,12 @@ def test_norms_follow_the_adapter() -> None:
     weight, a, b = torch.randn(7, 5), torch.randn(2, 5), torch.randn(7, 2)
     norms = Norms(weight, a, b, 0.5)
     for training in (True, False, True, False):
-        assert torch.allclose(norms.now(training), (weight + 0.5 * b @ a).norm(dim=1), atol=1e-5)
+        with torch.set_grad_enabled(training):
+            assert torch.allclose(norms.now(training), (weight + 0.5 * b @ a).norm(dim=1), atol=1e-5)
+    norms.now(False)  # with gradients: in the middle of a step, before the adapter changes
+    for training in (True, False):
+        with torch.set_grad_enabled(training):
+            assert torch.allclose(norms.now(training), (weight + 0.5 * b @ a).norm(dim=1), atol=1e-5)
         if training:
             b.add_(1.0)
 
