@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -36,7 +37,7 @@ RATES = {"full": 1e-4, "layerwise": 1e-4, "lora": 1e-3, "qlora": 1e-3, "dora": 1
 OURS = {"layerwise": "{layers: 10}", "prompt_tuning": "{virtual_tokens: 20, init: random}"}
 STEPS, WARM_UP_STEPS = 24, 4
 SUITE_METHODS, SEEDS = ("full", "lora", "dora", "prompt_tuning"), (0, 1, 2)
-SUITE_EPOCHS, EXAMPLES, BATCH = 3, 64, 8
+SUITE_EPOCHS, EXAMPLES, BATCH, ITEMS = 3, 64, 8, 200
 START, END = "<!-- perf: begin -->", "<!-- perf: end -->"
 Figures = dict[str, Any]
 
@@ -228,6 +229,11 @@ def suite(bench: Bench) -> Figures:
         side: {label: statistics.fmean(run["acc"] for run in runs if run["label"] == label) for label in SUITE_METHODS}
         for side, runs in (("ours", cells), ("scripts", scripts))
     }
+    for label in SUITE_METHODS:
+        one, other = accuracy["ours"][label], accuracy["scripts"][label]
+        error = math.sqrt(2 * max(one * (1 - one), 0.01) / (ITEMS * len(SEEDS)))
+        if abs(one - other) > 4 * error:
+            raise SystemExit(f"{label}: accuracy {one:.3f}, and {other:.3f} by scripts: not the same work")
     return {
         "ours": ours, "scripts": sum(run["wall"] for run in scripts), "parent_share": share, "accuracy": accuracy,
         "cells": [{key: cell[key] for key in ("label", "seed", "seconds", "phases")} for cell in cells],
@@ -337,7 +343,7 @@ def tables(figures: Figures) -> Iterator[str]:
     yield (
         f"{where['date']}, commit {where['commit']}: {where['cpu']}, {where['threads']} threads, "
         f"{where['gflops']:.0f} GFLOP/s in a matrix product; torch {where['torch']}, transformers "
-        f"{where['transformers']}, peft {where['peft']}. Medians, with the range of the repeats."
+        f"{where['transformers']}, peft {where['peft']}. Medians; where a part was repeated, with the range."
     )
     for part, lines in (
         ("steps", of_steps), ("suite", of_suite), ("scoring", of_scoring), ("overhead", of_overhead),
@@ -397,8 +403,12 @@ def of_growth(found: Figures) -> Iterator[str]:
 
 
 def ranged(values: list[float]) -> str:
-    """Returns the median of some seconds, with their range."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    """Returns the median of some seconds, with their range where there are several."""
+    return (
+        f"{values[0]:.2f}"
+        if len(values) == 1
+        else f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    )
 
 
 def write(text: str) -> None:

@@ -9,6 +9,7 @@ answers alone never decides: a model may answer other inputs as well.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -48,25 +49,20 @@ def score_change(
     difference = paired(new, old).difference if is_paired else unpaired(new, old)
     if not higher_is_better:
         difference = Interval(-difference.value, -difference.high, -difference.low)
-    return ScoreChange(mean(old), score_of(new), len(old), len(new), difference, is_paired)
-
-
-def mean(values: Sequence[float]) -> float:
-    """Returns the mean of some values."""
-    return math.fsum(values) / len(values)
+    return ScoreChange(statistics.fmean(old), score_of(new), len(old), len(new), difference, is_paired)
 
 
 def score_of(values: Sequence[float]) -> Interval:
     """Returns a mean with its 95% interval: Wilson's for values of 0 and 1 (Wilson 1927), else Student's."""
     from scipy.stats import binomtest, t
 
-    n, point = len(values), mean(values)
+    n, point = len(values), statistics.fmean(values)
     if set(values) <= {0.0, 1.0}:
         ends = binomtest(round(sum(values)), n).proportion_ci(method="wilson")
         return Interval(point, float(ends.low), float(ends.high))
     if n < 2:
         return Interval(point, -math.inf, math.inf)
-    half = float(t.ppf(0.975, n - 1)) * math.sqrt(variance(values) / n)
+    half = float(t.ppf(0.975, n - 1)) * math.sqrt(statistics.variance(values) / n)
     return Interval(point, point - half, point + half)
 
 
@@ -80,20 +76,12 @@ def unpaired(new: Sequence[float], old: Sequence[float]) -> Interval:
         return Interval(d, low, d + math.hypot(first.high - first.value, second.value - second.low))
     if min(len(new), len(old)) < 2:
         return Interval(d, -math.inf, math.inf)
-    from scipy.stats import t
-
-    parts = [variance(new) / len(new), variance(old) / len(old)]
-    if sum(parts) == 0:
+    if len(set(new)) == len(set(old)) == 1:
         return Interval(d, d, d)
-    df = sum(parts) ** 2 / sum(part**2 / (n - 1) for part, n in zip(parts, (len(new), len(old)), strict=True))
-    half = float(t.ppf(0.975, df)) * math.sqrt(sum(parts))
-    return Interval(d, d - half, d + half)
+    from scipy.stats import ttest_ind
 
-
-def variance(values: Sequence[float]) -> float:
-    """Returns the sample variance of two or more values."""
-    middle = mean(values)
-    return math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1)
+    ends = ttest_ind(new, old, equal_var=False).confidence_interval()
+    return Interval(d, float(ends.low), float(ends.high))
 
 
 def advise(change: ScoreChange | None, margin: float) -> Advice:

@@ -32,6 +32,7 @@ from harness.analysis import (
     words_of,
 )
 from harness.cli.exporting import Answered, run_card
+from harness.data import normalise, render_template, template_columns
 from harness.errors import UserError, unknown
 from harness.records import MARGIN
 
@@ -127,7 +128,7 @@ def template(value: object) -> str:
 
 def item_id(question: str) -> str:
     """Returns the name of an item by its question, white space and case aside: 16 hex digits."""
-    return hashlib.sha256(" ".join(question.lower().split()).encode()).hexdigest()[:16]
+    return hashlib.sha256(normalise(question).encode()).hexdigest()[:16]
 
 
 def read_known(folder: Path) -> Known:
@@ -205,9 +206,9 @@ def compared(known: Known, asked: Sequence[Mapping[str, Any]], answers: Sequence
 def question_of(known: Known, row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns {question, choices} of a fresh row: by the task's template where its columns are there, else as the
     column `question` has the whole prompt. Raises UserError where neither is."""
-    columns = columns_of(known.question)
+    columns = template_columns(known.question)
     if known.question and all(column in row for column in columns):
-        question = rendered(known.question, row)
+        question = render_template(known.question, row)
     elif "question" in row:
         question = str(row["question"])
     else:
@@ -216,7 +217,7 @@ def question_of(known: Known, row: Mapping[str, Any]) -> dict[str, Any]:
                         "whole prompt in a column `question`.")  # fmt: skip
     choices: tuple[str, ...] = ()
     if known.choices_template:
-        value = rendered(known.choices_template, row)
+        value = render_template(known.choices_template, row)
         choices = tuple(map(str, ast.literal_eval(value))) if value.startswith("[") else (value,)
     return {"question": question, "choices": choices}
 
@@ -224,36 +225,15 @@ def question_of(known: Known, row: Mapping[str, Any]) -> dict[str, Any]:
 def target_of(known: Known, row: Mapping[str, Any]) -> str | None:
     """Returns the right answer to a fresh row, as text; None where it has no label. A number stands for the choice in
     that place where no choice is called so, as lm-eval has it."""
-    columns = columns_of(known.target)
+    columns = template_columns(known.target)
     if not known.target or any(row.get(column) in (None, "") for column in columns):
         return None
-    text = rendered(known.target, row)
+    text = render_template(known.target, row)
     text = known.rename.get(text, text)
     choices = known.choices or tuple(question_of(known, row)["choices"])
     if text.isdigit() and choices and text not in choices and int(text) < len(choices):
         return choices[int(text)]
     return text
-
-
-def columns_of(text: str) -> set[str]:
-    """Returns the columns that a template shows; a text without braces is a column itself."""
-    from jinja2 import meta
-    from jinja2.sandbox import SandboxedEnvironment
-
-    if "{" not in text:
-        return {text} if text else set()
-    return set(meta.find_undeclared_variables(SandboxedEnvironment().parse(text)))
-
-
-def rendered(text: str, row: Mapping[str, Any]) -> str:
-    """Returns what a template, or a column's name, gives for a row. Templates run in Jinja's sandbox: an export may be
-    anybody's."""
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    if "{" not in text:
-        return str(row[text])
-    return str(SandboxedEnvironment(undefined=StrictUndefined).from_string(text).render(**row))
 
 
 def value_of(known: Known, answer: str, target: str) -> float | None:

@@ -67,12 +67,28 @@ def run_plan(
     choices = replace(choices, threads=count)
     with sole_writer(store.folder):
         session = Session(plan, store, environment, choices, catalog.root, trackers)
-        failed = session.check_instruments(lambda model: say(f"checking the instruments on {model}", file=sys.stderr))
-        if failed and not allow_bad:
-            told = "\n".join(failed)
-            raise UserError(f"instruments fail their own checks:\n{told}\n--allow-bad-instruments marks every result.")
-        warn(failed)
+        check_session(session, allow_bad)
         return execute(session, command or shlex.join(["tunebench", *without_addresses(sys.argv[1:])]))
+
+
+def check_session(session: Session, allow_bad: bool) -> None:
+    """Checks the instruments of a session. Raises UserError where a check fails, unless `allow_bad`; it is then
+    printed."""
+    failed = session.check_instruments(lambda model: say(f"checking the instruments on {model}", file=sys.stderr))
+    if failed and not allow_bad:
+        told = "\n".join(failed)
+        raise UserError(f"instruments fail their own checks:\n{told}\n--allow-bad-instruments marks every result.")
+    warn(failed)
+
+
+def show_unfinished(session: Session) -> int:
+    """Prints the cells of a session that did not end as done, with the reason; returns how many there are."""
+    unfinished = session.unfinished()
+    for cell, status, reason in unfinished[:MOST_LINES]:
+        say(f"{status}: {cell.key}" + (f": {reason}" if reason else ""), file=sys.stderr)
+    if len(unfinished) > MOST_LINES:
+        say(f"… and {len(unfinished) - MOST_LINES} more (tunebench status --json)", file=sys.stderr)
+    return len(unfinished)
 
 
 def execute(session: Session, command: str) -> int:
@@ -94,11 +110,7 @@ def execute(session: Session, command: str) -> int:
     with watcher(session.plan, session.states) as watch:
         stopped = session.run(command, watch)
     warn(session.complaints)
-    unfinished = session.unfinished()
-    for cell, status, reason in unfinished[:MOST_LINES]:
-        say(f"{status}: {cell.key}" + (f": {reason}" if reason else ""), file=sys.stderr)
-    if len(unfinished) > MOST_LINES:
-        say(f"… and {len(unfinished) - MOST_LINES} more (tunebench status --json)", file=sys.stderr)
+    unfinished = show_unfinished(session)
     if stopped:
         say("stopped; the same command goes on where this ended", file=sys.stderr)
     return 1 if unfinished else 0

@@ -26,6 +26,7 @@ from harness.data.clusters import (
     items_text,
     mean_test,
 )
+from harness.data.contamination import normalise
 from harness.data.counts import classes_text, counts_line
 from harness.data.descriptions import longest_lengths
 from harness.data.downloads import Download, model_download, task_download
@@ -55,6 +56,7 @@ from harness.data.tasks import (
     unlearnable,
     wrong_answers,
 )
+from harness.data.templates import render_template, template_columns
 from harness.data.yaml_limits import compose_yaml, load_yaml
 
 __all__ = [
@@ -123,13 +125,16 @@ __all__ = [
     "marked",
     "mean_test",
     "model_download",
+    "normalise",
     "opened",
     "overlap",
     "places",
     "read_splits",
+    "render_template",
     "sources",
     "task_download",
     "tasks",
+    "template_columns",
     "texts",
     "trust",
     "turns",

@@ -5,6 +5,7 @@ A `doc_to_text` is text from a file of somebody else's; in plain Jinja it can re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,28 @@ def use_sandbox() -> None:
     sandbox = make_sandbox(utils.env)
     vars(sandbox)["from_string"] = lru_cache(maxsize=1024)(sandbox.from_string)
     utils.env = sandbox
+
+
+def render_template(text: str, row: Mapping[str, Any]) -> str:
+    """Return what a task's template, or a column's name, gives for a row, as lm-eval renders it. Raises KeyError or
+    jinja2's UndefinedError for a column that the row lacks, SecurityError for a template that reaches beyond it."""
+    from lm_eval import utils
+
+    if "{" not in text:
+        return str(row[text])
+    use_sandbox()
+    return str(utils.env.from_string(text).render(**row))
+
+
+def template_columns(text: str) -> set[str]:
+    """Return the columns that a template shows; a text without braces is a column itself."""
+    from jinja2 import meta
+    from lm_eval import utils
+
+    if "{" not in text:
+        return {text} if text else set()
+    use_sandbox()
+    return set(meta.find_undeclared_variables(utils.env.parse(text)))
 
 
 def make_sandbox(like: Any) -> SandboxedEnvironment:

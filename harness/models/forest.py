@@ -282,7 +282,7 @@ def runs_forests(model: nn.Module, sequences: Sequence[Sequence[int]], device: t
 
 
 def takes_forests(model: nn.Module) -> bool:
-    """Return whether a model's code has the inputs that a forest needs, and nothing is drawn by chance in it."""
+    """Return whether a model's code has the inputs that a forest needs."""
     import torch
 
     if prompt_kind(model) not in ("", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"):
@@ -293,20 +293,7 @@ def takes_forests(model: nn.Module) -> bool:
         return False
     if not {"position_ids", "attention_mask"} <= inspect.signature(core.forward).parameters.keys():
         return False
-    if kernel_of(core) not in KERNELS:
-        return False
-    drops = (
-        max(getattr(part, "p", 0.0) if isinstance(part, torch.nn.Dropout) else 0.0, of_attention(part))
-        for part in core.modules()
-        if part.training
-    )
-    return not any(drops)
-
-
-def of_attention(part: nn.Module) -> float:
-    """Return the share of attention weights that a module drops in training; 0 for one that drops none."""
-    share = vars(part).get("attention_dropout", 0.0)
-    return share if isinstance(share, float) else 0.0
+    return kernel_of(core) in KERNELS
 
 
 def most_nodes(model: nn.Module) -> int:
@@ -326,7 +313,8 @@ def tokens_before(model: nn.Module) -> int:
 
 
 def agrees(model: nn.Module, sequences: Sequence[Sequence[int]], device: torch.device | str) -> bool:
-    """Return whether two short sequences, of tokens of these, have the same logits as a tree and padded on the right.
+    """Return whether two short sequences, of tokens of these, have the same logits as a tree and padded on the right,
+    and nothing is drawn by chance on the way.
 
     They begin alike, and places are asked for that others stand behind: their nodes are moved behind what looks at
     them, which shows code that goes by a token's number in place of the mask.
@@ -338,12 +326,17 @@ def agrees(model: nn.Module, sequences: Sequence[Sequence[int]], device: torch.d
     other = next((token for token in pool if token != first[2]), 0)
     pair, asked = [first, [*first[:2], other, *first[1:3]]], [[2, 5], [1, 4]]
     longest = max(map(len, pair))
+    used = [device] if torch.device(device).type == "cuda" else []
     padded = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in pair], device=device)
     mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens in pair], device=device)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), disturbed(model):
+        with torch.no_grad(), torch.random.fork_rng(devices=used), disturbed(model):
+            before = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, used)]
             options = {} if hasattr(model, "is_opened") else {"attention_mask": mask}
             plain = logits_at(model, padded, torch.arange(-longest, 0, device=device), **options)
+            after = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, used)]
+            if not all(map(torch.equal, before, after)):
+                return False
             wanted = torch.stack([plain[number, place] for number, places in enumerate(asked) for place in places])
             found = forest_logits(model, laid_out([Tree.of(pair, asked)]), device)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # a family's own code

@@ -116,6 +116,12 @@ class TrainSettings(pydantic.BaseModel):
         return tuple(trick for trick in TRICKS if trick in tricks)
 
     @property
+    def tricks(self) -> tuple[Trick, ...]:
+        """The tricks that training may use: none where several devices share a batch. These divide padded batches, and
+        share gradients by hooks that the tricks go past."""
+        return self.fast if self.devices == 1 else ()
+
+    @property
     def identity(self) -> JsonObject:
         """The settings that are part of a cell's identity, as {key: value}: all but those of LATER at their defaults.
 

@@ -5,7 +5,6 @@ Not covered: which cells are asked (`cli/asking.py`), and how fast they answer u
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data import load_task
+from harness.data import load_task, template_columns
 from harness.errors import UserError, unknown
 from harness.worker.exporting import restored
 
@@ -91,15 +90,13 @@ def document_of(task: ConfigurableTask, question: Question, raw: bool) -> dict[s
 def shown_columns(task: ConfigurableTask, document: Mapping[str, Any]) -> set[str]:
     """Returns the columns that a task's question, and choices that differ from item to item, show; none where a
     function makes the question."""
-    from jinja2 import Environment, meta
-
     templates = [task.config.doc_to_text]
     templates += [task.config.doc_to_choice] if isinstance(task.config.doc_to_choice, str) else []
     found: set[str] = set()
     for template in templates:
         if not isinstance(template, str):
             return set()
-        found |= {template} if template in document else meta.find_undeclared_variables(Environment().parse(template))
+        found |= {template} if template in document else template_columns(template)
     return found
 
 
@@ -127,15 +124,10 @@ def reply(lm: LM, task: ConfigurableTask, document: Mapping[str, Any], prompt: s
         task._instances = requests
         task.apply_filters()
         return Reply(prompt, str(next(iter(requests[0].filtered_resps.values()))), seconds)
+    from scipy.special import softmax
+
     choices = [str(choice) for choice in task.doc_to_choice(document)]
     logs = [float(value) for value, _ in lm.loglikelihood(requests[: len(choices)])]
     seconds = time.perf_counter() - started
-    shares = softmax(logs)
+    shares = softmax(logs).tolist()
     return Reply(prompt, choices[logs.index(max(logs))], seconds, dict(zip(choices, shares, strict=True)))
-
-
-def softmax(logs: Sequence[float]) -> list[float]:
-    """Returns the shares of 1 that belong to log-likelihoods, in nats."""
-    top = max(logs)
-    weights = [math.exp(value - top) for value in logs]
-    return [weight / sum(weights) for weight in weights]

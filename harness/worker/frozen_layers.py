@@ -73,7 +73,9 @@ class FrozenLayers:
         remember it."""
         if not self.is_frozen:
             self.texts.clear()
+            self.bytes = 0
             yield
+            self.seen = None
             return
         known = all(text in self.texts for text in texts)
         trees, nodes = forest.tokens.shape

@@ -12,7 +12,8 @@ weights, another precision than the weights' (autocast).
 
 Tied embeddings. Where the output layer has the weights of the input's embedding, the gradient has a row for every word,
 and torch makes a second one as large, of zeros but for the batch's words, to add it. Here the words' rows are added to
-the first one.
+the first one, past autograd's hooks: neither for several devices, whose gradients are shared by such hooks, nor for
+`torch.autograd.grad`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,15 @@ def narrow(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return x·matrixᵀ [rows, rank] for a `matrix` [rank, in] of few rows. On CPUs the product is up to three times as
     fast when its short side comes first."""
     return (matrix @ x.t()).t()
+
+
+def gradients_of(
+    gradient: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, inner: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return (the gradient of x·Aᵀ, those of A and B) of s·(x·Aᵀ)·Bᵀ, given the `gradient` [rows, out] of it; `inner`
+    is x·Aᵀ."""
+    above = narrow(b.t(), gradient).mul_(scale)
+    return above, above.t() @ x, (inner.t() @ gradient).mul_(scale).t()
 
 
 class LowRank(torch.autograd.Function):
@@ -56,9 +66,9 @@ class LowRank(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
         x, weight, a, b, inner = ctx.saved_tensors
-        above = narrow(b.t(), gradient).mul_(ctx.scale)
+        above, of_a, of_b = gradients_of(gradient, x, a, b, inner, ctx.scale)
         of_x = (gradient @ weight).addmm_(above, a) if ctx.needs_input_grad[0] else None
-        return of_x, None, None, above.t() @ x, (inner.t() @ gradient).mul_(ctx.scale).t(), None
+        return of_x, None, None, of_a, of_b, None
 
 
 class LowRankAdded(torch.autograd.Function):
@@ -78,9 +88,8 @@ class LowRankAdded(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
         x, a, b, inner = ctx.saved_tensors
-        above = narrow(b.t(), gradient).mul_(ctx.scale)
-        of_x = above @ a if ctx.needs_input_grad[1] else None
-        return gradient, of_x, above.t() @ x, (inner.t() @ gradient).mul_(ctx.scale).t(), None
+        above, of_a, of_b = gradients_of(gradient, x, a, b, inner, ctx.scale)
+        return gradient, above @ a if ctx.needs_input_grad[1] else None, of_a, of_b, None
 
 
 class Magnitudes(torch.autograd.Function):
@@ -112,11 +121,9 @@ class Magnitudes(torch.autograd.Function):
         x, weight, a, b, inner, turned, magnitudes, norms = ctx.saved_tensors
         of_magnitudes = (gradient * turned).sum(dim=0) / norms
         gradient = gradient * (magnitudes / norms)
-        above = narrow(b.t(), gradient).mul_(ctx.scale)
+        above, of_a, of_b = gradients_of(gradient, x, a, b, inner, ctx.scale)
         of_x = (gradient @ weight).addmm_(above, a) if ctx.needs_input_grad[0] else None
-        return (
-            of_x, None, None, above.t() @ x, (inner.t() @ gradient).mul_(ctx.scale).t(), of_magnitudes, None, None,
-        )  # fmt: skip
+        return of_x, None, None, of_a, of_b, of_magnitudes, None, None
 
 
 @contextmanager
@@ -244,10 +251,8 @@ class Norms:
 
     def now(self, training: bool) -> torch.Tensor:
         """Return the norms as they are now."""
-        if training:
+        if training or torch.is_grad_enabled():  # objectives look at a layer in the middle of a step
             self.kept = None
-            return self.computed()
-        if torch.is_grad_enabled():  # an objective looks at the layer in the middle of a step
             return self.computed()
         if self.kept is None:
             self.kept = self.computed()

@@ -104,11 +104,11 @@ def train(model: nn.Module, method: Method, stage: Stage, settings: TrainSetting
         recorder=run.recorder,
         objectives=run.objectives,
         answers=method.is_language_model,
-        packing=Packing() if PACKING in settings.fast and settings.devices == 1 else None,
+        packing=Packing() if PACKING in settings.tricks else None,
     )
-    remembers = trainer.packing is not None and FROZEN_LAYERS in settings.fast and not settings.gradient_checkpointing
+    remembers = trainer.packing is not None and FROZEN_LAYERS in settings.tricks and not settings.gradient_checkpointing
     with (
-        fused(model, FUSED in settings.fast and settings.devices == 1) as count,
+        fused(model, FUSED in settings.tricks) as count,
         frozen_layers(model, remembers) as frozen,
     ):
         if trainer.packing:

@@ -16,12 +16,12 @@ from harness.cli.monitoring import (
     item_id,
     question_of,
     read_known,
-    rendered,
     target_of,
     template,
     told,
     value_of,
 )
+from harness.data import render_template
 from harness.errors import UserError
 
 ROWS = sentences()
@@ -97,7 +97,9 @@ def test_labels_are_read_as_the_task_reads_them() -> None:
     assert target_of(own, {"text": "x", "options": ["a", "b"], "right": "b"}) == "b"
     assert template("/folder/utils.doc_to_text") == ""
     with pytest.raises(Exception, match="unsafe"):
-        rendered("{{ ''.__class__.__mro__ }}", {})
+        render_template("{{ ''.__class__.__mro__ }}", {})
+    ended = replace(KNOWN, question="Text: {{text}}\n")
+    assert question_of(ended, {"text": "x"})["question"] == "Text: x\n", "as lm-eval asks, the line break included"
 
 
 def test_metrics_of_written_answers() -> None:

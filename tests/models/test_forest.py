@@ -141,6 +141,13 @@ def test_a_model_that_drops_is_run_as_it_is(model: Any) -> None:
     assert not runs_forests(model, SEQUENCES, "cpu")
 
 
+def test_anything_else_that_is_drawn_by_chance_is_seen(model: Any) -> None:
+    layer = model.model.layers[0]
+    usual = layer.mlp.forward
+    layer.mlp.forward = lambda states: usual(states) if torch.rand(()) >= 0 else states  # never left out, yet drawn
+    assert not runs_forests(model, SEQUENCES, "cpu")
+
+
 def test_sequences_beyond_a_window_are_run_as_they_are(model: Any) -> None:
     model.config.sliding_window = 5
     assert not runs_forests(model, SEQUENCES, "cpu")

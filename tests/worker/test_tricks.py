@@ -192,4 +192,5 @@ def test_tricks_are_named_and_counted() -> None:
     assert TrainSettings(fast=()).identity["fast"] == ()
     with pytest.raises(ValueError, match="packing"):
         TrainSettings(fast=("speed",))  # type: ignore[arg-type]
-    assert FROZEN_LAYERS in TrainSettings().fast
+    assert FROZEN_LAYERS in TrainSettings().tricks
+    assert TrainSettings(devices=2).tricks == ()

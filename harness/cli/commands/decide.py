@@ -36,7 +36,7 @@ from harness.cli.options import (
     size_of,
     warn,
 )
-from harness.cli.running import check_executor
+from harness.cli.running import check_executor, check_session, show_unfinished
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -127,11 +127,7 @@ def decide(
         return
     with sole_writer(store.folder):
         session = Session(plan, store, environment, choices, catalog.root, open_trackers((), lambda text: warn([text])))
-        failed = session.check_instruments(lambda name: say(f"checking the instruments on {name}", file=sys.stderr))
-        if failed and not allow_bad_instruments:
-            told = "\n".join(failed)
-            raise UserError(f"instruments fail their own checks:\n{told}\n--allow-bad-instruments marks every result.")
-        warn(failed)
+        check_session(session, allow_bad_instruments)
         decider.begin(session.run_id, session.plan_state.durations)
         progress = run(decider, session, as_json_)
     left = decider.left(progress)
@@ -197,8 +193,7 @@ def run(decider: Decider, session: Session, quiet: bool) -> Progress:
     progress = final[-1] if final else Progress(session.plan, session.states)
     decider.finish(progress)
     warn(session.complaints)
-    for cell, status, reason in session.unfinished():
-        say(f"{status}: {cell.key}" + (f": {reason}" if reason else ""), file=sys.stderr)
+    show_unfinished(session)
     return progress
 
 
